@@ -1,0 +1,187 @@
+"""What actors say to each other, and what the transport says to them.
+
+Data messages are ``NamedTuple`` and carry a batch: all that one turn of the event loop brought. Control
+messages are frozen dataclasses. Everything here is immutable once sent: a receiver may keep a batch but
+must not change it. Names carry the direction: *from* a client, peer, net; *to* a peer, the gateway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+
+class Mailbox(Protocol):
+    """Whatever can be told something: an actor's reference, or a list in a test."""
+
+    def tell(self, message: Any, /) -> None:
+        """Queue ``message``; never blocks."""
+
+
+# -- data: batches of frames and datagrams ------------------------------------------------------------
+
+
+class DatagramsFromClient(NamedTuple):
+    """Session -> PeerActor: WebTransport datagrams as they came, in order."""
+
+    datagrams: list[bytes]
+
+
+class FramesFromPeer(NamedTuple):
+    """PeerActor -> SwitchActor: whole Ethernet frames that a guest sent through ``port``."""
+
+    port: int
+    frames: list[bytes]
+
+
+class FramesToPeer(NamedTuple):
+    """SwitchActor -> PeerActor: Ethernet frames for the guest."""
+
+    frames: list[bytes]
+
+
+class FramesToGateway(NamedTuple):
+    """SwitchActor -> GatewayActor: frames from ``port`` that are addressed to the gateway or flooded."""
+
+    port: int
+    frames: list[bytes]
+
+
+class FramesFromGateway(NamedTuple):
+    """GatewayActor or a flow -> SwitchActor: frames for the LAN, sent by the gateway's MAC."""
+
+    frames: list[bytes]
+
+
+class FramesToFlow(NamedTuple):
+    """GatewayActor -> flow actor: the guest's frames of one mapping, checked (lengths, checksums)."""
+
+    frames: list[bytes]
+
+
+class DatagramFromNet(NamedTuple):
+    """One datagram that a host socket received: ``address`` is (dotted IPv4 or IPv6, port)."""
+
+    payload: bytes
+    address: tuple[str, int]
+    ttl: int
+
+
+class DatagramsFromNet(NamedTuple):
+    """Host socket -> flow actor: what one turn of the event loop brought."""
+
+    datagrams: list[DatagramFromNet]
+
+
+DATA_MESSAGES: frozenset[type] = frozenset(
+    {
+        DatagramsFromClient,
+        FramesFromPeer,
+        FramesToPeer,
+        FramesToGateway,
+        FramesFromGateway,
+        FramesToFlow,
+        DatagramsFromNet,
+    }
+)
+"""Messages that a full inbox may drop (oldest first, counted); control messages are never dropped."""
+
+
+# -- control: sessions, ports and addresses -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """Session -> PeerActor: the client is gone; nothing sent from now on arrives."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePeer:
+    """Anyone -> PeerActor: close the session with ``code`` and ``reason``, then stop."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortOpened:
+    """PeerActor -> SwitchActor: attach ``port``; frames for it go to ``peer``."""
+
+    port: int
+    peer: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class PortClosed:
+    """PeerActor -> SwitchActor -> GatewayActor: forget the port, its MACs, addresses and flows."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterMac:
+    """PeerActor -> SwitchActor: bind ``mac`` (6 bytes) to ``port``.
+
+    ``explicit`` is true for a client's Register, which may take the MAC over from an older session, and
+    false where a data frame of an unregistered session stands for it.
+    """
+
+    port: int
+    mac: bytes
+    explicit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRefused:
+    """SwitchActor or GatewayActor -> PeerActor: no registration, and why (shown to the client)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssignAddress:
+    """SwitchActor -> GatewayActor: ``mac`` now belongs to ``port``; give it an address, tell ``peer``."""
+
+    port: int
+    mac: bytes
+    peer: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAssigned:
+    """GatewayActor -> PeerActor: the address of ``mac``. All addresses are 4 bytes, network order."""
+
+    mac: bytes
+    ip: bytes
+    gateway: bytes
+    netmask: bytes
+    dns: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PeerListRequest:
+    """PeerActor -> GatewayActor (through the switch): who is on the LAN? Answered with PeerList."""
+
+    peer: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class PeerList:
+    """GatewayActor -> PeerActor: (ip, mac) of every registered guest, 4 and 6 bytes."""
+
+    peers: tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowClosed:
+    """Flow actor -> GatewayActor: the mapping ended (idle, failed or stopped); forget it."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Runtime -> actor: the time its ``poll_at`` named has come."""

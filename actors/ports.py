@@ -1,0 +1,108 @@
+"""What actors need of the outside, as small Protocols: tests hand in plain objects instead.
+
+Implemented by ``transport``; handed in by ``relay``. Addresses are text (``"192.0.2.1"``) because that is
+what host sockets take.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.messages import Mailbox
+
+
+class Session(Protocol):
+    """One client's WebTransport session."""
+
+    @property
+    def id(self) -> int:
+        """Number of the session, unique in the life of the process; serves as the switch port."""
+
+    @property
+    def remote(self) -> str:
+        """The client's present address, for logs: ``"192.0.2.1:50000"``."""
+
+    @property
+    def path(self) -> str:
+        """The request path with its query, such as ``"/?encap=raw"``."""
+
+    @property
+    def datagram_limit(self) -> int:
+        """Bytes that one datagram may carry at present; grows when the path MTU is found to be larger."""
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes accepted by :meth:`send` that have not left yet."""
+
+    @property
+    def writable(self) -> bool:
+        """False while the queue is so full that a producer should stop reading from its source."""
+
+    @property
+    def last_heard(self) -> float:
+        """Monotonic time of the client's last packet of any kind."""
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        """Queue datagrams. Over the bound the oldest are dropped and counted; never blocks or raises."""
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close with a WebTransport code (32 bits) and a reason (at most 1024 bytes of UTF-8)."""
+
+
+class SendResult(Enum):
+    """What became of a datagram that a flow wanted to send to the network."""
+
+    SENT = "sent"
+    DENIED = "denied"
+    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
+    TOO_BIG = "too_big"
+    """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
+    UNREACHABLE = "unreachable"
+    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
+    REFUSED = "refused"
+    """An earlier datagram was answered with port unreachable: ICMP 3/3 to the guest."""
+    DROPPED = "dropped"
+    """The host's buffer is full, or another passing error: counted, nothing is said."""
+
+
+class UdpSocket(Protocol):
+    """A host UDP socket that belongs to one flow."""
+
+    def send_to(self, payload: bytes, address: tuple[str, int]) -> SendResult:
+        """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
+
+    def close(self) -> None:
+        """Close the socket; nothing is told to the flow any more."""
+
+
+class EchoSocket(Protocol):
+    """A host ICMP socket that belongs to one guest's echo identifier."""
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+        """Send an echo request after asking the egress policy about ``destination``."""
+
+    def close(self) -> None:
+        """Close the socket; nothing is told to the flow any more."""
+
+
+class Outside(Protocol):
+    """The one choke point through which flows reach the network.
+
+    What arrives is told to ``flow`` as ``DatagramsFromNet``; for echo sockets a datagram's payload is the
+    ICMP message (type, code, checksum, id, sequence, data) and the port is 0. Addresses in what is told
+    are as the guest knows them (host access shows 127.0.0.1 as 10.0.2.4).
+    """
+
+    @property
+    def can_ping(self) -> bool:
+        """Whether this host lets the process open any kind of ICMP socket."""
+
+    def open_udp(self, flow: Mailbox) -> UdpSocket:
+        """Open a UDP socket on a port of the host's choice. Raises OSError when none can be had."""
+
+    def open_echo(self, flow: Mailbox) -> EchoSocket:
+        """Open an ICMP echo socket. Raises OSError when none can be had."""

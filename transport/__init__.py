@@ -1,0 +1,1 @@
+"""Both edges of the relay: WebTransport sessions towards clients, host sockets towards the network."""
