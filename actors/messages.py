@@ -8,6 +8,7 @@ must not change it. Names carry the direction: *from* a client, peer, net; *to* 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
 
@@ -71,6 +72,22 @@ class DatagramsFromNet(NamedTuple):
     """Host socket -> flow actor: what one turn of the event loop brought."""
 
     datagrams: list[DatagramFromNet]
+
+
+class SendResult(Enum):
+    """What became of a datagram that a flow wanted to send to the network."""
+
+    SENT = "sent"
+    DENIED = "denied"
+    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
+    TOO_BIG = "too_big"
+    """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
+    UNREACHABLE = "unreachable"
+    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
+    REFUSED = "refused"
+    """An earlier datagram was answered with port unreachable: ICMP 3/3 to the guest."""
+    DROPPED = "dropped"
+    """The host's buffer is full, or another passing error: counted, nothing is said."""
 
 
 DATA_MESSAGES: frozenset[type] = frozenset(

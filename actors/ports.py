@@ -6,13 +6,16 @@ what host sockets take.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
+
+from actors.messages import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.messages import Mailbox
+
+__all__ = ["EchoSocket", "Outside", "SendResult", "Session", "UdpSocket"]
 
 
 class Session(Protocol):
@@ -51,22 +54,6 @@ class Session(Protocol):
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """Close with a WebTransport code (32 bits) and a reason (at most 1024 bytes of UTF-8)."""
-
-
-class SendResult(Enum):
-    """What became of a datagram that a flow wanted to send to the network."""
-
-    SENT = "sent"
-    DENIED = "denied"
-    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
-    TOO_BIG = "too_big"
-    """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
-    UNREACHABLE = "unreachable"
-    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
-    REFUSED = "refused"
-    """An earlier datagram was answered with port unreachable: ICMP 3/3 to the guest."""
-    DROPPED = "dropped"
-    """The host's buffer is full, or another passing error: counted, nothing is said."""
 
 
 class UdpSocket(Protocol):
