@@ -1,0 +1,60 @@
+# "make run" and "make test" work in a fresh clone on a Debian or Ubuntu machine with Python and make;
+# what else is needed they install (as root) or name. "make help" lists the rest.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# Namespaces, TAP devices and containers need root.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
+CODE := actors netstack relay transport
+SOURCES := $(CODE) tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format types unit system bench lock image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-access"
+	@exec $(BIN)/vmrelay $(ARGS)
+
+test: lint types unit system ## everything: lint, types, import rules, unit and system tests
+
+lint: .venv/test.stamp ## ruff, formatting and the import rules
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/lint-imports --no-logo
+
+format: .venv/test.stamp ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+types: .venv/test.stamp ## mypy, strict
+	$(BIN)/mypy
+
+unit: .venv/test.stamp ## tests that need nothing but Python: pytest options in ARGS
+	$(PYTEST) --ignore tests/system $(ARGS)
+
+system: .venv/test.stamp ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
+	scripts/test-tools.sh
+	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system $(ARGS)
+
+bench: .venv/run.stamp ## the loads of docs/performance.md against a relay of this tree
+	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(BIN)/python bench/loads.py $(ARGS)
+
+image: ## the container image, with podman or docker
+	$$(command -v docker || command -v podman) build -f docker/Dockerfile -t vmrelay .
+
+lock: .venv/run.stamp ## resolve the dependencies anew into requirements*.lock
+	scripts/lock.sh
+
+clean: ## remove what the targets above made
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.venv/run.stamp: requirements.lock requirements-build.lock pyproject.toml scripts/venv.sh
+	scripts/venv.sh requirements-build.lock requirements.lock
+	@touch $@
+
+.venv/test.stamp: requirements-test.lock .venv/run.stamp
+	scripts/venv.sh requirements-build.lock requirements-test.lock
+	@touch $@

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Builds the load generator in bench/relaybench once and prints the path of its binary.
+#
+# RELAYBENCH names a binary that is there already. Needs cargo 1.85 or newer; as root on Debian and Ubuntu
+# it is installed when missing.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/apt.sh
+
+oldest=1.85
+
+usable_cargo() {
+    version=$(cargo --version 2>/dev/null | cut -d' ' -f2) || return 1
+    [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n 1)" = "$oldest" ]
+}
+
+# Distributions that freeze an old cargo carry a newer one beside it (cargo-web, cargo-1.89).
+newest_packaged_cargo() {
+    for package in $(apt-cache search --names-only '^cargo(-web|-[0-9.]+)?$' | cut -d' ' -f1); do
+        version=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+        if dpkg --compare-versions "$version" ge "$oldest"; then
+            echo "$version $package"
+        fi
+    done | sort -V | tail -n 1 | cut -d' ' -f2
+}
+
+install_cargo() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 1
+    [ -n "$(newest_packaged_cargo)" ] || apt-get -qq update >/dev/null || true
+    package=$(newest_packaged_cargo)
+    [ -n "$package" ] && apt_install "$package" libc6-dev
+}
+
+if [ -n "${RELAYBENCH:-}" ]; then
+    echo "$RELAYBENCH"
+    exit 0
+fi
+if ! usable_cargo && ! { install_cargo >&2 && usable_cargo; }; then
+    echo "vmrelay: relaybench, the load generator of the tests, needs cargo $oldest or newer:" >&2
+    echo "vmrelay: see https://rustup.rs/, or name a binary: make RELAYBENCH=/path/to/relaybench ..." >&2
+    exit 1
+fi
+
+export CARGO_TARGET_DIR="$PWD/.cache/relaybench"
+# Cargo keeps what it downloads in the home directory; where that is read-only, here.
+cargo_home=${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}
+mkdir -p "$cargo_home" 2>/dev/null || true
+[ -w "$cargo_home" ] || export CARGO_HOME="$PWD/.cache/cargo"
+cargo build --quiet --locked --release --manifest-path bench/relaybench/Cargo.toml >&2
+echo "$CARGO_TARGET_DIR/release/relaybench"

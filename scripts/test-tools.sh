@@ -1,0 +1,26 @@
+#!/bin/sh
+# Installs the programs that the system tests drive, when they are missing. Run by "make test".
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/apt.sh
+
+# Their sbin is not on everybody's path.
+PATH=$PATH:/usr/sbin:/sbin
+
+packages=$(missing \
+    ip:iproute2 \
+    ping:iputils-ping \
+    arping:iputils-arping \
+    dig:bind9-dnsutils \
+    podman:podman \
+    buildah:buildah \
+    runc:runc \
+    debootstrap:debootstrap)
+# shellcheck disable=SC2086 # a list of words
+[ -z "$packages" ] || apt_install $packages
+
+# Debian packages Chromium. Ubuntu has it only as a snap, which headless machines cannot run: there,
+# playwright fetches the build it was made for.
+if [ -z "${CHROMIUM:-}" ] && [ -n "$(missing chromium:chromium)" ] && ! apt_install chromium; then
+    .venv/bin/python -m playwright install --with-deps chromium
+fi
