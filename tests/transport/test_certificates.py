@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from transport.certificates import (
+    BACKDATE,
+    RENEW_AFTER,
+    VALIDITY,
+    Certificate,
+    CertificateError,
+    EphemeralCertificateStore,
+    FileCertificateStore,
+    generate,
+    load,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+NAMES = ("localhost", "127.0.0.1", "::1", "relay.example")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "chain.pem", tmp_path / "key.pem"
+
+
+def write(certificate: Certificate, paths: tuple[Path, Path]) -> None:
+    paths[0].write_bytes(certificate.chain_pem())
+    paths[1].write_bytes(certificate.private_key_pem())
+
+
+def self_signed(key) -> Certificate:
+    subject = x509.Name([])
+    builder = x509.CertificateBuilder(
+        issuer_name=subject,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=NOW,
+        not_valid_after=NOW + timedelta(days=90),
+    )
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return Certificate((builder.sign(key, algorithm),), key)
+
+
+# -- made on the spot ---------------------------------------------------------------------------------
+
+
+def test_what_is_made_meets_the_browsers_demands():
+    certificate = generate(NAMES, NOW)
+
+    assert isinstance(certificate.private_key, ec.EllipticCurvePrivateKey)
+    assert isinstance(certificate.private_key.curve, ec.SECP256R1)
+    assert certificate.leaf.version is x509.Version.v3
+    assert certificate.not_after - certificate.not_before == VALIDITY <= timedelta(days=14)
+    assert certificate.not_before == NOW - BACKDATE
+    assert certificate.leaf.issuer == certificate.leaf.subject
+    certificate.leaf.verify_directly_issued_by(certificate.leaf)
+
+
+def test_the_hash_is_that_of_the_der_form():
+    certificate = generate(NAMES, NOW)
+    der = ssl.PEM_cert_to_DER_cert(certificate.chain_pem().decode())
+    assert certificate.sha256 == hashlib.sha256(der).hexdigest()
+
+
+def test_names_become_subject_alternative_names():
+    names = (*NAMES, "0.0.0.0", "::", "", "gärten.example", "fe80::1%eth0", "localhost")
+    found = generate(names, NOW).leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert found.get_values_for_type(x509.DNSName) == ["localhost", "relay.example"]
+    assert found.get_values_for_type(x509.IPAddress) == [
+        ipaddress.ip_address(text) for text in ("127.0.0.1", "::1", "fe80::1")
+    ]
+
+
+def test_an_ephemeral_certificate_is_renewed_before_it_ends():
+    store = EphemeralCertificateStore(NAMES, NOW)
+    first = store.current
+    due = first.not_before + RENEW_AFTER
+    assert due < first.not_after
+
+    assert not store.refresh(due - timedelta(seconds=1))
+    assert not store.refresh(NOW, force=True), "a hash that clients pinned is not thrown away on request"
+    assert store.current is first
+
+    assert store.refresh(due)
+    assert store.current.sha256 != first.sha256
+    assert store.current.complaint(due) is None
+    assert not store.refresh(due)
+
+
+def test_a_clock_set_back_renews_too():
+    store = EphemeralCertificateStore(NAMES, NOW)
+    earlier = NOW - timedelta(days=400)
+    assert store.refresh(earlier)
+    assert store.current.complaint(earlier) is None
+
+
+# -- from files ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        rsa.generate_private_key(65537, 2048),
+    ],
+    ids=["p256", "p384", "rsa"],
+)
+@pytest.mark.parametrize(
+    "form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL]
+)
+def test_pairs_of_every_usual_kind_load(paths, key, form):
+    certificate = self_signed(key)
+    paths[0].write_bytes(certificate.chain_pem())
+    paths[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    assert load(*paths).chain == certificate.chain
+
+
+def test_a_chain_keeps_its_order_and_the_key_may_follow_other_blocks(paths):
+    leaf, other = generate(NAMES, NOW), generate(NAMES, NOW)
+    paths[0].write_bytes(leaf.chain_pem() + other.chain_pem())
+    parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    paths[1].write_bytes(parameters + leaf.chain_pem() + leaf.private_key_pem())
+    loaded = load(*paths)
+    assert loaded.chain == (leaf.leaf, other.leaf)
+    assert loaded.sha256 == leaf.sha256
+
+
+def encrypted(certificate: Certificate) -> bytes:
+    return certificate.private_key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+
+
+def traditional_encrypted(certificate: Certificate) -> bytes:
+    return certificate.private_key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+
+
+BAD_KEYS = {
+    "encrypted": (encrypted, "the private key is encrypted"),
+    "encrypted, old form": (traditional_encrypted, "the private key is encrypted"),
+    "another": (lambda _: generate(NAMES, NOW).private_key_pem(), "does not belong to the first certificate"),
+    "empty": (lambda _: b"", "no private key in PEM form"),
+    "the certificate": (lambda certificate: certificate.chain_pem(), "no private key in PEM form"),
+    "garbled": (
+        lambda _: b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+        "the private key cannot be read",
+    ),
+    "ed25519": (
+        lambda _: self_signed(ed25519.Ed25519PrivateKey.generate()).private_key_pem(),
+        "not an ECDSA P-256, ECDSA P-384 or RSA key",
+    ),
+    "huge": (lambda _: b"x" * 2_000_000, "larger than"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_KEYS)
+def test_a_bad_key_is_one_clear_line(paths, case):
+    content, message = BAD_KEYS[case]
+    certificate = generate(NAMES, NOW)
+    paths[0].write_bytes(certificate.chain_pem())
+    paths[1].write_bytes(content(certificate))
+    with pytest.raises(CertificateError) as caught:
+        load(*paths)
+    text = str(caught.value)
+    assert message in text
+    assert str(paths[1]) in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff\x00garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+    ids=["empty", "binary", "garbled"],
+)
+def test_a_bad_chain_is_one_clear_line(paths, content):
+    write(generate(NAMES, NOW), paths)
+    paths[0].write_bytes(content)
+    with pytest.raises(CertificateError, match="no certificate in PEM form"):
+        load(*paths)
+
+
+def test_missing_files_directories_and_pipes_are_refused_without_waiting(paths, tmp_path):
+    with pytest.raises(CertificateError, match="No such file"):
+        load(*paths)
+    with pytest.raises(CertificateError, match="not a regular file"):
+        load(tmp_path, tmp_path)
+    os.mkfifo(paths[0])
+    with pytest.raises(CertificateError, match="not a regular file"):
+        load(*paths)
+
+
+def test_an_expired_pair_loads_with_a_complaint(paths):
+    certificate = generate(NAMES, NOW)
+    write(certificate, paths)
+    loaded = load(*paths)
+    assert loaded.complaint(NOW) is None
+    assert "expired on 2030-01-12 02:04 UTC" in (loaded.complaint(NOW + timedelta(days=11)) or "")
+    assert "not valid before" in (loaded.complaint(NOW - timedelta(days=1)) or "")
+
+
+# -- reloading ----------------------------------------------------------------------------------------
+
+
+def test_unchanged_files_are_not_another_certificate(paths):
+    write(generate(NAMES, NOW), paths)
+    store = FileCertificateStore(*paths)
+    assert not store.refresh(NOW)
+    assert not store.refresh(NOW, force=True)
+
+
+def test_a_switched_symbolic_link_is_noticed(tmp_path):
+    """certbot keeps live/NAME/*.pem as links into archive/ and points them at the next version."""
+    live = (tmp_path / "fullchain.pem", tmp_path / "privkey.pem")
+    first, second = generate(NAMES, NOW), generate(NAMES, NOW)
+    for number, certificate in enumerate((first, second)):
+        write(certificate, (tmp_path / f"fullchain{number}.pem", tmp_path / f"privkey{number}.pem"))
+    for link in live:
+        link.symlink_to(f"{link.stem}0.pem")
+    store = FileCertificateStore(*live)
+    assert store.current.sha256 == first.sha256
+
+    for link in live:
+        link.unlink()
+        link.symlink_to(f"{link.stem}1.pem")
+    assert store.refresh(NOW)
+    assert store.current.sha256 == second.sha256
+
+
+def test_half_a_change_is_reported_once_and_the_old_pair_stays(paths):
+    first, second = generate(NAMES, NOW), generate(NAMES, NOW)
+    write(first, paths)
+    store = FileCertificateStore(*paths)
+
+    paths[0].write_bytes(second.chain_pem())
+    with pytest.raises(CertificateError, match="does not belong"):
+        store.refresh(NOW)
+    assert not store.refresh(NOW), "said once"
+    assert store.current.sha256 == first.sha256
+    with pytest.raises(CertificateError, match="does not belong"):
+        store.refresh(NOW, force=True)
+
+    paths[1].write_bytes(second.private_key_pem())
+    assert store.refresh(NOW)
+    assert store.current.sha256 == second.sha256
+
+
+def test_a_file_that_vanishes_and_comes_back(paths):
+    certificate = generate(NAMES, NOW)
+    write(certificate, paths)
+    store = FileCertificateStore(*paths)
+    paths[0].unlink()
+    with pytest.raises(CertificateError, match="No such file"):
+        store.refresh(NOW)
+    assert not store.refresh(NOW)
+    assert store.current.sha256 == certificate.sha256
+    write(certificate, paths)
+    assert not store.refresh(NOW), "the same certificate again"
