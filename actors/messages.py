@@ -1,8 +1,8 @@
 """What actors say to each other, and what the transport says to them.
 
-Data messages are ``NamedTuple`` and carry a batch: all that one turn of the event loop brought. Control
-messages are frozen dataclasses. Everything here is immutable once sent: a receiver may keep a batch but
-must not change it. Names carry the direction: *from* a client, peer, net; *to* a peer, the gateway.
+Data messages are ``NamedTuple`` whose last field is a batch: all that one turn of the event loop brought.
+Control messages are frozen dataclasses. Everything here is immutable once sent: a receiver may keep a batch
+but must not change it. Names carry the direction: *from* a client, peer, net; *to* a peer, the gateway.
 """
 
 from __future__ import annotations

@@ -1,0 +1,480 @@
+"""pykka actors on the event loop: no thread per actor, the same API and the same meaning.
+
+pykka documents three hooks for new kinds of actors (``_create_actor_inbox``, ``_create_future``,
+``_start_actor_loop``). :class:`EventLoopActor` implements them on a :class:`Scheduler`, of which every event
+loop has one: a queue of actors that have mail, and :meth:`Scheduler.run_ready`, which lets them work until
+nobody has. What differs from a ``ThreadingActor``, and only that:
+
+- A blocking ``ask`` (or ``stop``) on the loop's own thread raises RuntimeError instead of waiting for ever;
+  the message is queued all the same. On the loop, await: ``await ask_async(ref, message)``.
+- The inbox is bounded for data messages: the oldest is dropped and its frames are counted under
+  ``actors.drop.inbox_full``. Control messages are never dropped.
+- After a BaseException the others are told to stop without waiting for them, and whoever asked gets
+  ActorDeadError instead of no answer.
+- An actor has a clock (:meth:`EventLoopActor.now`) and one timer (:attr:`EventLoopActor.poll_at`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+import threading
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import pykka
+from loguru import logger
+from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
+
+from actors.messages import DATA_MESSAGES, Tick
+from netstack.counters import Counters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from types import TracebackType
+
+    from pykka._envelope import Envelope
+    from pykka._types import OptExcInfo
+
+    from actors.messages import Mailbox
+
+INBOX_FRAMES = 4096
+"""Frames or datagrams that may wait in one inbox: 6 MB at most, and far more than one turn brings."""
+
+MESSAGES_PER_VISIT = 64
+"""Messages an actor handles before the next one has its turn: a busy peer must not starve the others."""
+
+MESSAGES_PER_RUN = 4096
+"""Messages of one run; the rest waits until the loop has looked at its sockets (some 10 ms at worst)."""
+
+NEVER = math.inf
+"""The ``poll_at`` of an actor that waits for nothing but messages."""
+
+_PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
+
+_Handler = TypeVar("_Handler", bound="Callable[..., Any]")
+
+
+class TimerHandle(Protocol):
+    """What ``call_at`` returns."""
+
+    def cancel(self) -> None:
+        """Forget the call."""
+
+
+class Loop(Protocol):
+    """The part of an asyncio loop that actors need; tests have one whose time they set."""
+
+    def time(self) -> float:
+        """Monotonic time in seconds."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> object:
+        """Call in the next turn."""
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> TimerHandle:
+        """Call when :meth:`time` has reached ``when``."""
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: Any) -> object:
+        """Like :meth:`call_soon`, from any thread; RuntimeError when the loop is closed."""
+
+
+class LoopFuture(pykka.ThreadingFuture[Any]):
+    """A reply to come: threads ``get()`` it, code on an event loop awaits it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiters: list[Callable[[], object]] = []
+
+    def get(self, *, timeout: float | None = None) -> Any:
+        """Return the reply, waiting for it up to ``timeout`` seconds.
+
+        Raises RuntimeError where waiting would block an event loop, which no reply could then end.
+        """
+        if self._result is None and self._get_hook is None and _running_loop() is not None:
+            raise RuntimeError("waiting for an actor's reply would block the event loop; await it instead")
+        return super().get(timeout=timeout)
+
+    def set(self, value: Any | None = None) -> None:
+        """Set the reply and wake everyone who awaits it."""
+        super().set(value)
+        self._wake()
+
+    def set_exception(self, exc_info: OptExcInfo | None = None) -> None:
+        """Set an exception as the reply and wake everyone who awaits it."""
+        super().set_exception(exc_info)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for wake in waiters:
+            wake()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        loop = asyncio.get_running_loop()
+        if self._get_hook is not None:
+            # A future made by stop(), map() and the like computes its value in a function that may block.
+            return (yield from loop.run_in_executor(None, self.get).__await__())
+        waiter = loop.create_future()
+        with self._condition:
+            if self._result is None:
+                self._waiters.append(lambda: loop.call_soon_threadsafe(_release, waiter))
+            else:
+                waiter.set_result(None)
+        yield from waiter
+        return self.get()
+
+    __iter__ = __await__
+
+
+class Inbox:
+    """An actor's mail. On the loop's thread it only queues; from other threads it passes through the loop."""
+
+    __slots__ = ("actor", "frames", "queue", "queued", "scheduler")
+
+    def __init__(self) -> None:
+        self.queue: deque[Envelope[Any]] = deque()
+        self.frames = 0
+        self.queued = False
+        """True while the actor stands in the scheduler's line, or is at work."""
+        self.scheduler: Scheduler | None = None
+        self.actor: EventLoopActor | None = None
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Queue a message. Raises ActorDeadError when the actor's loop is closed."""
+        scheduler = self.scheduler
+        if scheduler is None:  # not started yet
+            self._append(envelope)
+        elif scheduler.thread_id == threading.get_ident():
+            self._deliver(envelope)
+        else:
+            try:
+                scheduler.loop.call_soon_threadsafe(self._deliver, envelope)
+            except RuntimeError as closed:
+                raise pykka.ActorDeadError("the actor's event loop is closed") from closed
+
+    def get(self) -> Envelope[Any]:
+        """Take the oldest message; IndexError when there is none."""
+        envelope = self.queue.popleft()
+        message = envelope.message
+        if type(message) in DATA_MESSAGES:
+            self.frames -= len(message[-1])
+        return envelope
+
+    def empty(self) -> bool:
+        """Whether there is no mail."""
+        return not self.queue
+
+    def open(self, actor: EventLoopActor, scheduler: Scheduler) -> None:
+        """Start delivery, beginning with what was queued before the actor's start."""
+        self.actor = actor
+        self.scheduler = scheduler
+        self.queued = True
+        scheduler.make_ready(actor)
+
+    def close(self) -> None:
+        """Let go of the actor: what comes later finds nobody."""
+        self.actor = None
+
+    def _deliver(self, envelope: Envelope[Any]) -> None:
+        actor = self.actor
+        if actor is None:  # it stopped while the message was on its way from another thread
+            _reply_dead(envelope)
+            return
+        self._append(envelope)
+        if not self.queued:
+            self.queued = True
+            actor.scheduler.make_ready(actor)
+
+    def _append(self, envelope: Envelope[Any]) -> None:
+        message = envelope.message
+        if type(message) in DATA_MESSAGES:
+            self.frames += len(message[-1])
+            if self.frames > INBOX_FRAMES:
+                self._drop_oldest(len(message[-1]))
+        self.queue.append(envelope)
+
+    def _drop_oldest(self, incoming: int) -> None:
+        """Drop data, oldest first, until the bound holds or only the ``incoming`` frames are left."""
+        keep: deque[Envelope[Any]] = deque()
+        dropped = 0
+        while self.queue and self.frames > max(INBOX_FRAMES, incoming):
+            envelope = self.queue.popleft()
+            if type(envelope.message) not in DATA_MESSAGES:
+                keep.append(envelope)
+                continue
+            count = len(envelope.message[-1])
+            self.frames -= count
+            dropped += count
+            _reply_dead(envelope)
+        self.queue.extendleft(reversed(keep))
+        if dropped and self.scheduler is not None:
+            self.scheduler.counters.add("actors.drop.inbox_full", dropped)
+
+
+class Scheduler:
+    """Runs the actors of one event loop, first come, first served."""
+
+    def __init__(self, loop: Loop, counters: Counters | None = None) -> None:
+        self.loop = loop
+        self.counters = Counters() if counters is None else counters
+        """Takes ``actors.failed`` and ``actors.drop.inbox_full``; the relay sets the process's own."""
+        self.thread_id = threading.get_ident()
+        self._ready: deque[EventLoopActor] = deque()
+        self._running = False
+        self._called = False
+
+    def make_ready(self, actor: EventLoopActor) -> None:
+        """Put an actor in the line, and see to it that the line moves."""
+        self._ready.append(actor)
+        if not self._called and not self._running:
+            self._called = True
+            self.loop.call_soon(self._run_called)
+
+    def run_ready(self) -> None:
+        """Let all actors with mail work until no mail is left, or until MESSAGES_PER_RUN.
+
+        What is left is done in the loop's next turn. Returns at once when called by an actor at work.
+        """
+        if self._running:
+            return
+        self._running = True
+        ready = self._ready
+        budget = MESSAGES_PER_RUN
+        try:
+            while ready and budget > 0:
+                actor = ready.popleft()
+                budget -= actor.visit(MESSAGES_PER_VISIT)
+        finally:
+            self._running = False
+            if ready and not self._called:
+                self._called = True
+                self.loop.call_soon(self._run_called)
+
+    def _run_called(self) -> None:
+        self._called = False
+        self.run_ready()
+
+    @contextlib.contextmanager
+    def activate(self) -> Iterator[Scheduler]:
+        """Make this the :func:`current_scheduler` although no event loop runs, as tests with a clock do."""
+        token = _active.set(self)
+        try:
+            yield self
+        finally:
+            _active.reset(token)
+
+
+class EventLoopActor(pykka.Actor):
+    """A pykka actor that works on the event loop that ran when it was started.
+
+    Messages go to the methods marked with :func:`handles`; all of pykka's API works as documented. A
+    handler that raises stops its actor as pykka says: logged, counted under ``actors.failed``, then
+    ``on_failure``, which must free what the actor owns. Nobody else notices.
+    """
+
+    actor_inbox: Inbox
+    scheduler: Scheduler
+    poll_at: float = NEVER
+    """When the actor next needs time (by :meth:`now`); it then gets one ``Tick``.
+
+    Set it as often as you like: the loop's timer is only touched when it would come too late. A tick
+    resets it to NEVER.
+    """
+
+    _handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
+    _started = False
+    _timer: TimerHandle | None = None
+    _armed_at = NEVER
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {
+            message: method for method in vars(cls).values() for message in getattr(method, "_handles", ())
+        }
+        cls._handlers = {**cls._handlers, **own}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Create an actor of the running loop. Raises RuntimeError where none runs."""
+        self.scheduler = current_scheduler()
+        super().__init__(*args, **kwargs)
+
+    def now(self) -> float:
+        """Return the loop's monotonic time in seconds."""
+        return self.scheduler.loop.time()
+
+    def on_receive(self, message: Any) -> Any:
+        """Give the message to its handler; what has none is logged, as pykka does."""
+        handler = self._handlers.get(type(message))
+        if handler is None:
+            return super().on_receive(message)
+        return handler(self, message)
+
+    @staticmethod
+    def _create_actor_inbox() -> Inbox:
+        return Inbox()
+
+    @staticmethod
+    def _create_future() -> pykka.Future[Any]:
+        return LoopFuture()
+
+    def _start_actor_loop(self) -> None:
+        self.actor_inbox.open(self, self.scheduler)
+
+    def visit(self, limit: int) -> int:
+        """Handle up to ``limit`` messages, as the scheduler's turn for this actor; return their number."""
+        if not self._started:
+            self._started = True
+            self._actor_loop_setup()
+        inbox = self.actor_inbox
+        queue = inbox.queue
+        stopped = self.actor_stopped.is_set
+        handled = 1  # a visit has its price, also where no mail is
+        while queue and handled <= limit and not stopped():
+            handled += 1
+            envelope = inbox.get()
+            message = envelope.message
+            try:
+                if type(message) in _PYKKA_MESSAGES:
+                    response = self._handle_receive(message)
+                else:
+                    response = self.on_receive(message)
+                if envelope.reply_to is not None:
+                    envelope.reply_to.set(response)
+            except Exception:  # noqa: BLE001 - supervision: whatever it is, it ends here
+                self._failed(envelope)
+            except BaseException as error:  # noqa: BLE001 - pykka's way: stop everyone
+                self._broken(envelope, error)
+        if stopped():
+            self._end()
+        else:
+            if self.poll_at < self._armed_at:
+                self._arm()
+            inbox.queued = bool(queue)
+            if queue:
+                self.scheduler.make_ready(self)
+        return handled
+
+    def _failed(self, envelope: Envelope[Any]) -> None:
+        if envelope.reply_to is not None:
+            logger.opt(exception=True).info("Exception returned from {} to caller", self)
+            envelope.reply_to.set_exception()
+            return
+        self._handle_failure(*sys.exc_info())
+        try:
+            self.on_failure(*sys.exc_info())
+        except Exception:  # noqa: BLE001 - a failure while cleaning up is logged and counted too
+            self._handle_failure(*sys.exc_info())
+
+    def _broken(self, envelope: Envelope[Any], error: BaseException) -> None:
+        logger.debug("{!r} in {}. Stopping all actors.", error, self)
+        if not self.actor_stopped.is_set():
+            self._stop()
+        if envelope.reply_to is not None:
+            _reply_dead(envelope)
+        pykka.ActorRegistry.stop_all(block=False)
+
+    def _handle_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.scheduler.counters.add("actors.failed")
+        super()._handle_failure(exception_type, exception_value, traceback)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._actor_loop_teardown()
+        self.actor_inbox.close()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._armed_at = self.poll_at
+        self._timer = self.scheduler.loop.call_at(self.poll_at, self._time_came)
+
+    def _time_came(self) -> None:
+        self._timer = None
+        self._armed_at = NEVER
+        if self.poll_at <= self.now():
+            self.poll_at = NEVER
+            tell_alive(self.actor_ref, Tick())
+        elif self.poll_at < NEVER:
+            self._arm()
+
+
+def handles(*messages: type) -> Callable[[_Handler], _Handler]:
+    """Mark a method of an EventLoopActor as the handler of these message types."""
+
+    def mark(method: _Handler) -> _Handler:
+        method._handles = messages  # type: ignore[attr-defined]  # noqa: SLF001 - read by __init_subclass__
+        return method
+
+    return mark
+
+
+def current_scheduler() -> Scheduler:
+    """Return the scheduler of the running event loop. Raises RuntimeError where none runs."""
+    active = _active.get()
+    if active is not None:
+        return active
+    loop = _running_loop()
+    if loop is None:
+        raise RuntimeError("actors live on an event loop, and none is running in this thread")
+    scheduler: Scheduler | None = getattr(_of_thread, "scheduler", None)
+    if scheduler is None or scheduler.loop is not loop:
+        scheduler = _of_thread.scheduler = Scheduler(loop)
+    return scheduler
+
+
+def run_ready() -> None:
+    """Let the actors of the running loop work until no mail is left; see :meth:`Scheduler.run_ready`."""
+    current_scheduler().run_ready()
+
+
+async def ask_async(ref: pykka.ActorRef[Any], message: Any) -> Any:
+    """Ask an actor and await its reply: what ``ref.ask(message)`` is to a thread.
+
+    Raises what the handler raised, or ActorDeadError.
+    """
+    return await ref.ask(message, block=False)
+
+
+def tell_alive(mailbox: Mailbox, message: Any) -> bool:
+    """Tell an actor that may be dead already; return whether it was alive."""
+    try:
+        mailbox.tell(message)
+    except pykka.ActorDeadError:
+        return False
+    return True
+
+
+_active: ContextVar[Scheduler | None] = ContextVar("active scheduler", default=None)
+_of_thread = threading.local()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _reply_dead(envelope: Envelope[Any]) -> None:
+    if envelope.reply_to is None:
+        return
+    if isinstance(envelope.message, _ActorStop):
+        envelope.reply_to.set(None)
+        return
+    dead = pykka.ActorDeadError("the actor stopped before handling the message")
+    envelope.reply_to.set_exception(exc_info=(pykka.ActorDeadError, dead, None))
