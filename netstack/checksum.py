@@ -1,0 +1,54 @@
+"""The internet checksum (RFC 1071) and what UDP and ICMP do with it.
+
+A sum here is an integer congruent to the one's complement sum modulo 0xFFFF. Sums of parts may be added
+with ``+`` as long as every part but the last has an even length; :func:`finish` folds and complements.
+One big-integer remainder is an order of magnitude faster in Python than a loop over 16-bit words.
+"""
+
+from __future__ import annotations
+
+PROTOCOL_ICMP = 1
+PROTOCOL_UDP = 17
+
+
+def add_up(data: bytes) -> int:
+    """Sum of ``data`` as 16-bit big-endian words, an odd last byte padded with zero."""
+    if len(data) & 1:
+        return int.from_bytes(data, "big") << 8
+    return int.from_bytes(data, "big")
+
+
+def finish(total: int) -> int:
+    """Checksum for a sum: fold to 16 bits, then complement. 0 to 0xFFFF."""
+    if total == 0:
+        return 0xFFFF
+    # A remainder of 0 stands for the folded sum 0xFFFF, since only zero words fold to 0.
+    return (-total) % 0xFFFF
+
+
+def checksum(data: bytes) -> int:
+    """Checksum of ``data`` in which the checksum field is zero (IPv4 header, ICMPv4 message)."""
+    return finish(add_up(data))
+
+
+def is_valid(total: int) -> bool:
+    """Whether data that holds its own checksum and adds up to ``total`` is intact."""
+    return total != 0 and total % 0xFFFF == 0
+
+
+def pseudo_header(source: bytes, destination: bytes, protocol: int, length: int) -> int:
+    """Sum of the pseudo-header (RFC 768, RFC 8200 section 8.1): addresses, protocol, upper-layer length."""
+    return int.from_bytes(source + destination, "big") + protocol + length
+
+
+def finish_udp(total: int) -> int:
+    """Checksum for the UDP field: a computed 0 is sent as 0xFFFF, since 0 means none (RFC 768)."""
+    return finish(total) or 0xFFFF
+
+
+def update(old_checksum: int, old_word: int, new_word: int) -> int:
+    """Checksum after one 16-bit word of the data changed (RFC 1624, equation 3)."""
+    total = (old_checksum ^ 0xFFFF) + (old_word ^ 0xFFFF) + new_word
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF

@@ -1,0 +1,55 @@
+"""Ethernet frames as they travel here: destination MAC first, no preamble, no FCS, no padding needed.
+
+Layout (IEEE 802.3): destination 0:6, source 6:12, ethertype 12:14, payload from 14.
+"""
+
+from __future__ import annotations
+
+import re
+
+HEADER_LENGTH = 14
+MAC_LENGTH = 6
+
+MAX_FRAME_LENGTH = HEADER_LENGTH + 65_535
+"""The longest frame that can hold an IP packet; anything longer is garbage."""
+
+LAN_MTU = 1500
+"""Bytes of IP packet that every guest's NIC takes."""
+
+ETHERTYPE_IPV4 = b"\x08\x00"
+ETHERTYPE_ARP = b"\x08\x06"
+ETHERTYPE_VLAN = b"\x81\x00"
+ETHERTYPE_IPV6 = b"\x86\xdd"
+ETHERTYPE_LLDP = b"\x88\xcc"
+
+KNOWN_ETHERTYPES = frozenset(
+    {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_IPV6, ETHERTYPE_LLDP, b"\x88\xa8", b"\x88\x8e"}
+)
+"""What a guest plausibly sends; used to tell encapsulations apart, never to filter."""
+
+BROADCAST = b"\xff" * MAC_LENGTH
+ZERO_MAC = bytes(MAC_LENGTH)
+
+_MAC_TEXT = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", re.ASCII)
+
+
+def format_mac(mac: bytes) -> str:
+    """Write 6 bytes as ``52:54:00:12:34:56``."""
+    return mac.hex(":")
+
+
+def parse_mac(text: str) -> bytes:
+    """Read ``52:54:00:12:34:56`` (or with dashes) as 6 bytes. Raises ValueError for anything else."""
+    if not _MAC_TEXT.fullmatch(text):
+        raise ValueError(f"{text!r} is not a MAC address such as 52:54:00:12:34:56")
+    return bytes.fromhex(text.replace(":", "").replace("-", ""))
+
+
+def is_group(mac: bytes) -> bool:
+    """Whether ``mac`` is multicast or broadcast (the lowest bit of the first byte, IEEE 802)."""
+    return mac[0] & 1 == 1
+
+
+def is_station(mac: bytes) -> bool:
+    """Whether ``mac`` can be one NIC's address: 6 bytes, unicast, not all zero."""
+    return len(mac) == MAC_LENGTH and mac[0] & 1 == 0 and mac != ZERO_MAC

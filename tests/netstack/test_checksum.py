@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scapy.layers.inet import in4_chksum
+from scapy.utils import checksum as scapy_checksum
+
+from netstack.checksum import (
+    PROTOCOL_UDP,
+    add_up,
+    checksum,
+    finish,
+    finish_udp,
+    is_valid,
+    pseudo_header,
+    update,
+)
+
+word = st.integers(0, 0xFFFF)
+
+
+@given(st.binary(max_size=1600))
+@example(b"")
+@example(b"\x00" * 20)
+@example(b"\xff" * 20)
+@example(b"\xff\xfe\x00\x01")
+def test_checksum_is_scapys(data):
+    assert checksum(data) == scapy_checksum(data)
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_data_with_its_checksum_is_valid_and_damage_is_seen(data):
+    if len(data) % 2:
+        data += b"\0"
+    whole = data + checksum(data).to_bytes(2, "big")
+    assert is_valid(add_up(whole))
+    damaged = bytes([whole[0] ^ 0x10]) + whole[1:]
+    assert not is_valid(add_up(damaged))
+
+
+def test_all_zero_is_not_valid():
+    assert not is_valid(add_up(bytes(8)))
+
+
+@given(st.lists(st.binary(max_size=100).filter(lambda part: len(part) % 2 == 0)), st.binary(max_size=9))
+def test_sums_of_parts_add_up(parts, last):
+    assert finish(sum(map(add_up, [*parts, last]))) == checksum(b"".join([*parts, last]))
+
+
+@given(
+    st.binary(min_size=4, max_size=4).filter(any),
+    st.binary(min_size=4, max_size=4),
+    st.binary(min_size=8, max_size=600),
+)
+def test_udp_checksum_is_scapys(source, destination, segment):
+    from scapy.layers.inet import IP
+
+    ip = IP(src=".".join(map(str, source)), dst=".".join(map(str, destination)))
+    ours = finish_udp(pseudo_header(source, destination, PROTOCOL_UDP, len(segment)) + add_up(segment))
+    assert ours == (in4_chksum(PROTOCOL_UDP, ip, segment) or 0xFFFF)
+
+
+@given(st.lists(word, min_size=2, max_size=20).filter(any), st.data())
+def test_incremental_update_equals_computing_anew(words, data):
+    index = data.draw(st.integers(0, len(words) - 1))
+    new = data.draw(word)
+    changed = [*words[:index], new, *words[index + 1 :]]
+    if not any(changed):
+        return  # an all-zero packet does not exist: RFC 1624 section 3
+    old_checksum = checksum(b"".join(w.to_bytes(2, "big") for w in words))
+    expected = checksum(b"".join(w.to_bytes(2, "big") for w in changed))
+    assert update(old_checksum, words[index], new) == expected
