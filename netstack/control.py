@@ -1,0 +1,142 @@
+"""Control messages of the framed encapsulation: small JSON objects tagged by ``type``.
+
+Existing clients do not parse what they get: they search the text for ``"type":"Assigned"`` and ``"ip":[``.
+So the encoders write compact JSON, ``type`` first, ``ip`` the first list.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from netstack.ethernet import MAC_LENGTH, is_station
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MAX_CONTROL_LENGTH = 4096
+"""Bytes of JSON taken from a client; a Register needs 60, and resuming tokens stay far below."""
+
+MAX_ERROR_LENGTH = 200
+"""Characters of an Error's message: one line, and the datagram stays small whatever a client provoked."""
+
+_PREFIX = b"\x00"
+_MAX_NAME_SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """The client names its NIC's MAC (6 bytes, unicast) and wants an address."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The client is alive; answered with HeartbeatAck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """The client leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerListRequest:
+    """The client asks who is on the LAN."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that cannot be acted on; ``message`` is what an Error tells the client."""
+
+    message: str
+
+
+ControlMessage = Register | Heartbeat | Disconnect | PeerListRequest | Refused
+
+
+def parse_control(text: bytes) -> ControlMessage:
+    """Meaning of one control message (JSON without the prefix byte). Never raises."""
+    if len(text) > MAX_CONTROL_LENGTH:
+        return Refused(f"control message of {len(text)} bytes, at most {MAX_CONTROL_LENGTH} are taken")
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return Refused("control message is not JSON")
+    if not isinstance(fields, dict):
+        return Refused("control message is not a JSON object")
+    name = fields.get("type")
+    if not isinstance(name, str):
+        return Refused("control message has no type")
+    parse = _PARSERS.get(name)
+    if parse is None:
+        return Refused(f"unknown message type {name[:_MAX_NAME_SHOWN]!r}")
+    return parse(fields)
+
+
+def _parse_register(fields: dict[str, Any]) -> ControlMessage:
+    numbers = fields.get("mac")
+    if not isinstance(numbers, list) or len(numbers) != MAC_LENGTH:
+        return Refused("mac must be a list of 6 numbers")
+    # type(), since JSON's true is an int to isinstance.
+    if not all(type(number) is int and 0 <= number <= 0xFF for number in numbers):  # noqa: PLR2004
+        return Refused("mac must be a list of 6 numbers from 0 to 255")
+    mac = bytes(numbers)
+    if not is_station(mac):
+        return Refused("mac must be a unicast address and not zero")
+    return Register(mac)
+
+
+_PARSERS: dict[str, Callable[[dict[str, Any]], ControlMessage]] = {
+    "Register": _parse_register,
+    "Heartbeat": lambda _: Heartbeat(),
+    "Disconnect": lambda _: Disconnect(),
+    "PeerList": lambda _: PeerListRequest(),
+}
+
+
+def _encode(**fields: object) -> bytes:
+    return _PREFIX + json.dumps(fields, separators=(",", ":")).encode()
+
+
+HEARTBEAT_ACK = _encode(type="HeartbeatAck")
+"""Datagram that answers a Heartbeat."""
+
+
+def encode_assigned(ip: bytes, gateway: bytes, netmask: bytes, dns: bytes, **extra: int | str) -> bytes:
+    """Datagram that tells a client its address; each address is 4 bytes. ``extra`` fields come last."""
+    return _encode(
+        type="Assigned", ip=list(ip), gateway=list(gateway), netmask=list(netmask), dns=list(dns), **extra
+    )
+
+
+def encode_error(message: str) -> bytes:
+    """Datagram that says what is wrong, cut to :data:`MAX_ERROR_LENGTH` characters."""
+    return _encode(type="Error", message=message[:MAX_ERROR_LENGTH])
+
+
+def encode_peer_list(peers: Iterable[tuple[bytes, bytes]], limit: int) -> list[bytes]:
+    """Datagrams of at most ``limit`` bytes with (ip, mac) of every peer; at least one, also for no peers.
+
+    ``limit`` must have room for one peer (90 bytes); every datagram is a whole PeerList message.
+    """
+    empty = _encode(type="PeerList", peers=[])
+    datagrams: list[bytes] = []
+    entries: list[bytes] = []
+    length = len(empty)
+    for ip, mac in peers:
+        entry = json.dumps({"ip": list(ip), "mac": list(mac)}, separators=(",", ":")).encode()
+        if entries and length + len(entry) + 1 > limit:
+            datagrams.append(_join_peers(empty, entries))
+            entries, length = [], len(empty)
+        entries.append(entry)
+        length += len(entry) + 1
+    if entries or not datagrams:
+        datagrams.append(_join_peers(empty, entries))
+    return datagrams
+
+
+def _join_peers(empty: bytes, entries: list[bytes]) -> bytes:
+    return empty[:-2] + b",".join(entries) + empty[-2:]
