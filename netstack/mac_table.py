@@ -1,0 +1,170 @@
+"""Which MAC is behind which switch port, and who may say so.
+
+Two kinds of entries. *Bound* ones come from a registration: they never age and only an explicit
+registration moves them. *Learned* ones come from source addresses: they age after 300 s without a frame,
+and while they live no other port's frames move them (a guest cannot draw a neighbour's frames to itself).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from netstack.ethernet import is_station
+
+AGEING_TIME = 300.0
+"""Seconds without a frame after which a learned MAC is forgotten (IEEE 802.1Q default)."""
+
+MAX_MACS_PER_PORT = 8
+"""A VM, or a bridge with a few behind it; a CAM flood ends here."""
+
+MAX_MACS = 8192
+"""All ports together: 1,000 sessions with eight MACs each, about 2 MB."""
+
+_SWEEP_INTERVAL = 1.0
+"""Seconds between walks over a full table, so that a flood of new MACs does not pay for one each."""
+
+
+class Verdict(Enum):
+    """What became of a frame's source MAC, or of a registration."""
+
+    KNOWN = "known"
+    LEARNED = "learned"
+    REGISTERED = "registered"
+    OWNED_ELSEWHERE = "owned_elsewhere"
+    """It belongs to another port: the frame is spoofed, the registration refused."""
+    INVALID = "invalid"
+    """Not a station's address, or the gateway's own."""
+    PORT_FULL = "port_full"
+    TABLE_FULL = "table_full"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the MAC may use the port."""
+        return self in _ACCEPTED
+
+
+_ACCEPTED = frozenset({Verdict.KNOWN, Verdict.LEARNED, Verdict.REGISTERED})
+
+
+class Registration(NamedTuple):
+    """Outcome of :meth:`MacTable.register`; ``displaced`` is the port whose bound MAC was taken over."""
+
+    verdict: Verdict
+    displaced: int | None = None
+
+
+class _Entry:
+    __slots__ = ("bound", "port", "seen")
+
+    def __init__(self, port: int, seen: float, *, bound: bool) -> None:
+        self.port = port
+        self.seen = seen
+        self.bound = bound
+
+    def is_live(self, now: float) -> bool:
+        return self.bound or now - self.seen < AGEING_TIME
+
+
+class MacTable:
+    """MAC (6 bytes) to port; times are monotonic seconds."""
+
+    def __init__(self, reserved: frozenset[bytes] = frozenset(), max_macs: int = MAX_MACS) -> None:
+        self._reserved = reserved
+        self._max_macs = max_macs
+        self._entries: dict[bytes, _Entry] = {}
+        self._by_port: dict[int, set[bytes]] = {}
+        self._next_sweep = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def learn(self, mac: bytes, port: int, now: float) -> Verdict:
+        """Note a frame's source address; one look-up when it is known."""
+        entry = self._entries.get(mac)
+        if entry is not None:
+            if entry.port == port:
+                entry.seen = now
+                return Verdict.KNOWN
+            if entry.is_live(now):
+                return Verdict.OWNED_ELSEWHERE
+            self._remove(mac)
+        refusal = self._refusal(mac, port, now)
+        if refusal is not None:
+            return refusal
+        self._insert(mac, port, now, bound=False)
+        return Verdict.LEARNED
+
+    def lookup(self, mac: bytes, now: float) -> int | None:
+        """Port behind which ``mac`` is, or None when that is unknown."""
+        entry = self._entries.get(mac)
+        if entry is None or not entry.is_live(now):
+            return None
+        return entry.port
+
+    def register(self, mac: bytes, port: int, now: float, *, explicit: bool) -> Registration:
+        """Bind ``mac`` to ``port``. Only an ``explicit`` registration takes it over from another port."""
+        entry = self._entries.get(mac)
+        displaced: int | None = None
+        if entry is not None:
+            if entry.port == port:
+                entry.bound = True
+                entry.seen = now
+                return Registration(Verdict.REGISTERED)
+            if not explicit and entry.is_live(now):
+                return Registration(Verdict.OWNED_ELSEWHERE)
+            displaced = entry.port if entry.bound else None
+        refusal = self._refusal(mac, port, now, moves=entry is not None)
+        if refusal is not None:
+            return Registration(refusal)
+        if mac in self._entries:
+            self._remove(mac)
+        self._insert(mac, port, now, bound=True)
+        return Registration(Verdict.REGISTERED, displaced)
+
+    def macs_of(self, port: int) -> frozenset[bytes]:
+        """MACs behind ``port``, learned ones that aged out but were not swept yet included."""
+        return frozenset(self._by_port.get(port, ()))
+
+    def forget_port(self, port: int) -> frozenset[bytes]:
+        """Remove every MAC of a port that is gone; returns them."""
+        macs = frozenset(self._by_port.pop(port, ()))
+        for mac in macs:
+            del self._entries[mac]
+        return macs
+
+    def expire(self, now: float) -> int:
+        """Remove learned MACs that aged out, from all ports; returns how many."""
+        old = [mac for mac, entry in self._entries.items() if not entry.is_live(now)]
+        for mac in old:
+            self._remove(mac)
+        return len(old)
+
+    def _refusal(self, mac: bytes, port: int, now: float, *, moves: bool = False) -> Verdict | None:
+        """Why ``port`` cannot have one MAC more, if so; ``moves`` when the table as a whole does not grow."""
+        if not is_station(mac) or mac in self._reserved:
+            return Verdict.INVALID
+        macs = self._by_port.get(port, set())
+        if len(macs) >= MAX_MACS_PER_PORT:
+            for old in [other for other in macs if not self._entries[other].is_live(now)]:
+                self._remove(old)
+            if len(self._by_port.get(port, ())) >= MAX_MACS_PER_PORT:
+                return Verdict.PORT_FULL
+        if not moves and len(self._entries) >= self._max_macs:
+            if now >= self._next_sweep:
+                self._next_sweep = now + _SWEEP_INTERVAL
+                self.expire(now)
+            if len(self._entries) >= self._max_macs:
+                return Verdict.TABLE_FULL
+        return None
+
+    def _insert(self, mac: bytes, port: int, now: float, *, bound: bool) -> None:
+        self._entries[mac] = _Entry(port, now, bound=bound)
+        self._by_port.setdefault(port, set()).add(mac)
+
+    def _remove(self, mac: bytes) -> None:
+        port = self._entries.pop(mac).port
+        macs = self._by_port[port]
+        macs.remove(mac)
+        if not macs:
+            del self._by_port[port]
