@@ -1,0 +1,141 @@
+"""Addresses of one LAN: who has which, and who gets the same one again.
+
+Every address of the pool is in exactly one state: *fresh* (never given, or a hand-taken one given back),
+*held* by a MAC, or *remembered* for the MAC that released it. New MACs get fresh addresses first, then the
+one released longest ago. Guests that configured an address by hand claim it, first come first served.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network
+
+MAX_CLAIMS_PER_MAC = 4
+"""Hand-taken addresses beside the assigned one: aliases on a NIC, not a subnet swept by one guest."""
+
+
+class Claim(Enum):
+    """Answer to a guest that uses an address it took by hand."""
+
+    GRANTED = "granted"
+    OWN = "own"
+    """The MAC had it already."""
+    TAKEN = "taken"
+    """Another MAC holds it."""
+    RESERVED = "reserved"
+    """The network's, the broadcast, the gateway's or another service's address."""
+    FOREIGN = "foreign"
+    """Not in this LAN's network."""
+    TOO_MANY = "too_many"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the guest may use the address."""
+        return self in (Claim.GRANTED, Claim.OWN)
+
+
+class AddressPool:
+    """IPv4 addresses (4 bytes) by MAC (6 bytes)."""
+
+    def __init__(
+        self,
+        network: str = "10.0.2.0/24",
+        first: str = "10.0.2.10",
+        last: str = "10.0.2.254",
+        reserved: frozenset[bytes] = frozenset({bytes((10, 0, 2, 2)), bytes((10, 0, 2, 4))}),
+    ) -> None:
+        """Serve ``first`` to ``last`` of ``network``. Raises ValueError when that range is not inside it."""
+        lan = IPv4Network(network)
+        low, high = IPv4Address(first), IPv4Address(last)
+        if low not in lan or high not in lan or low > high:
+            raise ValueError(f"the pool {first} to {last} is not inside {network}")
+        self._lan = lan
+        self._reserved = reserved | {lan.network_address.packed, lan.broadcast_address.packed}
+        addresses = (number.to_bytes(4, "big") for number in range(int(low), int(high) + 1))
+        self._pool = frozenset(address for address in addresses if address not in self._reserved)
+        self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
+        self._leases: dict[bytes, bytes] = {}
+        self._claims: dict[bytes, set[bytes]] = {}
+        self._holders: dict[bytes, bytes] = {}
+        # Released leases, oldest first; never more than the pool has addresses.
+        self._remembered: dict[bytes, bytes] = {}
+        self._remembered_for: dict[bytes, bytes] = {}
+
+    @property
+    def free(self) -> int:
+        """Addresses that a new MAC could get."""
+        return len(self._fresh) + len(self._remembered)
+
+    def assign(self, mac: bytes) -> bytes | None:
+        """Give ``mac`` the address it holds, else the one it had, else another; None when all are held."""
+        address = self._leases.get(mac) or self._remembered.get(mac)
+        if address is None:
+            if self._fresh:
+                address = next(iter(self._fresh))
+            elif self._remembered:
+                address = next(iter(self._remembered.values()))
+            else:
+                return None
+        self._hold(address, mac)
+        self._leases[mac] = address
+        return address
+
+    def claim(self, mac: bytes, address: bytes) -> Claim:
+        """Let ``mac`` use an address that nobody gave it. In the pool and its first, it becomes its lease."""
+        holder = self._holders.get(address)
+        if holder is not None:
+            return Claim.OWN if holder == mac else Claim.TAKEN
+        if address in self._reserved:
+            return Claim.RESERVED
+        if IPv4Address(address) not in self._lan:
+            return Claim.FOREIGN
+        if mac not in self._leases and address in self._pool:
+            self._leases[mac] = address
+        else:
+            claims = self._claims.setdefault(mac, set())
+            if len(claims) >= MAX_CLAIMS_PER_MAC:
+                return Claim.TOO_MANY
+            claims.add(address)
+        self._hold(address, mac)
+        return Claim.GRANTED
+
+    def release(self, mac: bytes) -> None:
+        """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
+        for address in self._claims.pop(mac, ()):
+            del self._holders[address]
+            if address in self._pool:
+                self._fresh[address] = None
+        lease = self._leases.pop(mac, None)
+        if lease is not None:
+            del self._holders[lease]
+            self._forget(mac)
+            self._remembered[mac] = lease
+            self._remembered_for[lease] = mac
+
+    def address_of(self, mac: bytes) -> bytes | None:
+        """Tell the lease of ``mac``, if it holds one."""
+        return self._leases.get(mac)
+
+    def holder_of(self, address: bytes) -> bytes | None:
+        """Tell which MAC holds ``address`` (assigned or claimed), if any."""
+        return self._holders.get(address)
+
+    def held(self) -> tuple[tuple[bytes, bytes], ...]:
+        """List (address, MAC) of all that is held, in the order it was given."""
+        return tuple(self._holders.items())
+
+    def _hold(self, address: bytes, mac: bytes) -> None:
+        """Move ``address`` from fresh or remembered to held."""
+        self._holders[address] = mac
+        self._fresh.pop(address, None)
+        rememberer = self._remembered_for.get(address)
+        if rememberer is not None:
+            self._forget(rememberer)
+
+    def _forget(self, mac: bytes) -> None:
+        """Drop what is remembered for ``mac``; the address, unless held, is fresh again."""
+        address = self._remembered.pop(mac, None)
+        if address is not None:
+            del self._remembered_for[address]
+            if address not in self._holders:
+                self._fresh[address] = None

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from netstack.address_pool import MAX_CLAIMS_PER_MAC, AddressPool, Claim
+
+
+def mac(number):
+    return b"\x52\x54" + number.to_bytes(4, "big")
+
+
+def ip(last):
+    return bytes((10, 0, 2, last))
+
+
+def test_addresses_are_given_from_the_first_on():
+    pool = AddressPool()
+    assert [pool.assign(mac(n)) for n in range(3)] == [ip(10), ip(11), ip(12)]
+    assert pool.assign(mac(1)) == ip(11)
+    assert pool.address_of(mac(2)) == ip(12)
+    assert pool.holder_of(ip(12)) == mac(2)
+    assert pool.held() == ((ip(10), mac(0)), (ip(11), mac(1)), (ip(12), mac(2)))
+
+
+def test_the_pool_ends_at_254():
+    pool = AddressPool()
+    addresses = [pool.assign(mac(n)) for n in range(245)]
+    assert sorted(addresses) == [ip(n) for n in range(10, 255)]
+    assert pool.assign(mac(999)) is None
+    assert pool.free == 0
+    pool.release(mac(7))
+    assert pool.assign(mac(999)) == addresses[7]
+
+
+def test_the_same_mac_gets_its_address_back():
+    pool = AddressPool()
+    for n in range(5):
+        pool.assign(mac(n))
+    pool.release(mac(3))
+    pool.release(mac(1))
+    assert pool.address_of(mac(3)) is None
+    assert pool.holder_of(ip(13)) is None
+    assert pool.assign(mac(77)) == ip(15)
+    assert pool.assign(mac(3)) == ip(13)
+    assert pool.assign(mac(1)) == ip(11)
+
+
+def test_the_address_released_longest_ago_is_given_to_another_only_when_no_fresh_one_is_left():
+    pool = AddressPool(first="10.0.2.10", last="10.0.2.12")
+    for n in range(3):
+        pool.assign(mac(n))
+    for n in (1, 0, 2):
+        pool.release(mac(n))
+    assert pool.assign(mac(9)) == ip(11)
+    assert pool.assign(mac(0)) == ip(10)
+    assert pool.assign(mac(1)) == ip(12)
+    assert pool.assign(mac(2)) is None
+
+
+def test_a_hand_taken_address_is_first_come_first_served():
+    pool = AddressPool()
+    assert pool.claim(mac(1), ip(15)) is Claim.GRANTED
+    assert pool.claim(mac(1), ip(15)) is Claim.OWN
+    assert pool.claim(mac(2), ip(15)) is Claim.TAKEN
+    assert pool.assign(mac(1)) == ip(15)
+    assert [pool.assign(mac(n)) for n in range(10, 16)] == [ip(n) for n in (10, 11, 12, 13, 14, 16)]
+    assert pool.claim(mac(2), ip(10)) is Claim.TAKEN
+
+
+def test_an_address_outside_the_pool_may_be_taken_but_not_the_reserved_ones():
+    pool = AddressPool()
+    assert pool.claim(mac(1), ip(5)) is Claim.GRANTED
+    assert pool.holder_of(ip(5)) == mac(1)
+    assert pool.assign(mac(1)) == ip(10)
+    for last in (0, 2, 4, 255):
+        assert pool.claim(mac(1), ip(last)) is Claim.RESERVED
+    assert pool.claim(mac(1), bytes((10, 0, 3, 5))) is Claim.FOREIGN
+    assert pool.claim(mac(1), bytes(4)) is Claim.FOREIGN
+
+
+def test_one_guest_cannot_take_the_whole_network():
+    pool = AddressPool()
+    verdicts = [pool.claim(mac(1), ip(last)) for last in range(10, 60)]
+    assert verdicts.count(Claim.GRANTED) == 1 + MAX_CLAIMS_PER_MAC
+    assert verdicts[-1] is Claim.TOO_MANY
+
+
+def test_release_gives_back_all():
+    pool = AddressPool()
+    free = pool.free
+    pool.assign(mac(1))
+    pool.claim(mac(1), ip(99))
+    pool.claim(mac(1), ip(5))
+    pool.release(mac(1))
+    pool.release(mac(1))
+    assert pool.held() == ()
+    assert pool.free == free
+    assert pool.claim(mac(2), ip(99)) is Claim.GRANTED
+    assert pool.claim(mac(2), ip(5)) is Claim.GRANTED
+
+
+def test_a_remembered_address_can_be_claimed_by_another():
+    pool = AddressPool()
+    pool.assign(mac(1))
+    pool.release(mac(1))
+    assert pool.claim(mac(2), ip(10)) is Claim.GRANTED
+    assert pool.assign(mac(1)) == ip(11)
+
+
+def test_a_pool_outside_its_network_is_an_error():
+    with pytest.raises(ValueError, match="is not inside"):
+        AddressPool(last="10.0.3.1")
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens: nobody shares an address and none is lost."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = AddressPool("10.0.2.0/28", "10.0.2.5", "10.0.2.12")
+        self.size = self.pool.free
+
+    macs = st.integers(0, 12).map(mac)
+
+    @rule(address=macs)
+    def assign(self, address):
+        before = self.pool.address_of(address)
+        given_ip = self.pool.assign(address)
+        assert given_ip == self.pool.address_of(address)
+        assert before in (None, given_ip)
+        if given_ip is None:
+            assert self.pool.free == 0
+
+    @rule(address=macs, last=st.integers(0, 17))
+    def claim(self, address, last):
+        verdict = self.pool.claim(address, ip(last))
+        assert verdict.accepted == (self.pool.holder_of(ip(last)) == address)
+
+    @rule(address=macs)
+    def release(self, address):
+        self.pool.release(address)
+        assert address not in [holder for _, holder in self.pool.held()]
+
+    @rule(address=macs)
+    def reconnect(self, address):
+        lease = self.pool.address_of(address)
+        if lease is not None:
+            self.pool.release(address)
+            assert self.pool.assign(address) == lease
+
+    @invariant()
+    def every_address_is_somewhere_once(self):
+        held = [address for address, _ in self.pool.held()]
+        assert len(set(held)) == len(held)
+        assert self.pool.free + sum(5 <= address[3] <= 12 for address in held) == self.size
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=50)
