@@ -1,0 +1,327 @@
+"""What an operator can set, and where it comes from.
+
+One table, the fields of ``Settings``, describes every setting; flags, environment variables and the TOML
+file are derived from it. A value is looked up in this order: flag, environment variable, configuration
+file, default. Lists replace each other, they are not joined across sources.
+
+Every value goes through the same check wherever it comes from, and a bad one is a ``SettingsError`` that
+names its source in one line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import ipaddress
+import tomllib
+from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Network = IPv4Network | IPv6Network
+
+CONFIG_VARIABLE = "VMRELAY_CONFIG"
+
+LOG_FORMATS = ("auto", "human", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+MAX_CONFIG_BYTES = 1 << 20
+"""Largest configuration file that is read."""
+
+MAX_NETWORKS = 1024
+"""Entries of one address list: the egress policy goes through them one after the other."""
+
+_DAY = 86_400.0
+
+_DNS = IPv4Address("8.8.8.8")
+"""What the existing relay tells its guests."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line that names where it was set."""
+
+
+class Kind(NamedTuple):
+    """How a value is written: as text (flags, environment) and in TOML."""
+
+    parse: Callable[[str], Any]
+    """Text to value; raises ValueError with what is expected ("must be ...")."""
+    toml: tuple[type, ...]
+    """Types that TOML may have for it."""
+    expected: str
+    """Those types in words."""
+
+
+class Option(NamedTuple):
+    """One setting as the operator sees it."""
+
+    kind: Kind
+    metavar: str | None
+    help: str
+    own_variable: str | None = None
+    """Environment variable, where it is not ``VMRELAY_`` and the name."""
+
+
+# -- kinds of values ----------------------------------------------------------------------------------
+
+
+def _whole(low: int, high: int) -> Kind:
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdecimal() and low <= (value := int(text[:20])) <= high:
+            return value
+        raise ValueError(f"must be a whole number from {low} to {high}")
+
+    return Kind(parse, (int,), "a whole number")
+
+
+def _seconds(low: float, high: float) -> Kind:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if low <= value <= high:
+            return value
+        raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+
+    return Kind(parse, (int, float), "a number of seconds")
+
+
+def _choice(*choices: str) -> Kind:
+    def parse(text: str) -> str:
+        if text.lower() in choices:
+            return text.lower()
+        raise ValueError(f"must be one of {', '.join(choices)}")
+
+    return Kind(parse, (str,), "a string")
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    networks = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(item))
+        except ValueError as error:
+            reason = "has host bits set" if "host bits" in str(error) else "is not an address or a network"
+            raise ValueError(f"{item!r} {reason}; write networks as 192.0.2.0/24 or 2001:db8::/32") from None
+    if len(networks) > MAX_NETWORKS:
+        raise ValueError(f"must be at most {MAX_NETWORKS} networks")
+    return tuple(networks)
+
+
+def _parse_address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise ValueError("must be an IPv4 address") from None
+
+
+def _parse_host(text: str) -> str:
+    host = text.removeprefix("[").removesuffix("]")
+    if not host or any(character.isspace() or character in "/@" for character in host):
+        raise ValueError("must be an address or a host name of this machine")
+    return host
+
+
+def _parse_path(text: str) -> Path:
+    if "\0" in text or not text:
+        raise ValueError("must be the path of a file")
+    return Path(text)
+
+
+_SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
+_SWITCH_WORDS |= {"0": False, "false": False, "no": False, "off": False}
+
+
+def _parse_switch(text: str) -> bool:
+    try:
+        return _SWITCH_WORDS[text.lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+_NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
+_ADDRESS = Kind(_parse_address, (str,), "a string")
+_HOST = Kind(_parse_host, (str,), "a string")
+_PATH = Kind(_parse_path, (str,), "a string")
+_SWITCH = Kind(_parse_switch, (bool,), "true or false")
+
+_ARGUMENT: Mapping[Kind, dict[str, Any]] = {
+    _SWITCH: {"action": argparse.BooleanOptionalAction},
+    _NETWORKS: {"action": "append", "metavar": "NETWORK"},
+}
+"""How argparse takes the kinds that are not "a flag and its text"."""
+
+
+# -- the table ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set, checked."""
+
+    port: Annotated[int, Option(_whole(0, 65535), "N", "UDP port for QUIC; 0 takes a free one")] = 4433
+    bind: Annotated[str, Option(_HOST, "ADDRESS", "address to listen on")] = "0.0.0.0"
+    cert_pem: Annotated[
+        Path | None,
+        Option(
+            _PATH,
+            "FILE",
+            "TLS certificate chain, leaf first; without one the relay makes its own, to be pinned by hash",
+            "RELAY_CERT_PEM",
+        ),
+    ] = None
+    key_pem: Annotated[
+        Path | None, Option(_PATH, "FILE", "private key of the certificate, unencrypted", "RELAY_KEY_PEM")
+    ] = None
+    cert_poll_interval: Annotated[
+        float,
+        Option(
+            _seconds(0.1, _DAY),
+            "SECONDS",
+            "how often to look whether the certificate files changed",
+            "CERT_POLL_INTERVAL",
+        ),
+    ] = 60.0
+    heartbeat_interval: Annotated[
+        float, Option(_seconds(0.1, _DAY), "SECONDS", "how often peers that went silent are looked for")
+    ] = 30.0
+    peer_timeout: Annotated[
+        float, Option(_seconds(0.1, _DAY), "SECONDS", "silence after which a peer is removed")
+    ] = 150.0
+    dns: Annotated[IPv4Address, Option(_ADDRESS, "ADDRESS", "DNS server that guests are told to use")] = _DNS
+    allow_cidr: Annotated[
+        tuple[Network, ...],
+        Option(
+            _NETWORKS, "NETWORK", "let guests reach this otherwise refused network; repeat, or comma list"
+        ),
+    ] = ()
+    deny_cidr: Annotated[
+        tuple[Network, ...],
+        Option(_NETWORKS, "NETWORK", "never let guests reach this network; repeat, or comma list"),
+    ] = ()
+    host_access: Annotated[
+        bool, Option(_SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4")
+    ] = False
+    max_peers: Annotated[
+        int, Option(_whole(1, 65535), "N", "sessions at a time; there are 245 addresses to give out")
+    ] = 245
+    max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
+    log_format: Annotated[
+        str, Option(_choice(*LOG_FORMATS), "FORMAT", "auto, human, or json (one object per line)")
+    ] = "auto"
+    log_level: Annotated[str, Option(_choice(*LOG_LEVELS), "LEVEL", "debug, info, warning or error")] = "info"
+
+
+def _table() -> dict[str, Option]:
+    hints = get_type_hints(Settings, include_extras=True)
+    return {setting.name: hints[setting.name].__metadata__[0] for setting in fields(Settings)}
+
+
+OPTIONS: Mapping[str, Option] = _table()
+"""Every setting by its field's name, in the order of ``Settings``."""
+
+_DEFAULTS = Settings()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting, and ``--config``. Flags that are not given leave no trace."""
+    for name, option in OPTIONS.items():
+        parser.add_argument(
+            _flag(name),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=_help(name, option),
+            **_ARGUMENT.get(option.kind, {"metavar": option.metavar}),
+        )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help=f"TOML file with any of these settings, named as the flags [{CONFIG_VARIABLE}]",
+    )
+
+
+def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Put flags (the parsed namespace as a mapping), environment and file together.
+
+    An environment variable that is set to nothing counts as not set. Raises SettingsError.
+    """
+    path = flags.get("config") or environment.get(CONFIG_VARIABLE)
+    values = _from_file(Path(path)) if path else {}
+    for name, option in OPTIONS.items():
+        variable = _variable(name, option)
+        if text := environment.get(variable, "").strip():
+            values[name] = _checked(option, text, variable)
+        if name in flags:
+            given = flags[name]
+            text = ",".join(given) if isinstance(given, list) else str(given)
+            values[name] = _checked(option, text, _flag(name))
+    settings = Settings(**values)
+    if (settings.cert_pem is None) != (settings.key_pem is None):
+        there, missing = ("cert", "key") if settings.key_pem is None else ("key", "cert")
+        raise SettingsError(
+            f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
+        )
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise SettingsError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
+        table = tomllib.loads(data.decode())
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep
+        raise SettingsError(f"{path}: not valid TOML: {' '.join(str(error).split())}") from None
+    names = {_flag(name)[2:]: name for name in OPTIONS}
+    values = {}
+    for key, value in table.items():
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            raise SettingsError(
+                f"{path}: unknown setting {key!r}" + "".join(f", perhaps {n!r}" for n in near)
+            )
+        option, source = OPTIONS[names[key]], f"{path}: {key}"
+        values[names[key]] = _checked(option, _toml_text(option.kind, value, source), source)
+    return values
+
+
+def _toml_text(kind: Kind, value: Any, source: str) -> str:
+    """Bring a TOML value to the text that a flag would have; booleans are no numbers here."""
+    fits = isinstance(value, kind.toml) and isinstance(value, bool) == (kind is _SWITCH)
+    if isinstance(value, list):
+        fits = fits and all(isinstance(item, str) for item in value)
+    if not fits:
+        raise SettingsError(f"{source}: must be {kind.expected}")
+    return ",".join(value) if isinstance(value, list) else str(value)
+
+
+def _checked(option: Option, text: str, source: str) -> Any:
+    try:
+        return option.kind.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}, not {text[:80]!r}") from None
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _variable(name: str, option: Option) -> str:
+    return option.own_variable or f"VMRELAY_{name.upper()}"
+
+
+def _help(name: str, option: Option) -> str:
+    """Help line: what it does, its default unless that is "nothing", its environment variable."""
+    default = getattr(_DEFAULTS, name)
+    shown = f"{default:g}" if isinstance(default, float) else str(default)
+    default_note = f", default {shown}" if default else ""
+    return f"{option.help}{default_note} [{_variable(name, option)}]"
