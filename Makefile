@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors netstack relay transport
-SOURCES := $(CODE) tests bench
+SOURCES := $(CODE) tests bench docker
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format types unit system bench lock image clean
