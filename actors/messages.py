@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Mailbox(Protocol):
@@ -125,10 +128,22 @@ class ClosePeer:
 
 @dataclass(frozen=True, slots=True)
 class PortOpened:
-    """PeerActor -> SwitchActor: attach ``port``; frames for it go to ``peer``."""
+    """PeerActor -> SwitchActor: attach ``port``; frames for it go to ``peer``.
+
+    ``last_heard`` returns the monotonic time of the client's last packet: a session that has fallen silent
+    gives way to a new one with the same MAC.
+    """
 
     port: int
     peer: Mailbox
+    last_heard: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAttached:
+    """GatewayActor -> SwitchActor: frames for the gateway's MAC, and flooded ones, go to ``gateway``."""
+
+    gateway: Mailbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""WebTransport close codes that the relay sends; the reason beside them is for people."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Why the relay ended a session. Values never change: clients may act on them."""
+
+    DONE = 0
+    """The client said Disconnect."""
+    BAD_REQUEST = 1
+    """The URL asks for something that does not exist."""
+    NOT_REGISTERED = 2
+    """A framed session neither registered nor sent a frame in time."""
+    SILENT = 3
+    """Nothing was heard for the peer timeout."""
+    TAKEN_OVER = 4
+    """Another session registered the same MAC."""
+    FULL = 5
+    """The LAN has no port left."""
+    SHUTDOWN = 6
+    """The relay stops; connect again later."""
+    INTERNAL = 7
+    """An error of the relay's own."""

@@ -1,0 +1,37 @@
+"""What happens when handling one element of a batch raises: a bug, but nobody else's trouble."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from netstack.counters import Counters
+
+LOG_WINDOW = 60.0
+"""Seconds for which the same error of the same actor is only counted after it was logged."""
+
+
+class Mishaps:
+    """Counts unexpected errors of one actor under ``PART.drop.internal_error``; logs each kind now and then.
+
+    The frame that provoked it is lost and everything else goes on: a handler's bug must not end the LAN.
+    """
+
+    def __init__(self, part: str, counters: Counters) -> None:
+        self._part = part
+        self._counters = counters
+        self._logged: dict[tuple[str, int], float] = {}
+
+    def note(self, error: Exception, now: float) -> None:
+        """Count ``error``; log it with its traceback unless the same one was logged a short time ago."""
+        self._counters.add(f"{self._part}.drop.internal_error")
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        # By type and line: the table is as small as the code.
+        key = (type(error).__name__, place.tb_lineno if place is not None else 0)
+        if now >= self._logged.get(key, now):
+            self._logged[key] = now + LOG_WINDOW
+            logger.opt(exception=error).error("{}: an unexpected error cost one frame", self._part)

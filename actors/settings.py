@@ -1,0 +1,58 @@
+"""What an operator may choose about a LAN, with the defaults that existing clients expect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanSettings:
+    """Settings of one LAN: its switch, gateway and peers. Addresses are bytes, times are seconds."""
+
+    gateway_ip: bytes = bytes((10, 0, 2, 2))
+    gateway_mac: bytes = bytes.fromhex("525400123456")
+    netmask: bytes = bytes((255, 255, 255, 0))
+    dns: bytes = bytes((8, 8, 8, 8))
+    """The name server that Assigned names."""
+    pool_first: bytes = bytes((10, 0, 2, 10))
+    pool_last: bytes = bytes((10, 0, 2, 254))
+
+    host_access: bool = False
+    """Whether guests reach the relay's own 127.0.0.1 as ``host_ip``. The egress policy decides; here it
+    only means that the gateway answers ARP for that address."""
+    host_ip: bytes = bytes((10, 0, 2, 4))
+
+    heartbeat_interval: float = 30.0
+    """How often a session is checked for signs of life."""
+    peer_timeout: float = 150.0
+    """Silence after which a session is removed: ten of the clients' heartbeats."""
+    registration_timeout: float = 30.0
+    """Time that a framed client has for its Register."""
+
+    max_peers: int = 1024
+    """Ports of the switch; each costs some 60 KB with its session."""
+    floods_per_second: float = 200.0
+    """Frames per port that the switch may copy to all others; above it they are dropped."""
+    max_flows_per_peer: int = 512
+    """NAT mappings per session; each holds one socket of the relay's host."""
+    new_flows_per_second: float = 50.0
+    """Mappings that a session may open on average; bursts up to ``max_flows_per_peer`` at once."""
+    udp_idle_timeout: float = 300.0
+    """RFC 4787 REQ-5 recommends five minutes, and demands two."""
+    icmp_idle_timeout: float = 60.0
+    """RFC 5508 REQ-2 demands at least 60 s."""
+
+    @property
+    def network(self) -> str:
+        """The LAN as text: ``"10.0.2.0/24"``. Raises ValueError for a mask with holes."""
+        return str(IPv4Network((self.gateway_ip, _prefix_length(self.netmask)), strict=False))
+
+    @property
+    def gateway_ips(self) -> frozenset[bytes]:
+        """Addresses that are the gateway's on the LAN: it answers ARP for them, no guest may have them."""
+        return frozenset({self.gateway_ip, self.host_ip} if self.host_access else {self.gateway_ip})
+
+
+def _prefix_length(netmask: bytes) -> int:
+    return IPv4Network((0, ".".join(map(str, netmask)))).prefixlen

@@ -1,0 +1,279 @@
+"""The LAN's switch: which port a frame goes to, and which source addresses a port may use.
+
+Theory of operation
+-------------------
+A port is a session, numbered by its id; the gateway is a port of its own with a fixed MAC. Frames come in
+batches per port and leave in batches per destination port. Most frames of a batch have the same header as
+the one before, so the decision (destination list, source allowed) is kept from frame to frame and taken anew
+only when the 14 header bytes change.
+
+Who may use a MAC is in ``netstack.mac_table``: a registration binds it, source addresses are learned, frames
+never move one. An explicit Register takes a MAC over and ends the older session. An implicit one (a frame of
+an unregistered session) takes over only from a session that has been silent for SILENT_AFTER: a tab that was
+reloaded must not wait until QUIC gives up on the old one.
+
+Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``switch.drop.*``, in frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from actors.close_codes import CloseCode
+from actors.messages import (
+    AssignAddress,
+    ClosePeer,
+    FramesFromGateway,
+    FramesFromPeer,
+    FramesToGateway,
+    FramesToPeer,
+    GatewayAttached,
+    PeerList,
+    PeerListRequest,
+    PortClosed,
+    PortOpened,
+    RegisterMac,
+    RegistrationRefused,
+)
+from actors.mishaps import Mishaps
+from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.token_bucket import TokenBucket
+from netstack.ethernet import ETHERTYPE_ARP, HEADER_LENGTH, format_mac
+from netstack.mac_table import MacTable, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.messages import Mailbox
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+
+GATEWAY = -1
+"""The gateway's port; sessions count from 0."""
+
+SILENT_AFTER = 45.0
+"""Seconds without any packet, three QUIC keep-alives, after which a session gives way to its successor."""
+
+FLOOD_BURST = 2.0
+"""Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
+
+_DROPS = {
+    Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
+    Verdict.INVALID: "switch.drop.invalid_source",
+    Verdict.PORT_FULL: "switch.drop.too_many_macs",
+    Verdict.TABLE_FULL: "switch.drop.mac_table_full",
+}
+
+_REFUSALS = {
+    Verdict.OWNED_ELSEWHERE: "another session uses this MAC address",
+    Verdict.INVALID: "this MAC address is not one that a guest may have",
+    Verdict.PORT_FULL: "this session has registered too many MAC addresses",
+    Verdict.TABLE_FULL: "the switch knows too many MAC addresses",
+}
+
+
+class _Port:
+    """An attached session."""
+
+    __slots__ = ("floods", "last_heard", "peer")
+
+    def __init__(self, peer: Mailbox, last_heard: Callable[[], float], floods: TokenBucket) -> None:
+        self.peer = peer
+        self.last_heard = last_heard
+        self.floods = floods
+
+
+class SwitchActor(EventLoopActor):
+    """Forwards frames between the ports of one LAN."""
+
+    def __init__(self, counters: Counters, settings: LanSettings) -> None:
+        super().__init__()
+        self._counters = counters
+        self._settings = settings
+        self._gateway: Mailbox | None = None
+        self._ports: dict[int, _Port] = {}
+        self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
+        self._mishaps = Mishaps("switch", counters)
+
+    # -- frames -------------------------------------------------------------------------------------
+
+    @handles(FramesFromPeer)
+    def _from_peer(self, message: FramesFromPeer) -> None:
+        sender, frames = message
+        self._counters.add("switch.received", len(frames))
+        port = self._ports.get(sender)
+        if port is None:
+            self._counters.add("switch.drop.unknown_port", len(frames))
+            return
+        batch = _Batch(sender)
+        now = self.now()
+        decided = b""
+        forward: Callable[[bytes], None] = batch.flood
+        for frame in frames:
+            header = frame[:HEADER_LENGTH]
+            if header != decided:
+                try:
+                    drop, forward, decided = self._decide(frame, header, port, batch, now)
+                except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
+                    self._mishaps.note(error, now)
+                    batch.dropped += 1
+                    decided = b""
+                    continue
+                if drop is not None:
+                    batch.dropped += 1
+                    self._counters.add(drop)
+                    continue
+            forward(frame)
+        self._deliver(batch, len(frames))
+
+    def _decide(
+        self, frame: bytes, header: bytes, port: _Port, batch: _Batch, now: float
+    ) -> tuple[str | None, Callable[[bytes], None], bytes]:
+        """Say why to drop a frame, or None; else where to put it, and for which header that holds."""
+        if len(header) < HEADER_LENGTH:
+            return "switch.drop.runt", batch.flood, b""
+        source, destination = header[6:12], header[:6]
+        verdict = self._table.learn(source, batch.sender, now)
+        if not verdict.accepted:
+            spoofs_gateway = source == self._settings.gateway_mac
+            return "switch.drop.gateway_source" if spoofs_gateway else _DROPS[verdict], batch.flood, b""
+        holds_for = header
+        if header[12:] == ETHERTYPE_ARP:
+            if frame[28:32] in self._settings.gateway_ips:
+                return "switch.drop.gateway_arp", batch.flood, b""
+            holds_for = b""  # the next ARP packet may claim something else
+        if destination == self._settings.gateway_mac:
+            return None, batch.unicast_to(GATEWAY), holds_for
+        target = None if destination[0] & 1 else self._table.lookup(destination, now)
+        if target is None:
+            drop = None if port.floods.take(now) else "switch.drop.flood_rate"
+            return drop, batch.flood, b""
+        if target == batch.sender:
+            return "switch.drop.same_port", batch.flood, b""
+        return None, batch.unicast_to(target), holds_for
+
+    @handles(FramesFromGateway)
+    def _from_gateway(self, message: FramesFromGateway) -> None:
+        frames = message.frames
+        self._counters.add("switch.received", len(frames))
+        batch = _Batch(GATEWAY)
+        now = self.now()
+        decided = b""
+        forward: Callable[[bytes], None] = batch.flood
+        for frame in frames:
+            destination = frame[:6]
+            if destination != decided:
+                target = None if destination[0] & 1 else self._table.lookup(destination, now)
+                forward = batch.flood if target is None else batch.unicast_to(target)
+                decided = destination
+            forward(frame)
+        self._deliver(batch, len(frames))
+
+    def _deliver(self, batch: _Batch, received: int) -> None:
+        flooded = batch.flooded
+        unicast = received - len(flooded) - batch.dropped
+        if unicast:
+            self._counters.add("switch.unicast", unicast)
+        for target, frames in batch.by_port.items():
+            if target == GATEWAY:
+                self._tell_gateway(FramesToGateway(batch.sender, frames))
+            elif (port := self._ports.get(target)) is None or not tell_alive(port.peer, FramesToPeer(frames)):
+                self._counters.add("peer.drop.closed", len(frames))
+        if not flooded:
+            return
+        self._counters.add("switch.flooded", len(flooded))
+        to_all = FramesToPeer(flooded)
+        for number, port in self._ports.items():
+            if number != batch.sender and number not in batch.by_port:
+                tell_alive(port.peer, to_all)
+        if batch.sender != GATEWAY and GATEWAY not in batch.by_port:
+            self._tell_gateway(FramesToGateway(batch.sender, flooded))
+
+    def _tell_gateway(self, message: FramesToGateway) -> None:
+        if self._gateway is None or not tell_alive(self._gateway, message):
+            self._counters.add("gateway.drop.absent", len(message.frames))
+
+    # -- ports and registrations ----------------------------------------------------------------------
+
+    @handles(GatewayAttached)
+    def _gateway_attached(self, message: GatewayAttached) -> None:
+        self._gateway = message.gateway
+
+    @handles(PortOpened)
+    def _port_opened(self, message: PortOpened) -> None:
+        limit = self._settings.max_peers
+        if len(self._ports) >= limit:
+            self._counters.add("switch.ports_refused")
+            tell_alive(message.peer, ClosePeer(CloseCode.FULL, f"this LAN is full: it has {limit} ports"))
+            return
+        rate = self._settings.floods_per_second
+        floods = TokenBucket(rate, rate * FLOOD_BURST, self.now())
+        self._ports[message.port] = _Port(message.peer, message.last_heard, floods)
+
+    @handles(PortClosed)
+    def _port_closed(self, message: PortClosed) -> None:
+        if self._ports.pop(message.port, None) is None:
+            return
+        self._table.forget_port(message.port)
+        if self._gateway is not None:
+            tell_alive(self._gateway, message)
+
+    @handles(RegisterMac)
+    def _register_mac(self, message: RegisterMac) -> None:
+        port = self._ports.get(message.port)
+        if port is None:
+            return
+        now = self.now()
+        takes_over = message.explicit or self._is_orphaned(message.mac, now)
+        verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
+        if not verdict.accepted:
+            tell_alive(port.peer, RegistrationRefused(_REFUSALS[verdict]))
+            return
+        if displaced is not None and displaced in self._ports:
+            logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)
+            self._counters.add("switch.takeovers")
+            reason = f"another session registered {format_mac(message.mac)}"
+            tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
+        assign = AssignAddress(message.port, message.mac, port.peer)
+        if self._gateway is None or not tell_alive(self._gateway, assign):
+            tell_alive(port.peer, RegistrationRefused("this LAN has no gateway"))
+
+    def _is_orphaned(self, mac: bytes, now: float) -> bool:
+        """Whether ``mac`` belongs to a session that nothing was heard of for a while."""
+        owner = self._table.lookup(mac, now)
+        port = None if owner is None else self._ports.get(owner)
+        return port is not None and now - port.last_heard() >= SILENT_AFTER
+
+    @handles(PeerListRequest)
+    def _peer_list_request(self, message: PeerListRequest) -> None:
+        if self._gateway is None or not tell_alive(self._gateway, message):
+            tell_alive(message.peer, PeerList(()))
+
+
+class _Batch:
+    """Where the frames of one message go. Every port gets its frames in the order in which they came."""
+
+    __slots__ = ("by_port", "dropped", "flooded", "sender")
+
+    def __init__(self, sender: int) -> None:
+        self.sender = sender
+        self.dropped = 0
+        self.flooded: list[bytes] = []
+        """Frames for everyone; whoever is not in ``by_port`` gets this list, all the same one."""
+        self.by_port: dict[int, list[bytes]] = {}
+        """Frames by destination, unicast and flooded."""
+
+    def unicast_to(self, port: int) -> Callable[[bytes], None]:
+        """Return what takes frames for ``port``."""
+        frames = self.by_port.get(port)
+        if frames is None:
+            frames = self.by_port[port] = self.flooded.copy()
+        return frames.append
+
+    def flood(self, frame: bytes) -> None:
+        """Take a frame for all ports but the sender's."""
+        self.flooded.append(frame)
+        for frames in self.by_port.values():
+            frames.append(frame)
