@@ -132,27 +132,34 @@ class SwitchActor(EventLoopActor):
         self, frame: bytes, header: bytes, port: _Port, batch: _Batch, now: float
     ) -> tuple[str | None, Callable[[bytes], None], bytes]:
         """Say why to drop a frame, or None; else where to put it, and for which header that holds."""
-        if len(header) < HEADER_LENGTH:
-            return "switch.drop.runt", batch.flood, b""
-        source, destination = header[6:12], header[:6]
-        verdict = self._table.learn(source, batch.sender, now)
-        if not verdict.accepted:
-            spoofs_gateway = source == self._settings.gateway_mac
-            return "switch.drop.gateway_source" if spoofs_gateway else _DROPS[verdict], batch.flood, b""
-        holds_for = header
-        if header[12:] == ETHERTYPE_ARP:
-            if frame[28:32] in self._settings.gateway_ips:
-                return "switch.drop.gateway_arp", batch.flood, b""
-            holds_for = b""  # the next ARP packet may claim something else
-        if destination == self._settings.gateway_mac:
-            return None, batch.unicast_to(GATEWAY), holds_for
-        target = None if destination[0] & 1 else self._table.lookup(destination, now)
-        if target is None:
-            drop = None if port.floods.take(now) else "switch.drop.flood_rate"
+        drop = self._refusal(frame, header, batch.sender, now)
+        if drop is not None:
             return drop, batch.flood, b""
+        destination = header[:6]
+        if destination == self._settings.gateway_mac:
+            target: int | None = GATEWAY
+        else:
+            target = None if destination[0] & 1 else self._table.lookup(destination, now)
+        if target is None:
+            return None if port.floods.take(now) else "switch.drop.flood_rate", batch.flood, b""
         if target == batch.sender:
             return "switch.drop.same_port", batch.flood, b""
+        # Every ARP packet is looked at: the next one may claim something else.
+        holds_for = b"" if header[12:] == ETHERTYPE_ARP else header
         return None, batch.unicast_to(target), holds_for
+
+    def _refusal(self, frame: bytes, header: bytes, sender: int, now: float) -> str | None:
+        """Name the counter under which a frame is dropped for what it says of its sender."""
+        if len(header) < HEADER_LENGTH:
+            return "switch.drop.runt"
+        source = header[6:12]
+        verdict = self._table.learn(source, sender, now)
+        if not verdict.accepted:
+            from_gateway = source == self._settings.gateway_mac
+            return "switch.drop.gateway_source" if from_gateway else _DROPS[verdict]
+        if header[12:] == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
+            return "switch.drop.gateway_arp"
+        return None
 
     @handles(FramesFromGateway)
     def _from_gateway(self, message: FramesFromGateway) -> None:
