@@ -1,0 +1,76 @@
+from netstack.counters import Counters
+from transport.session import QUEUE_BYTES, QUEUE_SECONDS, WRITABLE_BYTES, DatagramQueue, WebTransportSession
+
+
+class Carrier:
+    remote = "192.0.2.1:4000"
+    datagram_limit = 1160
+    last_heard = 5.0
+
+    def __init__(self):
+        self.flushes = 0
+        self.closed = []
+
+    def want_flush(self):
+        self.flushes += 1
+
+    def close_session(self, code, reason):
+        self.closed.append((code, reason))
+
+
+def session(clock=lambda: 0.0):
+    counters = Counters()
+    carrier = Carrier()
+    return WebTransportSession(7, "/", carrier, clock, counters), carrier, counters
+
+
+def test_queue_keeps_order_and_counts_bytes():
+    queue = DatagramQueue(Counters())
+    queue.extend([b"a", b"bb"], now=0)
+    queue.extend([b"ccc"], now=1)
+    assert queue.bytes == 6
+    assert [queue.pop(), queue.pop(), queue.pop()] == [b"a", b"bb", b"ccc"]
+    assert queue.bytes == 0
+
+
+def test_over_the_bound_the_oldest_go_first_and_are_counted():
+    counters = Counters()
+    queue = DatagramQueue(counters)
+    datagrams = [n.to_bytes(4, "big") + bytes(1020) for n in range(300)]
+    queue.extend(datagrams, now=0)
+    kept = QUEUE_BYTES // 1024
+    assert queue.bytes <= QUEUE_BYTES
+    assert queue.take_all() == datagrams[-kept:]
+    assert counters["session.drop.queue_full"] == 300 - kept
+    assert queue.bytes == 0
+
+
+def test_what_waited_too_long_is_dropped_and_counted():
+    counters = Counters()
+    queue = DatagramQueue(counters)
+    queue.extend([b"old", b"old"], now=10)
+    queue.extend([b"new"], now=10 + QUEUE_SECONDS)
+    queue.drop_stale(10 + QUEUE_SECONDS)
+    assert len(queue) == 3
+    queue.drop_stale(10.001 + QUEUE_SECONDS)
+    assert queue.take_all() == [b"new"]
+    assert counters["session.drop.stale"] == 2
+
+
+def test_session_sends_through_its_carrier():
+    port, carrier, _ = session()
+    port.send([b"x", b"y"])
+    assert carrier.flushes == 1
+    assert port.queued_bytes == 2
+    assert (port.id, port.remote, port.datagram_limit, port.last_heard) == (7, "192.0.2.1:4000", 1160, 5.0)
+    port.close(3, "enough")
+    assert carrier.closed == [(3, "enough")]
+
+
+def test_session_says_when_a_producer_should_wait():
+    port, _, _ = session()
+    assert port.writable
+    port.send([bytes(1000)] * (WRITABLE_BYTES // 1000 + 1))
+    assert not port.writable
+    port.queue.take_all()
+    assert port.writable

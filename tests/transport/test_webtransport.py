@@ -1,0 +1,105 @@
+import pytest
+from aioquic.buffer import encode_uint_var
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transport import webtransport
+from transport.webtransport import CapsuleReader, SessionClosure, answer, encode_close_capsule, read_request
+
+
+def request(method=b"CONNECT", protocol=b"webtransport", extra=()):
+    headers = [
+        (b":method", method),
+        (b":scheme", b"https"),
+        (b":authority", b"vm.test"),
+        (b":path", b"/?encap=raw"),
+    ]
+    if protocol is not None:
+        headers.append((b":protocol", protocol))
+    return [*headers, *extra]
+
+
+def respond(headers, *, has_session=False):
+    return answer(read_request(headers), headers, has_session=has_session)
+
+
+@pytest.mark.parametrize("protocol", [b"webtransport", b"webtransport-h3"])
+def test_connect_for_webtransport_opens_a_session(protocol):
+    response = respond(request(protocol=protocol))
+    assert response.session
+    assert dict(response.headers)[b":status"] == b"200"
+
+
+def test_path_with_query_reaches_the_session():
+    assert read_request(request()).path == "/?encap=raw"
+
+
+@pytest.mark.parametrize(
+    ("headers", "has_session", "status"),
+    [
+        (request(method=b"GET", protocol=None), False, 405),
+        (request(method=b"POST", protocol=None), False, 405),
+        (request(protocol=None), False, 501),
+        (request(protocol=b"websocket"), False, 501),
+        (request(), True, 429),
+        (request(extra=[(b"x-%d" % n, b"v" * 1000) for n in range(20)]), False, 431),
+    ],
+)
+def test_other_requests_get_their_status(headers, has_session, status):
+    response = respond(headers, has_session=has_session)
+    assert response.status == status
+    assert not response.session
+    assert dict(response.headers)[b":status"] == str(status).encode()
+    assert int(dict(response.headers)[b"content-length"]) == len(response.body)
+
+
+def test_405_names_the_allowed_method_and_head_has_no_body():
+    get = respond(request(method=b"GET", protocol=None))
+    head = respond(request(method=b"HEAD", protocol=None))
+    assert dict(get.headers)[b"allow"] == b"CONNECT"
+    assert head.body == b""
+    assert dict(head.headers)[b"content-length"] == dict(get.headers)[b"content-length"]
+
+
+def test_close_capsule_comes_back_whole_in_any_pieces():
+    capsule = encode_close_capsule(0x12345678, "wartet – später")
+    for cut in range(len(capsule) + 1):
+        reader = CapsuleReader()
+        first = reader.feed(capsule[:cut])
+        result = first or reader.feed(capsule[cut:])
+        assert result == SessionClosure(0x12345678, "wartet – später")
+
+
+def test_close_reason_is_cut_to_whole_characters():
+    closure = CapsuleReader().feed(encode_close_capsule(1, "é" * 1000))
+    assert closure is not None
+    assert closure.reason == "é" * 512
+
+
+def test_unknown_capsules_are_skipped():
+    stream = (
+        encode_uint_var(0x78AE) + encode_uint_var(0) + encode_uint_var(0x1234) + encode_uint_var(3) + b"abc"
+    )
+    assert CapsuleReader().feed(stream + encode_close_capsule(5, "x")) == SessionClosure(5, "x")
+
+
+def test_a_capsule_that_claims_too_much_is_refused():
+    with pytest.raises(ValueError, match="capsule of 1000000 bytes"):
+        CapsuleReader().feed(encode_uint_var(0x1234) + encode_uint_var(1_000_000))
+
+
+@settings(derandomize=True)
+@given(st.lists(st.binary(max_size=64), max_size=16))
+def test_any_stream_is_read_or_refused_and_little_is_kept(pieces):
+    reader = CapsuleReader()
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+    except ValueError:
+        return
+    assert len(reader._pending) <= webtransport.MAX_CAPSULE + 64
+
+
+def test_every_dialect_is_announced_with_one_session():
+    for setting in (0x2B603742, 0xC671706A, 0x14E9CD29, 0x2C7CF000):
+        assert webtransport.WEBTRANSPORT_SETTINGS[setting] == 1

@@ -1,0 +1,299 @@
+"""One client's connection: QUIC and HTTP/3 below, at most one WebTransport session above.
+
+The connection does no I/O. Its endpoint hands it packets and time, and takes packets from it. Datagrams of
+the session collect until ``deliver`` tells them to the session's actor in one batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import ErrorCode
+from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived
+from aioquic.quic import events as quic_events
+
+from actors.messages import DatagramsFromClient, SessionClosed
+from transport import webtransport
+from transport.aioquic_internals import RelayH3Connection
+from transport.session import WebTransportSession
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aioquic.h3.events import H3Event
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from transport.aioquic_internals import RelayQuicConnection
+    from transport.udp import Address
+
+SESSION_DEADLINE = 10.0
+"""Seconds from the first packet until a session must stand; browsers need well under one."""
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a PING asks whether the client is still there."""
+CLOSE_LINGER = 1.0
+"""Seconds that a client has to read the closing capsule before the connection is closed under it."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""Stream bytes that a client may send before its session stands: settings, QPACK and one request."""
+MAX_STREAM_BYTES = 1024 * 1024
+"""Stream bytes in the life of a connection: VM clients use datagrams, streams carry capsules only."""
+DATAGRAMS_IN_AIOQUIC = 64
+"""Datagrams handed to aioquic ahead of its window; the rest waits in the session's bounded queue."""
+PACKET_OVERHEAD = 1 + 20 + 4 + 16 + 3
+"""Bytes of a 1-RTT packet around a datagram at most: flags, connection ID, number, tag, frame header."""
+
+
+class Host(Protocol):
+    """What a connection needs of its endpoint."""
+
+    counters: Counters
+
+    def clock(self) -> float:
+        """Return the event loop's time in seconds."""
+
+    def open_session(self, session: WebTransportSession) -> Mailbox:
+        """Start the session's actor."""
+
+    def next_session_number(self) -> int:
+        """Return a number that no session of this process had before."""
+
+    def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
+        """Route packets with this connection ID to the connection."""
+
+    def remove_connection_id(self, connection_id: bytes) -> None:
+        """Stop routing this connection ID."""
+
+    def want_flush(self, connection: Connection) -> None:
+        """Call the connection's ``flush`` at the end of this turn."""
+
+    def handshake_ended(self, connection: Connection) -> None:
+        """Take note that the connection no longer counts as a handshake in progress."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget the connection."""
+
+    def send(self, packets: Sequence[bytes], address: Address) -> None:
+        """Send packets to the client."""
+
+
+class Connection:
+    """Implements ``transport.session.SessionCarrier``."""
+
+    def __init__(self, quic: RelayQuicConnection, host: Host, address: Address, now: float) -> None:
+        self.quic = quic
+        self.connection_ids: set[bytes] = set()
+        self.last_heard = now
+        self._host = host
+        self._address = address
+        self._h3: RelayH3Connection | None = None
+        self._session: WebTransportSession | None = None
+        self._mailbox: Mailbox | None = None
+        self._stream_id = 0
+        self._prefix = b""
+        self._capsules = webtransport.CapsuleReader()
+        self._arrived: list[bytes] = []
+        self._stream_bytes = 0
+        self._deadline: float | None = now + SESSION_DEADLINE
+        self._asked_at = now
+        self._closing: tuple[int, str] | None = None
+
+    # -- SessionCarrier ---------------------------------------------------------------------------
+
+    @property
+    def remote(self) -> str:
+        """The client's present address as text."""
+        host, port = self._address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def datagram_limit(self) -> int:
+        """Bytes of one session datagram that fit one QUIC packet and the client's own limit."""
+        room = self.quic.configuration.max_datagram_size - PACKET_OVERHEAD
+        return min(room, self.quic.peer_datagram_limit - 3) - len(self._prefix)
+
+    def want_flush(self) -> None:
+        """Have the session's queue sent at the end of this turn."""
+        self._host.want_flush(self)
+
+    def close_session(self, code: int, reason: str) -> None:
+        """Tell the client why (a capsule), then close the connection once it had time to read that."""
+        if self._session is None:
+            self.close(ErrorCode.H3_NO_ERROR, reason)
+            return
+        self._end_session(None)
+        if self._h3 is not None:
+            self._h3.send_data(
+                self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
+            )
+        self._closing = (ErrorCode.H3_NO_ERROR, reason)
+        self._deadline = self._host.clock() + CLOSE_LINGER
+        self._host.want_flush(self)
+
+    # -- called by the endpoint -------------------------------------------------------------------
+
+    def receive(self, packets: Sequence[bytes], address: Address, now: float) -> None:
+        """Take a run of packets from one address."""
+        quic = self.quic
+        for packet in packets:
+            quic.receive_datagram(packet, address, now)
+            self._pump()
+        self.last_heard = max(self.last_heard, quic.last_received_at)
+        if quic.ended is not None and self._session is not None:
+            # The client closed: its VM is gone now, not when aioquic has finished draining.
+            self._end_session(SessionClosed(quic.ended.error_code, quic.ended.reason_phrase))
+
+    def deliver(self) -> None:
+        """Tell the session's actor what has arrived since the last time."""
+        if self._arrived and self._mailbox is not None:
+            arrived, self._arrived = self._arrived, []
+            self._mailbox.tell(DatagramsFromClient(arrived))
+
+    def flush(self, now: float) -> None:
+        """Send what waits: the session's datagrams as far as aioquic takes them, and what aioquic has."""
+        if self._session is not None:
+            queue = self._session.queue
+            queue.drop_stale(now)
+            for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
+                self.quic.send_datagram_frame(self._prefix + queue.pop())
+        self._send(now)
+
+    def next_timer(self) -> float | None:
+        """When ``handle_timer`` is due."""
+        times = [self.quic.get_timer(), self._deadline]
+        if self._deadline is None:
+            times.append(max(self.last_heard, self._asked_at) + KEEP_ALIVE)
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due: aioquic's timers, the session deadline, the end of the linger, keep-alive."""
+        timer = self.quic.get_timer()
+        if timer is not None and timer <= now:
+            self.quic.handle_timer(now)
+            self._pump()
+        if self._deadline is not None and self._deadline <= now:
+            self._deadline = None
+            if self._closing is None:
+                self._host.counters.add("connection.no_session")
+            self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
+        elif max(self.last_heard, self._asked_at) + KEEP_ALIVE <= now:
+            self._asked_at = now
+            self.quic.send_ping(0)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection at once with an HTTP/3 error code; the session's actor is told."""
+        self._end_session(SessionClosed(0, reason))
+        self.quic.close(error_code=code, reason_phrase=reason)
+        self._host.want_flush(self)
+
+    def abandon(self) -> None:
+        """Forget the session of a connection that failed, without sending anything."""
+        self._end_session(SessionClosed(0, "connection failed"))
+
+    # -- QUIC and HTTP/3 events -------------------------------------------------------------------
+
+    def _send(self, now: float) -> None:
+        run: list[bytes] = []
+        to: Address = self._address
+        for packet, address in self.quic.datagrams_to_send(now):
+            if run and address != to:
+                self._host.send(run, to)
+                run = []
+            to = address
+            run.append(packet)
+        if run:
+            self._host.send(run, to)
+            self._address = self.quic.get_peer_address() or to
+
+    def _pump(self) -> None:
+        """Act on what aioquic has to say."""
+        while (event := self.quic.next_event()) is not None:
+            match event:
+                case quic_events.StreamDataReceived():
+                    self._count_stream_bytes(len(event.data))
+                case quic_events.ConnectionIdIssued():
+                    self._host.add_connection_id(event.connection_id, self)
+                case quic_events.ConnectionIdRetired():
+                    self._host.remove_connection_id(event.connection_id)
+                case quic_events.ProtocolNegotiated():
+                    self._h3 = RelayH3Connection(self.quic)
+                case quic_events.HandshakeCompleted():
+                    self._host.handshake_ended(self)
+                case quic_events.StreamReset() if event.stream_id == self._stream_id:
+                    if self._session is not None:
+                        self._session_closed_by_client(0, "session stream reset")
+                case quic_events.ConnectionTerminated():
+                    self._end_session(SessionClosed(event.error_code, event.reason_phrase))
+                    self._host.handshake_ended(self)
+                    self._host.connection_ended(self)
+            if self._h3 is not None:
+                for h3_event in self._h3.handle_event(event):
+                    self._on_h3_event(h3_event)
+
+    def _count_stream_bytes(self, count: int) -> None:
+        self._stream_bytes += count
+        if self._stream_bytes > (MAX_REQUEST_BYTES if self._session is None else MAX_STREAM_BYTES):
+            self._host.counters.add("connection.excessive_stream_data")
+            self._h3 = None
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
+
+    def _on_h3_event(self, event: H3Event) -> None:
+        match event:
+            case DatagramReceived() if self._session is not None and event.stream_id == self._stream_id:
+                self._arrived.append(event.data)
+            case HeadersReceived():
+                self._on_request(event)
+            case DataReceived() if self._session is not None and event.stream_id == self._stream_id:
+                self._on_session_data(event)
+
+    def _on_request(self, event: HeadersReceived) -> None:
+        if self._h3 is None:
+            return
+        request = webtransport.read_request(event.headers)
+        response = webtransport.answer(request, event.headers, has_session=self._session is not None)
+        ended = not response.session and not response.body
+        self._h3.send_headers(event.stream_id, response.headers, end_stream=ended)
+        if response.session:
+            self._open_session(event.stream_id, request.path)
+            if event.stream_ended:
+                self._session_closed_by_client(0, "")
+        else:
+            self._host.counters.add(f"request.status_{response.status}")
+            if response.body:
+                self._h3.send_data(event.stream_id, response.body, end_stream=True)
+
+    def _open_session(self, stream_id: int, path: str) -> None:
+        self._stream_id = stream_id
+        # RFC 9297, section 2.1: an HTTP datagram starts with a quarter of its stream's ID.
+        self._prefix = encode_uint_var(stream_id // 4)
+        self._deadline = None
+        host = self._host
+        self._session = WebTransportSession(host.next_session_number(), path, self, host.clock, host.counters)
+        self._mailbox = host.open_session(self._session)
+
+    def _on_session_data(self, event: DataReceived) -> None:
+        try:
+            closure = self._capsules.feed(event.data)
+        except ValueError as error:
+            self.close(ErrorCode.H3_DATAGRAM_ERROR, str(error))
+            return
+        if closure is not None:
+            self._session_closed_by_client(*closure)
+        elif event.stream_ended:
+            self._session_closed_by_client(0, "")
+
+    def _session_closed_by_client(self, code: int, reason: str) -> None:
+        self._end_session(SessionClosed(code, reason))
+        self.close(ErrorCode.H3_NO_ERROR, "session closed")
+
+    def _end_session(self, closed: SessionClosed | None) -> None:
+        """Forget the session; ``closed`` is told to its actor unless the actor itself closed it."""
+        session, mailbox = self._session, self._mailbox
+        self._session = self._mailbox = None
+        if session is not None:
+            session.queue.clear()
+        if mailbox is not None and closed is not None:
+            if self._arrived:
+                mailbox.tell(DatagramsFromClient(self._arrived))
+            mailbox.tell(closed)
+        self._arrived = []

@@ -1,0 +1,359 @@
+"""The relay's UDP port: routes packets to connections, runs their timers, sends what they have.
+
+One turn: drain the socket, hand each connection its packets, tell the actors (one batch per session), let
+the actors run until they are done, then flush every connection that has something to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+
+from aioquic.buffer import Buffer
+from aioquic.h3.connection import ErrorCode
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.packet import (
+    QuicPacketType,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.tls import CipherSuite
+from loguru import logger
+
+from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
+from transport.connection import Connection
+from transport.udp import UdpSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from aioquic.quic.packet import QuicHeader
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from transport.certificates import Certificate, CertificateStore
+    from transport.session import WebTransportSession
+    from transport.udp import Address
+
+LONG_HEADER = 0x80
+"""Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
+IDLE_TIMEOUT = 180.0
+"""Seconds without a packet after which QUIC gives a connection up."""
+MAX_CONNECTIONS = 4096
+"""Connections in every state; one costs 50 to 100 KB."""
+RETRY_HANDSHAKES = 64
+"""Handshakes in progress above which a client must first show that its address is its own (Retry)."""
+MAX_HANDSHAKES = 512
+"""Handshakes in progress at most; each costs about 3 ms of CPU and 100 KB."""
+MAX_DATAGRAM_FRAME = 65535
+"""Announced in the transport parameters; a packet bounds what really arrives."""
+MAX_STREAM_WINDOW = 64 * 1024
+"""Flow control window of a stream and of all streams: a request fits, a flood does not."""
+
+
+class Endpoint:
+    """Listens for WebTransport clients. Implements ``transport.connection.Host``."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        certificates: CertificateStore,
+        open_session: Callable[[WebTransportSession], Mailbox],
+        run_actors: Callable[[], None],
+        counters: Counters,
+    ) -> None:
+        self.counters = counters
+        self.open_session = open_session
+        self._bind = (host, port)
+        self._certificates = certificates
+        self._configured: tuple[Certificate, QuicConfiguration] | None = None
+        self._run_actors = run_actors
+        self._session_numbers = count(1)
+        self._connections: dict[bytes, Connection] = {}
+        self._live: set[Connection] = set()
+        self._handshakes: set[Connection] = set()
+        self._timers: dict[Connection, asyncio.TimerHandle] = {}
+        self._dirty: dict[Connection, None] = {}
+        self._flush_scheduled = False
+        self._retry = QuicRetryTokenHandler()
+        self._closed = asyncio.Event()
+        self._closing = False
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when the address cannot be had."""
+        self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time
+        self._socket = UdpSocket(*self._bind, self.counters)
+        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is listened on."""
+        return self._socket.port
+
+    @property
+    def connection_count(self) -> int:
+        """Connections in every state, from the first packet to the end of draining."""
+        return len(self._live)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close every session with ``code`` and ``reason``, then the socket; see ``wait_closed``."""
+        if self._closing:
+            return
+        self._closing = True
+        for connection in list(self._live):
+            self._guarded(connection, partial(connection.close_session, code, reason))
+        self._run_actors()
+        self._flush()
+        for connection in list(self._live):
+            self._guarded(connection, partial(connection.close, ErrorCode.H3_NO_ERROR, reason))
+        self._flush()
+        self._loop.remove_reader(self._socket.fileno())
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._socket.close()
+        self._closed.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` has sent everything and released the port."""
+        await self._closed.wait()
+
+    # -- Host: what connections need --------------------------------------------------------------
+
+    def next_session_number(self) -> int:
+        """Return a number that no session of this process had before."""
+        return next(self._session_numbers)
+
+    def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
+        """Route packets with this connection ID to the connection."""
+        connection.connection_ids.add(connection_id)
+        self._connections[connection_id] = connection
+
+    def remove_connection_id(self, connection_id: bytes) -> None:
+        """Stop routing this connection ID."""
+        connection = self._connections.pop(connection_id, None)
+        if connection is not None:
+            connection.connection_ids.discard(connection_id)
+
+    def want_flush(self, connection: Connection) -> None:
+        """Flush the connection at the end of this turn."""
+        self._dirty[connection] = None
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def handshake_ended(self, connection: Connection) -> None:
+        """Take note that the connection no longer counts as a handshake in progress."""
+        self._handshakes.discard(connection)
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget the connection."""
+        for connection_id in connection.connection_ids:
+            self._connections.pop(connection_id, None)
+        connection.connection_ids.clear()
+        self._live.discard(connection)
+        self._handshakes.discard(connection)
+        self._dirty.pop(connection, None)
+        timer = self._timers.pop(connection, None)
+        if timer is not None:
+            timer.cancel()
+
+    def send(self, packets: Sequence[bytes], address: Address) -> None:
+        """Send packets to a client."""
+        self._socket.send(packets, address)
+
+    # -- one turn ---------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        now = self.clock()
+        touched: dict[Connection, None] = {}
+        for packets, address in self._socket.drain():
+            self._route(packets, address, now, touched)
+        for connection in touched:
+            self._guarded(connection, connection.deliver)
+        self._run_actors()
+        self._dirty.update(touched)
+        self._flush()
+
+    def _route(
+        self, packets: list[bytes], address: Address, now: float, touched: dict[Connection, None]
+    ) -> None:
+        """Hand a run of packets from one address to their connections, which are nearly always one."""
+        find = self._connections.get
+        first = 0
+        current: Connection | None = None
+        for index, packet in enumerate(packets):
+            connection = find(packet[1:9]) if packet and packet[0] < LONG_HEADER else None
+            if connection is None:
+                connection = self._route_other(packet, address, now)
+            if connection is not current:
+                if current is not None:
+                    self._guarded(current, partial(current.receive, packets[first:index], address, now))
+                current, first = connection, index
+            if connection is not None:
+                touched[connection] = None
+        if current is not None:
+            self._guarded(current, partial(current.receive, packets[first:], address, now))
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        now = self.clock()
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for connection in dirty:
+                self._guarded(connection, partial(connection.flush, now))
+                self._arm(connection)
+
+    def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
+        """Run one step of one connection; whatever goes wrong in it ends that connection only."""
+        try:
+            step()
+        except Exception:  # noqa: BLE001
+            self.counters.add("connection.failed")
+            logger.exception("A connection failed and is dropped")
+            self.connection_ended(connection)
+            with contextlib.suppress(Exception):
+                connection.abandon()
+
+    # -- timers -----------------------------------------------------------------------------------
+
+    def _arm(self, connection: Connection) -> None:
+        """See to it that a timer runs no later than the connection needs.
+
+        A timer that is set earlier stays: when it fires it finds nothing due and is set anew. So deadlines
+        that move with every packet cost nothing.
+        """
+        when = connection.next_timer()
+        timer = self._timers.get(connection)
+        if when is None or connection not in self._live:
+            return
+        if timer is not None:
+            if timer.when() <= when:
+                return
+            timer.cancel()
+        self._timers[connection] = self._loop.call_at(when, self._on_timer, connection)
+
+    def _on_timer(self, connection: Connection) -> None:
+        self._timers.pop(connection, None)
+        now = self.clock()
+        when = connection.next_timer()
+        if when is not None and when <= now:
+            self._guarded(connection, partial(connection.handle_timer, now))
+            self._guarded(connection, connection.deliver)
+            self.want_flush(connection)
+        else:
+            self._arm(connection)
+
+    # -- new connections --------------------------------------------------------------------------
+
+    def _route_other(self, packet: bytes, address: Address, now: float) -> Connection | None:
+        """Find or make the connection of a packet that is no short header of a known connection."""
+        if not packet or packet[0] < LONG_HEADER:
+            self.counters.add("endpoint.drop.unknown_connection")
+            return None
+        try:
+            header = pull_quic_header(Buffer(data=packet), host_cid_length=CONNECTION_ID_LENGTH)
+        except ValueError:
+            self.counters.add("endpoint.drop.malformed")
+            return None
+        connection = self._connections.get(header.destination_cid)
+        if connection is not None:
+            return connection
+        if (
+            header.packet_type == QuicPacketType.VERSION_NEGOTIATION
+            or len(packet) < SMALLEST_MAX_DATAGRAM_SIZE
+        ):
+            # Answering small packets would let a forged sender address turn the relay into an amplifier.
+            self.counters.add("endpoint.drop.unsolicited")
+            return None
+        configuration = self._configuration()
+        if header.version not in configuration.supported_versions:
+            self.counters.add("endpoint.version_negotiation")
+            answer = encode_quic_version_negotiation(
+                source_cid=header.destination_cid,
+                destination_cid=header.source_cid,
+                supported_versions=configuration.supported_versions,
+            )
+            self._socket.send([answer], address)
+            return None
+        if header.packet_type != QuicPacketType.INITIAL:
+            self.counters.add("endpoint.drop.unknown_connection")
+            return None
+        return self._accept(header, address, now)
+
+    def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
+        if self._closing or len(self._live) >= MAX_CONNECTIONS or len(self._handshakes) >= MAX_HANDSHAKES:
+            self.counters.add("endpoint.drop.too_many_connections")
+            return None
+        original_cid, retry_source_cid = header.destination_cid, None
+        if header.token:
+            try:
+                original_cid = self._retry.validate_token(
+                    address=address, destination_cid=header.destination_cid, token=header.token, now=now
+                )
+                retry_source_cid = header.destination_cid
+            except ValueError:
+                # A token of another kind (NEW_TOKEN of an earlier life) must not hurt (RFC 9000, 8.1.3).
+                self.counters.add("endpoint.invalid_token")
+        if retry_source_cid is None and len(self._handshakes) >= RETRY_HANDSHAKES:
+            self._send_retry(header, address, now)
+            return None
+        quic = RelayQuicConnection(self._configuration(), original_cid, retry_source_cid)
+        connection = Connection(quic, self, address, now)
+        self._live.add(connection)
+        self._handshakes.add(connection)
+        self.add_connection_id(header.destination_cid, connection)
+        self.add_connection_id(quic.host_cid, connection)
+        self.counters.add("endpoint.accepted")
+        return connection
+
+    def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
+        source_cid = new_connection_id()
+        token = self._retry.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source_cid,
+            now=now,
+        )
+        packet = encode_quic_retry(
+            version=header.version or 0,
+            source_cid=source_cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
+        )
+        self.counters.add("endpoint.retry")
+        self._socket.send([packet], address)
+
+    def _configuration(self) -> QuicConfiguration:
+        """Aioquic's configuration with the certificate of the moment."""
+        certificate = self._certificates.current
+        if self._configured is None or self._configured[0] is not certificate:
+            configuration = QuicConfiguration(
+                is_client=False,
+                alpn_protocols=["h3"],
+                # Cheapest first where the client accepts it: AES-128 costs a third less than AES-256.
+                cipher_suites=[
+                    CipherSuite.AES_128_GCM_SHA256,
+                    CipherSuite.AES_256_GCM_SHA384,
+                    CipherSuite.CHACHA20_POLY1305_SHA256,
+                ],
+                connection_id_length=CONNECTION_ID_LENGTH,
+                idle_timeout=IDLE_TIMEOUT,
+                max_data=MAX_STREAM_WINDOW,
+                max_stream_data=MAX_STREAM_WINDOW,
+                max_datagram_frame_size=MAX_DATAGRAM_FRAME,
+            )
+            configuration.certificate = certificate.chain[0]
+            configuration.certificate_chain = list(certificate.chain[1:])
+            configuration.private_key = certificate.private_key
+            self._configured = (certificate, configuration)
+        return self._configured[1]

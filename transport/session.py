@@ -1,0 +1,146 @@
+"""One WebTransport session as the actors see it, with its bounded queue of outgoing datagrams."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import repeat
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from netstack.counters import Counters
+
+QUEUE_BYTES = 256 * 1024
+"""Bytes that may wait for one client: a quarter of a second at 8 Mbit/s, and little memory for 1,000."""
+QUEUE_SECONDS = 1.0
+"""A frame that waited longer is worth nothing to a guest: its TCP has sent it again."""
+WRITABLE_BYTES = QUEUE_BYTES // 2
+"""Below this a producer may go on; between here and the bound is room for what is already on its way."""
+
+
+class DatagramQueue:
+    """Outgoing datagrams, bounded in bytes and time: the oldest go first, and are counted."""
+
+    __slots__ = ("_counters", "_since", "bytes", "items")
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self.items: deque[bytes] = deque()
+        self._since: deque[float] = deque()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def extend(self, datagrams: Sequence[bytes], now: float) -> None:
+        """Append; what exceeds the bound in bytes pushes out the oldest."""
+        self.items.extend(datagrams)
+        self._since.extend(repeat(now, len(datagrams)))
+        self.bytes += sum(map(len, datagrams))
+        if self.bytes > QUEUE_BYTES:
+            dropped = 0
+            while self.bytes > QUEUE_BYTES:
+                self.pop()
+                dropped += 1
+            self._counters.add("session.drop.queue_full", dropped)
+
+    def pop(self) -> bytes:
+        """Take the oldest datagram. Raises IndexError when there is none."""
+        datagram = self.items.popleft()
+        self._since.popleft()
+        self.bytes -= len(datagram)
+        return datagram
+
+    def take_all(self) -> list[bytes]:
+        """Take everything at once."""
+        datagrams = list(self.items)
+        self.clear()
+        return datagrams
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.items.clear()
+        self._since.clear()
+        self.bytes = 0
+
+    def drop_stale(self, now: float) -> None:
+        """Drop what has waited longer than the bound in time."""
+        oldest_allowed = now - QUEUE_SECONDS
+        dropped = 0
+        while self._since and self._since[0] < oldest_allowed:
+            self.pop()
+            dropped += 1
+        if dropped:
+            self._counters.add("session.drop.stale", dropped)
+
+
+class SessionCarrier(Protocol):
+    """The connection underneath, as far as a session needs it."""
+
+    @property
+    def remote(self) -> str:
+        """The client's present address as text."""
+
+    @property
+    def datagram_limit(self) -> int:
+        """Bytes that fit one datagram at present."""
+
+    @property
+    def last_heard(self) -> float:
+        """Monotonic time of the client's last packet."""
+
+    def want_flush(self) -> None:
+        """Have the session's queue sent at the end of this turn of the event loop."""
+
+    def close_session(self, code: int, reason: str) -> None:
+        """Close the session and the connection that carries it."""
+
+
+class WebTransportSession:
+    """Implements ``actors.ports.Session``; lives as long as its connection carries the session."""
+
+    __slots__ = ("_carrier", "_clock", "id", "path", "queue")
+
+    def __init__(
+        self, number: int, path: str, carrier: SessionCarrier, clock: Callable[[], float], counters: Counters
+    ) -> None:
+        self.id = number
+        self.path = path
+        self.queue = DatagramQueue(counters)
+        self._carrier = carrier
+        self._clock = clock
+
+    @property
+    def remote(self) -> str:
+        """The client's present address, ``host:port``; it changes when the client migrates."""
+        return self._carrier.remote
+
+    @property
+    def datagram_limit(self) -> int:
+        """Bytes that one datagram may carry at present."""
+        return self._carrier.datagram_limit
+
+    @property
+    def last_heard(self) -> float:
+        """Monotonic time of the client's last packet of any kind."""
+        return self._carrier.last_heard
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self.queue.bytes
+
+    @property
+    def writable(self) -> bool:
+        """Whether a producer should go on reading from its source."""
+        return self.queue.bytes < WRITABLE_BYTES
+
+    def send(self, datagrams: Sequence[bytes]) -> None:
+        """Queue datagrams for the end of this turn."""
+        self.queue.extend(datagrams, self._clock())
+        self._carrier.want_flush()
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """Close the session; the client is told ``code`` and ``reason``."""
+        self._carrier.close_session(code, reason)
