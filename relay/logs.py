@@ -1,0 +1,260 @@
+"""Logs: one line per event that an operator cares about, to standard error.
+
+loguru carries them; what libraries say through standard logging comes the same way. A line is for a human
+or one JSON object, and neither can be forged by what a client sends: control characters are escaped, long
+texts cut, secrets blotted out.
+
+Nothing that is repeated can fill a disk. Of each kind of event (a place in the code, or the ``reason`` bound
+to the line) the first few of a window pass, the others are counted, and at the window's end one line says
+how many there were. Debug lines are exempt: who asks for them wants all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import UTC
+from typing import TYPE_CHECKING, Any, TextIO
+
+from loguru import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from loguru import Message, Record
+
+WINDOW = 60.0
+"""Seconds over which repeated events are summed up."""
+
+BURST = 10
+"""Lines of one kind that pass per window: enough to see what is going on."""
+
+MAX_KINDS = 1024
+"""Kinds of events that are told apart; any beyond that share one window."""
+
+MAX_TEXT = 4000
+"""Characters of one message or field; a request's path alone may be longer."""
+
+MAX_TRACEBACK = 8000
+"""Characters of a traceback, counted from its end, where the error stands."""
+
+CHATTY = ("quic", "http3")
+"""aioquic's loggers, with a line per connection and more. Debug, whatever they call it."""
+
+_REDACTED = r"(?:[a-z_-]*token|secret|password|passwd|authorization)"
+_SECRET = re.compile(rf"(?i)\b({_REDACTED})=[^\s&#\"'<>]+")
+_SECRET_FIELD = re.compile(rf"(?i){_REDACTED}")
+
+_COLOURS = {"DEBUG": "\033[2m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
+_PLAIN = "\033[0m"
+
+
+@dataclass(slots=True)
+class _Window:
+    ends: float
+    passed: int = 0
+    held_back: int = 0
+    level: str = "INFO"
+    text: str = ""
+
+
+class Limiter:
+    """Decides which lines pass and counts the others, by kind of event; time is a parameter."""
+
+    def __init__(self, *, burst: int = BURST, window: float = WINDOW, max_kinds: int = MAX_KINDS) -> None:
+        self._burst = burst
+        self._length = window
+        self._max_kinds = max_kinds
+        self._windows: dict[Hashable, _Window] = {}
+
+    def admits(self, kind: Hashable, level: str, text: str, now: float) -> bool:
+        """Whether this line of ``kind`` passes; otherwise it is counted for the summary."""
+        window = self._windows.get(kind)
+        if window is None:
+            if len(self._windows) >= self._max_kinds:
+                kind = None
+            window = self._windows.setdefault(kind, _Window(now + self._length))
+        if now >= window.ends:
+            # Whatever was held back stays in the count until summaries() has told of it.
+            window.ends, window.passed = now + self._length, 0
+        if window.passed < self._burst:
+            window.passed += 1
+            return True
+        window.held_back += 1
+        window.level, window.text = level, text
+        return False
+
+    def summaries(self, now: float) -> Iterator[tuple[str, int, str]]:
+        """Take out what was held back in windows that are over: level, count and the last such text."""
+        for kind, window in list(self._windows.items()):
+            if now < window.ends:
+                continue
+            del self._windows[kind]
+            if window.held_back:
+                yield window.level, window.held_back, window.text
+
+
+def setup(form: str, level: str, stream: TextIO | None = None) -> Limiter:
+    """Send all logs of the process to ``stream`` (standard error).
+
+    ``form`` is ``"json"``, ``"human"``, or ``"auto"``: human, in colour on a terminal. ``level`` is the
+    lowest that is shown: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``. Returns what counts the
+    lines that are held back; the caller sees to it that it is told of (:func:`keep_summing_up`).
+    """
+    limiter = Limiter()
+    output = stream or sys.stderr
+    colour = form == "auto" and output.isatty() and "NO_COLOR" not in os.environ
+    line = _json_line if form == "json" else _coloured_line if colour else _human_line
+    logger.remove()
+    logger.add(
+        _writer(output, line),
+        level=level.upper(),
+        format="{message}",
+        filter=lambda record: _passes(record, limiter),
+        backtrace=False,
+        diagnose=False,  # would show the values of variables, secrets among them
+    )
+    _intercept(level.upper())
+    return limiter
+
+
+def write_summaries(limiter: Limiter, now: float = math.inf) -> None:
+    """Log what was held back, of windows that are over at ``now`` (monotonic), or of all."""
+    for level, count, text in limiter.summaries(now):
+        logger.bind(repeated=count).log(level, "{} (and {} more like it)", text, count)
+
+
+async def keep_summing_up(limiter: Limiter, interval: float = WINDOW / 4) -> None:
+    """Write the summaries as their windows end, until cancelled; then the rest."""
+    try:
+        while True:
+            await asyncio.sleep(interval)
+            write_summaries(limiter, time.monotonic())
+    finally:
+        write_summaries(limiter)
+
+
+def redact(text: str) -> str:
+    """Blot out what stands after ``token=`` and the like."""
+    return _SECRET.sub(r"\1=***", text)
+
+
+# -- from a record to a line --------------------------------------------------------------------------
+
+
+def _passes(record: Record, limiter: Limiter) -> bool:
+    extra = record["extra"]
+    if record["level"].no < logging.INFO or "repeated" in extra:
+        return True
+    kind = extra.get("reason") or (record["name"], record["line"])
+    return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
+
+
+def _writer(stream: TextIO, line: Callable[[Record], str]) -> Callable[[Message], None]:
+    def write(message: Message) -> None:
+        # A closed terminal or a full disk must not become the relay's problem.
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(line(message.record) + "\n")
+            stream.flush()
+
+    return write
+
+
+def _human_line(record: Record) -> str:
+    """Time, level, message; fields that the message does not name; a traceback on lines of its own."""
+    moment = record["time"].isoformat(sep=" ", timespec="milliseconds")
+    text = _printable(record["message"])
+    shown = {name: str(_field(name, value)) for name, value in record["extra"].items() if name != "reason"}
+    fields = "".join(f" {name}={_printable(value)}" for name, value in shown.items() if value not in text)
+    error = "".join(f"\n{_printable(line)}" for line in _traceback(record).splitlines())
+    return f"{moment} {record['level'].name:<7} {text}{fields}{error}"
+
+
+def _coloured_line(record: Record) -> str:
+    return f"{_COLOURS.get(record['level'].name, '')}{_human_line(record)}{_PLAIN}"
+
+
+def _json_line(record: Record) -> str:
+    """One object with always the same keys; ``error`` (a traceback) only where there is one."""
+    entry: dict[str, Any] = {
+        "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
+        "level": record["level"].name.lower(),
+        "part": record["extra"].get("library") or record["name"],
+        "message": redact(_cut(record["message"])),
+        "fields": {name: _field(name, value) for name, value in record["extra"].items() if name != "library"},
+    }
+    if error := _traceback(record):
+        entry["error"] = error
+    return json.dumps(entry, default=lambda value: redact(_cut(str(value))))
+
+
+def _field(name: str, value: object) -> object:
+    if _SECRET_FIELD.fullmatch(name):
+        return "***"
+    return value if isinstance(value, bool | int | float) or value is None else redact(_cut(str(value)))
+
+
+def _traceback(record: Record) -> str:
+    error = record["exception"]
+    if error is None or error.value is None:
+        return ""
+    return redact("".join(traceback.format_exception(error.value))[-MAX_TRACEBACK:].rstrip())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
+
+
+def _printable(text: str) -> str:
+    text = redact(_cut(text))
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+# -- standard logging ---------------------------------------------------------------------------------
+
+
+class _ToLoguru(logging.Handler):
+    """Hands standard logging's records on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        chatty = record.name.partition(".")[0] in CHATTY
+        bound = logger.bind(library=record.name, reason=f"{record.name}:{record.lineno}")
+        bound.opt(exception=record.exc_info).log(
+            "DEBUG" if chatty else _level(record.levelno), _message(record)
+        )
+
+
+def _intercept(level: str) -> None:
+    logging.basicConfig(handlers=[_ToLoguru()], level=level, force=True)
+    # Not shown, not formatted: aioquic has a line for every connection.
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.CRITICAL + 1)
+
+
+def _level(number: int) -> str:
+    """Bring a level to the nearest one that loguru knows too, downwards."""
+    return next(
+        (name for name in ("CRITICAL", "ERROR", "WARNING", "INFO") if number >= getattr(logging, name)),
+        "DEBUG",
+    )
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):
+        return f"{record.msg} {record.args}"
