@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pykka
+import pytest
+from fake_loop import FakeLoop
+
+from actors.runtime import Scheduler
+from netstack.counters import Counters
+
+
+@pytest.fixture
+def counters():
+    return Counters()
+
+
+@pytest.fixture
+def loop(counters):
+    """An event loop whose time stands still; at the end no actor may have failed, and none is left."""
+    loop = FakeLoop()
+    with Scheduler(loop, counters).activate():
+        yield loop
+        loop.run()
+        pykka.ActorRegistry.stop_all(block=False)
+        loop.run()
+    assert pykka.ActorRegistry.get_all() == []

@@ -1,0 +1,133 @@
+"""Plain objects in the place of what actors are handed: sessions, mailboxes, the network outside."""
+
+from __future__ import annotations
+
+import json
+
+from actors.messages import DatagramFromNet, DatagramsFromNet, SendResult
+from actors.peer import PeerActor
+from actors.runtime import current_scheduler, run_ready
+
+GATEWAY_MAC = bytes.fromhex("525400123456")
+GATEWAY_IP = bytes((10, 0, 2, 2))
+
+
+def mac(n):
+    return bytes((0x52, 0x54, 0, 0xAA, n >> 8, n & 0xFF))
+
+
+def ip(text):
+    return bytes(map(int, text.split(".")))
+
+
+class Box(list):
+    """A mailbox that keeps what it is told."""
+
+    def tell(self, message):
+        self.append(message)
+
+    def take(self, kind=None):
+        taken = [m for m in self if kind is None or type(m) is kind]
+        self[:] = [m for m in self if m not in taken]
+        return taken
+
+
+class FakeSession:
+    def __init__(self, number=1, path="/", limit=1160):
+        self.id = number
+        self.path = path
+        self.remote = f"192.0.2.{number % 250}:50000"
+        self.datagram_limit = limit
+        self.queued_bytes = 0
+        self.writable = True
+        self.last_heard = current_scheduler().loop.time()
+        self.sent = []
+        self.closed = None
+
+    def send(self, datagrams):
+        self.sent += datagrams
+
+    def close(self, code=0, reason=""):
+        assert self.closed is None, "closed twice"
+        self.closed = (code, reason)
+
+    def take(self):
+        sent, self.sent = self.sent, []
+        return sent
+
+    def controls(self):
+        """The control messages sent so far, oldest first; frames stay."""
+        taken = [json.loads(d[1:]) for d in self.sent if d[:1] == b"\0"]
+        self.sent = [d for d in self.sent if d[:1] != b"\0"]
+        return taken
+
+    def frames(self):
+        """The Ethernet frames sent so far (framed); anything else stays."""
+        taken = [d[1:] for d in self.sent if d[:1] == b"\1"]
+        self.sent = [d for d in self.sent if d[:1] != b"\1"]
+        return taken
+
+
+class FakeUdpSocket:
+    def __init__(self, flow):
+        self.flow = flow
+        self.sent = []
+        self.result = SendResult.SENT
+        self.open = True
+
+    def send_to(self, payload, address):
+        assert self.open
+        self.sent.append((payload, address))
+        return self.result
+
+    def reply(self, payload, address, ttl=64):
+        self.flow.tell(DatagramsFromNet([DatagramFromNet(payload, address, ttl)]))
+        run_ready()
+
+    def close(self):
+        assert self.open, "closed twice"
+        self.open = False
+
+
+class FakeEchoSocket(FakeUdpSocket):
+    def send_echo(self, sequence, payload, destination, ttl):
+        assert self.open
+        self.sent.append((sequence, payload, destination, ttl))
+        return self.result
+
+
+class FakeOutside:
+    def __init__(self):
+        self.can_ping = True
+        self.error = None
+        self.udp = []
+        self.echo = []
+
+    def open_udp(self, flow):
+        return self._open(FakeUdpSocket, flow, self.udp)
+
+    def open_echo(self, flow):
+        return self._open(FakeEchoSocket, flow, self.echo)
+
+    def _open(self, kind, flow, sockets):
+        if self.error is not None:
+            raise self.error
+        sockets.append(kind(flow))
+        return sockets[-1]
+
+    def open_sockets(self):
+        return [s for s in self.udp + self.echo if s.open]
+
+
+def control(**fields):
+    return b"\0" + json.dumps(fields, separators=(",", ":")).encode()
+
+
+def register(address):
+    return control(type="Register", mac=list(address))
+
+
+def start_peer(session, switch, counters, settings):
+    ref = PeerActor.start(session, switch, counters, settings)
+    run_ready()
+    return ref
