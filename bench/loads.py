@@ -1,0 +1,157 @@
+"""Run the loads of docs/performance.md against a relay of this tree and print a table.
+
+    make bench                      all loads
+    make bench ARGS="l2 ping"       those whose name starts with one of the words
+    make bench ARGS="--rounds 5"    more rounds; the median of each figure is shown
+
+The relay is pinned to one core and relaybench to another, where the machine has two. ``relaybench
+yardstick``, the smallest switch in Rust on the same QUIC library, runs the loads that it can in turn with the
+relay (A B A B), so that the ratio of both tells more than either figure on a noisy machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+RELAYBENCH = os.environ.get("RELAYBENCH", str(ROOT / ".cache/relaybench/release/relaybench"))
+
+SERVERS_PORT = 27_000
+YARDSTICK_PORT = 27_010
+
+
+class Load(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    arguments: str
+    figure: str
+    unit: str
+    yardstick: bool = False
+    """Whether the yardstick, which only switches, can run it too."""
+
+
+LOADS = (
+    Load("l2 1 pair", "l2 --pairs 1 --window 64 --size 900 --secs 4", "relay_cpu_us_per_frame", "µs", True),
+    Load("l2 8 pairs", "l2 --pairs 8 --window 16 --size 900 --secs 4", "relay_cpu_us_per_frame", "µs", True),
+    Load("l2 32 pairs", "l2 --pairs 32 --window 4 --size 900 --secs 4", "relay_cpu_us_per_frame", "µs", True),
+    Load("l2 latency", "l2 --pairs 1 --window 1 --size 200 --secs 4", "p50_us", "µs", True),
+    Load(
+        "broadcast to 20",
+        "broadcast --peers 21 --rate 200 --size 300 --secs 4",
+        "relay_cpu_us_per_copy",
+        "µs",
+    ),
+    Load("setup", "setup --count 200 --concurrency 8", "relay_cpu_ms_per_session", "ms", True),
+    Load("idle sessions", "setup --count 200 --concurrency 8 --hold", "rss_kb_per_session", "kB", True),
+    Load("ping gateway", "ping --dst 10.0.2.2 --count 200 --interval-ms 5", "p50_ms", "ms"),
+    Load("ping outside", "ping --dst 127.0.0.1 --count 200 --interval-ms 5", "p50_ms", "ms"),
+    Load(
+        "udp 1 flow",
+        f"udp --dst 127.0.0.1:{SERVERS_PORT} --flows 1 --window 16 --secs 4",
+        "relay_cpu_us_per_round_trip",
+        "µs",
+    ),
+    Load(
+        "udp 50 flows",
+        f"udp --dst 127.0.0.1:{SERVERS_PORT} --flows 50 --window 16 --secs 4",
+        "relay_cpu_us_per_round_trip",
+        "µs",
+    ),
+)
+
+
+def pinned(core: int) -> list[str]:
+    """Words before a command that keep it on one core; none where there is one core only."""
+    return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
+
+
+@contextlib.contextmanager
+def server(command: list[str], ready: str) -> Iterator[tuple[int, re.Match[str]]]:
+    """Run a server until the block ends; gives its pid and the match of ``ready`` in its output."""
+    with subprocess.Popen(
+        [*pinned(0), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        found = next((match for line in process.stdout if (match := re.search(ready, line))), None)
+        if found is None:
+            sys.exit(f"{' '.join(command)} ended before it was ready")
+        try:
+            yield process.pid, found
+        finally:
+            process.terminate()
+
+
+def measure(load: Load, port: int, pid: int) -> dict[str, Any]:
+    """Run ``load`` once and give relaybench's figures."""
+    target = [RELAYBENCH, "--url", f"https://127.0.0.1:{port}/", "--pid", str(pid)]
+    done = subprocess.run(
+        [*pinned(1), *target, *load.arguments.split()], stdout=subprocess.PIPE, text=True, check=True
+    )
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
+def run(load: Load, *, on_yardstick: bool) -> dict[str, Any]:
+    """Run ``load`` on a fresh server and give relaybench's figures."""
+    if on_yardstick:
+        command, ready = [RELAYBENCH, "yardstick", "--port", str(YARDSTICK_PORT)], r":(\d+)/"
+    else:
+        relay = [sys.executable, "-m", "relay.main", "--bind", "127.0.0.1", "--port", "0"]
+        command, ready = [*relay, "--allow-cidr", "127.0.0.0/8"], r"Listening on https://.*:(\d+)"
+    with server(command, ready) as (pid, port):
+        return measure(load, int(port[1]), pid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help="beginnings of the loads' names")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write all figures here as well")
+    options = parser.parse_args()
+    chosen = [load for load in LOADS if not options.names or load.name.startswith(tuple(options.names))]
+
+    everything = []
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},", end=" ")
+    print(f"Linux {platform.release()}; median of {options.rounds}\n")
+    print("| load | figure | relay | yardstick | ratio |\n|---|---|---|---|---|")
+    echo = [RELAYBENCH, "servers", "--bind", f"127.0.0.1:{SERVERS_PORT}"]
+    with server(echo, "udp_echo"):
+        for load in chosen:
+            pairs = []
+            for _ in range(options.rounds):
+                figures = run(load, on_yardstick=False)
+                floor = run(load, on_yardstick=True) if load.yardstick else None
+                everything.append({"name": load.name, "relay": figures, "yardstick": floor})
+                pairs.append((figures[load.figure], floor[load.figure] if floor else None))
+            print(row(load, pairs), flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def row(load: Load, pairs: list[tuple[float, float | None]]) -> str:
+    """Write a line of the table: medians, and the median of the ratios."""
+    ours = statistics.median(relay for relay, _ in pairs)
+    cells = [load.name, f"`{load.figure}`", f"{ours:.3g} {load.unit}", "", ""]
+    floors = [(relay, floor) for relay, floor in pairs if floor]
+    if floors:
+        cells[3] = f"{statistics.median(floor for _, floor in floors):.3g} {load.unit}"
+        cells[4] = f"{statistics.median(relay / floor for relay, floor in floors):.2f}"
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
