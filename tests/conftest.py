@@ -1,0 +1,31 @@
+"""Rules for the whole suite."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+NOTHING_MAY_BE_SKIPPED = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if NOTHING_MAY_BE_SKIPPED and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{report.nodeid} cannot run here, and with CI=true that is a failure: {report.longrepr}"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    _skip_is_failure(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    _skip_is_failure(report)
+    return report

@@ -1,0 +1,39 @@
+"""The tests mirror the packages: whoever opens a module finds its tests by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("actors", "netstack", "relay", "transport")
+
+WITHOUT_BEHAVIOUR = {"__init__", "messages", "ports", "close_codes"}
+"""Modules that only define types and constants."""
+
+
+def _names(package):
+    modules = {path.stem for path in (ROOT / package).glob("*.py")} - WITHOUT_BEHAVIOUR
+    tests = {path.stem for path in (ROOT / "tests" / package).glob("test_*.py")}
+    return modules, tests
+
+
+def _belongs(test, module, package):
+    """Of relay/shell.py are test_shell.py, test_shell_errors.py and test_relay_shell.py."""
+    names = (f"test_{module}", f"test_{package}_{module}")
+    return any(test == name or test.startswith(f"{name}_") for name in names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_has_its_tests(package):
+    modules, tests = _names(package)
+    without = {module for module in modules if not any(_belongs(test, module, package) for test in tests)}
+    assert without == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_test_of_a_package_has_its_module(package):
+    modules, tests = _names(package)
+    stray = {test for test in tests if not any(_belongs(test, module, package) for module in modules)}
+    assert stray == set()
