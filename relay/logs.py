@@ -134,13 +134,10 @@ def write_summaries(limiter: Limiter, now: float = math.inf) -> None:
 
 
 async def keep_summing_up(limiter: Limiter, interval: float = WINDOW / 4) -> None:
-    """Write the summaries as their windows end, until cancelled; then the rest."""
-    try:
-        while True:
-            await asyncio.sleep(interval)
-            write_summaries(limiter, time.monotonic())
-    finally:
-        write_summaries(limiter)
+    """Write the summaries as their windows end, until cancelled; then :func:`write_summaries` is due."""
+    while True:
+        await asyncio.sleep(interval)
+        write_summaries(limiter, time.monotonic())
 
 
 def redact(text: str) -> str:

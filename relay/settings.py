@@ -208,11 +208,11 @@ class Settings:
         bool, Option(_SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4")
     ] = False
     max_peers: Annotated[
-        int, Option(_whole(1, 65535), "N", "sessions at a time; there are 245 addresses to give out")
-    ] = 245
+        int, Option(_whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")
+    ] = 1024
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
     log_format: Annotated[
-        str, Option(_choice(*LOG_FORMATS), "FORMAT", "auto, human, or json (one object per line)")
+        str, Option(_choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"
     log_level: Annotated[str, Option(_choice(*LOG_LEVELS), "LEVEL", "debug, info, warning or error")] = "info"
 

@@ -34,6 +34,9 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 VALIDITY = timedelta(days=10)
 """Whole life of an ephemeral certificate: below the 14 days of browsers, as the existing relay has it."""
 
+PINNED_AT_MOST = timedelta(days=14)
+"""Longest life that browsers allow a certificate that is pinned by its hash."""
+
 BACKDATE = timedelta(hours=1)
 """How far the start lies in the past, for clients whose clock is behind ours."""
 
@@ -79,6 +82,17 @@ class Certificate:
     def not_after(self) -> datetime:
         """End of the validity, UTC."""
         return self.leaf.not_valid_after_utc
+
+    @property
+    def can_be_pinned(self) -> bool:
+        """Whether browsers accept it by its hash: made by nobody else, ECDSA P-256, at most 14 days."""
+        key = self.private_key
+        return (
+            self.leaf.issuer == self.leaf.subject
+            and isinstance(key, ec.EllipticCurvePrivateKey)
+            and isinstance(key.curve, ec.SECP256R1)
+            and self.not_after - self.not_before <= PINNED_AT_MOST
+        )
 
     def complaint(self, now: datetime) -> str | None:
         """Say what clients will hold against this certificate at ``now``, or None."""

@@ -233,14 +233,17 @@ def test_the_number_of_kinds_is_bounded_and_the_rest_shares_a_window():
     assert sum(count for _, count, _ in limiter.summaries(WINDOW)) == 10_000 - passed
 
 
-def test_summaries_are_written_as_time_passes_and_at_the_end(logs):
+def test_summaries_are_written_as_windows_end(logs, monkeypatch):
     logs.setup()
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
 
     async def run() -> None:
-        task = asyncio.create_task(keep_summing_up(logs.limiter))
-        await asyncio.sleep(0)
         for _ in range(BURST + 5):
             logger.info("again")
+        monkeypatch.setattr("time.monotonic", lambda: 1000.0 + WINDOW)
+        task = asyncio.create_task(keep_summing_up(logs.limiter, interval=0))
+        for _ in range(3):
+            await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

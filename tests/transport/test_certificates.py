@@ -41,7 +41,7 @@ def write(certificate: Certificate, paths: tuple[Path, Path]) -> None:
     paths[1].write_bytes(certificate.private_key_pem())
 
 
-def self_signed(key) -> Certificate:
+def self_signed(key, life: timedelta = timedelta(days=90)) -> Certificate:
     subject = x509.Name([])
     builder = x509.CertificateBuilder(
         issuer_name=subject,
@@ -49,7 +49,7 @@ def self_signed(key) -> Certificate:
         public_key=key.public_key(),
         serial_number=1,
         not_valid_before=NOW,
-        not_valid_after=NOW + timedelta(days=90),
+        not_valid_after=NOW + life,
     )
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return Certificate((builder.sign(key, algorithm),), key)
@@ -68,6 +68,15 @@ def test_what_is_made_meets_the_browsers_demands():
     assert certificate.not_before == NOW - BACKDATE
     assert certificate.leaf.issuer == certificate.leaf.subject
     certificate.leaf.verify_directly_issued_by(certificate.leaf)
+
+
+def test_only_short_lived_p256_of_its_own_making_can_be_pinned():
+    assert generate(NAMES, NOW).can_be_pinned
+    assert not self_signed(ec.generate_private_key(ec.SECP256R1())).can_be_pinned, "90 days"
+    short = timedelta(days=14)
+    assert self_signed(ec.generate_private_key(ec.SECP256R1()), short).can_be_pinned
+    assert not self_signed(ec.generate_private_key(ec.SECP384R1()), short).can_be_pinned
+    assert not self_signed(rsa.generate_private_key(65537, 2048), short).can_be_pinned
 
 
 def test_the_hash_is_that_of_the_der_form():

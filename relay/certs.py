@@ -1,0 +1,91 @@
+"""``vmrelay certs``: certificates for development, as files that several runs of the relay can share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transport.certificates import generate
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+CERTIFICATE_NAME = "relay-cert.pem"
+KEY_NAME = "relay-key.pem"
+
+
+def local_names() -> Iterator[str]:
+    """Yield the names and addresses under which this machine is reached from itself and its network."""
+    yield from ("localhost", "127.0.0.1", "::1")
+    yield socket.gethostname()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``vmrelay certs``."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    make = actions.add_parser(
+        "generate",
+        help="write a certificate that is valid for 10 days, and its key",
+        description=(
+            f"Write {CERTIFICATE_NAME} and {KEY_NAME} to DIR and print the certificate's hash, by which "
+            "browsers accept it (serverCertificateHashes). It is valid for 10 days: they allow 14."
+        ),
+        allow_abbrev=False,
+    )
+    make.add_argument("directory", metavar="DIR", type=Path, help="where to write; made if it is missing")
+    make.add_argument("--force", action="store_true", help="replace files that are there already")
+    make.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="another host name or address to put into the certificate; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for; return the exit status."""
+    directory: Path = args.directory
+    certificate_path, key_path = directory / CERTIFICATE_NAME, directory / KEY_NAME
+    existing = [str(path) for path in (certificate_path, key_path) if os.path.lexists(path)]
+    if existing and not args.force:
+        return _refuse(f"{existing[0]} is there already; --force replaces it")
+    certificate = generate((*local_names(), *args.name), datetime.now(UTC))
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # The key first: a relay that watches the files waits for the certificate that goes with it.
+        _write(key_path, certificate.private_key_pem(), 0o600)
+        _write(certificate_path, certificate.chain_pem(), 0o644)
+    except OSError as error:
+        return _refuse(f"{error.filename or directory}: {error.strerror or error}")
+    print(f"Certificate SHA-256 Hash: {certificate.sha256}")  # noqa: T201
+    print(f"Valid until {certificate.not_after:%Y-%m-%d %H:%M} UTC")  # noqa: T201
+    print(f"vmrelay --cert-pem {certificate_path} --key-pem {key_path}")  # noqa: T201
+    return 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"vmrelay: error: {reason}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file in one step; until it has its ``mode`` nobody else can read it."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,128 @@
+"""The ``vmrelay`` command.
+
+Without a command it serves. Each command's module offers ``add_arguments(parser)`` and ``run(args)``, and is
+imported only when it is the one that was asked for: scapy and aioquic take a second that ``--help`` need not.
+
+Exit status: 0 done, 1 it could not be done (the port is taken), 2 it was asked for wrongly; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from relay import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXAMPLES = """\
+commands:
+{commands}
+  "vmrelay COMMAND --help" says more about one.
+
+examples:
+  vmrelay
+      serve on UDP port 4433 with a certificate of its own; prints its hash and what to
+      paste into a browser's console
+  vmrelay --bind 127.0.0.1 --port 5000 --host-access
+      for this machine only; guests reach its services as 10.0.2.4
+  vmrelay --cert-pem fullchain.pem --key-pem privkey.pem
+      with a certificate that browsers trust; reloaded when it is renewed, or on SIGHUP
+  vmrelay --allow-cidr 192.168.1.0/24 --deny-cidr 192.168.1.1
+      let guests reach the local network, except its router
+  vmrelay attach --tap tap0 https://relay.example.com:4433/
+      make this machine's tap0 a member of the LAN
+
+Each setting is taken from its flag, else from the environment variable in brackets, else
+from the file named by --config, else it has its default.
+Signals: TERM and INT stop, HUP reads the certificate again, USR1 logs the counters.
+"""
+
+
+COMMANDS = {
+    "serve": "run the relay; the same as no command at all",
+    "attach": "connect a TAP device to a relay: its kernel becomes a guest",
+    "shell": "interactive Python with scapy, connected to a relay as a guest",
+    "certs": "make certificates for development",
+}
+"""What each is for; all but ``serve`` are modules of this package by the same name."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit with status 2."""
+        self.exit(2, f"vmrelay: error: {' '.join(message.split())}\n")
+
+
+class PrintVersion(argparse.Action):
+    """Print the version and exit; looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Print and exit."""
+        try:
+            version = importlib.metadata.version("vmrelay")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed)"
+        parser.exit(message=f"vmrelay {version}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (default: the process's); return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    if name is not None and name not in COMMANDS:
+        Parser().error(f"no command {name[:80]!r} (there are {', '.join(COMMANDS)}); see vmrelay --help")
+    try:
+        return _serve(words, name) if name in (None, "serve") else _run(name, words)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(words: list[str], name: str | None) -> int:
+    commands = "\n".join(f"  {command:<8} {summary}" for command, summary in COMMANDS.items())
+    parser = Parser(
+        prog="vmrelay" if name is None else f"vmrelay {name}",
+        usage="%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ...",
+        description="Put virtual machines in browsers and emulators on one Ethernet LAN, and let them out.",
+        epilog=EXAMPLES.format(commands=commands),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    settings.add_arguments(parser)
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="show the version and exit")
+    flags = vars(parser.parse_args(words))
+    try:
+        chosen = settings.resolve(flags, os.environ)
+    except settings.SettingsError as error:
+        parser.error(str(error))
+    from relay import app
+
+    try:
+        return app.serve(chosen)
+    except settings.SettingsError as error:
+        parser.error(str(error))
+    except app.StartError as error:
+        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _run(name: str, words: list[str]) -> int:
+    module = importlib.import_module(f"relay.{name}")
+    summary = COMMANDS[name]
+    parser = Parser(
+        prog=f"vmrelay {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(words))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

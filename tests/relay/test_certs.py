@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+
+from relay.certs import local_names
+from relay.main import main
+from transport.certificates import load
+
+
+def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
+    directory = tmp_path / "new" / "certs"
+    assert main(["certs", "generate", str(directory), "--name", "relay.example", "--name", "192.0.2.7"]) == 0
+
+    certificate = load(directory / "relay-cert.pem", directory / "relay-key.pem")
+    assert f"Certificate SHA-256 Hash: {certificate.sha256}\n" in capsys.readouterr().out
+    assert certificate.not_after - certificate.not_before == timedelta(days=10)
+    assert certificate.complaint(datetime.now(UTC)) is None
+    assert certificate.can_be_pinned
+    names = certificate.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"localhost", "relay.example"} <= set(names.get_values_for_type(x509.DNSName))
+    assert {"127.0.0.1", "::1", "192.0.2.7"} <= {
+        str(address) for address in names.get_values_for_type(x509.IPAddress)
+    }
+
+
+def test_only_the_owner_reads_the_key(tmp_path):
+    main(["certs", "generate", str(tmp_path)])
+    assert stat.S_IMODE((tmp_path / "relay-key.pem").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "relay-cert.pem").stat().st_mode) == 0o644
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["relay-cert.pem", "relay-key.pem"]
+
+
+@pytest.mark.parametrize("name", ["relay-cert.pem", "relay-key.pem"])
+def test_files_are_replaced_only_by_force(tmp_path, capsys, name):
+    (tmp_path / name).write_text("precious")
+    assert main(["certs", "generate", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"vmrelay: error: {tmp_path / name} is there already; --force replaces it\n"
+    )
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+    assert main(["certs", "generate", str(tmp_path), "--force"]) == 0
+    assert load(tmp_path / "relay-cert.pem", tmp_path / "relay-key.pem")
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["certs", "generate", str(tmp_path / "file" / "below")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("vmrelay: error: ")
+    assert "Not a directory" in line
+
+    (tmp_path / "relay-cert.pem").mkdir()
+    assert main(["certs", "generate", str(tmp_path), "--force"]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "relay-cert.pem", "relay-key.pem"]
+
+
+def test_local_names_are_those_a_client_on_this_machine_uses():
+    assert {"localhost", "127.0.0.1", "::1"} < set(local_names())
