@@ -77,13 +77,15 @@ class RelayQuicConnection(OpenQuicConnection):
             return 0.0
         return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
 
+
 class ClientQuicConnection(OpenQuicConnection):
     """aioquic's connection as a client that may pin the server's certificate."""
 
     @property
     def certificate_hash(self) -> bytes:
-        """SHA-256 of the server's leaf certificate (DER), known once the handshake is complete."""
-        return bytes(self.tls._peer_certificate.fingerprint(SHA256()))
+        """SHA-256 of the server's leaf certificate (DER); empty until the server has shown it."""
+        certificate = self.tls._peer_certificate
+        return certificate.fingerprint(SHA256()) if certificate is not None else b""
 
 
 class RelayH3Connection(H3Connection):

@@ -1,0 +1,71 @@
+"""Where a client connects to and which certificate it accepts there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - part of a dataclass that others inspect
+from urllib.parse import urlsplit
+
+_HTTPS_PORT = 443
+_SHA256_TEXT = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
+
+
+def parse_certificate_hash(text: str) -> bytes:
+    """Read a SHA-256 written as 64 hex digits, colons between bytes allowed. Raises ValueError."""
+    digits = text.replace(":", "")
+    if not _SHA256_TEXT.fullmatch(digits):
+        raise ValueError(f"{text[:80]!r} is not a SHA-256 hash of 64 hexadecimal digits")
+    return bytes.fromhex(digits)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Which server certificate is accepted.
+
+    ``certificate_hash`` (SHA-256 of the leaf's DER, as in a browser's ``serverCertificateHashes``) pins one
+    certificate and nothing else counts; ``insecure`` accepts any; otherwise the chain must lead to a CA of
+    ``ca`` (a PEM file) or, without it, to one that the system trusts.
+    """
+
+    certificate_hash: bytes | None = None
+    ca: Path | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.certificate_hash is not None and len(self.certificate_hash) != hashlib.sha256().digest_size:
+            raise ValueError("a certificate hash has 32 bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A checked ``https://HOST[:PORT][/PATH][?QUERY]``."""
+
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> Target:
+        """Read ``url``. Raises ValueError with one line that says what is wrong."""
+        shown = repr(url[:200])
+        try:
+            parts = urlsplit(url)
+            port = _HTTPS_PORT if parts.port is None else parts.port
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}") from None
+        if parts.scheme != "https" or not parts.hostname:
+            raise ValueError(f"{shown} is not a WebTransport address such as https://HOST:PORT/")
+        if parts.username is not None or parts.fragment or port == 0:
+            raise ValueError(f"{shown}: a WebTransport address has a host, a port, a path and a query only")
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not (path.isascii() and path.isprintable()) or " " in path:
+            raise ValueError(f"{shown}: what is not printable ASCII must be percent-encoded")
+        return cls(parts.hostname, port, path)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a request and in messages."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
