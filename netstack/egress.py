@@ -1,0 +1,210 @@
+"""Which addresses guests may reach: the one decision behind every socket that the relay opens for them.
+
+Order: ``deny`` before ``allow`` before the host's own addresses before the default table. Decisions are
+about binary addresses; text that is not a canonical address is refused, so ``127.1`` and ``0x7f000001``
+never reach a resolver. An IPv6 address that embeds an IPv4 address must be allowed as both.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Address = IPv4Address | IPv6Address
+    Network = IPv4Network | IPv6Network
+
+HOST_ACCESS_ADDRESS = "10.0.2.4"
+"""With host access: what guests dial to reach the relay host's own loopback."""
+
+LOOPBACK_ADDRESS = "127.0.0.1"
+
+CACHED_DECISIONS = 4096
+"""Addresses remembered, since policy is asked once per datagram; about 1 MB."""
+
+DEFAULT_DENY: tuple[Network, ...] = tuple(
+    ip_network(cidr)
+    for cidr in (
+        "0.0.0.0/8",  # this network
+        "10.0.0.0/8",  # private, and the guests' own LAN
+        "100.64.0.0/10",  # carrier-grade NAT
+        "127.0.0.0/8",  # loopback
+        "169.254.0.0/16",  # link-local, cloud metadata
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # protocol assignments
+        "192.0.2.0/24",  # documentation
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private
+        "198.18.0.0/15",  # benchmarking
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, broadcast
+        "168.63.129.16/32",  # cloud metadata at a public address
+        "::/96",  # unspecified, loopback, IPv4-compatible
+        "::ffff:0:0/96",  # IPv4-mapped
+        "::ffff:0:0:0/96",  # IPv4-translated
+        "64:ff9b::/96",  # NAT64
+        "64:ff9b:1::/48",  # NAT64, local
+        "100::/64",  # discard
+        "2001::/23",  # protocol assignments, Teredo
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fc00::/7",  # unique local
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local
+        "ff00::/8",  # multicast
+    )
+)
+"""Denied unless allowed by name. The standard library's ``is_global`` passes several of these."""
+
+
+class Decision(NamedTuple):
+    """Answer for one address. ``dial`` is what to connect to; empty when not allowed.
+
+    ``reason`` is ``allowed``, or of a fixed set that becomes part of a counter's name.
+    """
+
+    allowed: bool
+    reason: str
+    dial: str = ""
+
+
+_NOT_AN_ADDRESS = Decision(allowed=False, reason="not_an_address")
+_DENIED_BY_RULE = Decision(allowed=False, reason="denied_by_rule")
+_OWN_ADDRESS = Decision(allowed=False, reason="own_address")
+_DENIED_BY_DEFAULT = Decision(allowed=False, reason="denied_by_default")
+
+
+class _Networks:
+    """Networks of one IP version, matched with integers."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._ranges = [
+            (network.version, int(network.network_address), int(network.broadcast_address))
+            for network in networks
+        ]
+
+    def __contains__(self, address: Address) -> bool:
+        number, version = int(address), address.version
+        return any(v == version and low <= number <= high for v, low, high in self._ranges)
+
+
+def parse_cidrs(texts: Iterable[str]) -> list[Network]:
+    """Read networks such as ``192.0.2.0/24``. Raises ValueError that names the first that is none."""
+    networks: list[Network] = []
+    for text in texts:
+        try:
+            networks.append(ip_network(text.strip()))
+        except ValueError as error:
+            raise ValueError(f"{text!r} is not a network in CIDR notation: {error}") from None
+    return networks
+
+
+class EgressPolicy:
+    """Decides about addresses; the same answer for UDP, ICMP and TCP."""
+
+    def __init__(
+        self,
+        allow: Iterable[str] = (),
+        deny: Iterable[str] = (),
+        *,
+        host_access: bool = False,
+    ) -> None:
+        """Take CIDR texts; raises ValueError for what is none.
+
+        ``allow`` overrides the default table. A network in it does not open the relay host's own addresses
+        inside it: for these the address itself must be allowed (/32 or /128). ``deny`` overrides all.
+        """
+        allowed = parse_cidrs(allow)
+        self._allow = _Networks(allowed)
+        self._allow_hosts = frozenset(
+            str(network.network_address) for network in allowed if network.prefixlen == network.max_prefixlen
+        )
+        self._deny = _Networks(parse_cidrs(deny))
+        self._default = _Networks(DEFAULT_DENY)
+        self._host_access = host_access
+        self._own: frozenset[str] = frozenset()
+        self.decide: Callable[[str | bytes], Decision] = lru_cache(maxsize=CACHED_DECISIONS)(self._decide)
+        """Decide about an address as the guest named it: canonical text, or 4 or 16 bytes. Never raises."""
+
+    @property
+    def own_addresses(self) -> frozenset[str]:
+        """Addresses of the relay host's interfaces, as canonical text; loopback is left to the tables."""
+        return self._own
+
+    @own_addresses.setter
+    def own_addresses(self, addresses: Iterable[str]) -> None:
+        own = frozenset(str(address) for address in map(ip_address, addresses) if not address.is_loopback)
+        if own != self._own:
+            self._own = own
+            self.decide.cache_clear()  # type: ignore[attr-defined]
+
+    def shown(self, address: str) -> str:
+        """Tell under which address a guest knows the host that answered from ``address``."""
+        if self._host_access and address == LOOPBACK_ADDRESS:
+            return HOST_ACCESS_ADDRESS
+        return address
+
+    def _decide(self, address: str | bytes) -> Decision:
+        try:
+            binary = ip_address(address)
+        except ValueError:
+            return _NOT_AN_ADDRESS
+        if binary.version == 6 and binary.scope_id is not None:  # noqa: PLR2004
+            return _NOT_AN_ADDRESS
+        if self._host_access and str(binary) == HOST_ACCESS_ADDRESS:
+            return self._decide_host_access(binary)
+        for target in (binary, *_embedded(binary)):
+            refusal = self._refusal(target)
+            if refusal is not None:
+                return refusal
+        return Decision(allowed=True, reason="allowed", dial=str(binary))
+
+    def _decide_host_access(self, address: Address) -> Decision:
+        if address in self._deny or ip_address(LOOPBACK_ADDRESS) in self._deny:
+            return _DENIED_BY_RULE
+        return Decision(allowed=True, reason="allowed", dial=LOOPBACK_ADDRESS)
+
+    def _refusal(self, address: Address) -> Decision | None:
+        if address in self._deny:
+            return _DENIED_BY_RULE
+        text = str(address)
+        if text in self._own and text not in self._allow_hosts:
+            return _OWN_ADDRESS
+        if address in self._default and address not in self._allow:
+            return _DENIED_BY_DEFAULT
+        return None
+
+
+_LAST_32_BITS = tuple(
+    IPv6Network(cidr)
+    for cidr in ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48")
+)
+_LOOPBACK_IPV6 = 1
+_ISATAP = (0x0000_5EFE, 0x0200_5EFE)
+_LOW_32 = 0xFFFF_FFFF
+
+
+def _embedded(address: Address) -> list[IPv4Address]:
+    """List the IPv4 addresses that packets to ``address`` may end up at.
+
+    Mapped, compatible and translated (RFC 4291, RFC 7915), NAT64 (RFC 6052), 6to4 (RFC 3056), Teredo
+    (RFC 4380: server and client) and ISATAP (RFC 5214).
+    """
+    number = int(address)
+    if address.version == 4 or number <= _LOOPBACK_IPV6:  # noqa: PLR2004
+        return []
+    found: list[int] = []
+    if any(address in network for network in _LAST_32_BITS) or (number >> 32) & _LOW_32 in _ISATAP:
+        found.append(number & _LOW_32)
+    if number >> 112 == 0x2002:  # noqa: PLR2004 - the 6to4 prefix
+        found.append((number >> 80) & _LOW_32)
+    if number >> 96 == 0x2001_0000:  # noqa: PLR2004 - the Teredo prefix
+        found += [(number >> 64) & _LOW_32, ~number & _LOW_32]
+    return [IPv4Address(value) for value in found]
