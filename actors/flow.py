@@ -1,0 +1,156 @@
+"""What all flows have in common: one NAT mapping, one host socket, an end when it is idle.
+
+A flow opens its socket in its constructor, so that whoever starts it learns at once when there is none. It
+ends in one of three ways: idle (it tells the gateway FlowClosed, which stops it; frames already on their way
+are still sent), by failure (FlowClosed as well), or stopped by the gateway because its guest is gone.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.messages import FlowClosed, FramesFromGateway, SendResult, Tick
+from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.token_bucket import TokenBucket
+from netstack.gateway_replies import IcmpError
+from netstack.ipv4 import fragment
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.messages import Mailbox
+    from actors.ports import EchoSocket, Outside, UdpSocket
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.gateway_replies import GatewayReplies
+
+MAX_REMOTES = 256
+"""Addresses that a flow remembers as written to; the one unused for longest makes room (a DHT client
+writes to thousands, and only waits for the last ones)."""
+
+ERRORS_PER_SECOND = 10.0
+"""ICMP errors per flow: enough for a program to notice, no echo of a flood (RFC 1812 section 4.3.2.8)."""
+
+MTU_HINT = 1280
+"""Told with "fragmentation needed": the host does not say what the path takes, but every path takes this."""
+
+ICMP_ERRORS = {
+    SendResult.DENIED: IcmpError.PROHIBITED,
+    SendResult.TOO_BIG: IcmpError.FRAGMENTATION_NEEDED,
+    SendResult.UNREACHABLE: IcmpError.HOST_UNREACHABLE,
+    SendResult.REFUSED: IcmpError.PORT_UNREACHABLE,
+}
+"""What the guest is told when a datagram could not be sent."""
+
+
+class Guest(NamedTuple):
+    """The inner end of a flow: MAC (6 bytes), address (4 bytes), UDP port or echo identifier."""
+
+    mac: bytes
+    ip: bytes
+    number: int
+
+
+class Lan(NamedTuple):
+    """What a flow needs of its LAN; one for all flows."""
+
+    gateway: Mailbox
+    switch: Mailbox
+    outside: Outside
+    replies: GatewayReplies
+    counters: Counters
+    settings: LanSettings
+
+
+class FlowActor(EventLoopActor):
+    """One mapping; subclasses know the protocol."""
+
+    part = "flow"
+    """First word of the counters' names."""
+
+    def __init__(self, key: bytes, guest: Guest, lan: Lan, idle_timeout: float) -> None:
+        """Open the flow's socket. Raises OSError when the host gives none."""
+        super().__init__()
+        self._key = key
+        self._guest = guest
+        self._lan = lan
+        self._counters = lan.counters
+        self._macs = guest.mac + lan.settings.gateway_mac
+        self._idle_timeout = idle_timeout
+        self._ended = False
+        self._identification = 0
+        self._remotes: dict[str, None] = {}
+        """Addresses that the guest wrote to, the latest last: only they may answer (RFC 4787 REQ-8)."""
+        now = self.now()
+        self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
+        self._idle_at = self.poll_at = now + idle_timeout
+        self._socket = self._open()
+
+    @abstractmethod
+    def _open(self) -> UdpSocket | EchoSocket: ...
+
+    def on_stop(self) -> None:
+        """Give the socket back."""
+        self._ended = True
+        self._socket.close()
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Give the socket back, and let the gateway open another flow for the next frame."""
+        self._socket.close()
+        self._end()
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        if self.now() >= self._idle_at:
+            self._end()
+        else:
+            self.poll_at = self._idle_at
+
+    def _end(self) -> None:
+        """Tell the gateway, once; by then the key may belong to a new flow."""
+        if not self._ended:
+            self._ended = True
+            self.poll_at = NEVER
+            tell_alive(self._lan.gateway, FlowClosed(self._key))
+
+    def _used(self) -> None:
+        """Note that the guest sent something: that, and nothing else, keeps a mapping (RFC 4787 REQ-6)."""
+        self._idle_at = self.now() + self._idle_timeout
+        if not self._ended:
+            self.poll_at = self._idle_at
+
+    def _remember(self, remote: str) -> None:
+        remotes = self._remotes
+        if remote in remotes:
+            del remotes[remote]
+        elif len(remotes) >= MAX_REMOTES:
+            del remotes[next(iter(remotes))]
+        remotes[remote] = None
+
+    def _report(self, frame: bytes, result: SendResult) -> None:
+        """Count what kept a frame from being sent, and tell the guest where ICMP has a word for it."""
+        self._counters.add(f"{self.part}.drop.{result.value}")
+        error = ICMP_ERRORS.get(result)
+        if error is None or not self._errors.take(self.now()):
+            return
+        mtu = MTU_HINT if error is IcmpError.FRAGMENTATION_NEEDED else 0
+        reply = self._lan.replies.icmp_error(frame, error, mtu)
+        if reply is not None:
+            self._counters.add(f"{self.part}.icmp_errors")
+            self._send_to_guest([reply])
+
+    def _next_identification(self) -> int:
+        """Count up the number in the IP header that tells fragments of different packets apart."""
+        self._identification = (self._identification + 1) & 0xFFFF
+        return self._identification
+
+    def _send_to_guest(self, frames: list[bytes]) -> None:
+        """Send frames to the LAN, in pieces where they are longer than the guest's MTU."""
+        pieces = [piece for frame in frames for piece in fragment(frame)]
+        tell_alive(self._lan.switch, FramesFromGateway(pieces))

@@ -1,0 +1,386 @@
+"""The LAN's router at 10.0.2.2: addresses, ARP, ICMP, and the flows through the NAT.
+
+Theory of operation
+-------------------
+The gateway is a port of the switch. Of what it gets it answers ARP for its own addresses and echo requests
+to itself; packets for elsewhere go to the flow of their mapping, one message per flow and batch. A flow is
+keyed by port, protocol, guest address and UDP port or echo identifier (RFC 4787 REQ-1), so two guests
+never share one, and at most ``max_flows_per_peer`` belong to a port.
+
+A guest sends from addresses that are its own: the one assigned to its MAC, or one that it took by hand while
+nobody else had it. Everything of a port (flows, addresses) goes when the switch says PortClosed, after which
+no frame of that port can come.
+
+Accounting: ``gateway.received`` = ``gateway.answered`` + ``gateway.to_flows`` + ``gateway.routed`` +
+``gateway.ignored`` + ``gateway.drop.*``, in frames. A dropped packet may be reported by ICMP all the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from loguru import logger
+
+from actors.flow import Guest, Lan
+from actors.icmp_flow import IcmpFlowActor
+from actors.messages import (
+    AddressAssigned,
+    AssignAddress,
+    FlowClosed,
+    FramesFromGateway,
+    FramesToFlow,
+    FramesToGateway,
+    GatewayAttached,
+    PeerList,
+    PeerListRequest,
+    PortClosed,
+    RegistrationRefused,
+)
+from actors.mishaps import LOG_WINDOW, Mishaps
+from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.token_bucket import TokenBucket
+from actors.udp_flow import UdpFlowActor
+from netstack.address_pool import AddressPool, Claim
+from netstack.arp import REQUEST, parse_arp
+from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac
+from netstack.gateway_replies import GatewayReplies, IcmpError
+from netstack.icmp import ECHO_REQUEST, parse_icmp
+from netstack.ipv4 import format_ipv4, parse_ipv4
+from netstack.malformed import MalformedPacket
+from netstack.udp import parse_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    import pykka
+
+    from actors.messages import Mailbox
+    from actors.ports import Outside
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.ipv4 import Ipv4Packet
+
+MAX_MACS_PER_PORT = 16
+"""MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
+
+ERRORS_PER_SECOND = 100.0
+"""ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""
+
+_UNSPECIFIED = bytes(4)
+_FIRST_MULTICAST = 224
+
+_CLAIM_DROPS = {
+    Claim.TAKEN: "address_conflict",
+    Claim.RESERVED: "reserved_address",
+    Claim.FOREIGN: "foreign_address",
+    Claim.TOO_MANY: "too_many_addresses",
+}
+
+
+class _Port:
+    """What the gateway keeps for one session."""
+
+    __slots__ = ("errors", "flows", "macs", "new_flows")
+
+    def __init__(self, settings: LanSettings, now: float) -> None:
+        self.macs: set[bytes] = set()
+        self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
+        self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
+        self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
+
+
+class _Batch(NamedTuple):
+    """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
+
+    number: int
+    port: _Port
+    now: float
+    replies: list[bytes]
+    to_flows: dict[bytes, list[bytes]]
+
+
+class _Dropped(Exception):  # noqa: N818 - an outcome, not an error
+    """A frame goes no further; ``counter`` says why, ``report`` what the guest is told."""
+
+    def __init__(self, reason: str, report: IcmpError | None = None) -> None:
+        super().__init__(reason)
+        self.counter = f"gateway.drop.{reason}"
+        self.report = report
+
+
+class GatewayActor(EventLoopActor):
+    """Routes between the LAN and the outside."""
+
+    def __init__(self, switch: Mailbox, outside: Outside, counters: Counters, settings: LanSettings) -> None:
+        super().__init__()
+        self._switch = switch
+        self._counters = counters
+        self._settings = settings
+        self._outside = outside
+        self._own = settings.gateway_ips
+        self._pool = AddressPool(
+            settings.network,
+            format_ipv4(settings.pool_first),
+            format_ipv4(settings.pool_last),
+            frozenset({settings.gateway_ip, settings.host_ip}),
+        )
+        self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network)
+        self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
+        netmask = int.from_bytes(settings.netmask, "big")
+        network = int.from_bytes(settings.gateway_ip, "big") & netmask
+        self._netmask, self._network = netmask, network
+        self._broadcast = (network | ~netmask & 0xFFFFFFFF).to_bytes(4, "big")
+        self._ports: dict[int, _Port] = {}
+        self._port_of: dict[bytes, int] = {}
+        """Where a MAC is, as far as its addresses go."""
+        self._mishaps = Mishaps("gateway", counters)
+        self._warn_again = self.now()
+
+    def on_start(self) -> None:
+        """Take the gateway's place at the switch."""
+        self._switch.tell(GatewayAttached(self.actor_ref))
+
+    def on_stop(self) -> None:
+        """Stop all flows."""
+        for port in self._ports.values():
+            for flow in port.flows.values():
+                flow.stop(block=False)
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """As :meth:`on_stop`."""
+        self.on_stop()
+
+    # -- frames -------------------------------------------------------------------------------------
+
+    @handles(FramesToGateway)
+    def _from_lan(self, message: FramesToGateway) -> None:
+        number, frames = message
+        counters = self._counters
+        counters.add("gateway.received", len(frames))
+        batch = _Batch(number, self._port(number), self.now(), [], {})
+        handlers = self._BY_ETHERTYPE
+        for frame in frames:
+            handle = handlers.get(frame[12:14])
+            try:
+                counters.add("gateway.ignored" if handle is None else handle(self, frame, batch))
+            except MalformedPacket as malformed:
+                counters.add(f"gateway.drop.{malformed.reason}")
+            except _Dropped as dropped:
+                counters.add(dropped.counter)
+                if dropped.report is not None:
+                    self._report(frame, dropped.report, batch)
+            except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
+                self._mishaps.note(error, batch.now)
+        for key, flow_frames in batch.to_flows.items():
+            flow = batch.port.flows.get(key)
+            if flow is None or not tell_alive(flow, FramesToFlow(flow_frames)):
+                counters.add("gateway.lost_to_ended_flows", len(flow_frames))
+        if batch.replies:
+            tell_alive(self._switch, FramesFromGateway(batch.replies))
+
+    def _port(self, number: int) -> _Port:
+        port = self._ports.get(number)
+        if port is None:
+            port = self._ports[number] = _Port(self._settings, self.now())
+        return port
+
+    def _report(self, frame: bytes, error: IcmpError, batch: _Batch) -> None:
+        if not batch.port.errors.take(batch.now):
+            self._counters.add("gateway.icmp_errors_suppressed")
+            return
+        reply = self._replies.icmp_error(frame, error)
+        if reply is not None:
+            self._counters.add("gateway.icmp_errors")
+            batch.replies.append(reply)
+
+    def _arp(self, frame: bytes, batch: _Batch) -> str:
+        packet = parse_arp(frame)
+        if packet.sender_mac != frame[6:12]:
+            raise _Dropped("arp_sender")
+        if packet.sender_ip != _UNSPECIFIED:
+            self._admit(packet.sender_mac, packet.sender_ip, batch)
+        if packet.operation != REQUEST or packet.target_ip not in self._own:
+            return "gateway.ignored"
+        batch.replies.append(self._replies.arp_reply(packet))
+        return "gateway.answered"
+
+    def _ipv4(self, frame: bytes, batch: _Batch) -> str:
+        if frame[:6] != self._settings.gateway_mac:
+            return "gateway.ignored"  # guests among themselves, by broadcast or multicast
+        packet = parse_ipv4(frame)
+        mac, destination = frame[6:12], packet.destination
+        if self._pool.holder_of(packet.source) != mac or self._port_of.get(mac) != batch.number:
+            self._admit(mac, packet.source, batch)
+        if destination == self._settings.gateway_ip:
+            return self._to_gateway(frame, packet, batch)
+        if destination[0] >= _FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:
+            raise _Dropped("not_routable")
+        if packet.ttl <= 1:
+            raise _Dropped("ttl_exceeded", IcmpError.TTL_EXCEEDED)
+        if self._is_on_link(destination) and destination not in self._own:
+            return self._to_guest(frame, packet, batch)
+        handle = self._TO_NET.get(packet.protocol)
+        if handle is None:
+            raise _Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+        return handle(self, frame, packet, batch)
+
+    def _is_on_link(self, address: bytes) -> bool:
+        return int.from_bytes(address, "big") & self._netmask == self._network
+
+    def _to_gateway(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+        if packet.protocol == PROTOCOL_ICMP:
+            if parse_icmp(packet.payload).type != ECHO_REQUEST:
+                return "gateway.ignored"
+            batch.replies.append(self._replies.echo_reply(frame))
+            return "gateway.answered"
+        if packet.protocol == PROTOCOL_UDP:
+            parse_udp(packet)
+            raise _Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        raise _Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+
+    def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+        """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
+        neighbour = self._pool.holder_of(packet.destination)
+        if neighbour is None:
+            raise _Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)
+        ttl_and_protocol = int.from_bytes(frame[22:24], "big")
+        checksum = update(int.from_bytes(frame[24:26], "big"), ttl_and_protocol, ttl_and_protocol - 0x100)
+        hop = (ttl_and_protocol - 0x100).to_bytes(2, "big") + checksum.to_bytes(2, "big")
+        batch.replies.append(neighbour + self._settings.gateway_mac + frame[12:22] + hop + frame[26:])
+        return "gateway.routed"
+
+    # -- flows --------------------------------------------------------------------------------------
+
+    def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+        guest_port = parse_udp(packet).source_port
+        return self._to_flow(UdpFlowActor, Guest(frame[6:12], packet.source, guest_port), frame, batch)
+
+    def _icmp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+        message = parse_icmp(packet.payload)
+        if message.type != ECHO_REQUEST:
+            raise _Dropped("icmp_type")
+        if not self._outside.can_ping:
+            raise _Dropped("no_ping", IcmpError.PROHIBITED)
+        return self._to_flow(
+            IcmpFlowActor, Guest(frame[6:12], packet.source, message.identifier), frame, batch
+        )
+
+    def _to_flow(
+        self, kind: type[UdpFlowActor | IcmpFlowActor], guest: Guest, frame: bytes, batch: _Batch
+    ) -> str:
+        key = _flow_key(batch.number, frame[23], guest)
+        frames = batch.to_flows.get(key)
+        if frames is None:
+            if key not in batch.port.flows:
+                batch.port.flows[key] = self._start_flow(kind, key, guest, batch)
+            frames = batch.to_flows[key] = []
+        frames.append(frame)
+        return "gateway.to_flows"
+
+    def _start_flow(
+        self, kind: type[UdpFlowActor | IcmpFlowActor], key: bytes, guest: Guest, batch: _Batch
+    ) -> pykka.ActorRef[Any]:
+        """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
+        if len(batch.port.flows) >= self._settings.max_flows_per_peer:
+            raise _Dropped("flow_limit", IcmpError.PROHIBITED)
+        if not batch.port.new_flows.take(batch.now):
+            raise _Dropped("flow_rate", IcmpError.PROHIBITED)
+        try:
+            flow: pykka.ActorRef[Any] = kind.start(key, guest, self._lan)
+        except OSError as error:
+            if batch.now >= self._warn_again:
+                self._warn_again = batch.now + LOG_WINDOW
+                logger.warning("no socket for a new flow: {}", error)
+            raise _Dropped("no_socket", IcmpError.PROHIBITED) from error
+        self._counters.add("gateway.flows_opened")
+        return flow
+
+    @handles(FlowClosed)
+    def _flow_closed(self, message: FlowClosed) -> None:
+        port = self._ports.get(int.from_bytes(message.key[:8], "big"))
+        flow = None if port is None else port.flows.pop(message.key, None)
+        if flow is not None:
+            self._counters.add("gateway.flows_closed")
+            flow.stop(block=False)
+
+    # -- addresses ----------------------------------------------------------------------------------
+
+    @handles(AssignAddress)
+    def _assign_address(self, message: AssignAddress) -> None:
+        port = self._port(message.port)
+        address = None
+        if self._move(message.mac, message.port, port):
+            address = self._pool.assign(message.mac)
+        if address is None:
+            self._counters.add("gateway.pool_full")
+            tell_alive(message.peer, RegistrationRefused("address pool is full"))
+            return
+        settings = self._settings
+        tell_alive(
+            message.peer,
+            AddressAssigned(message.mac, address, settings.gateway_ip, settings.netmask, settings.dns),
+        )
+
+    def _admit(self, mac: bytes, address: bytes, batch: _Batch) -> None:
+        """Let a guest use an address that it took by hand, unless another has it. Raises _Dropped."""
+        if not self._move(mac, batch.number, batch.port):
+            raise _Dropped("too_many_macs")
+        claim = self._pool.claim(mac, address)
+        if claim.accepted:
+            if claim is Claim.GRANTED:
+                logger.debug("{} uses {}", format_mac(mac), format_ipv4(address))
+            return
+        raise _Dropped(_CLAIM_DROPS[claim])
+
+    def _move(self, mac: bytes, number: int, port: _Port) -> bool:
+        """Note that ``mac`` is behind this port now (the switch saw to that); False if there are too many."""
+        before = self._port_of.get(mac)
+        if before == number:
+            return True
+        if len(port.macs) >= MAX_MACS_PER_PORT:
+            return False
+        if before is not None and before in self._ports:
+            self._ports[before].macs.discard(mac)
+        self._port_of[mac] = number
+        port.macs.add(mac)
+        return True
+
+    @handles(PortClosed)
+    def _port_closed(self, message: PortClosed) -> None:
+        port = self._ports.pop(message.port, None)
+        if port is None:
+            return
+        for flow in port.flows.values():
+            flow.stop(block=False)
+        self._counters.add("gateway.flows_closed", len(port.flows))
+        for mac in port.macs:
+            del self._port_of[mac]
+            self._pool.release(mac)
+
+    @handles(PeerListRequest)
+    def _peer_list_request(self, message: PeerListRequest) -> None:
+        tell_alive(message.peer, PeerList(self._pool.held()))
+
+    _BY_ETHERTYPE: ClassVar[dict[bytes, Callable[[GatewayActor, bytes, _Batch], str]]] = {
+        ETHERTYPE_ARP: _arp,
+        ETHERTYPE_IPV4: _ipv4,
+    }
+    """Who handles a frame; the handler returns the counter for what became of it, or raises."""
+
+    _TO_NET: ClassVar[dict[int, Callable[[GatewayActor, bytes, Ipv4Packet, _Batch], str]]] = {
+        PROTOCOL_UDP: _udp_to_net,
+        PROTOCOL_ICMP: _icmp_to_net,
+    }
+    """Protocols that the NAT knows."""
+
+
+def _flow_key(port: int, protocol: int, guest: Guest) -> bytes:
+    """Name a mapping: port (8 bytes, so that it can be found again), protocol, address, number."""
+    return port.to_bytes(8, "big") + bytes((protocol,)) + guest.ip + guest.number.to_bytes(2, "big")

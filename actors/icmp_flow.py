@@ -1,0 +1,80 @@
+"""Ping through the NAT (RFC 5508): one mapping of a guest's address and echo identifier to one host socket.
+
+The guest's own payload, sequence number and TTL go out, one hop poorer, for the gateway is a router; the
+host's socket has an identifier of its own, and the guest's is put back into what returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.flow import FlowActor, Guest, Lan
+from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
+from actors.runtime import handles
+from netstack.checksum import PROTOCOL_ICMP
+from netstack.icmp import ECHO_REPLY, build_echo, parse_icmp
+from netstack.ipv4 import build_ipv4, format_ipv4, pack_ipv4, parse_ipv4
+from netstack.malformed import MalformedPacket
+
+if TYPE_CHECKING:
+    from actors.messages import DatagramFromNet
+    from actors.ports import EchoSocket
+
+
+class IcmpFlowActor(FlowActor):
+    """One guest's echo identifier: mostly one ``ping``."""
+
+    part = "icmp"
+    _socket: EchoSocket
+
+    def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
+        """Open the flow's socket. Raises OSError when the host gives none."""
+        super().__init__(key, guest, lan, lan.settings.icmp_idle_timeout)
+
+    def _open(self) -> EchoSocket:
+        return self._lan.outside.open_echo(self.actor_ref)
+
+    @handles(FramesToFlow)
+    def _to_net(self, message: FramesToFlow) -> None:
+        self._used()
+        for frame in message.frames:
+            packet = parse_ipv4(frame)
+            request = parse_icmp(packet.payload)
+            remote = format_ipv4(packet.destination)
+            result = self._socket.send_echo(request.sequence, request.data, remote, packet.ttl - 1)
+            if result is SendResult.SENT:
+                self._counters.add("icmp.frames_to_net")
+                self._remember(remote)
+            else:
+                self._report(frame, result)
+
+    @handles(DatagramsFromNet)
+    def _from_net(self, message: DatagramsFromNet) -> None:
+        frames = [frame for frame in map(self._reply, message.datagrams) if frame is not None]
+        if frames:
+            self._counters.add("icmp.frames_from_net", len(frames))
+            self._send_to_guest(frames)
+
+    def _reply(self, datagram: DatagramFromNet) -> bytes | None:
+        """Build the guest's echo reply from the host's; None, and a count, where it is none."""
+        remote = datagram.address[0]
+        if remote not in self._remotes:
+            self._counters.add("icmp.drop.filtered")
+            return None
+        try:
+            reply = parse_icmp(datagram.payload)
+        except MalformedPacket as malformed:
+            self._counters.add(f"icmp.drop.{malformed.reason}")
+            return None
+        if reply.type != ECHO_REPLY:
+            self._counters.add("icmp.drop.not_echo")
+            return None
+        return build_ipv4(
+            self._macs,
+            pack_ipv4(remote),
+            self._guest.ip,
+            PROTOCOL_ICMP,
+            build_echo(ECHO_REPLY, self._guest.number, reply.sequence, reply.data),
+            ttl=max(1, datagram.ttl - 1),
+            identification=self._next_identification(),
+        )

@@ -1,0 +1,85 @@
+"""UDP through the NAT (RFC 4787): one mapping of a guest's address and port to one host socket.
+
+Mapping is endpoint-independent: whatever the guest's port writes to leaves by the same socket (REQ-1), which
+no other flow shares (REQ-3), so an answer cannot reach the wrong guest. Filtering is address-dependent
+(REQ-8): a remote address may answer, from any port, once the guest has written to it. Only what the guest
+sends keeps the mapping alive (REQ-6); errors never end it (REQ-12).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.flow import MAX_REMOTES, FlowActor, Guest, Lan
+from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
+from actors.runtime import handles
+from netstack.ipv4 import format_ipv4, pack_ipv4
+from netstack.udp import UdpFrameTemplate, read_udp
+
+if TYPE_CHECKING:
+    from actors.ports import UdpSocket
+
+
+class UdpFlowActor(FlowActor):
+    """One guest's UDP port."""
+
+    part = "udp"
+    _socket: UdpSocket
+
+    def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
+        """Open the flow's socket. Raises OSError when the host gives none."""
+        super().__init__(key, guest, lan, lan.settings.udp_idle_timeout)
+        self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
+        self._destinations: set[tuple[bytes, int]] = set()
+        """The first two destinations: with one, it is clear what a refusal is about."""
+
+    def _open(self) -> UdpSocket:
+        return self._lan.outside.open_udp(self.actor_ref)
+
+    @handles(FramesToFlow)
+    def _to_net(self, message: FramesToFlow) -> None:
+        self._used()
+        send = self._socket.send_to
+        sent = 0
+        for frame in message.frames:
+            _, _, destination, port, payload = read_udp(frame)
+            remote = format_ipv4(destination)
+            result = send(payload, (remote, port))
+            if result is SendResult.SENT:
+                sent += 1
+                self._remember(remote)
+                if len(self._destinations) <= 1:
+                    self._destinations.add((destination, port))
+            else:
+                self._not_sent(frame, result, (destination, port))
+        self._counters.add("udp.frames_to_net", sent)
+
+    def _not_sent(self, frame: bytes, result: SendResult, destination: tuple[bytes, int]) -> None:
+        if result is SendResult.REFUSED and self._destinations - {destination}:
+            # It answers an earlier datagram, perhaps to someone else: better nothing than something wrong.
+            self._counters.add("udp.drop.refused")
+            return
+        self._report(frame, result)
+
+    @handles(DatagramsFromNet)
+    def _from_net(self, message: DatagramsFromNet) -> None:
+        remotes = self._remotes
+        frames = []
+        for payload, address, ttl in message.datagrams:
+            if address[0] in remotes:
+                template = self._templates.get(address) or self._template_for(address)
+                frames.append(template.build(payload, self._next_identification(), max(1, ttl - 1)))
+        filtered = len(message.datagrams) - len(frames)
+        if filtered:
+            self._counters.add("udp.drop.filtered", filtered)
+        if frames:
+            self._counters.add("udp.frames_from_net", len(frames))
+            self._send_to_guest(frames)
+
+    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate:
+        if len(self._templates) >= MAX_REMOTES:
+            self._templates.clear()
+        guest = self._guest
+        template = UdpFrameTemplate(self._macs, pack_ipv4(address[0]), address[1], guest.ip, guest.number)
+        self._templates[address] = template
+        return template

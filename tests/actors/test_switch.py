@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+import pytest
+from fake_loop import FakeLoop
+from hypothesis import given
+from hypothesis import strategies as st
+from lan_parts import GATEWAY_MAC, Box, ip, mac
+from scapy.layers.l2 import ARP, Ether
+
+from actors.close_codes import CloseCode
+from actors.messages import (
+    AssignAddress,
+    ClosePeer,
+    FramesFromGateway,
+    FramesFromPeer,
+    FramesToGateway,
+    FramesToPeer,
+    GatewayAttached,
+    PeerList,
+    PeerListRequest,
+    PortClosed,
+    PortOpened,
+    RegisterMac,
+    RegistrationRefused,
+)
+from actors.runtime import Scheduler, run_ready
+from actors.settings import LanSettings
+from actors.switch import SwitchActor
+from netstack.counters import Counters
+
+BROADCAST = b"\xff" * 6
+MULTICAST = bytes.fromhex("333300000001")
+
+
+def frame(source, destination, payload=b"", ethertype=b"\x08\x00"):
+    return destination + source + ethertype + payload
+
+
+class Lan:
+    """A switch; the test plays peers and gateway."""
+
+    def __init__(self, counters, ports=3, settings=None):
+        self.counters = counters
+        self.ref = SwitchActor.start(counters, settings or LanSettings())
+        self.gateway = Box()
+        self.tell(GatewayAttached(self.gateway))
+        self.peers = {}
+        self.heard = {}
+        for number in range(1, ports + 1):
+            self.open(number)
+
+    def tell(self, message):
+        self.ref.tell(message)
+        run_ready()
+
+    def open(self, number):
+        self.peers[number] = Box()
+        self.heard[number] = 1000.0
+        self.tell(PortOpened(number, self.peers[number], lambda: self.heard[number]))
+
+    def sends(self, number, *frames):
+        self.tell(FramesFromPeer(number, list(frames)))
+
+    def register(self, number, address, explicit=True):
+        self.tell(RegisterMac(number, address, explicit))
+
+    def got(self, number):
+        return [f for m in self.peers[number].take(FramesToPeer) for f in m.frames]
+
+    def gateway_got(self):
+        return [f for m in self.gateway.take(FramesToGateway) for f in m.frames]
+
+    def drops(self):
+        return {k.rpartition(".")[2]: v for k, v in self.counters.items() if k.startswith("switch.drop.")}
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(counters)
+
+
+@pytest.fixture
+def trio(lan):
+    """A LAN whose three guests are known to the switch."""
+    for number in (1, 2, 3):
+        lan.register(number, mac(number))
+    lan.gateway.clear()
+    return lan
+
+
+# -- forwarding -------------------------------------------------------------------------------------
+
+
+def test_a_known_address_gets_the_frame_alone(trio):
+    f = frame(mac(1), mac(2), b"hello")
+    trio.sends(1, f)
+    assert (trio.got(1), trio.got(2), trio.got(3), trio.gateway_got()) == ([], [f], [], [])
+
+
+@pytest.mark.parametrize(
+    "destination", [BROADCAST, MULTICAST, mac(99)], ids=["broadcast", "multicast", "unknown"]
+)
+def test_the_rest_goes_to_all_but_the_sender(trio, destination):
+    f = frame(mac(1), destination, bytes(1486))
+    trio.sends(1, f)
+    assert (trio.got(1), trio.got(2), trio.got(3), trio.gateway_got()) == ([], [f], [f], [f])
+    assert trio.counters["switch.flooded"] == 1
+
+
+def test_the_gateway_is_a_port(trio):
+    f = frame(mac(1), GATEWAY_MAC, b"to the gateway")
+    trio.sends(1, f)
+    assert trio.gateway == [FramesToGateway(1, [f])]
+    answer = frame(GATEWAY_MAC, mac(1), b"answer")
+    trio.tell(FramesFromGateway([answer, answer]))
+    assert trio.peers[1].take(FramesToPeer) == [FramesToPeer([answer, answer])]
+    announcement = frame(GATEWAY_MAC, BROADCAST)
+    trio.tell(FramesFromGateway([announcement]))
+    assert [trio.got(n) for n in (1, 2, 3)] == [[announcement]] * 3
+
+
+def test_a_batch_leaves_as_one_message_per_port_in_order(trio):
+    a, b, to_all, to_gateway = (
+        [frame(mac(1), d, b"%d" % n) for n in range(3)] for d in (mac(2), mac(3), BROADCAST, GATEWAY_MAC)
+    )
+    trio.sends(1, a[0], to_all[0], a[1], to_gateway[0], b[0], to_all[1], a[2], to_gateway[1], to_all[2])
+    assert trio.peers[2].take(FramesToPeer) == [
+        FramesToPeer([a[0], to_all[0], a[1], to_all[1], a[2], to_all[2]])
+    ]
+    assert trio.peers[3].take(FramesToPeer) == [FramesToPeer([to_all[0], b[0], to_all[1], to_all[2]])]
+    assert trio.gateway == [
+        FramesToGateway(1, [to_all[0], to_gateway[0], to_all[1], to_gateway[1], to_all[2]])
+    ]
+
+
+def test_several_addresses_behind_one_port_are_learned(trio):
+    trio.sends(1, frame(mac(11), mac(2)), frame(mac(12), mac(2)))
+    trio.sends(2, frame(mac(2), mac(11)), frame(mac(2), mac(12)))
+    assert trio.got(1) == [frame(mac(2), mac(11)), frame(mac(2), mac(12))]
+    assert trio.got(3) == []
+
+
+def test_frames_between_two_addresses_of_one_port_stay_there(trio):
+    trio.sends(1, frame(mac(11), BROADCAST))
+    trio.got(2)
+    trio.sends(1, frame(mac(1), mac(11)))
+    assert trio.drops() == {"same_port": 1}
+    assert trio.got(1) == trio.got(2) == []
+
+
+# -- who may say what -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (mac(2), "spoofed_source"),
+        (GATEWAY_MAC, "gateway_source"),
+        (bytes(6), "invalid_source"),
+        (BROADCAST, "invalid_source"),
+        (MULTICAST, "invalid_source"),
+    ],
+)
+def test_a_frame_with_a_foreign_or_impossible_source_is_dropped(trio, source, reason):
+    trio.sends(1, frame(source, mac(3)), frame(source, mac(3)), frame(mac(1), mac(3)))
+    assert trio.drops() == {reason: 2}
+    assert trio.got(3) == [frame(mac(1), mac(3))]
+    trio.sends(3, frame(mac(3), mac(2)))
+    assert trio.got(2) == [frame(mac(3), mac(2))]
+
+
+def test_a_learned_address_is_not_stolen_by_frames_either(trio):
+    trio.sends(1, frame(mac(11), BROADCAST))
+    trio.sends(2, frame(mac(11), BROADCAST))
+    assert trio.drops() == {"spoofed_source": 1}
+
+
+@pytest.mark.parametrize("op", [1, 2])
+def test_arp_that_claims_the_gateways_address_is_dropped(trio, op):
+    claim = bytes(
+        Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+        / ARP(op=op, psrc="10.0.2.2", hwsrc=mac(1).hex(":"))
+    )
+    honest = bytes(Ether(src=mac(1).hex(":"), dst=mac(2).hex(":")) / ARP(op=op, psrc="10.0.2.10"))
+    lie = bytes(Ether(src=mac(1).hex(":"), dst=mac(2).hex(":")) / ARP(op=op, psrc="10.0.2.2"))
+    trio.sends(1, claim, honest, lie, honest)
+    assert trio.drops() == {"gateway_arp": 2}
+    assert trio.got(2) == [honest, honest]
+
+
+def test_arp_for_the_host_address_is_guarded_where_it_is_the_gateways(loop, counters):
+    claim = bytes(Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.0.2.4"))
+    lan = Lan(counters, settings=LanSettings(host_access=True))
+    lan.sends(1, claim)
+    assert lan.drops() == {"gateway_arp": 1}
+
+
+def test_a_port_has_a_limited_number_of_addresses(trio):
+    trio.sends(1, *[frame(mac(100 + n), mac(2)) for n in range(20)])
+    assert trio.drops() == {"too_many_macs": 13}
+    assert len(trio.got(2)) == 7
+
+
+def test_a_flood_is_limited_per_port_and_unicast_is_not(loop, trio):
+    trio.sends(1, *[frame(mac(1), BROADCAST)] * 1000, *[frame(mac(1), mac(2))] * 1000)
+    assert trio.drops() == {"flood_rate": 600}
+    assert trio.got(2).count(frame(mac(1), mac(2))) == 1000
+    trio.sends(2, frame(mac(2), BROADCAST))
+    assert len(trio.got(3)) == 401
+    for _ in range(100):  # 200 a second go on for ever
+        loop.advance(0.051)
+        trio.sends(1, *[frame(mac(1), BROADCAST)] * 10)
+    assert trio.drops() == {"flood_rate": 600}
+
+
+def test_frames_of_a_port_that_is_not_open_are_counted(trio):
+    trio.sends(77, frame(mac(77), BROADCAST))
+    assert trio.drops() == {"unknown_port": 1}
+
+
+# -- registration -----------------------------------------------------------------------------------
+
+
+def test_a_registration_is_passed_to_the_gateway(lan):
+    lan.register(1, mac(1))
+    assert lan.gateway == [AssignAddress(1, mac(1), lan.peers[1])]
+
+
+def test_an_explicit_registration_takes_the_address_over_and_ends_the_older_session(trio):
+    trio.register(2, mac(1))
+    (close,) = trio.peers[1].take(ClosePeer)
+    assert close.code == CloseCode.TAKEN_OVER
+    assert mac(1).hex(":") in close.reason
+    trio.sends(3, frame(mac(3), mac(1)))
+    assert trio.got(2) == [frame(mac(3), mac(1))]
+    assert trio.gateway == [AssignAddress(2, mac(1), trio.peers[2])]
+    trio.sends(1, frame(mac(1), mac(3)))
+    assert trio.drops() == {"spoofed_source": 1}
+
+
+def test_an_implicit_registration_takes_nothing_from_a_live_session(loop, trio):
+    loop.advance(44)
+    trio.register(2, mac(1), explicit=False)
+    assert trio.peers[2].take(RegistrationRefused) != []
+    assert trio.peers[1].take(ClosePeer) == []
+
+
+def test_an_implicit_registration_replaces_a_session_that_fell_silent(loop, trio):
+    loop.advance(45)
+    trio.heard[2] = loop.time()
+    trio.register(2, mac(1), explicit=False)
+    assert len(trio.peers[1].take(ClosePeer)) == 1
+    assert trio.gateway == [AssignAddress(2, mac(1), trio.peers[2])]
+
+
+@pytest.mark.parametrize("address", [GATEWAY_MAC, BROADCAST, bytes(6), b"short"])
+def test_an_address_that_no_guest_may_have_is_refused(lan, address):
+    lan.register(1, address)
+    assert len(lan.peers[1].take(RegistrationRefused)) == 1
+    assert lan.gateway == []
+
+
+def test_without_a_gateway_there_is_no_registration(loop, counters):
+    switch = SwitchActor.start(counters, LanSettings())
+    peer = Box()
+    switch.tell(PortOpened(1, peer, lambda: 0.0))
+    switch.tell(RegisterMac(1, mac(1), True))
+    switch.tell(PeerListRequest(peer))
+    switch.tell(FramesFromPeer(1, [frame(mac(1), GATEWAY_MAC)]))
+    run_ready()
+    assert peer == [RegistrationRefused("this LAN has no gateway"), PeerList(())]
+    assert counters["gateway.drop.absent"] == 1
+
+
+# -- ports ------------------------------------------------------------------------------------------
+
+
+def test_a_closed_port_leaves_nothing_behind(trio):
+    trio.tell(PortClosed(1))
+    assert trio.gateway.take() == [PortClosed(1)]
+    trio.sends(2, frame(mac(2), mac(1)))
+    assert trio.got(1) == []
+    assert trio.got(3) == [frame(mac(2), mac(1))]
+    trio.register(2, mac(1), explicit=False)
+    assert trio.peers[2].take(RegistrationRefused) == []
+    trio.tell(PortClosed(1))
+    assert trio.gateway.take(PortClosed) == []
+
+
+def test_a_full_switch_says_so(loop, counters):
+    lan = Lan(counters, ports=3, settings=LanSettings(max_peers=2))
+    (close,) = lan.peers[3].take(ClosePeer)
+    assert close.code == CloseCode.FULL
+    assert "2" in close.reason
+    lan.sends(3, frame(mac(3), BROADCAST))
+    assert lan.drops() == {"unknown_port": 1}
+    lan.tell(PortClosed(3))
+    lan.tell(PortClosed(1))
+    lan.open(4)
+    assert lan.peers[4] == []
+
+
+def test_a_dead_peer_does_not_hurt_the_others(trio):
+    import pykka
+
+    class Dead:
+        def tell(self, message):
+            raise pykka.ActorDeadError
+
+    trio.tell(PortOpened(1, Dead(), lambda: 0.0))
+    trio.sends(2, frame(mac(2), mac(1)), frame(mac(2), BROADCAST), frame(mac(2), mac(3)))
+    assert len(trio.got(3)) == 2
+    assert trio.counters["peer.drop.closed"] == 2
+
+
+def test_an_error_in_the_switch_costs_one_frame(trio, monkeypatch):
+    table = trio.ref._actor_weakref()._table
+    learn = table.learn
+
+    def broken(address, port, now):
+        if address == mac(66):
+            raise ZeroDivisionError
+        return learn(address, port, now)
+
+    monkeypatch.setattr(table, "learn", broken)
+    good = frame(mac(1), mac(2))
+    trio.sends(1, good, frame(mac(66), mac(2)), good)
+    assert trio.got(2) == [good, good]
+    assert trio.drops() == {"internal_error": 1}
+    assert trio.counters["switch.received"] == 3
+
+
+addresses = st.sampled_from([mac(1), mac(2), mac(3), mac(9), GATEWAY_MAC, BROADCAST, MULTICAST, bytes(6)])
+frames = st.one_of(
+    st.binary(max_size=20),
+    st.builds(
+        frame, addresses, addresses, st.binary(max_size=4), st.sampled_from([b"\x08\x00", b"\x08\x06"])
+    ),
+    st.builds(
+        lambda s, p: bytes(Ether(src=s.hex(":"), dst="ff:ff:ff:ff:ff:ff") / ARP(psrc=p)),
+        st.sampled_from([mac(1), mac(2)]),
+        st.sampled_from(["10.0.2.2", "10.0.2.10"]),
+    ),
+)
+
+
+@given(
+    registered=st.sets(st.integers(1, 3)),
+    batches=st.lists(st.tuples(st.integers(0, 4), st.lists(frames, max_size=8)), max_size=8),
+)
+def test_every_frame_is_accounted_for(registered, batches):
+    loop, counters = FakeLoop(), Counters()
+    with Scheduler(loop, counters).activate():
+        lan = Lan(counters, settings=LanSettings(floods_per_second=2))
+        for number in registered:
+            lan.register(number, mac(number))
+        sent = sum(len(batch) for _, batch in batches)
+        delivered = copies = 0
+        for sender, batch in batches:
+            flooded = counters["switch.flooded"]
+            if sender == 0:  # the gateway, which builds whole frames and from its own address
+                whole = [f[:6].ljust(6, b"\0") + GATEWAY_MAC + f[12:].ljust(2, b"\0") for f in batch]
+                lan.tell(FramesFromGateway(whole))
+            else:
+                lan.tell(FramesFromPeer(sender, batch))
+            flooded = counters["switch.flooded"] - flooded
+            copies += flooded * 3  # to two peers and the gateway, or from the gateway to three peers
+            delivered += len(lan.gateway_got()) + sum(len(lan.got(n)) for n in lan.peers)
+        drops = counters.total("switch.drop.")
+        assert counters["switch.received"] == sent
+        assert counters["switch.received"] == counters["switch.unicast"] + counters["switch.flooded"] + drops
+        assert delivered == counters["switch.unicast"] + copies
+        assert "actors.failed" not in counters
+        lan.ref.stop(block=False)
+        loop.run()
+
+
+def test_addresses_are_bytes():
+    assert LanSettings().network == "10.0.2.0/24"
+    assert LanSettings(gateway_ip=ip("172.20.5.1"), netmask=ip("255.255.0.0")).network == "172.20.0.0/16"
+    with pytest.raises(ValueError, match=r"255\.0\.255\.0"):
+        assert LanSettings(netmask=ip("255.0.255.0")).network
