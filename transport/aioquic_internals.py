@@ -6,22 +6,38 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aioquic.h3.connection import H3Connection
-from aioquic.quic.connection import QuicConnection
+from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic.packet import pull_ack_frame
+from aioquic.quic.rangeset import RangeSet
+from aioquic.quic.recovery import MAX_ACK_RANGES
 from aioquic.tls import Epoch
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from transport.frames import Ack, write_ack
+from transport.ledger import SentPacket
+from transport.packet_keys import AES_SUITES, Secret
 from transport.webtransport import WEBTRANSPORT_SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aioquic.buffer import Buffer
     from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.connection import NetworkAddress, QuicReceiveContext
+    from aioquic.quic.crypto import CryptoContext
     from aioquic.quic.events import ConnectionTerminated
+
+    from transport.ledger import Acknowledged
 
 CONNECTION_ID_LENGTH = 8
 WORKER = 0
 """First byte of every connection ID, so that packets can be steered between processes later."""
+
+MIN_ROUND_TRIP = 0.001
+"""Seconds: aioquic's floor for a round-trip sample."""
 
 
 def new_connection_id() -> bytes:
@@ -64,6 +80,29 @@ class RelayQuicConnection(OpenQuicConnection):
         self.host_cid = first.cid
         self._local_initial_source_connection_id = first.cid
 
+        self.on_ack: Callable[[Ack, float], None] | None = None
+        """Told of ACK frames in 1-RTT packets that aioquic itself handles."""
+
+    def one_rtt(self) -> OneRttState | None:
+        """Return the state of 1-RTT packets, once the handshake is confirmed and if the cipher is AES."""
+        if not self._handshake_confirmed:
+            return None
+        if self._cryptos[Epoch.ONE_RTT].recv.cipher_suite not in AES_SUITES:
+            return None
+        return OneRttState(self)
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        super()._handle_ack_frame(context, frame_type, buf)
+        if self.on_ack is not None and context.epoch == Epoch.ONE_RTT:
+            end = buf.tell()
+            buf.seek(start)
+            ranges, delay = pull_ack_frame(buf)
+            buf.seek(end)
+            self.on_ack(
+                Ack([(block.start, block.stop - 1) for block in reversed(ranges)], delay), context.time
+            )
+
     def _replenish_connection_ids(self) -> None:
         known = len(self._host_cids)
         super()._replenish_connection_ids()
@@ -76,6 +115,274 @@ class RelayQuicConnection(OpenQuicConnection):
         if Epoch.ONE_RTT not in self._spaces:
             return 0.0
         return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
+
+
+class OneRttState:
+    """What the datagram path shares with aioquic of a connection's 1-RTT packets: one truth for both.
+
+    Packet numbers, acknowledgement queue, duplicate filter, round-trip time, congestion control and timers
+    stay aioquic's; this class reads and advances them for packets that aioquic does not see.
+    """
+
+    __slots__ = ("_congestion", "_pair", "_quic", "_recovery", "_space")
+
+    def __init__(self, quic: RelayQuicConnection) -> None:
+        self._quic = quic
+        self._space = quic._spaces[Epoch.ONE_RTT]
+        # Any: they are handed SentPacket, which has what they read of aioquic's QuicSentPacket.
+        self._recovery: Any = quic._loss
+        self._congestion: Any = quic._loss._cc
+        self._pair = quic._cryptos[Epoch.ONE_RTT]
+
+    # -- what holds at present --------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """Whether the connection is alive, on a validated path, and not amid a key update of its own."""
+        quic = self._quic
+        return (
+            quic._state == QuicConnectionState.CONNECTED
+            and not quic._close_pending
+            and quic._network_paths[0].is_validated
+            and not self._pair._update_key_requested
+        )
+
+    @property
+    def address(self) -> NetworkAddress:
+        """The client's address on the active path."""
+        return self._quic._network_paths[0].addr
+
+    @property
+    def own_cid(self) -> bytes:
+        """The connection ID that the client puts into its packets."""
+        return bytes(self._quic.host_cid)
+
+    @property
+    def peer_cid(self) -> bytes:
+        """The connection ID that goes into our packets."""
+        return bytes(self._quic._peer_cid.cid)
+
+    @property
+    def key_phase(self) -> int:
+        """Key phase bit of both directions, 0 or 1."""
+        return int(self._pair.recv.key_phase)
+
+    @property
+    def spin_bit(self) -> bool:
+        """The latency spin bit that our packets carry (RFC 9000, 17.4)."""
+        return bool(self._quic._spin_bit)
+
+    def receive_secret(self) -> Secret:
+        """Return the secret of packets from the client."""
+        return self._secret(self._pair.recv)
+
+    def send_secret(self) -> Secret:
+        """Return the secret of packets to the client."""
+        return self._secret(self._pair.send)
+
+    @staticmethod
+    def _secret(context: CryptoContext) -> Secret:
+        if context.cipher_suite is None or context.secret is None or context.version is None:
+            raise ValueError("1-RTT keys are gone")
+        return Secret(context.cipher_suite, context.secret, context.version)
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    @property
+    def largest_received(self) -> int:
+        """The largest packet number received so far, -1 before the first."""
+        return self._space.largest_received_packet
+
+    @property
+    def expected_number(self) -> int:
+        """What truncated packet numbers are completed against."""
+        return self._space.expected_packet_number
+
+    @property
+    def largest_received_at(self) -> float:
+        """When the packet with the largest number arrived."""
+        return self._space.largest_received_time or 0.0
+
+    def was_received(self, number: int) -> bool:
+        """Whether the packet is a duplicate (or too old to tell)."""
+        return number in self._space.received_packets
+
+    def note_received(self, numbers: list[int], *, in_order: bool, spin: bool, now: float) -> None:
+        """Enter packets, none of them a duplicate; ``in_order``: each number is the one before plus one."""
+        space, quic = self._space, self._quic
+        first, largest = numbers[0], max(numbers) if not in_order else numbers[-1]
+        if largest > space.largest_received_packet:
+            space.largest_received_packet = largest
+            space.largest_received_time = now
+        if largest >= space.expected_packet_number:
+            space.expected_packet_number = largest + 1
+        if largest > quic._spin_highest_pn:
+            quic._spin_highest_pn = largest
+            quic._spin_bit = spin
+        queue = space.ack_queue
+        ranges: list[range] = vars(queue)["_RangeSet__ranges"]
+        if in_order and ranges and ranges[-1].stop == first:
+            ranges[-1] = range(ranges[-1].start, largest + 1)
+        else:
+            for number in numbers:
+                queue.add(number)
+            while len(queue) > MAX_ACK_RANGES:
+                queue.shift()
+        self._extend_duplicate_filter(numbers)
+        # Setting the idle timer anew costs more than it says: a second is precise enough for 180.
+        if quic._ack_eliciting_sent_since_receipt or (quic._close_at or 0) < now + quic._idle_timeout() - 1:
+            quic._close_at = now + quic._idle_timeout()
+            quic._ack_eliciting_sent_since_receipt = False
+
+    def _extend_duplicate_filter(self, numbers: list[int]) -> None:
+        window = self._space.received_packets
+        window._received.update(numbers)
+        lower = self._space.largest_received_packet - window._size + 1
+        if lower > window._lower:
+            window._lower = lower
+            if len(window._received) > 2 * window._size:
+                window._received = {number for number in window._received if number >= lower}
+
+    # -- acknowledging ----------------------------------------------------------------------------
+
+    @property
+    def ack_at(self) -> float | None:
+        """When an acknowledgement is due; None when none is."""
+        return self._space.ack_at
+
+    def ack_within(self, delay: float, now: float) -> None:
+        """Have an acknowledgement due in ``delay`` seconds at the latest."""
+        if self._space.ack_at is None or self._space.ack_at > now + delay:
+            self._space.ack_at = now + delay
+
+    def write_ack(self, now: float) -> bytes:
+        """Encode the acknowledgement of all that was received, and take it as sent."""
+        delay = max(0, int((now - self.largest_received_at) * 1_000_000))
+        self._space.ack_at = None
+        return write_ack(self._space.ack_queue, delay >> self._quic._local_ack_delay_exponent)
+
+    @property
+    def ack_range_count(self) -> int:
+        """Ranges that an acknowledgement carries; more than one where packets are missing."""
+        return len(self._space.ack_queue)
+
+    def ack_was_received(self, largest: int) -> None:
+        """Stop acknowledging up to ``largest``: the client has seen an ACK that did (RFC 9000, 13.2.4)."""
+        self._space.ack_queue.subtract(0, largest + 1)
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    @property
+    def window(self) -> int:
+        """Bytes that congestion control allows at present; negative while too many are on their way."""
+        return int(self._congestion.congestion_window - self._congestion.bytes_in_flight)
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next packet."""
+        return self._quic._packet_number
+
+    def note_sent(self, count: int, size: int) -> None:
+        """Take the next ``count`` packet numbers; the packets have ``size`` bytes together."""
+        self._quic._packet_number += count
+        self._quic._network_paths[0].bytes_sent += size
+
+    def note_in_flight(self, count: int, size: int, now: float) -> None:
+        """Count ack-eliciting packets, ``size`` bytes together, as on their way."""
+        quic = self._quic
+        self._space.ack_eliciting_in_flight += count
+        self._recovery._time_of_last_sent_ack_eliciting_packet = now
+        self._congestion.on_packet_sent(packet=SentPacket(quic._packet_number - 1, size, now))
+        if not quic._ack_eliciting_sent_since_receipt:
+            quic._close_at = now + quic._idle_timeout()
+            quic._ack_eliciting_sent_since_receipt = True
+
+    # -- acknowledged and lost --------------------------------------------------------------------
+
+    def forward_ack(self, ack: Ack, now: float) -> bool:
+        """Give an ACK frame to aioquic if it has packets of its own outstanding; tell whether it has."""
+        if not self._space.sent_packets:
+            return False
+        ranges = RangeSet()
+        for low, high in reversed(ack.ranges):
+            ranges.add(low, high + 1)
+        self._recovery.on_ack_received(
+            ack_rangeset=ranges, ack_delay=self._delay(ack), now=now, space=self._space
+        )
+        return True
+
+    def note_acknowledged(self, acknowledged: Acknowledged, ack: Ack, now: float) -> None:
+        """Take packets of ours as arrived: round-trip time, congestion window, timers (RFC 9002, A.7)."""
+        recovery, space = self._recovery, self._space
+        space.ack_eliciting_in_flight -= acknowledged.packets
+        space.largest_acked_packet = max(space.largest_acked_packet, acknowledged.newest.packet_number)
+        self._congestion.on_packet_acked(packet=acknowledged.newest, now=now)
+        if acknowledged.is_largest:
+            self._sample_round_trip(now - acknowledged.newest.sent_time, self._delay(ack), now)
+        recovery._pto_count = 0
+        if space.sent_packets:
+            recovery._detect_loss(now=now, space=space)
+
+    def _sample_round_trip(self, latest: float, ack_delay: float, now: float) -> None:
+        recovery = self._recovery
+        adjusted = max(latest, MIN_ROUND_TRIP)
+        recovery._rtt_min = min(recovery._rtt_min, adjusted)
+        ack_delay = min(ack_delay, recovery.max_ack_delay)
+        if adjusted > recovery._rtt_min + ack_delay:
+            adjusted -= ack_delay
+        recovery._rtt_latest = adjusted
+        if recovery._rtt_initialized:
+            recovery._rtt_variance += (abs(recovery._rtt_min - adjusted) - recovery._rtt_variance) / 4
+            recovery._rtt_smoothed += (adjusted - recovery._rtt_smoothed) / 8
+        else:
+            recovery._rtt_initialized = True
+            recovery._rtt_first_sample_time = now
+            recovery._rtt_variance = latest / 2
+            recovery._rtt_smoothed = latest
+        self._congestion.on_rtt_measurement(now=now, rtt=latest)
+        self._update_pacer()
+
+    def note_lost(self, packets: list[SentPacket], now: float) -> None:
+        """Take packets of ours as lost: off the bytes in flight, and a congestion event (RFC 9002, 7.3)."""
+        recovery = self._recovery
+        self._space.ack_eliciting_in_flight -= len(packets)
+        self._congestion.on_packets_lost(now=now, packets=packets)
+        if recovery._in_persistent_congestion(packets=packets):
+            self._congestion.on_persistent_congestion()
+        self._update_pacer()
+
+    def note_probe_lost(self, packet: SentPacket) -> None:
+        """Take a lost path MTU probe off the bytes in flight; that is no congestion (RFC 9000, 14.4)."""
+        self._space.ack_eliciting_in_flight -= 1
+        self._congestion.on_packets_expired(packets=[packet])
+
+    def _update_pacer(self) -> None:
+        self._recovery._pacer.update_rate(
+            congestion_window=self._congestion.congestion_window, smoothed_rtt=self._recovery._rtt_smoothed
+        )
+
+    def _delay(self, ack: Ack) -> float:
+        return float(ack.delay << self._quic._remote_ack_delay_exponent) / 1_000_000
+
+    # -- time -------------------------------------------------------------------------------------
+
+    @property
+    def round_trip(self) -> float:
+        """The larger of the latest and the smoothed round-trip time, in seconds (RFC 9002, 6.1.2)."""
+        recovery = self._recovery
+        if not recovery._rtt_initialized:
+            return float(recovery._rtt_initial)
+        return float(max(recovery._rtt_latest, recovery._rtt_smoothed))
+
+    @property
+    def last_sent_at(self) -> float:
+        """When the last ack-eliciting packet left."""
+        return float(self._recovery._time_of_last_sent_ack_eliciting_packet)
+
+    @property
+    def probe_timeout(self) -> float:
+        """Seconds without an acknowledgement after which a probe is sent (RFC 9002, 6.2.1)."""
+        return float(self._recovery.get_probe_timeout())
 
 
 class ClientQuicConnection(OpenQuicConnection):

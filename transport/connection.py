@@ -16,6 +16,7 @@ from aioquic.quic import events as quic_events
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
 from transport.aioquic_internals import RelayH3Connection
+from transport.datagram_path import DatagramPath
 from transport.session import WebTransportSession
 
 if TYPE_CHECKING:
@@ -97,6 +98,9 @@ class Connection:
         self._deadline: float | None = now + SESSION_DEADLINE
         self._asked_at = now
         self._closing: tuple[int, str] | None = None
+        self._path: DatagramPath | None = None
+        self._aioquic_is_idle = False
+        self._slow_deadline = now
 
     # -- SessionCarrier ---------------------------------------------------------------------------
 
@@ -126,6 +130,7 @@ class Connection:
             self._h3.send_data(
                 self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
             )
+        self._aioquic_is_idle = False
         self._closing = (ErrorCode.H3_NO_ERROR, reason)
         self._deadline = self._host.clock() + CLOSE_LINGER
         self._host.want_flush(self)
@@ -134,11 +139,19 @@ class Connection:
 
     def receive(self, packets: Sequence[bytes], address: Address, now: float) -> None:
         """Take a run of packets from one address."""
+        if self._path is not None:
+            self._path.receive(packets, address, now, self._arrived)
+            self._aioquic_is_idle &= not self._path.aioquic_has_news
+        else:
+            for packet in packets:
+                self._receive_by_aioquic(packet, address, now)
+        self.last_heard = max(self.last_heard, self.quic.last_received_at)
+
+    def _receive_by_aioquic(self, packet: bytes, address: Address, now: float) -> None:
+        self._aioquic_is_idle = False
         quic = self.quic
-        for packet in packets:
-            quic.receive_datagram(packet, address, now)
-            self._pump()
-        self.last_heard = max(self.last_heard, quic.last_received_at)
+        quic.receive_datagram(packet, address, now)
+        self._pump()
         if quic.ended is not None and self._session is not None:
             # The client closed: its VM is gone now, not when aioquic has finished draining.
             self._end_session(SessionClosed(quic.ended.error_code, quic.ended.reason_phrase))
@@ -150,27 +163,74 @@ class Connection:
             self._mailbox.tell(DatagramsFromClient(arrived))
 
     def flush(self, now: float) -> None:
-        """Send what waits: the session's datagrams as far as aioquic takes them, and what aioquic has."""
-        if self._session is not None:
-            queue = self._session.queue
-            queue.drop_stale(now)
-            for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
-                self.quic.send_datagram_frame(self._prefix + queue.pop())
-        self._send(now)
+        """Send what waits: what aioquic has, then the session's datagrams and acknowledgements."""
+        session, path = self._session, self._path
+        if not self._aioquic_is_idle:
+            if session is not None and path is None:
+                path = self._path = self._open_path()
+                if path is None:
+                    self._queue_in_aioquic(session, now)
+            self._aioquic_is_idle = path is not None
+            self._send(now)
+        if session is not None and path is not None:
+            queue = session.queue
+            packets = path.flush(queue, now)
+            if packets:
+                self._host.send(packets, self._address)
+            if queue:
+                queue.drop_stale(now)
 
-    def next_timer(self) -> float | None:
-        """When ``handle_timer`` is due."""
-        times = [self.quic.get_timer(), self._deadline]
-        if self._deadline is None:
-            times.append(max(self.last_heard, self._asked_at) + KEEP_ALIVE)
-        return min((time for time in times if time is not None), default=None)
+    def _queue_in_aioquic(self, session: WebTransportSession, now: float) -> None:
+        """Send the session's datagrams with aioquic's own means."""
+        queue = session.queue
+        queue.drop_stale(now)
+        for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
+            self.quic.send_datagram_frame(self._prefix + queue.pop())
+
+    def _open_path(self) -> DatagramPath | None:
+        state = self.quic.one_rtt()
+        if state is None:
+            return None
+        path = DatagramPath(
+            state,
+            self._prefix,
+            self.quic.configuration.max_datagram_size,
+            self._receive_by_aioquic,
+            self._host.counters,
+        )
+        self.quic.on_ack = path.on_ack
+        return path
+
+    def next_timer(self) -> float:
+        """Return when ``handle_timer`` is due, at the latest.
+
+        Asking aioquic is expensive, so that is done again only after aioquic had something to do; what the
+        datagram path makes due is cheap to tell.
+        """
+        if not self._aioquic_is_idle or self._path is None:
+            return self._exact_timer()
+        return min(self._path.deadline(), self._slow_deadline)
+
+    def _exact_timer(self) -> float:
+        if self._deadline is not None:
+            due = self._deadline
+        else:
+            due = max(self.last_heard, self._asked_at) + KEEP_ALIVE
+        timer = self.quic.get_timer()
+        self._slow_deadline = due if timer is None else min(due, timer)
+        if self._path is not None:
+            return min(self._path.deadline(), self._slow_deadline)
+        return self._slow_deadline
 
     def handle_timer(self, now: float) -> None:
-        """Do what is due: aioquic's timers, the session deadline, the end of the linger, keep-alive."""
+        """Do what is due: aioquic's timers, losses, the deadline of session or linger, keep-alive."""
+        self._aioquic_is_idle = False
         timer = self.quic.get_timer()
         if timer is not None and timer <= now:
             self.quic.handle_timer(now)
             self._pump()
+        if self._path is not None and self._path.loss_at is not None and self._path.loss_at <= now:
+            self._path.detect_lost(now)
         if self._deadline is not None and self._deadline <= now:
             self._deadline = None
             if self._closing is None:
@@ -183,6 +243,7 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         """Close the connection at once with an HTTP/3 error code; the session's actor is told."""
         self._end_session(SessionClosed(0, reason))
+        self._aioquic_is_idle = False
         self.quic.close(error_code=code, reason_phrase=reason)
         self._host.want_flush(self)
 

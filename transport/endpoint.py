@@ -231,10 +231,10 @@ class Endpoint:
         A timer that is set earlier stays: when it fires it finds nothing due and is set anew. So deadlines
         that move with every packet cost nothing.
         """
+        if connection not in self._live:
+            return
         when = connection.next_timer()
         timer = self._timers.get(connection)
-        if when is None or connection not in self._live:
-            return
         if timer is not None:
             if timer.when() <= when:
                 return
@@ -243,14 +243,9 @@ class Endpoint:
 
     def _on_timer(self, connection: Connection) -> None:
         self._timers.pop(connection, None)
-        now = self.clock()
-        when = connection.next_timer()
-        if when is not None and when <= now:
-            self._guarded(connection, partial(connection.handle_timer, now))
-            self._guarded(connection, connection.deliver)
-            self.want_flush(connection)
-        else:
-            self._arm(connection)
+        self._guarded(connection, partial(connection.handle_timer, self.clock()))
+        self._guarded(connection, connection.deliver)
+        self.want_flush(connection)
 
     # -- new connections --------------------------------------------------------------------------
 

@@ -58,6 +58,16 @@ class DatagramQueue:
         self.clear()
         return datagrams
 
+    def take(self, budget: int, overhead: int) -> list[bytes]:
+        """Take the oldest datagrams that fit ``budget`` bytes, each with ``overhead`` bytes around it."""
+        datagrams = []
+        while self.items:
+            budget -= len(self.items[0]) + overhead
+            if budget < 0:
+                break
+            datagrams.append(self.pop())
+        return datagrams
+
     def clear(self) -> None:
         """Forget everything."""
         self.items.clear()

@@ -1,0 +1,359 @@
+"""The fast way for a session's datagrams, beside aioquic on the same connection.
+
+Most packets of a relay carry nothing but DATAGRAM and ACK frames. Those are opened and sealed here, in
+batches and without an object per packet; every other packet, and every packet that this path cannot open or
+read, is handed to aioquic untouched. Both work on one state (``aioquic_internals.OneRttState``), so either
+can take the next packet.
+
+Limits: at most what congestion control allows is in flight; what waits is in the session's bounded queue;
+the ledger holds no more than what is in flight.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from cryptography.exceptions import InvalidTag
+
+from transport import frames
+from transport.frames import read_frames, write_varint
+from transport.ledger import Ledger
+from transport.packet_keys import PacketKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from netstack.counters import Counters
+    from transport.aioquic_internals import OneRttState
+    from transport.frames import Ack
+    from transport.session import DatagramQueue
+    from transport.udp import Address
+
+CONNECTION_ID_END = 9
+"""Short header: flags, then our connection ID of 8 bytes, then the packet number (RFC 9000, 17.3.1)."""
+SHORTEST = CONNECTION_ID_END + 4 + 16
+"""Bytes that a packet needs for header protection to have its sample."""
+TAG = 16
+"""Bytes of the AEAD's tag."""
+EXPECTED_FLAGS = 0x5C
+"""Flags that must be as expected: the fixed bit, two reserved bits that are zero, the key phase."""
+SPIN = 0x20
+FIXED = 0x40
+ACK_DELAY = 0.002
+"""Seconds that a lone packet's acknowledgement waits for a second one or for a datagram to ride on."""
+ACK_EVERY = 2
+"""Ack-eliciting packets after which an acknowledgement leaves at once (RFC 9000, 13.2.2)."""
+ACKS_REMEMBERED = 64
+"""Sent acknowledgements whose arrival lets old ranges be forgotten; only kept while packets are missing."""
+SHORT_NUMBER_DISTANCE = 1 << 14
+"""Unacknowledged packets up to which two bytes of packet number are plenty (RFC 9000, 17.1)."""
+
+PING_EVERY = 8
+"""While packets are missing, each eighth packet that only acknowledges also asks to be acknowledged."""
+MAX_FRAME_HEAD = 3
+"""Bytes of a DATAGRAM frame's type and length, for any length that fits a packet."""
+NEVER = float("inf")
+
+_PING = bytes((frames.PING,))
+_SEND_MASKS = {2: Struct(">BH13x"), 4: Struct(">BI11x")}
+_NUMBER_MASKS = {2: 0xFFFF, 4: 0xFFFFFFFF}
+
+
+class DatagramPath:
+    """Sends and receives the datagrams of one session."""
+
+    def __init__(
+        self,
+        state: OneRttState,
+        prefix: bytes,
+        packet_size: int,
+        hand_over: Callable[[bytes, Address, float], None],
+        counters: Counters,
+    ) -> None:
+        """``prefix`` starts every datagram of the session; ``hand_over`` gives a packet to aioquic."""
+        self.packet_size = packet_size
+        self.loss_at: float | None = None
+        self.aioquic_has_news = False
+        """Whether aioquic may have something to send because of what this path told it."""
+        self._state = state
+        self._prefix = prefix
+        self._hand_over = hand_over
+        self._counters = counters
+        self._ledger = Ledger()
+        self._unacknowledged = 0
+        self._acks_sent: dict[int, int] = {}
+        self._frame_heads: dict[int, bytes] = {}
+        self._own_cid = state.own_cid
+        self._receive_headers = _headers(self._own_cid)
+        self._receive_keys = PacketKeys(state.receive_secret(), seals=False)
+        self._send_keys = PacketKeys(state.send_secret(), seals=True)
+        self._sends_as = (0, b"")
+        self._send_headers: list[bytes] = []
+
+    # -- receiving --------------------------------------------------------------------------------
+
+    def receive(self, packets: Sequence[bytes], address: Address, now: float, arrived: list[bytes]) -> None:
+        """Take packets of one sender in order; append the session's datagrams to ``arrived``."""
+        state = self._state
+        if not state.usable or address != state.address or min(map(len, packets)) < SHORTEST:
+            for packet in packets:
+                self._give_to_aioquic(packet, address, now)
+            return
+        expected_flags = FIXED | state.key_phase << 2
+        expected = state.expected_number
+        largest = state.largest_received
+        crypt, iv = self._receive_keys.crypt, self._receive_keys.iv
+        prefix, headers = self._prefix, self._receive_headers
+        skip = 3 + len(prefix)
+        numbers: list[int] = []
+        previous = -1
+        in_order = True
+        eliciting = first = 0
+        masks = self._receive_keys.receive_masks(packets, CONNECTION_ID_END)
+        for index, (packet, (flags_mask, number_mask)) in enumerate(zip(packets, masks, strict=True)):
+            first = packet[0] ^ (flags_mask & 0x1F)
+            size = (first & 3) + 1
+            bits = size * 8
+            truncated = (int.from_bytes(packet[9:13], "big") ^ number_mask) >> (32 - bits)
+            # RFC 9000, A.3: the number nearest to what is expected that ends in these bits.
+            number = (expected & -(1 << bits)) | truncated
+            if number <= expected - (1 << bits - 1):
+                number += 1 << bits
+            elif number > expected + (1 << bits - 1) and number >= 1 << bits:
+                number -= 1 << bits
+            elicits = None
+            if first & EXPECTED_FLAGS == expected_flags:
+                try:
+                    plain = crypt(
+                        (iv ^ number).to_bytes(12, "big"),
+                        packet[9 + size :],
+                        headers[first] + truncated.to_bytes(size, "big"),
+                    )
+                except InvalidTag:
+                    plain = b""
+                if plain and number <= largest and (number in numbers or state.was_received(number)):
+                    self._counters.add("path.drop.duplicate")
+                    continue
+                length = len(plain)
+                if (
+                    length > 3
+                    and plain[0] == frames.DATAGRAM_WITH_LENGTH
+                    and (plain[1] << 8 | plain[2]) ^ 0x4000 == length - 3
+                    and plain.startswith(prefix, 3)
+                ):
+                    # The common case: one datagram of this session and nothing else.
+                    arrived.append(plain[skip:])
+                    elicits = True
+                elif length:
+                    elicits = self._read(plain, now, arrived)
+            if elicits is None:
+                if numbers:
+                    self._note_received(numbers, in_order, eliciting, first, now)
+                for rest in packets[index:]:
+                    self._give_to_aioquic(rest, address, now)
+                return
+            eliciting += elicits
+            if number != previous + 1 and numbers:
+                in_order = False
+            previous = number
+            if number > largest:
+                largest = number
+                expected = number + 1
+            numbers.append(number)
+        if numbers:
+            self._note_received(numbers, in_order, eliciting, first, now)
+
+    def _note_received(
+        self, numbers: list[int], in_order: bool, eliciting: int, flags: int, now: float
+    ) -> None:
+        state = self._state
+        state.note_received(numbers, in_order=in_order, spin=bool(flags & SPIN), now=now)
+        if eliciting:
+            self._unacknowledged += eliciting
+            state.ack_within(0.0 if self._unacknowledged >= ACK_EVERY else ACK_DELAY, now)
+
+    def _read(self, plain: bytes, now: float, arrived: list[bytes]) -> bool | None:
+        """Act on a packet's frames; return whether they elicit an ACK, or None to leave it to aioquic."""
+        read = read_frames(plain)
+        if read is None:
+            return None
+        next_number = self._state.next_number
+        if not all(read.datagrams) or any(ack.ranges[0][1] >= next_number for ack in read.acks):
+            # A datagram without a stream, an acknowledgement of what was never sent.
+            return None
+        prefix = self._prefix
+        for datagram in read.datagrams:
+            if datagram.startswith(prefix):
+                arrived.append(datagram[len(prefix) :])
+            else:
+                self._counters.add("path.drop.other_session")
+        for ack in read.acks:
+            self.aioquic_has_news |= self._state.forward_ack(ack, now)
+            self.on_ack(ack, now)
+        return read.ack_eliciting
+
+    def _give_to_aioquic(self, packet: bytes, address: Address, now: float) -> None:
+        self._hand_over(packet, address, now)
+        self.refresh_keys()
+
+    def refresh_keys(self) -> None:
+        """Follow a key update that aioquic has made or seen."""
+        state = self._state
+        if not state.usable:
+            return
+        if state.own_cid != self._own_cid:
+            self._own_cid = state.own_cid
+            self._receive_headers = _headers(self._own_cid)
+        received, sent = state.receive_secret(), state.send_secret()
+        if received != self._receive_keys.secret:
+            self._receive_keys = PacketKeys(received, seals=False, previous=self._receive_keys)
+        if sent != self._send_keys.secret:
+            self._send_keys = PacketKeys(sent, seals=True, previous=self._send_keys)
+
+    # -- acknowledgements of ours -----------------------------------------------------------------
+
+    def on_ack(self, ack: Ack, now: float) -> None:
+        """Take an ACK frame, whoever read it."""
+        acknowledged = self._ledger.acknowledge(ack.ranges)
+        if acknowledged is not None:
+            self._state.note_acknowledged(acknowledged, ack, now)
+        if self._acks_sent:
+            self._forget_acknowledged_acks(ack)
+        self.detect_lost(now)
+
+    def _forget_acknowledged_acks(self, ack: Ack) -> None:
+        for number, largest in list(self._acks_sent.items()):
+            if any(low <= number <= high for low, high in ack.ranges):
+                del self._acks_sent[number]
+                self._state.ack_was_received(largest)
+
+    def detect_lost(self, now: float) -> None:
+        """Take packets as lost that were overtaken by enough others or long enough ago."""
+        self.loss_at = None
+        if self._ledger.sent:
+            lost, self.loss_at = self._ledger.detect_lost(now, self._state.round_trip)
+            if lost:
+                self._counters.add("path.lost_packets", len(lost))
+                self._state.note_lost(lost, now)
+
+    def deadline(self) -> float:
+        """No later than this something of this path or of aioquic's recovery is due; cheap to ask."""
+        state = self._state
+        due = state.ack_at if state.ack_at is not None else NEVER
+        if self._ledger.sent:
+            due = min(due, state.last_sent_at + state.probe_timeout)
+            if self.loss_at is not None:
+                due = min(due, self.loss_at)
+        return due
+
+    # -- sending ----------------------------------------------------------------------------------
+
+    def flush(self, queue: DatagramQueue, now: float) -> list[bytes]:
+        """Return the packets to send now: waiting datagrams as far as allowed, and a due acknowledgement."""
+        state = self._state
+        ack_at, window = state.ack_at, state.window
+        sends = bool(queue.items) and window > 0
+        if not (sends or (ack_at is not None and ack_at <= now)) or not state.usable:
+            return []
+        cid = state.peer_cid
+        first = state.next_number
+        number_size = 2 if first - self._ledger.largest_acked < SHORT_NUMBER_DISTANCE else 4
+        room = self.packet_size - (1 + len(cid) + number_size + TAG)
+        ack = self._write_ack(first, now) if ack_at is not None else b""
+        plains = self._fill(queue, ack, room, window) if sends else [ack]
+        if not plains:
+            return []
+        ack_only = plains[0] is ack
+        if ack_only and state.ack_range_count > 1 and first % PING_EVERY == 0:
+            plains[0] += _PING
+            ack_only = False
+        packets = self._seal(plains, first, number_size, cid)
+        state.note_sent(len(packets), sum(map(len, packets)))
+        # A packet of nothing but an ACK is not acknowledged itself, nor counted as in flight.
+        in_flight = packets[1:] if ack_only else packets
+        if in_flight:
+            size = self._ledger.add(first + ack_only, in_flight, now)
+            state.note_in_flight(len(in_flight), size, now)
+        return packets
+
+    def _write_ack(self, number: int, now: float) -> bytes:
+        state = self._state
+        self._unacknowledged = 0
+        ranges = state.ack_range_count
+        ack = state.write_ack(now)
+        if ranges > 1:
+            # Packets are missing: learn when the client has seen this ACK, so that the list can be cut.
+            if len(self._acks_sent) >= ACKS_REMEMBERED:
+                del self._acks_sent[next(iter(self._acks_sent))]
+            self._acks_sent[number] = state.largest_received
+        return ack
+
+    def _fill(self, queue: DatagramQueue, start: bytes, room: int, window: int) -> list[bytes]:
+        """Take datagrams off the queue into packets, the first of which begins with ``start``."""
+        heads = self._frame_heads
+        overhead = self.packet_size - room
+        most = room - MAX_FRAME_HEAD - len(self._prefix)
+        if queue.bytes + len(queue) * (overhead + MAX_FRAME_HEAD) <= window:
+            datagrams = queue.take_all()
+        else:
+            datagrams = queue.take(window, overhead + MAX_FRAME_HEAD)
+        plains = []
+        current = start
+        for datagram in datagrams:
+            length = len(datagram)
+            if length > most:
+                self._counters.add("session.drop.too_big")
+                continue
+            frame = (heads.get(length) or self._frame_head(length)) + datagram
+            if not current:
+                current = frame
+            elif len(current) + len(frame) <= room:
+                current += frame
+            else:
+                plains.append(current)
+                current = frame
+        if current:
+            plains.append(current)
+        return plains
+
+    def _frame_head(self, length: int) -> bytes:
+        """DATAGRAM frame type, length and the session's prefix; kept by length, of which there are few."""
+        head = bytes((frames.DATAGRAM_WITH_LENGTH,)) + write_varint(len(self._prefix) + length) + self._prefix
+        self._frame_heads[length] = head
+        return head
+
+    def _seal(self, plains: list[bytes], first: int, number_size: int, cid: bytes) -> list[bytes]:
+        """Protect payloads as packets ``first``, ``first + 1``, … with numbers of 2 or 4 bytes."""
+        state, keys = self._state, self._send_keys
+        flags = FIXED | state.spin_bit << 5 | state.key_phase << 2 | number_size - 1
+        if self._sends_as != (flags, cid):
+            self._sends_as = (flags, cid)
+            self._send_headers = [bytes((flags ^ mask,)) + cid for mask in range(0x20)]
+        headers = self._send_headers
+        crypt, iv, header = keys.crypt, keys.iv, headers[0]
+        low = _NUMBER_MASKS[number_size]
+        sealed = [
+            crypt(
+                (iv ^ number).to_bytes(12, "big"), plain, header + (number & low).to_bytes(number_size, "big")
+            )
+            for number, plain in enumerate(plains, first)
+        ]
+        # The sample starts four bytes after the start of the number, whatever its size (RFC 9001, 5.4.2).
+        start = 4 - number_size
+        masks = _SEND_MASKS[number_size].iter_unpack(
+            keys.mask(b"".join([payload[start : start + 16] for payload in sealed]))
+        )
+        return [
+            headers[flags_mask & 0x1F] + ((number & low) ^ number_mask).to_bytes(number_size, "big") + payload
+            for number, payload, (flags_mask, number_mask) in zip(count(first), sealed, masks, strict=False)
+        ]
+
+
+def _headers(cid: bytes) -> dict[int, bytes]:
+    """Return what the plain header of a received packet starts with, by its flags."""
+    return {
+        flags: bytes((flags,)) + cid
+        for flags in (FIXED | low | spin for low in range(8) for spin in (0, SPIN))
+    }
