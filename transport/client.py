@@ -226,9 +226,8 @@ class WebTransportClient:
         if not self._established.done():
             self._established.set_exception(ConnectError(self._message(error)))
         elif self._refused_timer is None and self._end is None:
-            self._refused_timer = self._loop.call_later(
-                REFUSED_GRACE, self._abandon, error.strerror or str(error)
-            )
+            message = self._message(error)
+            self._refused_timer = self._loop.call_later(REFUSED_GRACE, self._abandon, message)
             self._quic.send_ping(0)
 
     def _flush(self) -> None:
@@ -360,7 +359,7 @@ class WebTransportClient:
             self._closed_by_server(str(error))
             return
         if closure is not None:
-            self._closed_by_server(_one_line(closure.reason) or "the server closed the session")
+            self._closed_by_server(one_line(closure.reason) or "the server closed the session")
 
     # -- ends -------------------------------------------------------------------------------------
 
@@ -378,7 +377,7 @@ class WebTransportClient:
             self._refuse(reason, permanent=False)
 
     def _on_connection_end(self, event: ConnectionTerminated) -> None:
-        reason = _one_line(event.reason_phrase) or f"connection closed with code 0x{event.error_code:x}"
+        reason = one_line(event.reason_phrase) or f"connection closed with code 0x{event.error_code:x}"
         if reason == "Idle timeout":
             reason = "the server has fallen silent"
         if not self._established.done():
@@ -499,6 +498,6 @@ def _connected_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
     return udp
 
 
-def _one_line(text: str) -> str:
-    """Make a stranger's text fit for a terminal: one line, nothing that controls it."""
+def one_line(text: str) -> str:
+    """Make a stranger's text fit for a terminal: one short line, nothing that controls it."""
     return "".join(character if character.isprintable() else " " for character in text).strip()[:200]

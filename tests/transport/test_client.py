@@ -280,9 +280,10 @@ def test_a_server_whose_process_is_gone_is_given_up_before_the_idle_timeout(monk
     async def scenario():
         async with relay() as (url, _, endpoint):
             client = await connect(url, PINNED, keep_alive=0.1, idle_timeout=1000.0)
+            listened = endpoint.port
             move_to_port(endpoint, 0)
             await asyncio.wait_for(client.wait_closed(), 30)
-            assert client.end == "Connection refused"
+            assert client.end == f"127.0.0.1:{listened}: Connection refused"
 
     asyncio.run(scenario())
 
