@@ -37,8 +37,8 @@ SHORTEST = CONNECTION_ID_END + 4 + 16
 """Bytes that a packet needs for header protection to have its sample."""
 TAG = 16
 """Bytes of the AEAD's tag."""
-EXPECTED_FLAGS = 0x5C
-"""Flags that must be as expected: the fixed bit, two reserved bits that are zero, the key phase."""
+EXPECTED_FLAGS = 0xDC
+"""Flags that must be as expected: short header, fixed bit, two reserved bits that are zero, key phase."""
 SPIN = 0x20
 FIXED = 0x40
 ACK_DELAY = 0.002
