@@ -1,0 +1,31 @@
+"""What several system tests need."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from processes import ROOT, run
+
+BUILT_RELAYBENCH = ROOT / ".cache/relaybench/release/relaybench"
+
+
+@pytest.fixture(scope="session")
+def relaybench():
+    """Path of the load generator; ``make system`` builds it."""
+    path = Path(os.environ.get("RELAYBENCH") or BUILT_RELAYBENCH)
+    assert path.exists(), "build the load generator with scripts/relaybench.sh, or name it in RELAYBENCH"
+    return path
+
+
+@pytest.fixture(scope="session")
+def load(relaybench):
+    """Run one load against a relay and give its figures."""
+
+    def run_load(relay, *arguments):
+        done = run(relaybench, "--url", relay.url, "--pid", relay.pid, *arguments, patience=60)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run_load

@@ -1,0 +1,159 @@
+"""Programs as the tests run them: their output is read as it comes, and waited for without sleeping."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 30.0
+"""Seconds that anything may take before a test gives up on it; nothing is expected to need them."""
+
+KEPT_LINES = 10_000
+
+
+class Program:
+    """A running program; its output (both streams) is collected line by line."""
+
+    def __init__(self, *command, environment=None, stdin=subprocess.DEVNULL):
+        self.command = [str(word) for word in command]
+        self._lines = deque(maxlen=KEPT_LINES)
+        self._changed = threading.Condition()
+        self._ended = False
+        self._process = subprocess.Popen(
+            self.command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=os.environ | (environment or {}),
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self):
+        return self._process.pid
+
+    @property
+    def output(self):
+        with self._changed:
+            return "\n".join(self._lines)
+
+    @property
+    def running(self):
+        return self._process.poll() is None
+
+    def wait_for(self, pattern, *, patience=PATIENCE, count=1):
+        """Wait until ``count`` lines match ``pattern``; give the match of the last of them."""
+        deadline = time.monotonic() + patience
+        with self._changed:
+            while True:
+                matches = [match for line in self._lines if (match := re.search(pattern, line))]
+                if len(matches) >= count:
+                    return matches[count - 1]
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0 or not self._changed.wait(left):
+                    said = "\n".join(self._lines)
+                    raise AssertionError(f"{self.command} never said {pattern!r} {count} times:\n{said}")
+
+    def wait(self, *, patience=PATIENCE):
+        """Wait for the end; give the exit status."""
+        status = self._process.wait(patience)
+        self._reader.join(PATIENCE)
+        return status
+
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    def stop(self):
+        """End it, gently first; fine when it has ended already."""
+        if self.running:
+            self.signal(signal.SIGTERM)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self.wait()
+        self._process.stdout.close()
+
+    def _read(self):
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+def run(*command, patience=PATIENCE, check=True, **options):
+    """Run to the end; give the completed process, its output as text. A failure shows what was said."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words, capture_output=True, text=True, errors="replace", timeout=patience, check=False, **options
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+class Relay(Program):
+    """A relay of this tree, on a port of its own choice."""
+
+    def __init__(self, *options, bind="127.0.0.1", before=(), environment=None):
+        super().__init__(
+            *before,
+            sys.executable,
+            "-m",
+            "relay.main",
+            "--bind",
+            bind,
+            "--port",
+            0,
+            "--log-format",
+            "json",
+            *options,
+            environment=environment,
+        )
+        self.host = bind
+        self._asked = 0
+        try:
+            self.hash = self.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$")[1]
+            self.port = int(self.wait_for(r"Listening on https://\S+:(\d+)$")[1])
+        except AssertionError:
+            self.stop()
+            raise
+
+    @property
+    def url(self):
+        return f"https://{self.host}:{self.port}/"
+
+    def counters(self):
+        """Its totals at this moment; those that are zero still are not in it."""
+        self._asked += 1
+        self.signal(signal.SIGUSR1)
+        line = self.wait_for('"message": "counters:"', count=self._asked).string
+        return Counter(json.loads(line)["fields"])
+
+    @property
+    def memory(self):
+        """Resident bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+    @property
+    def cpu_seconds(self):
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,220 @@
+"""Chromium as the client, running the JavaScript of the README as it stands there."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import re
+import shutil
+import sys
+import threading
+
+import pytest
+from playwright.sync_api import sync_playwright
+from processes import PATIENCE, ROOT, Program, Relay
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+
+GATEWAY_MAC = "52:54:00:12:34:56"
+BROADCAST = "ff:ff:ff:ff:ff:ff"
+
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def readme_blocks():
+    """The JavaScript of the README, one string per code block."""
+    return re.findall(r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+def readme_function(name):
+    """The code block that defines ``name``."""
+    return next(block for block in readme_blocks() if f"function {name}(" in block)
+
+
+@pytest.fixture(scope="module")
+def relay():
+    relay = Relay("--host-access")
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """The origin of an empty page: WebTransport needs a secure context, which 127.0.0.1 is."""
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "index.html").write_text("<!doctype html><title>VM</title>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    home = tmp_path_factory.mktemp("home")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=CHROMIUM_OPTIONS, env=os.environ | {"HOME": str(home)}
+        )
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A browser tab with a network card on the relay's LAN; frames are scapy packets here."""
+
+    def __init__(self, browser, origin):
+        self.page = browser.new_page()
+        self.page.set_default_timeout(PATIENCE * 1000)
+        self.page.goto(origin)
+        self.page.evaluate("window.received = []")
+        self._seen = 0
+
+    def connect(self, relay):
+        self.page.add_script_tag(content=readme_function("connectToRelay"))
+        nic = self.page.evaluate(
+            """async ([url, hash]) => {
+                 window.nic = await connectToRelay(url, { hash, onFrame: (f) => received.push([...f]) });
+                 return { ...nic.assigned, mac: [...nic.mac] };
+               }""",
+            [relay.url, relay.hash],
+        )
+        self.address = ".".join(map(str, nic["ip"]))
+        self.mac = bytes(nic["mac"]).hex(":")
+        self.assigned = nic
+        return self
+
+    def send(self, frame):
+        self.page.evaluate("(frame) => nic.send(Uint8Array.from(frame))", list(bytes(frame)))
+
+    def next_frame(self, wanted):
+        """Wait for the next frame for which ``wanted(packet)`` holds."""
+        while True:
+            self.page.wait_for_function("(seen) => received.length > seen", arg=self._seen)
+            frame = Ether(bytes(self.page.evaluate("(at) => received[at]", self._seen)))
+            self._seen += 1
+            if wanted(frame):
+                return frame
+
+    def close(self):
+        self.page.close()
+
+
+@pytest.fixture
+def tabs(browser, origin, relay):
+    pair = [Tab(browser, origin).connect(relay), Tab(browser, origin).connect(relay)]
+    yield pair
+    for tab in pair:
+        tab.close()
+
+
+def checksums_hold(packet):
+    """Whether scapy, building the packet anew, comes to the same bytes."""
+    again = packet.copy()
+    for layer in (IP, UDP, ICMP):
+        if layer in again:
+            del again[layer].chksum
+    return bytes(again) == bytes(packet)
+
+
+def test_tabs_get_different_addresses_of_the_lan(tabs):
+    one, other = tabs
+    assert one.address != other.address
+    assert {tab.address.rpartition(".")[0] for tab in tabs} == {"10.0.2"}
+    assert one.assigned["gateway"] == [10, 0, 2, 2]
+    assert one.assigned["netmask"] == [255, 255, 255, 0]
+
+
+@pytest.mark.parametrize("size", [60, 900, 1514], ids=lambda size: f"{size} bytes")
+def test_tabs_exchange_frames(tabs, size):
+    one, other = tabs
+    # Broadcast first, as ARP would: then the switch knows where each of them is.
+    one.send(Ether(src=one.mac, dst=BROADCAST, type=0x88B5) / Raw(b"who is there"))
+    heard = other.next_frame(lambda frame: frame.type == 0x88B5)
+    assert heard.dst == BROADCAST
+    assert heard[Raw].load.startswith(b"who is there")
+
+    payload = bytes(number % 251 for number in range(size - 14))
+    other.send(Ether(src=other.mac, dst=heard.src, type=0x88B5) / Raw(payload))
+    reply = one.next_frame(lambda frame: frame.type == 0x88B5)
+    assert (reply.src, reply.dst) == (other.mac, one.mac)
+    assert reply[Raw].load == payload
+
+
+def test_tab_pings_the_gateway(tabs):
+    tab = tabs[0]
+    tab.send(Ether(src=tab.mac, dst=BROADCAST) / ARP(op=1, hwsrc=tab.mac, psrc=tab.address, pdst="10.0.2.2"))
+    answer = tab.next_frame(lambda frame: ARP in frame and frame[ARP].op == 2)
+    assert (answer[ARP].psrc, answer[ARP].hwsrc) == ("10.0.2.2", GATEWAY_MAC)
+
+    request = IP(src=tab.address, dst="10.0.2.2") / ICMP(id=7, seq=3) / Raw(b"the guest's own payload")
+    tab.send(Ether(src=tab.mac, dst=GATEWAY_MAC) / request)
+    echo = tab.next_frame(lambda frame: ICMP in frame)
+    assert (echo[IP].src, echo[IP].dst) == ("10.0.2.2", tab.address)
+    assert (echo[ICMP].type, echo[ICMP].id, echo[ICMP].seq) == (0, 7, 3)
+    assert echo[Raw].load == b"the guest's own payload"
+    assert checksums_hold(echo)
+
+
+def test_tab_asks_a_name_server_on_loopback_through_the_nat(tabs):
+    tab = tabs[0]
+    server = Program(sys.executable, ROOT / "tests/system/name_server.py", "127.0.0.1")
+    port = int(server.wait_for(r"answering on port (\d+)")[1])
+    # 10.0.2.4 is the relay's own 127.0.0.1 with --host-access.
+    query = IP(src=tab.address, dst="10.0.2.4") / UDP(sport=40000, dport=port)
+    tab.send(Ether(src=tab.mac, dst=GATEWAY_MAC) / query / DNS(id=77, qd=DNSQR(qname="vm.example")))
+    reply = tab.next_frame(lambda frame: UDP in frame)
+    server.stop()
+    assert (reply[IP].src, reply[UDP].sport) == ("10.0.2.4", port)
+    assert (reply[IP].dst, reply[UDP].dport) == (tab.address, 40000)
+    assert checksums_hold(reply)
+    answer = DNS(bytes(reply[UDP].payload))
+    assert answer.id == 77
+    assert answer.an[0].rdata == "192.0.2.53"
+
+
+def test_the_simplest_client_of_the_readme_pings_the_gateway(browser, origin, relay):
+    tab = Tab(browser, origin)
+    script = readme_function("connectRaw").replace("PASTE_THE_64_HEX_DIGITS_HERE", relay.hash)
+    tab.page.add_script_tag(content=script)
+    tab.page.evaluate(
+        """async (url) => {
+             window.nic = { send: await connectRaw(url, (frame) => received.push([...frame])) };
+           }""",
+        relay.url,
+    )
+    mac = "52:54:00:aa:bb:cc"
+    tab.send(Ether(src=mac, dst=BROADCAST) / ARP(op=1, hwsrc=mac, psrc="0.0.0.0", pdst="10.0.2.2"))
+    answer = tab.next_frame(lambda frame: ARP in frame and frame[ARP].op == 2)
+    assert answer[ARP].hwsrc == GATEWAY_MAC
+    tab.close()
+
+
+def test_a_wrong_hash_is_refused_by_the_browser(browser, origin, relay):
+    tab = Tab(browser, origin)
+    tab.page.add_script_tag(content=readme_function("connectToRelay"))
+    outcome = tab.page.evaluate(
+        "([url, hash]) => connectToRelay(url, { hash }).then(() => 'connected', (error) => error.name)",
+        [relay.url, "00" * 32],
+    )
+    assert outcome == "WebTransportError"
+    tab.close()
