@@ -1,0 +1,574 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import socket
+import struct
+import subprocess
+import threading
+from ipaddress import ip_address
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.messages import SendResult
+from netstack.counters import Counters
+from netstack.egress import EgressPolicy
+from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
+from transport import host_socket, outside
+from transport.host_socket import DATAGRAMS_PER_TURN, PENDING_ERRORS
+from transport.interfaces import interface_addresses
+from transport.outside import HostNetwork, PingEchoSocket, RawEchoSocket
+
+CLONE_NEWNET = 0x4000_0000
+LOOPBACK = EgressPolicy(allow=["127.0.0.0/8"])
+
+
+def in_namespace(main, *, ping_sockets=True):
+    """Run ``await main()`` in a thread whose network is a new one: loopback, no routes, nobody else."""
+    failures = []
+
+    def run():
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.unshare(CLONE_NEWNET) == 0, "a network namespace needs root"
+            ip("link set lo up")
+            sysctl("ping_group_range", "0 2147483647" if ping_sockets else "1 0")
+            sysctl("ip_default_ttl", "77")
+            asyncio.run(closing_all(main))
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def ip(command):
+    return subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.PIPE).stdout
+
+
+def sysctl(name, value):
+    Path("/proc/sys/net/ipv4", name).write_text(value)
+
+
+class Network(HostNetwork):
+    """The real one; notes what it opened, so that every test can leave nothing open."""
+
+    opened: ClassVar[list] = []
+
+    def open_udp(self, flow):
+        self.opened.append(super().open_udp(flow))
+        return self.opened[-1]
+
+    def open_echo(self, flow):
+        self.opened.append(super().open_echo(flow))
+        return self.opened[-1]
+
+
+async def closing_all(main):
+    Network.opened.clear()
+    try:
+        await asyncio.wait_for(main(), 30)
+    finally:
+        for opened in Network.opened:
+            opened.close()
+
+
+class Flow:
+    """Takes what a flow actor would be told."""
+
+    def __init__(self):
+        self.batches = []
+        self.told = asyncio.Event()
+
+    def tell(self, message):
+        self.batches.append(message.datagrams)
+        self.told.set()
+
+    async def receive(self, count=1):
+        while sum(map(len, self.batches)) < count:
+            self.told.clear()
+            await self.told.wait()
+        return [datagram for batch in self.batches for datagram in batch]
+
+
+@contextlib.contextmanager
+def listening(address="127.0.0.1"):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((address, 0))
+        server.settimeout(5)
+        yield server
+
+
+def closed_ports(count):
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(listening()).getsockname()[1] for _ in range(count)]
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - counters have no event
+        await asyncio.sleep(0)
+
+
+# -- UDP ----------------------------------------------------------------------------------------------
+
+
+def test_udp_goes_out_and_comes_back_with_its_ttl():
+    async def main():
+        flow = Flow()
+        sender = Network(LOOPBACK, Counters()).open_udp(flow)
+        with listening() as server:
+            server.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+            assert sender.send_to(b"question", server.getsockname()) is SendResult.SENT
+            question, remote = server.recvfrom(100)
+            server.sendto(b"answer to " + question, remote)
+            assert await flow.receive() == [(b"answer to question", server.getsockname(), 33)]
+            server.sendto(b"", remote)
+            assert (await flow.receive(2))[1].payload == b""
+        sender.close()
+
+    in_namespace(main)
+
+
+def test_one_socket_serves_all_destinations_of_a_flow_and_no_other_flow():
+    async def main():
+        network = Network(LOOPBACK, Counters())
+        one, other = network.open_udp(Flow()), network.open_udp(Flow())
+        with listening() as a, listening() as b:
+            ports = set()
+            for server in (a, b):
+                one.send_to(b"", server.getsockname())
+                ports.add(server.recvfrom(9)[1][1])
+            assert len(ports) == 1
+            other.send_to(b"", a.getsockname())
+            assert a.recvfrom(9)[1][1] not in ports
+
+    in_namespace(main)
+
+
+def test_what_waits_is_told_in_batches_with_a_fair_limit():
+    async def main():
+        flow = Flow()
+        sender = Network(LOOPBACK, Counters()).open_udp(flow)
+        with listening() as server:
+            sender.send_to(b"", server.getsockname())
+            _, remote = server.recvfrom(9)
+            for number in range(100):
+                server.sendto(bytes([number]), remote)
+            received = await flow.receive(100)
+        assert [datagram.payload[0] for datagram in received] == list(range(100))
+        assert [len(batch) for batch in flow.batches] == [DATAGRAMS_PER_TURN, 100 - DATAGRAMS_PER_TURN]
+
+    in_namespace(main)
+
+
+def test_the_kernel_holds_a_bounded_amount_for_a_flow_that_does_not_read():
+    async def main():
+        flow = Flow()
+        sender = Network(LOOPBACK, Counters()).open_udp(flow)
+        with listening() as server:
+            sender.send_to(b"", server.getsockname())
+            _, remote = server.recvfrom(9)
+            for _ in range(2000):
+                server.sendto(bytes(1000), remote)
+            server.close()
+            await flow.receive(1)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert 100 < sum(map(len, flow.batches)) < 2 * host_socket.RECEIVE_BUFFER / 1000
+
+    in_namespace(main)
+
+
+def test_a_closed_socket_tells_nothing_and_sends_nothing():
+    async def main():
+        flow = Flow()
+        sender = Network(LOOPBACK, Counters()).open_udp(flow)
+        with listening() as server:
+            sender.send_to(b"", server.getsockname())
+            server.sendto(b"late", server.recvfrom(9)[1])
+            sender.close()
+            sender.close()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert flow.batches == []
+            assert sender.send_to(b"", server.getsockname()) is SendResult.DROPPED
+
+    in_namespace(main)
+
+
+def test_no_more_sockets_is_an_oserror(monkeypatch):
+    async def main():
+        network = Network(LOOPBACK, Counters())
+
+        def refuse(*_):
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr("socket.socket.bind", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            network.open_udp(Flow())
+
+    in_namespace(main)
+
+
+# -- what the network says ----------------------------------------------------------------------------
+
+
+def test_a_refusal_is_told_once_to_who_asked_there_and_disturbs_nobody_else():
+    async def main():
+        counters = Counters()
+        sender = Network(LOOPBACK, counters).open_udp(Flow())
+        (closed,) = closed_ports(1)
+        with listening() as server:
+            assert sender.send_to(b"1", ("127.0.0.1", closed)) is SendResult.SENT
+            assert sender.send_to(b"good", server.getsockname()) is SendResult.SENT
+            assert server.recv(9) == b"good"
+            await until(lambda: counters["outside.icmp_errors"] == 1)
+            assert sender.send_to(b"good", server.getsockname()) is SendResult.SENT
+            assert server.recv(9) == b"good"
+        assert sender.send_to(b"2", ("127.0.0.1", closed)) is SendResult.REFUSED
+        assert sender.send_to(b"3", ("127.0.0.1", closed)) is SendResult.SENT
+
+    in_namespace(main)
+
+
+def test_a_refusal_is_heard_also_when_nothing_more_is_sent():
+    async def main():
+        counters = Counters()
+        sender = Network(LOOPBACK, counters).open_udp(Flow())
+        (closed,) = closed_ports(1)
+        sender.send_to(b"1", ("127.0.0.1", closed))
+        await until(lambda: counters["outside.icmp_errors"] == 1)
+        assert sender.send_to(b"2", ("127.0.0.1", closed)) is SendResult.REFUSED
+
+    in_namespace(main)
+
+
+def test_old_refusals_and_too_many_are_forgotten(monkeypatch):
+    async def main():
+        counters = Counters()
+        sender = Network(LOOPBACK, counters).open_udp(Flow())
+        ports = closed_ports(PENDING_ERRORS + 4)
+        for port in ports:
+            sender.send_to(b"", ("127.0.0.1", port))
+        await until(lambda: counters["outside.icmp_errors"] == len(ports))
+        assert sender.send_to(b"", ("127.0.0.1", ports[-1])) is SendResult.REFUSED
+        assert sender.send_to(b"", ("127.0.0.1", ports[0])) is SendResult.SENT
+        monkeypatch.setattr(host_socket, "PENDING_LIFETIME", 0.0)
+        await until(lambda: counters["outside.icmp_errors"] == len(ports) + 1)
+        assert sender.send_to(b"", ("127.0.0.1", ports[0])) is SendResult.SENT
+
+    in_namespace(main)
+
+
+def test_errors_of_sending_have_their_words():
+    async def main():
+        policy = EgressPolicy(allow=["127.0.0.0/8", "198.18.0.0/15", "255.255.255.255/32"])
+        sender = Network(policy, Counters()).open_udp(Flow())
+        ip("route add unreachable 198.18.0.0/24")
+        ip("route add prohibit 198.18.1.0/24")
+        ip("route add blackhole 198.18.2.0/24")
+        expected = {
+            "198.18.0.1": SendResult.UNREACHABLE,
+            "198.18.1.1": SendResult.DENIED,
+            "198.18.2.1": SendResult.DROPPED,
+            "198.18.3.1": SendResult.UNREACHABLE,
+            "2606:4700::1111": SendResult.UNREACHABLE,
+        }
+        assert {host: sender.send_to(b"", (host, 9)) for host in expected} == expected
+        assert sender.send_to(bytes(65_508), ("127.0.0.1", 9)) is SendResult.TOO_BIG
+        with listening() as server:
+            assert sender.send_to(b"fine", server.getsockname()) is SendResult.SENT
+            assert server.recv(9) == b"fine"
+        # An error that stayed in the socket's queue would wake the loop for ever.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            sender._socket.recvmsg(1, 256, socket.MSG_ERRQUEUE)
+
+    in_namespace(main)
+
+
+# -- policy -------------------------------------------------------------------------------------------
+
+
+class RecordingSocket(socket.socket):
+    """Notes the destinations of everything that is sent."""
+
+    destinations: ClassVar[list] = []
+
+    def sendto(self, *args):
+        self.destinations.append(args[-1][0])
+        return super().sendto(*args)
+
+
+@pytest.mark.parametrize("ping_sockets", [True, False])
+def test_no_socket_call_is_seen_for_a_denied_address(monkeypatch, ping_sockets):
+    policy = EgressPolicy(allow=["198.18.0.0/16"], deny=["198.18.7.0/24", "8.8.8.8/32"])
+    texts = st.ip_addresses().map(str) | st.sampled_from(
+        [
+            *(
+                "127.0.0.1",
+                "10.0.2.4",
+                "169.254.169.254",
+                "198.18.7.1",
+                "198.18.8.1",
+                "198.18.9.9",
+                "8.8.8.8",
+            ),
+            *("1.1.1.1", "192.0.2.1", "::1", "::ffff:127.0.0.1", "2002:7f00:1::"),
+            *("localhost", "127.1", "0x7f.1", "", "2130706433", "0"),
+        ]
+    )
+
+    async def main():
+        ip("addr add 198.18.9.9/32 dev lo")
+        monkeypatch.setattr(socket, "socket", RecordingSocket)
+        counters = Counters()
+        network = Network(policy, counters)
+        udp, echo = network.open_udp(Flow()), network.open_echo(Flow())
+
+        @settings(max_examples=300, deadline=None)
+        @given(texts)
+        def check(text):
+            RecordingSocket.destinations.clear()
+            before = counters.total("outside.denied.")
+            results = {udp.send_to(b"x", (text, 53)), echo.send_echo(1, b"x", text, 64)}
+            if policy.decide(text).allowed:
+                assert SendResult.DENIED not in results
+                assert {ip_address(sent) for sent in RecordingSocket.destinations} <= {ip_address(text)}
+            else:
+                assert results == {SendResult.DENIED}
+                assert RecordingSocket.destinations == []
+                assert counters.total("outside.denied.") == before + 2
+
+        check()
+        assert counters["outside.denied.own_address"] > 0
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+def test_own_addresses_are_denied_also_when_they_come_later(monkeypatch):
+    async def main():
+        ip("addr add 192.0.2.1/32 dev lo")
+        policy = EgressPolicy(allow=["192.0.2.0/24"])
+        sender = Network(policy, Counters()).open_udp(Flow())
+        assert sender.send_to(b"", ("192.0.2.1", 9)) is SendResult.DENIED
+        assert sender.send_to(b"", ("192.0.2.2", 9)) is SendResult.UNREACHABLE
+        ip("addr add 192.0.2.2/32 dev lo")
+        monkeypatch.setattr(sender._network, "_read_interfaces_at", 0.0)
+        assert sender.send_to(b"", ("192.0.2.2", 9)) is SendResult.DENIED
+
+    in_namespace(main)
+
+
+def test_interfaces_that_cannot_be_read_leave_the_last_reading(monkeypatch):
+    async def main():
+        ip("addr add 192.0.2.1/32 dev lo")
+        counters = Counters()
+        network = Network(EgressPolicy(allow=["192.0.2.0/24"]), counters)
+
+        def fail():
+            raise OSError(12, "Cannot allocate memory")
+
+        monkeypatch.setattr(outside, "interface_addresses", fail)
+        monkeypatch.setattr(network, "_read_interfaces_at", 0.0)
+        assert network.open_udp(Flow()).send_to(b"", ("192.0.2.1", 9)) is SendResult.DENIED
+        assert counters["outside.interfaces_unread"] == 1
+
+    in_namespace(main)
+
+
+def test_interface_addresses_are_those_that_the_system_lists():
+    async def main():
+        ip("link add outside0 type veth peer name outside1")
+        ip("addr add 192.0.2.1/24 dev outside0")
+        ip("addr add 2001:db8::1/64 dev outside1 nodad")
+        listed = json.loads(ip("-j addr"))
+        expected = {info["local"] for link in listed for info in link["addr_info"]}
+        assert {"127.0.0.1", "::1", "192.0.2.1", "2001:db8::1"} <= expected
+        assert interface_addresses() == expected
+
+    in_namespace(main)
+
+
+def test_host_access_reaches_loopback_under_another_address():
+    async def main():
+        flow = Flow()
+        network = Network(EgressPolicy(host_access=True), Counters())
+        sender = network.open_udp(flow)
+        with listening() as server:
+            port = server.getsockname()[1]
+            assert sender.send_to(b"hello", ("127.0.0.1", port)) is SendResult.DENIED
+            assert sender.send_to(b"hello", ("10.0.2.4", port)) is SendResult.SENT
+            server.sendto(b"host", server.recvfrom(9)[1])
+            (answer,) = await flow.receive()
+            assert answer.address == ("10.0.2.4", port)
+        pinging = Flow()
+        assert network.open_echo(pinging).send_echo(1, b"", "10.0.2.4", 64) is SendResult.SENT
+        assert (await pinging.receive())[0].address == ("10.0.2.4", 0)
+
+    in_namespace(main)
+
+
+# -- ICMP ---------------------------------------------------------------------------------------------
+
+BOTH_WAYS = pytest.mark.parametrize(
+    ("ping_sockets", "kind"), [(True, PingEchoSocket), (False, RawEchoSocket)], ids=["ping socket", "raw"]
+)
+
+
+@BOTH_WAYS
+def test_an_echo_comes_back_with_sequence_payload_and_ttl(ping_sockets, kind):
+    async def main():
+        network = Network(LOOPBACK, Counters())
+        assert network.can_ping
+        flow = Flow()
+        sender = network.open_echo(flow)
+        assert isinstance(sender, kind)
+        payloads = [b"", b"odd", bytes(range(256)) * 5]
+        for sequence, payload in enumerate(payloads):
+            assert sender.send_echo(sequence + 65_533, payload, "127.0.0.1", 64) is SendResult.SENT
+        received = await flow.receive(3)
+        replies = [parse_icmp(datagram.payload) for datagram in received]
+        assert [(r.type, r.sequence, r.data) for r in replies] == [
+            (ECHO_REPLY, sequence + 65_533, payload) for sequence, payload in enumerate(payloads)
+        ]
+        assert {(datagram.address, datagram.ttl) for datagram in received} == {(("127.0.0.1", 0), 77)}
+        sender.close()
+        sender.close()
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+@BOTH_WAYS
+def test_the_guests_ttl_goes_out(ping_sockets, kind):
+    async def main():
+        sender = Network(LOOPBACK, Counters()).open_echo(Flow())
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sniffer:
+            sniffer.settimeout(5)
+            for ttl in (1, 7, 255):
+                sender.send_echo(ttl, b"", "127.0.0.1", ttl)
+            seen = []
+            while len(seen) < 3:
+                packet = sniffer.recv(2000)
+                if packet[20] == ECHO_REQUEST:
+                    seen.append((packet[8], struct.unpack("!H", packet[26:28])[0]))
+            assert seen == [(1, 1), (7, 7), (255, 255)]
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+@BOTH_WAYS
+def test_flows_get_only_their_own_replies(ping_sockets, kind):
+    async def main():
+        network = Network(LOOPBACK, Counters())
+        flows = [Flow() for _ in range(20)]
+        senders = [network.open_echo(flow) for flow in flows]
+        for number, sender in enumerate(senders):
+            sender.send_echo(7, b"%d" % number, f"127.0.0.{number + 1}", 64)
+        for number, flow in enumerate(flows):
+            (reply,) = await flow.receive()
+            assert reply.address == (f"127.0.0.{number + 1}", 0)
+            assert parse_icmp(reply.payload).data == b"%d" % number
+        senders[0].close()
+        assert senders[0].send_echo(8, b"", "127.0.0.1", 64) is SendResult.DROPPED
+        senders[1].send_echo(8, b"", "127.0.0.1", 64)
+        await flows[1].receive(2)
+        for sender in senders[1:]:
+            sender.close()
+        again = Flow()
+        network.open_echo(again).send_echo(9, b"", "127.0.0.1", 64)
+        await again.receive()
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+@BOTH_WAYS
+def test_only_echo_replies_are_told(ping_sockets, kind):
+    async def main():
+        network = Network(LOOPBACK, Counters())
+        flow = Flow()
+        sender = network.open_echo(flow)
+        sender.send_echo(1, b"", "127.0.0.1", 64)
+        (first,) = await flow.receive()
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as forger:
+            identifier = parse_icmp(first.payload).identifier
+            for kind_ in (13, 17, 42):
+                forger.sendto(build_echo(kind_, identifier, 2, b"forged"), ("127.0.0.1", 0))
+            forger.sendto(b"\0\0\0", ("127.0.0.1", 0))
+            forger.sendto(build_echo(ECHO_REPLY, identifier ^ 1, 2, b"another program's"), ("127.0.0.1", 0))
+        sender.send_echo(3, b"", "127.0.0.1", 64)
+        assert [parse_icmp(d.payload).sequence for d in await flow.receive(2)][:2] == [1, 3]
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+@BOTH_WAYS
+def test_errors_of_pings_reach_only_the_flow_that_sent_them(ping_sockets, kind):
+    async def main():
+        counters = Counters()
+        network = Network(EgressPolicy(allow=["198.18.0.0/15", "127.0.0.0/8"]), counters)
+        one, other = network.open_echo(Flow()), network.open_echo(Flow())
+        assert one.send_echo(1, b"", "198.18.0.1", 64) is SendResult.UNREACHABLE
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as router:
+            assert one.send_echo(2, b"quoted", "127.0.0.9", 64) is SendResult.SENT
+            assert other.send_echo(2, b"quoted", "127.0.0.9", 64) is SendResult.SENT
+            router.settimeout(5)
+            packet = b""
+            while packet[20:21] != bytes([ECHO_REQUEST]) or packet[16:20] != bytes((127, 0, 0, 9)):
+                packet = router.recv(2000)
+            for error in (11, 3):
+                message = bytearray(struct.pack("!BBHI", error, 1 if error == 3 else 0, 0, 0) + packet)
+                message[2:4] = icmp_checksum(message)
+                router.sendto(message, ("127.0.0.1", 0))
+        await until(lambda: counters["outside.icmp_errors"] >= 2)
+        assert other.send_echo(3, b"", "127.0.0.9", 64) is SendResult.SENT
+        assert one.send_echo(3, b"", "127.0.0.9", 64) is SendResult.UNREACHABLE
+        assert one.send_echo(4, b"", "127.0.0.9", 64) is SendResult.SENT
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+def icmp_checksum(message):
+    from scapy.utils import checksum
+
+    return checksum(bytes(message)).to_bytes(2, "big")
+
+
+def test_identifiers_of_the_raw_socket_are_bounded_and_given_back():
+    async def main():
+        network = Network(LOOPBACK, Counters())
+        flow = Flow()
+        senders = [network.open_echo(flow) for _ in range(0x1_0000)]
+        with pytest.raises(OSError, match="identifiers are taken"):
+            network.open_echo(flow)
+        senders[1234].close()
+        sender = network.open_echo(flow)
+        sender.send_echo(5, b"", "127.0.0.1", 64)
+        await flow.receive()
+
+    in_namespace(main, ping_sockets=False)
+
+
+def test_without_any_icmp_socket_there_is_no_ping(monkeypatch):
+    async def main():
+        def refuse(*_):
+            raise PermissionError(1, "Operation not permitted")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            network = Network(LOOPBACK, Counters())
+            assert not network.can_ping
+            with pytest.raises(OSError, match="not permitted"):
+                network.open_echo(Flow())
+
+    in_namespace(main)

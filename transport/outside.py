@@ -1,0 +1,253 @@
+"""The way out: the only place that opens sockets for guests, and asks the egress policy before each send.
+
+UDP flows get a socket each. Pings use the system's unprivileged ICMP sockets (Linux:
+``net.ipv4.ping_group_range``; macOS), one per flow. Where these are forbidden, one raw socket serves all
+flows (it needs CAP_NET_RAW): each flow gets an identifier, and what returns is told apart by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import sys
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from actors.messages import DatagramFromNet, DatagramsFromNet, SendResult
+from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
+from transport.host_socket import HostSocket, Received
+from transport.interfaces import interface_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from netstack.egress import Decision, EgressPolicy
+
+INTERFACES_INTERVAL = 5.0
+"""Seconds after which the machine's own addresses are read again, when something is next sent."""
+
+_IDENTIFIERS = 0x1_0000
+_ICMP_FILTER = 1
+"""Linux, level SOL_RAW (255): mask of the ICMP types that a raw socket does not want."""
+_SOL_RAW = 255
+_ONLY_ECHO_REPLIES = (0xFFFF_FFFF ^ (1 << ECHO_REPLY)).to_bytes(4, sys.byteorder)
+_IP_VERSION_4 = 4
+_IDENTIFIER = Struct("!4xH")
+
+
+class HostNetwork:
+    """Opens sockets on the running event loop; implements ``actors.ports.Outside``."""
+
+    def __init__(self, policy: EgressPolicy, counters: Counters) -> None:
+        self._policy = policy
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._read_interfaces_at = 0.0
+        self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
+        self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
+        self._raw: _RawIcmpSocket | None = None
+        self._read_interfaces()
+
+    @property
+    def can_ping(self) -> bool:
+        """Whether this host lets the process open any kind of ICMP socket."""
+        return self._can_use_ping_sockets or self._can_use_raw_sockets
+
+    def open_udp(self, flow: Mailbox) -> UdpFlowSocket:
+        """Open a UDP socket on a port of the host's choice. Raises OSError when none can be had."""
+        return UdpFlowSocket(self, flow, self._counters)
+
+    def open_echo(self, flow: Mailbox) -> PingEchoSocket | RawEchoSocket:
+        """Open an ICMP echo socket. Raises OSError when none can be had."""
+        if not self._can_use_raw_sockets:
+            return PingEchoSocket(self, flow, self._counters)
+        if self._raw is None or self._raw.closed:
+            self._raw = _RawIcmpSocket(self, self._counters)
+        return self._raw.attach(flow)
+
+    def decide(self, address: str) -> Decision:
+        """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""
+        if self._loop.time() >= self._read_interfaces_at:
+            self._read_interfaces()
+        decision = self._policy.decide(address)
+        if not decision.allowed:
+            self._counters.add(f"outside.denied.{decision.reason}")
+        return decision
+
+    def message(self, received: list[Received]) -> DatagramsFromNet:
+        """Put what arrived into the guest's words."""
+        shown = self._policy.shown
+        return DatagramsFromNet(
+            [DatagramFromNet(payload, (shown(host), port), ttl) for payload, host, port, ttl in received]
+        )
+
+    def _read_interfaces(self) -> None:
+        self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
+        try:
+            self._policy.own_addresses = interface_addresses()
+        except OSError:
+            # What was read last still protects more than nothing would.
+            self._counters.add("outside.interfaces_unread")
+
+
+def _can_open(kind: int) -> bool:
+    try:
+        socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
+    except OSError:
+        return False
+    return True
+
+
+class UdpFlowSocket(HostSocket):
+    """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
+
+    def __init__(self, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
+        self._network = network
+        self._flow = flow
+
+    def send_to(self, payload: bytes, address: tuple[str, int]) -> SendResult:
+        """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
+        decision = self._network.decide(address[0])
+        if not decision.allowed:
+            return SendResult.DENIED
+        if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
+            return SendResult.UNREACHABLE
+        dialled = (decision.dial, address[1])
+        return self.transmit(payload, dialled, dialled)
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self._network.message(received))
+
+    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:  # noqa: ARG002
+        """Name the destination: errors come with it."""
+        return address
+
+
+class _EchoSender(HostSocket):
+    """Sends echo requests with the guest's TTL."""
+
+    def __init__(self, kind: int, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(kind, socket.IPPROTO_ICMP, counters)
+        self.network = network
+        self._ttl: int | None = None
+
+    def send_request(
+        self, identifier: int, sequence: int, payload: bytes, destination: str, ttl: int
+    ) -> SendResult:
+        decision = self.network.decide(destination)
+        if not decision.allowed:
+            return SendResult.DENIED
+        if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
+            return SendResult.UNREACHABLE
+        if ttl != self._ttl:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, min(max(ttl, 1), 255))
+            self._ttl = ttl
+        request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
+        return self.transmit(request, (decision.dial, 0), (decision.dial, identifier))
+
+
+class PingEchoSocket(_EchoSender):
+    """An unprivileged ICMP socket: the kernel sets the identifier and gives only this socket's replies."""
+
+    def __init__(self, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(socket.SOCK_DGRAM, network, counters)
+        self._flow = flow
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+        """Send an echo request after asking the egress policy about ``destination``."""
+        return self.send_request(0, sequence, payload, destination, ttl)
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell the flow what is an echo reply."""
+        replies = _echo_replies(received)
+        if replies:
+            self._flow.tell(self.network.message(replies))
+
+    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:  # noqa: ARG002
+        """Name the destination: errors come with it."""
+        return (address[0], 0)
+
+
+class _RawIcmpSocket(_EchoSender):
+    """One raw socket for the echo flows of all guests; closed when the last of them is."""
+
+    def __init__(self, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(socket.SOCK_RAW, network, counters)
+        if sys.platform == "linux":
+            self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_ECHO_REPLIES)
+        self._flows: dict[int, Mailbox] = {}
+        # A random start keeps clear of other programs and of pings before a restart.
+        self._next = secrets.randbelow(_IDENTIFIERS)
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def attach(self, flow: Mailbox) -> RawEchoSocket:
+        """Give ``flow`` an identifier. Raises OSError when all are taken."""
+        if len(self._flows) == _IDENTIFIERS:
+            raise OSError("all ICMP identifiers are taken")
+        while self._next in self._flows:
+            self._next = (self._next + 1) % _IDENTIFIERS
+        identifier, self._next = self._next, (self._next + 1) % _IDENTIFIERS
+        self._flows[identifier] = flow
+        return RawEchoSocket(self, identifier)
+
+    def detach(self, identifier: int) -> None:
+        """Take the identifier back."""
+        del self._flows[identifier]
+        if not self._flows:
+            self.close()
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell each flow its own replies."""
+        by_identifier: dict[int, list[Received]] = {}
+        for reply in _echo_replies(received):
+            by_identifier.setdefault(_IDENTIFIER.unpack_from(reply.payload)[0], []).append(reply)
+        for identifier, replies in by_identifier.items():
+            flow = self._flows.get(identifier)
+            if flow is not None:  # else another program's
+                flow.tell(self.network.message(replies))
+
+    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:
+        """Name destination and flow: the quoted request has its identifier."""
+        if len(quoted) < ICMP_HEADER_LENGTH:
+            return None
+        return (address[0], _IDENTIFIER.unpack_from(quoted)[0])
+
+
+class RawEchoSocket:
+    """One flow's share of the raw socket; implements ``actors.ports.EchoSocket``."""
+
+    def __init__(self, raw: _RawIcmpSocket, identifier: int) -> None:
+        self._raw: _RawIcmpSocket | None = raw
+        self._identifier = identifier
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+        """Send an echo request after asking the egress policy about ``destination``."""
+        if self._raw is None:
+            return SendResult.DROPPED
+        return self._raw.send_request(self._identifier, sequence, payload, destination, ttl)
+
+    def close(self) -> None:
+        """Give the identifier back; nothing is told to the flow any more."""
+        if self._raw is not None:
+            self._raw.detach(self._identifier)
+            self._raw = None
+
+
+def _echo_replies(received: list[Received]) -> list[Received]:
+    """Keep the echo replies, without the IP header that raw sockets (and macOS) leave in front."""
+    replies = []
+    for datagram in received:
+        message = datagram.payload
+        if message and message[0] >> 4 == _IP_VERSION_4:
+            message = message[(message[0] & 0x0F) * 4 :]
+        if len(message) >= ICMP_HEADER_LENGTH and message[0] == ECHO_REPLY:
+            replies.append(datagram._replace(payload=message))
+    return replies
