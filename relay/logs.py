@@ -167,8 +167,8 @@ def _writer(stream: TextIO, line: Callable[[Record], str]) -> Callable[[Message]
 
 
 def _human_line(record: Record) -> str:
-    """Time, level, message; fields that the message does not name; a traceback on lines of its own."""
-    moment = record["time"].isoformat(sep=" ", timespec="milliseconds")
+    """Local time, level, message; fields that the message does not name; a traceback on lines of its own."""
+    moment = record["time"].replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
     text = _printable(record["message"])
     shown = {name: str(_field(name, value)) for name, value in record["extra"].items() if name != "reason"}
     fields = "".join(f" {name}={_printable(value)}" for name, value in shown.items() if value not in text)

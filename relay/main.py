@@ -70,7 +70,8 @@ class PrintVersion(argparse.Action):
             version = importlib.metadata.version("vmrelay")
         except importlib.metadata.PackageNotFoundError:
             version = "(not installed)"
-        parser.exit(message=f"vmrelay {version}\n")
+        print(f"vmrelay {version}")  # noqa: T201
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

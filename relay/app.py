@@ -1,0 +1,258 @@
+"""The running relay: what is started, in which order, and how it ends.
+
+Start: host network, switch, gateway, endpoint; each needs the ones before it. The end is the reverse, begun
+by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors stop and close
+what they hold. Nothing waits for a client's answer, so the end takes no longer than sending those packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from loguru import logger
+
+from actors.close_codes import CloseCode
+from actors.gateway import GatewayActor
+from actors.messages import ClosePeer
+from actors.peer import PeerActor
+from actors.runtime import current_scheduler, run_ready, tell_alive
+from actors.settings import LanSettings
+from actors.switch import SwitchActor
+from netstack.counters import Counters
+from netstack.egress import EgressPolicy
+from relay import logs
+from relay.certs import local_names
+from relay.settings import SettingsError
+from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
+from transport.endpoint import Endpoint
+from transport.outside import HostNetwork
+
+if TYPE_CHECKING:
+    import pykka
+
+    from actors.messages import Mailbox
+    from actors.ports import Session
+    from relay.settings import Settings
+    from transport.certificates import Certificate, CertificateStore
+
+LOOK_EVERY = 1.0
+"""Seconds between looks at whether the switch and the gateway still live."""
+
+SHUTDOWN_REASON = "relay is shutting down"
+"""What clients are told; they may try again later."""
+
+UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+"""Where a relay that listens on all addresses is reached from its own machine."""
+
+
+class StartError(Exception):
+    """The relay cannot start; the message is one line for the operator."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the relay until it is told to stop; return the exit status.
+
+    Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
+    """
+    limiter = logs.setup(settings.log_format, settings.log_level)
+    certificates = _certificates(settings)
+    _raise_file_limit()
+    return asyncio.run(Relay(settings, certificates).run(limiter))
+
+
+class Relay:
+    """One relay: its actors, its endpoint, and the signals that steer it."""
+
+    def __init__(self, settings: Settings, certificates: CertificateStore) -> None:
+        self._settings = settings
+        self._certificates = certificates
+        self._counters = Counters()
+        self._lan = LanSettings(
+            dns=settings.dns.packed,
+            host_access=settings.host_access,
+            heartbeat_interval=settings.heartbeat_interval,
+            peer_timeout=settings.peer_timeout,
+            max_peers=settings.max_peers,
+            max_flows_per_peer=settings.max_flows,
+        )
+        self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
+        """Their actors and sessions keep them, and nobody else."""
+        self._stop = asyncio.Event()
+        self._read_certificate = asyncio.Event()
+
+    async def run(self, limiter: logs.Limiter) -> int:
+        """Start everything, serve, stop everything; return the exit status."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(logs.write_summaries, limiter)
+            await self._start(stack)
+            async with asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(logs.keep_summing_up(limiter)),
+                    tasks.create_task(self._keep_certificate()),
+                ]
+                status = await self._until_stopped()
+                for task in others:
+                    task.cancel()
+        return status
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        current_scheduler().counters = self._counters
+        policy = EgressPolicy(
+            map(str, self._settings.allow_cidr),
+            map(str, self._settings.deny_cidr),
+            host_access=self._settings.host_access,
+        )
+        network = HostNetwork(policy, self._counters)
+        self._switch = SwitchActor.start(self._counters, self._lan)
+        stack.callback(_stop, self._switch)
+        self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan)
+        stack.callback(_stop, self._gateway)
+        run_ready()
+        endpoint = Endpoint(
+            host=self._settings.bind,
+            port=self._settings.port,
+            certificates=self._certificates,
+            open_session=self._open_session,
+            run_actors=run_ready,
+            counters=self._counters,
+        )
+        try:
+            await endpoint.start()
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+            where = f"{self._settings.bind} port {self._settings.port}"
+            reason = getattr(error, "strerror", None) or error
+            raise StartError(f"cannot listen on {where}: {reason}") from None
+        stack.push_async_callback(self._close, endpoint)
+        self._listen_to_signals()
+        _announce(self._certificates.current, self._settings.bind, endpoint.port)
+        if not network.can_ping:
+            logger.warning(
+                "guests cannot ping the outside: this system allows neither unprivileged ICMP sockets "
+                "(net.ipv4.ping_group_range) nor raw ones (CAP_NET_RAW)"
+            )
+
+    def _open_session(self, session: Session) -> Mailbox:
+        peer = PeerActor.start(session, self._switch, self._counters, self._lan)
+        self._peers.add(peer)
+        return peer
+
+    async def _close(self, endpoint: Endpoint) -> None:
+        for peer in list(self._peers):
+            tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, SHUTDOWN_REASON))
+        run_ready()
+        endpoint.close(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
+        await endpoint.wait_closed()
+
+    async def _until_stopped(self) -> int:
+        """Wait for the signal to stop; without switch or gateway there is nothing left to serve."""
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
+            if not (self._switch.is_alive() and self._gateway.is_alive()):
+                logger.critical("the LAN failed; the relay ends so that it can be started afresh")
+                return 1
+        logger.info("the relay is shutting down")
+        return 0
+
+    # -- signals ------------------------------------------------------------------------------------
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._read_certificate.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._log_counters)
+
+    def _log_counters(self) -> None:
+        logger.bind(**dict(sorted(self._counters.items()))).info("counters:")
+
+    # -- the certificate ----------------------------------------------------------------------------
+
+    async def _keep_certificate(self) -> None:
+        """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
+        complaint: str | None = None
+        while True:
+            found = self._certificates.current.complaint(datetime.now(UTC))
+            if found is not None and found != complaint:
+                logger.warning("{}", found)
+            complaint = found
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._read_certificate.wait(), self._settings.cert_poll_interval)
+            asked = self._read_certificate.is_set()
+            self._read_certificate.clear()
+            await self._refresh_certificate(asked=asked)
+
+    async def _refresh_certificate(self, *, asked: bool) -> None:
+        try:
+            changed = await asyncio.to_thread(self._certificates.refresh, datetime.now(UTC), force=asked)
+        except CertificateError as error:
+            logger.error("the certificate stays as it was: {}", error)
+            return
+        except Exception:  # noqa: BLE001 - whatever a file may contain, sessions go on
+            logger.exception("the certificate stays as it was")
+            return
+        if changed:
+            _say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
+            logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
+        elif asked:
+            logger.info("the certificate has not changed")
+
+
+def _certificates(settings: Settings) -> CertificateStore:
+    if settings.cert_pem is None or settings.key_pem is None:
+        return EphemeralCertificateStore((*local_names(), settings.bind), datetime.now(UTC))
+    try:
+        return FileCertificateStore(settings.cert_pem, settings.key_pem)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _stop(actor: pykka.ActorRef[Any]) -> None:
+    """Stop an actor and let it and all that follows from it come to their end before the next one's."""
+    actor.stop(block=False)
+    run_ready()
+
+
+def _raise_file_limit() -> None:
+    """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+# -- what is printed ----------------------------------------------------------------------------------
+
+
+def _announce(certificate: Certificate, bind: str, port: int) -> None:
+    listening = f"[{bind}]" if ":" in bind else bind
+    reached = UNSPECIFIED.get(bind, listening)
+    _say(f"Certificate SHA-256 Hash: {certificate.sha256}")
+    _say(f"Listening on https://{listening}:{port}")
+    _say("To try it, paste this into the console of a page from https:// or http://localhost:")
+    _say(javascript(f"https://{reached}:{port}/", certificate))
+
+
+def javascript(url: str, certificate: Certificate) -> str:
+    """One line for a browser's console that connects to ``url``.
+
+    A certificate that browsers may take by its hash is pinned; one of an authority stands for itself.
+    """
+    options = ""
+    if certificate.can_be_pinned:
+        value = f'Uint8Array.from("{certificate.sha256}".match(/../g), (byte) => parseInt(byte, 16))'
+        options = f', {{serverCertificateHashes: [{{algorithm: "sha-256", value: {value}}}]}}'
+    return f'var relay = new WebTransport("{url}"{options}); await relay.ready; console.log("connected");'
+
+
+def _say(line: str) -> None:
+    """Print for whoever started the relay; nobody may be listening any more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stdout, flush=True)  # noqa: T201

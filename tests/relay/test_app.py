@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import resource
+import socket
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pykka
+import pytest
+from loguru import logger
+
+from actors.gateway import GatewayActor
+from actors.switch import SwitchActor
+from netstack.ethernet import ETHERTYPE_ARP
+from relay.app import Relay, javascript, serve
+from relay.logs import Limiter
+from relay.settings import Settings, SettingsError
+from transport.certificates import CertificateError, EphemeralCertificateStore, generate
+from transport.client import connect
+from transport.outside import HostNetwork
+from transport.target import Trust
+
+LOCAL = Settings(port=0, bind="127.0.0.1", cert_poll_interval=0.1)
+PATIENCE = 20.0
+
+
+class Started:
+    """A relay that runs in this process, as a task."""
+
+    def __init__(self, settings: Settings, certificates: EphemeralCertificateStore) -> None:
+        self.certificates = certificates
+        self.relay = Relay(settings, certificates)
+        self.task = asyncio.create_task(self.relay.run(Limiter()))
+
+    async def port(self, capsys) -> int:
+        printed = ""
+        async with asyncio.timeout(PATIENCE):
+            while not (found := re.search(r"^Listening on https://\S+:(\d+)$", printed, re.MULTILINE)):
+                await asyncio.sleep(0)
+                printed += capsys.readouterr().out
+        return int(found[1])
+
+    async def status(self) -> int:
+        async with asyncio.timeout(PATIENCE):
+            return await self.task
+
+    def stop(self) -> None:
+        self.relay._stop.set()
+
+
+def started(settings: Settings = LOCAL, certificates: EphemeralCertificateStore | None = None) -> Started:
+    return Started(settings, certificates or EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)))
+
+
+@pytest.fixture
+def lines():
+    """What is logged."""
+    found: list[str] = []
+    number = logger.add(found.append, format="{level} {message}", level="INFO")
+    yield found
+    logger.remove(number)
+
+
+# -- what is printed ----------------------------------------------------------------------------------
+
+
+def test_javascript_pins_what_browsers_let_it_pin():
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    certificate = generate(["relay.example"], now)
+    assert javascript("https://[::1]:4433/", certificate) == (
+        'var relay = new WebTransport("https://[::1]:4433/", {serverCertificateHashes: '
+        '[{algorithm: "sha-256", value: Uint8Array.from("' + certificate.sha256 + '".match(/../g), '
+        '(byte) => parseInt(byte, 16))}]}); await relay.ready; console.log("connected");'
+    )
+
+
+def test_javascript_leaves_the_rest_to_the_browser():
+    class Chained:
+        can_be_pinned = False
+
+    assert javascript("https://relay.example:4433/", Chained()) == (
+        'var relay = new WebTransport("https://relay.example:4433/"); '
+        'await relay.ready; console.log("connected");'
+    )
+
+
+@pytest.mark.parametrize(
+    ("bind", "listening", "reached"),
+    [("0.0.0.0", "0.0.0.0", "127.0.0.1"), ("::1", "[::1]", "[::1]"), ("localhost", "localhost", "localhost")],
+)
+def test_addresses_are_printed_so_that_they_can_be_used(capsys, bind, listening, reached):
+    async def scenario():
+        running = started(Settings(port=0, bind=bind))
+        async with asyncio.timeout(PATIENCE):
+            printed = ""
+            while "var relay" not in printed:
+                await asyncio.sleep(0)
+                printed += capsys.readouterr().out
+        first, second, _, script = printed.splitlines()
+        port = second.rpartition(":")[2]
+        assert first == f"Certificate SHA-256 Hash: {running.certificates.current.sha256}"
+        assert second == f"Listening on https://{listening}:{port}"
+        assert f'"https://{reached}:{port}/"' in script
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+
+
+# -- wiring -------------------------------------------------------------------------------------------
+
+
+def test_a_frame_of_a_client_reaches_the_gateway_and_its_answer_comes_back(capsys):
+    async def scenario():
+        running = started()
+        trust = Trust(certificate_hash=bytes.fromhex(running.certificates.current.sha256))
+        client = await connect(f"https://127.0.0.1:{await running.port(capsys)}/?encap=raw", trust)
+        mac = bytes.fromhex("525400000001")
+        question = bytes.fromhex("0001080006040001") + mac + bytes(4) + bytes(6) + bytes((10, 0, 2, 2))
+        client.send([b"\xff" * 6 + mac + ETHERTYPE_ARP + question])
+        async with asyncio.timeout(PATIENCE):
+            [answer] = await client.receive()
+        assert answer[:12] == mac + bytes.fromhex("525400123456")
+        client.close()
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+
+
+def test_the_end_leaves_no_actor_no_task_and_no_socket(capsys):
+    async def scenario():
+        before = set(pykka.ActorRegistry.get_all())
+        running = started()
+        port = await running.port(capsys)
+        trust = Trust(certificate_hash=bytes.fromhex(running.certificates.current.sha256))
+        client = await connect(f"https://127.0.0.1:{port}/?encap=framed", trust)
+        running.stop()
+        assert await running.status() == 0
+        async with asyncio.timeout(PATIENCE):
+            await client.wait_closed()
+        assert "relay is shutting down" in client.end
+        assert set(pykka.ActorRegistry.get_all()) == before
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert not running.relay._peers
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
+            again.bind(("127.0.0.1", port))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("actor", [SwitchActor, GatewayActor])
+def test_without_its_lan_the_relay_ends_with_status_1(capsys, lines, actor):
+    async def scenario():
+        running = started()
+        await running.port(capsys)
+        [ref] = pykka.ActorRegistry.get_by_class(actor)
+        ref.stop(block=False)
+        assert await running.status() == 1
+
+    asyncio.run(scenario())
+    assert any(line.startswith("CRITICAL the LAN failed") for line in lines)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_where_no_ping_is_possible_it_is_said_once(capsys, lines, monkeypatch, allowed):
+    monkeypatch.setattr(HostNetwork, "can_ping", allowed)
+
+    async def scenario():
+        running = started()
+        await running.port(capsys)
+        running.stop()
+        await running.status()
+
+    asyncio.run(scenario())
+    assert sum("guests cannot ping the outside" in line for line in lines) == (not allowed)
+
+
+def test_all_files_that_the_system_allows_are_taken(monkeypatch):
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
+
+    async def not_run(_self, _limiter):
+        return 0
+
+    monkeypatch.setattr(Relay, "run", not_run)
+    assert serve(LOCAL) == 0
+    assert asked == [(hard, hard)]
+
+
+# -- the certificate ----------------------------------------------------------------------------------
+
+
+def test_an_ephemeral_certificate_is_renewed_and_printed(capsys, lines):
+    async def scenario():
+        certificates = EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC) - timedelta(days=9))
+        first = certificates.current.sha256
+        running = started(certificates=certificates)
+        async with asyncio.timeout(PATIENCE):
+            printed = ""
+            while printed.count("Certificate SHA-256 Hash") < 2:
+                await asyncio.sleep(0.01)
+                printed += capsys.readouterr().out
+        assert certificates.current.sha256 != first
+        assert printed.endswith(f"Certificate SHA-256 Hash: {certificates.current.sha256}\n")
+        running.stop()
+        await running.status()
+
+    asyncio.run(scenario())
+    assert any("new certificate for new sessions" in line for line in lines)
+
+
+def test_files_are_read_in_a_thread_and_no_error_ends_the_relay(capsys, lines):
+    errors = iter([CertificateError("half written"), RuntimeError("a surprise")])
+    threads = []
+    enough = threading.Event()
+
+    class Failing(EphemeralCertificateStore):
+        def refresh(self, now, *, force=False):
+            threads.append(threading.current_thread())
+            error = next(errors, None)
+            if error is None:
+                enough.set()
+                return False
+            raise error
+
+    async def scenario():
+        running = started(certificates=Failing(["127.0.0.1"], datetime.now(UTC)))
+        assert await asyncio.to_thread(enough.wait, PATIENCE)
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+    assert threading.main_thread() not in threads
+    assert sum("the certificate stays as it was" in line for line in lines) == 2
+
+
+def test_a_pair_that_cannot_be_used_is_the_settings_fault(tmp_path):
+    with pytest.raises(SettingsError, match="No such file"):
+        serve(Settings(cert_pem=tmp_path / "none", key_pem=tmp_path / "none"))
