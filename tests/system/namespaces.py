@@ -1,0 +1,52 @@
+"""Network namespaces: machines of their own as far as the network is concerned.
+
+Names carry the process id, so that two runs on one machine do not meet, and everything is created inside
+namespaces of the test: nothing of the host's own network is touched.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+from processes import Program, run
+
+_numbers = itertools.count()
+
+
+class Namespace:
+    """A network namespace; its loopback is up."""
+
+    def __init__(self, role):
+        self.name = f"vmr{os.getpid()}-{next(_numbers)}-{role}"
+        run("ip", "netns", "add", self.name)
+        self.run("ip", "link", "set", "lo", "up")
+
+    @property
+    def prefix(self):
+        """What goes before a command to run it inside."""
+        return ("ip", "netns", "exec", self.name)
+
+    def run(self, *command, **options):
+        return run(*self.prefix, *command, **options)
+
+    def start(self, *command, **options):
+        return Program(*self.prefix, *command, **options)
+
+    def delete(self):
+        run("ip", "netns", "delete", self.name)
+
+    def addresses(self, device):
+        """Addresses of ``device``, as ``10.0.2.10/24``."""
+        words = self.run("ip", "-o", "address", "show", "dev", device).stdout.split()
+        return [words[at + 1] for at, word in enumerate(words) if word in {"inet", "inet6"}]
+
+
+def connect(one, one_address, other, other_address):
+    """A cable (veth) between two namespaces, with an address on each end: ``10.99.0.1/24``."""
+    number = next(_numbers)
+    ends = [f"v{os.getpid()}-{number}{letter}" for letter in "ab"]
+    run("ip", "link", "add", ends[0], "netns", one.name, "type", "veth", "peer", ends[1], "netns", other.name)
+    for namespace, end, address in ((one, ends[0], one_address), (other, ends[1], other_address)):
+        namespace.run("ip", "address", "add", address, "dev", end)
+        namespace.run("ip", "link", "set", end, "up")
