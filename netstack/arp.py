@@ -18,7 +18,6 @@ REPLY = 2
 ARP_FRAME_LENGTH = 42
 
 _ETHERNET_IPV4 = b"\x00\x01\x08\x00\x06\x04"
-_UNSPECIFIED = bytes(4)
 _BODY = Struct("!6sH6s4s6s4s")
 
 
@@ -31,16 +30,6 @@ class ArpPacket(NamedTuple):
     target_mac: bytes
     target_ip: bytes
 
-    @property
-    def is_probe(self) -> bool:
-        """Whether the sender asks if an address is free (RFC 5227 section 2.1.1)."""
-        return self.operation == REQUEST and self.sender_ip == _UNSPECIFIED
-
-    @property
-    def is_announcement(self) -> bool:
-        """Whether the sender tells all that an address is its own (RFC 5227 section 2.3)."""
-        return self.sender_ip == self.target_ip and self.sender_ip != _UNSPECIFIED
-
 
 def parse_arp(frame: bytes) -> ArpPacket:
     """Take the ARP packet out of a frame; padding is ignored. Raises MalformedPacket."""
@@ -52,8 +41,3 @@ def parse_arp(frame: bytes) -> ArpPacket:
     if kind != _ETHERNET_IPV4 or operation not in (REQUEST, REPLY):
         raise MalformedPacket("bad_arp")
     return ArpPacket(operation, sender_mac, sender_ip, target_mac, target_ip)
-
-
-def claims_address(frame: bytes, address: bytes) -> bool:
-    """Whether a frame is ARP that says ``address`` (4 bytes) is the sender's; cheap, for every frame."""
-    return frame[12:14] == ETHERTYPE_ARP and frame[28:32] == address

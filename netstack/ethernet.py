@@ -45,11 +45,6 @@ def parse_mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", "").replace("-", ""))
 
 
-def is_group(mac: bytes) -> bool:
-    """Whether ``mac`` is multicast or broadcast (the lowest bit of the first byte, IEEE 802)."""
-    return mac[0] & 1 == 1
-
-
 def is_station(mac: bytes) -> bool:
-    """Whether ``mac`` can be one NIC's address: 6 bytes, unicast, not all zero."""
+    """Whether ``mac`` can be one NIC's address: 6 bytes, not multicast or broadcast, not all zero."""
     return len(mac) == MAC_LENGTH and mac[0] & 1 == 0 and mac != ZERO_MAC

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from netstack.arp import ARP_FRAME_LENGTH
 from netstack.checksum import PROTOCOL_ICMP, add_up, finish
-from netstack.ethernet import BROADCAST, ETHERTYPE_IPV4, HEADER_LENGTH, format_mac, is_station
+from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, format_mac, is_station
 from netstack.icmp import DESTINATION_UNREACHABLE, ERROR_TYPES, TIME_EXCEEDED
 from netstack.ipv4 import DESTINATION, MIN_HEADER_LENGTH, SOURCE, format_ipv4
 
@@ -59,11 +59,6 @@ class GatewayReplies:
         self._arp_reply = bytes(
             ether / scapy.ARP(op="is-at", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)
         )
-        self.announcement = bytes(
-            scapy.Ether(src=format_mac(mac), dst=format_mac(BROADCAST))
-            / scapy.ARP(op="who-has", hwdst=format_mac(bytes(6)), pdst=format_ipv4(ip), **arp)
-        )
-        """Frame that tells every guest the gateway's MAC (RFC 5227 section 2.3)."""
         header = {"src": format_ipv4(ip), "dst": "0.0.0.0", "flags": "DF", "id": 0, "ttl": 64}
         self._echo_reply = bytes(ether / scapy.IP(**header) / scapy.ICMP(type="echo-reply"))[:_ICMP]
         # Precedence 6, as RFC 1812 section 4.3.2.5 asks of errors.

@@ -47,14 +47,6 @@ def test_arp_reply_to_a_probe_and_for_another_service_address():
     assert (reply[ARP].op, reply[ARP].psrc, reply[ARP].pdst, reply.dst) == (2, "10.0.2.4", "0.0.0.0", GUEST)
 
 
-def test_announcement():
-    announcement = Ether(replies.announcement)
-    assert announcement.dst == "ff:ff:ff:ff:ff:ff"
-    assert parse_arp(replies.announcement).is_announcement
-    assert announcement[ARP].psrc == "10.0.2.2"
-    assert len(replies.announcement) == 42
-
-
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.binary(max_size=1472), st.booleans())
 def test_echo_reply_is_scapys(identifier, sequence, data, options):
     request = to_gateway(
