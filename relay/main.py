@@ -41,6 +41,7 @@ examples:
 Each setting is taken from its flag, else from the environment variable in brackets, else
 from the file named by --config, else it has its default.
 Signals: TERM and INT stop, HUP reads the certificate again, USR1 logs the counters.
+Exit status: 0 stopped by a signal, 1 it could not go on (the port is taken), 2 a setting is wrong.
 """
 
 
