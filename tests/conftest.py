@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
 
 NOTHING_MAY_BE_SKIPPED = os.environ.get("CI", "").lower() in {"1", "true"}
+
+# The same examples in every run, and no deadlines: a busy machine is not a failure.
+settings.register_profile("vmrelay", derandomize=True, deadline=None)
+settings.load_profile("vmrelay")
 
 
 def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport) -> None:
