@@ -1,0 +1,134 @@
+"""``vmrelay shell``: interactive Python in which scapy is a guest of a relay's LAN.
+
+It runs on a terminal, or takes its program from ``-c`` or standard input; it never listens anywhere.
+"""
+
+from __future__ import annotations
+
+import code
+import contextlib
+import logging
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from relay import client_arguments
+from relay.vm_client import Attached, Change
+from transport.client import ConnectError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from relay.relay_socket import RelayPeer
+
+BANNER = """\
+scapy on the LAN of {url} as {mac}{address}.
+  srp1(Ether()/ARP(pdst=gateway), timeout=2)              who is the gateway?
+  sr1(IP(dst=gateway)/ICMP(), timeout=2)                  ping it
+  sniff(count=10, prn=lambda packet: packet.summary())    watch what comes
+sock is a RelaySocket; address, gateway, mac and peer are there too. Ctrl-D leaves."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``vmrelay shell``."""
+    client_arguments.add_arguments(parser)
+    parser.add_argument("-c", dest="code", metavar="CODE", help="run this instead of asking, and exit")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Open the shell or run the program; return the exit status."""
+    # Its remarks on the machine's own interfaces and libraries are of no interest here.
+    logging.getLogger("scapy").setLevel(logging.ERROR)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    shell: _Shell | None = None
+    try:
+        shell = _Shell(args)
+        return shell.run(args.code)
+    except ValueError as error:
+        return _complain(str(error), 2)
+    except ConnectError as error:
+        return _complain(str(error), 1)
+    finally:
+        if shell is not None:
+            shell.close()
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"vmrelay: error: {message}", file=sys.stderr)  # noqa: T201
+    return status
+
+
+def _leave(number: int, _frame: object) -> NoReturn:
+    """Unwind on a signal, so that the relay is told."""
+    sys.exit(128 + number)
+
+
+class _Shell:
+    """The names that code sees, kept in step with the session. Raises ValueError and ConnectError."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from relay.relay_socket import RelayPeer, RelaySocket
+
+        self.names: dict[str, Any] = {"__name__": "__console__", "__doc__": None}
+        self._peer: RelayPeer | None = None
+        self._peer = RelayPeer(
+            args.url, mac=args.mac, on_change=self._changed, **client_arguments.client_options(args)
+        )
+        # After the peer, which may fail quickly: this takes most of a second.
+        exec("from scapy.all import *", self.names)  # noqa: S102 - the way to get what a star import gives
+        self.names["conf"].verb = 0
+        self._sock = RelaySocket(self._peer)
+        self.names |= {"RelaySocket": RelaySocket, "RelayPeer": RelayPeer, "peer": self._peer}
+        self.names["sock"] = self._sock
+        self._update(self._peer)
+
+    def close(self) -> None:
+        """Leave the LAN."""
+        if self._peer is not None:
+            self._sock.close()
+            self._peer.close()
+
+    def run(self, program: str | None) -> int:
+        """Run ``program``, else standard input, or ask if that is a terminal; return the exit status."""
+        if program is None and sys.stdin.isatty():
+            self._interact()
+            return 0
+        name = "<string>" if program is not None else "<stdin>"
+        try:
+            text = sys.stdin.read() if program is None else program
+            exec(compile(text, name, "exec"), self.names)  # noqa: S102 - the user's own code
+        except Exception:  # noqa: BLE001 - shown as Python would
+            traceback.print_exc()
+            return 1
+        return 0
+
+    def _interact(self) -> None:
+        # Absent where Python was built without it; then there is no line editing, but still a shell.
+        with contextlib.suppress(ImportError):
+            import readline
+            import rlcompleter
+
+            readline.set_completer(rlcompleter.Completer(self.names).complete)
+            readline.parse_and_bind("tab: complete")
+        address = self.names["address"]
+        at = f", address {address}, gateway {self.names['gateway']}" if address else ", without an address"
+        banner = BANNER.format(url=self.names["peer"].url, mac=self.names["mac"], address=at)
+        code.InteractiveConsole(self.names, "<console>").interact(banner, exitmsg="")
+
+    def _changed(self, change: Change) -> None:
+        """Follow the session (from the peer's thread)."""
+        if self._peer is not None and isinstance(change, Attached):
+            self._update(self._peer)
+
+    def _update(self, peer: RelayPeer) -> None:
+        from relay.relay_socket import use_relay
+
+        use_relay(peer)
+        assigned = peer.assigned
+        self.names |= {
+            "mac": peer.mac,
+            "address": str(assigned.ip) if assigned is not None else None,
+            "gateway": str(assigned.gateway) if assigned is not None else None,
+        }
