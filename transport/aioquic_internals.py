@@ -375,14 +375,11 @@ class OneRttState:
         return float(max(recovery._rtt_latest, recovery._rtt_smoothed))
 
     @property
-    def last_sent_at(self) -> float:
-        """When the last ack-eliciting packet left."""
-        return float(self._recovery._time_of_last_sent_ack_eliciting_packet)
-
-    @property
-    def probe_timeout(self) -> float:
-        """Seconds without an acknowledgement after which a probe is sent (RFC 9002, 6.2.1)."""
-        return float(self._recovery.get_probe_timeout())
+    def probe_at(self) -> float:
+        """When a probe is due if nothing is acknowledged before, with back-off (RFC 9002, 6.2.1)."""
+        recovery = self._recovery
+        timeout = recovery.get_probe_timeout() * 2**recovery._pto_count
+        return float(recovery._time_of_last_sent_ack_eliciting_packet + timeout)
 
 
 class ClientQuicConnection(OpenQuicConnection):

@@ -100,7 +100,7 @@ class Connection:
         self._closing: tuple[int, str] | None = None
         self._path: DatagramPath | None = None
         self._aioquic_is_idle = False
-        self._slow_deadline = now
+        self._slow_deadline: float | None = None
 
     # -- SessionCarrier ---------------------------------------------------------------------------
 
@@ -141,7 +141,9 @@ class Connection:
         """Take a run of packets from one address."""
         if self._path is not None:
             self._path.receive(packets, address, now, self._arrived)
-            self._aioquic_is_idle &= not self._path.aioquic_has_news
+            if self._path.aioquic_has_news:
+                self._path.aioquic_has_news = False
+                self._aioquic_is_idle = False
         else:
             for packet in packets:
                 self._receive_by_aioquic(packet, address, now)
@@ -171,6 +173,7 @@ class Connection:
                 if path is None:
                     self._queue_in_aioquic(session, now)
             self._aioquic_is_idle = path is not None
+            self._slow_deadline = None
             self._send(now)
         if session is not None and path is not None:
             queue = session.queue
@@ -207,20 +210,13 @@ class Connection:
         Asking aioquic is expensive, so that is done again only after aioquic had something to do; what the
         datagram path makes due is cheap to tell.
         """
-        if not self._aioquic_is_idle or self._path is None:
-            return self._exact_timer()
+        if self._slow_deadline is None:
+            due = self._deadline or max(self.last_heard, self._asked_at) + KEEP_ALIVE
+            timer = self.quic.get_timer()
+            self._slow_deadline = due if timer is None else min(due, timer)
+        if self._path is None:
+            return self._slow_deadline
         return min(self._path.deadline(), self._slow_deadline)
-
-    def _exact_timer(self) -> float:
-        if self._deadline is not None:
-            due = self._deadline
-        else:
-            due = max(self.last_heard, self._asked_at) + KEEP_ALIVE
-        timer = self.quic.get_timer()
-        self._slow_deadline = due if timer is None else min(due, timer)
-        if self._path is not None:
-            return min(self._path.deadline(), self._slow_deadline)
-        return self._slow_deadline
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: aioquic's timers, losses, the deadline of session or linger, keep-alive."""

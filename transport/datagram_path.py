@@ -241,12 +241,10 @@ class DatagramPath:
     def deadline(self) -> float:
         """No later than this something of this path or of aioquic's recovery is due; cheap to ask."""
         state = self._state
-        due = state.ack_at if state.ack_at is not None else NEVER
+        due = state.ack_at or NEVER
         if self._ledger.sent:
-            due = min(due, state.last_sent_at + state.probe_timeout)
-            if self.loss_at is not None:
-                due = min(due, self.loss_at)
-        return due
+            due = min(due, state.probe_at, self.loss_at or NEVER)
+        return due if state.usable else NEVER
 
     # -- sending ----------------------------------------------------------------------------------
 
