@@ -1,0 +1,194 @@
+"""The container image, built from docker/ and run for real, with everything taken away that can be."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from images import LIMITS, Podman
+from processes import PATIENCE, ROOT, run
+
+IMAGE = "localhost/vmrelay"
+
+
+@pytest.fixture(scope="module")
+def podman():
+    # Unix sockets in it have a length limit that pytest's own folders exceed.
+    folder = Path("/var/tmp") / f"vmrelay-podman-{time.monotonic_ns()}"
+    folder.mkdir()
+    podman = Podman(folder)
+    podman.build(IMAGE)
+    yield podman
+    podman("system", "reset", "--force", check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_udp_port():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Container:
+    """A running container of the image whose UDP port is published on loopback."""
+
+    def __init__(self, podman, name, port):
+        self._podman = podman
+        self.name = name
+        self.url = f"https://127.0.0.1:{port}/"
+        self.hash = self.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})")[1]
+
+    @property
+    def pid(self):
+        return self.inspect("{{.State.Pid}}")
+
+    @property
+    def status(self):
+        """The kernel's account of the relay's process."""
+        return Path(f"/proc/{self.pid}/status").read_text()
+
+    def inspect(self, what):
+        return self._podman("inspect", "--format", what, self.name).stdout.strip()
+
+    def execute(self, *command, check=True):
+        return self._podman("exec", self.name, *command, check=check)
+
+    def logs(self):
+        done = self._podman("logs", self.name)
+        return done.stdout + done.stderr
+
+    def wait_for(self, pattern):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if match := re.search(pattern, self.logs()):
+                return match
+        raise AssertionError(f"the container never said {pattern!r}:\n{self.logs()}")
+
+
+@pytest.fixture
+def start(podman):
+    """Start a container with everything taken away that can be; ``podman run`` options may be given."""
+    names = []
+
+    def start_container(*options):
+        port = free_udp_port()
+        names.append(f"relay-{port}")
+        podman(
+            *("run", "--detach", "--name", names[-1], *LIMITS, "--publish", f"127.0.0.1:{port}:4433/udp"),
+            *("--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt", "no-new-privileges"),
+            *("--sysctl", "net.ipv4.ping_group_range=0 2147483647", *options, IMAGE),
+        )
+        return Container(podman, names[-1], port)
+
+    yield start_container
+    for name in names:
+        podman("rm", "--force", "--time", "0", name)
+
+
+@pytest.fixture
+def container(start):
+    return start()
+
+
+def test_nothing_runs_as_root(container):
+    status = container.status
+    assert re.search(r"^Uid:\s+10001\s+10001\s+10001\s+10001$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+
+
+def test_nothing_can_be_written_but_tmp(container):
+    assert container.execute("touch", "/opt/vmrelay/here", check=False).returncode != 0
+    assert container.execute("touch", "/tmp/here").returncode == 0
+
+
+def test_clients_connect_through_the_published_port(container, load):
+    figures = load(container, "ping", "--dst", "10.0.2.2", "--count", 10)
+    assert (figures["replies"], figures["intact"]) == (10, 10)
+
+
+def test_guests_ping_the_outside_without_a_privilege(start, load):
+    container = start("--env", "VMRELAY_ALLOW_CIDR=127.0.0.0/8")
+    figures = load(container, "ping", "--dst", "127.0.0.1", "--count", 10)
+    assert (figures["replies"], figures["intact"]) == (10, 10)
+
+
+def test_health_check_passes(podman, container):
+    assert podman("healthcheck", "run", container.name).returncode == 0
+
+
+def test_health_check_fails_where_nobody_speaks_quic():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+    done = run(sys.executable, ROOT / "docker/healthcheck.py", "127.0.0.1", port, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+
+
+def test_sigterm_ends_it_at_once(podman, container):
+    began = time.monotonic()
+    # podman would kill it after these seconds, with status 137.
+    podman("stop", "--time", "8", container.name)
+    assert container.inspect("{{.State.ExitCode}}") == "0"
+    assert time.monotonic() - began < 8
+
+
+def test_bad_options_end_it_with_one_line(podman):
+    done = podman("run", "--rm", *LIMITS, IMAGE, "--port", "99999", check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_production_certificates_come_from_a_volume(start, load, tmp_path):
+    certificates = tmp_path / "certs"
+    run(sys.executable, "-m", "relay.main", "certs", "generate", certificates, cwd=ROOT)
+    for path in (tmp_path, certificates):
+        path.chmod(0o755)
+    for file in certificates.iterdir():
+        file.chmod(0o644)
+    container = start(
+        *("--volume", f"{certificates}:/certs:ro"),
+        *("--env", "RELAY_CERT_PEM=/certs/relay-cert.pem", "--env", "RELAY_KEY_PEM=/certs/relay-key.pem"),
+    )
+    generated = x509.load_pem_x509_certificate((certificates / "relay-cert.pem").read_bytes())
+    assert container.hash == generated.fingerprint(SHA256()).hex()
+    assert load(container, "ping", "--dst", "10.0.2.2", "--count", 3)["intact"] == 3
+
+
+def test_compose_file_starts_a_relay(podman, load, tmp_path):
+    port = free_udp_port()
+    # As it stands but for the ports, which another relay of this machine may have.
+    compose = (ROOT / "docker/docker-compose.yml").read_text()
+    for line, ours in (
+        ('"4433:4433/udp"', f'"127.0.0.1:{port}:4433/udp"'),
+        ('"4433:4433/tcp"', f'"127.0.0.1:{port}:4433/tcp"'),
+        ("context: ..", f"context: {ROOT}"),
+    ):
+        assert line in compose
+        compose = compose.replace(line, ours)
+    (tmp_path / "docker-compose.yml").write_text(compose)
+    # podman-compose wants a program, ours is podman with options.
+    wrapper = tmp_path / "podman"
+    wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, podman.command))} "$@"\n')
+    wrapper.chmod(0o755)
+    project = (
+        *(sys.executable, "-m", "podman_compose", "--podman-path", wrapper),
+        *("--podman-run-args", shlex.join(LIMITS), "-p", "vmrelay", "-f", tmp_path / "docker-compose.yml"),
+    )
+    run(*project, "up", "--detach", "--no-build", patience=PATIENCE)
+    try:
+        container = Container(podman, "vmrelay_relay_1", port)
+        assert load(container, "ping", "--dst", "10.0.2.2", "--count", 3)["intact"] == 3
+        assert re.search(r"^CapEff:\s+0+$", container.status, re.MULTILINE)
+        assert container.inspect("{{.HostConfig.ReadonlyRootfs}}") == "true"
+    finally:
+        run(*project, "down", "--timeout", "1", patience=PATIENCE)
