@@ -93,7 +93,8 @@ class LoopFuture(pykka.ThreadingFuture[Any]):
 
         Raises RuntimeError where waiting would block an event loop, which no reply could then end.
         """
-        if self._result is None and self._get_hook is None and _running_loop() is not None:
+        on_a_loop = _running_loop() is not None or _active.get() is not None
+        if on_a_loop and self._result is None and self._get_hook is None:
             raise RuntimeError("waiting for an actor's reply would block the event loop; await it instead")
         return super().get(timeout=timeout)
 
@@ -284,17 +285,18 @@ class EventLoopActor(pykka.Actor):
     resets it to NEVER.
     """
 
-    _handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
-    _started = False
-    _timer: TimerHandle | None = None
-    _armed_at = NEVER
+    # Names as pykka's own, so that subclasses do not take them by accident.
+    _actor_handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
+    _actor_started = False
+    _actor_timer: TimerHandle | None = None
+    _actor_armed_at = NEVER
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {
             message: method for method in vars(cls).values() for message in getattr(method, "_handles", ())
         }
-        cls._handlers = {**cls._handlers, **own}
+        cls._actor_handlers = {**cls._actor_handlers, **own}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Create an actor of the running loop. Raises RuntimeError where none runs."""
@@ -307,7 +309,7 @@ class EventLoopActor(pykka.Actor):
 
     def on_receive(self, message: Any) -> Any:
         """Give the message to its handler; what has none is logged, as pykka does."""
-        handler = self._handlers.get(type(message))
+        handler = self._actor_handlers.get(type(message))
         if handler is None:
             return super().on_receive(message)
         return handler(self, message)
@@ -325,8 +327,8 @@ class EventLoopActor(pykka.Actor):
 
     def visit(self, limit: int) -> int:
         """Handle up to ``limit`` messages, as the scheduler's turn for this actor; return their number."""
-        if not self._started:
-            self._started = True
+        if not self._actor_started:
+            self._actor_started = True
             self._actor_loop_setup()
         inbox = self.actor_inbox
         queue = inbox.queue
@@ -344,20 +346,20 @@ class EventLoopActor(pykka.Actor):
                 if envelope.reply_to is not None:
                     envelope.reply_to.set(response)
             except Exception:  # noqa: BLE001 - supervision: whatever it is, it ends here
-                self._failed(envelope)
+                self._actor_failed(envelope)
             except BaseException as error:  # noqa: BLE001 - pykka's way: stop everyone
-                self._broken(envelope, error)
+                self._actor_broken(envelope, error)
         if stopped():
-            self._end()
+            self._actor_loop_end()
         else:
-            if self.poll_at < self._armed_at:
-                self._arm()
+            if self.poll_at < self._actor_armed_at:
+                self._actor_timer_arm()
             inbox.queued = bool(queue)
             if queue:
                 self.scheduler.make_ready(self)
         return handled
 
-    def _failed(self, envelope: Envelope[Any]) -> None:
+    def _actor_failed(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is not None:
             logger.opt(exception=True).info("Exception returned from {} to caller", self)
             envelope.reply_to.set_exception()
@@ -368,7 +370,7 @@ class EventLoopActor(pykka.Actor):
         except Exception:  # noqa: BLE001 - a failure while cleaning up is logged and counted too
             self._handle_failure(*sys.exc_info())
 
-    def _broken(self, envelope: Envelope[Any], error: BaseException) -> None:
+    def _actor_broken(self, envelope: Envelope[Any], error: BaseException) -> None:
         logger.debug("{!r} in {}. Stopping all actors.", error, self)
         if not self.actor_stopped.is_set():
             self._stop()
@@ -385,27 +387,27 @@ class EventLoopActor(pykka.Actor):
         self.scheduler.counters.add("actors.failed")
         super()._handle_failure(exception_type, exception_value, traceback)
 
-    def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _actor_loop_end(self) -> None:
+        if self._actor_timer is not None:
+            self._actor_timer.cancel()
+            self._actor_timer = None
         self._actor_loop_teardown()
         self.actor_inbox.close()
 
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._armed_at = self.poll_at
-        self._timer = self.scheduler.loop.call_at(self.poll_at, self._time_came)
+    def _actor_timer_arm(self) -> None:
+        if self._actor_timer is not None:
+            self._actor_timer.cancel()
+        self._actor_armed_at = self.poll_at
+        self._actor_timer = self.scheduler.loop.call_at(self.poll_at, self._actor_timer_fired)
 
-    def _time_came(self) -> None:
-        self._timer = None
-        self._armed_at = NEVER
+    def _actor_timer_fired(self) -> None:
+        self._actor_timer = None
+        self._actor_armed_at = NEVER
         if self.poll_at <= self.now():
             self.poll_at = NEVER
             tell_alive(self.actor_ref, Tick())
         elif self.poll_at < NEVER:
-            self._arm()
+            self._actor_timer_arm()
 
 
 def handles(*messages: type) -> Callable[[_Handler], _Handler]:

@@ -1,0 +1,352 @@
+"""UDP and ping through the NAT, by the requirements of RFC 4787 and RFC 5508."""
+
+from __future__ import annotations
+
+import pykka
+import pytest
+from lan_parts import GATEWAY_MAC, mac
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.packet import Raw
+from test_gateway import Lan, assert_intact, guest_ip, packet
+
+from actors.flow import MAX_REMOTES
+from actors.icmp_flow import IcmpFlowActor
+from actors.messages import PortClosed, SendResult
+from actors.runtime import run_ready
+from actors.udp_flow import UdpFlowActor
+
+SERVER = ("192.0.2.1", 53)
+
+
+@pytest.fixture
+def lan(loop, counters):
+    lan = Lan(counters)
+    for port in (1, 2, 3):
+        lan.assign(port)
+    return lan
+
+
+def udp(port, sport=4000, *, dst="192.0.2.1", dport=53, data=b"question"):
+    return packet(port, dst) / UDP(sport=sport, dport=dport) / Raw(data)
+
+
+def ping(port, identifier=7, seq=1, *, dst="192.0.2.1", data=b"payload", ttl=64):
+    return packet(port, dst, ttl=ttl) / ICMP(id=identifier, seq=seq) / Raw(data)
+
+
+def echo_reply(identifier, seq, data):
+    return bytes(ICMP(type=0, id=identifier, seq=seq) / Raw(data))
+
+
+# -- UDP --------------------------------------------------------------------------------------------
+
+
+def test_a_question_goes_out_and_the_answer_comes_back(lan):
+    assert lan.sends(1, udp(1)) == []
+    (socket,) = lan.outside.udp
+    assert socket.sent == [(b"question", SERVER)]
+    socket.reply(b"answer", SERVER, ttl=50)
+    (answer,) = lan.received()
+    assert (answer.dst, answer.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
+    assert (answer[IP].src, answer[IP].dst, answer[IP].ttl) == ("192.0.2.1", "10.0.2.10", 49)
+    assert (answer[UDP].sport, answer[UDP].dport, bytes(answer[UDP].payload)) == (53, 4000, b"answer")
+    assert_intact(answer)
+
+
+def test_rfc4787_req1_one_socket_for_all_destinations_of_a_guest_port(lan):
+    lan.sends(1, udp(1), udp(1, dst="192.0.2.2"), udp(1, dport=5353), udp(1, dst="198.51.100.1", dport=9))
+    assert len(lan.outside.udp) == 1
+    assert len(lan.outside.udp[0].sent) == 4
+
+
+def test_rfc4787_req3_no_two_guests_or_ports_share_a_socket(lan):
+    lan.sends(1, udp(1), udp(1, sport=4001))
+    lan.sends(2, udp(2))
+    assert len(lan.outside.udp) == 3
+
+
+def test_rfc4787_req5_and_6_only_what_the_guest_sends_keeps_a_mapping(loop, lan):
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    for _ in range(3):
+        loop.advance(299)
+        lan.sends(1, udp(1))
+    assert socket.open
+    for _ in range(10):
+        loop.advance(30.1)
+        if socket.open:
+            socket.reply(b"unasked", SERVER)
+    assert not socket.open
+    lan.sends(1, udp(1))
+    assert len(lan.outside.udp) == 2
+    assert lan.outside.udp[1].open
+
+
+def test_a_mapping_renewed_at_the_last_moment_does_not_close_its_successor(loop, lan):
+    lan.sends(1, udp(1))
+    loop.advance(299.9)
+    for _ in range(5):
+        loop.advance(300)
+        lan.sends(1, udp(1))
+    loop.advance(1)
+    assert len(lan.outside.open_sockets()) == 1
+    assert len(pykka.ActorRegistry.get_by_class(UdpFlowActor)) == 1
+
+
+def test_rfc4787_req8_only_addresses_that_the_guest_wrote_to_may_answer(lan):
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    socket.reply(b"from elsewhere", ("192.0.2.99", 53))
+    socket.reply(b"IPv6", ("2001:db8::1", 53))
+    assert lan.received() == []
+    assert lan.counters["udp.drop.filtered"] == 2
+    socket.reply(b"another port", ("192.0.2.1", 9999))
+    (frame,) = lan.received()
+    assert frame[UDP].sport == 9999
+    assert_intact(frame)
+
+
+def test_the_number_of_remembered_addresses_is_bounded(loop, lan):
+    for n in range(MAX_REMOTES + 10):
+        lan.sends(1, udp(1, dst=f"198.51.{n // 250}.{n % 250}"))
+        lan.sends(1, udp(1))  # used all the time, hence never the oldest
+    (socket,) = lan.outside.udp
+    for address in ("198.51.0.0", "192.0.2.1", "198.51.1.15"):
+        socket.reply(b"x", (address, 53))
+    assert [f[IP].src for f in lan.received()] == ["192.0.2.1", "198.51.1.15"]
+    for port in range(1, 1000):  # a talkative remote with many ports fills no table
+        socket.reply(b"x", ("192.0.2.1", port))
+    assert len(lan.received()) == 999
+    assert len(socket.flow._actor_weakref()._templates) <= MAX_REMOTES
+
+
+@pytest.mark.parametrize("size", [0, 1, 1472, 1473, 4000, 65_507])
+def test_answers_of_any_size_arrive(lan, size):
+    lan.sends(1, udp(1))
+    data = bytes(n % 251 for n in range(size))
+    lan.outside.udp[0].reply(data, SERVER)
+    frames = lan.received()
+    assert max(len(f) for f in frames) <= 1514
+    whole = b"".join(bytes(f[IP].payload) for f in sorted(frames, key=lambda f: f[IP].frag))
+    assert whole[8:] == data
+    assert len({f[IP].id for f in frames}) == 1
+
+
+def test_one_turn_of_answers_is_one_message(lan):
+    from actors.messages import DatagramFromNet, DatagramsFromNet, FramesFromGateway
+
+    lan.sends(1, udp(1))
+    lan.outside.udp[0].flow.tell(DatagramsFromNet([DatagramFromNet(b"%d" % n, SERVER, 64) for n in range(9)]))
+    run_ready()
+    (message,) = lan.switch.take(FramesFromGateway)
+    assert len(message.frames) == 9
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (SendResult.DENIED, 13),
+        (SendResult.TOO_BIG, 4),
+        (SendResult.UNREACHABLE, 1),
+        (SendResult.REFUSED, 3),
+        (SendResult.DROPPED, None),
+    ],
+)
+@pytest.mark.parametrize("send", [udp, ping], ids=["udp", "icmp"])
+def test_the_guest_learns_why_nothing_was_sent(lan, send, result, code):
+    lan.sends(1, send(1))
+    (socket,) = lan.outside.udp + lan.outside.echo
+    socket.result = result
+    errors = lan.sends(1, send(1))
+    assert [(e[ICMP].type, e[ICMP].code) for e in errors] == ([] if code is None else [(3, code)])
+    for error in errors:
+        assert error[IP].src == "10.0.2.2"
+        assert error[ICMP].payload.dst == "192.0.2.1"
+        assert_intact(error)
+    assert lan.counters[f"{'udp' if send is udp else 'icmp'}.drop.{result.value}"] == 1
+    assert socket.open  # RFC 4787 REQ-12: an error never ends a mapping
+
+
+def test_a_refusal_is_not_blamed_on_the_wrong_destination(lan):
+    lan.sends(1, udp(1))
+    lan.outside.udp[0].result = SendResult.REFUSED
+    assert lan.sends(1, udp(1, dst="192.0.2.2")) == []
+    assert lan.counters["udp.drop.refused"] == 1
+
+
+def test_errors_of_a_flow_are_limited(lan):
+    lan.sends(1, udp(1))
+    lan.outside.udp[0].result = SendResult.DENIED
+    assert len(lan.sends(1, *[udp(1)] * 100)) == 10
+    assert lan.counters["udp.drop.denied"] == 100
+
+
+def test_nobody_answers_a_denied_address(lan):
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    socket.result = SendResult.DENIED
+    lan.sends(1, udp(1, dst="192.0.2.66"))
+    socket.reply(b"x", ("192.0.2.66", 53))
+    assert [f[IP].src for f in lan.received() if UDP in f] == []
+
+
+def test_fifty_flows_of_two_guests_with_the_same_ports_are_never_confused(lan):
+    for sport in range(5000, 5050):
+        lan.sends(1, udp(1, sport, data=b"1:%d" % sport))
+        lan.sends(2, udp(2, sport, data=b"2:%d" % sport))
+    assert len(lan.outside.udp) == 100
+    for socket in reversed(lan.outside.udp):
+        ((question, server),) = socket.sent
+        socket.reply(b"re " + question, server)
+    answers = lan.received()
+    assert len(answers) == 100
+    for answer in answers:
+        guest, sport = bytes(answer[UDP].payload)[3:].split(b":")
+        assert answer.dst == mac(int(guest)).hex(":")
+        assert answer[IP].dst == guest_ip(int(guest))
+        assert answer[UDP].dport == int(sport)
+
+
+# -- limits -----------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_flows_up_to_the_limit_works_and_one_more_is_refused(loop, lan):
+    assert lan.sends(1, *[udp(1, 1000 + n) for n in range(512)]) == []
+    loop.advance(60)
+    (error,) = lan.sends(1, udp(1, 9999))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 13)
+    assert lan.drops() == {"flow_limit": 1}
+    assert lan.sends(1, udp(1, 1000)) == []  # the others go on
+    assert lan.sends(2, udp(2)) == []
+    loop.advance(300)
+    assert lan.sends(1, udp(1, 9999)) == []
+
+
+def test_new_flows_are_limited_in_rate(loop, counters):
+    lan = Lan(counters, max_flows_per_peer=10, new_flows_per_second=5, udp_idle_timeout=0.1)
+    lan.assign(1)
+    lan.sends(1, *[udp(1, 1000 + n) for n in range(10)])
+    loop.advance(0.2)
+    assert lan.outside.open_sockets() == []
+    assert len(lan.sends(1, *[udp(1, 2000 + n) for n in range(5)])) == 4
+    assert lan.drops() == {"flow_rate": 4}
+
+
+def test_a_host_without_sockets_is_said_to_be(lan):
+    lan.outside.error = OSError(24, "Too many open files")
+    (error,) = lan.sends(1, udp(1))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 13)
+    lan.outside.error = None
+    assert lan.sends(1, udp(1)) == []
+    assert len(lan.outside.udp) == 1
+    assert lan.drops() == {"no_socket": 1}
+
+
+def test_a_guest_that_leaves_takes_its_flows_along(loop, lan):
+    lan.sends(1, udp(1), udp(1, 4001), ping(1))
+    lan.sends(2, udp(2))
+    lan.tell(PortClosed(1))
+    assert lan.outside.open_sockets() == [lan.outside.udp[2]]
+    assert len(pykka.ActorRegistry.get_by_class(UdpFlowActor)) == 1
+    assert pykka.ActorRegistry.get_by_class(IcmpFlowActor) == []
+    gateway = lan.ref._actor_weakref()
+    assert set(gateway._ports) == {2, 3}
+    assert mac(1) not in gateway._port_of
+
+
+def test_a_flow_that_fails_is_replaced_and_its_neighbours_go_on(loop, lan, caplog):
+    lan.sends(1, udp(1), udp(1, 4001))
+    first, second = lan.outside.udp
+    first.send_to = None
+    lan.sends(1, udp(1), udp(1, 4001))
+    assert not first.open
+    assert len(second.sent) == 2
+    assert lan.counters["actors.failed"] == 1
+    lan.sends(1, udp(1))
+    assert len(lan.outside.udp) == 3
+    assert lan.outside.udp[2].sent == [(b"question", SERVER)]
+
+
+def test_a_gateway_that_stops_closes_every_socket(loop, lan):
+    lan.sends(1, udp(1), ping(1))
+    lan.ref.stop(block=False)
+    run_ready()
+    assert lan.outside.open_sockets() == []
+
+
+# -- ping -------------------------------------------------------------------------------------------
+
+
+def test_ping_carries_the_guests_own_payload_sequence_and_ttl(lan):
+    assert lan.sends(1, ping(1, identifier=0xBEEF, seq=3, data=b"my own data", ttl=17)) == []
+    (socket,) = lan.outside.echo
+    assert socket.sent == [(3, b"my own data", "192.0.2.1", 16)]
+    socket.reply(echo_reply(0x5555, 3, b"my own data"), ("192.0.2.1", 0), ttl=60)
+    (reply,) = lan.received()
+    assert (reply[IP].src, reply[IP].dst, reply[IP].ttl) == ("192.0.2.1", "10.0.2.10", 59)
+    assert (reply[ICMP].type, reply[ICMP].id, reply[ICMP].seq) == (0, 0xBEEF, 3)
+    assert bytes(reply[ICMP].payload) == b"my own data"
+    assert_intact(reply)
+
+
+def test_one_socket_per_guest_and_identifier(lan):
+    lan.sends(1, ping(1, 1), ping(1, 1, seq=2), ping(1, 1, dst="192.0.2.2"), ping(1, 2))
+    lan.sends(2, ping(2, 1))
+    assert [len(s.sent) for s in lan.outside.echo] == [3, 1, 1]
+
+
+def test_rfc5508_req2_a_query_mapping_lives_for_a_minute(loop, lan):
+    lan.sends(1, ping(1))
+    loop.advance(59)
+    lan.sends(1, ping(1, seq=2))
+    loop.advance(59.9)
+    assert lan.outside.echo[0].open
+    loop.advance(0.2)
+    assert not lan.outside.echo[0].open
+
+
+@pytest.mark.parametrize(
+    ("payload", "address", "reason"),
+    [
+        (echo_reply(1, 1, b"x"), "192.0.2.9", "filtered"),
+        (b"\0\0", "192.0.2.1", "truncated"),
+        (echo_reply(1, 1, b"x")[:-1] + b"y", "192.0.2.1", "bad_icmp_checksum"),
+        (bytes(ICMP(type=8, id=1)), "192.0.2.1", "not_echo"),
+    ],
+)
+def test_what_is_no_reply_is_dropped(lan, payload, address, reason):
+    lan.sends(1, ping(1))
+    lan.outside.echo[0].reply(payload, (address, 0))
+    assert lan.received() == []
+    assert lan.counters[f"icmp.drop.{reason}"] == 1
+
+
+def test_a_large_reply_is_fragmented(lan):
+    lan.sends(1, ping(1))
+    lan.outside.echo[0].reply(echo_reply(1, 1, bytes(3000)), ("192.0.2.1", 0))
+    frames = lan.received()
+    assert len(frames) == 3
+    assert sum(len(bytes(f[IP].payload)) for f in frames) == 3008
+
+
+def test_where_the_host_cannot_ping_the_guest_is_told(lan):
+    lan.outside.can_ping = False
+    (error,) = lan.sends(1, ping(1))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 13)
+    assert lan.drops() == {"no_ping": 1}
+
+
+def test_icmp_that_is_no_query_stays_inside(lan):
+    assert lan.sends(1, packet(1) / ICMP(type=3, code=3) / bytes(packet(1))) == []
+    assert lan.drops() == {"icmp_type": 1}
+    assert lan.outside.echo == []
+
+
+def test_an_ended_flow_leaves_no_timer(loop, lan):
+    before = loop.pending()
+    lan.sends(1, udp(1), ping(1))
+    assert len(loop.pending()) == len(before) + 2
+    loop.advance(90)  # the ping is over
+    assert len(loop.pending()) == len(before) + 1
+    lan.tell(PortClosed(1))
+    assert loop.pending() == before

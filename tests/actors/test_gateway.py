@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import pytest
+from fake_loop import FakeLoop
+from hypothesis import given
+from hypothesis import strategies as st
+from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+
+from actors.gateway import GatewayActor
+from actors.messages import (
+    AddressAssigned,
+    AssignAddress,
+    FramesFromGateway,
+    FramesToGateway,
+    GatewayAttached,
+    PeerList,
+    PeerListRequest,
+    PortClosed,
+    RegistrationRefused,
+)
+from actors.runtime import Scheduler, run_ready
+from actors.settings import LanSettings
+from netstack.counters import Counters
+
+MASK = ip("255.255.255.0")
+
+
+class Lan:
+    """A gateway with its flows; the test plays the switch and the network outside."""
+
+    def __init__(self, counters, **settings):
+        self.counters = counters
+        self.switch = Box()
+        self.outside = FakeOutside()
+        self.ref = GatewayActor.start(self.switch, self.outside, counters, LanSettings(**settings))
+        run_ready()
+
+    def tell(self, message):
+        self.ref.tell(message)
+        run_ready()
+
+    def assign(self, port, hardware=None):
+        peer = Box()
+        self.tell(AssignAddress(port, hardware or mac(port), peer))
+        return peer[0]
+
+    def sends(self, port, *packets):
+        """Send frames from a port; return what the gateway sends to the LAN, as scapy sees it."""
+        self.tell(FramesToGateway(port, [bytes(p) for p in packets]))
+        return self.received()
+
+    def received(self):
+        run_ready()
+        return [Ether(f) for m in self.switch.take(FramesFromGateway) for f in m.frames]
+
+    def drops(self):
+        return {k.rpartition(".")[2]: v for k, v in self.counters.items() if k.startswith("gateway.drop.")}
+
+
+def ether(port, dst=GATEWAY_MAC):
+    return Ether(src=mac(port).hex(":"), dst=dst.hex(":"))
+
+
+def guest_ip(port):
+    return f"10.0.2.{9 + port}"
+
+
+def packet(port, dst="192.0.2.1", **fields):
+    return ether(port) / IP(**{"src": guest_ip(port), "dst": dst, **fields})
+
+
+def assert_intact(frame):
+    """Every length and checksum of a frame is what scapy computes."""
+    again = frame.copy()
+    for layer in (IP, UDP, ICMP):
+        if layer in again:
+            for field in ("len", "chksum"):
+                if field in again[layer].fields:
+                    del again[layer].fields[field]
+    assert bytes(again) == bytes(frame)
+
+
+@pytest.fixture
+def lan(loop, counters):
+    """A LAN with guests at ports 1, 2, 3: 10.0.2.10, .11, .12."""
+    lan = Lan(counters)
+    for port in (1, 2, 3):
+        lan.assign(port)
+    return lan
+
+
+# -- addresses --------------------------------------------------------------------------------------
+
+
+def test_the_gateway_takes_its_place_at_the_switch(lan):
+    assert lan.switch.take(GatewayAttached) == [GatewayAttached(lan.ref)]
+
+
+def test_addresses_come_from_the_pool_and_the_same_mac_gets_the_same_back(lan):
+    assert lan.assign(4) == AddressAssigned(mac(4), ip("10.0.2.13"), GATEWAY_IP, MASK, ip("8.8.8.8"))
+    assert lan.assign(4).ip == ip("10.0.2.13")
+    lan.tell(PortClosed(4))
+    assert lan.assign(5).ip == ip("10.0.2.14")
+    assert lan.assign(6, mac(4)).ip == ip("10.0.2.13")
+
+
+def test_a_full_pool_refuses_until_a_guest_leaves(loop, counters):
+    lan = Lan(counters, pool_last=ip("10.0.2.11"))
+    assert isinstance(lan.assign(1), AddressAssigned)
+    assert isinstance(lan.assign(2), AddressAssigned)
+    assert lan.assign(3) == RegistrationRefused("address pool is full")
+    lan.tell(PortClosed(1))
+    assert lan.assign(3).ip == ip("10.0.2.10")
+    assert counters["gateway.pool_full"] == 1
+
+
+def test_an_address_moves_with_its_mac_and_survives_the_old_session(lan):
+    assert lan.assign(9, mac(1)).ip == ip("10.0.2.10")
+    lan.tell(PortClosed(1))
+    frame = ether(1) / IP(src="10.0.2.10", dst="10.0.2.2") / ICMP()
+    assert len(lan.sends(9, frame)) == 1
+
+
+def test_the_peer_list_names_every_guest(lan):
+    asker = Box()
+    lan.tell(PeerListRequest(asker))
+    assert asker == [PeerList(tuple((ip(guest_ip(n)), mac(n)) for n in (1, 2, 3)))]
+
+
+# -- ARP --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sender", ["10.0.2.10", "0.0.0.0"], ids=["request", "probe"])
+@pytest.mark.parametrize("destination", [b"\xff" * 6, GATEWAY_MAC], ids=["broadcast", "unicast"])
+def test_arp_for_the_gateway_is_answered(lan, sender, destination):
+    (reply,) = lan.sends(
+        1, ether(1, destination) / ARP(hwsrc=mac(1).hex(":"), psrc=sender, pdst="10.0.2.2") / Raw(bytes(18))
+    )
+    expected = Ether(src=GATEWAY_MAC.hex(":"), dst=mac(1).hex(":")) / ARP(
+        op=2, hwsrc=GATEWAY_MAC.hex(":"), psrc="10.0.2.2", hwdst=mac(1).hex(":"), pdst=sender
+    )
+    assert bytes(reply) == bytes(expected)
+
+
+@pytest.mark.parametrize("target", ["10.0.2.4", "10.0.2.11", "10.0.2.99", "192.0.2.1"])
+def test_arp_for_others_is_not_the_gateways_business(lan, target):
+    who_has = ether(1, b"\xff" * 6) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.10", pdst=target)
+    assert lan.sends(1, who_has) == []
+
+
+def test_the_host_address_is_answered_where_guests_may_use_it(loop, counters):
+    lan = Lan(counters, host_access=True)
+    lan.assign(1)
+    (reply,) = lan.sends(1, ether(1) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.10", pdst="10.0.2.4"))
+    assert (reply.psrc, reply.hwsrc) == ("10.0.2.4", GATEWAY_MAC.hex(":"))
+
+
+def test_an_announced_address_belongs_to_who_announced_it(lan):
+    def announce(port):
+        return ether(port, b"\xff" * 6) / ARP(hwsrc=mac(port).hex(":"), psrc="10.0.2.77", pdst="10.0.2.77")
+
+    lan.sends(1, announce(1))
+    lan.sends(2, announce(2))
+    assert lan.drops() == {"address_conflict": 1}
+    assert len(lan.sends(1, packet(1, "10.0.2.2", src="10.0.2.77") / ICMP())) == 1
+    assert lan.sends(2, packet(2, "10.0.2.2", src="10.0.2.77") / ICMP()) == []
+
+
+def test_arp_about_somebody_elses_mac_is_dropped(lan):
+    assert lan.sends(1, ether(1) / ARP(hwsrc=mac(2).hex(":"), psrc="10.0.2.11", pdst="10.0.2.2")) == []
+    assert lan.drops() == {"arp_sender": 1}
+
+
+# -- who may use which address ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("10.0.2.11", "address_conflict"),
+        ("10.0.2.2", "reserved_address"),
+        ("10.0.2.4", "reserved_address"),
+        ("10.0.2.255", "reserved_address"),
+        ("10.0.3.1", "foreign_address"),
+        ("0.0.0.0", "foreign_address"),
+        ("127.0.0.1", "foreign_address"),
+    ],
+)
+def test_a_foreign_source_address_goes_nowhere(lan, source, reason):
+    assert lan.sends(1, packet(1, src=source) / UDP(), packet(1, "10.0.2.2", src=source) / ICMP()) == []
+    assert lan.outside.udp == []
+    assert lan.drops() == {reason: 2}
+
+
+def test_a_hand_taken_address_works_and_is_free_again_afterwards(lan):
+    frame = packet(1, src="10.0.2.200") / UDP() / b"x"
+    lan.sends(1, frame)
+    assert len(lan.outside.udp) == 1
+    taken = packet(2, src="10.0.2.200") / UDP() / b"x"
+    lan.sends(2, taken)
+    assert lan.drops() == {"address_conflict": 1}
+    lan.tell(PortClosed(1))
+    lan.sends(2, taken)
+    assert len(lan.outside.udp) == 2
+
+
+def test_a_guest_cannot_sweep_the_pool(lan):
+    lan.sends(1, *[packet(1, "10.0.2.2", src=f"10.0.2.{n}") / ICMP() for n in range(50, 150)])
+    assert lan.drops() == {"too_many_addresses": 96}
+
+
+def test_a_port_cannot_have_addresses_for_any_number_of_macs(lan):
+    frames = [
+        Ether(src=mac(100 + n).hex(":"), dst=GATEWAY_MAC.hex(":"))
+        / IP(src=f"10.0.2.{100 + n}", dst="10.0.2.2")
+        / ICMP()
+        for n in range(30)
+    ]
+    assert len(lan.sends(1, *frames)) == 15
+    assert lan.drops() == {"too_many_macs": 15}
+
+
+# -- the gateway as a host --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 56, 57, 1472])
+def test_an_echo_request_comes_back_as_it_was(lan, size):
+    data = bytes(range(256)) * 6
+    request = packet(1, "10.0.2.2", ttl=1) / ICMP(id=0x1234, seq=7) / Raw(data[:size])
+    (reply,) = lan.sends(1, request)
+    assert (reply.dst, reply.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
+    assert (reply[IP].src, reply[IP].dst) == ("10.0.2.2", "10.0.2.10")
+    assert (reply[ICMP].type, reply[ICMP].id, reply[ICMP].seq) == (0, 0x1234, 7)
+    assert bytes(reply[ICMP].payload) == data[:size]
+    assert_intact(reply)
+
+
+@pytest.mark.parametrize(
+    ("transport", "code"), [(UDP(sport=5, dport=53), 3), (TCP(dport=80), 2), (TCP(dport=80, flags="S"), 2)]
+)
+def test_what_the_gateway_does_not_serve_is_refused(lan, transport, code):
+    (error,) = lan.sends(1, packet(1, "10.0.2.2") / transport)
+    assert (error[ICMP].type, error[ICMP].code) == (3, code)
+    assert_intact(error)
+
+
+def test_a_packet_at_the_end_of_its_life_is_reported(lan):
+    (error,) = lan.sends(1, packet(1, ttl=1) / UDP(sport=1, dport=2))
+    assert (error[IP].src, error[ICMP].type, error[ICMP].code) == ("10.0.2.2", 11, 0)
+    assert lan.outside.udp == []
+    assert_intact(error)
+
+
+def test_tcp_is_refused_in_a_way_that_ends_the_attempt(lan):
+    (error,) = lan.sends(1, packet(1) / TCP(flags="S"))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 2)
+    assert lan.drops() == {"protocol": 1}
+
+
+@pytest.mark.parametrize("dst", ["255.255.255.255", "10.0.2.255", "224.0.0.251", "240.0.0.1", "0.0.0.0"])
+def test_broadcasts_and_multicasts_are_not_routed(lan, dst):
+    assert lan.sends(1, packet(1, dst) / UDP()) == []
+    assert lan.drops() == {"not_routable": 1}
+
+
+def test_what_is_not_addressed_to_the_gateway_is_ignored(lan):
+    discover = ether(1, b"\xff" * 6) / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+    assert lan.sends(1, discover, ether(1) / IPv6() / UDP(), ether(1) / Raw(b"?")) == []
+    assert lan.counters["gateway.ignored"] == 3
+    assert lan.drops() == {}
+
+
+def test_errors_are_limited(loop, lan):
+    frames = [packet(1) / TCP(dport=n) for n in range(500)]
+    assert len(lan.sends(1, *frames)) == 100
+    assert lan.counters["gateway.icmp_errors_suppressed"] == 400
+    assert len(lan.sends(2, packet(2) / TCP())) == 1
+
+
+def test_a_neighbour_behind_the_gateway_is_reached_in_one_hop(lan):
+    sent = packet(1, "10.0.2.11", ttl=9) / UDP(sport=1, dport=2) / b"neighbour"
+    (got,) = lan.sends(1, sent)
+    assert (got.dst, got.src, got[IP].ttl) == (mac(2).hex(":"), GATEWAY_MAC.hex(":"), 8)
+    assert bytes(got[UDP]) == bytes(sent[UDP])
+    assert_intact(got)
+    (error,) = lan.sends(1, packet(1, "10.0.2.99") / UDP())
+    assert (error[ICMP].type, error[ICMP].code) == (3, 1)
+
+
+# -- broken input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (packet(1, chksum=1) / UDP(), "bad_ip_checksum"),
+        (packet(1) / UDP(chksum=1) / b"x", "bad_udp_checksum"),
+        (packet(1) / UDP(len=99) / b"x", "bad_udp_length"),
+        (packet(1) / ICMP(chksum=1), "bad_icmp_checksum"),
+        (packet(1, len=2000) / UDP(), "truncated"),
+        (packet(1, flags="MF") / UDP() / b"x", "fragment"),
+        (Ether(bytes(packet(1))[:20]), "truncated"),
+    ],
+)
+def test_broken_packets_are_counted_by_reason(lan, broken, reason):
+    assert lan.sends(1, broken) == []
+    assert lan.drops() == {reason: 1}
+    assert lan.outside.udp == lan.outside.echo == []
+
+
+def test_an_error_in_the_gateway_costs_one_frame(lan, monkeypatch):
+    def broken(frame):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lan.ref._actor_weakref()._replies, "echo_reply", broken)
+    ping = packet(1, "10.0.2.2") / ICMP()
+    arp = ether(1) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.10", pdst="10.0.2.2")
+    assert len(lan.sends(1, ping, ping, arp)) == 1
+    assert lan.drops() == {"internal_error": 2}
+    assert lan.ref.is_alive()
+
+
+macs = st.sampled_from([mac(1), mac(2), GATEWAY_MAC, b"\xff" * 6])
+ips = st.sampled_from(
+    ["10.0.2.2", "10.0.2.4", "10.0.2.10", "10.0.2.11", "10.0.2.255", "0.0.0.0", "192.0.2.9"]
+)
+layers = st.sampled_from(
+    [UDP(sport=7, dport=9) / b"u", ICMP(id=3), ICMP(type=3, code=3), TCP(flags="S"), Raw(b"raw")]
+)
+good = st.builds(
+    lambda s, d, a, b, ttl, up: bytes(Ether(src=s.hex(":"), dst=d.hex(":")) / IP(src=a, dst=b, ttl=ttl) / up),
+    macs, macs, ips, ips, st.sampled_from([0, 1, 64]), layers,
+)  # fmt: skip
+arps = st.builds(
+    lambda s, a, b, op: bytes(
+        Ether(src=s.hex(":"), dst="ff:ff:ff:ff:ff:ff") / ARP(op=op, hwsrc=s.hex(":"), psrc=a, pdst=b)
+    ),
+    macs, ips, ips, st.integers(0, 3),
+)  # fmt: skip
+damaged = st.builds(
+    lambda frame, at, byte, cut: (frame[:at] + bytes((byte,)) + frame[at + 1 :])[:cut],
+    good, st.integers(12, 40), st.integers(0, 255), st.integers(14, 60),
+)  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.lists(good | arps | damaged | st.binary(max_size=60), max_size=8))
+    )
+)
+def test_every_frame_is_accounted_for_and_none_kills_the_gateway(batches):
+    loop, counters = FakeLoop(), Counters()
+    with Scheduler(loop, counters).activate():
+        lan = Lan(counters, max_flows_per_peer=3)
+        lan.assign(1)
+        lan.assign(2)
+        for port, frames in batches:
+            lan.tell(FramesToGateway(port, frames))
+            for sent in lan.received():
+                assert sent.src == GATEWAY_MAC.hex(":")
+        assert counters["gateway.received"] == sum(len(frames) for _, frames in batches)
+        outcomes = ("answered", "to_flows", "routed", "ignored")
+        accounted = sum(counters[f"gateway.{name}"] for name in outcomes) + counters.total("gateway.drop.")
+        assert counters["gateway.received"] == accounted
+        assert "actors.failed" not in counters
+        assert "gateway.drop.internal_error" not in counters
+        for port in (1, 2, 3):
+            lan.tell(PortClosed(port))
+        assert lan.outside.open_sockets() == []
+        assert lan.ref._actor_weakref()._pool.held() == ()
+        lan.ref.stop(block=False)
+        loop.run()

@@ -1,0 +1,295 @@
+"""The actors together: clients on fake sessions, a fake network outside, everything between them real."""
+
+from __future__ import annotations
+
+import pytest
+from fake_loop import FakeLoop
+from hypothesis import given
+from hypothesis import strategies as st
+from lan_parts import GATEWAY_MAC, FakeOutside, FakeSession, control, mac, register
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
+
+from actors.close_codes import CloseCode
+from actors.gateway import GatewayActor
+from actors.messages import ClosePeer, DatagramsFromClient, SessionClosed
+from actors.peer import PeerActor
+from actors.runtime import Scheduler, run_ready
+from actors.settings import LanSettings
+from actors.switch import SwitchActor
+from netstack.counters import Counters
+
+SERVER = ("192.0.2.1", 53)
+
+
+class Client:
+    """A client with a guest behind it."""
+
+    def __init__(self, lan, number, hardware, path="/"):
+        self.lan = lan
+        self.mac = hardware
+        self.raw = "raw" in path
+        self.session = FakeSession(number, path)
+        self.ref = PeerActor.start(self.session, lan.switch, lan.counters, lan.settings)
+        run_ready()
+
+    def hears(self, *datagrams):
+        self.session.last_heard = self.lan.loop.time()
+        self.ref.tell(DatagramsFromClient(list(datagrams)))
+        run_ready()
+
+    def sends(self, *packets):
+        self.hears(*[(b"" if self.raw else b"\1") + bytes(p) for p in packets])
+
+    def leaves(self):
+        self.ref.tell(SessionClosed(0, ""))
+        run_ready()
+
+    def frames(self):
+        return [Ether(f) for f in (self.session.take() if self.raw else self.session.frames())]
+
+    @property
+    def alive(self):
+        return self.ref.is_alive()
+
+    def to(self, destination):
+        return Ether(src=self.mac.hex(":"), dst=destination.hex(":"))
+
+
+class Lan:
+    def __init__(self, loop, counters, **settings):
+        self.loop, self.counters = loop, counters
+        self.settings = LanSettings(**settings)
+        self.outside = FakeOutside()
+        self.switch = SwitchActor.start(counters, self.settings)
+        self.gateway = GatewayActor.start(self.switch, self.outside, counters, self.settings)
+        run_ready()
+        self.number = 0
+
+    def connect(self, hardware, path="/"):
+        self.number += 1
+        return Client(self, self.number, hardware, path)
+
+    def join(self, n):
+        """Connect and register; return the client and its address."""
+        client = self.connect(mac(n))
+        client.hears(register(mac(n)))
+        (assigned,) = client.session.controls()
+        return client, ".".join(map(str, assigned["ip"]))
+
+    def state(self):
+        """All that the LAN remembers of its guests."""
+        switch, gateway = self.switch._actor_weakref(), self.gateway._actor_weakref()
+        return (
+            len(switch._ports) + len(switch._table),
+            len(gateway._ports) + len(gateway._port_of) + len(gateway._pool.held()),
+            len(self.outside.open_sockets()),
+        )
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(loop, counters)
+
+
+def question(client, address, sport=4000, data=b"?"):
+    return client.to(GATEWAY_MAC) / IP(src=address, dst=SERVER[0]) / UDP(sport=sport, dport=SERVER[1]) / data
+
+
+def test_two_guests_meet_and_talk(lan):
+    (a, a_ip), (b, b_ip) = lan.join(1), lan.join(2)
+    assert (a_ip, b_ip) == ("10.0.2.10", "10.0.2.11")
+    a.sends(a.to(b"\xff" * 6) / ARP(hwsrc=a.mac.hex(":"), psrc=a_ip, pdst=b_ip))
+    (who_has,) = b.frames()
+    assert who_has[ARP].pdst == b_ip
+    b.sends(b.to(a.mac) / IP(src=b_ip, dst=a_ip) / UDP() / b"hello")
+    assert [bytes(f[UDP].payload) for f in a.frames()] == [b"hello"]
+
+
+def test_a_guest_pings_the_gateway(lan):
+    a, a_ip = lan.join(1)
+    a.sends(a.to(b"\xff" * 6) / ARP(hwsrc=a.mac.hex(":"), psrc=a_ip, pdst="10.0.2.2"))
+    (is_at,) = a.frames()
+    assert is_at[ARP].hwsrc == GATEWAY_MAC.hex(":")
+    a.sends(a.to(GATEWAY_MAC) / IP(src=a_ip, dst="10.0.2.2") / ICMP(seq=5) / b"data")
+    (reply,) = a.frames()
+    assert (reply[ICMP].type, reply[ICMP].seq, bytes(reply[ICMP].payload)) == (0, 5, b"data")
+
+
+def test_a_raw_guest_with_a_hand_taken_address_reaches_everything(lan):
+    raw, (framed, framed_ip) = lan.connect(mac(9), "/?encap=raw"), lan.join(1)
+    raw.sends(raw.to(GATEWAY_MAC) / IP(src="10.0.2.230", dst="10.0.2.2") / ICMP() / b"raw")
+    assert [bytes(f[ICMP].payload) for f in raw.frames()] == [b"raw"]
+    raw.sends(raw.to(framed.mac) / IP(src="10.0.2.230", dst=framed_ip) / UDP() / b"to framed")
+    assert [bytes(f[UDP].payload) for f in framed.frames()] == [b"to framed"]
+    raw.sends(question(raw, "10.0.2.230"))
+    lan.outside.udp[0].reply(b"answer", SERVER)
+    assert [bytes(f[UDP].payload) for f in raw.frames()] == [b"answer"]
+
+
+def test_flows_of_two_guests_with_the_same_ports_stay_apart(lan):
+    guests = [lan.join(n) for n in (1, 2)]
+    for sport in range(7000, 7050):
+        for n, (client, address) in enumerate(guests):
+            client.sends(question(client, address, sport, b"%d:%d" % (n, sport)))
+    for socket in lan.outside.udp[::-1]:
+        socket.reply(socket.sent[0][0], SERVER)
+    for n, (client, address) in enumerate(guests):
+        frames = client.frames()
+        assert len(frames) == 50
+        for frame in frames:
+            assert frame[IP].dst == address
+            assert bytes(frame[UDP].payload) == b"%d:%d" % (n, frame[UDP].dport)
+
+
+@pytest.mark.parametrize("how", ["leaves", "disconnects", "silent", "closed", "fails"])
+def test_a_guest_that_is_gone_leaves_nothing_behind(loop, lan, how, caplog):
+    stays, stays_ip = lan.join(1)
+    before = lan.state()
+    goes, goes_ip = lan.join(2)
+    goes.sends(question(goes, goes_ip), goes.to(GATEWAY_MAC) / IP(src=goes_ip, dst="192.0.2.7") / ICMP())
+    goes.sends(
+        Ether(src=mac(77).hex(":"), dst=GATEWAY_MAC.hex(":")) / IP(src="10.0.2.77", dst="10.0.2.2") / ICMP()
+    )
+    assert len(lan.outside.open_sockets()) == 2
+    if how == "leaves":
+        goes.leaves()
+    elif how == "disconnects":
+        goes.hears(control(type="Disconnect"))
+    elif how == "silent":
+        for _ in range(20):
+            loop.advance(10)
+            stays.hears(control(type="Heartbeat"))
+    elif how == "closed":
+        goes.ref.tell(ClosePeer(CloseCode.SHUTDOWN, "bye"))
+        run_ready()
+    else:
+        goes.session.send = None
+        goes.hears(control(type="Heartbeat"))
+    assert not goes.alive
+    assert lan.state() == before
+    stays.sends(question(stays, stays_ip))
+    lan.outside.udp[-1].reply(b"still here", SERVER)
+    assert [bytes(f[UDP].payload) for f in stays.frames()] == [b"still here"]
+    assert lan.join(2)[1] == goes_ip
+
+
+def test_a_reloaded_tab_takes_its_address_along(loop, lan):
+    old, address = lan.join(1)
+    new = lan.connect(mac(1))
+    new.hears(register(mac(1)))
+    assert old.session.closed[0] == CloseCode.TAKEN_OVER
+    assert ".".join(map(str, new.session.controls()[0]["ip"])) == address
+    new.sends(new.to(GATEWAY_MAC) / IP(src=address, dst="10.0.2.2") / ICMP())
+    assert len(new.frames()) == 1
+    assert old.frames() == []
+
+
+def test_a_raw_tab_that_was_reloaded_gets_through_once_the_old_one_is_silent(loop, lan):
+    old, new = (lan.connect(mac(1), "/?encap=raw") for _ in range(2))
+    ping = old.to(GATEWAY_MAC) / IP(src="10.0.2.50", dst="10.0.2.2") / ICMP()
+    old.sends(ping)
+    new.sends(ping)
+    assert (len(old.frames()), len(new.frames())) == (1, 0)
+    loop.advance(46)
+    new.sends(ping)
+    assert len(new.frames()) == 1
+    assert old.session.closed[0] == CloseCode.TAKEN_OVER
+
+
+def test_a_spoofing_guest_never_gets_a_neighbours_frames(lan):
+    (victim, victim_ip), (thief, _) = lan.join(1), lan.join(2)
+    thief.sends(
+        Ether(src=victim.mac.hex(":"), dst="ff:ff:ff:ff:ff:ff") / ARP(psrc=victim_ip, pdst=victim_ip),
+        Ether(src=GATEWAY_MAC.hex(":"), dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.0.2.2", pdst="10.0.2.2"),
+        thief.to(b"\xff" * 6) / ARP(hwsrc=thief.mac.hex(":"), psrc="10.0.2.2", pdst="10.0.2.2"),
+    )
+    assert victim.frames() == []
+    victim.sends(question(victim, victim_ip))
+    lan.outside.udp[0].reply(b"for the victim", SERVER)
+    assert [bytes(f[UDP].payload) for f in victim.frames()] == [b"for the victim"]
+    assert thief.frames() == []
+
+
+def test_a_full_pool_is_an_error_for_the_client(loop, counters):
+    lan = Lan(loop, counters, pool_last=bytes((10, 0, 2, 10)))
+    lan.join(1)
+    late = lan.connect(mac(2))
+    late.hears(register(mac(2)))
+    assert late.session.controls() == [{"type": "Error", "message": "address pool is full"}]
+
+
+def test_a_frame_longer_than_a_datagram_reaches_everyone(lan):
+    (a, a_ip), (b, _), (c, _) = (lan.join(n) for n in (1, 2, 3))
+    a.sends(a.to(b"\xff" * 6) / IP(src=a_ip, dst="10.0.2.255") / UDP() / bytes(1400))
+    for client in (b, c):
+        chunks = client.session.take()
+        assert len(chunks) == 2
+        assert sum(len(chunk) - 5 for chunk in chunks) == 1442
+
+
+def test_the_lan_outlives_its_gateway(lan, caplog):
+    (a, a_ip), (b, b_ip) = lan.join(1), lan.join(2)
+    a.sends(question(a, a_ip))
+    lan.gateway._actor_weakref()._pool = None
+    b.hears(register(mac(33)))  # the gateway cannot assign any more, and fails
+    assert not lan.gateway.is_alive()
+    assert lan.outside.open_sockets() == []
+    a.sends(a.to(b.mac) / IP(src=a_ip, dst=b_ip) / UDP() / b"still a LAN", question(a, a_ip))
+    assert [bytes(f[UDP].payload) for f in b.frames()] == [b"still a LAN"]
+    assert lan.counters["gateway.drop.absent"] == 1
+
+
+datagrams = st.one_of(
+    st.binary(max_size=80),
+    st.binary(max_size=50).map(b"\1".__add__),
+    st.binary(max_size=50).map(b"\2".__add__),
+    st.integers(0, 5).map(lambda n: register(mac(n))),
+    st.sampled_from([control(type="PeerList"), control(type="Heartbeat"), b'\0{"type":["x"]}']),
+    st.builds(
+        lambda datagram, at, byte: datagram[:at] + bytes((byte,)) + datagram[at + 1 :],
+        st.builds(
+            lambda s, d: (
+                b"\1"
+                + bytes(Ether(src=mac(s).hex(":"), dst=d) / IP(src="10.0.2.10", dst="192.0.2.1") / UDP())
+            ),
+            st.integers(1, 3),
+            st.sampled_from([GATEWAY_MAC.hex(":"), "ff:ff:ff:ff:ff:ff", mac(1).hex(":")]),
+        ),
+        st.integers(0, 50),
+        st.integers(0, 255),
+    ),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4), st.lists(datagrams, min_size=1, max_size=6), st.sampled_from([0, 0.3, 31])
+        ),
+        max_size=10,
+    )
+)
+def test_no_input_hurts_a_neighbour(turns):
+    loop, counters = FakeLoop(), Counters()
+    with Scheduler(loop, counters).activate():
+        lan = Lan(loop, counters)
+        good, address = lan.join(500)
+        clients = {}
+        for n, batch, pause in turns:
+            if n not in clients or not clients[n].alive:
+                clients[n] = lan.connect(mac(n), ["/", "/?encap=raw", "/?encap=framed"][n % 3])
+            clients[n].hears(*batch)
+            loop.advance(pause)
+            good.session.take()
+            good.sends(good.to(GATEWAY_MAC) / IP(src=address, dst="10.0.2.2") / ICMP() / b"alive?")
+            assert b"alive?" in b"".join(good.session.take())
+        assert counters["actors.failed"] == 0
+        assert counters.total("switch.drop.internal") == counters.total("gateway.drop.internal") == 0
+        for client in [*clients.values(), good]:
+            if client.alive:
+                client.leaves()
+        assert lan.state() == (0, 0, 0)
+        for actor in (lan.switch, lan.gateway):
+            actor.stop(block=False)
+        loop.run()
