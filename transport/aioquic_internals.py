@@ -38,6 +38,8 @@ WORKER = 0
 
 MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
+IDLE_REFRESH = 1.0
+"""Seconds between two settings of the idle timer: setting it costs more than it says."""
 
 
 def new_connection_id() -> bytes:
@@ -124,7 +126,7 @@ class OneRttState:
     stay aioquic's; this class reads and advances them for packets that aioquic does not see.
     """
 
-    __slots__ = ("_congestion", "_pair", "_quic", "_recovery", "_space")
+    __slots__ = ("_congestion", "_idle_refresh_at", "_pair", "_quic", "_recovery", "_space")
 
     def __init__(self, quic: RelayQuicConnection) -> None:
         self._quic = quic
@@ -133,6 +135,7 @@ class OneRttState:
         self._recovery: Any = quic._loss
         self._congestion: Any = quic._loss._cc
         self._pair = quic._cryptos[Epoch.ONE_RTT]
+        self._idle_refresh_at = 0.0
 
     # -- what holds at present --------------------------------------------------------------------
 
@@ -166,11 +169,6 @@ class OneRttState:
     def key_phase(self) -> int:
         """Key phase bit of both directions, 0 or 1."""
         return int(self._pair.recv.key_phase)
-
-    @property
-    def spin_bit(self) -> bool:
-        """The latency spin bit that our packets carry (RFC 9000, 17.4)."""
-        return bool(self._quic._spin_bit)
 
     def receive_secret(self) -> Secret:
         """Return the secret of packets from the client."""
@@ -207,18 +205,16 @@ class OneRttState:
         """Whether the packet is a duplicate (or too old to tell)."""
         return number in self._space.received_packets
 
-    def note_received(self, numbers: list[int], *, in_order: bool, spin: bool, now: float) -> None:
+    def note_received(self, numbers: list[int], *, in_order: bool, now: float) -> None:
         """Enter packets, none of them a duplicate; ``in_order``: each number is the one before plus one."""
-        space, quic = self._space, self._quic
-        first, largest = numbers[0], max(numbers) if not in_order else numbers[-1]
+        space = self._space
+        first = numbers[0]
+        largest = numbers[-1] if in_order else max(numbers)
         if largest > space.largest_received_packet:
             space.largest_received_packet = largest
             space.largest_received_time = now
         if largest >= space.expected_packet_number:
             space.expected_packet_number = largest + 1
-        if largest > quic._spin_highest_pn:
-            quic._spin_highest_pn = largest
-            quic._spin_bit = spin
         queue = space.ack_queue
         ranges: list[range] = vars(queue)["_RangeSet__ranges"]
         if in_order and ranges and ranges[-1].stop == first:
@@ -229,10 +225,16 @@ class OneRttState:
             while len(queue) > MAX_ACK_RANGES:
                 queue.shift()
         self._extend_duplicate_filter(numbers)
-        # Setting the idle timer anew costs more than it says: a second is precise enough for 180.
-        if quic._ack_eliciting_sent_since_receipt or (quic._close_at or 0) < now + quic._idle_timeout() - 1:
-            quic._close_at = now + quic._idle_timeout()
+        quic = self._quic
+        if quic._ack_eliciting_sent_since_receipt or now >= self._idle_refresh_at:
+            self._refresh_idle_timer(now)
             quic._ack_eliciting_sent_since_receipt = False
+
+    def _refresh_idle_timer(self, now: float) -> None:
+        # Once a second is precise enough for an idle timeout of minutes.
+        if now >= self._idle_refresh_at:
+            self._idle_refresh_at = now + IDLE_REFRESH
+            self._quic._close_at = now + self._quic._idle_timeout()
 
     def _extend_duplicate_filter(self, numbers: list[int]) -> None:
         window = self._space.received_packets
@@ -294,7 +296,7 @@ class OneRttState:
         self._recovery._time_of_last_sent_ack_eliciting_packet = now
         self._congestion.on_packet_sent(packet=SentPacket(quic._packet_number - 1, size, now))
         if not quic._ack_eliciting_sent_since_receipt:
-            quic._close_at = now + quic._idle_timeout()
+            self._refresh_idle_timer(now)
             quic._ack_eliciting_sent_since_receipt = True
 
     # -- acknowledged and lost --------------------------------------------------------------------
@@ -324,15 +326,18 @@ class OneRttState:
             recovery._detect_loss(now=now, space=space)
 
     def _sample_round_trip(self, latest: float, ack_delay: float, now: float) -> None:
+        """RFC 9002, 5.3, with aioquic's floor; written without calls, for every ACK comes by here."""
         recovery = self._recovery
-        adjusted = max(latest, MIN_ROUND_TRIP)
-        recovery._rtt_min = min(recovery._rtt_min, adjusted)
+        adjusted = max(MIN_ROUND_TRIP, latest)
+        minimum = recovery._rtt_min
+        if adjusted < minimum:
+            minimum = recovery._rtt_min = adjusted
         ack_delay = min(ack_delay, recovery.max_ack_delay)
-        if adjusted > recovery._rtt_min + ack_delay:
+        if adjusted > minimum + ack_delay:
             adjusted -= ack_delay
         recovery._rtt_latest = adjusted
         if recovery._rtt_initialized:
-            recovery._rtt_variance += (abs(recovery._rtt_min - adjusted) - recovery._rtt_variance) / 4
+            recovery._rtt_variance += (abs(minimum - adjusted) - recovery._rtt_variance) / 4
             recovery._rtt_smoothed += (adjusted - recovery._rtt_smoothed) / 8
         else:
             recovery._rtt_initialized = True
@@ -340,7 +345,6 @@ class OneRttState:
             recovery._rtt_variance = latest / 2
             recovery._rtt_smoothed = latest
         self._congestion.on_rtt_measurement(now=now, rtt=latest)
-        self._update_pacer()
 
     def note_lost(self, packets: list[SentPacket], now: float) -> None:
         """Take packets of ours as lost: off the bytes in flight, and a congestion event (RFC 9002, 7.3)."""
@@ -349,17 +353,19 @@ class OneRttState:
         self._congestion.on_packets_lost(now=now, packets=packets)
         if recovery._in_persistent_congestion(packets=packets):
             self._congestion.on_persistent_congestion()
-        self._update_pacer()
 
     def note_probe_lost(self, packet: SentPacket) -> None:
         """Take a lost path MTU probe off the bytes in flight; that is no congestion (RFC 9000, 14.4)."""
         self._space.ack_eliciting_in_flight -= 1
         self._congestion.on_packets_expired(packets=[packet])
 
-    def _update_pacer(self) -> None:
-        self._recovery._pacer.update_rate(
-            congestion_window=self._congestion.congestion_window, smoothed_rtt=self._recovery._rtt_smoothed
-        )
+    def update_pacer(self) -> None:
+        """Tell aioquic's pacer what has changed; only needed before aioquic itself sends."""
+        if self._recovery._rtt_initialized:
+            self._recovery._pacer.update_rate(
+                congestion_window=self._congestion.congestion_window,
+                smoothed_rtt=self._recovery._rtt_smoothed,
+            )
 
     def _delay(self, ack: Ack) -> float:
         return float(ack.delay << self._quic._remote_ack_delay_exponent) / 1_000_000

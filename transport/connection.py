@@ -20,6 +20,7 @@ from transport.datagram_path import DatagramPath
 from transport.session import WebTransportSession
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Sequence
 
     from aioquic.h3.events import H3Event
@@ -84,7 +85,9 @@ class Connection:
     def __init__(self, quic: RelayQuicConnection, host: Host, address: Address, now: float) -> None:
         self.quic = quic
         self.connection_ids: set[bytes] = set()
-        self.last_heard = now
+        self.timer: asyncio.TimerHandle | None = None
+        """Kept by the endpoint: runs no later than ``next_timer`` says."""
+        self._heard_by_aioquic = now
         self._host = host
         self._address = address
         self._h3: RelayH3Connection | None = None
@@ -115,6 +118,13 @@ class Connection:
         """Bytes of one session datagram that fit one QUIC packet and the client's own limit."""
         room = self.quic.configuration.max_datagram_size - PACKET_OVERHEAD
         return min(room, self.quic.peer_datagram_limit - 3) - len(self._prefix)
+
+    @property
+    def last_heard(self) -> float:
+        """Time of the client's last authentic packet."""
+        if self._path is None:
+            return self._heard_by_aioquic
+        return max(self._path.last_received, self._heard_by_aioquic)
 
     def want_flush(self) -> None:
         """Have the session's queue sent at the end of this turn."""
@@ -147,13 +157,13 @@ class Connection:
         else:
             for packet in packets:
                 self._receive_by_aioquic(packet, address, now)
-        self.last_heard = max(self.last_heard, self.quic.last_received_at)
 
     def _receive_by_aioquic(self, packet: bytes, address: Address, now: float) -> None:
         self._aioquic_is_idle = False
         quic = self.quic
         quic.receive_datagram(packet, address, now)
         self._pump()
+        self._heard_by_aioquic = max(self._heard_by_aioquic, quic.last_received_at)
         if quic.ended is not None and self._session is not None:
             # The client closed: its VM is gone now, not when aioquic has finished draining.
             self._end_session(SessionClosed(quic.ended.error_code, quic.ended.reason_phrase))
@@ -175,6 +185,8 @@ class Connection:
             self._aioquic_is_idle = path is not None
             self._slow_deadline = None
             self._send(now)
+            if path is not None:
+                path.refresh()
         if session is not None and path is not None:
             queue = session.queue
             packets = path.flush(queue, now)
@@ -220,13 +232,17 @@ class Connection:
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: aioquic's timers, losses, the deadline of session or linger, keep-alive."""
+        path = self._path
+        if path is not None:
+            if path.loss_at is not None and path.loss_at <= now:
+                path.detect_lost(now)
+            if self._slow_deadline is not None and now < self._slow_deadline and not path.probe_is_due(now):
+                return
         self._aioquic_is_idle = False
         timer = self.quic.get_timer()
         if timer is not None and timer <= now:
             self.quic.handle_timer(now)
             self._pump()
-        if self._path is not None and self._path.loss_at is not None and self._path.loss_at <= now:
-            self._path.detect_lost(now)
         if self._deadline is not None and self._deadline <= now:
             self._deadline = None
             if self._closing is None:
@@ -250,6 +266,8 @@ class Connection:
     # -- QUIC and HTTP/3 events -------------------------------------------------------------------
 
     def _send(self, now: float) -> None:
+        if self._path is not None:
+            self._path.before_aioquic_sends()
         run: list[bytes] = []
         to: Address = self._address
         for packet, address in self.quic.datagrams_to_send(now):

@@ -40,6 +40,7 @@ TAG = 16
 EXPECTED_FLAGS = 0xDC
 """Flags that must be as expected: short header, fixed bit, two reserved bits that are zero, key phase."""
 SPIN = 0x20
+"""The latency spin bit; ignored, and sent as zero, which is a way to disable it (RFC 9000, 17.4)."""
 FIXED = 0x40
 ACK_DELAY = 0.002
 """Seconds that a lone packet's acknowledgement waits for a second one or for a datagram to ride on."""
@@ -75,6 +76,12 @@ class DatagramPath:
         """``prefix`` starts every datagram of the session; ``hand_over`` gives a packet to aioquic."""
         self.packet_size = packet_size
         self.loss_at: float | None = None
+        self.usable = False
+        """Whether the connection is alive and on a validated path; only aioquic changes that."""
+        self.address: Address = ()
+        """Where the client is."""
+        self.last_received = 0.0
+        """When the last packet arrived that this path took."""
         self.aioquic_has_news = False
         """Whether aioquic may have something to send because of what this path told it."""
         self._state = state
@@ -85,23 +92,23 @@ class DatagramPath:
         self._unacknowledged = 0
         self._acks_sent: dict[int, int] = {}
         self._frame_heads: dict[int, bytes] = {}
-        self._own_cid = state.own_cid
-        self._receive_headers = _headers(self._own_cid)
+        self._own_cid = b""
+        self._receive_headers: dict[int, bytes] = {}
         self._receive_keys = PacketKeys(state.receive_secret(), seals=False)
         self._send_keys = PacketKeys(state.send_secret(), seals=True)
-        self._sends_as = (0, b"")
-        self._send_headers: list[bytes] = []
+        self._send_headers: dict[int, list[bytes]] = {}
+        self.refresh()
 
     # -- receiving --------------------------------------------------------------------------------
 
     def receive(self, packets: Sequence[bytes], address: Address, now: float, arrived: list[bytes]) -> None:
         """Take packets of one sender in order; append the session's datagrams to ``arrived``."""
         state = self._state
-        if not state.usable or address != state.address or min(map(len, packets)) < SHORTEST:
+        if not self.usable or address != self.address or min(map(len, packets)) < SHORTEST:
             for packet in packets:
                 self._give_to_aioquic(packet, address, now)
             return
-        expected_flags = FIXED | state.key_phase << 2
+        expected_flags = FIXED | self._key_phase << 2
         expected = state.expected_number
         largest = state.largest_received
         crypt, iv = self._receive_keys.crypt, self._receive_keys.iv
@@ -150,7 +157,7 @@ class DatagramPath:
                     elicits = self._read(plain, now, arrived)
             if elicits is None:
                 if numbers:
-                    self._note_received(numbers, in_order, eliciting, first, now)
+                    self._note_received(numbers, in_order, eliciting, now)
                 for rest in packets[index:]:
                     self._give_to_aioquic(rest, address, now)
                 return
@@ -163,13 +170,12 @@ class DatagramPath:
                 expected = number + 1
             numbers.append(number)
         if numbers:
-            self._note_received(numbers, in_order, eliciting, first, now)
+            self._note_received(numbers, in_order, eliciting, now)
 
-    def _note_received(
-        self, numbers: list[int], in_order: bool, eliciting: int, flags: int, now: float
-    ) -> None:
+    def _note_received(self, numbers: list[int], in_order: bool, eliciting: int, now: float) -> None:
         state = self._state
-        state.note_received(numbers, in_order=in_order, spin=bool(flags & SPIN), now=now)
+        self.last_received = now
+        state.note_received(numbers, in_order=in_order, now=now)
         if eliciting:
             self._unacknowledged += eliciting
             state.ack_within(0.0 if self._unacknowledged >= ACK_EVERY else ACK_DELAY, now)
@@ -196,21 +202,28 @@ class DatagramPath:
 
     def _give_to_aioquic(self, packet: bytes, address: Address, now: float) -> None:
         self._hand_over(packet, address, now)
-        self.refresh_keys()
+        self.refresh()
 
-    def refresh_keys(self) -> None:
-        """Follow a key update that aioquic has made or seen."""
+    def refresh(self) -> None:
+        """Look again at what only aioquic changes: keys, connection IDs, address, state."""
         state = self._state
-        if not state.usable:
+        self.usable = state.usable
+        if not self.usable:
             return
-        if state.own_cid != self._own_cid:
-            self._own_cid = state.own_cid
-            self._receive_headers = _headers(self._own_cid)
+        self.address = state.address
+        self._key_phase = state.key_phase
         received, sent = state.receive_secret(), state.send_secret()
         if received != self._receive_keys.secret:
             self._receive_keys = PacketKeys(received, seals=False, previous=self._receive_keys)
         if sent != self._send_keys.secret:
             self._send_keys = PacketKeys(sent, seals=True, previous=self._send_keys)
+        if state.own_cid != self._own_cid:
+            self._own_cid = state.own_cid
+            self._receive_headers = _receive_headers(self._own_cid)
+        self._peer_cid = state.peer_cid
+        self._send_headers = {
+            size: _send_headers(FIXED | self._key_phase << 2 | size - 1, self._peer_cid) for size in (2, 4)
+        }
 
     # -- acknowledgements of ours -----------------------------------------------------------------
 
@@ -238,13 +251,21 @@ class DatagramPath:
                 self._counters.add("path.lost_packets", len(lost))
                 self._state.note_lost(lost, now)
 
+    def probe_is_due(self, now: float) -> bool:
+        """Whether acknowledgements have failed to come for so long that aioquic should ask for one."""
+        return bool(self._ledger.sent) and self._state.probe_at <= now
+
+    def before_aioquic_sends(self) -> None:
+        """Give aioquic's pacer the round-trip time that this path has measured."""
+        self._state.update_pacer()
+
     def deadline(self) -> float:
         """No later than this something of this path or of aioquic's recovery is due; cheap to ask."""
         state = self._state
         due = state.ack_at or NEVER
         if self._ledger.sent:
             due = min(due, state.probe_at, self.loss_at or NEVER)
-        return due if state.usable else NEVER
+        return due if self.usable else NEVER
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -253,12 +274,11 @@ class DatagramPath:
         state = self._state
         ack_at, window = state.ack_at, state.window
         sends = bool(queue.items) and window > 0
-        if not (sends or (ack_at is not None and ack_at <= now)) or not state.usable:
+        if not (sends or (ack_at is not None and ack_at <= now)) or not self.usable:
             return []
-        cid = state.peer_cid
         first = state.next_number
         number_size = 2 if first - self._ledger.largest_acked < SHORT_NUMBER_DISTANCE else 4
-        room = self.packet_size - (1 + len(cid) + number_size + TAG)
+        room = self.packet_size - (1 + len(self._peer_cid) + number_size + TAG)
         ack = self._write_ack(first, now) if ack_at is not None else b""
         plains = self._fill(queue, ack, room, window) if sends else [ack]
         if not plains:
@@ -267,7 +287,7 @@ class DatagramPath:
         if ack_only and state.ack_range_count > 1 and first % PING_EVERY == 0:
             plains[0] += _PING
             ack_only = False
-        packets = self._seal(plains, first, number_size, cid)
+        packets = self._seal(plains, first, number_size)
         state.note_sent(len(packets), sum(map(len, packets)))
         # A packet of nothing but an ACK is not acknowledged itself, nor counted as in flight.
         in_flight = packets[1:] if ack_only else packets
@@ -322,14 +342,10 @@ class DatagramPath:
         self._frame_heads[length] = head
         return head
 
-    def _seal(self, plains: list[bytes], first: int, number_size: int, cid: bytes) -> list[bytes]:
+    def _seal(self, plains: list[bytes], first: int, number_size: int) -> list[bytes]:
         """Protect payloads as packets ``first``, ``first + 1``, … with numbers of 2 or 4 bytes."""
-        state, keys = self._state, self._send_keys
-        flags = FIXED | state.spin_bit << 5 | state.key_phase << 2 | number_size - 1
-        if self._sends_as != (flags, cid):
-            self._sends_as = (flags, cid)
-            self._send_headers = [bytes((flags ^ mask,)) + cid for mask in range(0x20)]
-        headers = self._send_headers
+        keys = self._send_keys
+        headers = self._send_headers[number_size]
         crypt, iv, header = keys.crypt, keys.iv, headers[0]
         low = _NUMBER_MASKS[number_size]
         sealed = [
@@ -349,9 +365,11 @@ class DatagramPath:
         ]
 
 
-def _headers(cid: bytes) -> dict[int, bytes]:
+def _receive_headers(cid: bytes) -> dict[int, bytes]:
     """Return what the plain header of a received packet starts with, by its flags."""
-    return {
-        flags: bytes((flags,)) + cid
-        for flags in (FIXED | low | spin for low in range(8) for spin in (0, SPIN))
-    }
+    return {flags: bytes((flags,)) + cid for low in range(8) for flags in (FIXED | low, FIXED | SPIN | low)}
+
+
+def _send_headers(flags: int, cid: bytes) -> list[bytes]:
+    """Return the masked start of the header of a packet that is sent, by the five bits of its mask."""
+    return [bytes((flags ^ mask,)) + cid for mask in range(0x20)]

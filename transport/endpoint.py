@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,6 @@ class Endpoint:
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
         self._handshakes: set[Connection] = set()
-        self._timers: dict[Connection, asyncio.TimerHandle] = {}
         self._dirty: dict[Connection, None] = {}
         self._flush_scheduled = False
         self._retry = QuicRetryTokenHandler()
@@ -108,19 +106,22 @@ class Endpoint:
         if self._closing:
             return
         self._closing = True
-        for connection in list(self._live):
-            self._guarded(connection, partial(connection.close_session, code, reason))
-        self._run_actors()
-        self._flush()
-        for connection in list(self._live):
-            self._guarded(connection, partial(connection.close, ErrorCode.H3_NO_ERROR, reason))
-        self._flush()
+        self._close_all(lambda connection: connection.close_session(code, reason))
+        self._close_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
         self._loop.remove_reader(self._socket.fileno())
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for connection in list(self._live):
+            self.connection_ended(connection)
         self._socket.close()
         self._closed.set()
+
+    def _close_all(self, close: Callable[[Connection], None]) -> None:
+        for connection in list(self._live):
+            try:
+                close(connection)
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
+        self._run_actors()
+        self._flush()
 
     async def wait_closed(self) -> None:
         """Wait until ``close`` has sent everything and released the port."""
@@ -162,9 +163,8 @@ class Endpoint:
         self._live.discard(connection)
         self._handshakes.discard(connection)
         self._dirty.pop(connection, None)
-        timer = self._timers.pop(connection, None)
-        if timer is not None:
-            timer.cancel()
+        if connection.timer is not None:
+            connection.timer.cancel()
 
     def send(self, packets: Sequence[bytes], address: Address) -> None:
         """Send packets to a client."""
@@ -178,7 +178,10 @@ class Endpoint:
         for packets, address in self._socket.drain():
             self._route(packets, address, now, touched)
         for connection in touched:
-            self._guarded(connection, connection.deliver)
+            try:
+                connection.deliver()
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
         self._run_actors()
         self._dirty.update(touched)
         self._flush()
@@ -196,12 +199,24 @@ class Endpoint:
                 connection = self._route_other(packet, address, now)
             if connection is not current:
                 if current is not None:
-                    self._guarded(current, partial(current.receive, packets[first:index], address, now))
+                    self._receive(current, packets[first:index], address, now, touched)
                 current, first = connection, index
-            if connection is not None:
-                touched[connection] = None
         if current is not None:
-            self._guarded(current, partial(current.receive, packets[first:], address, now))
+            self._receive(current, packets[first:] if first else packets, address, now, touched)
+
+    def _receive(
+        self,
+        connection: Connection,
+        packets: list[bytes],
+        address: Address,
+        now: float,
+        touched: dict[Connection, None],
+    ) -> None:
+        touched[connection] = None
+        try:
+            connection.receive(packets, address, now)
+        except Exception:  # noqa: BLE001
+            self._drop_failed(connection)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
@@ -209,19 +224,19 @@ class Endpoint:
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
             for connection in dirty:
-                self._guarded(connection, partial(connection.flush, now))
-                self._arm(connection)
+                try:
+                    connection.flush(now)
+                    self._arm(connection)
+                except Exception:  # noqa: BLE001
+                    self._drop_failed(connection)
 
-    def _guarded(self, connection: Connection, step: Callable[[], None]) -> None:
-        """Run one step of one connection; whatever goes wrong in it ends that connection only."""
-        try:
-            step()
-        except Exception:  # noqa: BLE001
-            self.counters.add("connection.failed")
-            logger.exception("A connection failed and is dropped")
-            self.connection_ended(connection)
-            with contextlib.suppress(Exception):
-                connection.abandon()
+    def _drop_failed(self, connection: Connection) -> None:
+        """Whatever goes wrong in one connection ends that connection only. Call from an except clause."""
+        self.counters.add("connection.failed")
+        logger.exception("A connection failed and is dropped")
+        self.connection_ended(connection)
+        with contextlib.suppress(Exception):
+            connection.abandon()
 
     # -- timers -----------------------------------------------------------------------------------
 
@@ -231,21 +246,24 @@ class Endpoint:
         A timer that is set earlier stays: when it fires it finds nothing due and is set anew. So deadlines
         that move with every packet cost nothing.
         """
-        if connection not in self._live:
-            return
         when = connection.next_timer()
-        timer = self._timers.get(connection)
+        timer = connection.timer
         if timer is not None:
             if timer.when() <= when:
                 return
             timer.cancel()
-        self._timers[connection] = self._loop.call_at(when, self._on_timer, connection)
+        if connection in self._live:
+            connection.timer = self._loop.call_at(when, self._on_timer, connection)
 
     def _on_timer(self, connection: Connection) -> None:
-        self._timers.pop(connection, None)
-        self._guarded(connection, partial(connection.handle_timer, self.clock()))
-        self._guarded(connection, connection.deliver)
-        self.want_flush(connection)
+        connection.timer = None
+        try:
+            connection.handle_timer(self.clock())
+            connection.deliver()
+        except Exception:  # noqa: BLE001
+            self._drop_failed(connection)
+        else:
+            self.want_flush(connection)
 
     # -- new connections --------------------------------------------------------------------------
 
