@@ -88,7 +88,7 @@ class SendResult(Enum):
     UNREACHABLE = "unreachable"
     """The host has no route: ICMP 3/0 or 3/1 to the guest."""
     REFUSED = "refused"
-    """An earlier datagram was answered with port unreachable: ICMP 3/3 to the guest."""
+    """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
     DROPPED = "dropped"
     """The host's buffer is full, or another passing error: counted, nothing is said."""
 

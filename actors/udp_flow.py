@@ -30,8 +30,6 @@ class UdpFlowActor(FlowActor):
         """Open the flow's socket. Raises OSError when the host gives none."""
         super().__init__(key, guest, lan, lan.settings.udp_idle_timeout)
         self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
-        self._destinations: set[tuple[bytes, int]] = set()
-        """The first two destinations: with one, it is clear what a refusal is about."""
 
     def _open(self) -> UdpSocket:
         return self._lan.outside.open_udp(self.actor_ref)
@@ -48,18 +46,9 @@ class UdpFlowActor(FlowActor):
             if result is SendResult.SENT:
                 sent += 1
                 self._remember(remote)
-                if len(self._destinations) <= 1:
-                    self._destinations.add((destination, port))
             else:
-                self._not_sent(frame, result, (destination, port))
+                self._report(frame, result)
         self._counters.add("udp.frames_to_net", sent)
-
-    def _not_sent(self, frame: bytes, result: SendResult, destination: tuple[bytes, int]) -> None:
-        if result is SendResult.REFUSED and self._destinations - {destination}:
-            # It answers an earlier datagram, perhaps to someone else: better nothing than something wrong.
-            self._counters.add("udp.drop.refused")
-            return
-        self._report(frame, result)
 
     @handles(DatagramsFromNet)
     def _from_net(self, message: DatagramsFromNet) -> None:

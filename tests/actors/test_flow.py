@@ -167,13 +167,6 @@ def test_the_guest_learns_why_nothing_was_sent(lan, send, result, code):
     assert socket.open  # RFC 4787 REQ-12: an error never ends a mapping
 
 
-def test_a_refusal_is_not_blamed_on_the_wrong_destination(lan):
-    lan.sends(1, udp(1))
-    lan.outside.udp[0].result = SendResult.REFUSED
-    assert lan.sends(1, udp(1, dst="192.0.2.2")) == []
-    assert lan.counters["udp.drop.refused"] == 1
-
-
 def test_errors_of_a_flow_are_limited(lan):
     lan.sends(1, udp(1))
     lan.outside.udp[0].result = SendResult.DENIED
