@@ -9,14 +9,20 @@ cd "$(dirname "$0")/.."
 
 oldest=1.85
 
+# The first cargo that is new enough; rustup's is there even when it has no toolchain to start.
 usable_cargo() {
-    version=$(cargo --version 2>/dev/null | cut -d' ' -f2) || return 1
-    [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n 1)" = "$oldest" ]
+    for cargo in $(which -a cargo 2>/dev/null); do
+        version=$("$cargo" --version 2>/dev/null | cut -d' ' -f2)
+        if [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$oldest" "$version" | sort -V | head -n 1)" = "$oldest" ]; then
+            return 0
+        fi
+    done
+    return 1
 }
 
-# Distributions that freeze an old cargo carry a newer one beside it (cargo-web, cargo-1.89).
+# Debian releases that froze an old cargo carry a newer one beside it, cargo-web.
 newest_packaged_cargo() {
-    for package in $(apt-cache search --names-only '^cargo(-web|-[0-9.]+)?$' | cut -d' ' -f1); do
+    for package in $(apt-cache search --names-only '^cargo(-web)?$' | cut -d' ' -f1); do
         version=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
         if dpkg --compare-versions "$version" ge "$oldest"; then
             echo "$version $package"
@@ -46,5 +52,6 @@ export CARGO_TARGET_DIR="$PWD/.cache/relaybench"
 cargo_home=${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}
 mkdir -p "$cargo_home" 2>/dev/null || true
 [ -w "$cargo_home" ] || export CARGO_HOME="$PWD/.cache/cargo"
-cargo build --quiet --locked --release --manifest-path bench/relaybench/Cargo.toml >&2
+# Its rustc is beside it.
+PATH=$(dirname "$cargo"):$PATH "$cargo" build --quiet --locked --release --manifest-path bench/relaybench/Cargo.toml >&2
 echo "$CARGO_TARGET_DIR/release/relaybench"
