@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from namespaces import Namespace
+from processes import ROOT, Program, Relay, run
+
+from netstack.counters import Counters
+from relay import main, tap
+from relay.tap import Tap, TapError
+
+ATTACHED = r"^(\S+): attached to (\S+) as ((?:[0-9a-f]{2}:){5}[0-9a-f]{2})(?:, address ([\d.]+)/24)?"
+DEVICE = "t-attach0"
+
+
+def attach(relay, namespace, *options):
+    return Program(
+        *(sys.executable, "-m", "relay.main", "attach", "--tap", DEVICE, "--netns", namespace.name),
+        *("--cert-hash", relay.hash, *options, relay.url),
+    )
+
+
+@pytest.fixture
+def namespace():
+    namespace = Namespace("attach")
+    yield namespace
+    namespace.delete()
+
+
+def link(namespace):
+    """State of the device: its MAC and MTU, and whether it is up."""
+    (found,) = json.loads(namespace.run("ip", "-j", "link", "show", "dev", DEVICE).stdout)
+    return found["address"], found["mtu"], "UP" in found["flags"]
+
+
+def test_the_devices_own_mac_is_registered_and_the_rest_left_alone(live_relay, namespace):
+    program = attach(live_relay, namespace)
+    try:
+        name, url, mac, address = program.wait_for(ATTACHED).groups()
+        assert (name, url) == (DEVICE, live_relay.url)
+        live_relay.wait_for(rf"registered {mac} as {address}")
+        assert link(namespace) == (mac, 1500, True)
+        # Addresses of its own making aside.
+        assert [a for a in namespace.addresses(DEVICE) if not a.startswith("fe80:")] == []
+        assert namespace.run("ip", "route").stdout == ""
+    finally:
+        program.stop()
+
+
+def test_configure_makes_the_kernel_a_guest_that_reaches_the_gateway(live_relay, namespace):
+    mac = "52:54:00:00:20:01"
+    program = attach(live_relay, namespace, "--configure", "--mac", mac, "--mtu", "1400")
+    try:
+        address = program.wait_for(ATTACHED)[4]
+        assert link(namespace) == (mac, 1400, True)
+        assert f"{address}/24" in namespace.addresses(DEVICE)
+        (route,) = json.loads(namespace.run("ip", "-j", "route", "show", "default").stdout)
+        assert (route["gateway"], route["dev"], route["metric"]) == ("10.0.2.2", DEVICE, 2000)
+        # Whole frames, in chunks where they must be.
+        namespace.run("ping", "-n", "-c", "3", "-i", "0.05", "-W", "5", "-s", "1372", "10.0.2.2")
+    finally:
+        program.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(live_relay, namespace, number):
+    program = attach(live_relay, namespace, "--configure")
+    try:
+        mac = program.wait_for(ATTACHED)[3]
+        peer = live_relay.wait_for(rf"peer (\d+) registered {mac}")[1]
+        program.signal(number)
+        assert program.wait() == 0
+        live_relay.wait_for(rf"peer {peer} closed: disconnected")
+        assert len(program.output.splitlines()) == 1
+        assert DEVICE not in namespace.run("ip", "link").stdout
+    finally:
+        program.stop()
+
+
+def test_raw_guests_reach_each_other_with_addresses_of_their_own(live_relay, namespace):
+    other = Namespace("attach-raw")
+    programs = [attach(live_relay, one, "--encap", "raw") for one in (namespace, other)]
+    try:
+        for program, one, address in zip(programs, (namespace, other), ("10.0.2.3", "10.0.2.5"), strict=True):
+            assert program.wait_for(ATTACHED)[4] is None
+            assert link(one)[1] == 1141
+            one.run("ip", "address", "add", f"{address}/24", "dev", DEVICE)
+        # As large as the MTU lets them be.
+        namespace.run("ping", "-n", "-c", "3", "-i", "0.05", "-W", "5", "-M", "do", "-s", "1113", "10.0.2.5")
+    finally:
+        for program in programs:
+            program.stop()
+        other.delete()
+
+
+def test_restarts_of_the_relay_are_survived_and_told(certificate_options, namespace):
+    relay = Relay(*certificate_options)
+    program = attach(relay, namespace, "--configure")
+    try:
+        first = program.wait_for(ATTACHED)
+        for restart, number in ((1, signal.SIGTERM), (2, signal.SIGKILL)):
+            relay.signal(number)
+            relay.wait()
+            relay.stop()
+            program.wait_for("not attached", count=restart)
+            relay = Relay(*certificate_options, "--port", relay.port)
+            again = program.wait_for(ATTACHED, count=restart + 1)
+            assert again.groups() == first.groups()
+            namespace.run("ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", "10.0.2.2")
+        assert program.running
+    finally:
+        program.stop()
+        relay.stop()
+
+
+def test_it_waits_for_a_relay_that_is_not_there_yet(certificate_options, namespace):
+    relay = Relay(*certificate_options)
+    relay.stop()
+    program = attach(relay, namespace)
+    try:
+        program.wait_for(
+            rf"^{DEVICE}: not attached: 127\.0\.0\.1:{relay.port}: Connection refused; trying again"
+        )
+        relay = Relay(*certificate_options, "--port", relay.port)
+        program.wait_for(ATTACHED)
+    finally:
+        program.stop()
+        relay.stop()
+
+
+def test_a_signal_also_ends_the_wait(namespace, live_relay):
+    live_relay_url, port = live_relay.url, live_relay.port
+    program = Program(
+        *(sys.executable, "-m", "relay.main", "attach", "--tap", DEVICE, "--netns", namespace.name),
+        *("--insecure", live_relay_url.replace(str(port), "9")),
+    )
+    try:
+        program.wait_for("not attached")
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+    finally:
+        program.stop()
+
+
+def test_a_device_that_is_deleted_ends_it_with_one_line(live_relay, namespace):
+    program = attach(live_relay, namespace)
+    try:
+        program.wait_for(ATTACHED)
+        namespace.run("ip", "link", "delete", DEVICE)
+        assert program.wait() == 2
+        assert program.output.splitlines()[1:] == [f"vmrelay: error: {DEVICE}: the device was deleted"]
+    finally:
+        program.stop()
+
+
+def complaint(*arguments, status=2, **options):
+    """Run ``vmrelay attach`` to its end and give the one line that it says."""
+    done = run(sys.executable, "-m", "relay.main", "attach", *arguments, check=False, cwd=ROOT, **options)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vmrelay: error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("https://127.0.0.1:9/",), "--tap"),
+        (("--tap", "t0"), "URL"),
+        (("--tap", "t0", "http://127.0.0.1:9/"), "not a WebTransport address"),
+        (("--tap", "t0", "--mac", "52:54", "https://r/"), "not a MAC address"),
+        (("--tap", "t0", "--mac", "ff:ff:ff:ff:ff:ff", "https://r/"), "group address"),
+        (("--tap", "t0", "--encap", "odd", "https://r/"), "'odd'"),
+        (("--tap", "t0", "--cert-hash", "12", "https://r/"), "64 hexadecimal digits"),
+        (("--tap", "t0", "--insecure", "--ca", "x", "https://r/"), "not allowed with"),
+        (("--tap", "t0", "--mtu", "1", "https://r/"), "--mtu must be from 576 to 1500"),
+        (("--tap", "t0", "--mtu", "big", "https://r/"), "'big'"),
+        (("--tap", "t0", "--encap", "raw", "--configure", "https://r/"), "--configure needs the framed"),
+        (("--tap", "t0", "--encap", "framed", "https://r/?encap=raw"), "names the encapsulation raw"),
+        (("--tap", "", "https://r/"), "not a device name"),
+        (("--tap", "sixteen-letters0", "https://r/"), "not a device name"),
+        (("--tap", "a/b", "https://r/"), "not a device name"),
+        (("--tap", "lo", "https://r/"), "lo: there is a device of this name that is not a TAP device"),
+        (
+            ("--tap", "t0", "--netns", "no-such-namespace", "https://r/"),
+            "network namespace no-such-namespace",
+        ),
+    ],
+)
+def test_wrong_arguments_get_one_line(arguments, said):
+    assert said in complaint(*arguments)
+
+
+def test_a_device_in_use_is_named(live_relay, namespace):
+    program = attach(live_relay, namespace)
+    try:
+        program.wait_for(ATTACHED)
+        line = complaint("--tap", DEVICE, "--netns", namespace.name, "--insecure", live_relay.url)
+        assert line == f"vmrelay: error: {DEVICE}: the device is in use by another process"
+    finally:
+        program.stop()
+
+
+def test_a_certificate_or_ca_that_does_not_fit_is_named(live_relay, namespace, tmp_path):
+    where = ("--tap", DEVICE, "--netns", namespace.name)
+    line = complaint(*where, "--cert-hash", "00" * 32, live_relay.url, status=1)
+    assert live_relay.hash in line
+    assert "certificate" in complaint(*where, live_relay.url, status=1)
+    absent = tmp_path / "absent.pem"
+    assert str(absent) in complaint(*where, "--ca", absent, live_relay.url)
+
+
+PR_CAPBSET_DROP = 24
+CAP_NET_ADMIN = 12
+
+
+def test_without_permission_it_says_what_is_missing():
+    def drop():
+        if ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) != 0:
+            os._exit(1)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "relay.main", "attach", "--tap", "t-noperm0", "https://127.0.0.1:9/"],
+        preexec_fn=drop,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "vmrelay: error: t-noperm0: no permission to make the device; it takes root or CAP_NET_ADMIN\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("absent", "does not exist: the kernel has no TUN/TAP driver"), (".", "Is a directory")],
+)
+def test_without_a_driver_it_says_so(device, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tap, "CLONE_DEVICE", tmp_path / device)
+    assert main.main(["attach", "--tap", "t0", "https://127.0.0.1:9/"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_namespace_is_entered_by_another_thread_only(namespace):
+    def here():
+        return Path("/proc/thread-self/ns/net").readlink()
+
+    before = here()
+    inside = tap.in_namespace(namespace.name, here)
+    assert inside != before
+    assert tap.in_namespace(f"/run/netns/{namespace.name}", here) == inside
+    assert here() == before
+
+
+def test_frames_that_the_kernel_does_not_take_are_counted(namespace):
+    counters = Counters()
+    device = Tap(DEVICE, counters, namespace.name)
+    try:
+        device.write([bytes(60)] * 3)
+        assert counters == {"tap.drop.write_failed": 3}
+        device.bring_up()
+        device.write([bytes(60)])
+        assert counters == {"tap.drop.write_failed": 3}
+    finally:
+        device.close()
+
+
+def test_a_burst_of_the_kernel_comes_in_batches(namespace):
+    device = Tap(DEVICE, Counters(), namespace.name)
+
+    async def scenario():
+        device.bring_up()
+        namespace.run("ip", "address", "add", "10.0.2.9/24", "dev", DEVICE)
+        neighbour = ("10.0.2.2", "lladdr", "52:54:00:12:34:56", "dev", DEVICE)
+        namespace.run("ip", "neighbour", "add", *neighbour)
+        namespace.run("ping", "-n", "-c", "20", "-l", "20", "-W", "0.1", "10.0.2.2", check=False)
+        pings = []
+        async with asyncio.timeout(10):
+            while len(pings) < 20:
+                batch = await device.read()
+                assert len(batch) <= tap.READS_PER_TURN
+                pings += [frame for frame in batch if frame[12:14] == b"\x08\x00" and frame[23] == 1]
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        device.close()
+
+
+def test_errors_of_the_kernel_become_one_line(namespace):
+    device = Tap(DEVICE, Counters(), namespace.name)
+    try:
+        with pytest.raises(TapError, match=rf"^{DEVICE}: {os.strerror(errno.EINVAL)}$"):
+            device.set_mtu(10)
+    finally:
+        device.close()
