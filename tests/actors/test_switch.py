@@ -4,7 +4,7 @@ import pytest
 from fake_loop import FakeLoop
 from hypothesis import given
 from hypothesis import strategies as st
-from lan_parts import GATEWAY_MAC, Box, ip, mac
+from lan_parts import GATEWAY_MAC, Box, mac
 from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
@@ -373,10 +373,3 @@ def test_every_frame_is_accounted_for(registered, batches):
         assert "actors.failed" not in counters
         lan.ref.stop(block=False)
         loop.run()
-
-
-def test_addresses_are_bytes():
-    assert LanSettings().network == "10.0.2.0/24"
-    assert LanSettings(gateway_ip=ip("172.20.5.1"), netmask=ip("255.255.0.0")).network == "172.20.0.0/16"
-    with pytest.raises(ValueError, match=r"255\.0\.255\.0"):
-        assert LanSettings(netmask=ip("255.0.255.0")).network

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+from lan_parts import ip
+
+from actors.settings import LanSettings
+
+
+def test_the_network_is_that_of_address_and_mask():
+    assert LanSettings().network == "10.0.2.0/24"
+    assert LanSettings(gateway_ip=ip("172.20.5.1"), netmask=ip("255.255.0.0")).network == "172.20.0.0/16"
+
+
+def test_a_mask_with_holes_is_refused():
+    with pytest.raises(ValueError, match=r"255\.0\.255\.0"):
+        assert LanSettings(netmask=ip("255.0.255.0")).network
+
+
+def test_the_host_address_is_the_gateways_only_with_host_access():
+    assert LanSettings().gateway_ips == {ip("10.0.2.2")}
+    assert LanSettings(host_access=True).gateway_ips == {ip("10.0.2.2"), ip("10.0.2.4")}

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+from loguru import logger
+
+from actors.mishaps import LOG_WINDOW, Mishaps
+from netstack.counters import Counters
+
+
+@pytest.fixture
+def lines():
+    lines = []
+    sink = logger.add(lines.append, format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+def error(kind=ValueError):
+    try:
+        raise kind("broken")
+    except Exception as caught:
+        return caught
+
+
+def test_every_error_is_counted_and_each_kind_logged_once_per_window(lines):
+    counters = Counters()
+    mishaps = Mishaps("switch", counters)
+    for n in range(100):
+        mishaps.note(error(), 1000.0 + n / 10)
+    mishaps.note(error(KeyError), 1001.0)
+    assert counters == {"switch.drop.internal_error": 101}
+    assert [("ValueError" in line, "KeyError" in line) for line in lines] == [(True, False), (False, True)]
+    mishaps.note(error(), 1000.0 + LOG_WINDOW)
+    assert len(lines) == 3
+
+
+def test_an_error_without_a_traceback_is_logged_too(lines):
+    Mishaps("gateway", Counters()).note(ValueError("made by hand"), 1000.0)
+    assert "made by hand" in lines[0]
