@@ -16,10 +16,12 @@ def lines():
 
 
 def error(kind=ValueError):
-    try:
+    def provoke():
         raise kind("broken")
-    except Exception as caught:
-        return caught
+
+    with pytest.raises(kind) as caught:
+        provoke()
+    return caught.value
 
 
 def test_every_error_is_counted_and_each_kind_logged_once_per_window(lines):
