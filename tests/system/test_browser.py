@@ -209,6 +209,29 @@ def test_the_simplest_client_of_the_readme_pings_the_gateway(browser, origin, re
     tab.close()
 
 
+def test_the_example_of_the_readme_gets_an_address(browser, origin, relay):
+    tab = Tab(browser, origin)
+    said = []
+    tab.page.on("console", lambda message: said.append(message.text))
+    example = next(block for block in readme_blocks() if "nic.assigned" in block)
+    example = example.replace("PASTE_THE_64_HEX_DIGITS_HERE", relay.hash)
+    example = example.replace("https://127.0.0.1:4433/", relay.url)
+    # A console waits at the top level; a page's script has to be told.
+    tab.page.evaluate(f"async () => {{ {readme_function('connectToRelay')} {example} }}")
+    tab.close()
+    assert any(line.startswith("address 10.0.2.") and line.endswith("gateway 10.0.2.2") for line in said)
+
+
+def test_the_line_that_the_relay_prints_connects(browser, origin, relay):
+    tab = Tab(browser, origin)
+    line = relay.wait_for(r"new WebTransport\(").string
+    said = []
+    tab.page.on("console", lambda message: said.append(message.text))
+    tab.page.evaluate(f"async () => {{ {line} }}")
+    tab.close()
+    assert said == ["connected"]
+
+
 def test_a_wrong_hash_is_refused_by_the_browser(browser, origin, relay):
     tab = Tab(browser, origin)
     tab.page.add_script_tag(content=readme_function("connectToRelay"))
