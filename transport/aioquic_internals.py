@@ -126,7 +126,16 @@ class OneRttState:
     stay aioquic's; this class reads and advances them for packets that aioquic does not see.
     """
 
-    __slots__ = ("_congestion", "_idle_refresh_at", "_pair", "_quic", "_recovery", "_space")
+    __slots__ = (
+        "_congestion",
+        "_idle_refresh_at",
+        "_pair",
+        "_quic",
+        "_ranges",
+        "_recovery",
+        "_space",
+        "_unfiltered",
+    )
 
     def __init__(self, quic: RelayQuicConnection) -> None:
         self._quic = quic
@@ -135,6 +144,8 @@ class OneRttState:
         self._recovery: Any = quic._loss
         self._congestion: Any = quic._loss._cc
         self._pair = quic._cryptos[Epoch.ONE_RTT]
+        self._ranges: list[range] = vars(self._space.ack_queue)["_RangeSet__ranges"]
+        self._unfiltered = self._space.largest_received_packet + 1
         self._idle_refresh_at = 0.0
 
     # -- what holds at present --------------------------------------------------------------------
@@ -203,47 +214,55 @@ class OneRttState:
 
     def was_received(self, number: int) -> bool:
         """Whether the packet is a duplicate (or too old to tell)."""
+        self.complete_duplicate_filter()
         return number in self._space.received_packets
 
     def note_received(self, numbers: list[int], *, in_order: bool, now: float) -> None:
         """Enter packets, none of them a duplicate; ``in_order``: each number is the one before plus one."""
-        space = self._space
-        first = numbers[0]
-        largest = numbers[-1] if in_order else max(numbers)
+        space, ranges = self._space, self._ranges
+        if in_order and ranges and ranges[-1].stop == numbers[0]:
+            largest = numbers[-1]
+            ranges[-1] = range(ranges[-1].start, largest + 1)
+        else:
+            largest = max(numbers)
+            self._note_disorder(numbers)
         if largest > space.largest_received_packet:
             space.largest_received_packet = largest
             space.largest_received_time = now
         if largest >= space.expected_packet_number:
             space.expected_packet_number = largest + 1
-        queue = space.ack_queue
-        ranges: list[range] = vars(queue)["_RangeSet__ranges"]
-        if in_order and ranges and ranges[-1].stop == first:
-            ranges[-1] = range(ranges[-1].start, largest + 1)
-        else:
-            for number in numbers:
-                queue.add(number)
-            while len(queue) > MAX_ACK_RANGES:
-                queue.shift()
-        self._extend_duplicate_filter(numbers)
         quic = self._quic
         if quic._ack_eliciting_sent_since_receipt or now >= self._idle_refresh_at:
             self._refresh_idle_timer(now)
             quic._ack_eliciting_sent_since_receipt = False
+
+    def _note_disorder(self, numbers: list[int]) -> None:
+        self.complete_duplicate_filter()
+        queue, window = self._space.ack_queue, self._space.received_packets
+        for number in numbers:
+            queue.add(number)
+            window.add(number)
+        while len(queue) > MAX_ACK_RANGES:
+            queue.shift()
+
+    def complete_duplicate_filter(self) -> None:
+        """Enter the packets that came in order since the last time into aioquic's duplicate filter.
+
+        Numbers that follow one another need no filter, so entering each as it comes would nearly always be
+        work for nothing. They are all in the newest range: to be called before that may be cut or left.
+        """
+        stop = self._space.largest_received_packet + 1
+        if self._unfiltered < stop and self._ranges:
+            window, newest = self._space.received_packets, self._ranges[-1]
+            for number in range(max(self._unfiltered, newest.start, stop - window._size), newest.stop):
+                window.add(number)
+        self._unfiltered = stop
 
     def _refresh_idle_timer(self, now: float) -> None:
         # Once a second is precise enough for an idle timeout of minutes.
         if now >= self._idle_refresh_at:
             self._idle_refresh_at = now + IDLE_REFRESH
             self._quic._close_at = now + self._quic._idle_timeout()
-
-    def _extend_duplicate_filter(self, numbers: list[int]) -> None:
-        window = self._space.received_packets
-        window._received.update(numbers)
-        lower = self._space.largest_received_packet - window._size + 1
-        if lower > window._lower:
-            window._lower = lower
-            if len(window._received) > 2 * window._size:
-                window._received = {number for number in window._received if number >= lower}
 
     # -- acknowledging ----------------------------------------------------------------------------
 
@@ -261,15 +280,16 @@ class OneRttState:
         """Encode the acknowledgement of all that was received, and take it as sent."""
         delay = max(0, int((now - self.largest_received_at) * 1_000_000))
         self._space.ack_at = None
-        return write_ack(self._space.ack_queue, delay >> self._quic._local_ack_delay_exponent)
+        return write_ack(self._ranges, delay >> self._quic._local_ack_delay_exponent)
 
     @property
     def ack_range_count(self) -> int:
         """Ranges that an acknowledgement carries; more than one where packets are missing."""
-        return len(self._space.ack_queue)
+        return len(self._ranges)
 
     def ack_was_received(self, largest: int) -> None:
         """Stop acknowledging up to ``largest``: the client has seen an ACK that did (RFC 9000, 13.2.4)."""
+        self.complete_duplicate_filter()
         self._space.ack_queue.subtract(0, largest + 1)
 
     # -- sending ----------------------------------------------------------------------------------
@@ -305,6 +325,7 @@ class OneRttState:
         """Give an ACK frame to aioquic if it has packets of its own outstanding; tell whether it has."""
         if not self._space.sent_packets:
             return False
+        self.complete_duplicate_filter()
         ranges = RangeSet()
         for low, high in reversed(ack.ranges):
             ranges.add(low, high + 1)

@@ -85,6 +85,9 @@ class Connection:
     def __init__(self, quic: RelayQuicConnection, host: Host, address: Address, now: float) -> None:
         self.quic = quic
         self.connection_ids: set[bytes] = set()
+        self.pending: list[bytes] = []
+        """Packets that this turn brought, all from ``pending_address``; kept by the endpoint."""
+        self.pending_address = address
         self.timer: asyncio.TimerHandle | None = None
         """Kept by the endpoint: runs no later than ``next_timer`` says."""
         self._heard_by_aioquic = now

@@ -201,6 +201,7 @@ class DatagramPath:
         return read.ack_eliciting
 
     def _give_to_aioquic(self, packet: bytes, address: Address, now: float) -> None:
+        self._state.complete_duplicate_filter()
         self._hand_over(packet, address, now)
         self.refresh()
 

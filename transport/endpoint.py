@@ -174,47 +174,46 @@ class Endpoint:
 
     def _on_readable(self) -> None:
         now = self.clock()
-        touched: dict[Connection, None] = {}
-        for packets, address in self._socket.drain():
-            self._route(packets, address, now, touched)
-        for connection in touched:
+        arrived = self._route(now)
+        for connection in arrived:
+            self._receive(connection, now)
+        for connection in arrived:
             try:
                 connection.deliver()
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
         self._run_actors()
-        self._dirty.update(touched)
+        for connection in arrived:
+            self._dirty[connection] = None
         self._flush()
 
-    def _route(
-        self, packets: list[bytes], address: Address, now: float, touched: dict[Connection, None]
-    ) -> None:
-        """Hand a run of packets from one address to their connections, which are nearly always one."""
+    def _route(self, now: float) -> list[Connection]:
+        """Drain the socket into the connections' ``pending`` lists; return the connections that have any."""
         find = self._connections.get
-        first = 0
-        current: Connection | None = None
-        for index, packet in enumerate(packets):
-            connection = find(packet[1:9]) if packet and packet[0] < LONG_HEADER else None
-            if connection is None:
-                connection = self._route_other(packet, address, now)
-            if connection is not current:
-                if current is not None:
-                    self._receive(current, packets[first:index], address, now, touched)
-                current, first = connection, index
-        if current is not None:
-            self._receive(current, packets[first:] if first else packets, address, now, touched)
+        arrived: list[Connection] = []
+        for packets, address in self._socket.drain():
+            for packet in packets:
+                connection = find(packet[1:9])
+                if connection is None or packet[0] >= LONG_HEADER:
+                    connection = self._route_other(packet, address, now)
+                    if connection is None:
+                        continue
+                pending = connection.pending
+                if not pending:
+                    arrived.append(connection)
+                    connection.pending_address = address
+                elif connection.pending_address != address:
+                    # The client migrates in this very turn: what came from the old address goes first.
+                    self._receive(connection, now)
+                    pending = connection.pending
+                    connection.pending_address = address
+                pending.append(packet)
+        return arrived
 
-    def _receive(
-        self,
-        connection: Connection,
-        packets: list[bytes],
-        address: Address,
-        now: float,
-        touched: dict[Connection, None],
-    ) -> None:
-        touched[connection] = None
+    def _receive(self, connection: Connection, now: float) -> None:
+        packets, connection.pending = connection.pending, []
         try:
-            connection.receive(packets, address, now)
+            connection.receive(packets, connection.pending_address, now)
         except Exception:  # noqa: BLE001
             self._drop_failed(connection)
 

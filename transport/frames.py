@@ -129,17 +129,16 @@ def _read_ack(plain: bytes, at: int, *, ecn: bool) -> tuple[Ack | None, int]:
 def write_ack(ranges: Sequence[range], delay: int) -> bytes:
     """Encode an ACK frame of the newest ``ranges`` (ascending, at least one), ``delay`` as on the wire."""
     newest = ranges[-1]
-    older = ranges[-MAX_RANGES_WRITTEN:-1]
-    parts = [
-        b"\x02",
-        write_varint(newest.stop - 1),
-        write_varint(delay),
-        write_varint(len(older)),
-        write_varint(newest.stop - 1 - newest.start),
-    ]
     start = newest.start
+    older = ranges[-MAX_RANGES_WRITTEN:-1]
+    ack = (
+        b"\x02"
+        + write_varint(newest.stop - 1)
+        + write_varint(delay)
+        + write_varint(len(older))
+        + write_varint(newest.stop - 1 - start)
+    )
     for block in reversed(older):
-        parts.append(write_varint(start - block.stop - 1))
-        parts.append(write_varint(block.stop - 1 - block.start))
+        ack += write_varint(start - block.stop - 1) + write_varint(block.stop - 1 - block.start)
         start = block.start
-    return b"".join(parts)
+    return ack

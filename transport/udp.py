@@ -29,8 +29,8 @@ UDP_GRO = 104
 
 READ_SIZE = 65535
 """The largest UDP payload, and the most that GRO puts into one buffer."""
-READS_PER_TURN = 32
-"""Reads per readiness event: bounds a turn to 2 MB, so that timers and other sockets get their share."""
+READS_PER_TURN = 64
+"""Reads per readiness event: bounds a turn, so that timers and other sockets get their share."""
 PACKETS_PER_SEND = 60
 """The kernel takes at most 64 segments per send (UDP_MAX_SEGMENTS)."""
 BYTES_PER_SEND = 65000
