@@ -17,6 +17,7 @@ from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
 from transport.aioquic_internals import RelayH3Connection
 from transport.datagram_path import DatagramPath
+from transport.path_mtu import BASE
 from transport.session import WebTransportSession
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class Connection:
     @property
     def datagram_limit(self) -> int:
         """Bytes of one session datagram that fit one QUIC packet and the client's own limit."""
-        room = self.quic.configuration.max_datagram_size - PACKET_OVERHEAD
+        size = BASE if self._path is None else self._path.mtu.size
+        room = size - PACKET_OVERHEAD
         return min(room, self.quic.peer_datagram_limit - 3) - len(self._prefix)
 
     @property
@@ -212,7 +214,6 @@ class Connection:
         path = DatagramPath(
             state,
             self._prefix,
-            self.quic.configuration.max_datagram_size,
             self._receive_by_aioquic,
             self._host.counters,
         )

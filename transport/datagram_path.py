@@ -21,6 +21,7 @@ from transport import frames
 from transport.frames import read_frames, write_varint
 from transport.ledger import Ledger
 from transport.packet_keys import PacketKeys
+from transport.path_mtu import CEILING, PathMtu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,12 +70,12 @@ class DatagramPath:
         self,
         state: OneRttState,
         prefix: bytes,
-        packet_size: int,
         hand_over: Callable[[bytes, Address, float], None],
         counters: Counters,
     ) -> None:
         """``prefix`` starts every datagram of the session; ``hand_over`` gives a packet to aioquic."""
-        self.packet_size = packet_size
+        self.mtu = PathMtu()
+        """The search for the packet size that the path takes; ``mtu.size`` bytes are used."""
         self.loss_at: float | None = None
         self.usable = False
         """Whether the connection is alive and on a validated path; only aioquic changes that."""
@@ -89,6 +90,7 @@ class DatagramPath:
         self._hand_over = hand_over
         self._counters = counters
         self._ledger = Ledger()
+        self._probe: tuple[int, int] | None = None
         self._unacknowledged = 0
         self._acks_sent: dict[int, int] = {}
         self._frame_heads: dict[int, bytes] = {}
@@ -211,7 +213,9 @@ class DatagramPath:
         self.usable = state.usable
         if not self.usable:
             return
-        self.address = state.address
+        if state.address != self.address:
+            self.address = state.address
+            self.mtu, self._probe = PathMtu(), None
         self._key_phase = state.key_phase
         received, sent = state.receive_secret(), state.send_secret()
         if received != self._receive_keys.secret:
@@ -233,9 +237,16 @@ class DatagramPath:
         acknowledged = self._ledger.acknowledge(ack.ranges)
         if acknowledged is not None:
             self._state.note_acknowledged(acknowledged, ack, now)
+            self.mtu.packets_acknowledged(acknowledged.largest_size)
+            if self._probe is not None and self._probe[0] not in self._ledger.sent:
+                self.mtu.probe_acknowledged(self._probe[1], now)
+                self._probe = None
         if self._acks_sent:
             self._forget_acknowledged_acks(ack)
-        self.detect_lost(now)
+        if self._ledger.sent:
+            self.detect_lost(now)
+        else:
+            self.loss_at = None
 
     def _forget_acknowledged_acks(self, ack: Ack) -> None:
         for number, largest in list(self._acks_sent.items()):
@@ -245,12 +256,22 @@ class DatagramPath:
 
     def detect_lost(self, now: float) -> None:
         """Take packets as lost that were overtaken by enough others or long enough ago."""
-        self.loss_at = None
-        if self._ledger.sent:
-            lost, self.loss_at = self._ledger.detect_lost(now, self._state.round_trip)
-            if lost:
-                self._counters.add("path.lost_packets", len(lost))
-                self._state.note_lost(lost, now)
+        lost, self.loss_at = self._ledger.detect_lost(now, self._state.round_trip)
+        if not lost:
+            return
+        if self._probe is not None and lost[0].packet_number <= self._probe[0] <= lost[-1].packet_number:
+            number, size = self._probe
+            self._probe = None
+            self.mtu.probe_lost(size, now)
+            probe = next(packet for packet in lost if packet.packet_number == number)
+            self._state.note_probe_lost(probe)
+            lost.remove(probe)
+        if lost:
+            self._counters.add("path.lost_packets", len(lost))
+            self._state.note_lost(lost, now)
+            for packet in lost:
+                if self.mtu.packet_lost(packet.sent_bytes, now):
+                    self._counters.add("path.narrowed")
 
     def probe_is_due(self, now: float) -> bool:
         """Whether acknowledgements have failed to come for so long that aioquic should ask for one."""
@@ -279,7 +300,7 @@ class DatagramPath:
             return []
         first = state.next_number
         number_size = 2 if first - self._ledger.largest_acked < SHORT_NUMBER_DISTANCE else 4
-        room = self.packet_size - (1 + len(self._peer_cid) + number_size + TAG)
+        room = self.mtu.size - (1 + len(self._peer_cid) + number_size + TAG)
         ack = self._write_ack(first, now) if ack_at is not None else b""
         plains = self._fill(queue, ack, room, window) if sends else [ack]
         if not plains:
@@ -295,6 +316,20 @@ class DatagramPath:
         if in_flight:
             size = self._ledger.add(first + ack_only, in_flight, now)
             state.note_in_flight(len(in_flight), size, now)
+        if now >= self.mtu.next_at and window > CEILING:
+            packets += self._send_probe(number_size, now)
+        return packets
+
+    def _send_probe(self, number_size: int, now: float) -> list[bytes]:
+        """Return a packet of PING and PADDING that asks whether the path takes its size."""
+        state = self._state
+        size = self.mtu.probe(now)
+        number = state.next_number
+        plain = _PING + bytes(size - (1 + len(self._peer_cid) + number_size + TAG) - 1)
+        packets = self._seal([plain], number, number_size)
+        state.note_sent(1, size)
+        state.note_in_flight(1, self._ledger.add(number, packets, now), now)
+        self._probe = (number, size)
         return packets
 
     def _write_ack(self, number: int, now: float) -> bytes:
@@ -312,7 +347,7 @@ class DatagramPath:
     def _fill(self, queue: DatagramQueue, start: bytes, room: int, window: int) -> list[bytes]:
         """Take datagrams off the queue into packets, the first of which begins with ``start``."""
         heads = self._frame_heads
-        overhead = self.packet_size - room
+        overhead = self.mtu.size - room
         most = room - MAX_FRAME_HEAD - len(self._prefix)
         if queue.bytes + len(queue) * (overhead + MAX_FRAME_HEAD) <= window:
             datagrams = queue.take_all()

@@ -35,6 +35,8 @@ class Acknowledged(NamedTuple):
     packets: int
     newest: SentPacket
     """Its number and time are the newest packet's, its size is that of all of them."""
+    largest_size: int
+    """Bytes of the largest of them."""
     is_largest: bool
     """Whether the newest is what the frame names as largest: then it is a sample of the round-trip time."""
 
@@ -63,7 +65,7 @@ class Ledger:
             return None
         oldest = next(iter(sent))
         newest = next(reversed(sent))
-        packets = total = 0
+        packets = total = largest_size = 0
         newest_acked = -1
         newest_time = 0.0
         for low, high in ranges:
@@ -74,12 +76,16 @@ class Ledger:
                 entry = sent.pop(number, None)
                 if entry is not None:
                     packets += 1
-                    total += entry[1]
+                    size = entry[1]
+                    total += size
+                    if size > largest_size:
+                        largest_size = size
                     if number > newest_acked:
                         newest_acked, newest_time = number, entry[0]
         if not packets:
             return None
-        return Acknowledged(packets, SentPacket(newest_acked, total, newest_time), newest_acked == largest)
+        newest_packet = SentPacket(newest_acked, total, newest_time)
+        return Acknowledged(packets, newest_packet, largest_size, newest_acked == largest)
 
     def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
         """Take off what is lost; return it, and when the next packet would count as lost by time."""

@@ -27,6 +27,9 @@ UDP_SEGMENT = 103
 UDP_GRO = 104
 """Linux, level SOL_UDP: let one receive return several packets; their size is in a control message."""
 
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
+"""Linux, levels IPPROTO_IP and IPPROTO_IPV6: set DF and ignore what the kernel thinks of the path (ip(7))."""
+
 READ_SIZE = 65535
 """The largest UDP payload, and the most that GRO puts into one buffer."""
 READS_PER_TURN = 64
@@ -59,6 +62,7 @@ class UdpSocket:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 self._socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            self._set_dont_fragment(family)
             self._socket.bind(address)
         except OSError:
             self._socket.close()
@@ -73,6 +77,14 @@ class UdpSocket:
             self._socket.setsockopt(socket.SOL_UDP, option, value)
             return True
         return False
+
+    def _set_dont_fragment(self, family: int) -> None:
+        """Have packets that are too large dropped, not fragmented, so that probes find the path's size."""
+        if sys.platform != "linux":
+            return
+        self._socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        if family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
     @property
     def port(self) -> int:

@@ -1,0 +1,79 @@
+import pytest
+
+from transport.path_mtu import (
+    BASE,
+    BLACK_HOLE_LOSSES,
+    CEILING,
+    RAISE_AFTER,
+    RETRY_AFTER,
+    STEP,
+    TRIES,
+    PathMtu,
+)
+
+
+def search(path_takes, until=60.0):
+    """Probe a path that takes packets of up to so many bytes; return the search and its probes."""
+    mtu, now, probes = PathMtu(), 0.0, []
+    while now < until:
+        now = max(now, mtu.next_at)
+        if now >= until:
+            break
+        size = mtu.probe(now)
+        probes.append(size)
+        if size <= path_takes:
+            mtu.probe_acknowledged(size, now)
+        else:
+            mtu.probe_lost(size, now)
+    return mtu, probes
+
+
+def test_ethernet_is_found_with_one_probe():
+    mtu, probes = search(1500)
+    assert mtu.size == CEILING
+    assert probes == [CEILING]
+
+
+@pytest.mark.parametrize("path_takes", [1200, 1201, 1232, 1252, 1300, 1372, 1420, 1444, 1451])
+def test_a_narrower_path_is_found_within_a_step(path_takes):
+    mtu, probes = search(path_takes)
+    assert path_takes - STEP <= mtu.size <= path_takes
+    assert len(probes) <= 7 * TRIES
+
+
+def test_the_next_probe_waits_for_the_fate_of_the_last():
+    mtu = PathMtu()
+    mtu.probe(1.0)
+    assert mtu.next_at == 1.0 + RAISE_AFTER
+    mtu.probe_lost(CEILING, 2.0)
+    assert mtu.next_at == 2.0 + RETRY_AFTER
+
+
+def test_a_finished_search_is_tried_again_later():
+    mtu, _ = search(1300)
+    again = mtu.next_at
+    assert again > 60
+    assert mtu.probe(again) == CEILING
+
+
+def test_a_path_that_narrows_is_noticed_and_searched_again():
+    mtu, _ = search(1500)
+    losses = [mtu.packet_lost(CEILING, 100.0) for _ in range(BLACK_HOLE_LOSSES)]
+    assert losses == [False] * (BLACK_HOLE_LOSSES - 1) + [True]
+    assert mtu.size == BASE
+    assert BASE < mtu.probe(mtu.next_at) < CEILING
+
+
+def test_losses_between_arrivals_are_no_black_hole():
+    mtu, _ = search(1500)
+    for _ in range(10):
+        assert not any(mtu.packet_lost(CEILING, 1.0) for _ in range(BLACK_HOLE_LOSSES - 1))
+        mtu.packets_acknowledged(CEILING)
+    assert mtu.size == CEILING
+
+
+def test_losses_of_small_packets_say_nothing():
+    mtu, _ = search(1500)
+    assert not any(mtu.packet_lost(BASE, 1.0) for _ in range(100))
+    mtu.packets_acknowledged(BASE)
+    assert mtu.size == CEILING

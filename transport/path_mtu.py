@@ -1,0 +1,83 @@
+"""How large a packet the path to a client takes (RFC 8899, DPLPMTUD; RFC 9000, section 14.3).
+
+Starts at 1200 bytes, which QUIC may rely on, and asks upwards with probes: packets of PING and PADDING that
+may get lost without harm. When several larger packets in a row are lost and none arrives, the path has
+become narrower (a black hole), and the size falls back.
+"""
+
+from __future__ import annotations
+
+BASE = 1200
+"""Bytes of UDP payload that every QUIC path takes (RFC 9000, 14)."""
+CEILING = 1452
+"""What Ethernet's 1500 bytes leave of an IPv6 packet; more is rare, and a jumbo path loses little."""
+STEP = 16
+"""The search ends when it is this close: fewer bytes are not worth a probe."""
+TRIES = 3
+"""Probes of one size that must be lost before it counts as too large (RFC 8899, MAX_PROBES)."""
+RETRY_AFTER = 0.5
+"""Seconds between a lost probe and the next: losses of one burst say little."""
+RAISE_AFTER = 600.0
+"""Seconds until a finished search is tried again upwards (RFC 8899, PMTU_RAISE_TIMER)."""
+BLACK_HOLE_LOSSES = 6
+"""Larger packets lost in a row, none arriving, after which the path is taken to have narrowed."""
+
+
+class PathMtu:
+    """The search for one path. Sizes are bytes of UDP payload; times are seconds."""
+
+    __slots__ = ("_candidate", "_losses", "_too_large", "_tries", "next_at", "size")
+
+    def __init__(self) -> None:
+        self.size = BASE
+        """What packets may have at present."""
+        self.next_at = 0.0
+        """When the next probe may be sent."""
+        self._candidate = CEILING
+        self._too_large = CEILING + 1
+        self._tries = 0
+        self._losses = 0
+
+    def probe(self, now: float) -> int:
+        """Return the size of a probe that is to be sent now; the next one waits for this one's fate."""
+        self.next_at = now + RAISE_AFTER
+        return self._candidate
+
+    def probe_acknowledged(self, size: int, now: float) -> None:
+        """Take ``size`` as possible."""
+        self.size = max(self.size, size)
+        self._losses = 0
+        self._search_on(now)
+
+    def probe_lost(self, size: int, now: float) -> None:
+        """Try ``size`` again, or take it as too large."""
+        self._tries += 1
+        self.next_at = now + RETRY_AFTER
+        if self._tries >= TRIES:
+            self._too_large = min(self._too_large, size)
+            self._search_on(now)
+
+    def _search_on(self, now: float) -> None:
+        self._tries = 0
+        if self._too_large - self.size > STEP:
+            self._candidate = (self.size + self._too_large) // 2
+            self.next_at = now + RETRY_AFTER
+        else:
+            self._candidate, self._too_large = CEILING, CEILING + 1
+            self.next_at = now + RAISE_AFTER
+
+    def packets_acknowledged(self, largest: int) -> None:
+        """Take note that packets arrived, the largest of them of ``largest`` bytes."""
+        if largest > BASE:
+            self._losses = 0
+
+    def packet_lost(self, size: int, now: float) -> bool:
+        """Take note of a lost packet; return whether that shows the path to be narrower: BASE again."""
+        if size <= BASE or self.size == BASE:
+            return False
+        self._losses += 1
+        if self._losses < BLACK_HOLE_LOSSES:
+            return False
+        self.size, self._too_large, self._losses = BASE, size, 0
+        self._search_on(now)
+        return True
