@@ -17,22 +17,23 @@ import threading
 import time
 from collections import deque
 from functools import partial
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any
 
 from scapy.config import conf
 from scapy.error import Scapy_Exception
 from scapy.interfaces import InterfaceProvider, NetworkInterface
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.route import Route
 from scapy.route6 import Route6
 from scapy.supersocket import SuperSocket
 from scapy.utils6 import in6_mactoifaceid
 
-from netstack.arp import REQUEST, parse_arp
+from netstack.arp import REQUEST
 from netstack.counters import Counters
-from netstack.ethernet import ETHERTYPE_ARP, format_mac
-from netstack.malformed import MalformedPacket
-from relay.vm_client import Change, VirtualNic, vm_client
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, format_mac
+from relay.vm_client import VirtualNic, vm_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,15 +53,14 @@ _LARGEST_FRAME = 65_535
 class RelayPeer:
     """A NIC on a relay's LAN with an event loop of its own; feeds any number of scapy sockets.
 
-    Takes the arguments of ``vm_client``. Answers ARP for its address: whoever scapy talks to must be able to
-    answer. Raises ValueError and ConnectError as ``vm_client`` does.
+    Takes the arguments of ``vm_client``. Answers questions for its MAC: whoever scapy talks to must be able
+    to answer. Raises ValueError and ConnectError as ``vm_client`` does.
     """
 
-    def __init__(self, url: str, on_change: Callable[[Change], None] | None = None, **options: Any) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         self.url = url
         self.counters = Counters()
         self._options: dict[str, Any] = {"reconnect": True, "counters": self.counters} | options
-        self._on_change = on_change
         self._sockets: tuple[RelaySocket, ...] = ()
         self._closed = False
         started: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, VirtualNic]]
@@ -69,7 +69,11 @@ class RelayPeer:
             target=lambda: asyncio.run(self._live(started)), name="relay peer", daemon=True
         )
         self._thread.start()
-        self._loop, self.nic = started.result()
+        try:
+            self._loop, self.nic = started.result()
+        except Exception:
+            self._thread.join()
+            raise
 
     async def _live(
         self, started: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, VirtualNic]]
@@ -77,7 +81,7 @@ class RelayPeer:
         """Run the session until ``close`` cancels this."""
         self._task = asyncio.current_task()
         try:
-            async with vm_client(self.url, on_change=self._changed, **self._options) as nic:
+            async with vm_client(self.url, **self._options) as nic:
                 started.set_result((asyncio.get_running_loop(), nic))
                 async for frames in nic:
                     self._deliver(nic, frames)
@@ -92,27 +96,18 @@ class RelayPeer:
             for relay_socket in self._sockets:
                 relay_socket.end()
 
-    def _changed(self, change: Change) -> None:
-        if self._on_change is not None:
-            self._on_change(change)
-
     def _deliver(self, nic: VirtualNic, frames: Sequence[bytes]) -> None:
         for relay_socket in self._sockets:
             relay_socket.put(frames)
-        for frame in frames:
-            if frame[12:14] == ETHERTYPE_ARP and nic.assigned is not None:
-                self._answer_arp(nic, frame, nic.assigned.ip.packed)
-
-    def _answer_arp(self, nic: VirtualNic, frame: bytes, own: bytes) -> None:
-        try:
-            asked = parse_arp(frame)
-        except MalformedPacket:
-            return
-        if asked.operation == REQUEST and asked.target_ip == own and asked.sender_ip != own:
-            mac, asker = format_mac(nic.mac), format_mac(asked.sender_mac)
-            addresses = {"hwsrc": mac, "psrc": socket.inet_ntoa(own), "hwdst": asker}
-            reply = ARP(op="is-at", pdst=socket.inet_ntoa(asked.sender_ip), **addresses)
-            nic.send([bytes(Ether(src=mac, dst=asker) / reply)])
+        ipv4 = str(nic.assigned.ip) if nic.assigned is not None else None
+        for frame in filter(_may_ask, frames):
+            try:
+                reply = neighbour_reply(frame, format_mac(nic.mac), ipv4)
+            except Exception:  # noqa: BLE001 - whatever a guest's frame makes of scapy must not end the session
+                self.counters.add("scapy.drop.odd_question")
+                continue
+            if reply is not None:
+                nic.send([reply])
 
     @property
     def mac(self) -> str:
@@ -340,6 +335,33 @@ def use_relay(peer: RelayPeer) -> None:
     conf.netcache.flush()
 
 
+def _may_ask(frame: bytes) -> bool:
+    """Whether a frame is ARP or a neighbour solicitation; cheap, for every frame."""
+    ethertype = frame[12:14]
+    return ethertype == ETHERTYPE_ARP or (
+        ethertype == ETHERTYPE_IPV6 and frame[20:21] == b"\x3a" and frame[54:55] == b"\x87"
+    )
+
+
+def neighbour_reply(frame: bytes, mac: str, ipv4: str | None) -> bytes | None:
+    """Answer a question for the MAC of ``ipv4`` or of the link-local address (RFC 826, RFC 4861 section 7.2).
+
+    None for all else, duplicate address detection among it: nobody shall take scapy for a host.
+    """
+    asked = Ether(frame)
+    header = Ether(src=mac, dst=asked.src)
+    arp, solicitation = asked.getlayer(ARP), asked.getlayer(ICMPv6ND_NS)
+    if arp is not None:
+        if arp.op != REQUEST or arp.pdst != ipv4 or arp.psrc in (ipv4, "0.0.0.0"):
+            return None
+        return bytes(header / ARP(op="is-at", hwsrc=mac, psrc=ipv4, hwdst=arp.hwsrc, pdst=arp.psrc))
+    own = _link_local(mac)
+    if solicitation is None or solicitation.tgt != own or asked[IPv6].src == "::":
+        return None
+    advertisement = ICMPv6ND_NA(tgt=own, R=0, S=1, O=1) / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    return bytes(header / IPv6(src=own, dst=asked[IPv6].src, hlim=255) / advertisement)
+
+
 def _link_local(mac: str) -> str:
     """Return the IPv6 address that every NIC has (RFC 4291, appendix A)."""
-    return f"fe80::{in6_mactoifaceid(mac)}"
+    return str(IPv6Address(f"fe80::{in6_mactoifaceid(mac)}"))

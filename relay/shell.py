@@ -99,8 +99,10 @@ class _Shell:
         try:
             text = sys.stdin.read() if program is None else program
             exec(compile(text, name, "exec"), self.names)  # noqa: S102 - the user's own code
-        except Exception:  # noqa: BLE001 - shown as Python would
-            traceback.print_exc()
+        except Exception as error:  # noqa: BLE001 - shown as Python would
+            # Without this frame: the traceback begins with the user's own code.
+            own = error.__traceback__
+            traceback.print_exception(error.with_traceback(own.tb_next if own is not None else None))
             return 1
         return 0
 

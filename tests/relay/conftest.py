@@ -10,15 +10,20 @@ import pytest
 sys.path.append(str(Path(__file__).parent.parent / "system"))
 
 
-@pytest.fixture(scope="module")
-def live_relay():
-    """A relay in a process of its own."""
+def _run_relay():
     from processes import Relay
 
     relay = Relay()
     yield relay
     relay.stop()
     assert "Traceback" not in relay.output
+
+
+live_relay = pytest.fixture(scope="module", name="live_relay")(_run_relay)
+"""A relay in a process of its own; as it sums up what it logs often, not to be read by many tests."""
+
+fresh_relay = pytest.fixture(name="fresh_relay")(_run_relay)
+"""One whose log tells everything."""
 
 
 @pytest.fixture

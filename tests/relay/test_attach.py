@@ -42,12 +42,12 @@ def link(namespace):
     return found["address"], found["mtu"], "UP" in found["flags"]
 
 
-def test_the_devices_own_mac_is_registered_and_the_rest_left_alone(live_relay, namespace):
-    program = attach(live_relay, namespace)
+def test_the_devices_own_mac_is_registered_and_the_rest_left_alone(fresh_relay, namespace):
+    program = attach(fresh_relay, namespace)
     try:
         name, url, mac, address = program.wait_for(ATTACHED).groups()
-        assert (name, url) == (DEVICE, live_relay.url)
-        live_relay.wait_for(rf"registered {mac} as {address}")
+        assert (name, url) == (DEVICE, fresh_relay.url)
+        fresh_relay.wait_for(rf"registered {mac} as {address}")
         assert link(namespace) == (mac, 1500, True)
         # Addresses of its own making aside.
         assert [a for a in namespace.addresses(DEVICE) if not a.startswith("fe80:")] == []
@@ -72,14 +72,14 @@ def test_configure_makes_the_kernel_a_guest_that_reaches_the_gateway(live_relay,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(live_relay, namespace, number):
-    program = attach(live_relay, namespace, "--configure")
+def test_a_signal_ends_it_cleanly(fresh_relay, namespace, number):
+    program = attach(fresh_relay, namespace, "--configure")
     try:
         mac = program.wait_for(ATTACHED)[3]
-        peer = live_relay.wait_for(rf"peer (\d+) registered {mac}")[1]
+        peer = fresh_relay.wait_for(rf"peer (\d+) registered {mac}")[1]
         program.signal(number)
         assert program.wait() == 0
-        live_relay.wait_for(rf"peer {peer} closed: disconnected")
+        fresh_relay.wait_for(rf"peer {peer} closed: disconnected")
         assert len(program.output.splitlines()) == 1
         assert DEVICE not in namespace.run("ip", "link").stdout
     finally:

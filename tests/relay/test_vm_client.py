@@ -237,13 +237,13 @@ def test_without_reconnect_the_end_is_told():
     asyncio.run(scenario())
 
 
-def test_leaving_is_told_to_the_relay(live_relay):
+def test_leaving_is_told_to_the_relay(fresh_relay):
     async def scenario():
-        async with vm_client(live_relay.url, insecure=True, mac="52:54:00:00:10:02"):
-            return live_relay.wait_for(r"peer (\d+) registered 52:54:00:00:10:02")[1]
+        async with vm_client(fresh_relay.url, insecure=True, mac="52:54:00:00:10:02"):
+            return fresh_relay.wait_for(r"peer (\d+) registered 52:54:00:00:10:02")[1]
 
     number = asyncio.run(scenario())
-    live_relay.wait_for(rf"peer {number} closed: disconnected")
+    fresh_relay.wait_for(rf"peer {number} closed: disconnected")
 
 
 # -- on relays with a script --------------------------------------------------------------------------
