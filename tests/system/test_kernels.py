@@ -14,6 +14,7 @@ import re
 import sys
 
 import pytest
+from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
 from processes import ROOT, Relay, run
 
@@ -24,39 +25,6 @@ HOST = "10.0.2.4"
 """The relay's own loopback, with --host-access."""
 
 PROGRAMS = ROOT / "tests/system"
-
-
-class Guest:
-    """A namespace with a TAP device on the relay's LAN."""
-
-    device = "tap0"
-
-    def __init__(self, role, relay, relay_namespace, *options):
-        self.namespace = Namespace(role)
-        self._attached = relay_namespace.start(
-            *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--configure"),
-            *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, relay.url),
-        )
-        found = self._attached.wait_for(r"attached to \S+ as (\S+), address ([\d.]+)/24, gateway ([\d.]+)")
-        self.mac, self.address, self.gateway = found.groups()
-
-    def run(self, *command, **options):
-        return self.namespace.run(*command, **options)
-
-    def start(self, *command):
-        return self.namespace.start(*command)
-
-    def ping(self, destination, *options, count=5):
-        """Ping and give (replies, whole output)."""
-        done = self.run("ping", "-n", "-c", count, "-i", "0.05", "-W", 5, *options, destination, check=False)
-        return int(re.search(r"(\d+) received", done.stdout)[1]), done.stdout
-
-    def wait_for_news(self, pattern, **options):
-        return self._attached.wait_for(pattern, **options)
-
-    def leave(self):
-        self._attached.stop()
-        self.namespace.delete()
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +55,7 @@ def relay(relay_namespace, outside):
 @pytest.fixture(scope="module")
 def guests(relay, relay_namespace):
     # A kernel's usual MTU, so that full frames have to travel in chunks.
-    pair = [Guest(role, relay, relay_namespace, "--mtu", "1500") for role in ("one", "two")]
+    pair = [KernelGuest(role, relay, relay_namespace, "--mtu", "1500") for role in ("one", "two")]
     yield pair
     for guest in pair:
         guest.leave()
@@ -140,7 +108,7 @@ def test_ping_a_host_outside_by_raw_sockets(relay_namespace, outside):
     relay_namespace.run("sysctl", "-qw", "net.ipv4.ping_group_range=1 0")
     relay = Relay("--allow-cidr", "10.99.0.0/24", before=relay_namespace.prefix)
     relay_namespace.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
-    guest = Guest("raw", relay, relay_namespace)
+    guest = KernelGuest("raw", relay, relay_namespace)
     replies, output = guest.ping(OUTSIDE)
     guest.leave()
     relay.stop()
@@ -208,7 +176,7 @@ def test_guests_come_back_when_the_relay_does(relay_namespace, outside, tmp_path
     run(sys.executable, "-m", "relay.main", "certs", "generate", certificates, cwd=ROOT)
     pair = ("--cert-pem", certificates / "relay-cert.pem", "--key-pem", certificates / "relay-key.pem")
     first = Relay(*pair, before=relay_namespace.prefix)
-    guest = Guest("loyal", first, relay_namespace)
+    guest = KernelGuest("loyal", first, relay_namespace)
     first.stop()
     guest.wait_for_news(r"not attached: .*shutting down")
     second = Relay(*pair, "--port", first.port, before=relay_namespace.prefix)
