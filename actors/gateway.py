@@ -17,10 +17,11 @@ Accounting: ``gateway.received`` = ``gateway.answered`` + ``gateway.to_flows`` +
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from loguru import logger
 
+from actors.batch import Batch, Dropped, PortState
 from actors.flow import Guest, Lan
 from actors.icmp_flow import IcmpFlowActor
 from actors.messages import (
@@ -38,7 +39,6 @@ from actors.messages import (
 )
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
-from actors.token_bucket import TokenBucket
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
@@ -65,9 +65,6 @@ if TYPE_CHECKING:
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
 
-ERRORS_PER_SECOND = 100.0
-"""ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""
-
 _UNSPECIFIED = bytes(4)
 _FIRST_MULTICAST = 224
 
@@ -77,37 +74,6 @@ _CLAIM_DROPS = {
     Claim.FOREIGN: "foreign_address",
     Claim.TOO_MANY: "too_many_addresses",
 }
-
-
-class _Port:
-    """What the gateway keeps for one session."""
-
-    __slots__ = ("errors", "flows", "macs", "new_flows")
-
-    def __init__(self, settings: LanSettings, now: float) -> None:
-        self.macs: set[bytes] = set()
-        self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
-        self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
-        self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
-
-
-class _Batch(NamedTuple):
-    """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
-
-    number: int
-    port: _Port
-    now: float
-    replies: list[bytes]
-    to_flows: dict[bytes, list[bytes]]
-
-
-class _Dropped(Exception):  # noqa: N818 - an outcome, not an error
-    """A frame goes no further; ``counter`` says why, ``report`` what the guest is told."""
-
-    def __init__(self, reason: str, report: IcmpError | None = None) -> None:
-        super().__init__(reason)
-        self.counter = f"gateway.drop.{reason}"
-        self.report = report
 
 
 class GatewayActor(EventLoopActor):
@@ -132,7 +98,7 @@ class GatewayActor(EventLoopActor):
         network = int.from_bytes(settings.gateway_ip, "big") & netmask
         self._netmask, self._network = netmask, network
         self._broadcast = (network | ~netmask & 0xFFFFFFFF).to_bytes(4, "big")
-        self._ports: dict[int, _Port] = {}
+        self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
         self._mishaps = Mishaps("gateway", counters)
@@ -164,7 +130,7 @@ class GatewayActor(EventLoopActor):
         number, frames = message
         counters = self._counters
         counters.add("gateway.received", len(frames))
-        batch = _Batch(number, self._port(number), self.now(), [], {})
+        batch = Batch(number, self._port(number), self.now(), [], {})
         handlers = self._BY_ETHERTYPE
         for frame in frames:
             handle = handlers.get(frame[12:14])
@@ -172,7 +138,7 @@ class GatewayActor(EventLoopActor):
                 counters.add("gateway.ignored" if handle is None else handle(self, frame, batch))
             except MalformedPacket as malformed:
                 counters.add(f"gateway.drop.{malformed.reason}")
-            except _Dropped as dropped:
+            except Dropped as dropped:
                 counters.add(dropped.counter)
                 if dropped.report is not None:
                     self._report(frame, dropped.report, batch)
@@ -185,13 +151,13 @@ class GatewayActor(EventLoopActor):
         if batch.replies:
             tell_alive(self._switch, FramesFromGateway(batch.replies))
 
-    def _port(self, number: int) -> _Port:
+    def _port(self, number: int) -> PortState:
         port = self._ports.get(number)
         if port is None:
-            port = self._ports[number] = _Port(self._settings, self.now())
+            port = self._ports[number] = PortState(self._settings, self.now())
         return port
 
-    def _report(self, frame: bytes, error: IcmpError, batch: _Batch) -> None:
+    def _report(self, frame: bytes, error: IcmpError, batch: Batch) -> None:
         if not batch.port.errors.take(batch.now):
             self._counters.add("gateway.icmp_errors_suppressed")
             return
@@ -200,10 +166,10 @@ class GatewayActor(EventLoopActor):
             self._counters.add("gateway.icmp_errors")
             batch.replies.append(reply)
 
-    def _arp(self, frame: bytes, batch: _Batch) -> str:
+    def _arp(self, frame: bytes, batch: Batch) -> str:
         packet = parse_arp(frame)
         if packet.sender_mac != frame[6:12]:
-            raise _Dropped("arp_sender")
+            raise Dropped("arp_sender")
         if packet.sender_ip != _UNSPECIFIED:
             self._admit(packet.sender_mac, packet.sender_ip, batch)
         if packet.operation != REQUEST or packet.target_ip not in self._own:
@@ -211,7 +177,7 @@ class GatewayActor(EventLoopActor):
         batch.replies.append(self._replies.arp_reply(packet))
         return "gateway.answered"
 
-    def _ipv4(self, frame: bytes, batch: _Batch) -> str:
+    def _ipv4(self, frame: bytes, batch: Batch) -> str:
         if frame[:6] != self._settings.gateway_mac:
             return "gateway.ignored"  # guests among themselves, by broadcast or multicast
         packet = parse_ipv4(frame)
@@ -221,20 +187,20 @@ class GatewayActor(EventLoopActor):
         if destination == self._settings.gateway_ip:
             return self._to_gateway(frame, packet, batch)
         if destination[0] >= _FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:
-            raise _Dropped("not_routable")
+            raise Dropped("not_routable")
         if packet.ttl <= 1:
-            raise _Dropped("ttl_exceeded", IcmpError.TTL_EXCEEDED)
+            raise Dropped("ttl_exceeded", IcmpError.TTL_EXCEEDED)
         if self._is_on_link(destination) and destination not in self._own:
             return self._to_guest(frame, packet, batch)
         handle = self._TO_NET.get(packet.protocol)
         if handle is None:
-            raise _Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+            raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
         return handle(self, frame, packet, batch)
 
     def _is_on_link(self, address: bytes) -> bool:
         return int.from_bytes(address, "big") & self._netmask == self._network
 
-    def _to_gateway(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+    def _to_gateway(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         if packet.protocol == PROTOCOL_ICMP:
             if parse_icmp(packet.payload).type != ECHO_REQUEST:
                 return "gateway.ignored"
@@ -242,14 +208,14 @@ class GatewayActor(EventLoopActor):
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:
             parse_udp(packet)
-            raise _Dropped("no_service", IcmpError.PORT_UNREACHABLE)
-        raise _Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
 
-    def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+    def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
         neighbour = self._pool.holder_of(packet.destination)
         if neighbour is None:
-            raise _Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)
+            raise Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)
         ttl_and_protocol = int.from_bytes(frame[22:24], "big")
         checksum = update(int.from_bytes(frame[24:26], "big"), ttl_and_protocol, ttl_and_protocol - 0x100)
         hop = (ttl_and_protocol - 0x100).to_bytes(2, "big") + checksum.to_bytes(2, "big")
@@ -258,22 +224,22 @@ class GatewayActor(EventLoopActor):
 
     # -- flows --------------------------------------------------------------------------------------
 
-    def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+    def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         guest_port = parse_udp(packet).source_port
         return self._to_flow(UdpFlowActor, Guest(frame[6:12], packet.source, guest_port), frame, batch)
 
-    def _icmp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: _Batch) -> str:
+    def _icmp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         message = parse_icmp(packet.payload)
         if message.type != ECHO_REQUEST:
-            raise _Dropped("icmp_type")
+            raise Dropped("icmp_type")
         if not self._outside.can_ping:
-            raise _Dropped("no_ping", IcmpError.PROHIBITED)
+            raise Dropped("no_ping", IcmpError.PROHIBITED)
         return self._to_flow(
             IcmpFlowActor, Guest(frame[6:12], packet.source, message.identifier), frame, batch
         )
 
     def _to_flow(
-        self, kind: type[UdpFlowActor | IcmpFlowActor], guest: Guest, frame: bytes, batch: _Batch
+        self, kind: type[UdpFlowActor | IcmpFlowActor], guest: Guest, frame: bytes, batch: Batch
     ) -> str:
         key = _flow_key(batch.number, frame[23], guest)
         frames = batch.to_flows.get(key)
@@ -285,20 +251,20 @@ class GatewayActor(EventLoopActor):
         return "gateway.to_flows"
 
     def _start_flow(
-        self, kind: type[UdpFlowActor | IcmpFlowActor], key: bytes, guest: Guest, batch: _Batch
+        self, kind: type[UdpFlowActor | IcmpFlowActor], key: bytes, guest: Guest, batch: Batch
     ) -> pykka.ActorRef[Any]:
         """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
         if len(batch.port.flows) >= self._settings.max_flows_per_peer:
-            raise _Dropped("flow_limit", IcmpError.PROHIBITED)
+            raise Dropped("flow_limit", IcmpError.PROHIBITED)
         if not batch.port.new_flows.take(batch.now):
-            raise _Dropped("flow_rate", IcmpError.PROHIBITED)
+            raise Dropped("flow_rate", IcmpError.PROHIBITED)
         try:
             flow: pykka.ActorRef[Any] = kind.start(key, guest, self._lan)
         except OSError as error:
             if batch.now >= self._warn_again:
                 self._warn_again = batch.now + LOG_WINDOW
                 logger.warning("no socket for a new flow: {}", error)
-            raise _Dropped("no_socket", IcmpError.PROHIBITED) from error
+            raise Dropped("no_socket", IcmpError.PROHIBITED) from error
         self._counters.add("gateway.flows_opened")
         return flow
 
@@ -328,18 +294,18 @@ class GatewayActor(EventLoopActor):
             AddressAssigned(message.mac, address, settings.gateway_ip, settings.netmask, settings.dns),
         )
 
-    def _admit(self, mac: bytes, address: bytes, batch: _Batch) -> None:
-        """Let a guest use an address that it took by hand, unless another has it. Raises _Dropped."""
+    def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:
+        """Let a guest use an address that it took by hand, unless another has it. Raises Dropped."""
         if not self._move(mac, batch.number, batch.port):
-            raise _Dropped("too_many_macs")
+            raise Dropped("too_many_macs")
         claim = self._pool.claim(mac, address)
         if claim.accepted:
             if claim is Claim.GRANTED:
                 logger.debug("{} uses {}", format_mac(mac), format_ipv4(address))
             return
-        raise _Dropped(_CLAIM_DROPS[claim])
+        raise Dropped(_CLAIM_DROPS[claim])
 
-    def _move(self, mac: bytes, number: int, port: _Port) -> bool:
+    def _move(self, mac: bytes, number: int, port: PortState) -> bool:
         """Note that ``mac`` is behind this port now (the switch saw to that); False if there are too many."""
         before = self._port_of.get(mac)
         if before == number:
@@ -368,13 +334,13 @@ class GatewayActor(EventLoopActor):
     def _peer_list_request(self, message: PeerListRequest) -> None:
         tell_alive(message.peer, PeerList(self._pool.held()))
 
-    _BY_ETHERTYPE: ClassVar[dict[bytes, Callable[[GatewayActor, bytes, _Batch], str]]] = {
+    _BY_ETHERTYPE: ClassVar[dict[bytes, Callable[[GatewayActor, bytes, Batch], str]]] = {
         ETHERTYPE_ARP: _arp,
         ETHERTYPE_IPV4: _ipv4,
     }
     """Who handles a frame; the handler returns the counter for what became of it, or raises."""
 
-    _TO_NET: ClassVar[dict[int, Callable[[GatewayActor, bytes, Ipv4Packet, _Batch], str]]] = {
+    _TO_NET: ClassVar[dict[int, Callable[[GatewayActor, bytes, Ipv4Packet, Batch], str]]] = {
         PROTOCOL_UDP: _udp_to_net,
         PROTOCOL_ICMP: _icmp_to_net,
     }

@@ -1,0 +1,47 @@
+"""What the gateway's parts share while they handle the frames of one message."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actors.token_bucket import TokenBucket
+
+if TYPE_CHECKING:
+    import pykka
+
+    from actors.settings import LanSettings
+    from netstack.gateway_replies import IcmpError
+
+ERRORS_PER_SECOND = 100.0
+"""ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""
+
+
+class PortState:
+    """What the gateway keeps for one session."""
+
+    __slots__ = ("errors", "flows", "macs", "new_flows")
+
+    def __init__(self, settings: LanSettings, now: float) -> None:
+        self.macs: set[bytes] = set()
+        self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
+        self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
+        self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
+
+
+class Batch(NamedTuple):
+    """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
+
+    number: int
+    port: PortState
+    now: float
+    replies: list[bytes]
+    to_flows: dict[bytes, list[bytes]]
+
+
+class Dropped(Exception):  # noqa: N818 - an outcome, not an error
+    """A frame goes no further; ``counter`` says why, ``report`` what the guest is told."""
+
+    def __init__(self, reason: str, report: IcmpError | None = None) -> None:
+        super().__init__(reason)
+        self.counter = f"gateway.drop.{reason}"
+        self.report = report
