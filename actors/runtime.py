@@ -254,6 +254,15 @@ class Scheduler:
                 self._called = True
                 self.loop.call_soon(self._run_called)
 
+    def turn(self, feed: Callable[[], object]) -> None:
+        """Call ``feed``, which tells actors things, then let them work: no wake-up of the loop between."""
+        self._running = True
+        try:
+            feed()
+        finally:
+            self._running = False
+            self.run_ready()
+
     def _run_called(self) -> None:
         self._called = False
         self.run_ready()

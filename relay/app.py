@@ -120,7 +120,7 @@ class Relay:
             port=self._settings.port,
             certificates=self._certificates,
             open_session=self._open_session,
-            run_actors=run_ready,
+            actors_turn=current_scheduler().turn,
             counters=self._counters,
         )
         try:

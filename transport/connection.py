@@ -135,12 +135,15 @@ class Connection:
         """Have the session's queue sent at the end of this turn."""
         self._host.want_flush(self)
 
-    def close_session(self, code: int, reason: str) -> None:
-        """Tell the client why (a capsule), then close the connection once it had time to read that."""
+    def close_session(self, code: int, reason: str, *, tell: bool = False) -> None:
+        """Tell the client why (a capsule), then close the connection once it had time to read that.
+
+        ``tell``: the session's actor does not know yet.
+        """
         if self._session is None:
             self.close(ErrorCode.H3_NO_ERROR, reason)
             return
-        self._end_session(None)
+        self._end_session(SessionClosed(code, reason) if tell else None)
         if self._h3 is not None:
             self._h3.send_data(
                 self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
@@ -320,6 +323,8 @@ class Connection:
         match event:
             case DatagramReceived() if self._session is not None and event.stream_id == self._stream_id:
                 self._arrived.append(event.data)
+            case DatagramReceived():
+                self._host.counters.add("connection.drop.no_session")
             case HeadersReceived():
                 self._on_request(event)
             case DataReceived() if self._session is not None and event.stream_id == self._stream_id:

@@ -187,16 +187,15 @@ class DatagramPath:
         read = read_frames(plain)
         if read is None:
             return None
-        next_number = self._state.next_number
-        if not all(read.datagrams) or any(ack.ranges[0][1] >= next_number for ack in read.acks):
-            # A datagram without a stream, an acknowledgement of what was never sent.
-            return None
         prefix = self._prefix
-        for datagram in read.datagrams:
-            if datagram.startswith(prefix):
-                arrived.append(datagram[len(prefix) :])
-            else:
-                self._counters.add("path.drop.other_session")
+        next_number = self._state.next_number
+        if any(ack.ranges[0][1] >= next_number for ack in read.acks) or not all(
+            datagram.startswith(prefix) for datagram in read.datagrams
+        ):
+            # An acknowledgement of what was never sent; a datagram of another stream, of none, or of this
+            # one in a longer encoding.
+            return None
+        arrived += [datagram[len(prefix) :] for datagram in read.datagrams]
         for ack in read.acks:
             self.aioquic_has_news |= self._state.forward_ack(ack, now)
             self.on_ack(ack, now)

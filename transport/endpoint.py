@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from aioquic.h3.connection import ErrorCode
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.packet import (
     QuicPacketType,
+    QuicProtocolVersion,
     encode_quic_retry,
     encode_quic_version_negotiation,
     pull_quic_header,
@@ -65,7 +67,7 @@ class Endpoint:
         port: int,
         certificates: CertificateStore,
         open_session: Callable[[WebTransportSession], Mailbox],
-        run_actors: Callable[[], None],
+        actors_turn: Callable[[Callable[[], object]], None],
         counters: Counters,
     ) -> None:
         self.counters = counters
@@ -73,13 +75,14 @@ class Endpoint:
         self._bind = (host, port)
         self._certificates = certificates
         self._configured: tuple[Certificate, QuicConfiguration] | None = None
-        self._run_actors = run_actors
+        self._actors_turn = actors_turn
         self._session_numbers = count(1)
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
         self._handshakes: set[Connection] = set()
         self._dirty: dict[Connection, None] = {}
         self._flush_scheduled = False
+        self._in_turn = False
         self._retry = QuicRetryTokenHandler()
         self._closed = asyncio.Event()
         self._closing = False
@@ -106,7 +109,7 @@ class Endpoint:
         if self._closing:
             return
         self._closing = True
-        self._close_all(lambda connection: connection.close_session(code, reason))
+        self._close_all(lambda connection: connection.close_session(code, reason, tell=True))
         self._close_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
         self._loop.remove_reader(self._socket.fileno())
         for connection in list(self._live):
@@ -120,7 +123,6 @@ class Endpoint:
                 close(connection)
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
-        self._run_actors()
         self._flush()
 
     async def wait_closed(self) -> None:
@@ -147,7 +149,7 @@ class Endpoint:
     def want_flush(self, connection: Connection) -> None:
         """Flush the connection at the end of this turn."""
         self._dirty[connection] = None
-        if not self._flush_scheduled:
+        if not self._flush_scheduled and not self._in_turn:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -173,22 +175,23 @@ class Endpoint:
     # -- one turn ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        now = self.clock()
-        arrived = self._route(now)
+        self._in_turn = True
+        arrived = self._route(self.clock())
+        self._actors_turn(partial(self._deliver, arrived))
         for connection in arrived:
-            self._receive(connection, now)
+            self._dirty[connection] = None
+        self._in_turn = False
+        self._flush()
+
+    def _deliver(self, arrived: list[Connection]) -> None:
         for connection in arrived:
             try:
                 connection.deliver()
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
-        self._run_actors()
-        for connection in arrived:
-            self._dirty[connection] = None
-        self._flush()
 
     def _route(self, now: float) -> list[Connection]:
-        """Drain the socket into the connections' ``pending`` lists; return the connections that have any."""
+        """Drain the socket, hand each connection its packets; return the connections that got any."""
         find = self._connections.get
         arrived: list[Connection] = []
         for packets, address in self._socket.drain():
@@ -208,6 +211,8 @@ class Endpoint:
                     pending = connection.pending
                     connection.pending_address = address
                 pending.append(packet)
+        for connection in arrived:
+            self._receive(connection, now)
         return arrived
 
     def _receive(self, connection: Connection, now: float) -> None:
@@ -352,6 +357,7 @@ class Endpoint:
             configuration = QuicConfiguration(
                 is_client=False,
                 alpn_protocols=["h3"],
+                supported_versions=[QuicProtocolVersion.VERSION_1],
                 # Cheapest first where the client accepts it: AES-128 costs a third less than AES-256.
                 cipher_suites=[
                     CipherSuite.AES_128_GCM_SHA256,

@@ -74,7 +74,7 @@ def on_scripted_relay(scenario, answer):
             port=0,
             certificates=EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)),
             open_session=script.open_session,
-            run_actors=lambda: None,
+            actors_turn=lambda feed: feed(),
             counters=Counters(),
         )
         await endpoint.start()

@@ -60,7 +60,7 @@ async def relay():
         port=0,
         certificates=CERTIFICATES,
         open_session=open_session,
-        run_actors=lambda: None,
+        actors_turn=lambda feed: feed(),
         counters=Counters(),
     )
     await endpoint.start()
