@@ -28,6 +28,7 @@ def test_an_acknowledgement_takes_off_what_it_names():
     acknowledged = ledger.acknowledge([(3, 3), (0, 1)])
     assert acknowledged.packets == 3
     assert acknowledged.newest == SentPacket(3, 70, 0.0)
+    assert acknowledged.largest_size == 40
     assert acknowledged.is_largest
     assert list(ledger.sent) == [2]
 
@@ -118,6 +119,7 @@ class Model(RuleBasedStateMachine):
             return
         newest = max(taken)
         assert acknowledged.packets == len(taken)
+        assert acknowledged.largest_size == max(size for _, size in taken.values())
         assert acknowledged.newest == SentPacket(
             newest, sum(size for _, size in taken.values()), taken[newest][0]
         )
