@@ -281,6 +281,7 @@ class GatewayActor(EventLoopActor):
     @handles(AssignAddress)
     def _assign_address(self, message: AssignAddress) -> None:
         port = self._port(message.port)
+        port.link_mtu = message.link_mtu
         address = None
         if self._move(message.mac, message.port, port):
             address = self._pool.assign(message.mac)
@@ -291,7 +292,14 @@ class GatewayActor(EventLoopActor):
         settings = self._settings
         tell_alive(
             message.peer,
-            AddressAssigned(message.mac, address, settings.gateway_ip, settings.netmask, settings.dns),
+            AddressAssigned(
+                message.mac,
+                address,
+                settings.gateway_ip,
+                settings.netmask,
+                settings.dns,
+                message.link_mtu(),
+            ),
         )
 
     def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from netstack.ethernet import LAN_MTU
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +22,11 @@ class Mailbox(Protocol):
 
     def tell(self, message: Any, /) -> None:
         """Queue ``message``; never blocks."""
+
+
+def full_mtu() -> int:
+    """Tell the MTU of Ethernet: the ``link_mtu`` of a port that has no narrower one."""
+    return LAN_MTU
 
 
 # -- data: batches of frames and datagrams ------------------------------------------------------------
@@ -131,12 +138,14 @@ class PortOpened:
     """PeerActor -> SwitchActor: attach ``port``; frames for it go to ``peer``.
 
     ``last_heard`` returns the monotonic time of the client's last packet: a session that has fallen silent
-    gives way to a new one with the same MAC.
+    gives way to a new one with the same MAC. ``link_mtu`` returns the largest IP packet that its guests
+    should be sent at present.
     """
 
     port: int
     peer: Mailbox
     last_heard: Callable[[], float]
+    link_mtu: Callable[[], int] = full_mtu
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +173,8 @@ class RegisterMac:
     port: int
     mac: bytes
     explicit: bool
+    name: str = ""
+    """Host name that the client gave, for the LAN's DNS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +186,16 @@ class RegistrationRefused:
 
 @dataclass(frozen=True, slots=True)
 class AssignAddress:
-    """SwitchActor -> GatewayActor: ``mac`` now belongs to ``port``; give it an address, tell ``peer``."""
+    """SwitchActor -> GatewayActor: ``mac`` now belongs to ``port``; give it an address, tell ``peer``.
+
+    ``name`` is the host name that the client gave, ``link_mtu`` as in PortOpened.
+    """
 
     port: int
     mac: bytes
     peer: Mailbox
+    name: str = ""
+    link_mtu: Callable[[], int] = full_mtu
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +207,7 @@ class AddressAssigned:
     gateway: bytes
     netmask: bytes
     dns: bytes
+    mtu: int = LAN_MTU
 
 
 @dataclass(frozen=True, slots=True)

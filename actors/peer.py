@@ -41,6 +41,7 @@ from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
 from netstack.encapsulation import Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
+from netstack.link_mtu import link_mtu
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -101,7 +102,9 @@ class PeerActor(EventLoopActor):
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
         logger.info("peer {} connected from {}", self._port, self._session.remote)
-        self._switch.tell(PortOpened(self._port, self.actor_ref, lambda: self._session.last_heard))
+        self._switch.tell(
+            PortOpened(self._port, self.actor_ref, lambda: self._session.last_heard, self._link_mtu)
+        )
         try:
             kind = encapsulation.kind_from_path(self._session.path)
         except ValueError as error:
@@ -110,6 +113,10 @@ class PeerActor(EventLoopActor):
         if kind is not None:
             self._speak(kind)
         self._set_timer()
+
+    def _link_mtu(self) -> int:
+        kind = Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
+        return link_mtu(kind, self._session.datagram_limit)
 
     def on_stop(self) -> None:
         """Leave nothing behind: neither the session nor what the LAN keeps for it."""
@@ -177,8 +184,8 @@ class PeerActor(EventLoopActor):
             self._counters.add("peer.drop.control_rate")
             return
         match control.parse_control(text):
-            case control.Register(mac):
-                self._register(mac)
+            case control.Register(mac, name):
+                self._register(mac, name)
             case control.Heartbeat():
                 again = [self._assigned] if self._assigned and not self._address_shown else []
                 self._session.send([control.HEARTBEAT_ACK, *again])
@@ -199,11 +206,11 @@ class PeerActor(EventLoopActor):
 
     # -- registration -------------------------------------------------------------------------------
 
-    def _register(self, mac: bytes) -> None:
+    def _register(self, mac: bytes, name: str) -> None:
         if mac == self._mac and self._assigned is not None and self._asked_explicitly:
             self._session.send([self._assigned])
             return
-        self._ask_for(mac, explicit=True)
+        self._ask_for(mac, explicit=True, name=name)
 
     def _register_implicitly(self, frames: list[bytes], now: float) -> None:
         """Take the first usable source MAC as the registration that was lost, or that raw clients lack."""
@@ -216,10 +223,10 @@ class PeerActor(EventLoopActor):
             self._next_implicit = now + IMPLICIT_RETRY
             self._ask_for(mac, explicit=False)
 
-    def _ask_for(self, mac: bytes, *, explicit: bool) -> None:
+    def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "") -> None:
         self._mac = mac
         self._asked_explicitly = explicit
-        tell_alive(self._switch, RegisterMac(self._port, mac, explicit))
+        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, name))
 
     @handles(AddressAssigned)
     def _address_assigned(self, message: AddressAssigned) -> None:
@@ -229,7 +236,9 @@ class PeerActor(EventLoopActor):
             self._ip = message.ip
             address = ".".join(map(str, message.ip))
             logger.info("peer {} registered {} as {}", self._port, format_mac(message.mac), address)
-        self._assigned = control.encode_assigned(message.ip, message.gateway, message.netmask, message.dns)
+        self._assigned = control.encode_assigned(
+            message.ip, message.gateway, message.netmask, message.dns, mtu=message.mtu
+        )
         if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
             self._session.send([self._assigned])
             now = self.now()

@@ -77,11 +77,12 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("floods", "last_heard", "peer")
+    __slots__ = ("floods", "last_heard", "link_mtu", "peer")
 
-    def __init__(self, peer: Mailbox, last_heard: Callable[[], float], floods: TokenBucket) -> None:
-        self.peer = peer
-        self.last_heard = last_heard
+    def __init__(self, opened: PortOpened, floods: TokenBucket) -> None:
+        self.peer = opened.peer
+        self.last_heard = opened.last_heard
+        self.link_mtu = opened.link_mtu
         self.floods = floods
 
 
@@ -217,7 +218,7 @@ class SwitchActor(EventLoopActor):
             return
         rate = self._settings.floods_per_second
         floods = TokenBucket(rate, rate * FLOOD_BURST, self.now())
-        self._ports[message.port] = _Port(message.peer, message.last_heard, floods)
+        self._ports[message.port] = _Port(message, floods)
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:
@@ -243,7 +244,7 @@ class SwitchActor(EventLoopActor):
             self._counters.add("switch.takeovers")
             reason = f"another session registered {format_mac(message.mac)}"
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
-        assign = AssignAddress(message.port, message.mac, port.peer)
+        assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu)
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway"))
 

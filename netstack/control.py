@@ -21,15 +21,19 @@ MAX_CONTROL_LENGTH = 4096
 MAX_ERROR_LENGTH = 200
 """Characters of an Error's message: one line, and the datagram stays small whatever a client provoked."""
 
+MAX_NAME_LENGTH = 253
+"""Characters of a host name that are looked at: what DNS allows for a whole one."""
+
 _PREFIX = b"\x00"
 _MAX_NAME_SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The client names its NIC's MAC (6 bytes, unicast) and wants an address."""
+    """The client names its NIC's MAC (6 bytes, unicast) and wants an address; ``name`` is its host name."""
 
     mac: bytes
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ def _parse_register(fields: dict[str, Any]) -> ControlMessage:
     mac = bytes(numbers)
     if not is_station(mac):
         return Refused("mac must be a unicast address and not zero")
-    return Register(mac)
+    name = fields.get("name") or fields.get("hostname")
+    return Register(mac, name[:MAX_NAME_LENGTH] if isinstance(name, str) else "")
 
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], ControlMessage]] = {

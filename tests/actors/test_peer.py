@@ -84,9 +84,11 @@ def test_register_is_passed_on_and_answered(peer):
     assert peer.to_switch() == [RegisterMac(7, MAC, True)]
     assert peer.session.sent == []
     peer.assign()
-    assert peer.session.sent == [
-        b'\0{"type":"Assigned","ip":[10,0,2,10],"gateway":[10,0,2,2],"netmask":[255,255,255,0],"dns":[8,8,8,8]}'
-    ]
+    (assigned,) = peer.session.sent
+    assert assigned == (
+        b'\0{"type":"Assigned","ip":[10,0,2,10],"gateway":[10,0,2,2],"netmask":[255,255,255,0],"dns":[8,8,8,8],'
+        b'"mtu":1500}'
+    )
 
 
 def test_a_repeated_register_gets_the_same_answer_without_bothering_the_lan(peer):
@@ -105,6 +107,18 @@ def test_another_mac_is_another_registration(peer):
     assert peer.to_switch() == [RegisterMac(7, mac(2), True)]
     peer.assign("10.0.2.11", mac(2))
     assert peer.session.controls()[0]["ip"] == [10, 0, 2, 11]
+
+
+def test_a_host_name_is_passed_on(peer):
+    peer.hears(control(type="Register", mac=list(MAC), name="web"))
+    assert peer.to_switch() == [RegisterMac(7, MAC, True, "web")]
+
+
+@pytest.mark.parametrize(("path", "mtu"), [("/", 1395), ("/?encap=raw", 1396)])
+def test_the_switch_may_ask_for_the_links_mtu(loop, counters, path, mtu):
+    peer = Peer(counters, path=path, limit=1410)
+    (opened,) = peer.opened
+    assert opened.link_mtu() == mtu
 
 
 def test_assigned_is_repeated_until_the_guest_shows_an_address(loop, peer):

@@ -31,6 +31,14 @@ def dump(**fields):
 def test_messages_of_a_client():
     assert parse_control(dump(type="Register", mac=list(MAC))) == Register(MAC)
     assert parse_control(dump(mac=list(MAC), new="field", type="Register")) == Register(MAC)
+
+
+def test_register_may_name_the_host():
+    for field in ("name", "hostname"):
+        assert parse_control(dump(type="Register", mac=list(MAC), **{field: "web"})) == Register(MAC, "web")
+    assert parse_control(dump(type="Register", mac=list(MAC), name=5)) == Register(MAC)
+    long = parse_control(dump(type="Register", mac=list(MAC), name="w" * 2000))
+    assert long == Register(MAC, "w" * 253)
     assert parse_control(b'{"type":"Heartbeat"}') == Heartbeat()
     assert parse_control(b'{"type":"Disconnect","why":null}') == Disconnect()
     assert parse_control(b'{"type":"PeerList"}') == PeerListRequest()

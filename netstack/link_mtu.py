@@ -1,0 +1,25 @@
+"""The MTU that a guest's NIC should have, so that its frames travel whole, one per datagram.
+
+The session's datagrams grow as the path to the client is explored, so the figure is asked for when it is
+needed. Framed sessions can cut a frame in chunks, raw ones cannot.
+"""
+
+from __future__ import annotations
+
+from netstack.encapsulation import Kind
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU
+
+MIN_IPV6_MTU = 1280
+"""Below it kernels switch IPv6 off (RFC 8200 section 5); a framed session rather sends two chunks."""
+
+MIN_IPV4_MTU = 576
+"""What every IPv4 host must be able to receive (RFC 791 section 3.1)."""
+
+_FRAMED_OVERHEAD = HEADER_LENGTH + 1
+
+
+def link_mtu(kind: Kind, datagram_limit: int) -> int:
+    """Bytes of IP packet for a guest whose session takes datagrams of ``datagram_limit`` bytes."""
+    if kind is Kind.RAW:
+        return min(LAN_MTU, max(MIN_IPV4_MTU, datagram_limit - HEADER_LENGTH))
+    return min(LAN_MTU, max(MIN_IPV6_MTU, datagram_limit - _FRAMED_OVERHEAD))
