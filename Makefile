@@ -10,7 +10,7 @@ CODE := actors netstack relay transport
 SOURCES := $(CODE) tests bench docker
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types unit system bench lock image clean
+.PHONY: help run test lint format types unit system tools bench lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,12 +32,14 @@ format: .venv/test.stamp ## let ruff format and mend what it can
 types: .venv/test.stamp ## mypy, strict
 	$(BIN)/mypy
 
-unit: .venv/test.stamp ## tests that need nothing but Python: pytest options in ARGS
-	$(PYTEST) --ignore tests/system $(ARGS)
+unit: tools ## tests of the packages: pytest options in ARGS
+	$(SUDO) $(PYTEST) --ignore tests/system $(ARGS)
 
-system: .venv/test.stamp ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
-	scripts/test-tools.sh
+system: tools ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system $(ARGS)
+
+tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
+	scripts/test-tools.sh
 
 bench: .venv/run.stamp ## the loads of docs/performance.md against a relay of this tree
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(BIN)/python bench/loads.py $(ARGS)
