@@ -3,12 +3,17 @@
 Every address of the pool is in exactly one state: *fresh* (never given, or a hand-taken one given back),
 *held* by a MAC, or *remembered* for the MAC that released it. New MACs get fresh addresses first, then the
 one released longest ago. Guests that configured an address by hand claim it, first come first served.
+Addresses that the operator fixed for a MAC are outside the pool: nobody else gets or takes them.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_CLAIMS_PER_MAC = 4
 """Hand-taken addresses beside the assigned one: aliases on a NIC, not a subnet swept by one guest."""
@@ -43,8 +48,12 @@ class AddressPool:
         first: str = "10.0.2.10",
         last: str = "10.0.2.254",
         reserved: frozenset[bytes] = frozenset({bytes((10, 0, 2, 2)), bytes((10, 0, 2, 4))}),
+        fixed: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        """Serve ``first`` to ``last`` of ``network``. Raises ValueError when that range is not inside it."""
+        """Serve ``first`` to ``last`` of ``network``, and to the MACs in ``fixed`` the address there.
+
+        Raises ValueError when the range is not inside the network, or a fixed address cannot be a guest's.
+        """
         lan = IPv4Network(network)
         low, high = IPv4Address(first), IPv4Address(last)
         if low not in lan or high not in lan or low > high:
@@ -52,7 +61,9 @@ class AddressPool:
         self._lan = lan
         self._reserved = reserved | {lan.network_address.packed, lan.broadcast_address.packed}
         addresses = (number.to_bytes(4, "big") for number in range(int(low), int(high) + 1))
-        self._pool = frozenset(address for address in addresses if address not in self._reserved)
+        self._fixed = dict(fixed or {})
+        taken = self._reserved | self._check_fixed()
+        self._pool = frozenset(address for address in addresses if address not in taken)
         self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
         self._leases: dict[bytes, bytes] = {}
         self._claims: dict[bytes, set[bytes]] = {}
@@ -61,6 +72,15 @@ class AddressPool:
         self._remembered: dict[bytes, bytes] = {}
         self._remembered_for: dict[bytes, bytes] = {}
 
+    def _check_fixed(self) -> frozenset[bytes]:
+        addresses = frozenset(self._fixed.values())
+        for address in addresses:
+            if address in self._reserved or IPv4Address(address) not in self._lan:
+                raise ValueError(f"{IPv4Address(address)} is not an address for a guest of {self._lan}")
+        if len(addresses) < len(self._fixed):
+            raise ValueError("one address is fixed for two guests")
+        return addresses
+
     @property
     def free(self) -> int:
         """Addresses that a new MAC could get."""
@@ -68,7 +88,7 @@ class AddressPool:
 
     def assign(self, mac: bytes) -> bytes | None:
         """Give ``mac`` the address it holds, else the one it had, else another; None when all are held."""
-        address = self._leases.get(mac) or self._remembered.get(mac)
+        address = self._leases.get(mac) or self._fixed.get(mac) or self._remembered.get(mac)
         if address is None:
             if self._fresh:
                 address = next(iter(self._fresh))
@@ -85,11 +105,11 @@ class AddressPool:
         holder = self._holders.get(address)
         if holder is not None:
             return Claim.OWN if holder == mac else Claim.TAKEN
-        if address in self._reserved:
+        if address in self._reserved or self._fixed_for_another(address, mac):
             return Claim.RESERVED
         if IPv4Address(address) not in self._lan:
             return Claim.FOREIGN
-        if mac not in self._leases and address in self._pool:
+        if mac not in self._leases and (address in self._pool or address == self._fixed.get(mac)):
             self._leases[mac] = address
         else:
             claims = self._claims.setdefault(mac, set())
@@ -108,9 +128,24 @@ class AddressPool:
         lease = self._leases.pop(mac, None)
         if lease is not None:
             del self._holders[lease]
+            if lease not in self._pool:
+                return
             self._forget(mac)
             self._remembered[mac] = lease
             self._remembered_for[lease] = mac
+
+    def decline(self, mac: bytes) -> None:
+        """Take the lease of ``mac`` back, since another host uses it; it is the last to be given anew.
+
+        A fixed address stays: the operator wants it so.
+        """
+        lease = self._leases.get(mac)
+        if lease in self._pool:
+            del self._leases[mac], self._holders[lease]
+            self._fresh[lease] = None
+
+    def _fixed_for_another(self, address: bytes, mac: bytes) -> bool:
+        return any(fixed == address and owner != mac for owner, fixed in self._fixed.items())
 
     def address_of(self, mac: bytes) -> bytes | None:
         """Tell the lease of ``mac``, if it holds one."""

@@ -16,7 +16,11 @@ Reason = Literal[
     "bad_udp_checksum",
     "bad_udp_port",
     "bad_icmp_checksum",
+    "bad_tcp_header_length",
+    "bad_tcp_checksum",
+    "bad_tcp_port",
     "bad_arp",
+    "bad_dhcp",
 ]
 """Why a packet was not taken; a fixed set, since reasons become names of counters."""
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -160,3 +162,45 @@ class AnyOrder(RuleBasedStateMachine):
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=50)
+
+
+def test_a_fixed_address_is_one_guests_only():
+    web, other = bytes.fromhex("525400000001"), bytes.fromhex("525400000002")
+    inside, outside = bytes((10, 0, 2, 11)), bytes((10, 0, 2, 5))
+    pool = AddressPool(fixed={web: inside})
+    assert pool.free == 244
+    assert pool.assign(other) == bytes((10, 0, 2, 10))
+    assert pool.assign(bytes.fromhex("525400000003")) == bytes((10, 0, 2, 12))
+    assert pool.claim(other, inside) is Claim.RESERVED
+    assert pool.claim(web, inside) is Claim.GRANTED
+    assert pool.assign(web) == inside
+    pool.release(web)
+    assert pool.holder_of(inside) is None
+    assert pool.claim(other, inside) is Claim.RESERVED
+    assert pool.assign(web) == inside
+    assert AddressPool(fixed={web: outside}).assign(web) == outside
+
+
+@pytest.mark.parametrize("address", ["10.0.2.2", "10.0.2.0", "10.0.2.255", "10.0.3.1"])
+def test_an_address_that_cannot_be_fixed(address):
+    with pytest.raises(ValueError, match=rf"^{address} is not an address for a guest of 10\.0\.2\.0/24$"):
+        AddressPool(fixed={bytes.fromhex("525400000001"): IPv4Address(address).packed})
+
+
+def test_an_address_cannot_be_fixed_twice():
+    address = bytes((10, 0, 2, 50))
+    with pytest.raises(ValueError, match=r"^one address is fixed for two guests$"):
+        AddressPool(fixed={bytes.fromhex("525400000001"): address, bytes.fromhex("525400000002"): address})
+
+
+def test_a_declined_address_goes_to_the_end_of_the_line():
+    pool = AddressPool(first="10.0.2.10", last="10.0.2.11")
+    mac = bytes.fromhex("525400000001")
+    assert [pool.assign(mac), pool.decline(mac), pool.assign(mac)] == [
+        bytes((10, 0, 2, 10)),
+        None,
+        bytes((10, 0, 2, 11)),
+    ]
+    pool.decline(mac)
+    pool.decline(mac)
+    assert pool.free == 2

@@ -1,0 +1,146 @@
+"""The LAN's DHCPv4 server (RFC 2131 section 4.3): tells guests what the address pool has given them.
+
+There is nothing to negotiate: a MAC that is on the LAN holds its address in the pool, the one that Assigned
+names too, until its session ends. So every OFFER is that address, a REQUEST for any other one is refused
+with a NAK, and a RELEASE changes nothing: a guest that reboots asks again. The lease time only makes guests
+ask now and then, which brings a changed MTU or name server to them.
+
+Replies go where RFC 2131 section 4.1 says. There are no relay agents on the LAN: messages that name one
+are dropped.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from netstack.dhcp import Code, MessageType, build_reply
+from netstack.ethernet import BROADCAST
+
+if TYPE_CHECKING:
+    from netstack.address_pool import AddressPool
+    from netstack.dhcp import DhcpMessage
+
+_UNSPECIFIED = bytes(4)
+_BROADCAST_IP = b"\xff" * 4
+
+
+class DhcpOptions(NamedTuple):
+    """What guests are told besides their address. Addresses are 4 bytes, times are seconds."""
+
+    server: bytes
+    netmask: bytes
+    dns: bytes
+    domain: str
+    lease_time: int
+
+
+class Unanswered(Enum):
+    """Why a message gets no answer; the values become part of counters' names."""
+
+    RELEASED = "released"
+    DECLINED = "declined"
+    OTHER_SERVER = "other_server"
+    POOL_FULL = "pool_full"
+    RELAYED = "relayed"
+    NOT_A_REQUEST = "not_a_request"
+
+
+class Reply(NamedTuple):
+    """A message for port 68 at ``mac`` and ``address``; ``lease`` is what was acknowledged, if anything."""
+
+    kind: MessageType
+    mac: bytes
+    address: bytes
+    payload: bytes
+    lease: bytes | None
+
+
+class DhcpServer:
+    """Answers the messages of one LAN's guests."""
+
+    def __init__(self, options: DhcpOptions, pool: AddressPool) -> None:
+        self._options = options
+        self._pool = pool
+        network = int.from_bytes(options.server, "big") & int.from_bytes(options.netmask, "big")
+        hosts = int.from_bytes(options.netmask, "big") ^ 0xFFFF_FFFF
+        self._broadcast = (network | hosts).to_bytes(4, "big")
+
+    def answer(self, request: DhcpMessage, mtu: int) -> Reply | Unanswered:
+        """Answer one message; ``mtu`` is what the guest's NIC should have."""
+        if request.relay_address != _UNSPECIFIED:
+            return Unanswered.RELAYED
+        match request.type:
+            case MessageType.DISCOVER:
+                lease = self._pool.assign(request.mac)
+                if lease is None:
+                    return Unanswered.POOL_FULL
+                return self._grant(request, MessageType.OFFER, lease, mtu)
+            case MessageType.REQUEST:
+                return self._request(request, mtu)
+            case MessageType.INFORM:
+                return self._inform(request, mtu)
+            case MessageType.DECLINE:
+                return self._decline(request)
+            case MessageType.RELEASE:
+                return Unanswered.RELEASED
+            case _:
+                return Unanswered.NOT_A_REQUEST
+
+    def _request(self, request: DhcpMessage, mtu: int) -> Reply | Unanswered:
+        """Tell the three kinds of REQUEST apart (RFC 2131 section 4.3.2); all want the same address."""
+        server = request.options.get(Code.SERVER_ID)
+        if server is not None and server != self._options.server:
+            return Unanswered.OTHER_SERVER
+        wanted = request.address(Code.REQUESTED_ADDRESS) or request.client_address
+        lease = self._pool.assign(request.mac)
+        if lease is None or wanted != lease:
+            return self._refuse(request, "this is not your address")
+        return self._grant(request, MessageType.ACK, lease, mtu)
+
+    def _inform(self, request: DhcpMessage, mtu: int) -> Reply:
+        """Give parameters to a guest that has its address by other means (RFC 2131 section 4.3.5)."""
+        payload = build_reply(request, MessageType.ACK, _UNSPECIFIED, self._parameters(mtu))
+        given = request.client_address
+        address = _BROADCAST_IP if given == _UNSPECIFIED else given
+        return Reply(MessageType.ACK, request.mac, address, payload, None)
+
+    def _decline(self, request: DhcpMessage) -> Unanswered:
+        """Have another address ready for a guest that found its own in use (RFC 2131 section 4.3.3)."""
+        if request.address(Code.REQUESTED_ADDRESS) == self._pool.address_of(request.mac):
+            self._pool.decline(request.mac)
+        return Unanswered.DECLINED
+
+    def _grant(self, request: DhcpMessage, kind: MessageType, lease: bytes, mtu: int) -> Reply:
+        seconds = self._options.lease_time
+        times = {
+            Code.LEASE_TIME: seconds,
+            Code.RENEWAL_TIME: seconds // 2,
+            Code.REBINDING_TIME: seconds * 7 // 8,
+        }
+        packed = {code: time.to_bytes(4, "big") for code, time in times.items()}
+        payload = build_reply(request, kind, lease, packed | self._parameters(mtu))
+        mac, address = request.mac, lease
+        if request.client_address != _UNSPECIFIED:
+            address = request.client_address
+        elif request.broadcast:
+            mac, address = BROADCAST, _BROADCAST_IP
+        return Reply(kind, mac, address, payload, lease if kind is MessageType.ACK else None)
+
+    def _refuse(self, request: DhcpMessage, reason: str) -> Reply:
+        options = {Code.SERVER_ID: self._options.server, Code.MESSAGE: reason.encode()}
+        payload = build_reply(request, MessageType.NAK, _UNSPECIFIED, options)
+        # Broadcast, since the guest may have no valid address; to its own NIC only, since it is known.
+        return Reply(MessageType.NAK, request.mac, _BROADCAST_IP, payload, None)
+
+    def _parameters(self, mtu: int) -> dict[Code, bytes]:
+        options = self._options
+        return {
+            Code.SERVER_ID: options.server,
+            Code.SUBNET_MASK: options.netmask,
+            Code.ROUTER: options.server,
+            Code.DNS_SERVERS: options.dns,
+            Code.DOMAIN_NAME: options.domain.encode(),
+            Code.INTERFACE_MTU: mtu.to_bytes(2, "big"),
+            Code.BROADCAST_ADDRESS: self._broadcast,
+        }

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.packet import Raw
+
+from netstack.dhcp import Code, MessageType, build_reply, parse_dhcp
+from netstack.malformed import MalformedPacket
+
+MAC = bytes.fromhex("525400aa0001")
+
+
+def message(*options, kind="discover", **fields):
+    header = BOOTP(**{"chaddr": MAC + bytes(10), "xid": 0xDEADBEEF, **fields})
+    return bytes(header / DHCP(options=[("message-type", kind), *options, "end"]))
+
+
+@pytest.mark.parametrize("kind", ["discover", "request", "decline", "release", "inform"])
+def test_what_scapy_builds_is_understood(kind):
+    found = parse_dhcp(
+        message(
+            ("requested_addr", "10.0.2.15"),
+            ("server_id", "10.0.2.2"),
+            ("hostname", b"web"),
+            kind=kind,
+            ciaddr="10.0.2.16",
+            giaddr="10.0.2.17",
+            flags="B",
+        )
+    )
+    assert found.type is MessageType[kind.upper()]
+    assert (found.xid, found.mac, found.broadcast) == (0xDEADBEEF, MAC, True)
+    assert (found.client_address, found.relay_address) == (bytes((10, 0, 2, 16)), bytes((10, 0, 2, 17)))
+    assert found.address(Code.REQUESTED_ADDRESS) == bytes((10, 0, 2, 15))
+    assert found.address(Code.SERVER_ID) == bytes((10, 0, 2, 2))
+    assert found.address(Code.ROUTER) is None
+    assert found.host_name == "web"
+
+
+def test_an_option_in_pieces_is_joined():
+    assert parse_dhcp(message((12, b"lo"), ("pad"), (12, b"ng"))).host_name == "long"
+
+
+def test_options_continue_in_file_and_sname():
+    """RFC 2132 section 9.3; the file comes before the server's name (RFC 3396 section 5)."""
+    found = parse_dhcp(
+        message(
+            (52, b"\x03"), file=b"\x0c\x02fi\xff".ljust(128, b"\0"), sname=b"\x0c\x02sn\xff".ljust(64, b"\0")
+        )
+    )
+    assert found.host_name == "fisn"
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ([], ""),
+        ([(12, b"web\0")], "web"),
+        ([(81, b"\x00\x00\x00web.example.com")], "web.example.com"),
+        ([(81, b"\x04\x00\x00\x03web\x07example\x00")], "web"),
+        ([(81, b"\x04\x00\x00\xc0\xff")], "\ufffd"),
+        ([(81, b"\x00\x00\x00"), (12, b"web")], "web"),
+        ([(12, b"\xff\xfe")], "\ufffd\ufffd"),
+    ],
+)
+def test_the_clients_name(options, name):
+    assert parse_dhcp(message(*options)).host_name == name
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        message()[:239],
+        message(op=2),
+        message(htype=6),
+        message(hlen=16),
+        bytes(BOOTP(chaddr=MAC)),
+        bytes(BOOTP(chaddr=MAC) / DHCP(options=["end"])),
+        message(kind=99),
+        message()[:240] + b"\x35",
+        message()[:240] + b"\x35\x02\x01",
+        message()[:240] + b"\x35\x02\x01\x01",
+    ],
+)
+def test_what_is_no_message_of_a_client_is_refused(payload):
+    with pytest.raises(MalformedPacket, match="bad_dhcp"):
+        parse_dhcp(payload)
+
+
+@given(st.binary(max_size=60), st.integers(0, 400))
+def test_no_options_whatever_raise_anything_else(options, cut):
+    for payload in (message()[:240] + options, (message()[:243] + options)[:cut]):
+        with contextlib.suppress(MalformedPacket):
+            parse_dhcp(payload).host_name.encode()
+
+
+def test_scapy_understands_a_reply():
+    request = parse_dhcp(message(kind="request", ciaddr="10.0.2.16", flags="B"))
+    options = {Code.LEASE_TIME: (3600).to_bytes(4, "big"), Code.DOMAIN_NAME: b"vm.internal"}
+    payload = build_reply(request, MessageType.ACK, bytes((10, 0, 2, 15)), options)
+    assert len(payload) >= 300
+    reply = BOOTP(payload)
+    assert (reply.op, reply.htype, reply.hlen, reply.xid) == (2, 1, 6, 0xDEADBEEF)
+    assert (reply.yiaddr, reply.ciaddr, reply.siaddr) == ("10.0.2.15", "10.0.2.16", "0.0.0.0")
+    assert reply.chaddr == MAC + bytes(10)
+    assert reply.flags == "B"
+    assert [option for option in reply[DHCP].options if option != "pad"] == [
+        ("message-type", 5),
+        ("lease_time", 3600),
+        ("domain", b"vm.internal"),
+        "end",
+    ]
+    assert Raw not in reply

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.dhcp import BOOTP, DHCP
+
+from netstack.address_pool import AddressPool
+from netstack.dhcp import MessageType, parse_dhcp
+from netstack.dhcp_server import DhcpOptions, DhcpServer, Reply, Unanswered
+from netstack.malformed import MalformedPacket
+
+MAC = bytes.fromhex("525400aa0001")
+OTHER = bytes.fromhex("525400aa0002")
+GATEWAY = bytes((10, 0, 2, 2))
+BROADCAST_IP = "255.255.255.255"
+OPTIONS = DhcpOptions(GATEWAY, bytes((255, 255, 255, 0)), GATEWAY, "vm.internal", 3600)
+
+
+class Conversation:
+    """A server, and what a guest says to it."""
+
+    def __init__(self, **pool):
+        self.pool = AddressPool(**pool)
+        self.server = DhcpServer(OPTIONS, self.pool)
+
+    def says(self, kind, *options, mac=MAC, mtu=1395, **fields):
+        header = BOOTP(chaddr=mac + bytes(10), xid=7, **fields)
+        payload = bytes(header / DHCP(options=[("message-type", kind), *options, "end"]))
+        return self.server.answer(parse_dhcp(payload), mtu)
+
+
+def told(reply):
+    """What a reply says: yiaddr, and the options by name."""
+    message = BOOTP(reply.payload)
+    options = {option[0]: option[1] for option in message[DHCP].options if isinstance(option, tuple)}
+    return message.yiaddr, options
+
+
+@pytest.fixture
+def dhcp():
+    return Conversation()
+
+
+def test_a_guest_gets_its_address_and_all_it_needs(dhcp):
+    offer = dhcp.says("discover")
+    ack = dhcp.says("request", ("server_id", "10.0.2.2"), ("requested_addr", "10.0.2.10"))
+    for reply, kind in ((offer, MessageType.OFFER), (ack, MessageType.ACK)):
+        assert reply.kind is kind
+        assert (reply.mac, reply.address) == (MAC, bytes((10, 0, 2, 10)))
+        address, options = told(reply)
+        assert address == "10.0.2.10"
+        assert options == {
+            "message-type": kind,
+            "server_id": "10.0.2.2",
+            "lease_time": 3600,
+            "renewal_time": 1800,
+            "rebinding_time": 3150,
+            "subnet_mask": "255.255.255.0",
+            "router": "10.0.2.2",
+            "name_server": "10.0.2.2",
+            "domain": b"vm.internal",
+            "interface-mtu": 1395,
+            "broadcast_address": "10.0.2.255",
+        }
+    assert (offer.lease, ack.lease) == (None, bytes((10, 0, 2, 10)))
+
+
+def test_it_is_the_address_that_the_pool_gave_already(dhcp):
+    dhcp.pool.assign(OTHER)
+    given_before = dhcp.pool.assign(MAC)
+    assert told(dhcp.says("discover"))[0] == "10.0.2.11"
+    assert dhcp.pool.address_of(MAC) == given_before
+
+
+def test_a_broadcast_is_answered_by_broadcast_where_the_guest_wants_it(dhcp):
+    offer = dhcp.says("discover", flags="B")
+    assert (offer.mac, offer.address) == (b"\xff" * 6, b"\xff" * 4)
+
+
+def test_renewing(dhcp):
+    dhcp.says("discover")
+    ack = dhcp.says("request", ciaddr="10.0.2.10", mtu=1280)
+    assert (ack.kind, ack.mac, ack.address) == (MessageType.ACK, MAC, bytes((10, 0, 2, 10)))
+    assert told(ack)[1]["interface-mtu"] == 1280
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        ([("server_id", "10.0.2.2"), ("requested_addr", "10.0.2.99")], {}),
+        ([("requested_addr", "192.168.1.5")], {}),
+        ([("requested_addr", "10.0.2.2")], {}),
+        ([], {"ciaddr": "10.0.2.99"}),
+        ([], {}),
+    ],
+    ids=["selecting", "rebooted elsewhere", "the gateway's", "renewing", "nothing named"],
+)
+def test_another_address_is_refused(dhcp, options, fields):
+    nak = dhcp.says("request", *options, **fields)
+    assert (nak.kind, nak.mac, nak.address, nak.lease) == (MessageType.NAK, MAC, b"\xff" * 4, None)
+    address, said = told(nak)
+    assert address == "0.0.0.0"
+    assert said.keys() == {"message-type", "server_id", "error_message"}
+
+
+def test_the_address_of_another_guest_is_refused(dhcp):
+    dhcp.pool.assign(OTHER)
+    assert dhcp.says("request", ("requested_addr", "10.0.2.10")).kind is MessageType.NAK
+    assert dhcp.pool.holder_of(bytes((10, 0, 2, 10))) == OTHER
+
+
+def test_inform_gets_everything_but_a_lease(dhcp):
+    ack = dhcp.says("inform", ciaddr="10.0.2.77")
+    assert (ack.kind, ack.mac, ack.address, ack.lease) == (MessageType.ACK, MAC, bytes((10, 0, 2, 77)), None)
+    address, options = told(ack)
+    assert address == "0.0.0.0"
+    assert options["router"] == "10.0.2.2"
+    assert "lease_time" not in options
+    assert dhcp.pool.address_of(MAC) is None
+    assert dhcp.says("inform").address == b"\xff" * 4
+
+
+def test_release_leaves_the_address_with_the_session(dhcp):
+    dhcp.says("discover")
+    assert dhcp.says("release", ciaddr="10.0.2.10") is Unanswered.RELEASED
+    assert dhcp.pool.address_of(MAC) == bytes((10, 0, 2, 10))
+
+
+def test_a_declined_address_is_the_last_to_be_given_again():
+    dhcp = Conversation(first="10.0.2.10", last="10.0.2.12")
+    dhcp.says("discover")
+    assert dhcp.says("decline", ("requested_addr", "10.0.2.10")) is Unanswered.DECLINED
+    assert [told(dhcp.says("discover", mac=bytes([2, 0, 0, 0, 0, n])))[0] for n in range(3)] == [
+        "10.0.2.11",
+        "10.0.2.12",
+        "10.0.2.10",
+    ]
+
+
+def test_only_ones_own_address_can_be_declined(dhcp):
+    dhcp.says("discover")
+    assert dhcp.says("decline", ("requested_addr", "10.0.2.99")) is Unanswered.DECLINED
+    assert dhcp.says("decline") is Unanswered.DECLINED
+    assert dhcp.pool.address_of(MAC) == bytes((10, 0, 2, 10))
+
+
+def test_when_all_addresses_are_held():
+    dhcp = Conversation(first="10.0.2.10", last="10.0.2.10")
+    dhcp.says("discover", mac=OTHER)
+    assert dhcp.says("discover") is Unanswered.POOL_FULL
+    assert dhcp.says("request", ("requested_addr", "10.0.2.10")).kind is MessageType.NAK
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "fields", "why"),
+    [
+        ("request", [("server_id", "10.0.2.9")], {}, Unanswered.OTHER_SERVER),
+        ("discover", [], {"giaddr": "10.0.2.9"}, Unanswered.RELAYED),
+        ("offer", [], {}, Unanswered.NOT_A_REQUEST),
+        ("ack", [], {}, Unanswered.NOT_A_REQUEST),
+    ],
+)
+def test_what_is_not_for_this_server(dhcp, kind, options, fields, why):
+    assert dhcp.says(kind, *options, **fields) is why
+    assert dhcp.pool.held() == ()
+
+
+def test_a_fixed_address():
+    dhcp = Conversation(fixed={MAC: bytes((10, 0, 2, 50))})
+    assert told(dhcp.says("discover"))[0] == "10.0.2.50"
+    dhcp.says("decline", ("requested_addr", "10.0.2.50"))
+    assert told(dhcp.says("discover"))[0] == "10.0.2.50"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([MAC, OTHER, b"\x02" * 6]),
+            st.sampled_from(list(MessageType)),
+            st.dictionaries(st.sampled_from([50, 54, 12, 81]), st.binary(max_size=6)),
+            st.sampled_from([bytes(4), bytes((10, 0, 2, 10)), bytes((10, 0, 2, 11)), GATEWAY]),
+        ),
+        max_size=30,
+    )
+)
+def test_no_conversation_gives_one_address_to_two(messages):
+    pool = AddressPool(first="10.0.2.10", last="10.0.2.12")
+    server = DhcpServer(OPTIONS, pool)
+    for mac, kind, options, ciaddr in messages:
+        body = b"".join(bytes((code, len(value))) + value for code, value in options.items())
+        header = bytes(BOOTP(chaddr=mac + bytes(10)))[:12] + ciaddr + bytes(12) + mac + bytes(202)
+        try:
+            request = parse_dhcp(header + b"\x63\x82\x53\x63\x35\x01" + bytes((kind,)) + body)
+        except MalformedPacket:
+            continue
+        reply = server.answer(request, 1500)
+        if isinstance(reply, Reply) and reply.lease is not None:
+            assert pool.holder_of(reply.lease) == mac
+    held = pool.held()
+    assert len({address for address, _ in held}) == len(held) == len({mac for _, mac in held})
