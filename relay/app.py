@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
 import resource
 import signal
 import sys
@@ -30,9 +32,11 @@ from netstack.egress import EgressPolicy
 from relay import logs
 from relay.certs import local_names
 from relay.settings import SettingsError
+from relay.web_pages import WebPages
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.endpoint import Endpoint
 from transport.outside import HostNetwork
+from transport.web_listener import WebListener
 
 if TYPE_CHECKING:
     import pykka
@@ -47,6 +51,9 @@ LOOK_EVERY = 1.0
 
 SHUTDOWN_REASON = "relay is shutting down"
 """What clients are told; they may try again later."""
+
+PORT_ATTEMPTS = 8
+"""Port numbers tried, when any will do, until one is free for both UDP and TCP."""
 
 UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 """Where a relay that listens on all addresses is reached from its own machine."""
@@ -115,20 +122,9 @@ class Relay:
         self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan)
         stack.callback(_stop, self._gateway)
         run_ready()
-        endpoint = Endpoint(
-            host=self._settings.bind,
-            port=self._settings.port,
-            certificates=self._certificates,
-            open_session=self._open_session,
-            actors_turn=current_scheduler().turn,
-            counters=self._counters,
-        )
-        try:
-            await endpoint.start()
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
-            where = f"{self._settings.bind} port {self._settings.port}"
-            reason = getattr(error, "strerror", None) or error
-            raise StartError(f"cannot listen on {where}: {reason}") from None
+        endpoint, web = await self._listen()
+        if web is not None:
+            stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
         self._listen_to_signals()
         _announce(self._certificates.current, self._settings.bind, endpoint.port)
@@ -146,6 +142,49 @@ class Relay:
     async def _close(self, endpoint: Endpoint) -> None:
         for peer in list(self._peers):
             tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, SHUTDOWN_REASON))
+    async def _listen(self) -> tuple[Endpoint, WebListener | None]:
+        """Take the UDP port and the TCP port of the same number. Raises StartError."""
+        bind, port = self._settings.bind, self._settings.port
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            endpoint = Endpoint(
+                host=bind,
+                port=port,
+                certificates=self._certificates,
+                open_session=self._open_session,
+                actors_turn=current_scheduler().turn,
+                counters=self._counters,
+            )
+            try:
+                await endpoint.start()
+            except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
+                raise StartError(_cannot_listen(f"{bind} port {port}", error)) from None
+            if self._settings.web == "off":
+                return endpoint, None
+            web, taken = self._web_listener(endpoint), endpoint.port
+            try:
+                web.start()
+            except OSError as error:
+                endpoint.close(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
+                if port == 0 and error.errno == errno.EADDRINUSE and attempt < PORT_ATTEMPTS:
+                    continue  # a number that is free for UDP may be taken for TCP: take another one
+                where = f"{bind} TCP port {taken}"
+                raise StartError(f"{_cannot_listen(where, error)} (--web off does without it)") from None
+            return endpoint, web
+        raise AssertionError("the last attempt has returned or raised")
+
+    def _web_listener(self, endpoint: Endpoint) -> WebListener:
+        return WebListener(
+            host=self._settings.bind,
+            port=endpoint.port,
+            plain=self._settings.web == "auto" and is_loopback(self._settings.bind),
+            certificates=self._certificates,
+            pages=WebPages(self._certificates),
+            open_session=self._open_session,
+            next_session_number=endpoint.next_session_number,
+            actors_turn=current_scheduler().turn,
+            counters=self._counters,
+        )
+
         run_ready()
         endpoint.close(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
         await endpoint.wait_closed()
@@ -222,6 +261,18 @@ def _stop(actor: pykka.ActorRef[Any]) -> None:
 
 def _raise_file_limit() -> None:
     """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
+def is_loopback(bind: str) -> bool:
+    """Whether a relay bound to this name or address is reached from its own machine only."""
+    try:
+        return ipaddress.ip_address(bind).is_loopback
+    except ValueError:
+        return bind == "localhost"
+
+
+def _cannot_listen(where: str, error: OSError | UnicodeError) -> str:
+    return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
+
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

@@ -164,10 +164,20 @@ _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
 class Settings:
     """Everything that can be set, checked."""
 
-    port: Annotated[int, Option(_whole(0, 65535), "N", "UDP port for QUIC; 0 takes a free one")] = 4433
+    port: Annotated[
+        int, Option(_whole(0, 65535), "N", "UDP port for QUIC and TCP port for WebSocket; 0 takes a free one")
+    ] = 4433
     bind: Annotated[str, Option(_HOST, "ADDRESS", "address to listen on")] = "0.0.0.0"
     cert_pem: Annotated[
         Path | None,
+    web: Annotated[
+        str,
+        Option(
+            _choice(*WEB_CHOICES),
+            "HOW",
+            "WebSocket on the TCP port: auto (https, and http too when bound to loopback), https, or off",
+        ),
+    ] = "auto"
         Option(
             _PATH,
             "FILE",

@@ -120,6 +120,10 @@ class CertificateStore(Protocol):
     def current(self) -> Certificate:
         """The certificate for the next connection."""
 
+    @property
+    def next(self) -> Certificate | None:
+        """The certificate that will follow, where that is known: clients may pin both."""
+
     def refresh(self, now: datetime, *, force: bool = False) -> bool:
         """Renew or reload if it is time; ``force`` looks even if nothing seems changed.
 
@@ -176,12 +180,17 @@ class EphemeralCertificateStore:
 
     def __init__(self, names: Iterable[str], now: datetime) -> None:
         self._names = tuple(names)
-        self._current = generate(self._names, now)
+        self._current, self._next = self._pair(now)
 
     @property
     def current(self) -> Certificate:
         """The certificate for the next connection."""
         return self._current
+
+    @property
+    def next(self) -> Certificate:
+        """The certificate that follows when this one is renewed."""
+        return self._next
 
     def refresh(self, now: datetime, *, force: bool = False) -> bool:  # noqa: ARG002
         """Replace the certificate when its time has come.
@@ -191,8 +200,18 @@ class EphemeralCertificateStore:
         """
         if self._current.not_before <= now < self._current.not_before + RENEW_AFTER:
             return False
-        self._current = generate(self._names, now)
+        if self._next.not_before <= now < self._next.not_before + RENEW_AFTER:
+            self._current, self._next = self._next, self._successor(self._next)
+        else:
+            self._current, self._next = self._pair(now)
         return True
+
+    def _pair(self, now: datetime) -> tuple[Certificate, Certificate]:
+        current = generate(self._names, now)
+        return current, self._successor(current)
+
+    def _successor(self, certificate: Certificate) -> Certificate:
+        return generate(self._names, certificate.not_before + RENEW_AFTER)
 
 
 class FileCertificateStore:
@@ -212,6 +231,11 @@ class FileCertificateStore:
     def current(self) -> Certificate:
         """The certificate for the next connection."""
         return self._current
+
+    @property
+    def next(self) -> None:
+        """Not known before the files change."""
+        return None
 
     def refresh(self, now: datetime, *, force: bool = False) -> bool:  # noqa: ARG002
         """Read the files again if they changed, or in any case with ``force``."""

@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 import pykka
 import pytest
 from loguru import logger
+from websockets.asyncio.client import connect as websocket
 
 from actors.gateway import GatewayActor
 from actors.switch import SwitchActor
 from netstack.ethernet import ETHERTYPE_ARP
-from relay.app import Relay, javascript, serve
+from relay.app import Relay, StartError, is_loopback, javascript, serve
 from relay.logs import Limiter
 from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
@@ -128,6 +129,55 @@ def test_a_frame_of_a_client_reaches_the_gateway_and_its_answer_comes_back(capsy
         assert await running.status() == 0
 
     asyncio.run(scenario())
+
+
+def test_a_websocket_client_is_a_guest_like_any_other(capsys):
+    async def scenario():
+        running = started()
+        port = await running.port(capsys)
+        async with websocket(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+            await client.send(b'\0{"type":"Register","mac":[82,84,0,0,0,7]}')
+            async with asyncio.timeout(PATIENCE):
+                assigned = await client.recv()
+        assert assigned.startswith(b'\0{"type":"Assigned","ip":[10,0,2,10],')
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_taken_tcp_port_is_one_clear_line():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = Settings(port=port, bind="127.0.0.1")
+        with pytest.raises(StartError) as refused:
+            asyncio.run(Relay(settings, EphemeralCertificateStore([], datetime.now(UTC))).run(Limiter()))
+        said = (
+            f"cannot listen on 127.0.0.1 TCP port {port}: Address already in use (--web off does without it)"
+        )
+        assert str(refused.value) == said
+
+
+def test_without_web_nothing_listens_on_tcp(capsys):
+    async def scenario():
+        running = started(Settings(port=0, bind="127.0.0.1", web="off"))
+        port = await running.port(capsys)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("bind", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("example.org", False)],
+)
+def test_plain_http_is_for_this_machine_only(bind, loopback):
+    assert is_loopback(bind) is loopback
 
 
 def test_the_end_leaves_no_actor_no_task_and_no_socket(capsys):

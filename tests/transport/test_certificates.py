@@ -110,6 +110,20 @@ def test_an_ephemeral_certificate_is_renewed_before_it_ends():
     assert not store.refresh(due)
 
 
+def test_the_certificate_that_follows_is_known_before_it_comes():
+    store = EphemeralCertificateStore(["relay.example"], NOW)
+    following = store.next
+    assert following.can_be_pinned
+    renewal = NOW + RENEW_AFTER
+    # Valid from an hour before it is used, for clients whose clock is behind.
+    assert following.not_before <= renewal - BACKDATE
+    assert store.refresh(renewal)
+    assert store.current is following
+    assert store.next is not following
+    assert store.refresh(renewal + 10 * RENEW_AFTER)
+    assert store.current.not_before < renewal + 10 * RENEW_AFTER < store.current.not_after
+
+
 def test_a_clock_set_back_renews_too():
     store = EphemeralCertificateStore(NAMES, NOW)
     earlier = NOW - timedelta(days=400)

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from relay.web_pages import WebPages
+from transport.certificates import EphemeralCertificateStore
+
+STORE = EphemeralCertificateStore(["127.0.0.1"], datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_the_hash_of_this_and_the_next_certificate_is_for_everyone_to_read():
+    kind, body, headers = WebPages(STORE)("/cert-hash")
+    assert kind == "application/json"
+    assert headers == {"Access-Control-Allow-Origin": "*"}
+    said = json.loads(body)
+    assert said["algorithm"] == "sha-256"
+    assert said["current"] == {
+        "hash": STORE.current.sha256,
+        "notBefore": "2029-12-31T23:00:00+00:00",
+        "notAfter": "2030-01-10T23:00:00+00:00",
+        "pinned": True,
+    }
+    assert said["next"]["hash"] == STORE.next.sha256
+
+
+def test_a_next_certificate_need_not_be_known():
+    class Files:
+        current = STORE.current
+        next = None
+
+    assert json.loads(WebPages(Files())("/cert-hash")[1])["next"] is None
+
+
+@pytest.mark.parametrize("path", ["/index.html", "/../web_pages.py", "/page.js/", ""])
+def test_nothing_else_is_there(path):
+    assert WebPages(STORE)(path) is None

@@ -1,0 +1,337 @@
+"""The relay's TCP port: HTTPS (and plain HTTP where that is allowed) for pages and WebSockets.
+
+A connection shows by its first byte which of the two it is: 0x16 begins a TLS handshake record (RFC 8446,
+section 5.1), and no HTTP method. Plain HTTP is for relays that are bound to a loopback address, where a
+page of a name that somebody else pointed there (DNS rebinding) is refused by its Host header.
+
+Certificates come from the store that the QUIC endpoint uses, and are read for each new connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import tempfile
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Response
+
+from transport.session import WebTransportSession
+from transport.websocket import REQUEST_TIMEOUT, WebConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from websockets.http11 import Request
+    from websockets.server import ServerProtocol
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from transport.certificates import Certificate, CertificateStore
+
+BACKLOG = 128
+"""Connections that the kernel keeps until they are accepted."""
+MAX_CONNECTIONS = 2048
+"""Connections in every state; one costs 50 KB with TLS."""
+TLS_RECORD = 0x16
+"""First byte of a TLS handshake."""
+ACCEPT_PAUSE = 0.1
+"""Seconds until accepting is tried again after it failed for want of files or memory."""
+CLOSE_WAIT = 1.0
+"""Seconds that clients have at the end to take what was written to them."""
+
+SESSION_PATHS: Mapping[str, str] = {"/": "", "/raw": "encap=raw"}
+"""Paths that carry a session, and what each says about the encapsulation."""
+
+Page = tuple[str, bytes, dict[str, str]]
+"""A page: content type, body, further headers."""
+
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class WebListener:
+    """Listens for browsers and WebSocket clients. Implements ``transport.websocket.WebHost``."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        plain: bool,
+        certificates: CertificateStore,
+        pages: Callable[[str], Page | None],
+        open_session: Callable[[WebTransportSession], Mailbox],
+        next_session_number: Callable[[], int],
+        actors_turn: Callable[[Callable[[], object]], None],
+        counters: Counters,
+    ) -> None:
+        """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path."""
+        self.counters = counters
+        self.actors_turn = actors_turn
+        self._bind = (host, port)
+        self._plain = plain
+        self._certificates = certificates
+        self._configured: tuple[Certificate, ssl.SSLContext] | None = None
+        self._pages = pages
+        self._open_session = open_session
+        self._next_session_number = next_session_number
+        self._connections: set[WebConnection] = set()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._dirty: dict[WebConnection, None] = {}
+        self._flush_scheduled = False
+        self._emptied = asyncio.Event()
+
+    def start(self) -> None:
+        """Bind and listen. Raises OSError when the address cannot be had."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = _listen(*self._bind)
+        self._accepting = self._loop.create_task(self._accept())
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        return int(self._socket.getsockname()[1])
+
+    @property
+    def connection_count(self) -> int:
+        """Connections in every state."""
+        return len(self._connections) + len(self._greeting)
+
+    async def close(self) -> None:
+        """Let go of the port and end all connections, once what was written to them has left."""
+        for task in (self._accepting, *self._greeting):
+            task.cancel()
+        await asyncio.gather(self._accepting, *self._greeting, return_exceptions=True)
+        self._socket.close()
+        self._flush()
+        for connection in list(self._connections):
+            connection.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_WAIT):
+                while self._connections:
+                    self._emptied.clear()
+                    await self._emptied.wait()
+        for connection in list(self._connections):
+            connection.abort()
+
+    # -- WebHost: what connections need -------------------------------------------------------------
+
+    def clock(self) -> float:
+        """Monotonic time, as the event loop has it."""
+        return self._loop.time()
+
+    def want_flush(self, connection: WebConnection) -> None:
+        """Flush the connection at the end of this turn."""
+        self._dirty[connection] = None
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def connection_ended(self, connection: WebConnection) -> None:
+        """Forget the connection."""
+        self._connections.discard(connection)
+        self._dirty.pop(connection, None)
+        if not self._connections:
+            self._emptied.set()
+
+    def open_session(self, path: str, connection: WebConnection) -> tuple[WebTransportSession, Mailbox]:
+        """Begin a session with the next number of the relay's."""
+        self.counters.add("websocket.sessions")
+        session = WebTransportSession(
+            self._next_session_number(), path, connection, self.clock, self.counters
+        )
+        return session, self._open_session(session)
+
+    def respond(self, request: Request, protocol: ServerProtocol, *, secure: bool) -> tuple[Response, str]:
+        """Answer a request: a session, a page, or what is wrong with it."""
+        if not secure and not _names_no_domain(request):
+            # Only an attacker's name server leads a domain to this loopback address.
+            return _text(HTTPStatus.MISDIRECTED_REQUEST, "Use http://127.0.0.1 or http://localhost.\n"), ""
+        try:
+            parts = urlsplit(request.path)
+        except ValueError:
+            return _text(HTTPStatus.BAD_REQUEST, "The path cannot be read.\n"), ""
+        if "Upgrade" in request.headers:
+            return self._upgrade(request, protocol, parts.path, parts.query)
+        if request.method not in {"GET", "HEAD"}:
+            refusal = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.\n")
+            refusal.headers["Allow"] = "GET, HEAD"
+            return refusal, ""
+        page = self._pages(parts.path)
+        if page is None:
+            return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.\n"), ""
+        kind, body, extra = page
+        response = _response(HTTPStatus.OK, kind, body, extra)
+        if request.method == "HEAD":
+            response.body = b""
+        return response, ""
+
+    def _upgrade(
+        self, request: Request, protocol: ServerProtocol, path: str, query: str
+    ) -> tuple[Response, str]:
+        encapsulation = SESSION_PATHS.get(path)
+        if encapsulation is None:
+            return _text(HTTPStatus.NOT_FOUND, "WebSockets are at / (framed) and /raw.\n"), ""
+        said = "&".join(filter(None, (encapsulation, query)))
+        return protocol.accept(request), f"/?{said}" if said else "/"
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = await self._loop.sock_accept(self._socket)
+            except OSError:
+                # No files or memory left, or the client is gone again: others may have better luck.
+                self.counters.add("web.accept_failed")
+                await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            if self.connection_count >= MAX_CONNECTIONS:
+                self.counters.add("web.drop.too_many_connections")
+                client.close()
+                continue
+            task = self._loop.create_task(self._greet(client))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, client: socket.socket) -> None:
+        """Look at the first byte, then hand the connection to HTTP with or without TLS."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                first = await self._first_byte(client)
+            secure = first == TLS_RECORD
+            if first is None or not (secure or self._plain):
+                self.counters.add("web.drop.not_https" if first is not None else "web.drop.no_request")
+                client.close()
+                return
+            connection = WebConnection(self, secure=secure)
+            self._connections.add(connection)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            self.counters.add("web.drop.no_request")
+            client.close()
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                client,
+                ssl=self._context() if secure else None,
+                ssl_handshake_timeout=REQUEST_TIMEOUT if secure else None,
+                ssl_shutdown_timeout=CLOSE_WAIT if secure else None,
+            )
+        except (
+            OSError,
+            asyncio.CancelledError,
+        ):  # ssl.SSLError among them: the client refused our certificate
+            self.counters.add("web.drop.tls_handshake")
+            client.close()
+            self.connection_ended(connection)
+
+    async def _first_byte(self, client: socket.socket) -> int | None:
+        """Wait for the first byte and leave it where it is; None when the client sends none."""
+        client.setblocking(False)
+        ready = asyncio.Event()
+        self._loop.add_reader(client.fileno(), ready.set)
+        try:
+            await ready.wait()
+        finally:
+            self._loop.remove_reader(client.fileno())
+        first = client.recv(1, socket.MSG_PEEK)
+        return first[0] if first else None
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        now = self.clock()
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            for connection in dirty:
+                connection.flush(now)
+
+    def _context(self) -> ssl.SSLContext:
+        certificate = self._certificates.current
+        if self._configured is None or self._configured[0] is not certificate:
+            self._configured = certificate, _tls_context(certificate)
+        return self._configured[1]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setblocking(False)
+        # Connections of an earlier life that linger in TIME_WAIT must not keep the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _tls_context(certificate: Certificate) -> ssl.SSLContext:
+    """TLS for HTTP/1.1. Python reads keys from files only: for a moment this one is in a private file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    with _private_file(certificate.chain_pem() + certificate.private_key_pem()) as path:
+        context.load_cert_chain(path)
+    return context
+
+
+@contextlib.contextmanager
+def _private_file(data: bytes) -> Iterator[str]:
+    """Path of a file with ``data``, in memory where the system has such files."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("certificate"), "wb") as file:
+            file.write(data)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile() as named:
+            named.write(data)
+            named.flush()
+            yield named.name
+
+
+def _names_no_domain(request: Request) -> bool:
+    """Whether the Host header is an address or localhost."""
+    try:
+        name = urlsplit(f"//{request.headers['Host']}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
+        ipaddress.ip_address(name)
+    except (KeyError, ValueError, MultipleValuesError):
+        return False
+    return True
+
+
+def _text(status: HTTPStatus, text: str) -> Response:
+    return _response(status, "text/plain; charset=utf-8", text.encode(), {})
+
+
+def _response(status: HTTPStatus, kind: str, body: bytes, extra: Mapping[str, str]) -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            **_HEADERS,
+            **extra,
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)
