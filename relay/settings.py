@@ -26,6 +26,7 @@ Network = IPv4Network | IPv6Network
 
 CONFIG_VARIABLE = "VMRELAY_CONFIG"
 
+WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -168,8 +169,6 @@ class Settings:
         int, Option(_whole(0, 65535), "N", "UDP port for QUIC and TCP port for WebSocket; 0 takes a free one")
     ] = 4433
     bind: Annotated[str, Option(_HOST, "ADDRESS", "address to listen on")] = "0.0.0.0"
-    cert_pem: Annotated[
-        Path | None,
     web: Annotated[
         str,
         Option(
@@ -179,6 +178,8 @@ class Settings:
         ),
     ] = "auto"
         Option(
+    cert_pem: Annotated[
+        Path | None,
             _PATH,
             "FILE",
             "TLS certificate chain, leaf first; without one the relay makes its own, to be pinned by hash",
