@@ -9,6 +9,7 @@ Exit status: 0 done, 1 it could not be done (the port is taken), 2 it was asked 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -85,6 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(words, name) if name in (None, "serve") else _run(name, words)
     except KeyboardInterrupt:
         return 130
+    finally:
+        _let_go_of_closed_output()
+
+
+def _let_go_of_closed_output() -> None:
+    """Point output that nobody reads any more at nothing: else Python's own last flush ends in status 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _serve(words: list[str], name: str | None) -> int:
