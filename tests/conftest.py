@@ -7,6 +7,9 @@ import os
 import pytest
 from hypothesis import settings
 
+# Programs that tests start buffer their output as they do for users, whatever this machine's habits are.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 NOTHING_MAY_BE_SKIPPED = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # The same examples in every run, and no deadlines: a busy machine is not a failure.
