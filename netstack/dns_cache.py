@@ -1,0 +1,80 @@
+"""Answers of name servers, kept for as long as they may be (RFC 1035 section 7.4, RFC 2308).
+
+Bounded in entries and bytes; what was not asked for longest makes room. Times are seconds, monotonic.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+MAX_ENTRIES = 4096
+"""A busy desktop asks for some thousand names in a day."""
+
+MAX_BYTES = 4 << 20
+"""All answers together: 1 KB for each entry, though one may have 64 KB."""
+
+MAX_LIFETIME = 86_400
+"""Seconds: longer TTLs are cut to a day (RFC 8767 section 4 cuts at a week)."""
+
+ENTRY_OVERHEAD = 256
+"""Bytes that an entry costs beside its answer, about."""
+
+
+class CachedAnswer(NamedTuple):
+    """An answer as it came, and the seconds that its TTLs have to be lowered by."""
+
+    wire: bytes
+    age: int
+
+
+class _Entry(NamedTuple):
+    wire: bytes
+    stored: float
+    expires: float
+
+
+class DnsCache:
+    """Answers by question."""
+
+    def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+        self.size = 0
+        """Bytes held, with the overhead."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, question: Hashable, now: float) -> CachedAnswer | None:
+        """Give the answer unless it has expired."""
+        entry = self._entries.get(question)
+        if entry is None:
+            return None
+        if now >= entry.expires:
+            self._remove(question)
+            return None
+        self._entries.move_to_end(question)
+        return CachedAnswer(entry.wire, int(now - entry.stored))
+
+    def put(self, question: Hashable, wire: bytes, lifetime: int, now: float) -> int:
+        """Keep ``wire`` for ``lifetime`` seconds; return how many others had to go for it."""
+        if question in self._entries:
+            self._remove(question)
+        size = len(wire) + ENTRY_OVERHEAD
+        if lifetime <= 0 or size > self._max_bytes:
+            return 0
+        evicted = 0
+        while len(self._entries) >= self._max_entries or self.size + size > self._max_bytes:
+            self._remove(next(iter(self._entries)))
+            evicted += 1
+        self._entries[question] = _Entry(wire, now, now + min(lifetime, MAX_LIFETIME))
+        self.size += size
+        return evicted
+
+    def _remove(self, question: Hashable) -> None:
+        self.size -= len(self._entries.pop(question).wire) + ENTRY_OVERHEAD
