@@ -84,6 +84,21 @@ class DatagramsFromNet(NamedTuple):
     datagrams: list[DatagramFromNet]
 
 
+class DnsQuestion(NamedTuple):
+    """A query of a guest as it came; ``reply`` sends the response back the same way."""
+
+    query: bytes
+    over_stream: bool
+    reply: Callable[[bytes], None]
+
+
+class DnsQuestions(NamedTuple):
+    """GatewayActor or a stream -> DnsActor: what guests of ``port`` want to know."""
+
+    port: int
+    questions: list[DnsQuestion]
+
+
 class SendResult(Enum):
     """What became of a datagram that a flow wanted to send to the network."""
 
@@ -94,6 +109,8 @@ class SendResult(Enum):
     """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
     UNREACHABLE = "unreachable"
     """The host has no route: ICMP 3/0 or 3/1 to the guest."""
+    NO_ROUTE = "no_route"
+    """A TCP connection found no network to go to: ICMP 3/0 to the guest."""
     REFUSED = "refused"
     """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
     DROPPED = "dropped"
@@ -109,6 +126,7 @@ DATA_MESSAGES: frozenset[type] = frozenset(
         FramesFromGateway,
         FramesToFlow,
         DatagramsFromNet,
+        DnsQuestions,
     }
 )
 """Messages that a full inbox may drop (oldest first, counted); control messages are never dropped."""
@@ -225,10 +243,68 @@ class PeerList:
 
 
 @dataclass(frozen=True, slots=True)
+class NameBound:
+    """GatewayActor -> DnsActor: the guest ``mac`` has ``address`` and calls itself ``name`` (maybe nothing)."""
+
+    mac: bytes
+    address: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameForgotten:
+    """GatewayActor -> DnsActor: the guest ``mac`` is gone."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NameServerAnswered:
+    """Upstream -> DnsActor: the response to the query asked with ``token``; None when none could be had."""
+
+    token: int
+    response: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class FlowClosed:
     """Flow actor -> GatewayActor: the mapping ended (idle, failed or stopped); forget it."""
 
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FlowEstablished:
+    """TCP flow -> GatewayActor: the guest completed the handshake; the flow is half-open no longer."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LineWritable:
+    """Session -> flow: the queue towards the client has room again, which the flow had waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionMade:
+    """Host socket -> TCP flow: the connection outside stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFailed:
+    """Host socket -> TCP flow: there is no connection outside; DROPPED means that nobody answered."""
+
+    result: SendResult
+
+
+@dataclass(frozen=True, slots=True)
+class SocketReadable:
+    """Host socket -> TCP flow: there is something to read, after there was nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketWritable:
+    """Host socket -> TCP flow: there is room again."""
 
 
 @dataclass(frozen=True, slots=True)

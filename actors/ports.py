@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from actors.messages import SendResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from actors.messages import Mailbox
 
-__all__ = ["EchoSocket", "Outside", "SendResult", "Session", "UdpSocket"]
+__all__ = ["EchoSocket", "Outside", "SendResult", "Session", "TcpSocket", "UdpSocket"]
 
 
 class Session(Protocol):
@@ -49,6 +49,9 @@ class Session(Protocol):
     def last_heard(self) -> float:
         """Monotonic time of the client's last packet of any kind."""
 
+    def tell_when_writable(self, mailbox: Mailbox) -> None:
+        """Tell ``mailbox`` LineWritable, once, when a producer may go on."""
+
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Queue datagrams. Over the bound the oldest are dropped and counted; never blocks or raises."""
 
@@ -76,6 +79,45 @@ class EchoSocket(Protocol):
         """Close the socket; nothing is told to the flow any more."""
 
 
+class Upstream(Protocol):
+    """The name servers that the operator named, or that the host uses itself."""
+
+    def ask(self, query: bytes, token: int, asker: Mailbox) -> None:
+        """Send a query (its id is replaced); tells ``asker`` NameServerAnswered once, within some seconds."""
+
+    def may_show(self, address: str) -> bool:
+        """Whether a guest may be told this address: whether it could reach it."""
+
+
+class TcpSocket(Protocol):
+    """A connection outside that belongs to one TCP flow, or a service of the gateway that acts as one.
+
+    The flow is told ConnectionMade or ConnectionFailed first; all else waits for that.
+    """
+
+    @property
+    def room(self) -> int:
+        """Bytes that :meth:`write` takes at present, about."""
+
+    def read(self, limit: int) -> bytes | None:
+        """Read up to ``limit`` bytes; none at the end; None when there is nothing now.
+
+        After None the flow is told SocketReadable when there is. Raises OSError when the connection failed.
+        """
+
+    def write(self, chunks: Sequence[bytes]) -> int:
+        """Write what fits; return the number of bytes taken. Raises OSError when the connection failed."""
+
+    def wait_for_room(self) -> None:
+        """Have the flow told SocketWritable once there is room."""
+
+    def shut_down(self) -> None:
+        """End the direction outwards, after all that was written. Raises OSError on failure."""
+
+    def close(self, *, abort: bool = False) -> None:
+        """Close, with a RST if ``abort``; harmless when closed already."""
+
+
 class Outside(Protocol):
     """The one choke point through which flows reach the network.
 
@@ -93,3 +135,10 @@ class Outside(Protocol):
 
     def open_echo(self, flow: Mailbox) -> EchoSocket:
         """Open an ICMP echo socket. Raises OSError when none can be had."""
+
+    def open_tcp(self, flow: Mailbox, address: tuple[str, int], owner: Hashable) -> TcpSocket:
+        """Connect to ``address`` as the guest named it, after asking the egress policy.
+
+        ``owner`` names the guest's own address and port: its connections leave by one port of the host.
+        Raises OSError when no socket can be had.
+        """
