@@ -40,6 +40,11 @@ class LanSettings:
     """Mappings that a session may open on average; bursts up to ``max_flows_per_peer`` at once."""
     udp_idle_timeout: float = 300.0
     """RFC 4787 REQ-5 recommends five minutes, and demands two."""
+    dns_idle_timeout: float = 60.0
+    """For UDP mappings that wrote to port 53 only (RFC 4787 REQ-5a): resolvers take a new port for each
+    question, and wait for an answer for some 30 s at most."""
+    endpoint_independent_filtering: bool = False
+    """Whether anyone may write to a UDP mapping (RFC 4787 REQ-8), not only whom the guest wrote to."""
     icmp_idle_timeout: float = 60.0
     """RFC 5508 REQ-2 demands at least 60 s."""
 

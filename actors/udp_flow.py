@@ -2,8 +2,9 @@
 
 Mapping is endpoint-independent: whatever the guest's port writes to leaves by the same socket (REQ-1), which
 no other flow shares (REQ-3), so an answer cannot reach the wrong guest. Filtering is address-dependent
-(REQ-8): a remote address may answer, from any port, once the guest has written to it. Only what the guest
-sends keeps the mapping alive (REQ-6); errors never end it (REQ-12).
+(REQ-8): a remote address may answer, from any port, once the guest has written to it; a setting lets anyone
+write. Only what the guest sends keeps the mapping alive (REQ-6); errors never end it (REQ-12). A mapping
+that was for name servers only may end sooner (REQ-5a).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from actors.ports import UdpSocket
 
 
+DNS_PORT = 53
+
+
 class UdpFlowActor(FlowActor):
     """One guest's UDP port."""
 
@@ -28,7 +32,9 @@ class UdpFlowActor(FlowActor):
 
     def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
-        super().__init__(key, guest, lan, lan.settings.udp_idle_timeout)
+        settings = lan.settings
+        super().__init__(key, guest, lan, min(settings.dns_idle_timeout, settings.udp_idle_timeout))
+        self._open_to_all = settings.endpoint_independent_filtering
         self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
 
     def _open(self) -> UdpSocket:
@@ -36,11 +42,12 @@ class UdpFlowActor(FlowActor):
 
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
-        self._used()
         send = self._socket.send_to
         sent = 0
         for frame in message.frames:
             _, _, destination, port, payload = read_udp(frame)
+            if port != DNS_PORT:
+                self._idle_timeout = self._lan.settings.udp_idle_timeout
             remote = format_ipv4(destination)
             result = send(payload, (remote, port))
             if result is SendResult.SENT:
@@ -48,6 +55,7 @@ class UdpFlowActor(FlowActor):
                 self._remember(remote)
             else:
                 self._report(frame, result)
+        self._used()
         self._counters.add("udp.frames_to_net", sent)
 
     @handles(DatagramsFromNet)
@@ -55,7 +63,7 @@ class UdpFlowActor(FlowActor):
         remotes = self._remotes
         frames = []
         for payload, address, ttl in message.datagrams:
-            if address[0] in remotes:
+            if self._open_to_all or address[0] in remotes:
                 template = self._templates.get(address) or self._template_for(address)
                 frames.append(template.build(payload, self._next_identification(), max(1, ttl - 1)))
         filtered = len(message.datagrams) - len(frames)

@@ -22,6 +22,9 @@ HOST_ACCESS_ADDRESS = "10.0.2.4"
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 
+OWN_ADDRESS = "own_address"
+"""Reason of a refusal: the address is one of the relay host's."""
+
 CACHED_DECISIONS = 4096
 """Addresses remembered, since policy is asked once per datagram; about 1 MB."""
 
@@ -77,7 +80,7 @@ class Decision(NamedTuple):
 
 _NOT_AN_ADDRESS = Decision(allowed=False, reason="not_an_address")
 _DENIED_BY_RULE = Decision(allowed=False, reason="denied_by_rule")
-_OWN_ADDRESS = Decision(allowed=False, reason="own_address")
+_OWN_ADDRESS = Decision(allowed=False, reason=OWN_ADDRESS)
 _DENIED_BY_DEFAULT = Decision(allowed=False, reason="denied_by_default")
 
 

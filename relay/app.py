@@ -88,6 +88,9 @@ class Relay:
             peer_timeout=settings.peer_timeout,
             max_peers=settings.max_peers,
             max_flows_per_peer=settings.max_flows,
+            udp_idle_timeout=settings.udp_timeout,
+            icmp_idle_timeout=settings.icmp_timeout,
+            endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
         )
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
@@ -116,7 +119,12 @@ class Relay:
             map(str, self._settings.deny_cidr),
             host_access=self._settings.host_access,
         )
-        network = HostNetwork(policy, self._counters)
+        network = HostNetwork(
+            policy,
+            self._counters,
+            port_hold=self._settings.port_hold,
+            ports_held=self._settings.ports_held,
+        )
         self._switch = SwitchActor.start(self._counters, self._lan)
         stack.callback(_stop, self._switch)
         self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan)
@@ -134,14 +142,6 @@ class Relay:
                 "(net.ipv4.ping_group_range) nor raw ones (CAP_NET_RAW)"
             )
 
-    def _open_session(self, session: Session) -> Mailbox:
-        peer = PeerActor.start(session, self._switch, self._counters, self._lan)
-        self._peers.add(peer)
-        return peer
-
-    async def _close(self, endpoint: Endpoint) -> None:
-        for peer in list(self._peers):
-            tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, SHUTDOWN_REASON))
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
         bind, port = self._settings.bind, self._settings.port
@@ -185,6 +185,14 @@ class Relay:
             counters=self._counters,
         )
 
+    def _open_session(self, session: Session) -> Mailbox:
+        peer = PeerActor.start(session, self._switch, self._counters, self._lan)
+        self._peers.add(peer)
+        return peer
+
+    async def _close(self, endpoint: Endpoint) -> None:
+        for peer in list(self._peers):
+            tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, SHUTDOWN_REASON))
         run_ready()
         endpoint.close(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
         await endpoint.wait_closed()
@@ -253,14 +261,6 @@ def _certificates(settings: Settings) -> CertificateStore:
         raise SettingsError(str(error)) from None
 
 
-def _stop(actor: pykka.ActorRef[Any]) -> None:
-    """Stop an actor and let it and all that follows from it come to their end before the next one's."""
-    actor.stop(block=False)
-    run_ready()
-
-
-def _raise_file_limit() -> None:
-    """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
 def is_loopback(bind: str) -> bool:
     """Whether a relay bound to this name or address is reached from its own machine only."""
     try:
@@ -273,6 +273,14 @@ def _cannot_listen(where: str, error: OSError | UnicodeError) -> str:
     return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
 
 
+def _stop(actor: pykka.ActorRef[Any]) -> None:
+    """Stop an actor and let it and all that follows from it come to their end before the next one's."""
+    actor.stop(block=False)
+    run_ready()
+
+
+def _raise_file_limit() -> None:
+    """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):

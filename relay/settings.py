@@ -29,6 +29,7 @@ CONFIG_VARIABLE = "VMRELAY_CONFIG"
 WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest configuration file that is read."""
@@ -177,9 +178,9 @@ class Settings:
             "WebSocket on the TCP port: auto (https, and http too when bound to loopback), https, or off",
         ),
     ] = "auto"
-        Option(
     cert_pem: Annotated[
         Path | None,
+        Option(
             _PATH,
             "FILE",
             "TLS certificate chain, leaf first; without one the relay makes its own, to be pinned by hash",
@@ -222,6 +223,25 @@ class Settings:
         int, Option(_whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")
     ] = 1024
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
+    udp_timeout: Annotated[
+        float, Option(_seconds(1, _DAY), "SECONDS", "life of a UDP mapping that its guest does not use")
+    ] = 300.0
+    icmp_timeout: Annotated[
+        float, Option(_seconds(1, _DAY), "SECONDS", "life of a ping's mapping after its last request")
+    ] = 60.0
+    udp_filtering: Annotated[
+        str,
+        Option(
+            _choice(*UDP_FILTERINGS),
+            "WHO",
+            "who may write to a guest's UDP mapping: address-dependent (addresses that the guest wrote to), "
+            "or endpoint-independent (anyone)",
+        ),
+    ] = "address-dependent"
+    port_hold: Annotated[
+        float, Option(_seconds(0, _DAY), "SECONDS", "time for which the port of an ended mapping rests")
+    ] = 120.0
+    ports_held: Annotated[int, Option(_whole(0, 16384), "N", "resting ports at a time")] = 8192
     log_format: Annotated[
         str, Option(_choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"

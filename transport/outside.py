@@ -1,6 +1,10 @@
 """The way out: the only place that opens sockets for guests, and asks the egress policy before each send.
 
-UDP flows get a socket each. Pings use the system's unprivileged ICMP sockets (Linux:
+UDP flows get a socket each. A datagram for one of this machine's own addresses is refused like any other,
+unless its port is a flow's own: then it is one guest that writes to another's external address, and goes the
+way it would from outside (RFC 4787 REQ-9). A flow's port is not used again for a while (RFC 6888 REQ-8).
+
+Pings use the system's unprivileged ICMP sockets (Linux:
 ``net.ipv4.ping_group_range``; macOS), one per flow. Where these are forbidden, one raw socket serves all
 flows (it needs CAP_NET_RAW): each flow gets an identifier, and what returns is told apart by it.
 """
@@ -8,6 +12,7 @@ flows (it needs CAP_NET_RAW): each flow gets an identifier, and what returns is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import sys
@@ -15,7 +20,9 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from actors.messages import DatagramFromNet, DatagramsFromNet, SendResult
+from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
+from netstack.port_hold import PortHold
 from transport.host_socket import HostSocket, Received
 from transport.interfaces import interface_addresses
 
@@ -24,10 +31,19 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
-    from netstack.egress import Decision, EgressPolicy
+    from netstack.egress import EgressPolicy
 
 INTERFACES_INTERVAL = 5.0
 """Seconds after which the machine's own addresses are read again, when something is next sent."""
+
+PORT_HOLD = 120.0
+"""Seconds for which the port of an ended UDP flow is not used again (RFC 6888 REQ-8)."""
+
+PORTS_HELD = 8192
+"""Ports held at a time: less than a third of those that Linux chooses from, so that flows still find one."""
+
+PORT_TRIES = 16
+"""Sockets opened in search of a port that is not held; then a held one has to do."""
 
 _IDENTIFIERS = 0x1_0000
 _ICMP_FILTER = 1
@@ -41,7 +57,14 @@ _IDENTIFIER = Struct("!4xH")
 class HostNetwork:
     """Opens sockets on the running event loop; implements ``actors.ports.Outside``."""
 
-    def __init__(self, policy: EgressPolicy, counters: Counters) -> None:
+    def __init__(
+        self,
+        policy: EgressPolicy,
+        counters: Counters,
+        *,
+        port_hold: float = PORT_HOLD,
+        ports_held: int = PORTS_HELD,
+    ) -> None:
         self._policy = policy
         self._counters = counters
         self._loop = asyncio.get_running_loop()
@@ -49,6 +72,8 @@ class HostNetwork:
         self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
         self._raw: _RawIcmpSocket | None = None
+        self._udp_ports: set[int] = set()
+        self._held_ports = PortHold(port_hold, ports_held)
         self._read_interfaces()
 
     @property
@@ -58,7 +83,33 @@ class HostNetwork:
 
     def open_udp(self, flow: Mailbox) -> UdpFlowSocket:
         """Open a UDP socket on a port of the host's choice. Raises OSError when none can be had."""
-        return UdpFlowSocket(self, flow, self._counters)
+        opened = UdpFlowSocket(self, flow, self._counters)
+        if self._held_ports.holds(opened.port, self._loop.time()):
+            opened = self._replace_held(opened, flow)
+        self._udp_ports.add(opened.port)
+        return opened
+
+    def _replace_held(self, held: UdpFlowSocket, flow: Mailbox) -> UdpFlowSocket:
+        """Find a socket whose port does not rest; where there is none, take the one that does."""
+        now = self._loop.time()
+        refused = [held]
+        with contextlib.suppress(OSError):
+            while len(refused) < PORT_TRIES:
+                refused.append(UdpFlowSocket(self, flow, self._counters))
+                if not self._held_ports.holds(refused[-1].port, now):
+                    break
+        chosen = refused.pop()
+        if self._held_ports.holds(chosen.port, now):
+            self._counters.add("outside.held_ports_used")
+        # Closed only now, or the system could have given the same ports again.
+        for other in refused:
+            HostSocket.close(other)
+        return chosen
+
+    def release_udp(self, port: int) -> None:
+        """Take back the port of a flow that ended."""
+        self._udp_ports.discard(port)
+        self._held_ports.release(port, self._loop.time())
 
     def open_echo(self, flow: Mailbox) -> PingEchoSocket | RawEchoSocket:
         """Open an ICMP echo socket. Raises OSError when none can be had."""
@@ -76,6 +127,14 @@ class HostNetwork:
         if not decision.allowed:
             self._counters.add(f"outside.denied.{decision.reason}")
         return decision
+
+    def decide_udp(self, address: tuple[str, int]) -> Decision:
+        """As :meth:`decide`; one of this machine's addresses is allowed where the port is a flow's."""
+        host, port = address
+        if port in self._udp_ports and self._policy.decide(host).reason == OWN_ADDRESS:
+            self._counters.add("outside.hairpinned")
+            return Decision(allowed=True, reason="hairpin", dial=host)
+        return self.decide(host)
 
     def message(self, received: list[Received]) -> DatagramsFromNet:
         """Put what arrived into the guest's words."""
@@ -108,10 +167,17 @@ class UdpFlowSocket(HostSocket):
         super().__init__(socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
         self._network = network
         self._flow = flow
+        self.port: int = self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Close; the port rests for a while."""
+        if self._socket.fileno() >= 0:
+            self._network.release_udp(self.port)
+        super().close()
 
     def send_to(self, payload: bytes, address: tuple[str, int]) -> SendResult:
         """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
-        decision = self._network.decide(address[0])
+        decision = self._network.decide_udp(address)
         if not decision.allowed:
             return SendResult.DENIED
         if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4

@@ -15,7 +15,7 @@ from actors.messages import PortClosed, SendResult
 from actors.runtime import run_ready
 from actors.udp_flow import UdpFlowActor
 
-SERVER = ("192.0.2.1", 53)
+SERVER = ("192.0.2.1", 7000)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def lan(loop, counters):
     return lan
 
 
-def udp(port, sport=4000, *, dst="192.0.2.1", dport=53, data=b"question"):
+def udp(port, sport=4000, *, dst="192.0.2.1", dport=7000, data=b"question"):
     return packet(port, dst) / UDP(sport=sport, dport=dport) / Raw(data)
 
 
@@ -49,7 +49,7 @@ def test_a_question_goes_out_and_the_answer_comes_back(lan):
     (answer,) = lan.received()
     assert (answer.dst, answer.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
     assert (answer[IP].src, answer[IP].dst, answer[IP].ttl) == ("192.0.2.1", "10.0.2.10", 49)
-    assert (answer[UDP].sport, answer[UDP].dport, bytes(answer[UDP].payload)) == (53, 4000, b"answer")
+    assert (answer[UDP].sport, answer[UDP].dport, bytes(answer[UDP].payload)) == (7000, 4000, b"answer")
     assert_intact(answer)
 
 
@@ -82,6 +82,16 @@ def test_rfc4787_req5_and_6_only_what_the_guest_sends_keeps_a_mapping(loop, lan)
     assert lan.outside.udp[1].open
 
 
+def test_rfc4787_req5a_a_mapping_for_name_servers_only_ends_sooner(loop, lan):
+    lan.sends(1, udp(1, 4000, dport=53), udp(1, 4001, dport=53), udp(1, 4002))
+    lan.sends(1, udp(1, 4001))
+    loop.advance(60.1)
+    assert [socket.open for socket in lan.outside.udp] == [False, True, True]
+    lan.sends(1, udp(1, 4001, dport=53))
+    loop.advance(299)
+    assert [socket.open for socket in lan.outside.udp] == [False, True, False]
+
+
 def test_a_mapping_renewed_at_the_last_moment_does_not_close_its_successor(loop, lan):
     lan.sends(1, udp(1))
     loop.advance(299.9)
@@ -104,6 +114,16 @@ def test_rfc4787_req8_only_addresses_that_the_guest_wrote_to_may_answer(lan):
     (frame,) = lan.received()
     assert frame[UDP].sport == 9999
     assert_intact(frame)
+
+
+def test_rfc4787_req8_anyone_may_write_where_that_is_the_setting(loop, counters):
+    lan = Lan(counters, endpoint_independent_filtering=True)
+    lan.assign(1)
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    socket.reply(b"from elsewhere", ("192.0.2.99", 53))
+    (frame,) = lan.received()
+    assert (frame[IP].src, frame[UDP].sport) == ("192.0.2.99", 53)
 
 
 def test_the_number_of_remembered_addresses_is_bounded(loop, lan):

@@ -123,6 +123,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values = {"cert_pem": "a", "key_pem": "b", "dns": "1.2.3.4", "bind": "::1", "host_access": True}
     values |= {"web": "off"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
+    values |= {"udp_filtering": "endpoint-independent"}
     value = values.get(name, 7)
     text = "::/0" if isinstance(value, list) else str(value)
     rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})

@@ -219,6 +219,59 @@ def test_no_more_sockets_is_an_oserror(monkeypatch):
     in_namespace(main)
 
 
+def test_rfc4787_req9_a_flow_reaches_another_by_its_external_address():
+    async def main():
+        ip("address add 198.18.9.9/24 dev lo")
+        counters = Counters()
+        network = Network(LOOPBACK, counters)
+        flow = Flow()
+        one, other = network.open_udp(Flow()), network.open_udp(flow)
+        assert one.send_to(b"hello", ("198.18.9.9", other.port)) is SendResult.SENT
+        assert [d[:2] for d in await flow.receive()] == [(b"hello", ("198.18.9.9", one.port))]
+        with listening("198.18.9.9") as service:
+            assert one.send_to(b"", service.getsockname()) is SendResult.DENIED
+        for address in ("198.18.9.10", "127.0.0.2", "0.0.0.0", "::1"):
+            assert network.decide_udp((address, other.port)) == network.decide(address)
+        other.close()
+        assert one.send_to(b"", ("198.18.9.9", other.port)) is SendResult.DENIED
+        strict = Network(EgressPolicy(deny=["198.18.9.9/32"]), counters)
+        other = strict.open_udp(Flow())
+        assert strict.open_udp(Flow()).send_to(b"", ("198.18.9.9", other.port)) is SendResult.DENIED
+
+    in_namespace(main)
+
+
+def test_rfc6888_req8_a_released_port_rests():
+    async def main():
+        sysctl("ip_local_port_range", "40000 40009")
+        network = Network(LOOPBACK, Counters(), port_hold=120)
+        first = [network.open_udp(Flow()) for _ in range(5)]
+        for flow in first:
+            flow.close()
+        second = [network.open_udp(Flow()) for _ in range(5)]
+        assert {flow.port for flow in first}.isdisjoint(flow.port for flow in second)
+        # Resting ports are the last resort, and the end is an error.
+        third = [network.open_udp(Flow()) for _ in range(5)]
+        assert {flow.port for flow in first} == {flow.port for flow in third}
+        with pytest.raises(OSError, match="in use"):
+            network.open_udp(Flow())
+
+    in_namespace(main)
+
+
+def test_where_all_ports_rest_one_is_used_all_the_same():
+    async def main():
+        sysctl("ip_local_port_range", "40000 40031")
+        counters = Counters()
+        network = Network(LOOPBACK, counters)
+        for flow in [network.open_udp(Flow()) for _ in range(32)]:
+            flow.close()
+        assert network.open_udp(Flow()).port in range(40_000, 40_032)
+        assert counters["outside.held_ports_used"] == 1
+
+    in_namespace(main)
+
+
 # -- what the network says ----------------------------------------------------------------------------
 
 
