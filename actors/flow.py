@@ -10,16 +10,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages import FlowClosed, FramesFromGateway, SendResult, Tick
+from actors.messages import ErrorsFromNet, FlowClosed, FramesFromGateway, SendResult, Tick
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
+from netstack.checksum import PROTOCOL_ICMP
+from netstack.ethernet import HEADER_LENGTH
 from netstack.gateway_replies import IcmpError
-from netstack.ipv4 import fragment
+from netstack.icmp import DESTINATION_UNREACHABLE, TIME_EXCEEDED, build_error
+from netstack.ipv4 import build_ipv4, fragment, pack_ipv4
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from types import TracebackType
 
-    from actors.messages import Mailbox
+    from actors.messages import ErrorFromNet, Mailbox
     from actors.ports import EchoSocket, Outside, UdpSocket
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -32,8 +36,20 @@ writes to thousands, and only waits for the last ones)."""
 ERRORS_PER_SECOND = 10.0
 """ICMP errors per flow: enough for a program to notice, no echo of a flood (RFC 1812 section 4.3.2.8)."""
 
+FORWARDED_ERRORS_PER_SECOND = 100.0
+"""ICMP errors from the network per flow: a traceroute has 16 probes under way at a time."""
+
+MAX_HEADS = 64
+"""Packets whose start a flow remembers, the latest to each destination: errors quote it to the guest."""
+
+HEAD = slice(HEADER_LENGTH, HEADER_LENGTH + 68)
+"""Of a frame: its longest IPv4 header and 8 bytes, what an error must quote (RFC 792)."""
+
+FORWARDED_ERRORS = frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED})
+"""ICMP errors that guests are told of."""
+
 MTU_HINT = 1280
-"""Told with "fragmentation needed": the host does not say what the path takes, but every path takes this."""
+"""Told with "fragmentation needed" where the host does not say what the path takes: every path takes this."""
 
 ICMP_ERRORS = {
     SendResult.DENIED: IcmpError.PROHIBITED,
@@ -82,13 +98,20 @@ class FlowActor(EventLoopActor):
         self._identification = 0
         self._remotes: dict[str, None] = {}
         """Addresses that the guest wrote to, the latest last: only they may answer (RFC 4787 REQ-8)."""
+        self._heads: dict[Hashable, bytes] = {}
+        """How the packets began that errors may be about, by what errors say of them."""
         now = self.now()
+        self._forwarded = TokenBucket(FORWARDED_ERRORS_PER_SECOND, FORWARDED_ERRORS_PER_SECOND, now)
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self._idle_at = self.poll_at = now + idle_timeout
         self._socket = self._open()
 
     @abstractmethod
     def _open(self) -> UdpSocket | EchoSocket: ...
+
+    @abstractmethod
+    def _sent_as(self, error: ErrorFromNet) -> Hashable:
+        """Tell as what the packet was remembered that ``error`` is about."""
 
     def on_stop(self) -> None:
         """Give the socket back."""
@@ -125,7 +148,12 @@ class FlowActor(EventLoopActor):
         if not self._ended:
             self.poll_at = self._idle_at
 
-    def _remember(self, remote: str) -> None:
+    def _remember(self, remote: str, sent_as: Hashable, frame: bytes) -> None:
+        """Note that ``frame`` was sent to ``remote``, and its start for errors that may come."""
+        heads = self._heads
+        if sent_as not in heads and len(heads) >= MAX_HEADS:
+            del heads[next(iter(heads))]
+        heads[sent_as] = frame[HEAD]
         remotes = self._remotes
         if remote in remotes:
             del remotes[remote]
@@ -139,11 +167,39 @@ class FlowActor(EventLoopActor):
         error = ICMP_ERRORS.get(result)
         if error is None or not self._errors.take(self.now()):
             return
-        mtu = MTU_HINT if error is IcmpError.FRAGMENTATION_NEEDED else 0
+        mtu = (self._socket.path_mtu or MTU_HINT) if error is IcmpError.FRAGMENTATION_NEEDED else 0
         reply = self._lan.replies.icmp_error(frame, error, mtu)
         if reply is not None:
             self._counters.add(f"{self.part}.icmp_errors")
             self._send_to_guest([reply])
+
+    @handles(ErrorsFromNet)
+    def _errors_from_net(self, message: ErrorsFromNet) -> None:
+        frames = [frame for frame in map(self._translate, message.errors) if frame is not None]
+        if frames:
+            self._counters.add(f"{self.part}.errors_from_net", len(frames))
+            self._send_to_guest(frames)
+
+    def _translate(self, error: ErrorFromNet) -> bytes | None:
+        """Build the error that the guest would have got without a NAT (RFC 5508 REQ-4 and REQ-5).
+
+        It quotes what the guest sent. It comes from the router that sent it, where guests may know that
+        one, else from the gateway.
+        """
+        head = self._heads.get(self._sent_as(error))
+        drop = None
+        if error.type not in FORWARDED_ERRORS:
+            drop = "error_type"
+        elif head is None:
+            drop = "error_unmatched"
+        elif not self._forwarded.take(self.now()):
+            drop = "error_rate"
+        if drop is not None or head is None:
+            self._counters.add(f"{self.part}.drop.{drop}")
+            return None
+        source = pack_ipv4(error.router) if error.router else self._lan.settings.gateway_ip
+        message = build_error(error.type, error.code, error.mtu, head)
+        return build_ipv4(self._macs, source, self._guest.ip, PROTOCOL_ICMP, message)
 
     def _next_identification(self) -> int:
         """Count up the number in the IP header that tells fragments of different packets apart."""

@@ -17,7 +17,9 @@ from netstack.ipv4 import build_ipv4, format_ipv4, pack_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
-    from actors.messages import DatagramFromNet
+    from collections.abc import Hashable
+
+    from actors.messages import DatagramFromNet, ErrorFromNet
     from actors.ports import EchoSocket
 
 
@@ -34,6 +36,9 @@ class IcmpFlowActor(FlowActor):
     def _open(self) -> EchoSocket:
         return self._lan.outside.open_echo(self.actor_ref)
 
+    def _sent_as(self, error: ErrorFromNet) -> Hashable:
+        return error.address[0], int.from_bytes(error.quoted[6:8], "big")
+
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
         self._used()
@@ -41,10 +46,12 @@ class IcmpFlowActor(FlowActor):
             packet = parse_ipv4(frame)
             request = parse_icmp(packet.payload)
             remote = format_ipv4(packet.destination)
-            result = self._socket.send_echo(request.sequence, request.data, remote, packet.ttl - 1)
+            result = self._socket.send_echo(
+                request.sequence, request.data, remote, packet.ttl - 1, packet.dont_fragment
+            )
             if result is SendResult.SENT:
                 self._counters.add("icmp.frames_to_net")
-                self._remember(remote)
+                self._remember(remote, (remote, request.sequence), frame)
             else:
                 self._report(frame, result)
 

@@ -99,6 +99,26 @@ class DnsQuestions(NamedTuple):
     questions: list[DnsQuestion]
 
 
+class ErrorFromNet(NamedTuple):
+    """An ICMP error about a datagram that a flow sent to ``address`` (as in DatagramFromNet)."""
+
+    address: tuple[str, int]
+    type: int
+    code: int
+    mtu: int
+    """What the path takes, where the error says so; else 0."""
+    router: str
+    """Who sent the error, where guests may know that; else empty."""
+    quoted: bytes
+    """The first bytes of what was sent: a UDP payload, or an ICMP message."""
+
+
+class ErrorsFromNet(NamedTuple):
+    """Host socket -> flow actor: ICMP errors of one turn of the event loop."""
+
+    errors: list[ErrorFromNet]
+
+
 class SendResult(Enum):
     """What became of a datagram that a flow wanted to send to the network."""
 
@@ -127,6 +147,7 @@ DATA_MESSAGES: frozenset[type] = frozenset(
         FramesToFlow,
         DatagramsFromNet,
         DnsQuestions,
+        ErrorsFromNet,
     }
 )
 """Messages that a full inbox may drop (oldest first, counted); control messages are never dropped."""

@@ -62,8 +62,15 @@ class Session(Protocol):
 class UdpSocket(Protocol):
     """A host UDP socket that belongs to one flow."""
 
-    def send_to(self, payload: bytes, address: tuple[str, int]) -> SendResult:
-        """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
+    @property
+    def path_mtu(self) -> int:
+        """Bytes of IP packet that the path takes, told with the last TOO_BIG; 0 when that is unknown."""
+
+    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
+        """Send one datagram after asking the egress policy about ``address`` as the guest named it.
+
+        ``whole`` ones may not be fragmented on their way: TOO_BIG when the host knows that they would be.
+        """
 
     def close(self) -> None:
         """Close the socket; nothing is told to the flow any more."""
@@ -72,7 +79,11 @@ class UdpSocket(Protocol):
 class EchoSocket(Protocol):
     """A host ICMP socket that belongs to one guest's echo identifier."""
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+    @property
+    def path_mtu(self) -> int:
+        """As of :class:`UdpSocket`."""
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
 
     def close(self) -> None:
@@ -121,9 +132,10 @@ class TcpSocket(Protocol):
 class Outside(Protocol):
     """The one choke point through which flows reach the network.
 
-    What arrives is told to ``flow`` as ``DatagramsFromNet``; for echo sockets a datagram's payload is the
-    ICMP message (type, code, checksum, id, sequence, data) and the port is 0. Addresses in what is told
-    are as the guest knows them (host access shows 127.0.0.1 as 10.0.2.4).
+    What arrives is told to ``flow`` as ``DatagramsFromNet``, and what went wrong as ``ErrorsFromNet``. For
+    echo sockets a datagram's payload is the ICMP message (type, code, checksum, id, sequence, data) and the
+    port is 0. Addresses in what is told are as the guest knows them (host access shows 127.0.0.1 as
+    10.0.2.4), and never the relay host's own.
     """
 
     @property

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from actors.flow import MAX_REMOTES, FlowActor, Guest, Lan
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
-from netstack.ipv4 import format_ipv4, pack_ipv4
+from netstack.ipv4 import DONT_FRAGMENT, FLAGS, TTL, format_ipv4, pack_ipv4
 from netstack.udp import UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from actors.messages import ErrorFromNet
     from actors.ports import UdpSocket
 
 
@@ -40,6 +43,9 @@ class UdpFlowActor(FlowActor):
     def _open(self) -> UdpSocket:
         return self._lan.outside.open_udp(self.actor_ref)
 
+    def _sent_as(self, error: ErrorFromNet) -> Hashable:
+        return error.address
+
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
         send = self._socket.send_to
@@ -49,10 +55,11 @@ class UdpFlowActor(FlowActor):
             if port != DNS_PORT:
                 self._idle_timeout = self._lan.settings.udp_idle_timeout
             remote = format_ipv4(destination)
-            result = send(payload, (remote, port))
+            address = (remote, port)
+            result = send(payload, address, frame[TTL] - 1, frame[FLAGS] & DONT_FRAGMENT != 0)
             if result is SendResult.SENT:
                 sent += 1
-                self._remember(remote)
+                self._remember(remote, address, frame)
             else:
                 self._report(frame, result)
         self._used()

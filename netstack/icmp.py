@@ -19,6 +19,7 @@ ERROR_TYPES = frozenset({DESTINATION_UNREACHABLE, 4, 5, TIME_EXCEEDED, 12})
 ICMP_HEADER_LENGTH = 8
 
 _HEADER = Struct("!BBHHH")
+_ERROR_HEADER = Struct("!BBHI")
 
 
 class IcmpMessage(NamedTuple):
@@ -45,3 +46,9 @@ def build_echo(kind: int, identifier: int, sequence: int, data: bytes) -> bytes:
     """Build an echo request (8) or reply (0) with its checksum."""
     total = (kind << 8) + identifier + sequence + add_up(data)
     return _HEADER.pack(kind, 0, finish(total), identifier, sequence) + data
+
+
+def build_error(kind: int, code: int, mtu: int, quote: bytes) -> bytes:
+    """Build an error about the packet that begins with ``quote``; ``mtu`` belongs to 3/4 (RFC 1191)."""
+    total = (kind << 8) + code + mtu + add_up(quote)
+    return _ERROR_HEADER.pack(kind, code, finish(total), mtu) + quote

@@ -23,9 +23,15 @@ SOURCE = slice(26, 30)
 DESTINATION = slice(30, 34)
 """Where the addresses stand in a frame."""
 
+FLAGS = 20
+TTL = 22
+"""Where these bytes stand in a frame."""
+
+DONT_FRAGMENT = 0x40
+"""Bit of the byte at :data:`FLAGS`."""
+
 _PAYLOAD_AT = HEADER_LENGTH + MIN_HEADER_LENGTH
 _VERSION_4_NO_OPTIONS = 0x45
-_DONT_FRAGMENT = 0x4000
 _MORE_FRAGMENTS = 0x2000
 _OFFSET = 0x1FFF
 
@@ -81,7 +87,7 @@ def parse_ipv4(frame: bytes) -> Ipv4Packet:
     if fragment & (_MORE_FRAGMENTS | _OFFSET):
         raise MalformedPacket("fragment")
     return Ipv4Packet(
-        source, destination, protocol, ttl, fragment & _DONT_FRAGMENT != 0, frame[payload_at:end]
+        source, destination, protocol, ttl, fragment >> 8 & DONT_FRAGMENT != 0, frame[payload_at:end]
     )
 
 

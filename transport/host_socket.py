@@ -1,8 +1,8 @@
-"""A non-blocking IPv4 socket of the relay host: drained in batches, its errors put into words.
+"""A non-blocking IPv4 or IPv6 socket of the relay host: drained in batches, its errors put into words.
 
 ICMP errors: with ``IP_RECVERR`` Linux keeps what routers and hosts said about datagrams of this socket, each
-with the destination it was about. They are kept for a while and given out when the guest writes there again;
-without it (other systems) an unconnected socket never hears of them.
+with the destination it was about and the first bytes that were sent there; they are handed on as they come.
+Without it (other systems) an unconnected socket never hears of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from actors.messages import SendResult
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from netstack.counters import Counters
 
 DATAGRAMS_PER_TURN = 64
@@ -29,12 +27,6 @@ ERRORS_PER_TURN = 64
 
 RECEIVE_BUFFER = 256 * 1024
 """Bytes asked of the kernel per socket: bounds what a flood can hold, takes a burst of 150 full frames."""
-
-PENDING_ERRORS = 16
-"""Destinations per socket whose ICMP error is kept; the oldest makes room."""
-
-PENDING_LIFETIME = 10.0
-"""Seconds for which an ICMP error is worth telling: a program that asks again does so within them."""
 
 RESULTS = {
     errno.EMSGSIZE: SendResult.TOO_BIG,
@@ -52,17 +44,69 @@ RESULTS = {
 DEFAULT_TTL = 64
 """Of what arrives, where the system does not tell."""
 
-# Missing in the socket module of Python 3.11.
-_IP_RECVTTL = {"linux": 12, "darwin": 24}.get(sys.platform)
-_IP_RECVERR = 11 if sys.platform == "linux" else None
-_TTL_TYPES = frozenset({socket.IP_TTL, _IP_RECVTTL})
+_LINUX = sys.platform == "linux"
+
+
+class Family(NamedTuple):
+    """The socket options of one IP version; what a system has not is None."""
+
+    number: socket.AddressFamily
+    icmp: int
+    level: int
+    any_address: str
+    options: tuple[tuple[int | None, int], ...]
+    """Set once: tell the TTL of what arrives, keep ICMP errors."""
+    ttl: int
+    ttl_messages: frozenset[int | None]
+    errors: int | None
+    discover: int | None
+    discover_values: tuple[int, int]
+    """``IP_MTU_DISCOVER`` for datagrams that may be fragmented, and for those that must not."""
+    from_icmp: int
+    """``ee_origin`` of errors that the network sent."""
+    offender: slice
+    """Where, behind the extended error, the address of its sender stands."""
+
+
+# Most of these are missing in the socket module of Python 3.11.
+_RECVTTL = {"linux": 12, "darwin": 24}.get(sys.platform)
+_RECVERR = 11 if _LINUX else None
+_IPV6_RECVERR = 25 if _LINUX else None
+
+IPV4 = Family(
+    number=socket.AF_INET,
+    icmp=socket.IPPROTO_ICMP,
+    level=socket.IPPROTO_IP,
+    any_address="",
+    options=((_RECVTTL, 1), (_RECVERR, 1)),
+    ttl=socket.IP_TTL,
+    ttl_messages=frozenset({socket.IP_TTL, _RECVTTL}),
+    errors=_RECVERR,
+    discover=10 if _LINUX else None,
+    discover_values=(0, 2),
+    from_icmp=2,
+    offender=slice(4, 8),
+)
+IPV6 = Family(
+    number=socket.AF_INET6,
+    icmp=socket.IPPROTO_ICMPV6,
+    level=socket.IPPROTO_IPV6,
+    any_address="::",
+    options=((socket.IPV6_V6ONLY, 1), (socket.IPV6_RECVHOPLIMIT, 1), (_IPV6_RECVERR, 1)),
+    ttl=socket.IPV6_UNICAST_HOPS,
+    ttl_messages=frozenset({socket.IPV6_HOPLIMIT}),
+    errors=_IPV6_RECVERR,
+    discover=23 if _LINUX else None,
+    discover_values=(1, 2),
+    from_icmp=3,
+    offender=slice(8, 24),
+)
 
 _ANCILLARY_SIZE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 _EXTENDED_ERROR = Struct("=IBBBxII")
 """struct sock_extended_err: errno, origin, ICMP type, ICMP code, info, data; then the offender's address."""
 _ERROR_ANCILLARY_SIZE = 256
-_FROM_ICMP = 2
-_DESTINATION_UNREACHABLE = 3
+_FROM_HERE = 1
 _QUOTE_SIZE = 64
 
 # One buffer for all sockets: there is one thread, and what arrived is copied out at once.
@@ -78,22 +122,42 @@ class Received(NamedTuple):
     ttl: int
 
 
+class Reported(NamedTuple):
+    """An ICMP error: where the datagram went that it is about, and how that began (behind the IP header)."""
+
+    host: str
+    port: int
+    type: int
+    code: int
+    mtu: int
+    offender: str
+    """Who sent the error; empty when unknown."""
+    quoted: bytes
+
+
 class HostSocket:
     """One socket on the running loop; subclasses say what is done with what arrives."""
 
-    def __init__(self, kind: int, protocol: int, counters: Counters) -> None:
+    path_mtu = 0
+    """Bytes of IP packet that the path takes, as the system told with the last TOO_BIG; 0 when it did not."""
+
+    def __init__(self, family: Family, kind: int, protocol: int, counters: Counters) -> None:
         """Open and bind to a port (or identifier) of the host's choice. Raises OSError."""
         self._counters = counters
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[Hashable, tuple[SendResult, float]] = {}
-        self._socket = socket.socket(socket.AF_INET, kind, protocol)
+        self._family = family
+        self._ttl = 0
+        self._whole = False
+        self._socket = socket.socket(family.number, kind, protocol)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            for option in (_IP_RECVTTL, _IP_RECVERR):
+            for option, value in family.options:
                 if option is not None:
-                    self._socket.setsockopt(socket.IPPROTO_IP, option, 1)
-            self._socket.bind(("", 0))
+                    self._socket.setsockopt(family.level, option, value)
+            if family.discover is not None:
+                self._socket.setsockopt(family.level, family.discover, family.discover_values[0])
+            self._socket.bind((family.any_address, 0))
         except OSError:
             self._socket.close()
             raise
@@ -109,15 +173,16 @@ class HostSocket:
         """Take what one turn brought (at least one datagram)."""
         raise NotImplementedError
 
-    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:
-        """Name the destination that an ICMP error is about; ``quoted`` starts what was sent there."""
+    def report(self, errors: list[Reported]) -> None:
+        """Take the ICMP errors of one turn (at least one)."""
         raise NotImplementedError
 
-    def transmit(self, data: bytes, address: tuple[str, int], key: Hashable) -> SendResult:
-        """Send, unless an ICMP error waits to be told under ``key``."""
-        waiting = self._take_pending(key)
-        if waiting is not None:
-            return waiting
+    def transmit(self, data: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
+        """Send with this TTL; ``whole`` datagrams are fragmented by nobody (DF) and may be TOO_BIG."""
+        if self._socket.fileno() < 0:
+            return SendResult.DROPPED
+        if ttl != self._ttl or whole is not self._whole:
+            self._prepare(ttl, whole)
         try:
             self._socket.sendto(data, address)
         except BlockingIOError:
@@ -125,69 +190,75 @@ class HostSocket:
         except OSError:
             # Perhaps an earlier datagram's ICMP error, about any destination: sort these out, then try again.
             self._read_errors()
-            return self._take_pending(key) or self._send_again(data, address)
+            return self._send_again(data, address)
         return SendResult.SENT
+
+    def _prepare(self, ttl: int, whole: bool) -> None:
+        """Set what goes into the next IP headers; that mostly stays the same through a flow's life."""
+        family = self._family
+        self._ttl, self._whole = ttl, whole
+        self._socket.setsockopt(family.level, family.ttl, min(max(ttl, 1), 255))
+        if family.discover is not None:
+            self._socket.setsockopt(family.level, family.discover, family.discover_values[whole])
 
     def _send_again(self, data: bytes, address: tuple[str, int]) -> SendResult:
         try:
             self._socket.sendto(data, address)
         except OSError as error:
+            self._read_errors()
             return RESULTS.get(error.errno or 0, SendResult.DROPPED)
         return SendResult.SENT
-
-    def _take_pending(self, key: Hashable) -> SendResult | None:
-        if not self._pending:
-            return None
-        result, until = self._pending.pop(key, (None, 0.0))
-        return result if self._loop.time() < until else None
 
     def _readable(self) -> None:
         received: list[Received] = []
         receive = self._socket.recvmsg_into
         for _ in range(DATAGRAMS_PER_TURN):
             try:
-                size, ancillary, _, (host, port) = receive([_buffer], _ANCILLARY_SIZE)
+                size, ancillary, _, address = receive([_buffer], _ANCILLARY_SIZE)
             except OSError as error:
                 # Nothing more to read; or an ICMP error, which was the reason to wake.
                 if not received or not isinstance(error, BlockingIOError):
                     self._read_errors()
                 break
-            received.append(Received(bytes(_buffer[:size]), host, port, _ttl(ancillary)))
+            received.append(Received(bytes(_buffer[:size]), address[0], address[1], self._ttl_in(ancillary)))
         if received:
             self.deliver(received)
 
     def _read_errors(self) -> None:
         """Empty the queue of ICMP errors, where the system has one."""
-        if _IP_RECVERR is None:
+        option = self._family.errors
+        if option is None:
             return
+        errors: list[Reported] = []
         for _ in range(ERRORS_PER_TURN):
             try:
                 quoted, ancillary, _, address = self._socket.recvmsg(
                     _QUOTE_SIZE, _ERROR_ANCILLARY_SIZE, socket.MSG_ERRQUEUE
                 )
             except OSError:
-                return
+                break
             for level, kind, data in ancillary:
-                if level == socket.IPPROTO_IP and kind == _IP_RECVERR and len(data) >= _EXTENDED_ERROR.size:
-                    self._note(data, self.error_key(address, quoted))
+                if level == self._family.level and kind == option and len(data) >= _EXTENDED_ERROR.size:
+                    self._note(data, address, quoted, errors)
+        if errors:
+            self._counters.add("outside.icmp_errors", len(errors))
+            self.report(errors)
 
-    def _note(self, extended: bytes, key: Hashable) -> None:
-        number, origin, icmp_type, _, _, _ = _EXTENDED_ERROR.unpack_from(extended)
-        if origin != _FROM_ICMP:
+    def _note(self, extended: bytes, address: tuple[str, int], quoted: bytes, errors: list[Reported]) -> None:
+        number, origin, icmp_type, code, info, _ = _EXTENDED_ERROR.unpack_from(extended)
+        if origin == _FROM_HERE and number == errno.EMSGSIZE:
+            self.path_mtu = info
+        if origin != self._family.from_icmp:
             return
-        self._counters.add("outside.icmp_errors")
-        # "Time exceeded" answers one probe's TTL: it says nothing about the next datagram.
-        if icmp_type != _DESTINATION_UNREACHABLE:
-            return
-        self._pending.pop(key, None)
-        if len(self._pending) >= PENDING_ERRORS:
-            del self._pending[next(iter(self._pending))]
-        result = RESULTS.get(number, SendResult.UNREACHABLE)
-        self._pending[key] = (result, self._loop.time() + PENDING_LIFETIME)
+        family, place = self._family.number, self._family.offender
+        offender = extended[_EXTENDED_ERROR.size :][place]
+        known = len(offender) == place.stop - place.start and any(offender)
+        sender = socket.inet_ntop(family, offender) if known else ""
+        mtu = info if number == errno.EMSGSIZE else 0
+        errors.append(Reported(address[0], address[1], icmp_type, code, mtu, sender, quoted))
 
-
-def _ttl(ancillary: list[tuple[int, int, bytes]]) -> int:
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind in _TTL_TYPES:
-            return int.from_bytes(data, sys.byteorder) & 0xFF
-    return DEFAULT_TTL
+    def _ttl_in(self, ancillary: list[tuple[int, int, bytes]]) -> int:
+        for level, kind, data in ancillary:
+            if level == self._family.level and kind in self._family.ttl_messages:
+                return int.from_bytes(data, sys.byteorder) & 0xFF
+        return DEFAULT_TTL

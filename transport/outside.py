@@ -19,16 +19,14 @@ import sys
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from actors.messages import DatagramFromNet, DatagramsFromNet, SendResult
+from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet, SendResult
 from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
 from netstack.port_hold import PortHold
-from transport.host_socket import HostSocket, Received
+from transport.host_socket import IPV4, HostSocket, Received, Reported
 from transport.interfaces import interface_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
@@ -143,6 +141,15 @@ class HostNetwork:
             [DatagramFromNet(payload, (shown(host), port), ttl) for payload, host, port, ttl in received]
         )
 
+    def errors(self, errors: list[Reported]) -> ErrorsFromNet:
+        """Put ICMP errors into the guest's words: of who sent them, only what the guest may reach is told."""
+        decide, shown = self._policy.decide, self._policy.shown
+        told = []
+        for host, port, kind, code, mtu, offender, quoted in errors:
+            router = shown(offender) if decide(offender).allowed or shown(offender) != offender else ""
+            told.append(ErrorFromNet((shown(host), port), kind, code, mtu, router, quoted))
+        return ErrorsFromNet(told)
+
     def _read_interfaces(self) -> None:
         self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
         try:
@@ -164,7 +171,7 @@ class UdpFlowSocket(HostSocket):
     """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
 
     def __init__(self, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
-        super().__init__(socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
+        super().__init__(IPV4, socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
         self._network = network
         self._flow = flow
         self.port: int = self._socket.getsockname()[1]
@@ -175,46 +182,41 @@ class UdpFlowSocket(HostSocket):
             self._network.release_udp(self.port)
         super().close()
 
-    def send_to(self, payload: bytes, address: tuple[str, int]) -> SendResult:
+    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
         """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
         decision = self._network.decide_udp(address)
         if not decision.allowed:
             return SendResult.DENIED
         if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
             return SendResult.UNREACHABLE
-        dialled = (decision.dial, address[1])
-        return self.transmit(payload, dialled, dialled)
+        return self.transmit(payload, (decision.dial, address[1]), ttl, whole)
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow."""
         self._flow.tell(self._network.message(received))
 
-    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:  # noqa: ARG002
-        """Name the destination: errors come with it."""
-        return address
+    def report(self, errors: list[Reported]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self._network.errors(errors))
 
 
 class _EchoSender(HostSocket):
     """Sends echo requests with the guest's TTL."""
 
     def __init__(self, kind: int, network: HostNetwork, counters: Counters) -> None:
-        super().__init__(kind, socket.IPPROTO_ICMP, counters)
+        super().__init__(IPV4, kind, socket.IPPROTO_ICMP, counters)
         self.network = network
-        self._ttl: int | None = None
 
     def send_request(
-        self, identifier: int, sequence: int, payload: bytes, destination: str, ttl: int
+        self, identifier: int, sequence: int, payload: bytes, destination: str, *, ttl: int, whole: bool
     ) -> SendResult:
         decision = self.network.decide(destination)
         if not decision.allowed:
             return SendResult.DENIED
         if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
             return SendResult.UNREACHABLE
-        if ttl != self._ttl:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, min(max(ttl, 1), 255))
-            self._ttl = ttl
         request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
-        return self.transmit(request, (decision.dial, 0), (decision.dial, identifier))
+        return self.transmit(request, (decision.dial, 0), ttl, whole)
 
 
 class PingEchoSocket(_EchoSender):
@@ -224,9 +226,9 @@ class PingEchoSocket(_EchoSender):
         super().__init__(socket.SOCK_DGRAM, network, counters)
         self._flow = flow
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
-        return self.send_request(0, sequence, payload, destination, ttl)
+        return self.send_request(0, sequence, payload, destination, ttl=ttl, whole=whole)
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow what is an echo reply."""
@@ -234,9 +236,9 @@ class PingEchoSocket(_EchoSender):
         if replies:
             self._flow.tell(self.network.message(replies))
 
-    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:  # noqa: ARG002
-        """Name the destination: errors come with it."""
-        return (address[0], 0)
+    def report(self, errors: list[Reported]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self.network.errors(errors))
 
 
 class _RawIcmpSocket(_EchoSender):
@@ -280,11 +282,13 @@ class _RawIcmpSocket(_EchoSender):
             if flow is not None:  # else another program's
                 flow.tell(self.network.message(replies))
 
-    def error_key(self, address: tuple[str, int], quoted: bytes) -> Hashable:
-        """Name destination and flow: the quoted request has its identifier."""
-        if len(quoted) < ICMP_HEADER_LENGTH:
-            return None
-        return (address[0], _IDENTIFIER.unpack_from(quoted)[0])
+    def report(self, errors: list[Reported]) -> None:
+        """Tell each flow its own errors: the quoted requests have its identifier."""
+        for error in errors:
+            if len(error.quoted) >= ICMP_HEADER_LENGTH:
+                flow = self._flows.get(_IDENTIFIER.unpack_from(error.quoted)[0])
+                if flow is not None:
+                    flow.tell(self.network.errors([error]))
 
 
 class RawEchoSocket:
@@ -294,11 +298,16 @@ class RawEchoSocket:
         self._raw: _RawIcmpSocket | None = raw
         self._identifier = identifier
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int) -> SendResult:
+    @property
+    def path_mtu(self) -> int:
+        """Bytes of IP packet that the path takes, told with the last TOO_BIG; 0 when that is unknown."""
+        return 0 if self._raw is None else self._raw.path_mtu
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
         if self._raw is None:
             return SendResult.DROPPED
-        return self._raw.send_request(self._identifier, sequence, payload, destination, ttl)
+        return self._raw.send_request(self._identifier, sequence, payload, destination, ttl=ttl, whole=whole)
 
     def close(self) -> None:
         """Give the identifier back; nothing is told to the flow any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from actors.messages import DatagramFromNet, DatagramsFromNet, SendResult
+from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
 from actors.peer import PeerActor
 from actors.runtime import current_scheduler, run_ready
 
@@ -75,10 +75,19 @@ class FakeUdpSocket:
         self.result = SendResult.SENT
         self.open = True
 
-    def send_to(self, payload, address):
+        self.path_mtu = 0
+        self.options = []
+        """TTL and "whole" of what was sent."""
+
+    def send_to(self, payload, address, ttl, whole):
         assert self.open
         self.sent.append((payload, address))
+        self.options.append((ttl, whole))
         return self.result
+
+    def complain(self, *errors):
+        self.flow.tell(ErrorsFromNet(list(errors)))
+        run_ready()
 
     def reply(self, payload, address, ttl=64):
         self.flow.tell(DatagramsFromNet([DatagramFromNet(payload, address, ttl)]))
@@ -90,8 +99,9 @@ class FakeUdpSocket:
 
 
 class FakeEchoSocket(FakeUdpSocket):
-    def send_echo(self, sequence, payload, destination, ttl):
+    def send_echo(self, sequence, payload, destination, ttl, whole):
         assert self.open
+        self.options.append((ttl, whole))
         self.sent.append((sequence, payload, destination, ttl))
         return self.result
 

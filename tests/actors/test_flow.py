@@ -9,9 +9,9 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
 
-from actors.flow import MAX_REMOTES
+from actors.flow import MAX_HEADS, MAX_REMOTES
 from actors.icmp_flow import IcmpFlowActor
-from actors.messages import PortClosed, SendResult
+from actors.messages import ErrorFromNet, PortClosed, SendResult
 from actors.runtime import run_ready
 from actors.udp_flow import UdpFlowActor
 
@@ -340,6 +340,97 @@ def test_a_large_reply_is_fragmented(lan):
     frames = lan.received()
     assert len(frames) == 3
     assert sum(len(bytes(f[IP].payload)) for f in frames) == 3008
+
+
+# -- errors from the network ------------------------------------------------------------------------
+
+ROUTER = "198.51.100.7"
+
+
+def error(kind, code=0, *, mtu=0, router=ROUTER, address=SERVER, quoted=b"question"):
+    return ErrorFromNet(address, kind, code, mtu, router, quoted)
+
+
+@pytest.mark.parametrize("router", [ROUTER, ""], ids=["a router in public", "one the guest must not know"])
+@pytest.mark.parametrize(("kind", "code", "mtu"), [(3, 3, 0), (3, 1, 0), (11, 0, 0), (3, 4, 1400)])
+def test_rfc5508_req4_an_error_about_udp_quotes_what_the_guest_sent(lan, router, kind, code, mtu):
+    sent = udp(1, sport=4321)
+    lan.sends(1, sent)
+    lan.outside.udp[0].complain(error(kind, code, mtu=mtu, router=router))
+    (told,) = lan.received()
+    assert (told.dst, told.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
+    assert (told[IP].src, told[IP].dst) == (router or "10.0.2.2", "10.0.2.10")
+    assert (told[ICMP].type, told[ICMP].code, told[ICMP].nexthopmtu or 0) == (kind, code, mtu)
+    assert bytes(sent[IP]).startswith(bytes(told[ICMP].payload))
+    assert len(told[ICMP].payload) >= 28
+    assert_intact(told)
+    assert lan.counters["udp.errors_from_net"] == 1
+    assert lan.outside.udp[0].open  # RFC 4787 REQ-12
+
+
+def test_rfc5508_req5_an_error_about_a_ping_quotes_that_very_ping(lan):
+    probes = [ping(1, identifier=0xBEEF, seq=n, ttl=n + 2) for n in range(1, 5)]
+    lan.sends(1, *probes)
+    (socket,) = lan.outside.echo
+    assert socket.options == [(n + 1, False) for n in range(1, 5)]
+    foreign = bytes(ICMP(type=8, id=0x5555, seq=3) / Raw(b"payload"))
+    socket.complain(error(11, address=("192.0.2.1", 0), quoted=foreign))
+    (told,) = lan.received()
+    assert (told[ICMP].type, told[IP].src) == (11, ROUTER)
+    assert bytes(probes[2][IP]).startswith(bytes(told[ICMP].payload))
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason"),
+    [
+        (error(3, 3, address=("192.0.2.1", 54)), "error_unmatched"),
+        (error(3, 3, address=("192.0.2.2", 53)), "error_unmatched"),
+        (error(5, 1), "error_type"),
+        (error(4), "error_type"),
+    ],
+)
+def test_errors_about_nothing_the_guest_sent_are_dropped(lan, complaint, reason):
+    lan.sends(1, udp(1))
+    lan.outside.udp[0].complain(complaint)
+    assert lan.received() == []
+    assert lan.counters[f"udp.drop.{reason}"] == 1
+
+
+def test_rfc5508_req6_errors_do_not_keep_a_mapping(loop, lan):
+    lan.sends(1, udp(1, dport=99))
+    loop.advance(299)
+    lan.outside.udp[0].complain(error(3, 3, address=("192.0.2.1", 99)))
+    loop.advance(1.1)
+    assert not lan.outside.udp[0].open
+
+
+def test_errors_from_the_network_are_limited_and_so_is_what_they_need(lan):
+    lan.sends(1, *[udp(1, dport=1000 + n) for n in range(200)])
+    (socket,) = lan.outside.udp
+    socket.complain(*[error(11, address=("192.0.2.1", 1000 + n)) for n in range(200)])
+    assert len(lan.received()) == MAX_HEADS
+    assert lan.counters["udp.drop.error_unmatched"] == 200 - MAX_HEADS
+    socket.complain(*[error(11, address=("192.0.2.1", 1199))] * 100)
+    assert len(lan.received()) == 100 - MAX_HEADS
+    assert lan.counters["udp.drop.error_rate"] == MAX_HEADS
+
+
+@pytest.mark.parametrize("flags", [0, "DF"])
+def test_ttl_and_df_of_udp_go_out(lan, flags):
+    lan.sends(1, packet(1, ttl=9, flags=flags) / UDP(sport=4000, dport=53) / Raw(b"x"))
+    assert lan.outside.udp[0].options == [(8, flags == "DF")]
+
+
+@pytest.mark.parametrize(("told", "expected"), [(1400, 1400), (0, 1280)])
+def test_too_big_tells_what_the_path_takes(lan, told, expected):
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    socket.result, socket.path_mtu = SendResult.TOO_BIG, told
+    (reply,) = lan.sends(1, udp(1))
+    assert (reply[ICMP].code, reply[ICMP].nexthopmtu) == (4, expected)
+
+
+# -- more of ping -----------------------------------------------------------------------------------
 
 
 def test_where_the_host_cannot_ping_the_guest_is_told(lan):

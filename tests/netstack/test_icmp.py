@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP
 from scapy.packet import Raw
 
-from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, IcmpMessage, build_echo, parse_icmp
+from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, IcmpMessage, build_echo, build_error, parse_icmp
 from netstack.malformed import MalformedPacket
 
 word = st.integers(0, 0xFFFF)
@@ -19,6 +19,13 @@ def test_echo_messages_are_scapys(identifier, sequence, data):
         assert build_echo(kind, identifier, sequence, data) == expected
         if any(expected):
             assert parse_icmp(expected) == IcmpMessage(kind, 0, identifier, sequence, data)
+
+
+@given(st.sampled_from([(3, 3, 0), (3, 4, 1400), (11, 0, 0)]), st.binary(max_size=68))
+def test_errors_are_scapys(error, quote):
+    kind, code, mtu = error
+    expected = ICMP(type=kind, code=code, **({"nexthopmtu": mtu} if mtu else {"unused": b""})) / Raw(quote)
+    assert build_error(kind, code, mtu, quote) == bytes(expected)
 
 
 @given(st.binary(max_size=40))
