@@ -37,6 +37,10 @@ RELAY_ADDRESS = ("192.0.2.2", 4433)
 START = 1000.0
 PREFIX = b"\0"
 NEVER = float("inf")
+LATE = 1e-6
+"""Seconds by which timers fire late, as they always do: exactly on time, rounding makes them fire in vain."""
+MOST_TURNS_AT_ONCE = 1000
+"""Turns without time passing that an instant network may take."""
 MOST_TIMERS_AT_ONCE = 8
 """Calls of a connection's timer without time passing that are no busy loop yet."""
 
@@ -183,7 +187,7 @@ class Relay:
 
     def run_timer(self):
         """Let the clock reach the connection's timer; return what was sent."""
-        self.host.now = max(self.host.now, self.due)
+        self.host.now = max(self.host.now, self.due + LATE)
         self.timers_fired += 1
         self.connection.handle_timer(self.host.now)
         self.connection.deliver()
@@ -198,7 +202,7 @@ class Relay:
             in_vain = in_vain + 1 if self.due <= self.host.now else 0
             assert in_vain < MOST_TIMERS_AT_ONCE, "a timer that is due at once, again and again"
             sent += self.run_timer()
-        self.host.now = end
+        self.host.now = max(self.host.now, end)
         return sent
 
 
@@ -247,6 +251,7 @@ class Network:
     loss: float = 0.0
     duplicate: float = 0.0
     corrupt: float = 0.0
+    mtu: int = 1500
 
     def __post_init__(self):
         self._random = random.Random(self.seed)
@@ -257,7 +262,7 @@ class Network:
         """Take packets; some will arrive, in some order."""
         chance = self._random.random
         for packet in packets:
-            if chance() < self.loss:
+            if chance() < self.loss or len(packet) > self.mtu:
                 continue
             carried = packet
             if chance() < self.corrupt:
@@ -361,12 +366,15 @@ class Pair:
         self.client_sends()
         if relay.host.dirty:
             self.relay_sends(relay.flush())
+        in_vain = 0
         while True:
             timer = client.quic.get_timer()
             next_now = min(self.network.next_arrival, relay.due, NEVER if timer is None else timer)
             if next_now > end:
                 break
-            self.now = max(self.now, next_now)
+            in_vain = in_vain + 1 if next_now <= self.now else 0
+            assert in_vain < MOST_TURNS_AT_ONCE, "packets and timers go on without time passing"
+            self.now = max(self.now, next_now + LATE)
             for_relay, for_client = self.network.arrived(self.now)
             if for_client:
                 client.receive(for_client, self.now)
@@ -377,8 +385,8 @@ class Pair:
             if for_relay:
                 self.relay_sends(relay.receive(*for_relay, address=self.address, now=self.now))
             self.relay_sends(relay.pass_time(self.now - relay.host.now))
-        self.now = end
-        self.relay_sends(relay.pass_time(end - relay.host.now))
+        self.now = max(self.now, end)
+        self.relay_sends(relay.pass_time(self.now - relay.host.now))
 
 
 def relay_configuration():
