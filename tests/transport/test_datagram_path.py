@@ -71,6 +71,11 @@ class Both:
         self.capsules += len(data)
         return frame
 
+    @property
+    def understood(self):
+        """Whether the relays follow the client's keys."""
+        return self.stock.quic._cryptos[Epoch.ONE_RTT].recv.secret == self.forge._pair.send.secret
+
     def client_opens(self, packet):
         """Open a relay's packet with the client's present keys. Raises CryptoError."""
         pair = self.forge._pair
@@ -224,9 +229,11 @@ def test_any_trace_means_the_same(pair128, data):
     both.assert_same()
     both.assert_same_round_trips()
     both.acknowledge_all()
-    for relay in both.relays:
-        assert relay.quic.ended is not None or relay.bytes_in_flight == 0
-        assert relay.quic.ended is not None or relay.space.ack_eliciting_in_flight == 0
+    # A client two key updates ahead is understood by neither.
+    if both.stock.quic.ended is None and both.understood:
+        for relay in both.relays:
+            assert relay.bytes_in_flight == 0
+            assert relay.space.ack_eliciting_in_flight == 0
 
 
 def test_the_path_itself_takes_datagrams_pings_padding_and_acknowledgements(both, monkeypatch):

@@ -112,6 +112,7 @@ def test_what_arrives_is_whole_and_comes_once_and_all_flows_again_after(establis
     pair = live(established, seed=seed, **NETWORKS[name])
     traffic = Traffic(pair)
     traffic.run(150)
+    pair.settle(0.05)
     traffic.assert_intact(SHARE.get(name, LITTLE))
     assert pair.relay.bytes_in_flight >= 0
     traffic.assert_flows_again()
