@@ -12,7 +12,8 @@ nobody else had it. Everything of a port (flows, addresses) goes when the switch
 no frame of that port can come.
 
 Accounting: ``gateway.received`` = ``gateway.answered`` + ``gateway.to_flows`` + ``gateway.routed`` +
-``gateway.ignored`` + ``gateway.drop.*``, in frames. A dropped packet may be reported by ICMP all the same.
+``gateway.ignored`` + ``gateway.fragments`` + ``gateway.drop.*``, in frames. A dropped packet may be reported
+by ICMP all the same.
 """
 
 from __future__ import annotations
@@ -46,8 +47,17 @@ from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac
 from netstack.gateway_replies import GatewayReplies, IcmpError
 from netstack.icmp import ECHO_REQUEST, parse_icmp
-from netstack.ipv4 import format_ipv4, parse_ipv4
+from netstack.ipv4 import (
+    FLAGS,
+    NOT_FRAGMENTED,
+    build_whole,
+    format_ipv4,
+    fragment,
+    parse_fragment,
+    parse_ipv4,
+)
 from netstack.malformed import MalformedPacket
+from netstack.reassembly import Reassembler
 from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
@@ -101,6 +111,7 @@ class GatewayActor(EventLoopActor):
         self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
+        self._reassembler = Reassembler(counters)
         self._mishaps = Mishaps("gateway", counters)
         self._warn_again = self.now()
 
@@ -180,6 +191,8 @@ class GatewayActor(EventLoopActor):
     def _ipv4(self, frame: bytes, batch: Batch) -> str:
         if frame[:6] != self._settings.gateway_mac:
             return "gateway.ignored"  # guests among themselves, by broadcast or multicast
+        if frame[FLAGS : FLAGS + 2] not in NOT_FRAGMENTED:
+            return self._ipv4_fragment(frame, batch)
         packet = parse_ipv4(frame)
         mac, destination = frame[6:12], packet.destination
         if self._pool.holder_of(packet.source) != mac or self._port_of.get(mac) != batch.number:
@@ -196,6 +209,16 @@ class GatewayActor(EventLoopActor):
         if handle is None:
             raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
         return handle(self, frame, packet, batch)
+
+    def _ipv4_fragment(self, frame: bytes, batch: Batch) -> str:
+        """Keep a fragment, or handle the packet that it completes (RFC 4787 REQ-14)."""
+        whole = self._reassembler.accept(batch.number, parse_fragment(frame), batch.now)
+        if whole is None:
+            return "gateway.fragments"
+        before = len(batch.replies)
+        outcome = self._ipv4(build_whole(whole), batch)
+        batch.replies[before:] = [piece for reply in batch.replies[before:] for piece in fragment(reply)]
+        return outcome
 
     def _is_on_link(self, address: bytes) -> bool:
         return int.from_bytes(address, "big") & self._netmask == self._network
@@ -331,6 +354,7 @@ class GatewayActor(EventLoopActor):
         port = self._ports.pop(message.port, None)
         if port is None:
             return
+        self._reassembler.forget(message.port)
         for flow in port.flows.values():
             flow.stop(block=False)
         self._counters.add("gateway.flows_closed", len(port.flows))

@@ -12,11 +12,13 @@ from ipaddress import IPv4Address
 from struct import Struct
 from typing import NamedTuple
 
-from netstack.checksum import add_up, finish, is_valid
+from netstack.checksum import add_up, finish, is_valid, update
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, LAN_MTU
 from netstack.malformed import MalformedPacket
+from netstack.reassembly import Fragment, Whole
 
 MIN_HEADER_LENGTH = 20
+MAX_TOTAL_LENGTH = 65_535
 DEFAULT_TTL = 64
 
 SOURCE = slice(26, 30)
@@ -29,6 +31,9 @@ TTL = 22
 
 DONT_FRAGMENT = 0x40
 """Bit of the byte at :data:`FLAGS`."""
+
+NOT_FRAGMENTED = frozenset({b"", b"\0\0", b"\x40\0"})
+"""What stands in the two bytes at :data:`FLAGS` of a whole packet (or of none)."""
 
 _PAYLOAD_AT = HEADER_LENGTH + MIN_HEADER_LENGTH
 _VERSION_4_NO_OPTIONS = 0x45
@@ -89,6 +94,33 @@ def parse_ipv4(frame: bytes) -> Ipv4Packet:
     return Ipv4Packet(
         source, destination, protocol, ttl, fragment >> 8 & DONT_FRAGMENT != 0, frame[payload_at:end]
     )
+
+
+def parse_fragment(frame: bytes) -> Fragment:
+    """Take the fragment out of a frame, checked as :func:`parse_ipv4` does. Raises MalformedPacket."""
+    if len(frame) < _PAYLOAD_AT:
+        raise MalformedPacket("truncated")
+    word = int.from_bytes(frame[20:22], "big")
+    cleared = update(int.from_bytes(frame[24:26], "big"), word, 0)
+    packet = parse_ipv4(frame[:20] + b"\0\0" + frame[22:24] + cleared.to_bytes(2, "big") + frame[26:])
+    # RFC 791: identification, protocol and both addresses; and whose packet it is.
+    key = frame[6:12] + frame[18:20] + frame[23:24] + frame[26:34]
+    offset = (word & _OFFSET) * 8
+    return Fragment(key, offset, word & _MORE_FRAGMENTS != 0, frame[:_PAYLOAD_AT], packet.payload)
+
+
+def build_whole(whole: Whole) -> bytes:
+    """Build the frame of a packet that was put together; its options, if it had any, are gone."""
+    head, data = whole
+    total = MIN_HEADER_LENGTH + len(data)
+    if total > MAX_TOTAL_LENGTH:
+        raise MalformedPacket("bad_fragment")
+    header = bytearray(head[HEADER_LENGTH:])
+    header[0] = _VERSION_4_NO_OPTIONS
+    header[2:4] = total.to_bytes(2, "big")
+    header[6:8] = header[10:12] = b"\0\0"
+    header[10:12] = finish(add_up(bytes(header))).to_bytes(2, "big")
+    return head[:HEADER_LENGTH] + bytes(header) + data
 
 
 def _header_length(version_length: int) -> int:

@@ -12,6 +12,7 @@ Reason = Literal[
     "bad_ip_total_length",
     "bad_ip_checksum",
     "fragment",
+    "bad_fragment",
     "bad_udp_length",
     "bad_udp_checksum",
     "bad_udp_port",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pykka
 import pytest
 from lan_parts import GATEWAY_MAC, mac
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, UDP, fragment
+from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
 
@@ -340,6 +341,38 @@ def test_a_large_reply_is_fragmented(lan):
     frames = lan.received()
     assert len(frames) == 3
     assert sum(len(bytes(f[IP].payload)) for f in frames) == 3008
+
+
+# -- fragments --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "out of order"])
+def test_rfc4787_req14_fragments_go_out_as_one_datagram(lan, order):
+    data = bytes(n % 251 for n in range(4000))
+    pieces = [Ether(bytes(f)) for f in fragment(udp(1, data=data), 1480)]
+    assert len(pieces) == 3
+    assert lan.sends(1, *pieces[::order]) == []
+    (socket,) = lan.outside.udp
+    assert socket.sent == [(data, SERVER)]
+    assert socket.options == [(63, False)]
+    assert lan.counters["gateway.fragments"] == 2
+    assert lan.counters["gateway.to_flows"] == 1
+
+
+def test_a_large_ping_of_the_gateway_is_answered_in_fragments(lan):
+    request = packet(1, "10.0.2.2") / ICMP(id=1, seq=1) / Raw(bytes(range(250)) * 12)
+    replies = lan.sends(1, *fragment(request, 1400))
+    assert max(len(r) for r in replies) <= 1514
+    whole = b"".join(bytes(r[IP].payload) for r in sorted(replies, key=lambda r: r[IP].frag))
+    assert whole[8:] == bytes(range(250)) * 12
+
+
+def test_a_guest_that_leaves_takes_its_fragments_along(lan):
+    lan.sends(1, *fragment(udp(1, data=bytes(4000)), 1480)[:2])
+    reassembler = lan.ref._actor_weakref()._reassembler
+    assert reassembler.cost > 0
+    lan.tell(PortClosed(1))
+    assert reassembler.cost == 0
 
 
 # -- errors from the network ------------------------------------------------------------------------

@@ -302,7 +302,7 @@ def test_a_neighbour_behind_the_gateway_is_reached_in_one_hop(lan):
         (packet(1) / UDP(len=99) / b"x", "bad_udp_length"),
         (packet(1) / ICMP(chksum=1), "bad_icmp_checksum"),
         (packet(1, len=2000) / UDP(), "truncated"),
-        (packet(1, flags="MF") / UDP() / b"x", "fragment"),
+        (packet(1, flags="MF") / UDP() / b"x", "bad_fragment"),
         (Ether(bytes(packet(1))[:20]), "truncated"),
     ],
 )

@@ -24,7 +24,7 @@ def test_echo_messages_are_scapys(identifier, sequence, data):
 @given(st.sampled_from([(3, 3, 0), (3, 4, 1400), (11, 0, 0)]), st.binary(max_size=68))
 def test_errors_are_scapys(error, quote):
     kind, code, mtu = error
-    expected = ICMP(type=kind, code=code, **({"nexthopmtu": mtu} if mtu else {"unused": b""})) / Raw(quote)
+    expected = ICMP(type=kind, code=code, **({"nexthopmtu": mtu} if mtu else {"unused": 0})) / Raw(quote)
     assert build_error(kind, code, mtu, quote) == bytes(expected)
 
 
