@@ -314,7 +314,8 @@ class Connection:
 
     def _count_stream_bytes(self, count: int) -> None:
         self._stream_bytes += count
-        if self._stream_bytes > (MAX_REQUEST_BYTES if self._session is None else MAX_STREAM_BYTES):
+        limit = MAX_REQUEST_BYTES if self._session is None else MAX_STREAM_BYTES
+        if self._stream_bytes > limit and self.quic.ended is None:
             self._host.counters.add("connection.excessive_stream_data")
             self._h3 = None
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
