@@ -19,7 +19,7 @@ import pylsqpack
 from aioquic._crypto import AEAD, HeaderProtection
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import H3_ALPN, H3Connection
-from aioquic.h3.events import HeadersReceived
+from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import DatagramFrameReceived
 from aioquic.tls import CipherSuite, Context, Epoch
@@ -214,7 +214,8 @@ class Client:
     h3: H3Connection | None = None
     status: bytes | None = None
     datagrams: list = field(default_factory=list)
-    events: list = field(default_factory=list)
+    closure: tuple | None = None
+    capsules: webtransport.CapsuleReader = field(default_factory=webtransport.CapsuleReader)
 
     @property
     def space(self):
@@ -224,7 +225,6 @@ class Client:
         for packet in packets:
             self.quic.receive_datagram(packet, RELAY_ADDRESS, now)
         while (event := self.quic.next_event()) is not None:
-            self.events.append(event)
             if isinstance(event, DatagramFrameReceived):
                 assert event.data.startswith(PREFIX)
                 self.datagrams.append(event.data[len(PREFIX) :])
@@ -232,6 +232,9 @@ class Client:
                 for answer in self.h3.handle_event(event):
                     if isinstance(answer, HeadersReceived):
                         self.status = dict(answer.headers)[b":status"]
+                    elif isinstance(answer, DataReceived) and self.status == b"200":
+                        closure = self.capsules.feed(answer.data)
+                        self.closure = self.closure or closure
 
     def send(self, *datagrams):
         for datagram in datagrams:

@@ -1,0 +1,317 @@
+"""One connection in every state: who is told what, when it ends, and how often its timer fires."""
+
+from __future__ import annotations
+
+import pytest
+from aioquic.h3.connection import ErrorCode, H3Connection
+from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
+
+from transport.connection import (
+    CLOSE_LINGER,
+    DATAGRAMS_IN_AIOQUIC,
+    KEEP_ALIVE,
+    MAX_REQUEST_BYTES,
+    MAX_STREAM_BYTES,
+    SESSION_DEADLINE,
+)
+
+CLIENT_IDLE_TIMEOUT = 60.0
+"""aioquic's default; the smaller of both sides' counts (RFC 9000, 10.1)."""
+
+
+@pytest.fixture(scope="module")
+def base():
+    return Pair.established(stock=True)
+
+
+@pytest.fixture(params=[False, True], ids=["path", "aioquic"])
+def pair(base, request):
+    forked = base.fork(stock=request.param)
+    if not request.param:
+        forked.relay.connection._path.mtu.next_at = NEVER
+    return forked
+
+
+def handshaken():
+    """A pair with a confirmed handshake and HTTP/3, but no session."""
+    pair = Pair(stock=True)
+    pair.settle()
+    pair.client.h3 = H3Connection(pair.client.quic, enable_webtransport=True)
+    pair.settle()
+    return pair
+
+
+def ends(pair):
+    """Let time pass, without the client, until the relay has forgotten the connection; tell when."""
+    relay = pair.relay
+    for _ in range(1000):
+        if relay.host.ended:
+            return relay.host.now
+        assert relay.due < NEVER
+        relay.run_timer()
+    raise AssertionError("the connection never ends")
+
+
+# -- before there is a session -------------------------------------------------------------------------
+
+
+def test_a_client_that_never_asks_for_a_session_is_closed():
+    pair = handshaken()
+    pair.settle(SESSION_DEADLINE)
+    assert pair.client.quic.ended.reason_phrase == "no WebTransport session was opened"
+    assert pair.relay.host.counters["connection.no_session"] == 1
+    assert ends(pair) < START + SESSION_DEADLINE + 2
+
+
+def test_a_client_that_goes_silent_in_the_handshake_is_forgotten():
+    pair = Pair(stock=True)
+    pair.relay.receive(*pair.client.packets(pair.now), now=pair.now)
+    assert START + SESSION_DEADLINE <= ends(pair) < START + SESSION_DEADLINE + 10
+    assert pair.relay.host.handshakes_ended >= 1
+    assert pair.relay.timers_fired < 40
+
+
+def test_a_handshake_ends_once():
+    pair = handshaken()
+    assert pair.relay.host.handshakes_ended == 1
+
+
+def test_a_client_that_leaves_before_its_session_is_forgotten():
+    pair = handshaken()
+    pair.client.quic.close(error_code=ErrorCode.H3_NO_ERROR)
+    pair.settle(0.5)
+    assert ends(pair) < START + 3
+    assert pair.relay.host.peers == []
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "status"),
+    [(b"GET", None, 405), (b"POST", None, 405), (b"CONNECT", b"connect-udp", 501)],
+)
+def test_other_requests_are_answered_and_open_nothing(method, protocol, status):
+    pair = handshaken()
+    stream = pair.client.quic.get_next_available_stream_id()
+    headers = [(b":method", method), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
+    if protocol:
+        headers.append((b":protocol", protocol))
+    pair.client.h3.send_headers(stream, headers, end_stream=protocol is None)
+    pair.settle(0.1)
+    assert pair.client.status == b"%d" % status
+    assert pair.relay.host.counters[f"request.status_{status}"] == 1
+    assert pair.relay.host.peers == []
+    pair.request()
+    pair.settle(0.1)
+    assert pair.client.status == b"200"
+
+
+def test_too_much_before_a_session_closes():
+    pair = handshaken()
+    for _ in range(20):
+        stream = pair.client.quic.get_next_available_stream_id()
+        pair.client.quic.send_stream_data(stream, b"\x21\x80\x00\xff\xff" + bytes(MAX_REQUEST_BYTES // 10))
+    pair.settle(1)
+    assert pair.client.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert pair.relay.host.counters["connection.excessive_stream_data"] == 1
+
+
+# -- with a session ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["path", "aioquic"])
+def test_a_second_session_is_refused_and_the_first_goes_on(stock):
+    pair = Pair.established(stock=stock)
+    pair.client.status = None
+    pair.request()
+    pair.client.send(b"still here")
+    pair.settle(0.2)
+    assert pair.client.status == b"429"
+    assert len(pair.relay.host.peers) == 1
+    assert pair.relay.peer.datagrams == [b"still here"]
+    assert pair.relay.peer.closed == []
+
+
+def test_a_silent_client_is_asked_then_given_up(pair):
+    start = pair.now
+    relay = pair.relay
+    assert relay.pass_time(KEEP_ALIVE) != []
+    assert ends(pair) <= start + CLIENT_IDLE_TIMEOUT + KEEP_ALIVE + 1
+    assert [reason for _, reason in relay.peer.closed] == ["Idle timeout"]
+    assert relay.timers_fired < 60
+
+
+def test_a_client_that_answers_pings_stays(pair):
+    pair.settle(10 * KEEP_ALIVE)
+    assert pair.relay.peer.closed == []
+    assert not pair.relay.host.ended
+    assert pair.relay.timers_fired < 80
+    pair.client.send(b"still here")
+    pair.settle(0.1)
+    assert pair.relay.peer.datagrams == [b"still here"]
+
+
+def test_one_way_traffic_of_the_relay_keeps_a_session_alive_while_it_is_acknowledged(pair):
+    for _ in range(100):
+        pair.relay.session.send([b"x"])
+        pair.settle(1)
+    assert pair.relay.peer.closed == []
+    assert len(pair.client.datagrams) == 100
+
+
+def test_one_way_traffic_to_a_client_that_is_gone_does_not_keep_it(pair):
+    start = pair.now
+    relay = pair.relay
+    while not relay.host.ended and relay.host.now < start + 2 * CLIENT_IDLE_TIMEOUT:
+        relay.send(b"x")
+        relay.pass_time(0.1)
+    assert relay.peer.closed == [(1, "Idle timeout")]
+    assert relay.host.now < start + CLIENT_IDLE_TIMEOUT + KEEP_ALIVE + 1
+
+
+def test_the_client_closes_its_session_with_a_capsule(pair):
+    forge = Forge(pair.client)
+    offset = pair.client.quic._streams[0].sender._buffer_stop
+    pair.relay.receive(
+        forge.datagram(b"last words"), forge.packet(close_capsule_frame(7, "bye", offset=offset))
+    )
+    assert pair.relay.peer.datagrams == [b"last words"]
+    assert pair.relay.peer.closed == [(7, "bye")]
+    assert ends(pair) < pair.now + 2
+
+
+def test_the_client_closes_its_connection(pair):
+    pair.client.send(b"last words")
+    pair.settle(0.005)
+    pair.client.quic.close(error_code=0x155, reason_phrase="tab closed")
+    pair.settle(0.02)
+    assert pair.relay.peer.datagrams == [b"last words"]
+    assert pair.relay.peer.closed == [(0x155, "tab closed")]
+    # Draining: what still comes is ignored, what is sent goes nowhere.
+    assert not pair.relay.host.ended
+    assert pair.relay.receive(Forge(pair.client).datagram(b"late")) == []
+    assert pair.relay.send(b"to nobody") == []
+    assert pair.relay.peer.datagrams == [b"last words"]
+    assert ends(pair) < pair.now + 2
+
+
+def test_the_relay_closes_a_session(pair):
+    pair.relay.session.close(4, "another session took the MAC")
+    pair.settle(0.1)
+    assert pair.client.closure == (4, "another session took the MAC")
+    assert pair.client.quic.ended is None
+    pair.settle(CLOSE_LINGER)
+    assert pair.client.quic.ended.error_code == ErrorCode.H3_NO_ERROR
+    assert pair.relay.peer.closed == []
+    assert ends(pair) < pair.now + 2
+
+
+@pytest.mark.parametrize("again", ["by the relay", "by the client", "by silence"])
+def test_a_closing_session_may_be_closed_again(pair, again):
+    relay, session = pair.relay, pair.relay.session
+    session.close(4, "first")
+    relay.flush()
+    if again == "by the relay":
+        session.close(5, "second")
+        relay.flush()
+    elif again == "by the client":
+        pair.client.quic.close(error_code=1)
+        pair.settle(0.1)
+    assert ends(pair) < pair.now + 5
+    assert relay.peer.closed == []
+    assert relay.timers_fired < 40
+
+
+def test_sending_on_a_closing_session_is_harmless(pair):
+    pair.relay.session.close(4, "over")
+    pair.relay.flush()
+    for _ in range(50):
+        pair.relay.session.send([bytes(1000)] * 20)
+        pair.settle(0.01)
+    assert pair.client.datagrams == []
+    assert ends(pair) < pair.now + 3
+
+
+def test_a_client_that_does_not_read_the_capsule_is_closed_all_the_same(pair):
+    pair.relay.session.close(4, "over")
+    pair.relay.flush()
+    assert ends(pair) < pair.now + CLOSE_LINGER + 4
+
+
+def test_stream_data_in_the_life_of_a_session_is_bounded(pair):
+    stream = pair.client.quic.get_next_available_stream_id(is_unidirectional=True)
+    sent = 0
+    while pair.client.quic.ended is None and sent < 2 * MAX_STREAM_BYTES:
+        # A unidirectional stream of a reserved type, which is to be ignored.
+        pair.client.quic.send_stream_data(stream, b"\x21" + bytes(16 * 1024))
+        sent += 16 * 1024
+        pair.settle(0.1)
+    assert pair.client.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert sent <= MAX_STREAM_BYTES + 128 * 1024
+    assert len(pair.relay.peer.closed) == 1
+
+
+def test_datagrams_before_the_end_come_before_the_end(pair):
+    pair.client.send(*[b"%d" % n for n in range(10)])
+    pair.client.quic.send_ping(1)
+    packets = pair.client.packets(pair.now)
+    pair.client.quic.close(error_code=0x100)
+    pair.relay.receive(*packets, *pair.client.packets(pair.now), now=pair.now)
+    assert pair.relay.peer.datagrams == [b"%d" % n for n in range(10)]
+    assert len(pair.relay.peer.closed) == 1
+
+
+# -- timers --------------------------------------------------------------------------------------------
+
+
+def test_timers_do_not_grow_with_packets(pair):
+    for _ in range(100):
+        pair.client.send(*[b"x" * 900] * 8)
+        pair.relay.session.send([b"y" * 900] * 8)
+        pair.settle(0.005)
+    pair.settle(0.1)
+    assert len(pair.relay.peer.datagrams) == 800
+    assert pair.relay.timers_fired < 400
+
+
+def test_an_idle_session_wakes_the_loop_rarely(pair):
+    pair.settle(1)
+    fired = pair.relay.timers_fired
+    pair.settle(8 * KEEP_ALIVE)
+    assert pair.relay.timers_fired - fired <= 4 * 8
+
+
+def test_a_client_that_falls_silent_amid_traffic_wakes_the_loop_rarely(pair):
+    relay = pair.relay
+    relay.send(*[bytes(1000)] * 5)
+    relay.pass_time(30)
+    assert relay.timers_fired < 30
+
+
+def test_a_client_that_moves_and_falls_silent_wakes_the_loop_rarely(pair):
+    pair.client.send(b"from a new address")
+    pair.relay.receive(*pair.client.packets(pair.now), address=("192.0.2.9", 1), now=pair.now)
+    pair.relay.session.send([bytes(1000)] * 20)
+    pair.relay.flush()
+    pair.relay.pass_time(30)
+    assert pair.relay.timers_fired < 60
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.5, 0.9])
+def test_timers_are_few_on_a_bad_network(pair, loss):
+    pair.network = Network(seed=6, loss=loss)
+    for _ in range(200):
+        pair.relay.session.send([bytes(800)])
+        pair.client.send(bytes(800))
+        pair.settle(0.01)
+    assert pair.relay.timers_fired < 800
+
+
+# -- aioquic's own queue -------------------------------------------------------------------------------
+
+
+def test_without_the_path_aioquic_is_given_no_more_than_it_may_send(base):
+    pair = base.fork(stock=True)
+    for _ in range(50):
+        pair.relay.session.send([bytes(1000)] * 20)
+        pair.relay.flush()
+        assert pair.relay.quic.datagrams_waiting <= DATAGRAMS_IN_AIOQUIC
+    assert not pair.relay.session.writable
