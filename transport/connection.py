@@ -196,12 +196,10 @@ class Connection:
             if path is not None:
                 path.refresh()
         if session is not None and path is not None:
-            queue = session.queue
-            packets = path.flush(queue, now)
+            session.queue.drop_stale(now)
+            packets = path.flush(session.queue, now)
             if packets:
                 self._host.send(packets, self._address)
-            if queue:
-                queue.drop_stale(now)
 
     def _queue_in_aioquic(self, session: WebTransportSession, now: float) -> None:
         """Send the session's datagrams with aioquic's own means."""

@@ -425,6 +425,24 @@ def test_what_is_stale_is_not_sent_when_acknowledgements_come_again(established)
     assert_nothing_left(pair.relay)
 
 
+def test_what_is_stale_is_dropped_before_the_window_opens(established):
+    pair = live(established)
+    relay = pair.relay
+    sent = relay.send(*[bytes(1000)] * 100)
+    assert relay.session.queued_bytes > 10_000
+    pair.client.receive([packet for packet, _ in sent], pair.now)
+    pair.client.datagrams.clear()
+    pair.now += QUEUE_SECONDS + 0.1
+    relay.host.now = pair.now
+    relay.session.send([b"fresh"])
+    # Nothing has run since, so the first that could drop what is stale also sees the window open.
+    sent = relay.receive(*pair.client.packets(pair.now), now=pair.now)
+    sent += relay.pass_time(0.5)
+    pair.client.receive([packet for packet, _ in sent], pair.now)
+    assert relay.session.queued_bytes == 0
+    assert pair.client.datagrams == [b"fresh"]
+
+
 def test_a_short_hiccup_is_not_a_loss(established):
     pair = live(established)
     pair.network.delay = 0.3
