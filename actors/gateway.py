@@ -2,10 +2,11 @@
 
 Theory of operation
 -------------------
-The gateway is a port of the switch. Of what it gets it answers ARP for its own addresses and echo requests
-to itself; packets for elsewhere go to the flow of their mapping, one message per flow and batch. A flow is
-keyed by port, protocol, guest address and UDP port or echo identifier (RFC 4787 REQ-1), so two guests
-never share one, and at most ``max_flows_per_peer`` belong to a port.
+The gateway is a port of the switch. Of what it gets it answers ARP for its own addresses, echo requests to
+itself and what its services (``actors.services``: DHCP, DNS) are asked; packets for elsewhere go to the flow
+of their mapping, one message per flow and batch. A flow is keyed by port, protocol, guest address and UDP
+port or echo identifier (RFC 4787 REQ-1), so two guests never share one, and at most ``max_flows_per_peer``
+belong to a port.
 
 A guest sends from addresses that are its own: the one assigned to its MAC, or one that it took by hand while
 nobody else had it. Everything of a port (flows, addresses) goes when the switch says PortClosed, after which
@@ -40,6 +41,7 @@ from actors.messages import (
 )
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.services import LanServices
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
@@ -89,19 +91,30 @@ _CLAIM_DROPS = {
 class GatewayActor(EventLoopActor):
     """Routes between the LAN and the outside."""
 
-    def __init__(self, switch: Mailbox, outside: Outside, counters: Counters, settings: LanSettings) -> None:
+    def __init__(
+        self,
+        switch: Mailbox,
+        outside: Outside,
+        counters: Counters,
+        settings: LanSettings,
+        dns: Mailbox | None = None,
+    ) -> None:
+        """``dns`` answers the guests' questions; without it there is no name server at the gateway."""
         super().__init__()
         self._switch = switch
         self._counters = counters
         self._settings = settings
         self._outside = outside
         self._own = settings.gateway_ips
+        self._served = frozenset({settings.gateway_ip, settings.dns_ip})
         self._pool = AddressPool(
             settings.network,
             format_ipv4(settings.pool_first),
             format_ipv4(settings.pool_last),
-            frozenset({settings.gateway_ip, settings.host_ip}),
+            frozenset({settings.gateway_ip, settings.dns_ip, settings.host_ip}),
+            {lease.mac: lease.ip for lease in settings.fixed_leases},
         )
+        self._services = LanServices(switch, dns, self._pool, counters, settings)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network)
         self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
         netmask = int.from_bytes(settings.netmask, "big")
@@ -190,14 +203,14 @@ class GatewayActor(EventLoopActor):
 
     def _ipv4(self, frame: bytes, batch: Batch) -> str:
         if frame[:6] != self._settings.gateway_mac:
-            return "gateway.ignored"  # guests among themselves, by broadcast or multicast
+            return self._services.broadcast(frame, self._move_to, batch)
         if frame[FLAGS : FLAGS + 2] not in NOT_FRAGMENTED:
             return self._ipv4_fragment(frame, batch)
         packet = parse_ipv4(frame)
         mac, destination = frame[6:12], packet.destination
         if self._pool.holder_of(packet.source) != mac or self._port_of.get(mac) != batch.number:
             self._admit(mac, packet.source, batch)
-        if destination == self._settings.gateway_ip:
+        if destination in self._served:
             return self._to_gateway(frame, packet, batch)
         if destination[0] >= _FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:
             raise Dropped("not_routable")
@@ -230,8 +243,7 @@ class GatewayActor(EventLoopActor):
             batch.replies.append(self._replies.echo_reply(frame))
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:
-            parse_udp(packet)
-            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+            return self._services.udp(frame, packet, batch)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
 
     def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
@@ -312,6 +324,8 @@ class GatewayActor(EventLoopActor):
             self._counters.add("gateway.pool_full")
             tell_alive(message.peer, RegistrationRefused("address pool is full"))
             return
+        if message.name:
+            self._services.name(message.mac, address, message.name)
         settings = self._settings
         tell_alive(
             message.peer,
@@ -327,14 +341,18 @@ class GatewayActor(EventLoopActor):
 
     def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:
         """Let a guest use an address that it took by hand, unless another has it. Raises Dropped."""
-        if not self._move(mac, batch.number, batch.port):
-            raise Dropped("too_many_macs")
+        self._move_to(mac, batch)
         claim = self._pool.claim(mac, address)
         if claim.accepted:
             if claim is Claim.GRANTED:
                 logger.debug("{} uses {}", format_mac(mac), format_ipv4(address))
             return
         raise Dropped(_CLAIM_DROPS[claim])
+
+    def _move_to(self, mac: bytes, batch: Batch) -> None:
+        """Note that ``mac`` is behind the port of this batch. Raises Dropped when there are too many."""
+        if not self._move(mac, batch.number, batch.port):
+            raise Dropped("too_many_macs")
 
     def _move(self, mac: bytes, number: int, port: PortState) -> bool:
         """Note that ``mac`` is behind this port now (the switch saw to that); False if there are too many."""
@@ -358,6 +376,7 @@ class GatewayActor(EventLoopActor):
         for flow in port.flows.values():
             flow.stop(block=False)
         self._counters.add("gateway.flows_closed", len(port.flows))
+        self._services.forget(message.port, port.macs)
         for mac in port.macs:
             del self._port_of[mac]
             self._pool.release(mac)

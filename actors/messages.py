@@ -265,7 +265,7 @@ class PeerList:
 
 @dataclass(frozen=True, slots=True)
 class NameBound:
-    """GatewayActor -> DnsActor: the guest ``mac`` has ``address`` and calls itself ``name`` (maybe nothing)."""
+    """GatewayActor -> DnsActor: the guest ``mac`` has ``address`` and calls itself ``name``, if anything."""
 
     mac: bytes
     address: bytes

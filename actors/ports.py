@@ -99,6 +99,9 @@ class Upstream(Protocol):
     def may_show(self, address: str) -> bool:
         """Whether a guest may be told this address: whether it could reach it."""
 
+    def close(self) -> None:
+        """Stop asking; nobody is told anything any more."""
+
 
 class TcpSocket(Protocol):
     """A connection outside that belongs to one TCP flow, or a service of the gateway that acts as one.

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
+from typing import NamedTuple
+
+
+class FixedLease(NamedTuple):
+    """An address (4 bytes) for one guest's MAC (6 bytes), and its name, if it has one."""
+
+    mac: bytes
+    ip: bytes
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,10 +22,19 @@ class LanSettings:
     gateway_ip: bytes = bytes((10, 0, 2, 2))
     gateway_mac: bytes = bytes.fromhex("525400123456")
     netmask: bytes = bytes((255, 255, 255, 0))
-    dns: bytes = bytes((8, 8, 8, 8))
-    """The name server that Assigned names."""
+    dns: bytes = bytes((10, 0, 2, 2))
+    """The name server that guests are told to use: the gateway, unless the operator wants another."""
+    dns_ip: bytes = bytes((10, 0, 2, 3))
+    """Where the gateway answers DNS too: guests with a fixed configuration for QEMU's network ask there."""
+    domain: str = "vm.internal"
+    """Where the guests' names are."""
     pool_first: bytes = bytes((10, 0, 2, 10))
     pool_last: bytes = bytes((10, 0, 2, 254))
+
+    fixed_leases: tuple[FixedLease, ...] = ()
+    """Guests that always get the same address."""
+    dhcp_lease_time: float = 3600.0
+    """How often guests ask for their address again, about twice in it; they hear of a new MTU then."""
 
     host_access: bool = False
     """Whether guests reach the relay's own 127.0.0.1 as ``host_ip``. The egress policy decides; here it
@@ -56,7 +74,16 @@ class LanSettings:
     @property
     def gateway_ips(self) -> frozenset[bytes]:
         """Addresses that are the gateway's on the LAN: it answers ARP for them, no guest may have them."""
-        return frozenset({self.gateway_ip, self.host_ip} if self.host_access else {self.gateway_ip})
+        host = {self.host_ip} if self.host_access else set()
+        return frozenset({self.gateway_ip, self.dns_ip} | host)
+
+    @property
+    def own_names(self) -> dict[str, bytes]:
+        """Names that are no guest's to take, with their addresses."""
+        names = {"gateway": self.gateway_ip, "dns": self.dns_ip}
+        if self.host_access:
+            names["host"] = self.host_ip
+        return names | {lease.name: lease.ip for lease in self.fixed_leases if lease.name}
 
 
 def _prefix_length(netmask: bytes) -> int:

@@ -101,7 +101,7 @@ def test_the_gateway_takes_its_place_at_the_switch(lan):
 
 
 def test_addresses_come_from_the_pool_and_the_same_mac_gets_the_same_back(lan):
-    assert lan.assign(4) == AddressAssigned(mac(4), ip("10.0.2.13"), GATEWAY_IP, MASK, ip("8.8.8.8"))
+    assert lan.assign(4) == AddressAssigned(mac(4), ip("10.0.2.13"), GATEWAY_IP, MASK, GATEWAY_IP)
     assert lan.assign(4).ip == ip("10.0.2.13")
     lan.tell(PortClosed(4))
     assert lan.assign(5).ip == ip("10.0.2.14")
@@ -268,8 +268,8 @@ def test_broadcasts_and_multicasts_are_not_routed(lan, dst):
 
 
 def test_what_is_not_addressed_to_the_gateway_is_ignored(lan):
-    discover = ether(1, b"\xff" * 6) / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
-    assert lan.sends(1, discover, ether(1) / IPv6() / UDP(), ether(1) / Raw(b"?")) == []
+    broadcast = ether(1, b"\xff" * 6) / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=69)
+    assert lan.sends(1, broadcast, ether(1) / IPv6() / UDP(), ether(1) / Raw(b"?")) == []
     assert lan.counters["gateway.ignored"] == 3
     assert lan.drops() == {}
 

@@ -1,0 +1,240 @@
+"""The LAN's name server: local names at once, all others from the host's name servers through a cache.
+
+Theory of operation
+-------------------
+A question is answered from the zone (guests' names, the gateway's, private reverse zones: these never leave
+the LAN), from the cache, or it is asked upstream. Guests that ask the same thing at the same time wait for
+one and the same answer, so a question that comes back to us by a loop (a host that uses this LAN's gateway
+as its name server) ends there, and nobody can have many guesses at one answer at a time.
+
+An answer is checked (is it to this question?), stripped of addresses that guests may not reach, kept for as
+long as its TTLs say, and adapted to each guest: its id, its spelling of the name, what it takes over UDP.
+
+Limits: QUERIES_PER_SECOND and WAITING_PER_PORT for each session, IN_FLIGHT for all; what is over the first
+is dropped, since resolvers ask again; what is over the others is told SERVFAIL.
+
+Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`` + ``dns.refused`` +
+``dns.drop.*``; ``dns.forwarded`` = ``dns.answered`` + ``dns.failed`` + ``dns.abandoned`` + those waiting.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, ip_address
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+import dns.message
+import dns.rcode
+from loguru import logger
+
+from actors.messages import DnsQuestions, NameBound, NameForgotten, NameServerAnswered, PortClosed
+from actors.mishaps import Mishaps
+from actors.runtime import EventLoopActor, handles
+from actors.token_bucket import TokenBucket
+from netstack.dns_cache import DnsCache
+from netstack.dns_local import LocalNames
+from netstack.dns_messages import Query, fill, lifetime, parse_answer, parse_query, strip_addresses
+from netstack.dns_zone import Zone
+from netstack.ethernet import format_mac
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.messages import DnsQuestion
+    from actors.ports import Upstream
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.dns_messages import Question
+
+QUERIES_PER_SECOND = 100.0
+"""For each session: a browser asks some dozens for one page; each costs a millisecond of the relay."""
+
+QUERY_BURST = 300.0
+"""Queries of one session at once: all tabs of a browser that starts."""
+
+WAITING_PER_PORT = 100
+"""Queries of one session that may wait for name servers at a time."""
+
+IN_FLIGHT = 500
+"""Questions to name servers at a time; each holds a socket of the host for as long as it is open."""
+
+
+class _Waiting(NamedTuple):
+    """A guest's query that waits for an answer from outside."""
+
+    port: int
+    query: Query
+    asked: DnsQuestion
+
+
+class _Port:
+    """What is kept for one session."""
+
+    __slots__ = ("queries", "waiting")
+
+    def __init__(self, now: float) -> None:
+        self.queries = TokenBucket(QUERIES_PER_SECOND, QUERY_BURST, now)
+        self.waiting = 0
+
+
+class DnsActor(EventLoopActor):
+    """Answers the questions of one LAN's guests."""
+
+    def __init__(self, upstream: Upstream, counters: Counters, settings: LanSettings) -> None:
+        """Begin with the LAN's own names. Raises ValueError when the settings' domain is no name."""
+        super().__init__()
+        self._upstream = upstream
+        self._counters = counters
+        self._zone = Zone(settings.own_names)
+        self._local = LocalNames(settings.domain, self._zone)
+        self._network = IPv4Network(settings.network)
+        self._cache = DnsCache()
+        self._ports: dict[int, _Port] = {}
+        self._tokens = count()
+        self._asked: dict[Question, int] = {}
+        """Tokens of the questions in flight."""
+        self._waiting: dict[int, tuple[Question, list[_Waiting]]] = {}
+        """Who waits, by token."""
+        self._mishaps = Mishaps("dns", counters)
+
+    def on_stop(self) -> None:
+        """Give the questions up."""
+        self._upstream.close()
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """As :meth:`on_stop`."""
+        self._upstream.close()
+
+    # -- questions ----------------------------------------------------------------------------------
+
+    @handles(DnsQuestions)
+    def _questions(self, message: DnsQuestions) -> None:
+        self._counters.add("dns.received", len(message.questions))
+        now = self.now()
+        port = self._ports.get(message.port)
+        if port is None:
+            port = self._ports[message.port] = _Port(now)
+        for asked in message.questions:
+            if not port.queries.take(now):
+                self._counters.add("dns.drop.rate")
+                continue
+            try:
+                self._counters.add(self._question(message.port, port, asked, now))
+            except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
+                self._mishaps.note(error, now)
+
+    def _question(self, number: int, port: _Port, asked: DnsQuestion, now: float) -> str:
+        """Deal with one query; return the counter for what became of it."""
+        query = parse_query(asked.query)
+        if not isinstance(query, Query):
+            if query is None:
+                return "dns.drop.malformed"
+            asked.reply(query)
+            return "dns.refused"
+        local = self._local.answer(query)
+        if local is not None:
+            asked.reply(query.render(local, over_stream=asked.over_stream))
+            return "dns.local"
+        cached = self._cache.get(query.question, now)
+        answer = None if cached is None else parse_answer(cached.wire, query.question)
+        if cached is not None and answer is not None:
+            _respond(query, asked, answer, cached.age)
+            return "dns.cached"
+        if port.waiting >= WAITING_PER_PORT or not self._forward(_Waiting(number, query, asked)):
+            asked.reply(query.refuse(dns.rcode.SERVFAIL))
+            return "dns.refused"
+        port.waiting += 1
+        return "dns.forwarded"
+
+    def _forward(self, waiting: _Waiting) -> bool:
+        """Let a query wait for its answer, and ask unless someone did; False if there are too many."""
+        question = waiting.query.question
+        token = self._asked.get(question)
+        if token is not None:
+            self._waiting[token][1].append(waiting)
+            return True
+        if len(self._waiting) >= IN_FLIGHT:
+            return False
+        token = self._asked[question] = next(self._tokens)
+        self._waiting[token] = (question, [waiting])
+        self._counters.add("dns.asked_upstream")
+        self._upstream.ask(question.to_wire(), token, self.actor_ref)
+        return True
+
+    # -- answers ------------------------------------------------------------------------------------
+
+    @handles(NameServerAnswered)
+    def _answered(self, message: NameServerAnswered) -> None:
+        question, everyone = self._waiting.pop(message.token)
+        del self._asked[question]
+        now = self.now()
+        answer = None
+        if message.response is not None:
+            answer = self._accept(message.response, question, now)
+        for waiting in everyone:
+            port = self._ports.get(waiting.port)
+            if port is None:
+                self._counters.add("dns.abandoned")
+                continue
+            port.waiting -= 1
+            try:
+                self._counters.add(_respond(waiting.query, waiting.asked, answer, 0))
+            except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
+                self._mishaps.note(error, now)
+
+    def _accept(self, wire: bytes, question: Question, now: float) -> dns.message.Message | None:
+        """Check an answer, make it harmless, keep it; None when it is no answer."""
+        try:
+            answer = parse_answer(wire, question)
+            if answer is None:
+                self._counters.add("dns.unusable_answers")
+                return None
+            seconds = lifetime(answer, question)
+            stripped = strip_addresses(answer, self._may_show)
+            if stripped:
+                self._counters.add("dns.addresses_stripped", stripped)
+                wire = answer.to_wire()
+        except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
+            self._mishaps.note(error, now)
+            return None
+        evicted = self._cache.put(question, wire, seconds, now)
+        if evicted:
+            self._counters.add("dns.cache_evictions", evicted)
+        return answer
+
+    def _may_show(self, address: str) -> bool:
+        """Whether an answer from outside may hold ``address``; the LAN's are not for others to give."""
+        return ip_address(address) not in self._network and self._upstream.may_show(address)
+
+    # -- names and ports ------------------------------------------------------------------------------
+
+    @handles(NameBound)
+    def _name_bound(self, message: NameBound) -> None:
+        name = self._zone.bind(message.mac, message.address, message.name)
+        if message.name:
+            logger.debug("{} is called {!r}", format_mac(message.mac), name)
+
+    @handles(NameForgotten)
+    def _name_forgotten(self, message: NameForgotten) -> None:
+        self._zone.forget(message.mac)
+
+    @handles(PortClosed)
+    def _port_closed(self, message: PortClosed) -> None:
+        """Forget the session; answers that it waits for go nowhere."""
+        self._ports.pop(message.port, None)
+
+
+def _respond(query: Query, asked: DnsQuestion, answer: dns.message.Message | None, age: int) -> str:
+    """Give a guest the answer, or SERVFAIL where there is none; return the counter for it."""
+    if answer is None:
+        asked.reply(query.refuse(dns.rcode.SERVFAIL))
+        return "dns.failed"
+    response = query.skeleton()
+    fill(response, answer, age)
+    asked.reply(query.render(response, over_stream=asked.over_stream))
+    return "dns.answered"

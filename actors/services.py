@@ -1,0 +1,162 @@
+"""What the gateway itself offers to guests, by UDP port: DHCP and DNS.
+
+Guests without an address broadcast; all others write to one of the gateway's addresses. A service returns
+the counter for what became of the frame, or raises Dropped, as all of the gateway's handlers do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actors.batch import Dropped
+from actors.messages import (
+    DnsQuestion,
+    DnsQuestions,
+    FramesFromGateway,
+    NameBound,
+    NameForgotten,
+    PortClosed,
+)
+from actors.runtime import tell_alive
+from actors.token_bucket import TokenBucket
+from netstack import dhcp
+from netstack.checksum import PROTOCOL_UDP
+from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
+from netstack.gateway_replies import IcmpError
+from netstack.ipv4 import parse_ipv4
+from netstack.udp import UdpFrameTemplate, parse_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.batch import Batch
+    from actors.messages import Mailbox
+    from actors.settings import LanSettings
+    from netstack.address_pool import AddressPool
+    from netstack.counters import Counters
+    from netstack.ipv4 import Ipv4Packet
+    from netstack.udp import UdpDatagram
+
+DNS_PORT = 53
+
+DHCP_PER_SECOND = 10.0
+"""DHCP messages of one session that are answered; a guest that boots sends two."""
+
+DHCP_BURST = 20.0
+"""DHCP messages at once: a bridge with all its guests."""
+
+_UDP = bytes((PROTOCOL_UDP,))
+_EVERYONE = b"\xff" * 4
+
+
+class LanServices:
+    """The services of one LAN's gateway."""
+
+    def __init__(
+        self,
+        switch: Mailbox,
+        dns: Mailbox | None,
+        pool: AddressPool,
+        counters: Counters,
+        settings: LanSettings,
+    ) -> None:
+        """Without ``dns`` there is no name server."""
+        self._switch = switch
+        self._dns = dns
+        self._counters = counters
+        self._settings = settings
+        options = DhcpOptions(
+            settings.gateway_ip,
+            settings.netmask,
+            settings.dns,
+            settings.domain,
+            int(settings.dhcp_lease_time),
+        )
+        self._dhcp_server = DhcpServer(options, pool)
+        self._dhcp_rates: dict[int, TokenBucket] = {}
+        self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {dhcp.SERVER_PORT: self._dhcp}
+        if dns is not None:
+            self._by_port[DNS_PORT] = self._ask_dns
+
+    def udp(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
+        """Serve a datagram to one of the gateway's addresses."""
+        datagram = parse_udp(packet)
+        service = self._by_port.get(datagram.destination_port)
+        if service is None:
+            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        return service(frame, datagram, batch)
+
+    def broadcast(self, frame: bytes, admit: Callable[[bytes, Batch], None], batch: Batch) -> str:
+        """Serve DHCP to a guest that may have no address; other broadcasts are the guests' own affair.
+
+        ``admit`` takes the guest's MAC, or raises Dropped.
+        """
+        if frame[23:24] != _UDP or frame[30:34] != _EVERYONE:
+            return "gateway.ignored"
+        datagram = parse_udp(parse_ipv4(frame))
+        if datagram.destination_port != dhcp.SERVER_PORT:
+            return "gateway.ignored"
+        admit(frame[6:12], batch)
+        return self._dhcp(frame, datagram, batch)
+
+    # -- DHCP ---------------------------------------------------------------------------------------
+
+    def _dhcp(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        rate = self._dhcp_rates.get(batch.number)
+        if rate is None:
+            rate = self._dhcp_rates[batch.number] = TokenBucket(DHCP_PER_SECOND, DHCP_BURST, batch.now)
+        if not rate.take(batch.now):
+            raise Dropped("dhcp_rate")
+        request = dhcp.parse_dhcp(datagram.payload)
+        if request.mac != frame[6:12]:
+            raise Dropped("dhcp_spoofed")  # else one guest could take all addresses
+        reply = self._dhcp_server.answer(request, batch.port.link_mtu())
+        if isinstance(reply, Unanswered):
+            self._counters.add(f"dhcp.{reply.value}")
+            return "gateway.answered"
+        self._counters.add(f"dhcp.{reply.kind.name.lower()}")
+        if reply.lease is not None:
+            self.name(request.mac, reply.lease, request.host_name)
+        settings = self._settings
+        template = UdpFrameTemplate(
+            reply.mac + settings.gateway_mac,
+            settings.gateway_ip,
+            dhcp.SERVER_PORT,
+            reply.address,
+            dhcp.CLIENT_PORT,
+        )
+        batch.replies.append(template.build(reply.payload, 0))
+        return "gateway.answered"
+
+    # -- DNS ----------------------------------------------------------------------------------------
+
+    def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        template = UdpFrameTemplate(
+            frame[6:12] + self._settings.gateway_mac,
+            datagram.destination,
+            DNS_PORT,
+            datagram.source,
+            datagram.source_port,
+        )
+        question = DnsQuestion(datagram.payload, over_stream=False, reply=partial(self._send, template))
+        self._tell_dns(DnsQuestions(batch.number, [question]))
+        return "gateway.answered"
+
+    def _send(self, template: UdpFrameTemplate, response: bytes) -> None:
+        tell_alive(self._switch, FramesFromGateway([template.build(response, 0)]))
+
+    def name(self, mac: bytes, address: bytes, name: str) -> None:
+        """Let the guest be found by what it calls itself."""
+        self._tell_dns(NameBound(mac, address, name))
+
+    def forget(self, port: int, macs: set[bytes]) -> None:
+        """Forget a session and its guests."""
+        self._dhcp_rates.pop(port, None)
+        for mac in macs:
+            self._tell_dns(NameForgotten(mac))
+        self._tell_dns(PortClosed(port))
+
+    def _tell_dns(self, message: DnsQuestions | NameBound | NameForgotten | PortClosed) -> None:
+        if self._dns is not None:
+            tell_alive(self._dns, message)

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+from lan_parts import ip, mac
+
+from actors.dns import IN_FLIGHT, QUERY_BURST, WAITING_PER_PORT, DnsActor
+from actors.messages import (
+    DnsQuestion,
+    DnsQuestions,
+    NameBound,
+    NameForgotten,
+    NameServerAnswered,
+    PortClosed,
+)
+from actors.runtime import run_ready
+from actors.settings import FixedLease, LanSettings
+
+
+class FakeUpstream:
+    """Name servers that answer when the test says so."""
+
+    def __init__(self):
+        self.asked = []
+        self.hidden = {"192.168.1.1", "127.0.0.1"}
+        self.closed = False
+
+    def ask(self, query, token, asker):
+        self.asked.append((dns.message.from_wire(query), token, asker))
+
+    def may_show(self, address):
+        return address not in self.hidden
+
+    def close(self):
+        self.closed = True
+
+    def answer(self, *lines, code="NOERROR", authority=(), wire=None):
+        """Answer the oldest question, with lines such as ``300 A 192.0.2.1``."""
+        query, token, asker = self.asked.pop(0)
+        if wire is None:
+            response = dns.message.make_response(query)
+            name = query.question[0].name
+            for line in lines:
+                ttl, kind, data = line.split(maxsplit=2)
+                response.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, data))
+            for line in authority:
+                owner, ttl, kind, data = line.split(maxsplit=3)
+                response.authority.append(dns.rrset.from_text(owner, int(ttl), "IN", kind, data))
+            response.set_rcode(dns.rcode.from_text(code))
+            wire = response.to_wire()
+        asker.tell(NameServerAnswered(token, wire))
+        run_ready()
+
+    def fail(self):
+        _, token, asker = self.asked.pop(0)
+        asker.tell(NameServerAnswered(token, None))
+        run_ready()
+
+
+class Service:
+    """The actor, and guests that ask it."""
+
+    def __init__(self, counters, **settings):
+        self.upstream = FakeUpstream()
+        self.counters = counters
+        self.ref = DnsActor.start(self.upstream, counters, LanSettings(**settings))
+
+    def tell(self, *messages):
+        for message in messages:
+            self.ref.tell(message)
+        run_ready()
+
+    def asks(self, name="www.example.", kind="A", port=1, *, over_stream=False, wire=None, **options):
+        """Ask; give the list that the response will be in."""
+        responses = []
+        query = dns.message.make_query(name, kind, **options).to_wire() if wire is None else wire
+        question = DnsQuestion(query, over_stream, lambda r: responses.append(dns.message.from_wire(r)))
+        self.tell(DnsQuestions(port, [question]))
+        return responses
+
+    def books_are_right(self):
+        c = self.counters
+        waiting = c["dns.forwarded"] - c["dns.answered"] - c["dns.failed"] - c["dns.abandoned"]
+        assert waiting >= 0
+        assert c["dns.received"] == sum(
+            c.total(f"dns.{what}") for what in ("local", "cached", "forwarded", "refused", "drop")
+        )
+        return waiting
+
+
+@pytest.fixture
+def service(loop, counters):
+    service = Service(counters)
+    yield service
+    assert service.books_are_right() == 0
+
+
+def texts(responses):
+    (response,) = responses
+    return [record.to_text() for record in response.answer]
+
+
+def codes(responses):
+    return [dns.rcode.to_text(response.rcode()) for response in responses]
+
+
+def test_a_question_goes_to_the_name_servers_and_its_answer_to_the_guest(service):
+    responses = service.asks(id=7)
+    assert responses == []
+    assert service.upstream.asked[0][0].question[0].to_text() == "www.example. IN A"
+    service.upstream.answer("300 A 192.0.2.1")
+    assert texts(responses) == ["www.example. 300 IN A 192.0.2.1"]
+    assert responses[0].id == 7
+    assert not responses[0].flags & dns.flags.AA
+
+
+def test_ipv6_addresses_are_kept(service):
+    responses = service.asks(kind="AAAA")
+    service.upstream.answer("300 AAAA 2606:4700::1")
+    assert texts(responses) == ["www.example. 300 IN AAAA 2606:4700::1"]
+
+
+def test_an_answer_is_kept_by_its_ttl_which_counts_down(service, loop):
+    service.asks()
+    service.upstream.answer("300 A 192.0.2.1")
+    loop.advance(100.0)
+    assert texts(service.asks("WWW.example.")) == ["WWW.example. 200 IN A 192.0.2.1"]
+    assert service.upstream.asked == []
+    loop.advance(200.0)
+    service.asks()
+    service.upstream.answer("300 A 192.0.2.2")
+    assert service.counters["dns.cached"] == 1
+
+
+def test_that_there_is_no_such_name_is_kept_too(service, loop):
+    soa = "example. 900 SOA ns.example. h.example. 1 7200 600 86400 60"
+    first = service.asks()
+    service.upstream.answer(code="NXDOMAIN", authority=[soa])
+    loop.advance(59.0)
+    assert codes(first + service.asks()) == ["NXDOMAIN"] * 2
+    loop.advance(1.0)
+    service.asks()
+    service.upstream.answer(code="NXDOMAIN", authority=[soa])
+
+
+def test_who_asks_the_same_at_the_same_time_gets_the_same_answer(service):
+    one, other = service.asks(port=1, id=1), service.asks("www.EXAMPLE.", port=2, id=2)
+    assert len(service.upstream.asked) == 1
+    service.upstream.answer("0 A 192.0.2.1")
+    assert [(r.id, r.question[0].name.to_text()) for r in one + other] == [
+        (1, "www.example."),
+        (2, "www.EXAMPLE."),
+    ]
+    service.asks()
+    assert len(service.upstream.asked) == 1, "a TTL of 0 is not kept"
+    service.upstream.fail()
+
+
+def test_questions_that_get_different_answers_are_different(service):
+    service.asks()
+    service.asks(want_dnssec=True)
+    service.asks(kind="AAAA")
+    assert len(service.upstream.asked) == 3
+    for _ in range(3):
+        service.upstream.fail()
+
+
+@pytest.mark.parametrize("wire", [None, b"", b"\0" * 12, b"rubbish that is no message"])
+def test_without_an_answer_the_guest_is_told_so(service, wire):
+    responses = service.asks()
+    if wire is None:
+        service.upstream.fail()
+    else:
+        service.upstream.answer(wire=wire)
+    assert codes(responses) == ["SERVFAIL"]
+    assert service.counters["dns.unusable_answers"] == (wire is not None)
+
+
+def test_private_addresses_do_not_come_from_outside(service):
+    for _ in range(2):
+        responses = service.asks()
+        if service.upstream.asked:
+            service.upstream.answer("300 A 192.168.1.1", "300 A 10.0.2.10", "300 A 192.0.2.1")
+        assert texts(responses) == ["www.example. 300 IN A 192.0.2.1"]
+    responses = service.asks("private.example.")
+    service.upstream.answer("300 A 127.0.0.1")
+    assert (texts(responses), codes(responses)) == ([], ["NOERROR"])
+    assert service.counters["dns.addresses_stripped"] == 3
+
+
+# -- local names ------------------------------------------------------------------------------------
+
+
+def test_names_of_the_lan_are_answered_without_anyone_elses_help(service):
+    service.tell(NameBound(mac(1), ip("10.0.2.10"), "web"))
+    assert texts(service.asks("web.vm.internal.")) == ["web.vm.internal. 10 IN A 10.0.2.10"]
+    assert texts(service.asks("gateway.vm.internal.")) == ["gateway.vm.internal. 10 IN A 10.0.2.2"]
+    assert texts(service.asks("10.2.0.10.in-addr.arpa.", "PTR")) == [
+        "10.2.0.10.in-addr.arpa. 10 IN PTR web.vm.internal."
+    ]
+    assert codes(service.asks("host.vm.internal.")) == ["NXDOMAIN"]
+    service.tell(NameForgotten(mac(1)))
+    assert codes(service.asks("web.vm.internal.")) == ["NXDOMAIN"]
+    assert service.upstream.asked == []
+
+
+def test_the_host_has_a_name_where_guests_reach_it(loop, counters):
+    service = Service(counters, host_access=True)
+    assert texts(service.asks("host.vm.internal.")) == ["host.vm.internal. 10 IN A 10.0.2.4"]
+
+
+def test_a_fixed_lease_has_its_name_before_the_guest_is_there(loop, counters):
+    service = Service(counters, fixed_leases=(FixedLease(mac(1), ip("10.0.2.50"), "db"),))
+    service.tell(NameBound(mac(2), ip("10.0.2.10"), "db"))
+    assert texts(service.asks("db.vm.internal.")) == ["db.vm.internal. 10 IN A 10.0.2.50"]
+
+
+# -- limits -----------------------------------------------------------------------------------------
+
+
+def test_a_session_that_asks_too_often_is_not_heard_and_others_are(service, loop):
+    for _ in range(int(QUERY_BURST)):
+        service.asks("gateway.")
+    assert service.asks("gateway.") == []
+    assert len(service.asks("gateway.", port=2)) == 1
+    assert service.counters["dns.drop.rate"] == 1
+    loop.advance(0.02)
+    assert len(service.asks("gateway.")) == 1
+
+
+def test_a_session_may_wait_for_so_many_answers(service):
+    for n in range(WAITING_PER_PORT):
+        service.asks(f"n{n}.example.")
+    assert codes(service.asks("more.example.")) == ["SERVFAIL"]
+    assert service.asks("more.example.", port=2) == []
+    service.upstream.fail()
+    assert service.asks("more.example.") == []
+    while service.upstream.asked:
+        service.upstream.fail()
+
+
+def test_so_many_questions_are_in_flight_at_most(service):
+    for n in range(IN_FLIGHT):
+        service.asks(f"n{n}.example.", port=n // WAITING_PER_PORT)
+    assert codes(service.asks("more.example.", port=99)) == ["SERVFAIL"]
+    assert service.asks("n1.example.", port=99) == [], "someone asked that already"
+    while service.upstream.asked:
+        service.upstream.fail()
+
+
+def test_bad_queries(service):
+    assert service.asks(wire=b"scrap") == []
+    assert codes(service.asks(wire=bytes(12) + b"x")) == ["FORMERR"]
+    assert service.counters["dns.drop.malformed"] == 1
+
+
+def test_a_session_that_left_is_not_answered(service):
+    responses, others = service.asks(port=1), service.asks(port=2)
+    service.tell(PortClosed(1))
+    service.upstream.answer("300 A 192.0.2.1")
+    assert (responses, len(others)) == ([], 1)
+    assert service.counters["dns.abandoned"] == 1
+
+
+def test_over_udp_large_answers_are_cut_and_over_streams_they_are_whole(service):
+    texts_of_200 = [f'300 TXT "{n:0200}"' for n in range(5)]
+    by_udp = service.asks(kind="TXT")
+    by_tcp = service.asks(kind="TXT", over_stream=True)
+    service.upstream.answer(*texts_of_200)
+    assert by_udp[0].flags & dns.flags.TC
+    assert not by_tcp[0].flags & dns.flags.TC
+    assert sum(len(rrset) for rrset in by_tcp[0].answer) == 5
+
+
+def test_the_end_gives_the_questions_up(loop, counters):
+    service = Service(counters)
+    service.asks()
+    service.ref.stop(block=False)
+    run_ready()
+    assert service.upstream.closed

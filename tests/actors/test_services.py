@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import dns.message
+import pytest
+from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dns import DNS
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+
+from actors.gateway import MAX_MACS_PER_PORT, GatewayActor
+from actors.messages import (
+    AssignAddress,
+    DnsQuestions,
+    FramesFromGateway,
+    FramesToGateway,
+    NameBound,
+    NameForgotten,
+    PortClosed,
+)
+from actors.runtime import run_ready
+from actors.services import DHCP_BURST
+from actors.settings import FixedLease, LanSettings
+
+
+class Lan:
+    """A gateway; the test plays the switch, the guests and the name server."""
+
+    def __init__(self, counters, **settings):
+        self.counters = counters
+        self.switch = Box()
+        self.dns = Box()
+        lan_settings = LanSettings(**settings)
+        self.ref = GatewayActor.start(self.switch, FakeOutside(), counters, lan_settings, self.dns)
+        run_ready()
+
+    def tell(self, message):
+        self.ref.tell(message)
+        run_ready()
+
+    def assign(self, port, **more):
+        peer = Box()
+        self.tell(AssignAddress(port, mac(port), peer, **more))
+        return peer[0]
+
+    def sends(self, port, *packets):
+        self.tell(FramesToGateway(port, [bytes(p) for p in packets]))
+        return [Ether(frame) for m in self.switch.take(FramesFromGateway) for frame in m.frames]
+
+    def dhcp(self, port, kind, *options, source="0.0.0.0", hardware=None, **fields):
+        """Send a DHCP message by broadcast; give what comes back."""
+        chaddr = hardware or mac(port)
+        return self.sends(
+            port,
+            Ether(src=mac(port).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+            / IP(src=source, dst="255.255.255.255")
+            / UDP(sport=68, dport=67)
+            / BOOTP(chaddr=chaddr + bytes(10), xid=7, **fields)
+            / DHCP(options=[("message-type", kind), *options, "end"]),
+        )
+
+
+def options_of(frame):
+    return {option[0]: option[1] for option in frame[DHCP].options if isinstance(option, tuple)}
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(counters)
+
+
+def from_guest(port, address, dst="10.0.2.2"):
+    return Ether(src=mac(port).hex(":"), dst=GATEWAY_MAC.hex(":")) / IP(src=address, dst=dst)
+
+
+# -- DHCP -------------------------------------------------------------------------------------------
+
+
+def test_the_address_is_the_one_that_was_assigned(lan):
+    lan.assign(1)
+    assigned = lan.assign(2, link_mtu=lambda: 1395)
+    (offer,) = lan.dhcp(2, "discover")
+    assert (offer.dst, offer.src) == (mac(2).hex(":"), GATEWAY_MAC.hex(":"))
+    assert (offer[IP].src, offer[IP].dst) == ("10.0.2.2", "10.0.2.11")
+    assert (offer[UDP].sport, offer[UDP].dport) == (67, 68)
+    assert offer[BOOTP].yiaddr == "10.0.2.11" == ".".join(map(str, assigned.ip))
+    assert options_of(offer)["interface-mtu"] == assigned.mtu == 1395
+    (ack,) = lan.dhcp(2, "request", ("server_id", "10.0.2.2"), ("requested_addr", "10.0.2.11"))
+    assert options_of(ack)["message-type"] == 5
+    again = ack.copy()
+    del again[IP].chksum, again[UDP].chksum
+    assert bytes(again) == bytes(ack)
+    assert (lan.counters["dhcp.offer"], lan.counters["dhcp.ack"]) == (1, 1)
+    assert lan.counters["gateway.received"] == lan.counters["gateway.answered"] == 2
+
+
+def test_a_guest_behind_a_bridge_gets_an_address_too_and_may_use_it(lan):
+    lan.assign(1)
+    (offer,) = lan.dhcp(1, "discover")
+    assert offer[BOOTP].yiaddr == "10.0.2.10"
+    bridged = Ether(src=mac(77).hex(":"), dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")
+    bridged /= UDP(sport=68, dport=67) / BOOTP(chaddr=mac(77)) / DHCP(options=[("message-type", 1), "end"])
+    (offer,) = lan.sends(1, bridged)
+    assert offer[BOOTP].yiaddr == "10.0.2.11"
+    echo = (
+        Ether(src=mac(77).hex(":"), dst=GATEWAY_MAC.hex(":")) / IP(src="10.0.2.11", dst="10.0.2.2") / ICMP()
+    )
+    assert len(lan.sends(1, echo)) == 1
+
+
+def test_renewing_by_unicast(lan):
+    lan.assign(1)
+    renew = from_guest(1, "10.0.2.10") / UDP(sport=68, dport=67)
+    renew /= BOOTP(chaddr=mac(1), ciaddr="10.0.2.10") / DHCP(options=[("message-type", 3), "end"])
+    (ack,) = lan.sends(1, renew)
+    assert (options_of(ack)["message-type"], ack[IP].dst) == (5, "10.0.2.10")
+
+
+def test_a_wrong_address_is_refused(lan):
+    lan.assign(1)
+    (nak,) = lan.dhcp(1, "request", ("requested_addr", "192.168.1.5"))
+    assert (options_of(nak)["message-type"], nak[IP].dst, nak.dst) == (6, "255.255.255.255", mac(1).hex(":"))
+
+
+def test_a_fixed_lease(loop, counters):
+    lan = Lan(counters, fixed_leases=(FixedLease(mac(3), ip("10.0.2.50"), "db"),))
+    assert lan.assign(3).ip == ip("10.0.2.50")
+    (offer,) = lan.dhcp(3, "discover")
+    assert offer[BOOTP].yiaddr == "10.0.2.50"
+
+
+def test_nobody_takes_addresses_in_the_name_of_others(lan):
+    assert lan.dhcp(1, "discover", hardware=mac(2)) == []
+    assert lan.counters["gateway.drop.dhcp_spoofed"] == 1
+    for n in range(MAX_MACS_PER_PORT + 1):
+        nobody = Ether(src=mac(100 + n).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+        lan.sends(1, nobody / IP(src="0.0.0.0", dst="255.255.255.255") / UDP(dport=67) / Raw(b"?"))
+    assert lan.counters["gateway.drop.too_many_macs"] > 0
+
+
+def test_a_guest_that_asks_too_often_is_not_heard(lan, loop):
+    for _ in range(int(DHCP_BURST)):
+        assert len(lan.dhcp(1, "discover")) == 1
+    assert lan.dhcp(1, "discover") == []
+    assert lan.counters["gateway.drop.dhcp_rate"] == 1
+    assert len(lan.dhcp(2, "discover")) == 1
+    loop.advance(1.0)
+    assert len(lan.dhcp(1, "discover")) == 1
+
+
+def test_what_is_not_answered_is_counted(lan):
+    assert lan.dhcp(1, "release") == lan.dhcp(1, "request", ("server_id", "10.0.2.9")) == []
+    assert (lan.counters["dhcp.released"], lan.counters["dhcp.other_server"]) == (1, 1)
+    rubbish = from_guest(1, "10.0.2.10") / UDP(sport=68, dport=67) / Raw(b"rubbish")
+    lan.assign(1)
+    assert lan.sends(1, rubbish) == []
+    assert lan.counters["gateway.drop.bad_dhcp"] == 1
+
+
+def test_other_broadcasts_are_the_guests_own_affair(lan):
+    everyone = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+    limited = everyone / IP(src="10.0.2.10", dst="255.255.255.255") / UDP(dport=137) / Raw(b"?")
+    directed = everyone / IP(src="10.0.2.10", dst="10.0.2.255") / UDP(dport=67)
+    assert lan.sends(1, limited, directed, everyone / IP(dst="255.255.255.255") / ICMP()) == []
+    assert lan.counters["gateway.ignored"] == 3
+
+
+# -- DNS --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server", ["10.0.2.2", "10.0.2.3"])
+def test_a_question_reaches_the_name_server_and_its_answer_the_guest(lan, server):
+    lan.assign(1)
+    (is_at,) = lan.sends(
+        1, Ether(src=mac(1).hex(":")) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.10", pdst=server)
+    )
+    assert is_at[ARP].hwsrc == GATEWAY_MAC.hex(":")
+    query = dns.message.make_query("www.example.", "A", id=7).to_wire()
+    assert lan.sends(1, from_guest(1, "10.0.2.10", server) / UDP(sport=5353, dport=53) / Raw(query)) == []
+    (questions,) = lan.dns.take(DnsQuestions)
+    assert questions.port == 1
+    (question,) = questions.questions
+    assert (question.query, question.over_stream) == (query, False)
+    question.reply(dns.message.make_response(dns.message.from_wire(query)).to_wire())
+    ((frame,),) = (m.frames for m in lan.switch.take(FramesFromGateway))
+    answer = Ether(frame)
+    assert (answer.src, answer.dst) == (GATEWAY_MAC.hex(":"), mac(1).hex(":"))
+    assert (answer[IP].src, answer[IP].dst) == (server, "10.0.2.10")
+    assert (answer[UDP].sport, answer[UDP].dport, answer[DNS].id) == (53, 5353, 7)
+
+
+def test_both_addresses_answer_pings_and_refuse_other_ports(lan):
+    lan.assign(1)
+    for server in ("10.0.2.2", "10.0.2.3"):
+        (echo,) = lan.sends(1, from_guest(1, "10.0.2.10", server) / ICMP(seq=3) / Raw(b"x"))
+        assert (echo[IP].src, echo[ICMP].type, echo[ICMP].seq) == (server, 0, 3)
+        (error,) = lan.sends(1, from_guest(1, "10.0.2.10", server) / UDP(dport=99))
+        assert (error[ICMP].type, error[ICMP].code) == (3, 3)
+
+
+def test_no_guest_may_have_the_name_servers_address(lan):
+    lan.sends(1, from_guest(1, "10.0.2.3") / ICMP())
+    assert lan.counters["gateway.drop.reserved_address"] == 1
+
+
+def test_without_a_name_server_its_port_is_closed(loop, counters):
+    switch = Box()
+    ref = GatewayActor.start(switch, FakeOutside(), counters, LanSettings())
+    ref.tell(FramesToGateway(1, [bytes(from_guest(1, "10.0.2.10") / UDP(dport=53) / Raw(b"?"))]))
+    ref.tell(PortClosed(1))
+    run_ready()
+    assert counters["gateway.drop.no_service"] == 1
+
+
+# -- names ------------------------------------------------------------------------------------------
+
+
+def test_names_come_from_registration_and_dhcp_and_go_with_the_session(lan):
+    assert lan.assign(1, name="web").dns == GATEWAY_IP
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"www"))
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.99"), ("hostname", b"wrong"))
+    lan.tell(PortClosed(1))
+    assert lan.dns.take() == [
+        NameBound(mac(1), ip("10.0.2.10"), "web"),
+        NameBound(mac(1), ip("10.0.2.10"), "www"),
+        NameForgotten(mac(1)),
+        PortClosed(1),
+    ]
