@@ -80,12 +80,12 @@ def udp_ports(relay):
     return {int(line.split()[1].rpartition(":")[2], 16) for line in lines}
 
 
-def until(condition):
+def until(condition, *, every=0.02):
     """Wait for what has no event: a counter, a timer inside the relay."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def refusals(receiver, count=1):
