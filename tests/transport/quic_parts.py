@@ -21,7 +21,7 @@ from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import DatagramFrameReceived
+from aioquic.quic.events import DatagramFrameReceived, ProtocolNegotiated
 from aioquic.tls import CipherSuite, Context, Epoch
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -225,6 +225,8 @@ class Client:
         for packet in packets:
             self.quic.receive_datagram(packet, RELAY_ADDRESS, now)
         while (event := self.quic.next_event()) is not None:
+            if isinstance(event, ProtocolNegotiated):
+                self.h3 = H3Connection(self.quic, enable_webtransport=True)
             if isinstance(event, DatagramFrameReceived):
                 assert event.data.startswith(PREFIX)
                 self.datagrams.append(event.data[len(PREFIX) :])
@@ -321,8 +323,6 @@ class Pair:
     def established(cls, **options):
         """Return a pair whose session stands and where nothing is left to be said."""
         pair = cls(**options)
-        pair.settle()
-        pair.client.h3 = H3Connection(pair.client.quic, enable_webtransport=True)
         pair.settle()
         pair.request()
         pair.settle()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from aioquic.h3.connection import ErrorCode, H3Connection
+from aioquic.h3.connection import ErrorCode
 from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
 
 from transport.connection import (
@@ -35,8 +35,6 @@ def pair(base, request):
 def handshaken():
     """A pair with a confirmed handshake and HTTP/3, but no session."""
     pair = Pair(stock=True)
-    pair.settle()
-    pair.client.h3 = H3Connection(pair.client.quic, enable_webtransport=True)
     pair.settle()
     return pair
 
