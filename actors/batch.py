@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actors.line import Line
 from actors.messages import full_mtu
 from actors.token_bucket import TokenBucket
 
@@ -22,13 +23,17 @@ ERRORS_PER_SECOND = 100.0
 class PortState:
     """What the gateway keeps for one session."""
 
-    __slots__ = ("errors", "flows", "link_mtu", "macs", "new_flows")
+    __slots__ = ("errors", "flows", "half_open", "line", "link_mtu", "macs", "new_flows")
 
     def __init__(self, settings: LanSettings, now: float) -> None:
         self.macs: set[bytes] = set()
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
+        self.line = Line()
+        """How much more the port's session takes at present."""
         self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
+        self.half_open: set[bytes] = set()
+        """Keys of the TCP flows whose handshake has not ended."""
         self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
 

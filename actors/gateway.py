@@ -30,6 +30,7 @@ from actors.messages import (
     AddressAssigned,
     AssignAddress,
     FlowClosed,
+    FlowEstablished,
     FramesFromGateway,
     FramesToFlow,
     FramesToGateway,
@@ -42,6 +43,7 @@ from actors.messages import (
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.services import LanServices
+from actors.tcp_routing import TcpRouter, refuse
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
@@ -60,6 +62,7 @@ from netstack.ipv4 import (
 )
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Reassembler
+from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
@@ -69,8 +72,9 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.messages import Mailbox
-    from actors.ports import Outside
+    from actors.ports import Outside, TcpSocket
     from actors.settings import LanSettings
+    from actors.tcp_flow import Remote
     from netstack.counters import Counters
     from netstack.ipv4 import Ipv4Packet
 
@@ -117,6 +121,7 @@ class GatewayActor(EventLoopActor):
         self._services = LanServices(switch, dns, self._pool, counters, settings)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network)
         self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
+        self._tcp = TcpRouter(self._lan, self._start_flow)
         netmask = int.from_bytes(settings.netmask, "big")
         network = int.from_bytes(settings.gateway_ip, "big") & netmask
         self._netmask, self._network = netmask, network
@@ -244,6 +249,8 @@ class GatewayActor(EventLoopActor):
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:
             return self._services.udp(frame, packet, batch)
+        if packet.protocol == PROTOCOL_TCP:
+            return refuse(frame, (packet.source, packet.destination), packet.payload, batch)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
 
     def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
@@ -273,6 +280,14 @@ class GatewayActor(EventLoopActor):
             IcmpFlowActor, Guest(frame[6:12], packet.source, message.identifier), frame, batch
         )
 
+    def _tcp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
+        addresses = (packet.source, packet.destination)
+        return self._tcp.route(frame, addresses, packet.payload, batch, self._dial_outside)
+
+    def _dial_outside(self, guest: Guest, remote: Remote) -> Callable[[Mailbox], TcpSocket]:
+        address = (format_ipv4(remote.ip), remote.port)
+        return lambda flow: self._outside.open_tcp(flow, address, (guest.ip, guest.number))
+
     def _to_flow(
         self, kind: type[UdpFlowActor | IcmpFlowActor], guest: Guest, frame: bytes, batch: Batch
     ) -> str:
@@ -280,21 +295,19 @@ class GatewayActor(EventLoopActor):
         frames = batch.to_flows.get(key)
         if frames is None:
             if key not in batch.port.flows:
-                batch.port.flows[key] = self._start_flow(kind, key, guest, batch)
+                batch.port.flows[key] = self._start_flow(lambda: kind.start(key, guest, self._lan), batch)
             frames = batch.to_flows[key] = []
         frames.append(frame)
         return "gateway.to_flows"
 
-    def _start_flow(
-        self, kind: type[UdpFlowActor | IcmpFlowActor], key: bytes, guest: Guest, batch: Batch
-    ) -> pykka.ActorRef[Any]:
+    def _start_flow(self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> pykka.ActorRef[Any]:
         """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
         if len(batch.port.flows) >= self._settings.max_flows_per_peer:
             raise Dropped("flow_limit", IcmpError.PROHIBITED)
         if not batch.port.new_flows.take(batch.now):
             raise Dropped("flow_rate", IcmpError.PROHIBITED)
         try:
-            flow: pykka.ActorRef[Any] = kind.start(key, guest, self._lan)
+            flow = start()
         except OSError as error:
             if batch.now >= self._warn_again:
                 self._warn_again = batch.now + LOG_WINDOW
@@ -307,9 +320,16 @@ class GatewayActor(EventLoopActor):
     def _flow_closed(self, message: FlowClosed) -> None:
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
         flow = None if port is None else port.flows.pop(message.key, None)
-        if flow is not None:
+        if port is not None and flow is not None:
+            port.half_open.discard(message.key)
             self._counters.add("gateway.flows_closed")
             flow.stop(block=False)
+
+    @handles(FlowEstablished)
+    def _flow_established(self, message: FlowEstablished) -> None:
+        port = self._ports.get(int.from_bytes(message.key[:8], "big"))
+        if port is not None:
+            port.half_open.discard(message.key)
 
     # -- addresses ----------------------------------------------------------------------------------
 
@@ -317,6 +337,7 @@ class GatewayActor(EventLoopActor):
     def _assign_address(self, message: AssignAddress) -> None:
         port = self._port(message.port)
         port.link_mtu = message.link_mtu
+        port.line = message.line or port.line
         address = None
         if self._move(message.mac, message.port, port):
             address = self._pool.assign(message.mac)
@@ -392,6 +413,7 @@ class GatewayActor(EventLoopActor):
     """Who handles a frame; the handler returns the counter for what became of it, or raises."""
 
     _TO_NET: ClassVar[dict[int, Callable[[GatewayActor, bytes, Ipv4Packet, Batch], str]]] = {
+        PROTOCOL_TCP: _tcp_to_net,
         PROTOCOL_UDP: _udp_to_net,
         PROTOCOL_ICMP: _icmp_to_net,
     }

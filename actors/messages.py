@@ -16,6 +16,8 @@ from netstack.ethernet import LAN_MTU
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actors.line import Line
+
 
 class Mailbox(Protocol):
     """Whatever can be told something: an actor's reference, or a list in a test."""
@@ -178,13 +180,14 @@ class PortOpened:
 
     ``last_heard`` returns the monotonic time of the client's last packet: a session that has fallen silent
     gives way to a new one with the same MAC. ``link_mtu`` returns the largest IP packet that its guests
-    should be sent at present.
+    should be sent at present, ``line`` tells how much the session takes; None where that does not matter.
     """
 
     port: int
     peer: Mailbox
     last_heard: Callable[[], float]
     link_mtu: Callable[[], int] = full_mtu
+    line: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,7 @@ class RegistrationRefused:
 class AssignAddress:
     """SwitchActor -> GatewayActor: ``mac`` now belongs to ``port``; give it an address, tell ``peer``.
 
-    ``name`` is the host name that the client gave, ``link_mtu`` as in PortOpened.
+    ``name`` is the host name that the client gave, ``link_mtu`` and ``line`` as in PortOpened.
     """
 
     port: int
@@ -235,6 +238,7 @@ class AssignAddress:
     peer: Mailbox
     name: str = ""
     link_mtu: Callable[[], int] = full_mtu
+    line: Line | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +307,7 @@ class FlowEstablished:
 
 @dataclass(frozen=True, slots=True)
 class LineWritable:
-    """Session -> flow: the queue towards the client has room again, which the flow had waited for."""
+    """Line -> flow: the queue towards the client has room again, which the flow had waited for."""
 
 
 @dataclass(frozen=True, slots=True)

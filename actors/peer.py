@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.close_codes import CloseCode
+from actors.line import Line
 from actors.messages import (
     AddressAssigned,
     ClosePeer,
@@ -80,6 +81,7 @@ class PeerActor(EventLoopActor):
         self._switch = switch
         self._counters = counters
         self._settings = settings
+        self._line = Line(session)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
@@ -103,7 +105,9 @@ class PeerActor(EventLoopActor):
         """Take a port of the switch; refuse a session whose URL cannot be served."""
         logger.info("peer {} connected from {}", self._port, self._session.remote)
         self._switch.tell(
-            PortOpened(self._port, self.actor_ref, lambda: self._session.last_heard, self._link_mtu)
+            PortOpened(
+                self._port, self.actor_ref, lambda: self._session.last_heard, self._link_mtu, self._line
+            )
         )
         try:
             kind = encapsulation.kind_from_path(self._session.path)
@@ -164,6 +168,7 @@ class PeerActor(EventLoopActor):
             return
         self._counters.add("peer.frames_to_client", len(message.frames))
         self._session.send(speaks.wrap(message.frames, self._session.datagram_limit))
+        self._line.arrived()
 
     def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
         for datagram in datagrams:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from actors.messages import SendResult
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from actors.messages import Mailbox
 
@@ -49,8 +49,8 @@ class Session(Protocol):
     def last_heard(self) -> float:
         """Monotonic time of the client's last packet of any kind."""
 
-    def tell_when_writable(self, mailbox: Mailbox) -> None:
-        """Tell ``mailbox`` LineWritable, once, when a producer may go on."""
+    def call_when_writable(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, once, when producers may go on; it takes the place of an earlier one."""
 
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Queue datagrams. Over the bound the oldest are dropped and counted; never blocks or raises."""

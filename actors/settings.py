@@ -52,6 +52,8 @@ class LanSettings:
     """Ports of the switch; each costs some 60 KB with its session."""
     floods_per_second: float = 200.0
     """Frames per port that the switch may copy to all others; above it they are dropped."""
+    max_half_open_per_peer: int = 64
+    """TCP connections of a session that wait for an answer, of the host outside or of the guest."""
     max_flows_per_peer: int = 512
     """NAT mappings per session; each holds one socket of the relay's host."""
     new_flows_per_second: float = 50.0
@@ -65,6 +67,11 @@ class LanSettings:
     """Whether anyone may write to a UDP mapping (RFC 4787 REQ-8), not only whom the guest wrote to."""
     icmp_idle_timeout: float = 60.0
     """RFC 5508 REQ-2 demands at least 60 s."""
+
+    tcp_idle_timeout: float = 7440.0
+    """RFC 5382 REQ-5: two hours and four minutes, so that keep-alives after two hours find the connection."""
+    tcp_transitory_timeout: float = 240.0
+    """Of connections that are opening or that one side has ended; RFC 5382 REQ-5 demands four minutes."""
 
     @property
     def network(self) -> str:

@@ -77,12 +77,13 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("floods", "last_heard", "link_mtu", "peer")
+    __slots__ = ("floods", "last_heard", "line", "link_mtu", "peer")
 
     def __init__(self, opened: PortOpened, floods: TokenBucket) -> None:
         self.peer = opened.peer
         self.last_heard = opened.last_heard
         self.link_mtu = opened.link_mtu
+        self.line = opened.line
         self.floods = floods
 
 
@@ -244,7 +245,9 @@ class SwitchActor(EventLoopActor):
             self._counters.add("switch.takeovers")
             reason = f"another session registered {format_mac(message.mac)}"
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
-        assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu)
+        assign = AssignAddress(
+            message.port, message.mac, port.peer, message.name, port.link_mtu, port.line
+        )
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway"))
 

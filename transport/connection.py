@@ -200,6 +200,8 @@ class Connection:
             packets = path.flush(session.queue, now)
             if packets:
                 self._host.send(packets, self._address)
+        if session is not None:
+            session.sent()
 
     def _queue_in_aioquic(self, session: WebTransportSession, now: float) -> None:
         """Send the session's datagrams with aioquic's own means."""

@@ -25,8 +25,11 @@ from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_ec
 from netstack.port_hold import PortHold
 from transport.host_socket import IPV4, HostSocket, Received, Reported
 from transport.interfaces import interface_addresses
+from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
@@ -70,6 +73,7 @@ class HostNetwork:
         self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
         self._raw: _RawIcmpSocket | None = None
+        self._tcp_ports = SharedPorts()
         self._udp_ports: set[int] = set()
         self._held_ports = PortHold(port_hold, ports_held)
         self._read_interfaces()
@@ -116,6 +120,18 @@ class HostNetwork:
         if self._raw is None or self._raw.closed:
             self._raw = _RawIcmpSocket(self, self._counters)
         return self._raw.attach(flow)
+
+    def open_tcp(
+        self, flow: Mailbox, address: tuple[str, int], owner: Hashable
+    ) -> TcpFlowSocket | DeniedTcpSocket:
+        """Connect to ``address`` as the guest named it; ``owner`` is the guest's own address and port.
+
+        The flow is told what came of it. Raises OSError when no socket can be had.
+        """
+        decision = self.decide(address[0])
+        if not decision.allowed:
+            return DeniedTcpSocket(flow)
+        return open_tcp(flow, decision.dial, address[1], owner, self._tcp_ports)
 
     def decide(self, address: str) -> Decision:
         """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""

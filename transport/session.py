@@ -110,7 +110,7 @@ class SessionCarrier(Protocol):
 class WebTransportSession:
     """Implements ``actors.ports.Session``; lives as long as its connection carries the session."""
 
-    __slots__ = ("_carrier", "_clock", "id", "path", "queue")
+    __slots__ = ("_carrier", "_clock", "_on_writable", "id", "path", "queue")
 
     def __init__(
         self, number: int, path: str, carrier: SessionCarrier, clock: Callable[[], float], counters: Counters
@@ -120,6 +120,7 @@ class WebTransportSession:
         self.queue = DatagramQueue(counters)
         self._carrier = carrier
         self._clock = clock
+        self._on_writable: Callable[[], object] | None = None
 
     @property
     def remote(self) -> str:
@@ -145,6 +146,16 @@ class WebTransportSession:
     def writable(self) -> bool:
         """Whether a producer should go on reading from its source."""
         return self.queue.bytes < WRITABLE_BYTES
+
+    def call_when_writable(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, once, when producers may go on; it takes the place of an earlier one."""
+        self._on_writable = callback
+
+    def sent(self) -> None:
+        """Note that the queue has become shorter: perhaps somebody waits for that."""
+        if self._on_writable is not None and self.writable:
+            callback, self._on_writable = self._on_writable, None
+            callback()
 
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Queue datagrams for the end of this turn."""

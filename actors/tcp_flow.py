@@ -1,0 +1,330 @@
+"""TCP through the NAT (RFC 5382): a connection with the guest on one side, one of the host on the other.
+
+Theory of operation
+-------------------
+The guest's SYN is held while the host connects; only when that has worked is it answered. A refused port is
+a RST, an unreachable host an ICMP error, a forbidden one too, and a time-out silence: what the guest would
+see without a NAT.
+
+From then on bytes move as both sides take them, and nothing is kept but what ``netstack.tcp_connection``
+bounds. The guest's data go to the host socket and are acknowledged when that took them; its window is the
+room of the socket. Host data are read from the socket when the guest's window, the congestion window and
+the peer's line have room, and stay in the kernel else. A FIN of one side ends that direction of the other,
+a RST of one side both of the other.
+
+Timeouts: ``tcp_idle_timeout`` while both directions are open, ``tcp_transitory_timeout`` before and after
+(RFC 5382 REQ-5). An ICMP error never ends a connection (REQ-10): the host's kernel sees to that.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.messages import (
+    ConnectionFailed,
+    ConnectionMade,
+    FlowClosed,
+    FlowEstablished,
+    FramesFromGateway,
+    FramesToFlow,
+    LineWritable,
+    SendResult,
+    SocketReadable,
+    SocketWritable,
+    Tick,
+)
+from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from netstack.gateway_replies import IcmpError
+from netstack.tcp_connection import Ending, Offer, TcpConnection
+from netstack.tcp_receiver import MAX_WINDOW
+from netstack.tcp_segment import (
+    RST,
+    SYN,
+    TCP_HEADER_LENGTH,
+    TcpFrameTemplate,
+    read_tcp,
+    reset_for,
+)
+from netstack.tcp_states import OPENING, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from actors.flow import Guest, Lan
+    from actors.line import Line
+    from actors.messages import Mailbox
+    from actors.ports import TcpSocket
+
+CONNECT_TIMEOUT = 60.0
+"""Seconds that the host may take to connect; guests give up after about as long."""
+
+LOW_WINDOW = MAX_WINDOW // 4
+"""Bytes of the guest's window below which it is looked whether the host socket has more room."""
+
+LITTLE_ROOM = 4096
+"""Bytes of room in the host socket below which the flow waits for more; systems say that a socket is writable
+when a third of its buffer is free, which is more."""
+
+_IP_HEADER_LENGTHS = {4: 20, 16: 40}
+_ICMP_ERRORS = {
+    SendResult.DENIED: IcmpError.PROHIBITED,
+    SendResult.UNREACHABLE: IcmpError.HOST_UNREACHABLE,
+    SendResult.NO_ROUTE: IcmpError.NETWORK_UNREACHABLE,
+}
+"""What the guest is told when there is no connection outside; a refused one is a RST."""
+
+
+class Remote(NamedTuple):
+    """The outer end of a connection as the guest names it: 4 or 16 bytes, and a port."""
+
+    ip: bytes
+    port: int
+
+
+class Link(NamedTuple):
+    """The guest's link: the line of its peer, and the largest IP packet it takes at present."""
+
+    line: Line
+    mtu: Callable[[], int]
+
+
+class TcpFlowActor(EventLoopActor):
+    """One connection that a guest opened."""
+
+    def __init__(
+        self,
+        key: bytes,
+        guest: Guest,
+        lan: Lan,
+        remote: Remote,
+        *,
+        link: Link,
+        dial: Callable[[Mailbox], TcpSocket],
+    ) -> None:
+        """``dial`` connects to what the guest wants to reach: a host outside, or a service of the gateway.
+
+        Raises OSError when the host gives no socket.
+        """
+        super().__init__()
+        self._key = key
+        self._guest = guest
+        self._lan = lan
+        self._counters = lan.counters
+        self._dial = dial
+        self._remote = remote
+        self._link = link
+        self._connection: TcpConnection | None = None
+        self._syn = b""
+        """The frame of the guest's SYN."""
+        self._headers = _IP_HEADER_LENGTHS[len(remote.ip)] + TCP_HEADER_LENGTH
+        self._half_open = True
+        self._host_ended = False
+        self._shut_down = False
+        self._waits_for_line = False
+        self._ended = False
+        self._idle_timeout = CONNECT_TIMEOUT
+        self._idle_at = self.poll_at = self.now() + CONNECT_TIMEOUT
+        self._socket = dial(self.actor_ref)
+
+    def on_stop(self) -> None:
+        """Give the socket back; a connection that has not ended is reset outside."""
+        self._ended = True
+        connection = self._connection
+        whole = connection is not None and connection.ending is Ending.FINISHED
+        self._socket.close(abort=not whole)
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Reset the connection outside; segments that still come find no flow and are reset too."""
+        self._socket.close(abort=True)
+        self._end()
+
+    # -- opening --------------------------------------------------------------------------------------
+
+    @handles(ConnectionMade)
+    def _connection_made(self, _: ConnectionMade) -> None:
+        guest, remote = self._guest, self._remote
+        macs = guest.mac + self._lan.settings.gateway_mac
+        template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
+        now = self.now()
+        room = self._socket.room
+        first = secrets.randbits(32)
+        connection = TcpConnection(template, first, Offer(self._mss(), room), now)
+        connection.accept(read_tcp(self._syn), now)
+        self._connection = connection
+        self._idle_timeout = self._lan.settings.tcp_transitory_timeout
+        self._advance(connection, now)
+
+    @handles(ConnectionFailed)
+    def _connection_failed(self, message: ConnectionFailed) -> None:
+        result = message.result
+        self._counters.add(f"tcp.failed.{result.value}")
+        if result is SendResult.REFUSED:
+            reply = reset_for(self._syn)
+        elif result in _ICMP_ERRORS:
+            reply = self._lan.replies.icmp_error(self._syn, _ICMP_ERRORS[result])
+        else:
+            reply = None
+        if reply is not None:
+            tell_alive(self._lan.switch, FramesFromGateway([reply]))
+        self._end()
+
+    def _before_connection(self, frames: list[bytes]) -> None:
+        """Keep the SYN, which the guest repeats while the host connects; a RST takes it back."""
+        for frame in frames:
+            flags = read_tcp(frame).flags
+            if flags & RST and self._syn:
+                self._counters.add("tcp.given_up")
+                self._end()
+                return
+            if flags & SYN:
+                self._syn = frame
+
+    def _mss(self) -> int:
+        """Bytes of data that fit the guest's link at present, so that no frame has to travel in chunks."""
+        return self._link.mtu() - self._headers
+
+    # -- data -----------------------------------------------------------------------------------------
+
+    @handles(FramesToFlow)
+    def _to_net(self, message: FramesToFlow) -> None:
+        self._counters.add("tcp.frames_from_guest", len(message.frames))
+        connection = self._connection
+        if connection is None:
+            self._before_connection(message.frames)
+            return
+        now = self.now()
+        connection.process(map(read_tcp, message.frames), now)
+        self._idle_at = now + self._idle_timeout
+        self._advance(connection, now)
+        if connection.state is State.TIME_WAIT:
+            self._reopen(message.frames)
+
+    def _reopen(self, frames: list[bytes]) -> None:
+        """Take a SYN in TIME-WAIT as a connection of its own (RFC 9293 section 3.6.1)."""
+        syn = next((frame for frame in frames if read_tcp(frame).flags & (SYN | RST) == SYN), None)
+        if syn is None:
+            return
+        self._connection, self._syn = None, syn
+        self._host_ended = self._shut_down = False
+        self._idle_timeout = CONNECT_TIMEOUT
+        self._idle_at = self.poll_at = self.now() + CONNECT_TIMEOUT
+        self._socket.close()
+        try:
+            self._socket = self._dial(self.actor_ref)
+        except OSError:
+            self._end()
+
+    @handles(SocketReadable, SocketWritable)
+    def _socket_ready(self, _: SocketReadable | SocketWritable) -> None:
+        if self._connection is not None:
+            self._advance(self._connection, self.now())
+
+    @handles(LineWritable)
+    def _line_writable(self, _: LineWritable) -> None:
+        self._waits_for_line = False
+        if self._connection is not None:
+            self._advance(self._connection, self.now())
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        connection, now = self._connection, self.now()
+        if now >= self._idle_at:
+            self._counters.add("tcp.idle_timeouts" if connection else "tcp.connect_timeouts")
+            if connection is not None:
+                connection.abort()
+                self._send(connection, now)
+            self._end()
+        elif connection is not None:
+            self._advance(connection, now)
+        else:
+            self.poll_at = self._idle_at
+
+    def _advance(self, connection: TcpConnection, now: float) -> None:
+        """Move what can be moved, send what may be sent."""
+        if self._ended:
+            return
+        try:
+            if connection.received or connection.guest_finished or connection.window_left < LOW_WINDOW:
+                self._write_to_host(connection)
+            if not self._host_ended:
+                self._read_from_host(connection)
+        except OSError:
+            self._counters.add("tcp.reset_by_host")
+            connection.abort()
+        self._send(connection, now)
+        self._follow(connection, now)
+
+    def _write_to_host(self, connection: TcpConnection) -> None:
+        if self._shut_down:
+            return
+        taken = 0
+        socket = self._socket
+        if connection.received:
+            taken = socket.write(connection.received)
+            self._counters.add("tcp.bytes_to_net", taken)
+        room = socket.room
+        connection.host_took(taken, room)
+        if connection.received or room < LITTLE_ROOM:
+            socket.wait_for_room()
+        if connection.guest_finished:
+            self._shut_down = True
+            socket.shut_down()
+
+    def _read_from_host(self, connection: TcpConnection) -> None:
+        total = 0
+        read = self._socket.read
+        while (room := connection.room) > 0:
+            data = read(room)
+            if data is None:
+                break
+            if not data:
+                self._host_ended = True
+                connection.finish()
+                break
+            connection.write(data)
+            total += len(data)
+        if total:
+            self._counters.add("tcp.bytes_from_net", total)
+
+    def _send(self, connection: TcpConnection, now: float) -> None:
+        line = self._link.line
+        connection.limit_segments(self._mss())
+        frames = connection.dispatch(now, line.room)
+        if frames:
+            line.grant(sum(map(len, frames)))
+            tell_alive(self._lan.switch, FramesFromGateway(frames))
+        if connection.has_unsent and not self._waits_for_line and line.room <= 0:
+            self._waits_for_line = True
+            line.wait(self.actor_ref)
+
+    def _follow(self, connection: TcpConnection, now: float) -> None:
+        """Do what the connection's state asks for, and set the timer."""
+        state = connection.state
+        if state is State.CLOSED:
+            self._counters.add(f"tcp.{connection.ending.value}" if connection.ending else "tcp.closed")
+            self._end()
+            return
+        if self._half_open and state not in OPENING:
+            self._half_open = False
+            tell_alive(self._lan.gateway, FlowEstablished(self._key))
+        settings = self._lan.settings
+        is_open = state is State.ESTABLISHED
+        timeout = settings.tcp_idle_timeout if is_open else settings.tcp_transitory_timeout
+        if timeout != self._idle_timeout:
+            self._idle_timeout = timeout
+            self._idle_at = now + timeout
+        self.poll_at = min(connection.poll_at, self._idle_at)
+
+    def _end(self) -> None:
+        """Tell the gateway, once; it stops this flow then."""
+        if not self._ended:
+            self._ended = True
+            self.poll_at = NEVER
+            tell_alive(self._lan.gateway, FlowClosed(self._key))

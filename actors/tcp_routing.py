@@ -1,0 +1,104 @@
+"""Which TCP flow a guest's segment belongs to, and when a new one is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.batch import Dropped
+from actors.flow import Guest
+from actors.tcp_flow import Link, Remote, TcpFlowActor
+from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, reset_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pykka
+
+    from actors.batch import Batch
+    from actors.flow import Lan
+    from actors.messages import Mailbox
+    from actors.ports import TcpSocket
+
+    Dial = Callable[[Mailbox], TcpSocket]
+    Start = Callable[[Callable[[], pykka.ActorRef[Any]], Batch], pykka.ActorRef[Any]]
+
+_KINDS = SYN | ACK | FIN | RST
+
+
+class TcpRouter:
+    """Finds and starts the TCP flows of a LAN."""
+
+    def __init__(self, lan: Lan, start: Start) -> None:
+        """``start`` opens a flow within its port's limits; it raises Dropped where these are reached."""
+        self._lan = lan
+        self._start = start
+
+    def route(
+        self,
+        frame: bytes,
+        addresses: tuple[bytes, bytes],
+        segment: bytes,
+        batch: Batch,
+        dial: Callable[[Guest, Remote], Dial],
+    ) -> str:
+        """Put a frame into its flow's batch, starting the flow for a SYN; return the counter for it.
+
+        ``addresses`` are source and destination, 4 or 16 bytes each; ``segment`` is the packet's whole
+        payload; ``dial`` says how a new flow reaches its remote end. Raises MalformedPacket, Dropped.
+        """
+        source, destination = addresses
+        head = parse_tcp(source, destination, segment)
+        guest = Guest(frame[6:12], source, head.source_port)
+        remote = Remote(destination, head.destination_port)
+        key = flow_key(batch.number, guest, remote)
+        frames = batch.to_flows.get(key)
+        if frames is None:
+            if key not in batch.port.flows:
+                if head.flags & _KINDS != SYN:
+                    return _reset(frame, batch)
+                self._open(key, guest, remote, batch, dial(guest, remote))
+            frames = batch.to_flows[key] = []
+        frames.append(frame)
+        return "gateway.to_flows"
+
+    def _open(self, key: bytes, guest: Guest, remote: Remote, batch: Batch, dial: Dial) -> None:
+        lan, port = self._lan, batch.port
+        if len(port.half_open) >= lan.settings.max_half_open_per_peer:
+            # Silence: the guest asks again, by when some of the others may have been answered.
+            raise Dropped("half_open_limit")
+        link = Link(port.line, port.link_mtu)
+        port.flows[key] = self._start(
+            lambda: TcpFlowActor.start(key, guest, lan, remote, link=link, dial=dial), batch
+        )
+        port.half_open.add(key)
+
+
+def refuse(frame: bytes, addresses: tuple[bytes, bytes], segment: bytes, batch: Batch) -> str:
+    """Answer a segment for a port that nobody listens on. Raises MalformedPacket, Dropped."""
+    parse_tcp(*addresses, segment)
+    return _reset(frame, batch)
+
+
+def _reset(frame: bytes, batch: Batch) -> str:
+    """Say that there is no such connection (RFC 9293 section 3.10.7.1), unless that was said often."""
+    if not batch.port.errors.take(batch.now):
+        raise Dropped("no_such_connection")
+    reply = reset_for(frame)
+    if reply is None:
+        return "gateway.ignored"
+    batch.replies.append(reply)
+    return "gateway.answered"
+
+
+def flow_key(port: int, guest: Guest, remote: Remote) -> bytes:
+    """Name a connection: port (8 bytes, so that it can be found again), protocol, both ends."""
+    return b"".join(
+        (
+            port.to_bytes(8, "big"),
+            bytes((PROTOCOL_TCP,)),
+            guest.ip,
+            guest.number.to_bytes(2, "big"),
+            remote.ip,
+            remote.port.to_bytes(2, "big"),
+        )
+    )
