@@ -7,10 +7,10 @@ PYTEST := $(BIN)/python -m pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors netstack relay transport
-SOURCES := $(CODE) tests bench docker
+SOURCES := $(CODE) tests bench docker examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types unit system tools bench lock image clean
+.PHONY: help run demo test lint format types unit js system tools bench lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,7 +18,10 @@ help: ## list the targets
 run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-access"
 	@exec $(BIN)/vmrelay $(ARGS)
 
-test: lint types unit system ## everything: lint, types, import rules, unit and system tests
+demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
+	exec $(BIN)/python examples/v86/serve.py "$$(examples/v86/build.sh)" $(ARGS)
+
+test: lint types unit js system ## everything: lint, types, import rules, unit and system tests
 
 lint: .venv/test.stamp ## ruff, formatting and the import rules
 	$(BIN)/ruff check $(SOURCES)
@@ -34,6 +37,10 @@ types: .venv/test.stamp ## mypy, strict
 
 unit: tools ## tests of the packages: pytest options in ARGS
 	$(SUDO) $(PYTEST) --ignore tests/system $(ARGS)
+
+js: ## the npm package in clients/js: types, tests, and what would be published
+	scripts/npm.sh clients/js
+	npm --prefix clients/js run --silent check
 
 system: tools ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system $(ARGS)
@@ -51,6 +58,7 @@ lock: .venv/run.stamp ## resolve the dependencies anew into requirements*.lock
 	scripts/lock.sh
 
 clean: ## remove what the targets above made
+	rm -rf clients/js/node_modules clients/js/dist clients/js/.pack examples/v86/node_modules
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/run.stamp: requirements.lock requirements-build.lock pyproject.toml scripts/venv.sh

@@ -183,7 +183,8 @@ class WebListener:
         encapsulation = SESSION_PATHS.get(path)
         if encapsulation is None:
             return _text(HTTPStatus.NOT_FOUND, "WebSockets are at / (framed) and /raw.\n"), ""
-        said = "&".join(filter(None, (encapsulation, query)))
+        # Named twice it would be refused, and a URL may well say it again.
+        said = query if "encap=" in query else "&".join(filter(None, (encapsulation, query)))
         return protocol.accept(request), f"/?{said}" if said else "/"
 
     # -- inside -------------------------------------------------------------------------------------

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import os
 import re
-import shutil
 import sys
-import threading
 
 import pytest
-from playwright.sync_api import sync_playwright
+from browsers import chromium, site
 from processes import PATIENCE, ROOT, Program, Relay
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, UDP
@@ -20,15 +15,6 @@ from scapy.packet import Raw
 
 GATEWAY_MAC = "52:54:00:12:34:56"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
-
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-default-apps",
-    "--disable-sync",
-    "--no-first-run",
-]
 
 
 def readme_blocks():
@@ -54,29 +40,14 @@ def origin(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     (folder / "index.html").write_text("<!doctype html><title>VM</title>")
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with site(folder) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    home = tmp_path_factory.mktemp("home")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM_OPTIONS, env=os.environ | {"HOME": str(home)}
-        )
+    with chromium(tmp_path_factory.mktemp("home")) as browser:
         yield browser
-        browser.close()
 
 
 class Tab:

@@ -1,0 +1,153 @@
+/** What carries datagrams: a WebTransport session, or a WebSocket with one datagram per binary message. */
+
+/** How a carrier ended: the relay's code and reason, or what the browser says. */
+export interface Ending {
+  readonly code: number;
+  readonly reason: string;
+}
+
+export interface Carrier {
+  readonly kind: "webtransport" | "websocket";
+  /** Frames up to this length need no chunks; undefined where the path's limit is not known. */
+  readonly wholeFrame: number | undefined;
+  /** Sends or, when too much waits already, drops: false. */
+  send(datagram: Uint8Array<ArrayBuffer>): boolean;
+  close(reason: string): void;
+  /** Settles when the carrier has ended, whoever ended it; never rejects. */
+  readonly closed: Promise<Ending>;
+}
+
+/** Datagrams handed to WebTransport that it has not taken yet; beyond it the path is slower than the VM. */
+const MAX_WAITING = 512;
+/** Bytes that a WebSocket holds back. */
+const MAX_BUFFERED = 512 * 1024;
+/** Closing code of the range for applications: what a WebSocket ends with when its client gives up. */
+const NORMAL = 1000;
+
+/** Thrown when a carrier cannot be opened; the message is for people. */
+export class CarrierError extends Error {
+  override name = "CarrierError";
+}
+
+/** Opens a WebTransport session. `hashes` are SHA-256 hashes of certificates, 64 hex digits each. */
+export async function openWebTransport(
+  url: string,
+  hashes: readonly string[],
+  onDatagram: (datagram: Uint8Array) => void,
+  timeout: number,
+): Promise<Carrier> {
+  if (typeof WebTransport === "undefined") throw new CarrierError("this browser has no WebTransport");
+  const options: WebTransportOptions = {};
+  if (hashes.length > 0) {
+    options.serverCertificateHashes = hashes.map((hash) => ({ algorithm: "sha-256", value: bytesOfHex(hash) }));
+  }
+  const transport = new WebTransport(url, options);
+  const closed: Promise<Ending> = transport.closed.then(
+    ({ closeCode = 0, reason = "" }) => ({ code: closeCode, reason }),
+    (error: unknown) => ({ code: 0, reason: messageOf(error) }),
+  );
+  try {
+    await withTimeout(transport.ready, timeout);
+  } catch (error) {
+    transport.close();
+    throw new CarrierError(`WebTransport: ${messageOf(error)}`);
+  }
+  const { datagrams } = transport;
+  // The specification has moved from an attribute to a method; browsers have one or the other.
+  const modern = datagrams as unknown as { createWritable?: () => WritableStream<Uint8Array> };
+  const writer = (modern.createWritable?.() ?? datagrams.writable).getWriter();
+  void read(datagrams.readable as ReadableStream<Uint8Array>, onDatagram);
+  let waiting = 0;
+  const done = (): void => {
+    waiting--;
+  };
+  return {
+    kind: "webtransport",
+    wholeFrame: undefined,
+    closed,
+    send(datagram) {
+      if (waiting >= MAX_WAITING) return false;
+      waiting++;
+      writer.write(datagram).then(done, done);
+      return true;
+    },
+    close(reason) {
+      transport.close({ closeCode: 0, reason });
+    },
+  };
+}
+
+async function read(readable: ReadableStream<Uint8Array>, onDatagram: (datagram: Uint8Array) => void): Promise<void> {
+  const reader = readable.getReader();
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      onDatagram(value);
+    }
+  } catch {
+    // The session's end; `closed` says more.
+  }
+}
+
+/** Opens a WebSocket. */
+export async function openWebSocket(
+  url: string,
+  onDatagram: (datagram: Uint8Array) => void,
+  timeout: number,
+): Promise<Carrier> {
+  const socket = new WebSocket(url);
+  socket.binaryType = "arraybuffer";
+  const closed = new Promise<Ending>((resolve) => {
+    socket.onclose = ({ code, reason }) => resolve({ code, reason });
+  });
+  const opened = new Promise<void>((resolve, reject) => {
+    socket.onopen = () => resolve();
+    void closed.then(({ reason }) => reject(new CarrierError(reason || "the connection failed")));
+  });
+  try {
+    await withTimeout(opened, timeout);
+  } catch (error) {
+    socket.close();
+    throw new CarrierError(`WebSocket: ${messageOf(error)}`);
+  }
+  socket.onmessage = ({ data }: MessageEvent<unknown>) => {
+    if (data instanceof ArrayBuffer) onDatagram(new Uint8Array(data));
+  };
+  return {
+    kind: "websocket",
+    wholeFrame: Infinity,
+    closed,
+    send(datagram) {
+      if (socket.readyState !== socket.OPEN || socket.bufferedAmount > MAX_BUFFERED) return false;
+      socket.send(datagram);
+      return true;
+    },
+    close(reason) {
+      socket.close(NORMAL, reason);
+    },
+  };
+}
+
+/** 64 hex digits, with or without colons between bytes, as 32 bytes. Throws TypeError. */
+export function bytesOfHex(hash: string): Uint8Array<ArrayBuffer> {
+  const digits = hash.replaceAll(":", "");
+  if (!/^[0-9a-f]{64}$/i.test(digits)) throw new TypeError(`not a SHA-256 hash of 64 hex digits: ${hash.slice(0, 80)}`);
+  return Uint8Array.from(digits.match(/../g)!, (byte) => parseInt(byte, 16));
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function withTimeout<T>(promise: Promise<T>, milliseconds: number): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const expired = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new CarrierError(`no answer within ${milliseconds / 1000} s`)), milliseconds);
+  });
+  try {
+    return await Promise.race([promise, expired]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,153 @@
+"""The npm package in Chromium, against a real relay."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+
+import pytest
+from browsers import chromium, site
+from processes import PATIENCE, ROOT, Relay, run
+
+GATEWAY_PING = """async () => {
+    // ARP for the gateway, and its answer, as a guest would do it.
+    const ip = nic.assigned?.ip ?? [0, 0, 0, 0];
+    const ask = [255,255,255,255,255,255, ...nic.mac, 8,6, 0,1, 8,0, 6,4, 0,1, ...nic.mac, ...ip,
+                 0,0,0,0,0,0, 10,0,2,2];
+    const answer = new Promise((resolve) => { nic.onframe = (frame) => frame[12] === 8 && frame[13] === 6 &&
+                                              frame[21] === 2 && resolve([...frame.subarray(22, 32)]); });
+    nic.send(Uint8Array.from(ask));
+    return answer;
+}"""
+GATEWAY = [0x52, 0x54, 0, 0x12, 0x34, 0x56, 10, 0, 2, 2]
+
+
+class Again(Relay):
+    close = Relay.stop
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory):
+    """A page beside the built package."""
+    run(ROOT / "scripts/npm.sh", "clients/js", patience=300)
+    run("npm", "--prefix", ROOT / "clients/js", "run", "--silent", "build", patience=120)
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(ROOT / "clients/js/dist", folder / "client")
+    (folder / "index.html").write_text("<!doctype html><title>VM</title>")
+    with site(folder) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("home")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, origin):
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE * 1000)
+    page.goto(origin)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def relay():
+    relay = Relay()
+    yield relay
+    relay.stop()
+
+
+def connect(page, url, **options):
+    """Connect; gives the carrier."""
+    return page.evaluate(
+        """async ([url, options]) => {
+             const { connect } = await import("/client/index.js");
+             window.states = [];
+             const onstate = ({ state, reason }) => states.push([state, reason]);
+             window.nic = await connect(url, { ...options, onstate });
+             return nic.carrier;
+           }""",
+        [url, options],
+    )
+
+
+def address(page):
+    return page.evaluate("nic.assigned.ip.join('.')")
+
+
+def test_webtransport_with_the_hash_that_the_relay_tells(page, relay):
+    assert connect(page, f"http://127.0.0.1:{relay.port}/") == "webtransport"
+    assert address(page).startswith("10.0.2.")
+    assert page.evaluate(GATEWAY_PING) == GATEWAY
+
+
+def test_webtransport_with_a_given_hash(page, relay):
+    assert connect(page, relay.url, certificateHash=relay.hash) == "webtransport"
+    assert page.evaluate(GATEWAY_PING) == GATEWAY
+
+
+def test_websocket_where_the_certificate_is_not_taken(page, relay):
+    assert connect(page, f"http://127.0.0.1:{relay.port}/", certificateHash="00" * 32) == "websocket"
+    assert page.evaluate(GATEWAY_PING) == GATEWAY
+
+
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_raw_frames(page, relay, transport):
+    url = f"http://127.0.0.1:{relay.port}/"
+    assert connect(page, url, transport=transport, encapsulation="raw") == transport
+    assert page.evaluate(GATEWAY_PING) == GATEWAY
+
+
+def test_an_emulator_that_knows_only_a_websocket_url(page, relay):
+    # As v86's own relay client does it: no subprotocol, one bare frame per binary message.
+    answer = page.evaluate(
+        """(url) => new Promise((resolve, reject) => {
+             const socket = new WebSocket(url);
+             socket.binaryType = "arraybuffer";
+             socket.onerror = reject;
+             socket.onmessage = ({ data }) => resolve([...new Uint8Array(data)].slice(22, 32));
+             const mac = [0x52, 0x54, 0, 9, 9, 9];
+             const ask = [255,255,255,255,255,255, ...mac, 8,6, 0,1, 8,0, 6,4, 0,1, ...mac, 0,0,0,0,
+                          0,0,0,0,0,0, 10,0,2,2];
+             socket.onopen = () => socket.send(Uint8Array.from(ask));
+           })""",
+        f"ws://127.0.0.1:{relay.port}/raw",
+    )
+    assert answer == GATEWAY
+
+
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_a_relay_that_is_started_again_is_found_again(page, relay, transport):
+    connect(page, f"http://127.0.0.1:{relay.port}/", transport=transport)
+    before = address(page)
+    relay.signal(signal.SIGTERM)
+    relay.wait()
+    page.wait_for_function("states.some(([state]) => state === 'waiting')")
+    # Of two flags the last one counts: the same port again.
+    with contextlib.closing(Again("--port", relay.port)):
+        page.wait_for_function("nic.state === 'open'")
+        assert address(page) == before
+        assert page.evaluate(GATEWAY_PING) == GATEWAY
+        assert page.evaluate("nic.statistics.reconnects") == 1
+
+
+def test_the_relays_closing_reason_is_shown(page, relay):
+    connect(page, f"http://127.0.0.1:{relay.port}/", transport="websocket")
+    relay.stop()
+    page.wait_for_function("states.some(([state]) => state === 'waiting')")
+    assert ["waiting", "relay is shutting down"] in page.evaluate("states")
+
+
+def test_nothing_there_is_one_clear_error(page):
+    problem = page.evaluate(
+        """async () => {
+             const { connect } = await import("/client/index.js");
+             return connect("http://127.0.0.1:9/").then(() => "connected", (error) => error.message);
+           }"""
+    )
+    assert problem.startswith("WebTransport: ")
+    assert "; WebSocket: " in problem
