@@ -1,8 +1,9 @@
 """The running relay: what is started, in which order, and how it ends.
 
-Start: host network, switch, gateway, endpoint; each needs the ones before it. The end is the reverse, begun
-by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors stop and close
-what they hold. Nothing waits for a client's answer, so the end takes no longer than sending those packets.
+Start: host network, switch, name server, gateway, endpoint; each needs the ones before it. The end is the
+reverse, begun by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors
+stop and close what they hold. Nothing waits for a client's answer, so the end takes no longer than sending
+those packets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import ipaddress
 import resource
 import signal
@@ -21,6 +23,7 @@ from weakref import WeakSet
 from loguru import logger
 
 from actors.close_codes import CloseCode
+from actors.dns import DnsActor
 from actors.gateway import GatewayActor
 from actors.messages import ClosePeer
 from actors.peer import PeerActor
@@ -36,6 +39,7 @@ from relay.web_pages import WebPages
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.endpoint import Endpoint
 from transport.outside import HostNetwork
+from transport.upstream_dns import HostResolvers
 from transport.web_listener import WebListener
 
 if TYPE_CHECKING:
@@ -48,6 +52,9 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 1.0
 """Seconds between looks at whether the switch and the gateway still live."""
+
+GARBAGE_THRESHOLD = 20_000
+"""New container objects between two looks at the youngest generation: some MB at most."""
 
 SHUTDOWN_REASON = "relay is shutting down"
 """What clients are told; they may try again later."""
@@ -71,6 +78,7 @@ def serve(settings: Settings) -> int:
     limiter = logs.setup(settings.log_format, settings.log_level)
     certificates = _certificates(settings)
     _raise_file_limit()
+    _calm_garbage_collector()
     return asyncio.run(Relay(settings, certificates).run(limiter))
 
 
@@ -83,6 +91,8 @@ class Relay:
         self._counters = Counters()
         self._lan = LanSettings(
             dns=settings.dns.packed,
+            fixed_leases=settings.static_lease,
+            dhcp_lease_time=settings.lease_time,
             host_access=settings.host_access,
             heartbeat_interval=settings.heartbeat_interval,
             peer_timeout=settings.peer_timeout,
@@ -127,7 +137,10 @@ class Relay:
         )
         self._switch = SwitchActor.start(self._counters, self._lan)
         stack.callback(_stop, self._switch)
-        self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan)
+        name_servers = HostResolvers(self._settings.upstream_dns, policy, self._counters)
+        self._dns = DnsActor.start(name_servers, self._counters, self._lan)
+        stack.callback(_stop, self._dns)
+        self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan, self._dns)
         stack.callback(_stop, self._gateway)
         run_ready()
         endpoint, web = await self._listen()
@@ -202,7 +215,7 @@ class Relay:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
-            if not (self._switch.is_alive() and self._gateway.is_alive()):
+            if not all(actor.is_alive() for actor in (self._switch, self._gateway, self._dns)):
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
         logger.info("the relay is shutting down")
@@ -277,6 +290,17 @@ def _stop(actor: pykka.ActorRef[Any]) -> None:
     """Stop an actor and let it and all that follows from it come to their end before the next one's."""
     actor.stop(block=False)
     run_ready()
+
+
+def _calm_garbage_collector() -> None:
+    """Have cyclic garbage looked for less often, and never in what was loaded at the start.
+
+    The relay's objects go by reference counts; with Python's own thresholds every tenth session that opens
+    pays for a walk through all modules.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
 def _raise_file_limit() -> None:
