@@ -94,7 +94,8 @@ class DatagramPath:
         self._unacknowledged = 0
         self._acks_sent: dict[int, int] = {}
         self._frame_heads: dict[int, bytes] = {}
-        self._own_cid = b""
+        self._own_cid = self._peer_cid = b""
+        self._key_phase = -1
         self._receive_headers: dict[int, bytes] = {}
         self._receive_keys = PacketKeys(state.receive_secret(), seals=False)
         self._send_keys = PacketKeys(state.send_secret(), seals=True)
@@ -215,7 +216,6 @@ class DatagramPath:
         if state.address != self.address:
             self.address = state.address
             self.mtu, self._probe = PathMtu(), None
-        self._key_phase = state.key_phase
         received, sent = state.receive_secret(), state.send_secret()
         if received != self._receive_keys.secret:
             self._receive_keys = PacketKeys(received, seals=False, previous=self._receive_keys)
@@ -224,10 +224,12 @@ class DatagramPath:
         if state.own_cid != self._own_cid:
             self._own_cid = state.own_cid
             self._receive_headers = _receive_headers(self._own_cid)
-        self._peer_cid = state.peer_cid
-        self._send_headers = {
-            size: _send_headers(FIXED | self._key_phase << 2 | size - 1, self._peer_cid) for size in (2, 4)
-        }
+        if state.peer_cid != self._peer_cid or state.key_phase != self._key_phase:
+            self._peer_cid, self._key_phase = state.peer_cid, state.key_phase
+            self._send_headers = {
+                size: _send_headers(FIXED | self._key_phase << 2 | size - 1, self._peer_cid)
+                for size in (2, 4)
+            }
 
     # -- acknowledgements of ours -----------------------------------------------------------------
 
