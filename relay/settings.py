@@ -19,6 +19,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
+from actors.settings import FixedLease  # noqa: TC001 - the table's types are read when it is built
+from netstack.name_servers import NameServer  # noqa: TC001 - same
+from relay.lan_options import parse_fixed_leases, parse_name_servers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -39,8 +43,8 @@ MAX_NETWORKS = 1024
 
 _DAY = 86_400.0
 
-_DNS = IPv4Address("8.8.8.8")
-"""What the existing relay tells its guests."""
+_DNS = IPv4Address("10.0.2.2")
+"""The gateway, which knows the guests' names and asks the host's name servers about all others."""
 
 
 class SettingsError(Exception):
@@ -147,6 +151,8 @@ def _parse_switch(text: str) -> bool:
 
 
 _NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
+_NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
+_FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
 _ADDRESS = Kind(_parse_address, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
 _PATH = Kind(_parse_path, (str,), "a string")
@@ -155,6 +161,8 @@ _SWITCH = Kind(_parse_switch, (bool,), "true or false")
 _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
     _SWITCH: {"action": argparse.BooleanOptionalAction},
     _NETWORKS: {"action": "append", "metavar": "NETWORK"},
+    _NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
+    _FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
 }
 """How argparse takes the kinds that are not "a flag and its text"."""
 
@@ -206,6 +214,21 @@ class Settings:
         float, Option(_seconds(0.1, _DAY), "SECONDS", "silence after which a peer is removed")
     ] = 150.0
     dns: Annotated[IPv4Address, Option(_ADDRESS, "ADDRESS", "DNS server that guests are told to use")] = _DNS
+    upstream_dns: Annotated[
+        tuple[NameServer, ...],
+        Option(
+            _NAME_SERVERS,
+            None,
+            "DNS server that the gateway asks, instead of those in /etc/resolv.conf; repeat, or comma list",
+        ),
+    ] = ()
+    static_lease: Annotated[
+        tuple[FixedLease, ...],
+        Option(_FIXED_LEASES, None, "address, and name, that a guest always gets; repeat, or comma list"),
+    ] = ()
+    lease_time: Annotated[
+        float, Option(_seconds(30, _DAY), "SECONDS", "life of a DHCP lease; guests renew it at half time")
+    ] = 3600.0
     allow_cidr: Annotated[
         tuple[Network, ...],
         Option(

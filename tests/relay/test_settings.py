@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_existing_relay():
     assert (found.port, found.bind) == (4433, "0.0.0.0")
     assert (found.cert_pem, found.key_pem) == (None, None)
     assert (found.heartbeat_interval, found.peer_timeout, found.cert_poll_interval) == (30, 150, 60)
-    assert str(found.dns) == "8.8.8.8"
+    assert str(found.dns) == "10.0.2.2", "the gateway answers; the existing relay had 8.8.8.8"
     assert found.host_access is False
 
 
@@ -124,8 +124,9 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"web": "off"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {"udp_filtering": "endpoint-independent"}
+    values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     value = values.get(name, 7)
-    text = "::/0" if isinstance(value, list) else str(value)
+    text = value[0] if isinstance(value, list) else str(value)
     rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})
     flag = "--" + name.replace("_", "-")
     variable = OPTIONS[name].own_variable or f"VMRELAY_{name.upper()}"

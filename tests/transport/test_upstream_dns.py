@@ -1,0 +1,326 @@
+"""Against name servers of the test's own on loopback, by UDP and TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from netstack.counters import Counters
+from netstack.dns_messages import Question
+from netstack.egress import EgressPolicy
+from netstack.name_servers import NameServer
+from transport import upstream_dns
+from transport.upstream_dns import HostResolvers
+
+QUESTION = Question(dns.name.from_text("www.example."), dns.rdatatype.A, False, False)
+
+
+def answer(query, address="192.0.2.1", code=dns.rcode.NOERROR):
+    response = dns.message.make_response(query)
+    response.set_rcode(code)
+    if code == dns.rcode.NOERROR:
+        response.answer.append(dns.rrset.from_text("www.example.", 60, "IN", "A", address))
+    return response.to_wire()
+
+
+class Server(asyncio.DatagramProtocol):
+    """A name server; ``respond`` makes the datagrams that answer a query, ``by_tcp`` the message."""
+
+    def __init__(self, respond, by_tcp):
+        self.respond = respond
+        self.by_tcp = by_tcp
+        self.queries = []
+        self.clients = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        query = dns.message.from_wire(data)
+        self.queries.append(query)
+        self.clients.append(address)
+        for response in self.respond(query):
+            self.transport.sendto(response, address)
+
+    async def serve_stream(self, reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            length = int.from_bytes(await reader.readexactly(2), "big")
+            writer.write(self.by_tcp(dns.message.from_wire(await reader.readexactly(length))))
+        writer.close()
+
+
+class Network:
+    """Servers, resolvers that ask them, and what came of it."""
+
+    def __init__(self):
+        self.counters = Counters()
+        self.answers = asyncio.Queue()
+        self._cleanup = contextlib.AsyncExitStack()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.resolvers.close()
+        await self._cleanup.aclose()
+        await asyncio.sleep(0)
+
+    async def server(self, respond, by_tcp=None):
+        """Start a server; give its address and itself."""
+        loop = asyncio.get_running_loop()
+        server = Server(respond, by_tcp)
+        transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 0))
+        self._cleanup.callback(transport.close)
+        server.address = NameServer(*transport.get_extra_info("sockname"))
+        if by_tcp is not None:
+            listener = await asyncio.start_server(server.serve_stream, *server.address)
+            self._cleanup.callback(listener.close)
+        return server
+
+    def use(self, *servers, **options):
+        policy = EgressPolicy(options.pop("allow", ()))
+        addresses = [getattr(server, "address", server) for server in servers]
+        self.resolvers = HostResolvers(addresses, policy, self.counters, **options)
+
+    def tell(self, message):
+        self.answers.put_nowait(message)
+
+    async def ask(self, question=QUESTION, token=1):
+        self.resolvers.ask(question.to_wire(), token, self)
+        answered = await asyncio.wait_for(self.answers.get(), 20)
+        assert answered.token == token
+        return None if answered.response is None else dns.message.from_wire(answered.response)
+
+
+def scenario(test):
+    """Run an async test on a loop of its own, with a network."""
+
+    def run(monkeypatch, tmp_path):
+        monkeypatch.setattr(upstream_dns, "UDP_TIMEOUT", 0.2)
+        monkeypatch.setattr(upstream_dns, "TCP_TIMEOUT", 1.0)
+
+        async def main():
+            async with Network() as network:
+                await test(network, monkeypatch, tmp_path)
+
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def addresses(response):
+    return [rdata.address for rrset in response.answer for rdata in rrset]
+
+
+@scenario
+async def test_a_question_and_its_answer(network, *_):
+    server = await network.server(lambda query: [answer(query)])
+    network.use(server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert server.queries[0].question[0].to_text() == "www.example. IN A"
+
+
+@scenario
+async def test_ids_and_ports_are_different_each_time(network, *_):
+    server = await network.server(lambda query: [answer(query)])
+    network.use(server)
+    for _ in range(20):
+        await network.ask()
+    assert len({query.id for query in server.queries}) > 15
+    assert len({port for _, port in server.clients}) > 15
+
+
+@scenario
+async def test_what_answers_something_else_is_passed_over(network, *_):
+    def respond(query):
+        good = answer(query, "192.0.2.1")
+        other_id = bytes((good[0] ^ 1,)) + good[1:]
+        other_question = dns.message.make_query("evil.example.", "A", id=query.id)
+        yield from (other_id, answer(other_question, "192.0.2.66"), good[:2], query.to_wire())
+        yield good
+
+    network.use(await network.server(respond))
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert network.counters["dns.upstream.strays"] == 4
+
+
+@scenario
+async def test_a_server_that_floods_is_given_up(network, *_):
+    network.use(await network.server(lambda query: [b"junk"] * 50))
+    assert await network.ask() is None
+    assert network.counters["dns.upstream.strays"] == 2 * upstream_dns.MAX_STRAYS
+
+
+@scenario
+async def test_nobody_else_may_answer(network, *_):
+    """The socket is connected: what another address or port sends never reaches it."""
+    loop = asyncio.get_running_loop()
+    liar, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+
+    def respond(query):
+        liar.sendto(answer(query, "192.0.2.66"), server.clients[-1])
+        yield answer(query, "192.0.2.1")
+
+    server = await network.server(respond)
+    network.use(server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    liar.close()
+
+
+@scenario
+async def test_silence_gives_way_to_the_next_which_is_asked_first_from_then_on(network, *_):
+    silent = await network.server(lambda query: [])
+    good = await network.server(lambda query: [answer(query)])
+    network.use(silent, good)
+    for _ in range(3):
+        assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert (len(silent.queries), len(good.queries)) == (1, 3)
+
+
+@scenario
+async def test_a_closed_port_gives_way_at_once(network, *_):
+    closed = await network.server(lambda query: [])
+    closed.transport.close()
+    await asyncio.sleep(0)
+    network.use(closed, await network.server(lambda query: [answer(query)]))
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+@scenario
+async def test_a_lost_datagram_is_sent_again(network, *_):
+    server = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
+    network.use(server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+@scenario
+async def test_when_all_fail_their_failure_is_the_answer(network, *_):
+    network.use(
+        await network.server(lambda query: [answer(query, code=dns.rcode.SERVFAIL)]),
+        await network.server(lambda query: [answer(query, code=dns.rcode.REFUSED)]),
+    )
+    assert (await network.ask()).rcode() == dns.rcode.REFUSED
+
+
+@scenario
+async def test_that_there_is_no_such_name_is_final(network, *_):
+    other = await network.server(lambda query: [answer(query)])
+    network.use(await network.server(lambda query: [answer(query, code=dns.rcode.NXDOMAIN)]), other)
+    assert (await network.ask()).rcode() == dns.rcode.NXDOMAIN
+    assert other.queries == []
+
+
+def truncated(query):
+    response = dns.message.make_response(query)
+    response.flags |= dns.flags.TC
+    return [response.to_wire()]
+
+
+def framed(wire):
+    return len(wire).to_bytes(2, "big") + wire
+
+
+@scenario
+async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_):
+    network.use(await network.server(truncated, lambda query: framed(answer(query))))
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize(
+    "by_tcp",
+    [
+        lambda query: b"",
+        lambda query: b"\0",
+        lambda query: framed(answer(query))[:-1],
+        lambda query: b"\0\2xx",
+        lambda query: framed(answer(dns.message.make_query("evil.example.", "A"))),
+        None,
+    ],
+    ids=["end", "half a length", "cut", "scrap", "other question", "closed"],
+)
+def test_a_stream_that_fails_gives_way_to_the_next(by_tcp, monkeypatch, tmp_path):
+    @scenario
+    async def attempt(network, *_):
+        bad = await network.server(truncated, by_tcp)
+        network.use(bad, await network.server(lambda query: [answer(query)]))
+        assert addresses(await network.ask()) == ["192.0.2.1"]
+
+    attempt(monkeypatch, tmp_path)
+
+
+@scenario
+async def test_there_is_an_end_to_waiting(network, monkeypatch, _):
+    monkeypatch.setattr(upstream_dns, "DEADLINE", 0.1)
+    network.use(await network.server(lambda query: []))
+    assert await network.ask() is None
+    assert network.counters["dns.upstream.deadlines"] == 1
+
+
+@scenario
+async def test_a_name_with_a_zero_in_it(network, *_):
+    network.use(await network.server(lambda query: [dns.message.make_response(query).to_wire()]))
+    odd = QUESTION._replace(name=dns.name.from_text(r"a\000b.example."))
+    assert (await network.ask(odd)).question[0].name == odd.name
+
+
+# -- which servers ------------------------------------------------------------------------------------
+
+
+@scenario
+async def test_servers_come_from_the_file_which_is_read_again_when_it_changes(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(upstream_dns, "RELOAD_INTERVAL", 0.0)
+    server = await network.server(lambda query: [answer(query)])
+    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: (server.address,) if text else ())
+    file = tmp_path / "resolv.conf"
+    network.use(resolv_conf=file)
+    assert await network.ask() is None
+    assert network.counters["dns.upstream.file_unread"] == 1
+    file.write_text("nameserver 127.0.0.1")
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    file.unlink()
+    assert addresses(await network.ask()) == ["192.0.2.1"], "the servers of before are better than none"
+    file.write_text("")
+    assert await network.ask() is None
+    assert network.counters["dns.upstream.no_servers"] == 2
+
+
+@scenario
+async def test_the_file_is_not_read_for_every_question(network, monkeypatch, tmp_path):
+    reads = []
+    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: reads.append(text) or ())
+    file = tmp_path / "resolv.conf"
+    file.write_text("")
+    network.use(resolv_conf=file)
+    await asyncio.gather(*(network.ask(token=1) for _ in range(5)))
+    assert len(reads) == 1
+
+
+@scenario
+async def test_addresses_that_cannot_be_asked_give_way(network, *_):
+    good = await network.server(lambda query: [answer(query)])
+    network.use(NameServer("fe80::1%nosuchdevice"), NameServer("127.0.0.1", 0), good)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+@scenario
+async def test_what_guests_may_be_shown_is_what_they_may_reach(network, *_):
+    network.use(allow=["192.168.7.0/24"])
+    shown = {"192.168.7.1": True, "192.168.8.1": False, "127.0.0.1": False, "8.8.8.8": True, "fd00::1": False}
+    assert {address: network.resolvers.may_show(address) for address in shown} == shown
+
+
+@scenario
+async def test_after_the_end_nobody_is_told(network, *_):
+    network.use(await network.server(lambda query: []))
+    network.resolvers.ask(QUESTION.to_wire(), 1, network)
+    await asyncio.sleep(0)
+    network.resolvers.close()
+    await asyncio.sleep(0.3)
+    assert network.answers.empty()

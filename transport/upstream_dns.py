@@ -1,0 +1,228 @@
+"""Questions to the host's name servers: which ones, in which order, by UDP and, where that is too small, TCP.
+
+The servers are those that the operator named, else those of ``/etc/resolv.conf``, which is looked at again
+now and then: containers and laptops change it. They may have any address, private and loopback ones too:
+the operator chose them, so the guests' egress policy does not apply to them.
+
+Every question leaves from a socket of its own, connected, with a port of the kernel's choice and a random id
+(RFC 5452): an answer has to come from the server, to that port, with that id and question. The server that
+answered last is asked first; one that is silent, refuses or fails gives way to the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from actors.messages import NameServerAnswered
+from netstack.name_servers import NameServer, parse_resolv_conf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from netstack.egress import EgressPolicy
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+RELOAD_INTERVAL = 5.0
+"""Seconds after which the file is read again, when something is next asked."""
+
+MAX_RESOLV_CONF = 64 * 1024
+"""Bytes of the file that are read."""
+
+UDP_TIMEOUT = 1.5
+"""Seconds that one server has to answer; guests' resolvers wait 5 s in all."""
+
+TCP_TIMEOUT = 3.0
+"""Seconds for connecting and answering."""
+
+DEADLINE = 9.0
+"""Seconds for all attempts together; after two tries of its own the guest has given up."""
+
+ROUNDS = 2
+"""How often each server is asked: datagrams get lost."""
+
+MAX_STRAYS = 16
+"""Datagrams on one socket that answer something else; after these it is rather an attack."""
+
+MAX_RESPONSE = 65_535
+_HEADER = 12
+_TRUNCATED = 0x02
+_RESPONSE = 0x80
+_RCODE = 0x0F
+_FINAL = frozenset({0, 3})
+"""NOERROR and NXDOMAIN are answers; whatever else a server says, the next may know more."""
+
+
+class HostResolvers:
+    """Asks the host's name servers; implements ``actors.ports.Upstream``."""
+
+    def __init__(
+        self,
+        servers: Sequence[NameServer],
+        policy: EgressPolicy,
+        counters: Counters,
+        resolv_conf: Path = RESOLV_CONF,
+    ) -> None:
+        """Ask ``servers``, or if there are none those of ``resolv_conf``. Needs a running event loop."""
+        self._named = tuple(servers)
+        self._policy = policy
+        self._counters = counters
+        self._file = resolv_conf
+        self._loop = asyncio.get_running_loop()
+        self._found: tuple[NameServer, ...] = ()
+        self._read_again_at = 0.0
+        self._reading: asyncio.Task[None] | None = None
+        self._first: NameServer | None = None
+        """The server that answered last."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, query: bytes, token: int, asker: Mailbox) -> None:
+        """Send a query (its id is replaced); tells ``asker`` NameServerAnswered once, within some seconds."""
+        task = self._loop.create_task(self._answer(query, token, asker))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def may_show(self, address: str) -> bool:
+        """Whether a guest may be told this address: whether it could reach it."""
+        return self._policy.decide(address).allowed
+
+    def close(self) -> None:
+        """Stop asking; nobody is told anything any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _answer(self, query: bytes, token: int, asker: Mailbox) -> None:
+        response = None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                response = await self._ask_all(query)
+        except TimeoutError:
+            self._counters.add("dns.upstream.deadlines")
+        except Exception:  # noqa: BLE001 - whatever it was, the guest is to hear of it in time
+            self._counters.add("dns.upstream.mishaps")
+            logger.opt(exception=True).warning("a question to the name servers failed")
+        if response is None:
+            self._counters.add("dns.upstream.unanswered")
+        asker.tell(NameServerAnswered(token, response))
+
+    async def _ask_all(self, query: bytes) -> bytes | None:
+        """Ask one server after the other; what a failing one said is better than nothing."""
+        servers = await self._servers()
+        if not servers:
+            self._counters.add("dns.upstream.no_servers")
+        failure = None
+        for server in servers * ROUNDS:
+            try:
+                response = await self._ask_one(server, query)
+            except (
+                OSError,
+                ValueError,
+            ):  # TimeoutError is an OSError; ValueError: an address with a bad scope
+                self._counters.add("dns.upstream.no_answer")
+                continue
+            if response[3] & _RCODE in _FINAL:
+                self._first = server
+                return response
+            self._counters.add("dns.upstream.failures")
+            failure = response
+        return failure
+
+    async def _ask_one(self, server: NameServer, query: bytes) -> bytes:
+        query = secrets.token_bytes(2) + query[2:]
+        async with asyncio.timeout(UDP_TIMEOUT):
+            response = await self._by_udp(server, query)
+        if not response[2] & _TRUNCATED:
+            return response
+        self._counters.add("dns.upstream.by_tcp")
+        async with asyncio.timeout(TCP_TIMEOUT):
+            return await self._by_tcp(server, query)
+
+    async def _by_udp(self, server: NameServer, query: bytes) -> bytes:
+        with _connected(server) as host_socket:
+            await self._loop.sock_sendall(host_socket, query)
+            for _ in range(MAX_STRAYS):
+                response = await self._loop.sock_recv(host_socket, MAX_RESPONSE)
+                if _answers(response, query):
+                    return response
+                self._counters.add("dns.upstream.strays")
+        raise OSError("too many datagrams that answer something else")
+
+    async def _by_tcp(self, server: NameServer, query: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        try:
+            writer.write(len(query).to_bytes(2, "big") + query)
+            length = int.from_bytes(await reader.readexactly(2), "big")
+            response = await reader.readexactly(length)
+        except asyncio.IncompleteReadError as error:
+            raise OSError("the connection ended within the answer") from error
+        finally:
+            writer.close()
+        if not _answers(response, query):
+            raise OSError("an answer to something else")
+        return response
+
+    async def _servers(self) -> list[NameServer]:
+        """List the servers, the one that answered last first."""
+        servers = self._named
+        if not servers:
+            if self._reading is None and self._loop.time() >= self._read_again_at:
+                self._reading = self._loop.create_task(self._read_file())
+            if self._reading is not None:
+                # Everyone waits for the same reading, and none of them ends it by giving up.
+                await asyncio.shield(self._reading)
+            servers = self._found
+        return sorted(servers, key=lambda server: server != self._first)
+
+    async def _read_file(self) -> None:
+        try:
+            text = await asyncio.to_thread(_read_start, self._file)
+        except OSError:
+            # A file that is just being replaced; the servers it named last are as good as any.
+            self._counters.add("dns.upstream.file_unread")
+        else:
+            self._found = parse_resolv_conf(text)
+        self._read_again_at = self._loop.time() + RELOAD_INTERVAL
+        self._reading = None
+
+
+def _read_start(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(MAX_RESOLV_CONF).decode("utf-8", "replace")
+
+
+def _connected(server: NameServer) -> socket.socket:
+    """Open a UDP socket that only hears this server. Raises OSError."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        server.host, server.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    host_socket = socket.socket(family, kind, protocol)
+    try:
+        host_socket.setblocking(False)
+        host_socket.connect(address)
+    except OSError:
+        host_socket.close()
+        raise
+    return host_socket
+
+
+def _answers(response: bytes, query: bytes) -> bool:
+    """Whether this is a response with the id and the question of ``query``, as it was written."""
+    end = _HEADER
+    while query[end]:
+        end += 1 + query[end]
+    end += 5  # the root label, type and class
+    return (
+        len(response) >= _HEADER
+        and response[:2] == query[:2]
+        and response[2] & _RESPONSE != 0
+        and response[4:6] == query[4:6]
+        and response[_HEADER:end] == query[_HEADER:end]
+    )
