@@ -12,6 +12,7 @@ import copyreg
 import heapq
 import itertools
 import random
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -296,14 +297,7 @@ class Pair:
     """A client and the relay's connection for it, with a network between them."""
 
     def __init__(self, *, cipher=CipherSuite.AES_128_GCM_SHA256, stock=False, versions=None):
-        configuration = QuicConfiguration(
-            alpn_protocols=H3_ALPN,
-            is_client=True,
-            verify_mode=0,
-            max_datagram_frame_size=65536,
-            cipher_suites=[cipher],
-            connection_id_length=8,
-        )
+        configuration = client_configuration(cipher_suites=[cipher])
         if versions is not None:
             configuration.supported_versions = list(versions)
         self.client = Client(ClientQuicConnection(configuration=configuration))
@@ -390,6 +384,17 @@ class Pair:
             self.relay_sends(relay.pass_time(self.now - relay.host.now))
         self.now = max(self.now, end)
         self.relay_sends(relay.pass_time(self.now - relay.host.now))
+
+
+def client_configuration(**options):
+    """A client's configuration that accepts any certificate."""
+    return QuicConfiguration(
+        alpn_protocols=H3_ALPN,
+        is_client=True,
+        verify_mode=ssl.CERT_NONE,
+        max_datagram_frame_size=65536,
+        **options,
+    )
 
 
 def relay_configuration():

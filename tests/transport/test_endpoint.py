@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+from datetime import UTC, datetime
+
+import pytest
+from aioquic.buffer import Buffer
+from aioquic.h3.connection import ErrorCode
+from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
+from endpoint_parts import Crowd, EchoPeer, pinned, receive, running_endpoint, udp_client, until
+from quic_parts import CERTIFICATES, client_configuration
+
+from netstack.counters import Counters
+from transport import connection as connection_module
+from transport import endpoint as endpoint_module
+from transport.aioquic_internals import ClientQuicConnection
+from transport.certificates import EphemeralCertificateStore
+from transport.client import connect
+from transport.endpoint import Endpoint
+
+
+def run(scenario):
+    asyncio.run(scenario())
+
+
+def headers(method=b"CONNECT", protocol=b"webtransport", extra=()):
+    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
+    if protocol is not None:
+        fields.append((b":protocol", protocol))
+    return [*fields, *extra]
+
+
+async def ask(client, fields, *, end=False):
+    """Send a request; return the status of the answer."""
+    await client.until(lambda: client.client.h3 is not None)
+    client.client.status = None
+    stream = client.quic.get_next_available_stream_id()
+    client.client.h3.send_headers(stream, fields, end_stream=end)
+    client.flush()
+    await client.until(lambda: client.client.status is not None or client.quic.ended is not None)
+    return client.client.status
+
+
+# -- sessions ------------------------------------------------------------------------------------------
+
+
+def test_many_clients_get_their_own_echo():
+    async def scenario():
+        async with running_endpoint() as relay:
+            clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(20)])
+            assert len({peer.session.id for peer in relay.peers}) == 20
+            assert relay.endpoint.connection_count == 20
+            for round_trip in range(3):
+                for number, client in enumerate(clients):
+                    client.send([b"%d %d %d" % (round_trip, number, n) for n in range(30)])
+                for number, client in enumerate(clients):
+                    assert await receive(client, 30) == [
+                        b"%d %d %d" % (round_trip, number, n) for n in range(30)
+                    ]
+            for client in clients:
+                client.close()
+            for peer in relay.peers:
+                await asyncio.wait_for(peer.closed, 10)
+            await until(lambda: relay.endpoint.connection_count == 0)
+            assert relay.counters.total("session.drop.") == 0
+            assert relay.counters["endpoint.accepted"] == 20
+
+    run(scenario)
+
+
+def test_bulk_in_both_directions_arrives_whole():
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            sent = [b"%5d" % n + bytes([n % 256]) * (n % 1000) for n in range(3000)]
+            got = []
+            for at in range(0, len(sent), 20):
+                client.send(sent[at : at + 20])
+                got += await receive(client, 20)
+            assert got == sent
+            assert relay.peers[0].datagrams == sent
+            client.close()
+
+    run(scenario)
+
+
+def test_a_clients_data_is_told_before_its_end():
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            client.send([b"last words"])
+            client.close(3, "bye")
+            assert await asyncio.wait_for(relay.peers[0].closed, 10) == (3, "bye")
+            assert relay.peers[0].datagrams == [b"last words"]
+
+    run(scenario)
+
+
+def test_a_turn_of_many_packets_is_one_message():
+    batches = []
+
+    class Counting(EchoPeer):
+        def tell(self, message):
+            if hasattr(message, "datagrams"):
+                batches.append(len(message.datagrams))
+            super().tell(message)
+
+    async def scenario():
+        async with running_endpoint(make_peer=Counting) as relay:
+            client = await connect(relay.url, pinned())
+            client.send([bytes(900)] * 8)
+            await receive(client, 8)
+            client.close()
+        assert len(batches) < 8
+
+    run(scenario)
+
+
+# -- requests that open no session ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (headers(method=b"GET", protocol=None), b"405"),
+        (headers(protocol=None), b"501"),
+        (headers(protocol=b"connect-udp"), b"501"),
+        (headers(extra=[(b"cookie", b"c" * 20_000)]), b"431"),
+    ],
+)
+def test_requests_that_open_no_session_get_a_status(fields, status):
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, fields) == status
+            assert relay.peers == []
+            assert relay.counters[f"request.status_{status.decode()}"] == 1
+            assert await ask(client, headers()) == b"200"
+            assert await ask(client, headers()) == b"429"
+            assert len(relay.peers) == 1
+            assert not relay.peers[0].closed.done()
+
+    run(scenario)
+
+
+def test_two_hundred_kilobytes_of_headers_close_the_connection():
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            huge = [(b"x-%d" % n, random.Random(n).randbytes(700).hex().encode()) for n in range(200)]
+            await ask(client, headers(extra=huge))
+            await client.until(lambda: client.quic.ended is not None)
+            assert client.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+            assert relay.counters["connection.excessive_stream_data"] == 1
+            await until(lambda: relay.endpoint.connection_count == 0)
+
+    run(scenario)
+
+
+def test_without_a_session_in_time_the_connection_is_closed(monkeypatch):
+    monkeypatch.setattr(connection_module, "SESSION_DEADLINE", 0.3)
+
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            await client.until(lambda: client.quic.ended is not None)
+            assert client.quic.ended.reason_phrase == "no WebTransport session was opened"
+            assert relay.counters["connection.no_session"] == 1
+            await until(lambda: relay.endpoint.connection_count == 0)
+
+    run(scenario)
+
+
+# -- versions, Retry, limits ---------------------------------------------------------------------------
+
+
+def first_packet(version=None):
+    """A client's first packet."""
+    configuration = client_configuration()
+    if version is not None:
+        configuration.supported_versions = [version]
+        configuration.original_version = version
+    quic = ClientQuicConnection(configuration=configuration)
+    quic.connect(("127.0.0.1", 4433), now=0.0)
+    return quic.datagrams_to_send(0.0)[0][0]
+
+
+async def answer_to(packet, address, *, wait=5.0):
+    """Send one packet from a fresh socket; return the first answer."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+        raw.setblocking(False)
+        raw.connect(address)
+        raw.send(packet)
+        return await asyncio.wait_for(loop.sock_recv(raw, 2000), wait)
+
+
+def test_an_unknown_version_is_told_the_known_ones():
+    async def scenario():
+        async with running_endpoint() as relay:
+            packet = bytearray(first_packet())
+            packet[1:5] = b"\x1a\x2a\x3a\x4a"
+            answer = await answer_to(bytes(packet), relay.address)
+            header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
+            assert header.packet_type == QuicPacketType.VERSION_NEGOTIATION
+            assert QuicProtocolVersion.VERSION_1 in header.supported_versions
+            assert relay.endpoint.connection_count == 0
+            assert relay.counters["endpoint.version_negotiation"] == 1
+
+    run(scenario)
+
+
+def test_small_packets_of_strangers_are_not_answered():
+    async def scenario():
+        async with running_endpoint() as relay:
+            packet = bytearray(first_packet())
+            packet[1:5] = b"\x1a\x2a\x3a\x4a"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+                raw.setblocking(False)
+                raw.connect(relay.address)
+                raw.send(bytes(packet[:1100]))
+                raw.send(first_packet()[:1199])
+                await until(lambda: relay.counters["endpoint.drop.unsolicited"] == 2)
+                with pytest.raises(BlockingIOError):
+                    raw.recv(2000)
+
+    run(scenario)
+
+
+def test_under_load_clients_show_their_address_first(monkeypatch):
+    monkeypatch.setattr(endpoint_module, "RETRY_HANDSHAKES", 0)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            answer = await answer_to(first_packet(), relay.address)
+            header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
+            assert header.packet_type == QuicPacketType.RETRY
+            assert header.source_cid[:1] == b"\0"
+            assert len(header.source_cid) == 8
+            assert relay.endpoint.connection_count == 0
+            clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(5)])
+            for client in clients:
+                client.send([b"through a retry"])
+                assert await receive(client, 1) == [b"through a retry"]
+                client.close()
+            assert relay.counters["endpoint.retry"] >= 6
+            assert relay.counters["endpoint.invalid_token"] == 0
+
+    run(scenario)
+
+
+def test_a_forged_token_does_not_hurt(monkeypatch):
+    async def scenario():
+        configuration = client_configuration()
+        configuration.token = b"from an earlier life"
+        async with running_endpoint() as relay, udp_client(configuration, relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            assert relay.counters["endpoint.invalid_token"] == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("limit", ["MAX_CONNECTIONS", "MAX_HANDSHAKES"])
+def test_connections_and_handshakes_have_a_limit(monkeypatch, limit):
+    monkeypatch.setattr(endpoint_module, limit, 3)
+    monkeypatch.setattr(connection_module, "SESSION_DEADLINE", 1.0)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+                raw.connect(relay.address)
+                for _ in range(10):
+                    raw.send(first_packet())
+                await until(lambda: relay.counters["endpoint.drop.too_many_connections"] == 7)
+            assert relay.endpoint.connection_count == 3
+            await until(lambda: relay.endpoint.connection_count == 0)
+            client = await connect(relay.url, pinned())
+            client.close()
+
+    run(scenario)
+
+
+# -- hostile and unlucky -------------------------------------------------------------------------------
+
+
+def test_garbage_is_counted_and_hurts_nobody():
+    chance = random.Random(7)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            cid = next(iter(relay.endpoint._connections))
+            initial = first_packet()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+                raw.connect(relay.address)
+                for turn in range(400):
+                    size = chance.randrange(1, 1500)
+                    noise = chance.randbytes(size)
+                    raw.send(
+                        [
+                            noise,
+                            b"\x40" + cid + noise,
+                            b"\xe0\0\0\0\1\x08" + cid + noise,
+                            b"\xc0\0\0\0\1\x08" + cid + bytes(1200) + noise[:100],
+                            b"\xc0\0\0\0\1\x14" + noise.ljust(1200, b"\0"),
+                            initial[: size % len(initial)],
+                            initial[:30] + noise.ljust(1200, b"\0"),
+                            b"",
+                        ][turn % 8]
+                    )
+                    if turn % 40 == 0:
+                        client.send([b"%d" % turn])
+                        assert await receive(client, 1) == [b"%d" % turn]
+            client.close()
+            assert relay.counters["connection.failed"] == 0
+            assert relay.counters.total("endpoint.drop.") > 100
+
+    run(scenario)
+
+
+def test_an_error_in_one_connection_does_not_hurt_others(monkeypatch):
+    class Faulty(EchoPeer):
+        def tell(self, message):
+            if getattr(message, "datagrams", None) == [b"boom"]:
+                raise RuntimeError("a fault of the test's own")
+            super().tell(message)
+
+    async def scenario():
+        async with running_endpoint(make_peer=Faulty) as relay:
+            victim, other = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(2)])
+            victim.send([b"boom"])
+            await until(lambda: relay.counters["connection.failed"] == 1)
+            other.send([b"fine"])
+            assert await receive(other, 1) == [b"fine"]
+            assert relay.endpoint.connection_count == 1
+            assert sorted(peer.closed.done() for peer in relay.peers) == [False, True]
+            victim.close()
+            other.close()
+
+    run(scenario)
+
+
+def test_an_actor_that_closes_in_the_same_turn_is_obeyed():
+    class Closing(EchoPeer):
+        def tell(self, message):
+            if hasattr(message, "datagrams"):
+                self.session.send([b"so long"])
+                self.session.close(5, "said enough")
+
+    async def scenario():
+        async with running_endpoint(make_peer=Closing) as relay:
+            client = await connect(relay.url, pinned())
+            client.send([b"hello"])
+            await asyncio.wait_for(client.wait_closed(), 10)
+            assert client.end == "said enough"
+            await until(lambda: relay.endpoint.connection_count == 0)
+
+    run(scenario)
+
+
+def test_a_client_that_moves_is_followed():
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            before = relay.peers[0].session.remote
+            client.transport.close()
+            await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: client, remote_addr=relay.address
+            )
+            for turn in range(20):
+                client.client.send(b"%d" % turn)
+                client.flush()
+                await client.until(lambda turn=turn: b"%d" % turn in client.client.datagrams)
+            assert relay.peers[0].session.remote != before
+            port = client.transport.get_extra_info("sockname")[1]
+            assert relay.peers[0].session.remote == f"127.0.0.1:{port}"
+
+    run(scenario)
+
+
+# -- the end -------------------------------------------------------------------------------------------
+
+
+def test_closing_tells_every_client_why():
+    async def scenario():
+        async with running_endpoint() as relay:
+            clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(10)])
+            relay.endpoint.close(6, "the relay stops")
+            await asyncio.wait_for(relay.endpoint.wait_closed(), 5)
+            for client in clients:
+                await asyncio.wait_for(client.wait_closed(), 10)
+                assert client.end == "the relay stops"
+            for peer in relay.peers:
+                assert peer.closed.result() == (6, "the relay stops")
+            assert relay.endpoint.connection_count == 0
+
+    run(scenario)
+
+
+def test_closing_twice_and_sending_afterwards_is_harmless():
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            session = relay.peers[0].session
+            relay.endpoint.close(6, "over")
+            relay.endpoint.close(7, "again")
+            session.send([b"to nobody"])
+            session.close(1, "again")
+            await asyncio.sleep(0)
+            await client.wait_closed()
+            assert client.end == "over"
+
+    run(scenario)
+
+
+def test_closing_leaves_no_timer_and_frees_the_port():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with running_endpoint() as relay:
+            clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(5)])
+            port = relay.endpoint.port
+            relay.endpoint.close(6, "over")
+            for client in clients:
+                await client.wait_closed()
+            assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.bind(("127.0.0.1", port))
+
+    run(scenario)
+
+
+def test_a_taken_port_is_an_oserror():
+    async def scenario():
+        async with running_endpoint() as relay:
+            second = Endpoint(
+                host="127.0.0.1",
+                port=relay.endpoint.port,
+                certificates=CERTIFICATES,
+                open_session=None,
+                actors_turn=None,
+                counters=Counters(),
+            )
+            with pytest.raises(OSError, match="in use"):
+                await second.start()
+
+    run(scenario)
+
+
+def test_a_new_certificate_is_for_new_connections():
+    class Store:
+        current = CERTIFICATES.current
+
+    async def scenario():
+        store = Store()
+        renewed = EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC))
+        async with running_endpoint(certificates=store) as relay:
+            old = await connect(relay.url, pinned())
+            store.current = renewed.current
+            new = await connect(relay.url, pinned(renewed))
+            for client in (old, new):
+                client.send([b"alive"])
+                assert await receive(client, 1) == [b"alive"]
+                client.close()
+
+    run(scenario)
+
+
+# -- many at once --------------------------------------------------------------------------------------
+
+
+def test_timers_do_not_grow_with_packets():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            made = 0
+            call_at = loop.call_at
+
+            def counting_call_at(when, callback, *args, **options):
+                nonlocal made
+                made += callback == relay.endpoint._on_timer
+                return call_at(when, callback, *args, **options)
+
+            loop.call_at = counting_call_at
+            most = 0
+            for _ in range(300):
+                client.send([bytes(900)] * 10)
+                await receive(client, 10)
+                most = max(most, len(loop._scheduled))
+            # Two of three thousand datagrams may find a turn of their own; no packet has a timer.
+            assert most < 250
+            assert made < 1200
+            client.close()
+
+    run(scenario)
+
+
+def test_a_crowd_that_leaves_at_once_is_handled_in_one_go():
+    async def scenario():
+        async with running_endpoint() as relay:
+            with Crowd(60, relay.address, headers()) as crowd:
+
+                def has_sessions():
+                    crowd.exchange()
+                    return crowd.has_sessions
+
+                await until(has_sessions)
+                assert relay.endpoint.connection_count == len(relay.peers) == 60
+                for client in crowd.clients:
+                    client.quic.close(error_code=0x100, reason_phrase="their host died")
+                crowd.exchange()
+                await until(lambda: all(peer.closed.done() for peer in relay.peers))
+                assert {peer.closed.result() for peer in relay.peers} == {(0x100, "their host died")}
+                await until(lambda: relay.endpoint.connection_count == 0)
+                assert relay.endpoint._connections == {}
+                assert relay.endpoint._handshakes == set()
+
+    run(scenario)
