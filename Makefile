@@ -19,7 +19,7 @@ run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-acces
 	@exec $(BIN)/vmrelay $(ARGS)
 
 demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
-	exec $(BIN)/python examples/v86/serve.py "$$(examples/v86/build.sh)" $(ARGS)
+	@site=$$(examples/v86/build.sh) && exec $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)
 
 test: lint types unit js system ## everything: lint, types, import rules, unit and system tests
 

@@ -9,7 +9,16 @@ import pytest
 from processes import ROOT, Program
 
 NOT_IN_A_CLONE = shutil.ignore_patterns(
-    ".git", ".venv", ".cache", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis", "build", "dist", "node_modules"
+    ".git",
+    ".venv",
+    ".cache",
+    "__pycache__",
+    "*.egg-info",
+    ".*_cache",
+    ".hypothesis",
+    "build",
+    "dist",
+    "node_modules",
 )
 SETTING_UP = 300.0
 """Seconds for making an environment and installing what the lock files name."""

@@ -1,0 +1,122 @@
+"""The demo of examples/v86 in Chromium: Debian's kernel boots in two tabs and uses the LAN."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+
+import pytest
+from browsers import chromium, site
+from processes import ROOT, Relay, run
+
+BUILDING = 300.0
+BOOTING = 120.0
+"""Seconds; an emulated machine on a busy computer takes its time."""
+PAGE = b"<!doctype html><title>fetched</title>a page for the machine\n"
+
+
+@pytest.fixture(scope="module")
+def relay():
+    relay = Relay("--host-access")
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+@pytest.fixture(scope="module")
+def tabs(tmp_path_factory, relay):
+    """Two machines, booted."""
+    folder = run(ROOT / "examples/v86/build.sh", patience=BUILDING).stdout.splitlines()[-1]
+    with site(folder) as origin, chromium(tmp_path_factory.mktemp("home")) as browser:
+        pair = [Machine(browser, origin, relay) for _ in range(2)]
+        for machine in pair:
+            machine.wait_for(r"address (10\.0\.2\.\d+)/24 from [\s\S]*\n/ # ")
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def web_server():
+    """A page on this computer's loopback, which guests reach as 10.0.2.4; gives its port."""
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(PAGE)))
+            self.end_headers()
+            self.wfile.write(PAGE)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Machine:
+    """A machine in a tab; its serial console is what the page shows."""
+
+    def __init__(self, browser, origin, relay):
+        self.page = browser.new_page(viewport={"width": 900, "height": 760})
+        self.page.set_default_timeout(BOOTING * 1000)
+        self.page.goto(f"{origin}?relay=http://127.0.0.1:{relay.port}/")
+
+    @property
+    def console(self):
+        return self.page.text_content("#screen")
+
+    def wait_for(self, pattern):
+        self.page.wait_for_function(
+            "(pattern) => new RegExp(pattern).test(document.getElementById('screen').textContent)",
+            arg=pattern,
+        )
+        return re.search(pattern, self.console)
+
+    @property
+    def address(self):
+        return self.wait_for(r"address (10\.0\.2\.\d+)/24 from ")[1]
+
+    def type(self, command):
+        """Type a command; give what it printed, once the prompt is back."""
+        before = len(self.console)
+        self.page.fill("#command", command)
+        self.page.press("#command", "Enter")
+        self.page.wait_for_function(
+            "(seen) => /\\n\\/ # $/.test(document.getElementById('screen').textContent.slice(seen))",
+            arg=before,
+        )
+        return self.console[before:]
+
+
+def test_machines_get_the_addresses_that_the_relay_gives(tabs):
+    one, other = tabs
+    assert one.address != other.address
+    assert one.address in one.page.text_content("#status")
+    for machine in tabs:
+        assert "from DHCP" in machine.console
+
+
+def test_a_machine_pings_the_gateway(tabs):
+    said = tabs[0].type("ping -c 3 10.0.2.2")
+    assert "3 packets transmitted, 3 packets received" in said
+
+
+def test_two_tabs_reach_each_other(tabs):
+    one, other = tabs
+    assert "2 packets received" in one.type(f"ping -c 2 {other.address}")
+    assert "2 packets received" in other.type(f"ping -c 2 {one.address}")
+
+
+def test_a_machine_fetches_a_page(tabs, web_server):
+    said = tabs[0].type(f"wget -q -O - http://10.0.2.4:{web_server}/")
+    assert PAGE.decode().strip() in said
+
+
+def test_a_machine_resolves_a_name_of_the_lan(tabs):
+    answer = tabs[0].type("nslookup gateway.vm.internal 10.0.2.2").partition("Name:")[2]
+    assert "Address: 10.0.2.2" in answer
