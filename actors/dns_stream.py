@@ -1,0 +1,126 @@
+"""DNS over one TCP connection of a guest (RFC 7766): to its TCP flow it looks like a host socket.
+
+Each message has its length in front, two bytes. A guest may send several questions at once; the answers come
+in whatever order they are had. Nothing is taken while MAX_UNREAD bytes of answers wait for the guest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.messages import ConnectionMade, DnsQuestion, DnsQuestions, SocketReadable, SocketWritable
+from actors.runtime import tell_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actors.messages import Mailbox
+
+MAX_QUERY = 4096
+"""Bytes of one query: a name has 255 at most, and EDNS options are small."""
+
+MAX_UNREAD = 64 * 1024
+"""Bytes of answers that wait for a guest before it is heard again: the largest answer."""
+
+ROOM_AGAIN = MAX_UNREAD // 2
+"""Bytes of room at which a guest that had to wait is heard again."""
+
+MAX_ANSWERS = 4 * MAX_UNREAD
+"""Bytes of answers at which a connection is given up whose guest asks and asks and does not read."""
+
+
+class DnsStream:
+    """The gateway's side of one connection; implements ``actors.ports.TcpSocket``."""
+
+    def __init__(self, dns: Mailbox, port: int, flow: Mailbox) -> None:
+        """Serve the guest behind ``port`` whose connection is ``flow``'s."""
+        self._dns = dns
+        self._port = port
+        self._flow = flow
+        self._partial = bytearray()
+        self._answers = bytearray()
+        self._unanswered = 0
+        self._asked_all = False
+        self._failed = False
+        self._closed = False
+        self._wants_to_read = False
+        self._wants_to_write = False
+        tell_alive(flow, ConnectionMade())
+
+    @property
+    def room(self) -> int:
+        """Bytes that :meth:`write` takes at present, about."""
+        return max(0, MAX_UNREAD - len(self._answers))
+
+    def write(self, chunks: Sequence[bytes]) -> int:
+        """Take questions, or parts of them. Raises OSError for what cannot be one."""
+        if self._failed:
+            raise OSError("the connection was given up")
+        if not self.room:
+            return 0
+        taken = b"".join(chunks)
+        self._partial += taken
+        questions = []
+        while len(self._partial) >= 2:  # noqa: PLR2004 - the length of a length
+            length = int.from_bytes(self._partial[:2], "big")
+            if length > MAX_QUERY:
+                self._failed = True
+                raise OSError("a question that is too long")
+            if len(self._partial) < 2 + length:
+                break
+            questions.append(DnsQuestion(bytes(self._partial[2 : 2 + length]), True, self._answer))
+            del self._partial[: 2 + length]
+        if questions:
+            self._unanswered += len(questions)
+            tell_alive(self._dns, DnsQuestions(self._port, questions))
+        return len(taken)
+
+    def _answer(self, response: bytes) -> None:
+        self._unanswered -= 1
+        if self._closed:
+            return
+        if len(self._answers) + len(response) > MAX_ANSWERS:
+            self._failed = True
+        else:
+            self._answers += len(response).to_bytes(2, "big") + response
+        self._tell_readable()
+
+    def _tell_readable(self) -> None:
+        if self._wants_to_read:
+            self._wants_to_read = False
+            tell_alive(self._flow, SocketReadable())
+
+    def read(self, limit: int) -> bytes | None:
+        """Read up to ``limit`` bytes of answers; none at the end; None when there is nothing now.
+
+        Raises OSError when the connection was given up.
+        """
+        if self._failed:
+            raise OSError("the connection was given up")
+        if not self._answers:
+            if self._asked_all and self._unanswered <= 0:
+                return b""
+            self._wants_to_read = True
+            return None
+        data = bytes(self._answers[:limit])
+        del self._answers[:limit]
+        if self._wants_to_write and self.room >= ROOM_AGAIN:
+            self._wants_to_write = False
+            tell_alive(self._flow, SocketWritable())
+        return data
+
+    def wait_for_room(self) -> None:
+        """Have the flow told SocketWritable once there is much room."""
+        if self.room >= ROOM_AGAIN:
+            tell_alive(self._flow, SocketWritable())
+        else:
+            self._wants_to_write = True
+
+    def shut_down(self) -> None:
+        """Take note that the guest asks nothing more: the end comes after the last answer."""
+        self._asked_all = True
+        self._tell_readable()
+
+    def close(self, *, abort: bool = False) -> None:  # noqa: ARG002 - there is nothing to reset
+        """Forget the connection; answers that still come go nowhere."""
+        self._closed = True
