@@ -27,9 +27,17 @@ import dns.message
 import dns.rcode
 from loguru import logger
 
-from actors.messages import DnsQuestions, NameBound, NameForgotten, NameServerAnswered, PortClosed
+from actors.messages import (
+    ConnectionMade,
+    DnsQuestions,
+    DnsStreamOpened,
+    NameBound,
+    NameForgotten,
+    NameServerAnswered,
+    PortClosed,
+)
 from actors.mishaps import Mishaps
-from actors.runtime import EventLoopActor, handles
+from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.dns_cache import DnsCache
 from netstack.dns_local import LocalNames
@@ -218,6 +226,10 @@ class DnsActor(EventLoopActor):
         name = self._zone.bind(message.mac, message.address, message.name)
         if message.name:
             logger.debug("{} is called {!r}", format_mac(message.mac), name)
+
+    @handles(DnsStreamOpened)
+    def _stream_opened(self, message: DnsStreamOpened) -> None:
+        tell_alive(message.flow, ConnectionMade())
 
     @handles(NameForgotten)
     def _name_forgotten(self, message: NameForgotten) -> None:

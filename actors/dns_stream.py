@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.messages import ConnectionMade, DnsQuestion, DnsQuestions, SocketReadable, SocketWritable
+from actors.messages import DnsQuestion, DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 from actors.runtime import tell_alive
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ class DnsStream:
         self._closed = False
         self._wants_to_read = False
         self._wants_to_write = False
-        tell_alive(flow, ConnectionMade())
+        # By way of the name server: the flow is just being started, and gets the guest's SYN first.
+        tell_alive(dns, DnsStreamOpened(flow))
 
     @property
     def room(self) -> int:

@@ -250,7 +250,11 @@ class GatewayActor(EventLoopActor):
         if packet.protocol == PROTOCOL_UDP:
             return self._services.udp(frame, packet, batch)
         if packet.protocol == PROTOCOL_TCP:
-            return refuse(frame, (packet.source, packet.destination), packet.payload, batch)
+            addresses = (packet.source, packet.destination)
+            dial = self._services.dial(packet.payload, batch.number)
+            if dial is None:
+                return refuse(frame, addresses, packet.payload, batch)
+            return self._tcp.route(frame, addresses, packet.payload, batch, dial)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
 
     def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:

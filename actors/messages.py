@@ -284,6 +284,13 @@ class NameForgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsStreamOpened:
+    """DnsStream -> DnsActor: ``flow`` is to be told ConnectionMade, by when it has its guest's SYN."""
+
+    flow: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
 class NameServerAnswered:
     """Upstream -> DnsActor: the response to the query asked with ``token``; None when none could be had."""
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.batch import Dropped
+from actors.dns_stream import DnsStream
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -31,12 +32,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.batch import Batch
+    from actors.flow import Guest
     from actors.messages import Mailbox
+    from actors.ports import TcpSocket
     from actors.settings import LanSettings
+    from actors.tcp_flow import Remote
     from netstack.address_pool import AddressPool
     from netstack.counters import Counters
     from netstack.ipv4 import Ipv4Packet
     from netstack.udp import UdpDatagram
+
+    Dial = Callable[[Guest, Remote], Callable[[Mailbox], TcpSocket]]
 
 DNS_PORT = 53
 
@@ -130,6 +136,13 @@ class LanServices:
         return "gateway.answered"
 
     # -- DNS ----------------------------------------------------------------------------------------
+
+    def dial(self, segment: bytes, port: int) -> Dial | None:
+        """Say how a connection of a guest behind ``port`` reaches the service; None where there is none."""
+        if self._dns is None or int.from_bytes(segment[2:4], "big") != DNS_PORT:
+            return None
+        stream = partial(DnsStream, self._dns, port)
+        return lambda _guest, _remote: stream
 
     def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         template = UdpFrameTemplate(

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from lan_parts import Box
 
 from actors.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNREAD, DnsStream
-from actors.messages import ConnectionMade, DnsQuestions, SocketReadable, SocketWritable
+from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 
 
 class Connection:
     def __init__(self):
         self.dns, self.flow = Box(), Box()
         self.stream = DnsStream(self.dns, 7, self.flow)
-        assert self.flow.take() == [ConnectionMade()]
+        assert self.dns.take() == [DnsStreamOpened(self.flow)]
 
     def questions(self):
         return [question for message in self.dns.take(DnsQuestions) for question in message.questions]

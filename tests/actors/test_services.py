@@ -5,14 +5,16 @@ import pytest
 from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dns import DNS
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from actors.gateway import MAX_MACS_PER_PORT, GatewayActor
 from actors.messages import (
     AssignAddress,
+    ConnectionMade,
     DnsQuestions,
+    DnsStreamOpened,
     FramesFromGateway,
     FramesToGateway,
     NameBound,
@@ -46,6 +48,10 @@ class Lan:
 
     def sends(self, port, *packets):
         self.tell(FramesToGateway(port, [bytes(p) for p in packets]))
+        return self.received()
+
+    def received(self):
+        run_ready()
         return [Ether(frame) for m in self.switch.take(FramesFromGateway) for frame in m.frames]
 
     def dhcp(self, port, kind, *options, source="0.0.0.0", hardware=None, **fields):
@@ -227,3 +233,32 @@ def test_names_come_from_registration_and_dhcp_and_go_with_the_session(lan):
         NameForgotten(mac(1)),
         PortClosed(1),
     ]
+
+
+# -- DNS over TCP -----------------------------------------------------------------------------------
+
+
+def test_a_connection_to_port_53_is_a_stream_of_questions(lan):
+    lan.assign(1)
+    guest = from_guest(1, "10.0.2.10", "10.0.2.3")
+    assert lan.sends(1, guest / TCP(sport=4000, dport=53, flags="S", seq=100, window=60000)) == []
+    (opened,) = lan.dns.take(DnsStreamOpened)
+    opened.flow.tell(ConnectionMade())
+    (synack,) = lan.received()
+    assert (synack[IP].src, synack[TCP].flags, synack[TCP].ack) == ("10.0.2.3", "SA", 101)
+    query = dns.message.make_query("www.example.", "A").to_wire()
+    segment = {"sport": 4000, "dport": 53, "ack": synack[TCP].seq + 1, "window": 60000}
+    data = len(query).to_bytes(2, "big") + query
+    lan.sends(1, guest / TCP(flags="PA", seq=101, **segment) / Raw(data))
+    ((question,),) = (message.questions for message in lan.dns.take(DnsQuestions))
+    assert (question.query, question.over_stream) == (query, True)
+    question.reply(b"the answer")
+    assert [bytes(frame[TCP].payload) for frame in lan.received() if frame[TCP].payload] == [
+        b"\0\x0athe answer"
+    ]
+
+
+def test_other_ports_are_refused(lan):
+    lan.assign(1)
+    (reset,) = lan.sends(1, from_guest(1, "10.0.2.10") / TCP(sport=4000, dport=80, flags="S"))
+    assert reset[TCP].flags == "RA"
