@@ -1,4 +1,4 @@
-"""What the TCP port shows to browsers: the certificate's hash.
+"""What the TCP port shows to browsers: the connection page, its parts, and the certificate's hash.
 
 ``/cert-hash`` is JSON for any page to read: ``{"algorithm": "sha-256", "current": C, "next": C or null}``
 with C = ``{"hash": 64 hex digits, "notBefore": ..., "notAfter": ..., "pinned": bool}``, times in ISO 8601.
@@ -8,11 +8,28 @@ with C = ``{"hash": 64 hex digits, "notBefore": ..., "notAfter": ..., "pinned": 
 from __future__ import annotations
 
 import json
+from importlib import resources
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transport.certificates import Certificate, CertificateStore
     from transport.web_listener import Page
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content-Security-Policy: nothing but this relay's own files, and no connection but to it."""
+
+_KINDS: Mapping[str, str] = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+}
+"""Content types of the files in ``relay/pages``; those of other kinds are not shown."""
 
 
 class WebPages:
@@ -20,12 +37,21 @@ class WebPages:
 
     def __init__(self, certificates: CertificateStore) -> None:
         self._certificates = certificates
+        folder = resources.files("relay") / "pages"
+        self._pages: dict[str, Page] = {}
+        for prefix, files in (("/", folder), ("/client/", folder / "client")):
+            for file in files.iterdir():
+                kind = _KINDS.get(PurePath(file.name).suffix)
+                if kind is not None:
+                    headers = {"Content-Security-Policy": POLICY}
+                    self._pages[prefix + file.name] = (kind, file.read_bytes(), headers)
+        self._pages["/"] = self._pages.pop("/index.html")
 
     def __call__(self, path: str) -> Page | None:
         """Return content type, body and further headers of the page at ``path``; None when there is none."""
         if path == "/cert-hash":
             return "application/json", self._hashes(), {"Access-Control-Allow-Origin": "*"}
-        return None
+        return self._pages.get(path)
 
     def _hashes(self) -> bytes:
         following = self._certificates.next

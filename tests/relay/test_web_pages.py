@@ -34,6 +34,15 @@ def test_a_next_certificate_need_not_be_known():
     assert json.loads(WebPages(Files())("/cert-hash")[1])["next"] is None
 
 
-@pytest.mark.parametrize("path", ["/index.html", "/../web_pages.py", "/page.js/", ""])
+@pytest.mark.parametrize("path", ["/", "/page.js", "/network.js", "/page.css", "/client/index.js"])
+def test_pages_run_nothing_but_the_relays_own_files(path):
+    _, body, headers = WebPages(STORE)(path)
+    assert body
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("path", ["/index.html", "/../web_pages.py", "/page.js/", "/client", "/client/", ""])
 def test_nothing_else_is_there(path):
     assert WebPages(STORE)(path) is None

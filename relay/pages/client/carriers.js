@@ -1,0 +1,126 @@
+/** What carries datagrams: a WebTransport session, or a WebSocket with one datagram per binary message. */
+/** Datagrams handed to WebTransport that it has not taken yet; beyond it the path is slower than the VM. */
+const MAX_WAITING = 512;
+/** Bytes that a WebSocket holds back. */
+const MAX_BUFFERED = 512 * 1024;
+/** Closing code of the range for applications: what a WebSocket ends with when its client gives up. */
+const NORMAL = 1000;
+/** Thrown when a carrier cannot be opened; the message is for people. */
+export class CarrierError extends Error {
+    name = "CarrierError";
+}
+/** Opens a WebTransport session. `hashes` are SHA-256 hashes of certificates, 64 hex digits each. */
+export async function openWebTransport(url, hashes, onDatagram, timeout) {
+    if (typeof WebTransport === "undefined")
+        throw new CarrierError("this browser has no WebTransport");
+    const options = {};
+    if (hashes.length > 0) {
+        options.serverCertificateHashes = hashes.map((hash) => ({ algorithm: "sha-256", value: bytesOfHex(hash) }));
+    }
+    const transport = new WebTransport(url, options);
+    const closed = transport.closed.then(({ closeCode = 0, reason = "" }) => ({ code: closeCode, reason }), (error) => ({ code: 0, reason: messageOf(error) }));
+    try {
+        await withTimeout(transport.ready, timeout);
+    }
+    catch (error) {
+        transport.close();
+        throw new CarrierError(`WebTransport: ${messageOf(error)}`);
+    }
+    const { datagrams } = transport;
+    // The specification has moved from an attribute to a method; browsers have one or the other.
+    const modern = datagrams;
+    const writer = (modern.createWritable?.() ?? datagrams.writable).getWriter();
+    void read(datagrams.readable, onDatagram);
+    let waiting = 0;
+    const done = () => {
+        waiting--;
+    };
+    return {
+        kind: "webtransport",
+        wholeFrame: undefined,
+        closed,
+        send(datagram) {
+            if (waiting >= MAX_WAITING)
+                return false;
+            waiting++;
+            writer.write(datagram).then(done, done);
+            return true;
+        },
+        close(reason) {
+            transport.close({ closeCode: 0, reason });
+        },
+    };
+}
+async function read(readable, onDatagram) {
+    const reader = readable.getReader();
+    try {
+        for (;;) {
+            const { value, done } = await reader.read();
+            if (done)
+                return;
+            onDatagram(value);
+        }
+    }
+    catch {
+        // The session's end; `closed` says more.
+    }
+}
+/** Opens a WebSocket. */
+export async function openWebSocket(url, onDatagram, timeout) {
+    const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    const closed = new Promise((resolve) => {
+        socket.onclose = ({ code, reason }) => resolve({ code, reason });
+    });
+    const opened = new Promise((resolve, reject) => {
+        socket.onopen = () => resolve();
+        void closed.then(({ reason }) => reject(new CarrierError(reason || "the connection failed")));
+    });
+    try {
+        await withTimeout(opened, timeout);
+    }
+    catch (error) {
+        socket.close();
+        throw new CarrierError(`WebSocket: ${messageOf(error)}`);
+    }
+    socket.onmessage = ({ data }) => {
+        if (data instanceof ArrayBuffer)
+            onDatagram(new Uint8Array(data));
+    };
+    return {
+        kind: "websocket",
+        wholeFrame: Infinity,
+        closed,
+        send(datagram) {
+            if (socket.readyState !== socket.OPEN || socket.bufferedAmount > MAX_BUFFERED)
+                return false;
+            socket.send(datagram);
+            return true;
+        },
+        close(reason) {
+            socket.close(NORMAL, reason);
+        },
+    };
+}
+/** 64 hex digits, with or without colons between bytes, as 32 bytes. Throws TypeError. */
+export function bytesOfHex(hash) {
+    const digits = hash.replaceAll(":", "");
+    if (!/^[0-9a-f]{64}$/i.test(digits))
+        throw new TypeError(`not a SHA-256 hash of 64 hex digits: ${hash.slice(0, 80)}`);
+    return Uint8Array.from(digits.match(/../g), (byte) => parseInt(byte, 16));
+}
+export function messageOf(error) {
+    return error instanceof Error ? error.message : String(error);
+}
+async function withTimeout(promise, milliseconds) {
+    let timer;
+    const expired = new Promise((_, reject) => {
+        timer = setTimeout(() => reject(new CarrierError(`no answer within ${milliseconds / 1000} s`)), milliseconds);
+    });
+    try {
+        return await Promise.race([promise, expired]);
+    }
+    finally {
+        clearTimeout(timer);
+    }
+}

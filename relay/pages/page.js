@@ -1,0 +1,98 @@
+// The connection page: shows how to connect, and tries it.
+import { connect } from "/client/index.js";
+import { Guest } from "/network.js";
+
+const element = (id) => document.getElementById(id);
+const socketUrl = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}`;
+const relayUrl = `https://${location.host}/`;
+
+element("webtransport").textContent = relayUrl;
+element("websocket").textContent = `${socketUrl}/`;
+element("raw").textContent = `${socketUrl}/raw`;
+
+const certificates = fetch("/cert-hash", { cache: "no-store" }).then((response) => response.json());
+certificates.then(showCertificate, (error) => {
+  element("hash").textContent = `could not be asked for: ${error.message}`;
+});
+
+function showCertificate({ current, next }) {
+  element("hash").textContent = current.hash;
+  element("copy").disabled = false;
+  const until = new Date(current.notAfter).toLocaleString();
+  const following = next === null ? "" : `; then ${next.hash}`;
+  element("validity").textContent = `valid until ${until}${following}`;
+  const options = current.pinned ? `, { certificateHash: "${current.hash}" }` : "";
+  element("example").textContent =
+    `import { connect } from "vmrelay-client";\n\nconst nic = await connect("${relayUrl}"${options});`;
+}
+
+element("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText(element("hash").textContent);
+    element("copied").textContent = "copied";
+  } catch {
+    // Without permission, or over plain HTTP from elsewhere: leave it selected.
+    getSelection().selectAllChildren(element("hash"));
+    element("copied").textContent = "selected: press Ctrl+C";
+  }
+});
+
+element("test").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void test(element("name").value.trim());
+});
+
+async function test(name) {
+  const button = document.querySelector("#test button");
+  button.disabled = true;
+  element("steps").replaceChildren();
+  let nic;
+  try {
+    nic = await step("connect", async () => {
+      const { current, next } = await certificates;
+      const certificateHash = [current, next].flatMap((each) => (each?.pinned ? [each.hash] : []));
+      const found = await connect(`${location.origin}/`, { certificateHash, reconnect: false });
+      return [found, `by ${found.carrier}`];
+    });
+    const { ip, gateway, mtu } = nic.assigned;
+    await step("get an address", async () => [undefined, `${ip.join(".")}, MTU ${mtu}`]);
+    const guest = new Guest(nic);
+    const mac = await step("find the gateway", async () => {
+      const found = await guest.resolve(gateway);
+      return [found, `${gateway.join(".")} at ${[...found].map((byte) => byte.toString(16).padStart(2, "0")).join(":")}`];
+    });
+    await step("ping the gateway", async () => {
+      const times = [];
+      for (let count = 0; count < 3; count++) times.push((await guest.ping(gateway, mac)).toFixed(1));
+      return [undefined, `${times.join(", ")} ms`];
+    });
+    await step(`resolve ${name}`, async () => {
+      const { code, addresses, milliseconds } = await guest.lookUp(name, gateway, mac);
+      if (addresses.length === 0) throw new Error(code);
+      return [undefined, `${addresses.join(", ")} in ${milliseconds.toFixed(1)} ms`];
+    });
+  } catch {
+    // Shown where it happened.
+  } finally {
+    nic?.close();
+    button.disabled = false;
+  }
+}
+
+/** Shows a step while it runs and how it went; gives the first of what `work` returns. */
+async function step(title, work) {
+  const item = document.createElement("li");
+  item.className = "running";
+  item.textContent = title;
+  element("steps").append(item);
+  try {
+    const [result, details] = await work();
+    item.className = "well";
+    item.textContent = `${title}: ${details}`;
+    return result;
+  } catch (error) {
+    item.className = "bad";
+    item.textContent = `${title}: ${error.message}`;
+    throw error;
+  }
+}
