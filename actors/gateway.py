@@ -25,25 +25,29 @@ from loguru import logger
 
 from actors.batch import Batch, Dropped, PortState
 from actors.flow import Guest, Lan
+from actors.forwards import Forwards
 from actors.icmp_flow import IcmpFlowActor
 from actors.messages import (
     AddressAssigned,
     AssignAddress,
     FlowClosed,
     FlowEstablished,
+    ForwardOpened,
     FramesFromGateway,
     FramesToFlow,
     FramesToGateway,
     GatewayAttached,
+    GuestWanted,
     PeerList,
     PeerListRequest,
     PortClosed,
     RegistrationRefused,
+    TcpForGuest,
 )
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.services import LanServices
-from actors.tcp_routing import TcpRouter, refuse
+from actors.tcp_routing import TcpRouter
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
@@ -129,6 +133,7 @@ class GatewayActor(EventLoopActor):
         self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
+        self._forwards = Forwards(self._lan, self._pool, self._services, self._ports, self._port_of)
         self._reassembler = Reassembler(counters)
         self._mishaps = Mishaps("gateway", counters)
         self._warn_again = self.now()
@@ -248,12 +253,10 @@ class GatewayActor(EventLoopActor):
             batch.replies.append(self._replies.echo_reply(frame))
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:
-            return self._services.udp(frame, packet, batch)
+            return self._forwards.udp(frame, packet) or self._services.udp(frame, packet, batch)
         if packet.protocol == PROTOCOL_TCP:
             addresses = (packet.source, packet.destination)
             dial = self._services.dial(packet.payload, batch.number)
-            if dial is None:
-                return refuse(frame, addresses, packet.payload, batch)
             return self._tcp.route(frame, addresses, packet.payload, batch, dial)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
 
@@ -334,6 +337,20 @@ class GatewayActor(EventLoopActor):
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
         if port is not None:
             port.half_open.discard(message.key)
+
+    # -- port forwards ------------------------------------------------------------------------------
+
+    @handles(ForwardOpened)
+    def _forward_opened(self, message: ForwardOpened) -> None:
+        self._forwards.attach(message.index, message.forward)
+
+    @handles(GuestWanted)
+    def _guest_wanted(self, message: GuestWanted) -> None:
+        self._forwards.tell_place(message)
+
+    @handles(TcpForGuest)
+    def _tcp_for_guest(self, message: TcpForGuest) -> None:
+        self._forwards.open_tcp(message, self._start_flow, self.now())
 
     # -- addresses ----------------------------------------------------------------------------------
 

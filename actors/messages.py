@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.line import Line
+    from actors.ports import Accepted
 
 
 class Mailbox(Protocol):
@@ -337,6 +338,46 @@ class SocketReadable:
 @dataclass(frozen=True, slots=True)
 class SocketWritable:
     """Host socket -> TCP flow: there is room again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionAccepted:
+    """TCP listener -> PortForwardActor: a client outside has connected."""
+
+    connection: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOpened:
+    """PortForwardActor -> GatewayActor: what guests send to the clients of forward ``index`` goes here."""
+
+    index: int
+    forward: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class GuestWanted:
+    """PortForwardActor -> GatewayActor: tell me of the guest of this MAC (6 bytes), address (4) or name."""
+
+    vm: bytes | str
+    forward: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class GuestFound:
+    """GatewayActor -> PortForwardActor: the guest's MAC and address at present, None while it is absent."""
+
+    mac: bytes | None
+    ip: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TcpForGuest:
+    """PortForwardActor -> GatewayActor: connect this client to a port of the guest, or refuse it."""
+
+    vm: bytes | str
+    vm_port: int
+    connection: Accepted
 
 
 @dataclass(frozen=True, slots=True)

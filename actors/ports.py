@@ -132,6 +132,40 @@ class TcpSocket(Protocol):
         """Close, with a RST if ``abort``; harmless when closed already."""
 
 
+class Accepted(Protocol):
+    """A client's TCP connection that waits for a guest to answer; one of these is called, once."""
+
+    def attach(self, flow: Mailbox) -> TcpSocket:
+        """Give it to a flow, which is told ConnectionMade."""
+
+    def refuse(self) -> None:
+        """Close with a RST: nobody is there."""
+
+
+class Listener(Protocol):
+    """A port of the relay's machine that leads to a guest."""
+
+    def close(self) -> None:
+        """Give the port back; the owner is told nothing any more."""
+
+
+class UdpListener(Listener, Protocol):
+    """One for UDP: its owner is told DatagramsFromNet."""
+
+    def answer(self, payload: bytes, client: tuple[str, int]) -> SendResult:
+        """Send to a client that wrote here before."""
+
+
+class Listeners(Protocol):
+    """Opens ports of the relay's machine for port forwards. Both raise OSError."""
+
+    def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
+        """Bind a UDP port."""
+
+    def listen_tcp(self, owner: Mailbox, host: str, port: int) -> Listener:
+        """Listen on a TCP port; ``owner`` is told ConnectionAccepted."""
+
+
 class Outside(Protocol):
     """The one choke point through which flows reach the network.
 

@@ -24,6 +24,7 @@ from actors.token_bucket import TokenBucket
 from netstack import dhcp
 from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
+from netstack.dns_zone import Zone
 from netstack.gateway_replies import IcmpError
 from netstack.ipv4 import parse_ipv4
 from netstack.udp import UdpFrameTemplate, parse_udp
@@ -70,6 +71,8 @@ class LanServices:
         """Without ``dns`` there is no name server."""
         self._switch = switch
         self._dns = dns
+        self.names = Zone(settings.own_names)
+        """What guests call themselves, decided as the name server decides it."""
         self._counters = counters
         self._settings = settings
         options = DhcpOptions(
@@ -161,12 +164,14 @@ class LanServices:
 
     def name(self, mac: bytes, address: bytes, name: str) -> None:
         """Let the guest be found by what it calls itself."""
+        self.names.bind(mac, address, name)
         self._tell_dns(NameBound(mac, address, name))
 
     def forget(self, port: int, macs: set[bytes]) -> None:
         """Forget a session and its guests."""
         self._dhcp_rates.pop(port, None)
         for mac in macs:
+            self.names.forget(mac)
             self._tell_dns(NameForgotten(mac))
         self._tell_dns(PortClosed(port))
 

@@ -39,12 +39,13 @@ class TcpRouter:
         addresses: tuple[bytes, bytes],
         segment: bytes,
         batch: Batch,
-        dial: Callable[[Guest, Remote], Dial],
+        dial: Callable[[Guest, Remote], Dial] | None,
     ) -> str:
         """Put a frame into its flow's batch, starting the flow for a SYN; return the counter for it.
 
         ``addresses`` are source and destination, 4 or 16 bytes each; ``segment`` is the packet's whole
-        payload; ``dial`` says how a new flow reaches its remote end. Raises MalformedPacket, Dropped.
+        payload; ``dial`` says how a new flow reaches its remote end; without it there are none. Raises
+        MalformedPacket, Dropped.
         """
         source, destination = addresses
         head = parse_tcp(source, destination, segment)
@@ -54,7 +55,7 @@ class TcpRouter:
         frames = batch.to_flows.get(key)
         if frames is None:
             if key not in batch.port.flows:
-                if head.flags & _KINDS != SYN:
+                if dial is None or head.flags & _KINDS != SYN:
                     return _reset(frame, batch)
                 self._open(key, guest, remote, batch, dial(guest, remote))
             frames = batch.to_flows[key] = []
@@ -71,12 +72,6 @@ class TcpRouter:
             lambda: TcpFlowActor.start(key, guest, lan, remote, link=link, dial=dial), batch
         )
         port.half_open.add(key)
-
-
-def refuse(frame: bytes, addresses: tuple[bytes, bytes], segment: bytes, batch: Batch) -> str:
-    """Answer a segment for a port that nobody listens on. Raises MalformedPacket, Dropped."""
-    parse_tcp(*addresses, segment)
-    return _reset(frame, batch)
 
 
 def _reset(frame: bytes, batch: Batch) -> str:

@@ -27,6 +27,7 @@ from actors.dns import DnsActor
 from actors.gateway import GatewayActor
 from actors.messages import ClosePeer
 from actors.peer import PeerActor
+from actors.port_forward import PortForwardActor
 from actors.runtime import current_scheduler, run_ready, tell_alive
 from actors.settings import LanSettings
 from actors.switch import SwitchActor
@@ -143,6 +144,7 @@ class Relay:
         self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan, self._dns)
         stack.callback(_stop, self._gateway)
         run_ready()
+        self._open_forwards(network, stack)
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
@@ -154,6 +156,24 @@ class Relay:
                 "guests cannot ping the outside: this system allows neither unprivileged ICMP sockets "
                 "(net.ipv4.ping_group_range) nor raw ones (CAP_NET_RAW)"
             )
+
+    def _open_forwards(self, network: HostNetwork, stack: contextlib.AsyncExitStack) -> None:
+        """Listen for the guests. Raises StartError."""
+        for index, forward in enumerate(self._settings.forward):
+            try:
+                actor = PortForwardActor.start(
+                    forward,
+                    index,
+                    gateway=self._gateway,
+                    switch=self._switch,
+                    listeners=network,
+                    counters=self._counters,
+                    settings=self._lan,
+                )
+            except OSError as error:
+                raise StartError(f"cannot forward {forward}: {error.strerror or error}") from None
+            stack.callback(_stop, actor)
+        run_ready()
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""

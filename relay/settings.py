@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 from actors.settings import FixedLease  # noqa: TC001 - the table's types are read when it is built
+from netstack.forward import Forward, parse_forwards
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from relay.lan_options import parse_fixed_leases, parse_name_servers
 
@@ -150,6 +151,7 @@ def _parse_switch(text: str) -> bool:
         raise ValueError("must be true or false") from None
 
 
+_FORWARDS = Kind(parse_forwards, (list,), "a list of strings")
 _NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
 _NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
 _FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
@@ -161,6 +163,7 @@ _SWITCH = Kind(_parse_switch, (bool,), "true or false")
 _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
     _SWITCH: {"action": argparse.BooleanOptionalAction},
     _NETWORKS: {"action": "append", "metavar": "NETWORK"},
+    _FORWARDS: {"action": "append", "metavar": "FORWARD"},
     _NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
     _FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
 }
@@ -261,6 +264,15 @@ class Settings:
             "or endpoint-independent (anyone)",
         ),
     ] = "address-dependent"
+    forward: Annotated[
+        tuple[Forward, ...],
+        Option(
+            _FORWARDS,
+            "FORWARD",
+            "tcp:HOSTIP:PORT:VM:PORT or udp:…: lead a port of this machine (of 127.0.0.1 where HOSTIP is "
+            "empty) to one of a guest, named by MAC, address or name; repeat, or comma list",
+        ),
+    ] = ()
     port_hold: Annotated[
         float, Option(_seconds(0, _DAY), "SECONDS", "time for which the port of an ended mapping rests")
     ] = 120.0

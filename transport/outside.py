@@ -25,6 +25,7 @@ from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_ec
 from netstack.port_hold import PortHold
 from transport.host_socket import IPV4, HostSocket, Received, Reported
 from transport.interfaces import interface_addresses
+from transport.listeners import TcpListener, UdpListener
 from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class HostNetwork:
         self._raw: _RawIcmpSocket | None = None
         self._tcp_ports = SharedPorts()
         self._udp_ports: set[int] = set()
+        """Ports of this machine that lead to guests: of flows and forwards."""
+        self._tcp_listeners: set[int] = set()
         self._held_ports = PortHold(port_hold, ports_held)
         self._read_interfaces()
 
@@ -128,7 +131,7 @@ class HostNetwork:
 
         The flow is told what came of it. Raises OSError when no socket can be had.
         """
-        decision = self.decide(address[0])
+        decision = self._decide_with(self._tcp_listeners, address)
         if not decision.allowed:
             return DeniedTcpSocket(flow)
         return open_tcp(flow, decision.dial, address[1], owner, self._tcp_ports)
@@ -142,10 +145,25 @@ class HostNetwork:
             self._counters.add(f"outside.denied.{decision.reason}")
         return decision
 
+    def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
+        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
+        listener = UdpListener(owner, host, port)
+        self._udp_ports.add(port)
+        return listener
+
+    def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
+        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
+        listener = TcpListener(owner, host, port, self._counters)
+        self._tcp_listeners.add(port)
+        return listener
+
     def decide_udp(self, address: tuple[str, int]) -> Decision:
-        """As :meth:`decide`; one of this machine's addresses is allowed where the port is a flow's."""
+        """As :meth:`decide`; one of this machine's addresses is allowed where the port leads to a guest."""
+        return self._decide_with(self._udp_ports, address)
+
+    def _decide_with(self, guests_ports: set[int], address: tuple[str, int]) -> Decision:
         host, port = address
-        if port in self._udp_ports and self._policy.decide(host).reason == OWN_ADDRESS:
+        if port in guests_ports and self._policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
             return Decision(allowed=True, reason="hairpin", dial=host)
         return self.decide(host)

@@ -123,7 +123,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values = {"cert_pem": "a", "key_pem": "b", "dns": "1.2.3.4", "bind": "::1", "host_access": True}
     values |= {"web": "off"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
-    values |= {"udp_filtering": "endpoint-independent"}
+    values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)

@@ -1,0 +1,222 @@
+"""A port of the relay's machine that leads to a guest's (``netstack.forward``).
+
+UDP: every client outside gets a port of the gateway's, so that the guest's answers find it again; the guest
+is looked up once a second at most, since it may come, go and change. A client that is silent for
+``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. TCP connections go to
+the gateway, which opens a flow for each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.forwards import CLIENTS, FIRST_PORT
+from actors.messages import (
+    ConnectionAccepted,
+    DatagramsFromNet,
+    ForwardOpened,
+    FramesFromGateway,
+    FramesToFlow,
+    GuestFound,
+    GuestWanted,
+    SendResult,
+    TcpForGuest,
+    Tick,
+)
+from actors.runtime import EventLoopActor, handles, tell_alive
+from netstack.ipv4 import fragment
+from netstack.udp import UdpFrameTemplate, read_udp
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.messages import DatagramFromNet, Mailbox
+    from actors.ports import Listeners
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.forward import Forward
+
+PLACE_LIFETIME = 1.0
+"""Seconds for which it is taken for granted that the guest is where it was."""
+
+MAX_WAITING = 256
+"""Datagrams kept while the gateway is asked for the guest, which takes no time."""
+
+CLIENT_KEPT = 10.0
+"""Seconds for which a client's place is its own even when all are taken: a flood must not end the others."""
+
+
+class _Client:
+    """A UDP client outside: its address, the gateway's port that stands for it, when it was last used."""
+
+    __slots__ = ("address", "port", "template", "used")
+
+    def __init__(self, address: tuple[str, int], port: int, now: float) -> None:
+        self.address = address
+        self.port = port
+        self.used = now
+        self.template: UdpFrameTemplate | None = None
+
+
+class PortForwardActor(EventLoopActor):
+    """One forward; ``index`` is its number in the operator's list."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        index: int,
+        *,
+        gateway: Mailbox,
+        switch: Mailbox,
+        listeners: Listeners,
+        counters: Counters,
+        settings: LanSettings,
+    ) -> None:
+        """Listen. Raises OSError when the port cannot be had."""
+        super().__init__()
+        self._forward = forward
+        self._index = index
+        self._gateway = gateway
+        self._switch = switch
+        self._counters = counters
+        self._settings = settings
+        self._first_port = FIRST_PORT + index * CLIENTS
+        self._clients: dict[tuple[str, int], _Client] = {}
+        """By address, the one unused for longest first."""
+        self._by_port: dict[int, _Client] = {}
+        self._free = list(range(self._first_port + CLIENTS - 1, self._first_port - 1, -1))
+        self._place: GuestFound | None = None
+        self._place_until = 0.0
+        self._asked = False
+        self._waiting: list[DatagramFromNet] = []
+        self._identification = 0
+        if forward.protocol == "udp":
+            self._udp = listeners.listen_udp(self.actor_ref, forward.host, forward.port)
+            self._close = self._udp.close
+        else:
+            self._close = listeners.listen_tcp(self.actor_ref, forward.host, forward.port).close
+
+    def on_start(self) -> None:
+        """Tell the gateway where frames for the clients go."""
+        tell_alive(self._gateway, ForwardOpened(self._index, self.actor_ref))
+
+    def on_stop(self) -> None:
+        """Give the port back."""
+        self._close()
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """As :meth:`on_stop`."""
+        self._close()
+
+    # -- TCP ----------------------------------------------------------------------------------------
+
+    @handles(ConnectionAccepted)
+    def _accepted(self, message: ConnectionAccepted) -> None:
+        wanted = TcpForGuest(self._forward.vm, self._forward.vm_port, message.connection)
+        if not tell_alive(self._gateway, wanted):
+            message.connection.refuse()
+
+    # -- UDP ----------------------------------------------------------------------------------------
+
+    @handles(DatagramsFromNet)
+    def _from_net(self, message: DatagramsFromNet) -> None:
+        room = MAX_WAITING - len(self._waiting)
+        self._waiting += message.datagrams[:room]
+        self._count("waiting", len(message.datagrams) - room)
+        if self.now() < self._place_until:
+            self._send_waiting()
+        elif not self._asked:
+            self._asked = tell_alive(self._gateway, GuestWanted(self._forward.vm, self.actor_ref))
+
+    @handles(GuestFound)
+    def _found(self, message: GuestFound) -> None:
+        self._asked = False
+        self._place_until = self.now() + PLACE_LIFETIME
+        if message != self._place:
+            self._place = message
+            for client in self._clients.values():
+                client.template = None
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        place, now = self._place, self.now()
+        if place is None or place.mac is None or place.ip is None:
+            self._count("no_guest", len(waiting))
+            return
+        frames: list[bytes] = []
+        for payload, address, ttl in waiting:
+            client = self._clients.get(address) or self._admit(address, now)
+            if client is None:
+                self._count("too_many_clients", 1)
+                continue
+            self._note_use(client, now)
+            template = client.template
+            if template is None:
+                macs = place.mac + self._settings.gateway_mac
+                template = client.template = UdpFrameTemplate(
+                    macs, self._settings.gateway_ip, client.port, place.ip, self._forward.vm_port
+                )
+            self._identification = (self._identification + 1) & 0xFFFF
+            frames += fragment(template.build(payload, self._identification, ttl))
+        if frames:
+            self._counters.add("forward.frames_to_guest", len(frames))
+            tell_alive(self._switch, FramesFromGateway(frames))
+
+    @handles(FramesToFlow)
+    def _from_guest(self, message: FramesToFlow) -> None:
+        place, now = self._place, self.now()
+        for frame in message.frames:
+            source, source_port, _, port, payload = read_udp(frame)
+            client = self._by_port.get(port)
+            expected = place is not None and source == place.ip and source_port == self._forward.vm_port
+            if client is None or not expected:
+                self._count("filtered", 1)
+            elif self._udp.answer(payload, client.address) is SendResult.SENT:
+                self._note_use(client, now)
+                self._counters.add("forward.datagrams_to_net")
+            else:
+                self._count("unsendable", 1)
+
+    def _admit(self, address: tuple[str, int], now: float) -> _Client | None:
+        if not self._free:
+            oldest = next(iter(self._clients.values()))
+            if now - oldest.used < CLIENT_KEPT:
+                return None
+            self._forget(oldest)
+        client = _Client(address, self._free.pop(), now)
+        self._clients[address] = self._by_port[client.port] = client
+        self._counters.add("forward.clients_opened")
+        if len(self._clients) == 1:
+            self.poll_at = now + self._settings.udp_idle_timeout
+        return client
+
+    def _note_use(self, client: _Client, now: float) -> None:
+        client.used = now
+        del self._clients[client.address]
+        self._clients[client.address] = client
+
+    def _forget(self, client: _Client) -> None:
+        del self._clients[client.address]
+        del self._by_port[client.port]
+        # Last in the line, so that a port rests as long as others can be had.
+        self._free.insert(0, client.port)
+        self._counters.add("forward.clients_closed")
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        timeout, now = self._settings.udp_idle_timeout, self.now()
+        for client in list(self._clients.values()):
+            if client.used + timeout > now:
+                self.poll_at = client.used + timeout
+                break
+            self._forget(client)
+
+    def _count(self, reason: str, number: int) -> None:
+        if number > 0:
+            self._counters.add(f"forward.drop.{reason}", number)

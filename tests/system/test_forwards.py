@@ -1,0 +1,194 @@
+"""Port forwards: clients on the relay's machine and outside it reach servers in guests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+
+import pytest
+from kernel_guest import KernelGuest
+from namespaces import Namespace, connect
+from processes import Relay
+
+GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
+HOST, OUTSIDE = "10.98.0.1", "10.98.0.2"
+BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY = range(7001, 7007)
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with contextlib.ExitStack() as stack:
+        host, outside = Namespace("fwd"), Namespace("cli")
+        stack.callback(host.delete)
+        stack.callback(outside.delete)
+        connect(host, f"{HOST}/24", outside, f"{OUTSIDE}/24")
+        forwards = (
+            f"udp:{HOST}:{BY_MAC}:{GUEST_MAC}:9",
+            f"udp:0.0.0.0:{BY_ADDRESS}:{GUEST_IP}:9",
+            f"udp::{BY_NAME}:web:9",
+            f"tcp:{HOST}:{TCP}:{GUEST_MAC}:80",
+            f"tcp::{TCP_LOCAL}:web.vm.internal:80",
+            f"tcp:{HOST}:{NOBODY}:10.0.2.99:80",
+        )
+        lease = ("--static-lease", f"{GUEST_MAC}={GUEST_IP}=web")
+        relay = Relay("--forward", ",".join(forwards), *lease, before=host.prefix)
+        stack.callback(relay.stop)
+        guest = KernelGuest("srv", relay, host, "--mac", GUEST_MAC)
+        stack.callback(guest.leave)
+        other = KernelGuest("oth", relay, host)
+        stack.callback(other.leave)
+        assert guest.address == GUEST_IP
+        yield host, outside, relay, guest, other
+        assert "Traceback" not in relay.output
+
+
+@pytest.fixture
+def opened():
+    """Open a socket in a namespace: ``opened(namespace, address, port, kind)``."""
+    with contextlib.ExitStack() as stack:
+
+        def make(namespace, address="", port=0, kind=socket.SOCK_DGRAM):
+            made = stack.enter_context(namespace.socket(kind))
+            made.settimeout(8)
+            if kind == socket.SOCK_STREAM:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((address, port))
+            return made
+
+        yield make
+
+
+def echo(client, server, to, text):
+    client.sendto(text, to)
+    received, sender = server.recvfrom(9000)
+    assert received == text
+    server.sendto(text[::-1], sender)
+    answer, answerer = client.recvfrom(9000)
+    assert answer == text[::-1]
+    assert answerer == to
+    return sender
+
+
+@pytest.mark.parametrize("port", [BY_MAC, BY_ADDRESS])
+def test_udp_from_outside(lab, opened, port):
+    _, outside, _, guest, _ = lab
+    server = opened(guest.namespace, port=9)
+    senders = {echo(opened(outside), server, (HOST, port), b"hello %d" % n) for n in range(5)}
+    assert {ip for ip, _ in senders} == {"10.0.2.2"}  # the guest sees the gateway
+    assert len(senders) == 5
+    client = opened(outside)
+    assert len({echo(client, server, (HOST, port), b"again %d" % n) for n in range(5)}) == 1
+    echo(client, server, (HOST, port), bytes(5000))  # larger than the guest's link
+
+
+def test_by_default_only_the_relays_own_machine_reaches_a_forward(lab, opened):
+    host, outside, _, guest, _ = lab
+    server = opened(guest.namespace, port=9)
+    echo(opened(host), server, ("127.0.0.1", BY_NAME), b"from the machine itself")
+    stranger = opened(outside)
+    stranger.connect((HOST, BY_NAME))
+    stranger.send(b"from outside")
+    with pytest.raises(ConnectionRefusedError):
+        stranger.recv(99)
+
+
+def test_what_a_guest_sends_to_ports_of_no_client_goes_nowhere(lab, opened):
+    _, outside, relay, guest, other = lab
+    server, client = opened(guest.namespace, port=9), opened(outside)
+    sender = echo(client, server, (HOST, BY_MAC), b"hello")
+    opened(other.namespace, port=9).sendto(b"not from the guest of this forward", sender)
+    wrong_port = opened(guest.namespace)
+    wrong_port.sendto(b"from another port", sender)
+    server.sendto(b"right", sender)
+    assert client.recv(99) == b"right"
+    assert relay.counters()["forward.drop.filtered"] >= 2
+
+
+@pytest.mark.parametrize("where", ["outside", "inside the machine"])
+def test_tcp_to_a_server_in_a_guest(lab, opened, where):
+    host, outside, _, guest, _ = lab
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen()
+    client = opened(outside if where == "outside" else host, kind=socket.SOCK_STREAM)
+    client.connect((HOST, TCP) if where == "outside" else ("127.0.0.1", TCP_LOCAL))
+    client.sendall(b"early, before the guest has answered")
+    server, address = listener.accept()
+    with server:
+        server.settimeout(8)
+        assert address[0] == "10.0.2.2"
+        assert server.recv(99) == b"early, before the guest has answered"
+        server.sendall(b"welcome")
+        assert client.recv(99) == b"welcome"
+        client.shutdown(socket.SHUT_WR)
+        assert server.recv(99) == b""
+        server.sendall(b"half open")
+    received = b""
+    while piece := client.recv(99):
+        received += piece
+    assert received == b"half open"
+
+
+def test_tcp_moves_much_data_both_ways(lab, opened):
+    _, outside, _, guest, _ = lab
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen()
+    client = opened(outside, kind=socket.SOCK_STREAM)
+    client.connect((HOST, TCP))
+    server, _ = listener.accept()
+    code = (
+        "import socket, sys; s = socket.socket(fileno=int(sys.argv[1]));"
+        "\nwhile d := s.recv(65536): s.sendall(d)\ns.shutdown(1)"
+    )
+    with (
+        server,
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(server.fileno())], pass_fds=[server.fileno()]
+        ) as echoing,
+    ):
+        server.close()
+        data, got = bytes(n % 251 for n in range(200_000)), bytearray()
+        for _ in range(5):
+            client.sendall(data)
+            while len(got) % len(data) or not got or len(got) < len(data):
+                got += client.recv(65_536)
+            assert got == data
+            got.clear()
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+        assert echoing.wait(8) == 0
+
+
+def test_a_refused_connection_looks_refused(lab, opened):
+    _, outside, _, _, _ = lab
+    for port in (TCP, NOBODY):  # nobody listens in the guest; there is no guest
+        client = opened(outside, kind=socket.SOCK_STREAM)
+        with contextlib.suppress(ConnectionError):  # told at once, or when it is used
+            client.connect((HOST, port))
+        with pytest.raises(OSError, match=r"reset|refused|not connected"):
+            client.recv(1)
+
+
+def test_other_guests_reach_a_forward_by_the_external_address(lab, opened):
+    _, _, _, guest, other = lab
+    echo(opened(other.namespace), opened(guest.namespace, port=9), (HOST, BY_MAC), b"hairpin")
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen()
+    client = opened(other.namespace, kind=socket.SOCK_STREAM)
+    client.connect((HOST, TCP))
+    server, _ = listener.accept()
+    with server:
+        client.sendall(b"hairpin")
+        assert server.recv(99) == b"hairpin"
+
+
+def test_a_port_that_is_taken_is_one_clear_line(lab):
+    host, *_ = lab
+    done = host.run(
+        *(sys.executable, "-m", "relay.main", "--port", 0, "--forward", f"tcp:{HOST}:{TCP}:web:80"),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"cannot forward tcp:{HOST}:{TCP}: Address already in use" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
