@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 INTERFACES_INTERVAL = 5.0
 """Seconds after which the machine's own addresses are read again, when something is next sent."""
 
+ANY_ADDRESS = "0.0.0.0"
+
 PORT_HOLD = 120.0
 """Seconds for which the port of an ended UDP flow is not used again (RFC 6888 REQ-8)."""
 
@@ -75,9 +77,9 @@ class HostNetwork:
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
         self._raw: _RawIcmpSocket | None = None
         self._tcp_ports = SharedPorts()
-        self._udp_ports: set[int] = set()
-        """Ports of this machine that lead to guests: of flows and forwards."""
-        self._tcp_listeners: set[int] = set()
+        self._udp_ports: set[tuple[str, int]] = set()
+        """Addresses and ports of this machine that lead to guests: of flows and forwards."""
+        self._tcp_listeners: set[tuple[str, int]] = set()
         self._held_ports = PortHold(port_hold, ports_held)
         self._read_interfaces()
 
@@ -91,7 +93,7 @@ class HostNetwork:
         opened = UdpFlowSocket(self, flow, self._counters)
         if self._held_ports.holds(opened.port, self._loop.time()):
             opened = self._replace_held(opened, flow)
-        self._udp_ports.add(opened.port)
+        self._udp_ports.add((ANY_ADDRESS, opened.port))
         return opened
 
     def _replace_held(self, held: UdpFlowSocket, flow: Mailbox) -> UdpFlowSocket:
@@ -113,7 +115,7 @@ class HostNetwork:
 
     def release_udp(self, port: int) -> None:
         """Take back the port of a flow that ended."""
-        self._udp_ports.discard(port)
+        self._udp_ports.discard((ANY_ADDRESS, port))
         self._held_ports.release(port, self._loop.time())
 
     def open_echo(self, flow: Mailbox) -> PingEchoSocket | RawEchoSocket:
@@ -148,22 +150,24 @@ class HostNetwork:
     def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
         """Open a port that leads to a guest; guests reach it too. Raises OSError."""
         listener = UdpListener(owner, host, port)
-        self._udp_ports.add(port)
+        self._udp_ports.add((host, port))
         return listener
 
     def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
         """Open a port that leads to a guest; guests reach it too. Raises OSError."""
         listener = TcpListener(owner, host, port, self._counters)
-        self._tcp_listeners.add(port)
+        self._tcp_listeners.add((host, port))
         return listener
 
     def decide_udp(self, address: tuple[str, int]) -> Decision:
         """As :meth:`decide`; one of this machine's addresses is allowed where the port leads to a guest."""
         return self._decide_with(self._udp_ports, address)
 
-    def _decide_with(self, guests_ports: set[int], address: tuple[str, int]) -> Decision:
+    def _decide_with(self, to_guests: set[tuple[str, int]], address: tuple[str, int]) -> Decision:
         host, port = address
-        if port in guests_ports and self._policy.decide(host).reason == OWN_ADDRESS:
+        # Where a guest's port is bound to one address, another service may have the same one on another.
+        leads_to_guest = (ANY_ADDRESS, port) in to_guests or address in to_guests
+        if leads_to_guest and self._policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
             return Decision(allowed=True, reason="hairpin", dial=host)
         return self.decide(host)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
-from actors.messages import ErrorFromNet, ErrorsFromNet, SendResult
+from actors.messages import ConnectionFailed, ErrorFromNet, ErrorsFromNet, SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
@@ -82,6 +82,10 @@ async def closing_all(main):
     finally:
         for opened in Network.opened:
             opened.close()
+
+
+class Box(list):
+    tell = list.append
 
 
 class Flow:
@@ -252,6 +256,32 @@ def test_rfc4787_req9_a_flow_reaches_another_by_its_external_address():
         assert (
             strict.open_udp(Flow()).send_to(b"", ("198.18.9.9", other.port), 64, False) is SendResult.DENIED
         )
+
+    in_namespace(main)
+
+
+def test_a_forward_opens_no_other_service_on_its_port():
+    async def main():
+        ip("address add 198.18.9.9/24 dev lo")
+        network = Network(LOOPBACK, Counters())
+        own = "198.18.9.9"
+        with listening(own) as service:
+            port = service.getsockname()[1]
+            forward = network.listen_udp(Flow(), "127.0.0.1", port)
+            assert not network.decide_udp((own, port)).allowed
+            forward.close()
+        forward = network.listen_udp(Flow(), own, port)
+        assert network.decide_udp((own, port)).allowed
+        forward.close()
+        listeners = [network.listen_tcp(Flow(), own, 7001), network.listen_tcp(Flow(), "127.0.0.1", 7002)]
+        told = []
+        for number in (7001, 7002):
+            flow = Box()
+            network.open_tcp(flow, (own, number), number).close()
+            told.append(flow)
+        assert [[type(m) for m in flow] for flow in told] == [[], [ConnectionFailed]]
+        for listener in listeners:
+            listener.close()
 
     in_namespace(main)
 
