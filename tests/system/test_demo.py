@@ -26,10 +26,10 @@ def relay():
 
 @pytest.fixture(scope="module")
 def tabs(tmp_path_factory, relay):
-    """Two machines, booted."""
+    """Two machines, booted: one with vmrelay-client's card, one with v86's own WebSocket to the relay."""
     folder = run(ROOT / "examples/v86/build.sh", patience=BUILDING).stdout.splitlines()[-1]
     with site(folder) as origin, chromium(tmp_path_factory.mktemp("home")) as browser:
-        pair = [Machine(browser, origin, relay) for _ in range(2)]
+        pair = [Machine(browser, origin, relay, via) for via in ("client", "v86")]
         for machine in pair:
             machine.wait_for(r"address (10\.0\.2\.\d+)/24 from [\s\S]*\n/ # ")
         yield pair
@@ -61,10 +61,10 @@ def web_server():
 class Machine:
     """A machine in a tab; its serial console is what the page shows."""
 
-    def __init__(self, browser, origin, relay):
+    def __init__(self, browser, origin, relay, via):
         self.page = browser.new_page(viewport={"width": 900, "height": 760})
         self.page.set_default_timeout(BOOTING * 1000)
-        self.page.goto(f"{origin}?relay=http://127.0.0.1:{relay.port}/")
+        self.page.goto(f"{origin}?relay=http://127.0.0.1:{relay.port}/&via={via}")
 
     @property
     def console(self):
@@ -96,7 +96,8 @@ class Machine:
 def test_machines_get_the_addresses_that_the_relay_gives(tabs):
     one, other = tabs
     assert one.address != other.address
-    assert one.address in one.page.text_content("#status")
+    assert f"by webtransport, address {one.address}" in one.page.text_content("#status")
+    assert "/raw" in other.page.text_content("#status")
     for machine in tabs:
         assert "from DHCP" in machine.console
 
@@ -112,8 +113,9 @@ def test_two_tabs_reach_each_other(tabs):
     assert "2 packets received" in other.type(f"ping -c 2 {one.address}")
 
 
-def test_a_machine_fetches_a_page(tabs, web_server):
-    said = tabs[0].type(f"wget -q -O - http://10.0.2.4:{web_server}/")
+@pytest.mark.parametrize("which", [0, 1], ids=["vmrelay-client", "v86"])
+def test_a_machine_fetches_a_page(tabs, web_server, which):
+    said = tabs[which].type(f"wget -q -O - http://10.0.2.4:{web_server}/")
     assert PAGE.decode().strip() in said
 
 
