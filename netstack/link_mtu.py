@@ -1,7 +1,8 @@
 """The MTU that a guest's NIC should have, so that its frames travel whole, one per datagram.
 
 The session's datagrams grow as the path to the client is explored, so the figure is asked for when it is
-needed. Framed sessions can cut a frame in chunks, raw ones cannot.
+needed. Framed sessions can cut a frame in chunks. Raw ones cannot, and nobody knows how large a datagram the
+client may send: their figure is what fits the packets that every client may send.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ MIN_IPV6_MTU = 1280
 MIN_IPV4_MTU = 576
 """What every IPv4 host must be able to receive (RFC 791 section 3.1)."""
 
+MAX_RAW_MTU = 1141
+"""What a QUIC packet of 1200 bytes (RFC 9000 section 14) leaves of a datagram, without Ethernet's header."""
+
 _FRAMED_OVERHEAD = HEADER_LENGTH + 1
 
 
 def link_mtu(kind: Kind, datagram_limit: int) -> int:
     """Bytes of IP packet for a guest whose session takes datagrams of ``datagram_limit`` bytes."""
     if kind is Kind.RAW:
-        return min(LAN_MTU, max(MIN_IPV4_MTU, datagram_limit - HEADER_LENGTH))
+        return min(MAX_RAW_MTU, max(MIN_IPV4_MTU, datagram_limit - HEADER_LENGTH))
     return min(LAN_MTU, max(MIN_IPV6_MTU, datagram_limit - _FRAMED_OVERHEAD))

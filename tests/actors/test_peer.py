@@ -114,7 +114,7 @@ def test_a_host_name_is_passed_on(peer):
     assert peer.to_switch() == [RegisterMac(7, MAC, True, "web")]
 
 
-@pytest.mark.parametrize(("path", "mtu"), [("/", 1395), ("/?encap=raw", 1396)])
+@pytest.mark.parametrize(("path", "mtu"), [("/", 1395), ("/?encap=raw", 1141)])
 def test_the_switch_may_ask_for_the_links_mtu(loop, counters, path, mtu):
     peer = Peer(counters, path=path, limit=1410)
     (opened,) = peer.opened
