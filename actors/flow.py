@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from actors.messages import ErrorsFromNet, FlowClosed, FramesFromGateway, SendResult, Tick
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
-from netstack.checksum import PROTOCOL_ICMP
 from netstack.ethernet import HEADER_LENGTH
+from netstack.family import IPV4, family_of
 from netstack.gateway_replies import IcmpError
-from netstack.icmp import DESTINATION_UNREACHABLE, TIME_EXCEEDED, build_error
-from netstack.ipv4 import build_ipv4, fragment, pack_ipv4
+from netstack.ipv4 import DEFAULT_TTL
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -43,10 +42,7 @@ MAX_HEADS = 64
 """Packets whose start a flow remembers, the latest to each destination: errors quote it to the guest."""
 
 HEAD = slice(HEADER_LENGTH, HEADER_LENGTH + 68)
-"""Of a frame: its longest IPv4 header and 8 bytes, what an error must quote (RFC 792)."""
-
-FORWARDED_ERRORS = frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED})
-"""ICMP errors that guests are told of."""
+"""Of a frame: its longest header and 8 bytes, what an error must quote (RFC 792); for IPv6 a bit more."""
 
 MTU_HINT = 1280
 """Told with "fragmentation needed" where the host does not say what the path takes: every path takes this."""
@@ -61,7 +57,7 @@ ICMP_ERRORS = {
 
 
 class Guest(NamedTuple):
-    """The inner end of a flow: MAC (6 bytes), address (4 bytes), UDP port or echo identifier."""
+    """The inner end of a flow: MAC (6 bytes), address (4 or 16 bytes), UDP port or echo identifier."""
 
     mac: bytes
     ip: bytes
@@ -90,6 +86,7 @@ class FlowActor(EventLoopActor):
         super().__init__()
         self._key = key
         self._guest = guest
+        self._family = family_of(guest.ip)
         self._lan = lan
         self._counters = lan.counters
         self._macs = guest.mac + lan.settings.gateway_mac
@@ -188,7 +185,7 @@ class FlowActor(EventLoopActor):
         """
         head = self._heads.get(self._sent_as(error))
         drop = None
-        if error.type not in FORWARDED_ERRORS:
+        if error.type not in self._family.errors:
             drop = "error_type"
         elif head is None:
             drop = "error_unmatched"
@@ -197,9 +194,13 @@ class FlowActor(EventLoopActor):
         if drop is not None or head is None:
             self._counters.add(f"{self.part}.drop.{drop}")
             return None
-        source = pack_ipv4(error.router) if error.router else self._lan.settings.gateway_ip
-        message = build_error(error.type, error.code, error.mtu, head)
-        return build_ipv4(self._macs, source, self._guest.ip, PROTOCOL_ICMP, message)
+        family, settings = self._family, self._lan.settings
+        if error.router:
+            source = family.pack(error.router)
+        else:
+            source = settings.gateway_ip if family is IPV4 else settings.gateway_ip6
+        message = family.build_error(error.type, error.code, error.mtu, head)
+        return family.build_icmp(self._macs, source, self._guest.ip, message, DEFAULT_TTL, 0)
 
     def _next_identification(self) -> int:
         """Count up the number in the IP header that tells fragments of different packets apart."""
@@ -208,5 +209,6 @@ class FlowActor(EventLoopActor):
 
     def _send_to_guest(self, frames: list[bytes]) -> None:
         """Send frames to the LAN, in pieces where they are longer than the guest's MTU."""
+        fragment = self._family.fragment
         pieces = [piece for frame in frames for piece in fragment(frame)]
         tell_alive(self._lan.switch, FramesFromGateway(pieces))

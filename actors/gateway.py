@@ -26,6 +26,7 @@ from loguru import logger
 from actors.batch import Batch, Dropped, PortState
 from actors.flow import Guest, Lan
 from actors.forwards import Forwards
+from actors.gateway6 import Gateway6
 from actors.icmp_flow import IcmpFlowActor
 from actors.messages import (
     AddressAssigned,
@@ -43,6 +44,7 @@ from actors.messages import (
     PortClosed,
     RegistrationRefused,
     TcpForGuest,
+    Tick,
 )
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
@@ -52,9 +54,10 @@ from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
 from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
-from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
 from netstack.gateway_replies import GatewayReplies, IcmpError
 from netstack.icmp import ECHO_REQUEST, parse_icmp
+from netstack.icmpv6 import Icmpv6Replies
 from netstack.ipv4 import (
     FLAGS,
     NOT_FRAGMENTED,
@@ -66,6 +69,7 @@ from netstack.ipv4 import (
 )
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Reassembler
+from netstack.router_advertisement import INTERVAL as RA_INTERVAL
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import parse_udp
 
@@ -123,7 +127,8 @@ class GatewayActor(EventLoopActor):
             {lease.mac: lease.ip for lease in settings.fixed_leases},
         )
         self._services = LanServices(switch, dns, self._pool, counters, settings)
-        self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network)
+        errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
+        self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
         self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
         self._tcp = TcpRouter(self._lan, self._start_flow)
         netmask = int.from_bytes(settings.netmask, "big")
@@ -135,6 +140,17 @@ class GatewayActor(EventLoopActor):
         """Where a MAC is, as far as its addresses go."""
         self._forwards = Forwards(self._lan, self._pool, self._services, self._ports, self._port_of)
         self._reassembler = Reassembler(counters)
+        self._ipv6: Gateway6 | None = None
+        if settings.ipv6_prefix is not None:
+            self._ipv6 = Gateway6(
+                self._lan,
+                self._services,
+                self._tcp,
+                self._reassembler,
+                admit_mac=self._move_to,
+                to_flow=self._to_flow,
+            )
+            self.poll_at = self.now() + RA_INTERVAL
         self._mishaps = Mishaps("gateway", counters)
         self._warn_again = self.now()
 
@@ -271,11 +287,28 @@ class GatewayActor(EventLoopActor):
         batch.replies.append(neighbour + self._settings.gateway_mac + frame[12:22] + hop + frame[26:])
         return "gateway.routed"
 
+    # -- IPv6 ---------------------------------------------------------------------------------------
+
+    def _to_ipv6(self, frame: bytes, batch: Batch) -> str:
+        return "gateway.ignored" if self._ipv6 is None else self._ipv6.handle(frame, batch)
+
+    @handles(Tick)
+    def _advertise(self, _: Tick) -> None:
+        """Remind every guest of its router, with the MTU that its path takes by now."""
+        if self._ipv6 is None:
+            return
+        self.poll_at = self.now() + RA_INTERVAL
+        advertisement = self._ipv6.advertisement
+        frames = [advertisement(mac, port.link_mtu()) for port in self._ports.values() for mac in port.macs]
+        if frames:
+            tell_alive(self._switch, FramesFromGateway(frames))
+
     # -- flows --------------------------------------------------------------------------------------
 
     def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         guest_port = parse_udp(packet).source_port
-        return self._to_flow(UdpFlowActor, Guest(frame[6:12], packet.source, guest_port), frame, batch)
+        guest = Guest(frame[6:12], packet.source, guest_port)
+        return self._to_flow(UdpFlowActor, PROTOCOL_UDP, guest, frame, batch)
 
     def _icmp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         message = parse_icmp(packet.payload)
@@ -283,9 +316,8 @@ class GatewayActor(EventLoopActor):
             raise Dropped("icmp_type")
         if not self._outside.can_ping:
             raise Dropped("no_ping", IcmpError.PROHIBITED)
-        return self._to_flow(
-            IcmpFlowActor, Guest(frame[6:12], packet.source, message.identifier), frame, batch
-        )
+        guest = Guest(frame[6:12], packet.source, message.identifier)
+        return self._to_flow(IcmpFlowActor, PROTOCOL_ICMP, guest, frame, batch)
 
     def _tcp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         addresses = (packet.source, packet.destination)
@@ -296,9 +328,14 @@ class GatewayActor(EventLoopActor):
         return lambda flow: self._outside.open_tcp(flow, address, (guest.ip, guest.number))
 
     def _to_flow(
-        self, kind: type[UdpFlowActor | IcmpFlowActor], guest: Guest, frame: bytes, batch: Batch
+        self,
+        kind: type[UdpFlowActor | IcmpFlowActor],
+        protocol: int,
+        guest: Guest,
+        frame: bytes,
+        batch: Batch,
     ) -> str:
-        key = _flow_key(batch.number, frame[23], guest)
+        key = _flow_key(batch.number, protocol, guest)
         frames = batch.to_flows.get(key)
         if frames is None:
             if key not in batch.port.flows:
@@ -419,6 +456,8 @@ class GatewayActor(EventLoopActor):
             flow.stop(block=False)
         self._counters.add("gateway.flows_closed", len(port.flows))
         self._services.forget(message.port, port.macs)
+        if self._ipv6 is not None:
+            self._ipv6.forget(port.macs)
         for mac in port.macs:
             del self._port_of[mac]
             self._pool.release(mac)
@@ -430,6 +469,7 @@ class GatewayActor(EventLoopActor):
     _BY_ETHERTYPE: ClassVar[dict[bytes, Callable[[GatewayActor, bytes, Batch], str]]] = {
         ETHERTYPE_ARP: _arp,
         ETHERTYPE_IPV4: _ipv4,
+        ETHERTYPE_IPV6: _to_ipv6,
     }
     """Who handles a frame; the handler returns the counter for what became of it, or raises."""
 

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING
 from actors.flow import FlowActor, Guest, Lan
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
-from netstack.checksum import PROTOCOL_ICMP
-from netstack.icmp import ECHO_REPLY, build_echo, parse_icmp
-from netstack.ipv4 import build_ipv4, format_ipv4, pack_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ class IcmpFlowActor(FlowActor):
         super().__init__(key, guest, lan, lan.settings.icmp_idle_timeout)
 
     def _open(self) -> EchoSocket:
-        return self._lan.outside.open_echo(self.actor_ref)
+        return self._lan.outside.open_echo(self.actor_ref, self._family.version)
 
     def _sent_as(self, error: ErrorFromNet) -> Hashable:
         return error.address[0], int.from_bytes(error.quoted[6:8], "big")
@@ -42,10 +39,11 @@ class IcmpFlowActor(FlowActor):
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
         self._used()
+        family = self._family
         for frame in message.frames:
-            packet = parse_ipv4(frame)
-            request = parse_icmp(packet.payload)
-            remote = format_ipv4(packet.destination)
+            packet = family.parse(frame)
+            request = family.read_icmp(packet.payload)
+            remote = family.format(packet.destination)
             result = self._socket.send_echo(
                 request.sequence, request.data, remote, packet.ttl - 1, packet.dont_fragment
             )
@@ -69,19 +67,19 @@ class IcmpFlowActor(FlowActor):
             self._counters.add("icmp.drop.filtered")
             return None
         try:
-            reply = parse_icmp(datagram.payload)
+            reply = self._family.read_icmp(datagram.payload)
         except MalformedPacket as malformed:
             self._counters.add(f"icmp.drop.{malformed.reason}")
             return None
-        if reply.type != ECHO_REPLY:
+        family = self._family
+        if reply.type != family.echo_reply:
             self._counters.add("icmp.drop.not_echo")
             return None
-        return build_ipv4(
+        return family.build_icmp(
             self._macs,
-            pack_ipv4(remote),
+            family.pack(remote),
             self._guest.ip,
-            PROTOCOL_ICMP,
-            build_echo(ECHO_REPLY, self._guest.number, reply.sequence, reply.data),
-            ttl=max(1, datagram.ttl - 1),
-            identification=self._next_identification(),
+            family.build_echo(family.echo_reply, self._guest.number, reply.sequence, reply.data),
+            max(1, datagram.ttl - 1),
+            self._next_identification(),
         )

@@ -179,11 +179,15 @@ class Outside(Protocol):
     def can_ping(self) -> bool:
         """Whether this host lets the process open any kind of ICMP socket."""
 
-    def open_udp(self, flow: Mailbox) -> UdpSocket:
-        """Open a UDP socket on a port of the host's choice. Raises OSError when none can be had."""
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether this host has IPv6 at all."""
 
-    def open_echo(self, flow: Mailbox) -> EchoSocket:
-        """Open an ICMP echo socket. Raises OSError when none can be had."""
+    def open_udp(self, flow: Mailbox, version: int = 4) -> UdpSocket:
+        """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
+
+    def open_echo(self, flow: Mailbox, version: int = 4) -> EchoSocket:
+        """Open an ICMP or ICMPv6 (``version``) echo socket. Raises OSError when none can be had."""
 
     def open_tcp(self, flow: Mailbox, address: tuple[str, int], owner: Hashable) -> TcpSocket:
         """Connect to ``address`` as the guest named it, after asking the egress policy.

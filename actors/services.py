@@ -25,6 +25,7 @@ from netstack import dhcp
 from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone
+from netstack.family import family_of
 from netstack.gateway_replies import IcmpError
 from netstack.ipv4 import parse_ipv4
 from netstack.udp import UdpFrameTemplate, parse_udp
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
     from actors.tcp_flow import Remote
     from netstack.address_pool import AddressPool
     from netstack.counters import Counters
+    from netstack.family import Family
     from netstack.ipv4 import Ipv4Packet
     from netstack.udp import UdpDatagram
+    from netstack.udp6 import UdpFrameTemplate6
 
     Dial = Callable[[Guest, Remote], Callable[[Mailbox], TcpSocket]]
 
@@ -96,6 +99,17 @@ class LanServices:
             raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
         return service(frame, datagram, batch)
 
+    @property
+    def has_dns(self) -> bool:
+        """Whether the gateway is a name server."""
+        return self._dns is not None
+
+    def udp6(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        """Serve a datagram to one of the gateway's IPv6 addresses: DNS is what there is."""
+        if datagram.destination_port != DNS_PORT or self._dns is None:
+            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        return self._ask_dns(frame, datagram, batch)
+
     def broadcast(self, frame: bytes, admit: Callable[[bytes, Batch], None], batch: Batch) -> str:
         """Serve DHCP to a guest that may have no address; other broadcasts are the guests' own affair.
 
@@ -148,19 +162,22 @@ class LanServices:
         return lambda _guest, _remote: stream
 
     def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
-        template = UdpFrameTemplate(
+        family = family_of(datagram.source)
+        template = family.udp_template(
             frame[6:12] + self._settings.gateway_mac,
             datagram.destination,
             DNS_PORT,
             datagram.source,
             datagram.source_port,
         )
-        question = DnsQuestion(datagram.payload, over_stream=False, reply=partial(self._send, template))
+        question = DnsQuestion(
+            datagram.payload, over_stream=False, reply=partial(self._send, template, family)
+        )
         self._tell_dns(DnsQuestions(batch.number, [question]))
         return "gateway.answered"
 
-    def _send(self, template: UdpFrameTemplate, response: bytes) -> None:
-        tell_alive(self._switch, FramesFromGateway([template.build(response, 0)]))
+    def _send(self, template: UdpFrameTemplate | UdpFrameTemplate6, family: Family, response: bytes) -> None:
+        tell_alive(self._switch, FramesFromGateway(family.fragment(template.build(response, 0))))
 
     def name(self, mac: bytes, address: bytes, name: str) -> None:
         """Let the guest be found by what it calls itself."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
+from netstack.ipv6 import link_local_of
+
 
 class FixedLease(NamedTuple):
     """An address (4 bytes) for one guest's MAC (6 bytes), and its name, if it has one."""
@@ -35,6 +37,9 @@ class LanSettings:
     """Guests that always get the same address."""
     dhcp_lease_time: float = 3600.0
     """How often guests ask for their address again, about twice in it; they hear of a new MTU then."""
+    ipv6_prefix: bytes | None = bytes.fromhex("fd766d72656c6179")
+    """First 8 bytes of the LAN's IPv6 addresses, a ULA prefix (RFC 4193); None for a LAN without IPv6. The
+    same at each start, so that guests keep their addresses."""
 
     host_access: bool = False
     """Whether guests reach the relay's own 127.0.0.1 as ``host_ip``. The egress policy decides; here it
@@ -77,6 +82,16 @@ class LanSettings:
     def network(self) -> str:
         """The LAN as text: ``"10.0.2.0/24"``. Raises ValueError for a mask with holes."""
         return str(IPv4Network((self.gateway_ip, _prefix_length(self.netmask)), strict=False))
+
+    @property
+    def gateway_ip6(self) -> bytes:
+        """The gateway's address in the IPv6 prefix: ``fd76:6d72:656c:6179::2``."""
+        return (self.ipv6_prefix or bytes(8)) + bytes(7) + b"\2"
+
+    @property
+    def gateway_link_local(self) -> bytes:
+        """The gateway's link-local address, which guests know as their router's."""
+        return link_local_of(self.gateway_mac)
 
     @property
     def gateway_ips(self) -> frozenset[bytes]:

@@ -40,7 +40,8 @@ from actors.messages import (
 from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
-from netstack.ethernet import ETHERTYPE_ARP, HEADER_LENGTH, format_mac
+from netstack import ra_guard
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac
 from netstack.mac_table import MacTable, Verdict
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ SILENT_AFTER = 45.0
 
 FLOOD_BURST = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
+
+_CLAIMING = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6})
+"""Protocols in which a packet may say who somebody is."""
 
 _DROPS = {
     Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
@@ -96,6 +100,7 @@ class SwitchActor(EventLoopActor):
         self._settings = settings
         self._gateway: Mailbox | None = None
         self._ports: dict[int, _Port] = {}
+        self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
         self._mishaps = Mishaps("switch", counters)
 
@@ -146,8 +151,8 @@ class SwitchActor(EventLoopActor):
             return None if port.floods.take(now) else "switch.drop.flood_rate", batch.flood, b""
         if target == batch.sender:
             return "switch.drop.same_port", batch.flood, b""
-        # Every ARP packet is looked at: the next one may claim something else.
-        holds_for = b"" if header[12:] == ETHERTYPE_ARP else header
+        # Every packet of these is looked at: the next one may claim something else.
+        holds_for = b"" if header[12:] in _CLAIMING else header
         return None, batch.unicast_to(target), holds_for
 
     def _refusal(self, frame: bytes, header: bytes, sender: int, now: float) -> str | None:
@@ -161,6 +166,9 @@ class SwitchActor(EventLoopActor):
             return "switch.drop.gateway_source" if from_gateway else _DROPS[verdict]
         if header[12:] == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
             return "switch.drop.gateway_arp"
+        if header[12:] == ETHERTYPE_IPV6:
+            rogue = ra_guard.refusal(frame, self._gateway_ip6)
+            return None if rogue is None else f"switch.drop.{rogue}"
         return None
 
     @handles(FramesFromGateway)
@@ -245,9 +253,7 @@ class SwitchActor(EventLoopActor):
             self._counters.add("switch.takeovers")
             reason = f"another session registered {format_mac(message.mac)}"
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
-        assign = AssignAddress(
-            message.port, message.mac, port.peer, message.name, port.link_mtu, port.line
-        )
+        assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu, port.line)
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway"))
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from actors.flow import MAX_REMOTES, FlowActor, Guest, Lan
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
-from netstack.ipv4 import DONT_FRAGMENT, FLAGS, TTL, format_ipv4, pack_ipv4
-from netstack.udp import UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from actors.messages import ErrorFromNet
     from actors.ports import UdpSocket
+    from netstack.udp import UdpFrameTemplate
+    from netstack.udp6 import UdpFrameTemplate6
 
 
 DNS_PORT = 53
@@ -38,10 +38,10 @@ class UdpFlowActor(FlowActor):
         settings = lan.settings
         super().__init__(key, guest, lan, min(settings.dns_idle_timeout, settings.udp_idle_timeout))
         self._open_to_all = settings.endpoint_independent_filtering
-        self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
+        self._templates: dict[tuple[str, int], UdpFrameTemplate | UdpFrameTemplate6] = {}
 
     def _open(self) -> UdpSocket:
-        return self._lan.outside.open_udp(self.actor_ref)
+        return self._lan.outside.open_udp(self.actor_ref, self._family.version)
 
     def _sent_as(self, error: ErrorFromNet) -> Hashable:
         return error.address
@@ -49,14 +49,16 @@ class UdpFlowActor(FlowActor):
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
         send = self._socket.send_to
+        family = self._family
+        read_udp, format_address, is_whole, ttl = family.read_udp, family.format, family.is_whole, family.ttl
         sent = 0
         for frame in message.frames:
             _, _, destination, port, payload = read_udp(frame)
             if port != DNS_PORT:
                 self._idle_timeout = self._lan.settings.udp_idle_timeout
-            remote = format_ipv4(destination)
+            remote = format_address(destination)
             address = (remote, port)
-            result = send(payload, address, frame[TTL] - 1, frame[FLAGS] & DONT_FRAGMENT != 0)
+            result = send(payload, address, frame[ttl] - 1, is_whole(frame))
             if result is SendResult.SENT:
                 sent += 1
                 self._remember(remote, address, frame)
@@ -80,10 +82,11 @@ class UdpFlowActor(FlowActor):
             self._counters.add("udp.frames_from_net", len(frames))
             self._send_to_guest(frames)
 
-    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate:
+    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate | UdpFrameTemplate6:
         if len(self._templates) >= MAX_REMOTES:
             self._templates.clear()
-        guest = self._guest
-        template = UdpFrameTemplate(self._macs, pack_ipv4(address[0]), address[1], guest.ip, guest.number)
+        family, guest = self._family, self._guest
+        remote = family.pack(address[0])
+        template = family.udp_template(self._macs, remote, address[1], guest.ip, guest.number)
         self._templates[address] = template
         return template

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from netstack.arp import ARP_FRAME_LENGTH
 from netstack.checksum import PROTOCOL_ICMP, add_up, finish
-from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, format_mac, is_station
+from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_station
 from netstack.icmp import DESTINATION_UNREACHABLE, ERROR_TYPES, TIME_EXCEEDED
 from netstack.ipv4 import DESTINATION, MIN_HEADER_LENGTH, SOURCE, format_ipv4
 
 if TYPE_CHECKING:
     from netstack.arp import ArpPacket
+    from netstack.icmpv6 import Icmpv6Replies
 
 MAX_ERROR_PACKET = 576
 """Bytes of an ICMP error with its IP header (RFC 1812 section 4.3.2.3)."""
@@ -50,7 +51,11 @@ class IcmpError(Enum):
 class GatewayReplies:
     """Replies of the gateway that has ``mac`` (6 bytes) and ``ip`` (4 bytes) in ``network``."""
 
-    def __init__(self, mac: bytes, ip: bytes, network: str = "10.0.2.0/24") -> None:
+    def __init__(
+        self, mac: bytes, ip: bytes, network: str = "10.0.2.0/24", ipv6: Icmpv6Replies | None = None
+    ) -> None:
+        """``ipv6`` builds the errors about IPv6 packets."""
+        self._ipv6 = ipv6
         lan = IPv4Network(network)
         self._nobody = frozenset({lan.network_address.packed, lan.broadcast_address.packed})
         scapy = _Scapy()
@@ -92,11 +97,13 @@ class GatewayReplies:
         return bytes(header) + b"\0\0" + _LENGTH.pack(new_checksum) + message[4:]
 
     def icmp_error(self, frame: bytes, error: IcmpError, mtu: int = 0) -> bytes | None:
-        """Report ``error`` about the guest's IPv4 ``frame``; None where RFC 1122 forbids an answer.
+        """Report ``error`` about the guest's ``frame``; None where RFC 1122 forbids an answer.
 
         Quotes as much of the guest's packet as fits 576 bytes. ``mtu`` goes with FRAGMENTATION_NEEDED
         (RFC 1191 section 4).
         """
+        if self._ipv6 is not None and frame[12:14] == ETHERTYPE_IPV6:
+            return self._ipv6.icmp_error(frame, error, mtu)
         if not self.may_report(frame):
             return None
         quote = frame[_IP : _IP + min(_LENGTH.unpack_from(frame, _IP + 2)[0], _MAX_QUOTE)]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP, add_up, finish, finish_udp, is_valid, pseudo_header
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
-from netstack.ipv4 import DEFAULT_TTL, DESTINATION, SOURCE, Ipv4Packet
+from netstack.ipv4 import DEFAULT_TTL, DESTINATION, SOURCE
 from netstack.malformed import MalformedPacket
+
+if TYPE_CHECKING:
+    from netstack.ipv4 import Ipv4Packet
+    from netstack.ipv6 import Ipv6Packet
 
 UDP_HEADER_LENGTH = 8
 
@@ -31,7 +35,7 @@ class UdpDatagram(NamedTuple):
     payload: bytes
 
 
-def parse_udp(packet: Ipv4Packet) -> UdpDatagram:
+def parse_udp(packet: Ipv4Packet | Ipv6Packet) -> UdpDatagram:
     """Take the datagram out of a packet with protocol 17. Raises MalformedPacket.
 
     Checked: length against the packet, checksum (0 means none), destination port not 0.

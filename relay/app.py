@@ -94,6 +94,7 @@ class Relay:
             dns=settings.dns.packed,
             fixed_leases=settings.static_lease,
             dhcp_lease_time=settings.lease_time,
+            ipv6_prefix=settings.ipv6_prefix.network_address.packed[:8] if settings.ipv6 else None,
             host_access=settings.host_access,
             heartbeat_interval=settings.heartbeat_interval,
             peer_timeout=settings.peer_timeout,
@@ -151,6 +152,8 @@ class Relay:
         stack.push_async_callback(self._close, endpoint)
         self._listen_to_signals()
         _announce(self._certificates.current, self._settings.bind, endpoint.port)
+        if self._settings.ipv6 and not network.has_ipv6_route:
+            logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
         if not network.can_ping:
             logger.warning(
                 "guests cannot ping the outside: this system allows neither unprivileged ICMP sockets "

@@ -44,6 +44,12 @@ MAX_NETWORKS = 1024
 
 _DAY = 86_400.0
 
+_PREFIX_LENGTH = 64
+"""SLAAC needs it so (RFC 4862 with RFC 2464)."""
+
+_PREFIX6 = IPv6Network("fd76:6d72:656c:6179::/64")
+"""A unique local prefix (RFC 4193); what it names never leaves the LAN."""
+
 _DNS = IPv4Address("10.0.2.2")
 """The gateway, which knows the guests' names and asks the host's name servers about all others."""
 
@@ -127,6 +133,21 @@ def _parse_address(text: str) -> IPv4Address:
         raise ValueError("must be an IPv4 address") from None
 
 
+def _parse_prefix(text: str) -> IPv6Network:
+    try:
+        prefix = IPv6Network(text)
+    except ValueError:
+        prefix = IPv6Network("::/128")
+    if (
+        prefix.prefixlen != _PREFIX_LENGTH
+        or prefix.is_multicast
+        or prefix.is_link_local
+        or int(prefix[0]) == 0
+    ):
+        raise ValueError("must be a /64 network such as fd12:3456:789a:1::/64")
+    return prefix
+
+
 def _parse_host(text: str) -> str:
     host = text.removeprefix("[").removesuffix("]")
     if not host or any(character.isspace() or character in "/@" for character in host):
@@ -156,6 +177,7 @@ _NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
 _NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
 _FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
 _ADDRESS = Kind(_parse_address, (str,), "a string")
+_PREFIX = Kind(_parse_prefix, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
 _PATH = Kind(_parse_path, (str,), "a string")
 _SWITCH = Kind(_parse_switch, (bool,), "true or false")
@@ -232,6 +254,10 @@ class Settings:
     lease_time: Annotated[
         float, Option(_seconds(30, _DAY), "SECONDS", "life of a DHCP lease; guests renew it at half time")
     ] = 3600.0
+    ipv6: Annotated[bool, Option(_SWITCH, None, "give guests IPv6, by router advertisements")] = True
+    ipv6_prefix: Annotated[
+        IPv6Network, Option(_PREFIX, "NETWORK", "/64 network of the guests' IPv6 addresses")
+    ] = _PREFIX6
     allow_cidr: Annotated[
         tuple[Network, ...],
         Option(

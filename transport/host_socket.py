@@ -145,7 +145,7 @@ class HostSocket:
         """Open and bind to a port (or identifier) of the host's choice. Raises OSError."""
         self._counters = counters
         self._loop = asyncio.get_running_loop()
-        self._family = family
+        self.family = family
         self._ttl = 0
         self._whole = False
         self._socket = socket.socket(family.number, kind, protocol)
@@ -195,7 +195,7 @@ class HostSocket:
 
     def _prepare(self, ttl: int, whole: bool) -> None:
         """Set what goes into the next IP headers; that mostly stays the same through a flow's life."""
-        family = self._family
+        family = self.family
         self._ttl, self._whole = ttl, whole
         self._socket.setsockopt(family.level, family.ttl, min(max(ttl, 1), 255))
         if family.discover is not None:
@@ -226,7 +226,7 @@ class HostSocket:
 
     def _read_errors(self) -> None:
         """Empty the queue of ICMP errors, where the system has one."""
-        option = self._family.errors
+        option = self.family.errors
         if option is None:
             return
         errors: list[Reported] = []
@@ -238,7 +238,7 @@ class HostSocket:
             except OSError:
                 break
             for level, kind, data in ancillary:
-                if level == self._family.level and kind == option and len(data) >= _EXTENDED_ERROR.size:
+                if level == self.family.level and kind == option and len(data) >= _EXTENDED_ERROR.size:
                     self._note(data, address, quoted, errors)
         if errors:
             self._counters.add("outside.icmp_errors", len(errors))
@@ -248,9 +248,9 @@ class HostSocket:
         number, origin, icmp_type, code, info, _ = _EXTENDED_ERROR.unpack_from(extended)
         if origin == _FROM_HERE and number == errno.EMSGSIZE:
             self.path_mtu = info
-        if origin != self._family.from_icmp:
+        if origin != self.family.from_icmp:
             return
-        family, place = self._family.number, self._family.offender
+        family, place = self.family.number, self.family.offender
         offender = extended[_EXTENDED_ERROR.size :][place]
         known = len(offender) == place.stop - place.start and any(offender)
         sender = socket.inet_ntop(family, offender) if known else ""
@@ -259,6 +259,6 @@ class HostSocket:
 
     def _ttl_in(self, ancillary: list[tuple[int, int, bytes]]) -> int:
         for level, kind, data in ancillary:
-            if level == self._family.level and kind in self._family.ttl_messages:
+            if level == self.family.level and kind in self.family.ttl_messages:
                 return int.from_bytes(data, sys.byteorder) & 0xFF
         return DEFAULT_TTL

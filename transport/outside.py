@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet, SendResult
 from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
+from netstack.icmpv6 import ECHO_REPLY6, ECHO_REQUEST6, build_echo6
 from netstack.port_hold import PortHold
-from transport.host_socket import IPV4, HostSocket, Received, Reported
+from transport.host_socket import IPV4, IPV6, Family, HostSocket, Received, Reported
 from transport.interfaces import interface_addresses
 from transport.listeners import TcpListener, UdpListener
 from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
@@ -39,6 +40,7 @@ INTERFACES_INTERVAL = 5.0
 """Seconds after which the machine's own addresses are read again, when something is next sent."""
 
 ANY_ADDRESS = "0.0.0.0"
+ANY_ADDRESS6 = "::"
 
 PORT_HOLD = 120.0
 """Seconds for which the port of an ended UDP flow is not used again (RFC 6888 REQ-8)."""
@@ -54,7 +56,13 @@ _ICMP_FILTER = 1
 """Linux, level SOL_RAW (255): mask of the ICMP types that a raw socket does not want."""
 _SOL_RAW = 255
 _ONLY_ECHO_REPLIES = (0xFFFF_FFFF ^ (1 << ECHO_REPLY)).to_bytes(4, sys.byteorder)
+_ONLY_ECHO_REPLIES6 = ((1 << 256) - 1 ^ 1 << ECHO_REPLY6).to_bytes(32, "little")
+"""``struct icmp6_filter`` (RFC 3542): 8 words, a bit for each type that is not wanted."""
 _IP_VERSION_4 = 4
+_IP_VERSION_6 = 6
+_FAMILIES = {_IP_VERSION_4: IPV4, _IP_VERSION_6: IPV6}
+_SOMEWHERE_IPV6 = "2606:4700:4700::1111"
+"""An address of the IPv6 internet; nothing is sent there."""
 _IDENTIFIER = Struct("!4xH")
 
 
@@ -75,8 +83,8 @@ class HostNetwork:
         self._read_interfaces_at = 0.0
         self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
-        self._raw: _RawIcmpSocket | None = None
         self._tcp_ports = SharedPorts()
+        self._raw: dict[int, _RawIcmpSocket] = {}
         self._udp_ports: set[tuple[str, int]] = set()
         """Addresses and ports of this machine that lead to guests: of flows and forwards."""
         self._tcp_listeners: set[tuple[str, int]] = set()
@@ -88,12 +96,27 @@ class HostNetwork:
         """Whether this host lets the process open any kind of ICMP socket."""
         return self._can_use_ping_sockets or self._can_use_raw_sockets
 
-    def open_udp(self, flow: Mailbox) -> UdpFlowSocket:
-        """Open a UDP socket on a port of the host's choice. Raises OSError when none can be had."""
-        opened = UdpFlowSocket(self, flow, self._counters)
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether this host has IPv6 at all."""
+        return _can_open(socket.SOCK_DGRAM, IPV6, socket.IPPROTO_UDP)
+
+    @property
+    def has_ipv6_route(self) -> bool:
+        """Whether IPv6 packets for the internet would go anywhere; sends none."""
+        try:
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+                probe.connect((_SOMEWHERE_IPV6, 9))
+        except OSError:
+            return False
+        return True
+
+    def open_udp(self, flow: Mailbox, version: int = 4) -> UdpFlowSocket:
+        """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
+        opened = UdpFlowSocket(_FAMILIES[version], self, flow, self._counters)
         if self._held_ports.holds(opened.port, self._loop.time()):
             opened = self._replace_held(opened, flow)
-        self._udp_ports.add((ANY_ADDRESS, opened.port))
+        self._udp_ports.add((_any_of(opened.family), opened.port))
         return opened
 
     def _replace_held(self, held: UdpFlowSocket, flow: Mailbox) -> UdpFlowSocket:
@@ -102,7 +125,7 @@ class HostNetwork:
         refused = [held]
         with contextlib.suppress(OSError):
             while len(refused) < PORT_TRIES:
-                refused.append(UdpFlowSocket(self, flow, self._counters))
+                refused.append(UdpFlowSocket(held.family, self, flow, self._counters))
                 if not self._held_ports.holds(refused[-1].port, now):
                     break
         chosen = refused.pop()
@@ -113,18 +136,20 @@ class HostNetwork:
             HostSocket.close(other)
         return chosen
 
-    def release_udp(self, port: int) -> None:
+    def release_udp(self, port: int, family: Family) -> None:
         """Take back the port of a flow that ended."""
-        self._udp_ports.discard((ANY_ADDRESS, port))
+        self._udp_ports.discard((_any_of(family), port))
         self._held_ports.release(port, self._loop.time())
 
-    def open_echo(self, flow: Mailbox) -> PingEchoSocket | RawEchoSocket:
-        """Open an ICMP echo socket. Raises OSError when none can be had."""
+    def open_echo(self, flow: Mailbox, version: int = 4) -> PingEchoSocket | RawEchoSocket:
+        """Open an ICMP or ICMPv6 (``version``) echo socket. Raises OSError when none can be had."""
+        family = _FAMILIES[version]
         if not self._can_use_raw_sockets:
-            return PingEchoSocket(self, flow, self._counters)
-        if self._raw is None or self._raw.closed:
-            self._raw = _RawIcmpSocket(self, self._counters)
-        return self._raw.attach(flow)
+            return PingEchoSocket(family, self, flow, self._counters)
+        raw = self._raw.get(version)
+        if raw is None or raw.closed:
+            raw = self._raw[version] = _RawIcmpSocket(family, self, self._counters)
+        return raw.attach(flow)
 
     def open_tcp(
         self, flow: Mailbox, address: tuple[str, int], owner: Hashable
@@ -166,7 +191,8 @@ class HostNetwork:
     def _decide_with(self, to_guests: set[tuple[str, int]], address: tuple[str, int]) -> Decision:
         host, port = address
         # Where a guest's port is bound to one address, another service may have the same one on another.
-        leads_to_guest = (ANY_ADDRESS, port) in to_guests or address in to_guests
+        everywhere = (ANY_ADDRESS6 if ":" in host else ANY_ADDRESS, port)
+        leads_to_guest = everywhere in to_guests or address in to_guests
         if leads_to_guest and self._policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
             return Decision(allowed=True, reason="hairpin", dial=host)
@@ -197,9 +223,14 @@ class HostNetwork:
             self._counters.add("outside.interfaces_unread")
 
 
-def _can_open(kind: int) -> bool:
+def _any_of(family: Family) -> str:
+    return ANY_ADDRESS if family is IPV4 else ANY_ADDRESS6
+
+
+def _can_open(kind: int, family: Family = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:
     try:
-        socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP).close()
+        with socket.socket(family.number, kind, protocol) as probe:
+            probe.bind((family.any_address, 0))
     except OSError:
         return False
     return True
@@ -208,8 +239,8 @@ def _can_open(kind: int) -> bool:
 class UdpFlowSocket(HostSocket):
     """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
 
-    def __init__(self, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
-        super().__init__(IPV4, socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
+    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
         self._network = network
         self._flow = flow
         self.port: int = self._socket.getsockname()[1]
@@ -217,7 +248,7 @@ class UdpFlowSocket(HostSocket):
     def close(self) -> None:
         """Close; the port rests for a while."""
         if self._socket.fileno() >= 0:
-            self._network.release_udp(self.port)
+            self._network.release_udp(self.port, self.family)
         super().close()
 
     def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
@@ -225,7 +256,7 @@ class UdpFlowSocket(HostSocket):
         decision = self._network.decide_udp(address)
         if not decision.allowed:
             return SendResult.DENIED
-        if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
+        if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
             return SendResult.UNREACHABLE
         return self.transmit(payload, (decision.dial, address[1]), ttl, whole)
 
@@ -241,8 +272,8 @@ class UdpFlowSocket(HostSocket):
 class _EchoSender(HostSocket):
     """Sends echo requests with the guest's TTL."""
 
-    def __init__(self, kind: int, network: HostNetwork, counters: Counters) -> None:
-        super().__init__(IPV4, kind, socket.IPPROTO_ICMP, counters)
+    def __init__(self, family: Family, kind: int, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(family, kind, family.icmp, counters)
         self.network = network
 
     def send_request(
@@ -251,17 +282,20 @@ class _EchoSender(HostSocket):
         decision = self.network.decide(destination)
         if not decision.allowed:
             return SendResult.DENIED
-        if ":" in decision.dial:  # an IPv6 destination; the socket is IPv4
+        if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
             return SendResult.UNREACHABLE
-        request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
+        if self.family is IPV4:
+            request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
+        else:  # the system computes the checksum, which covers an address that only it knows
+            request = build_echo6(ECHO_REQUEST6, identifier, sequence, payload)
         return self.transmit(request, (decision.dial, 0), ttl, whole)
 
 
 class PingEchoSocket(_EchoSender):
     """An unprivileged ICMP socket: the kernel sets the identifier and gives only this socket's replies."""
 
-    def __init__(self, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
-        super().__init__(socket.SOCK_DGRAM, network, counters)
+    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_DGRAM, network, counters)
         self._flow = flow
 
     def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
@@ -270,7 +304,7 @@ class PingEchoSocket(_EchoSender):
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow what is an echo reply."""
-        replies = _echo_replies(received)
+        replies = _echo_replies(received, self.family)
         if replies:
             self._flow.tell(self.network.message(replies))
 
@@ -282,9 +316,11 @@ class PingEchoSocket(_EchoSender):
 class _RawIcmpSocket(_EchoSender):
     """One raw socket for the echo flows of all guests; closed when the last of them is."""
 
-    def __init__(self, network: HostNetwork, counters: Counters) -> None:
-        super().__init__(socket.SOCK_RAW, network, counters)
-        if sys.platform == "linux":
+    def __init__(self, family: Family, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_RAW, network, counters)
+        if family is IPV6:
+            self._socket.setsockopt(socket.IPPROTO_ICMPV6, _ICMP_FILTER, _ONLY_ECHO_REPLIES6)
+        elif sys.platform == "linux":
             self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_ECHO_REPLIES)
         self._flows: dict[int, Mailbox] = {}
         # A random start keeps clear of other programs and of pings before a restart.
@@ -313,7 +349,7 @@ class _RawIcmpSocket(_EchoSender):
     def deliver(self, received: list[Received]) -> None:
         """Tell each flow its own replies."""
         by_identifier: dict[int, list[Received]] = {}
-        for reply in _echo_replies(received):
+        for reply in _echo_replies(received, self.family):
             by_identifier.setdefault(_IDENTIFIER.unpack_from(reply.payload)[0], []).append(reply)
         for identifier, replies in by_identifier.items():
             flow = self._flows.get(identifier)
@@ -354,13 +390,14 @@ class RawEchoSocket:
             self._raw = None
 
 
-def _echo_replies(received: list[Received]) -> list[Received]:
+def _echo_replies(received: list[Received], family: Family) -> list[Received]:
     """Keep the echo replies, without the IP header that raw sockets (and macOS) leave in front."""
     replies = []
+    wanted = ECHO_REPLY if family is IPV4 else ECHO_REPLY6
     for datagram in received:
         message = datagram.payload
-        if message and message[0] >> 4 == _IP_VERSION_4:
+        if family is IPV4 and message and message[0] >> 4 == _IP_VERSION_4:
             message = message[(message[0] & 0x0F) * 4 :]
-        if len(message) >= ICMP_HEADER_LENGTH and message[0] == ECHO_REPLY:
+        if len(message) >= ICMP_HEADER_LENGTH and message[0] == wanted:
             replies.append(datagram._replace(payload=message))
     return replies

@@ -109,20 +109,22 @@ class FakeEchoSocket(FakeUdpSocket):
 class FakeOutside:
     def __init__(self):
         self.can_ping = True
+        self.has_ipv6 = True
         self.error = None
         self.udp = []
         self.echo = []
 
-    def open_udp(self, flow):
-        return self._open(FakeUdpSocket, flow, self.udp)
+    def open_udp(self, flow, version=4):
+        return self._open(FakeUdpSocket, flow, self.udp, version)
 
-    def open_echo(self, flow):
-        return self._open(FakeEchoSocket, flow, self.echo)
+    def open_echo(self, flow, version=4):
+        return self._open(FakeEchoSocket, flow, self.echo, version)
 
-    def _open(self, kind, flow, sockets):
+    def _open(self, kind, flow, sockets, version):
         if self.error is not None:
             raise self.error
         sockets.append(kind(flow))
+        sockets[-1].version = version
         return sockets[-1]
 
     def open_sockets(self):

@@ -32,11 +32,14 @@ MASK = ip("255.255.255.0")
 class Lan:
     """A gateway with its flows; the test plays the switch and the network outside."""
 
-    def __init__(self, counters, **settings):
+    def __init__(self, counters, *, has_ipv6=True, **settings):
         self.counters = counters
         self.switch = Box()
         self.outside = FakeOutside()
-        self.ref = GatewayActor.start(self.switch, self.outside, counters, LanSettings(**settings))
+        self.outside.has_ipv6 = has_ipv6
+        self.ref = GatewayActor.start(
+            self.switch, self.outside, counters, LanSettings(**{"ipv6_prefix": None} | settings)
+        )
         run_ready()
 
     def tell(self, message):

@@ -59,7 +59,7 @@ class Client:
 class Lan:
     def __init__(self, loop, counters, **settings):
         self.loop, self.counters = loop, counters
-        self.settings = LanSettings(**settings)
+        self.settings = LanSettings(**{"ipv6_prefix": None} | settings)
         self.outside = FakeOutside()
         self.switch = SwitchActor.start(counters, self.settings)
         self.gateway = GatewayActor.start(self.switch, self.outside, counters, self.settings)

@@ -125,6 +125,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
+    values |= {"ipv6": False, "ipv6_prefix": "fd00::/64"}
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
     rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})
@@ -132,7 +133,8 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     variable = OPTIONS[name].own_variable or f"VMRELAY_{name.upper()}"
     key = f"{flag[2:]} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
 
-    by_flag = settings(*((flag,) if value is True else (flag, text)), **rest)
+    switch = {True: (flag,), False: (f"--no-{flag[2:]}",)}
+    by_flag = settings(*(switch[value] if isinstance(value, bool) else (flag, text)), **rest)
     by_variable = settings(**rest, **{variable: text})
     by_file = settings(config=file(key), **rest)
     assert by_flag == by_variable == by_file != Settings()
@@ -232,3 +234,11 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
     found = settings(config=str(uncommented))
     assert dataclasses.replace(found, cert_pem=None, key_pem=None) == Settings()
     assert settings(config=str(example)) == Settings()
+
+
+@pytest.mark.parametrize(
+    "text", ["fd00::/48", "fd00::1/64", "ff02::/64", "fe80::/64", "::/64", "10.0.0.0/24", ""]
+)
+def test_the_ipv6_prefix_is_a_64(text, file):
+    with pytest.raises(SettingsError, match="must be a /64 network"):
+        settings(config=file(f'ipv6-prefix = "{text}"'))

@@ -66,12 +66,12 @@ class Network(HostNetwork):
 
     opened: ClassVar[list] = []
 
-    def open_udp(self, flow):
-        self.opened.append(super().open_udp(flow))
+    def open_udp(self, flow, version=4):
+        self.opened.append(super().open_udp(flow, version))
         return self.opened[-1]
 
-    def open_echo(self, flow):
-        self.opened.append(super().open_echo(flow))
+    def open_echo(self, flow, version=4):
+        self.opened.append(super().open_echo(flow, version))
         return self.opened[-1]
 
 

@@ -1,0 +1,275 @@
+"""The gateway's IPv6 half: neighbour discovery, router advertisements, stateless DHCPv6, and routing.
+
+Theory of operation
+-------------------
+The gateway advertises one /64 and itself as the router; guests choose their addresses (RFC 4862). What leaves
+goes through the same flows as IPv4, each with a host socket of the host's own IPv6 address. A guest may use
+any address of the prefix and any link-local one, first come first served, until its session ends.
+
+Guests ask for the gateway by multicast, which the switch floods, so multicast frames come here too; of these
+only neighbour and router solicitations and DHCPv6 are of interest. Everything else counts as in
+``actors.gateway``, whose part this is: outcomes are returned as counters or raised as ``Dropped``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actors.batch import Dropped
+from actors.flow import Guest, Lan
+from actors.icmp_flow import IcmpFlowActor
+from actors.udp_flow import UdpFlowActor
+from netstack.checksum import PROTOCOL_UDP
+from netstack.dhcpv6 import CLIENT_PORT, SERVER_PORT, Dhcpv6Server, parse_information_request
+from netstack.gateway_replies import IcmpError
+from netstack.icmpv6 import (
+    ECHO_REPLY6,
+    ECHO_REQUEST6,
+    NEIGHBOUR_ADVERTISEMENT,
+    NEIGHBOUR_SOLICITATION,
+    PROTOCOL_ICMPV6,
+    ROUTER_SOLICITATION,
+    build_echo6,
+    build_icmpv6,
+    parse_icmpv6,
+)
+from netstack.ipv6 import (
+    HOP_LIMIT,
+    NEXT_HEADER,
+    PROTOCOL_FRAGMENT,
+    UNSPECIFIED,
+    build_whole6,
+    format_ipv6,
+    fragment6,
+    is_link_local,
+    is_multicast,
+    parse_fragment6,
+    parse_ipv6,
+    plain,
+)
+from netstack.malformed import MalformedPacket
+from netstack.neighbour import (
+    HOP_LIMIT_ON_LINK,
+    AddressBindings,
+    advertisement,
+    link_layer_address,
+    parse_solicitation,
+)
+from netstack.router_advertisement import RouterAdvertisements
+from netstack.tcp_segment import PROTOCOL_TCP
+from netstack.udp6 import UdpFrameTemplate6, parse_udp6
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from actors.batch import Batch
+    from actors.messages import Mailbox
+    from actors.ports import TcpSocket
+    from actors.services import LanServices
+    from actors.tcp_flow import Remote
+    from actors.tcp_routing import TcpRouter
+    from netstack.icmp import IcmpMessage
+    from netstack.ipv6 import Ipv6Packet
+    from netstack.reassembly import Reassembler
+
+    ToFlow = Callable[[type[UdpFlowActor | IcmpFlowActor], int, Guest, bytes, Batch], str]
+
+_MULTICAST_MAC = b"\x33\x33"
+_ON_LINK_ONLY = frozenset({ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
+
+
+class Gateway6:
+    """Handles the IPv6 frames that the gateway gets."""
+
+    def __init__(
+        self,
+        lan: Lan,
+        services: LanServices,
+        tcp: TcpRouter,
+        reassembler: Reassembler,
+        *,
+        admit_mac: Callable[[bytes, Batch], None],
+        to_flow: ToFlow,
+    ) -> None:
+        """``admit_mac`` takes a guest's MAC, ``to_flow`` a frame into its flow; both may raise Dropped."""
+        settings = lan.settings
+        self._lan = lan
+        self._services = services
+        self._tcp = tcp
+        self._reassembler = reassembler
+        self._admit_mac = admit_mac
+        self._to_flow = to_flow
+        self._mac = settings.gateway_mac
+        self._address = settings.gateway_ip6
+        self._link_local = settings.gateway_link_local
+        self._own = frozenset({self._address, self._link_local})
+        self._prefix = self._address[:8]
+        self._bindings = AddressBindings()
+        dns = self._address if services.has_dns else None
+        self._has_ipv6 = lan.outside.has_ipv6
+        self._advertisements = RouterAdvertisements(
+            self._mac, self._link_local, self._address, dns, is_default_router=self._has_ipv6
+        )
+        self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
+
+    def forget(self, macs: Iterable[bytes]) -> None:
+        """Forget the addresses of guests that left."""
+        for mac in macs:
+            self._bindings.release(mac)
+
+    def advertisement(self, guest_mac: bytes, mtu: int) -> bytes:
+        """Build a router advertisement for one NIC."""
+        return self._advertisements.frame(guest_mac, mtu)
+
+    def handle(self, frame: bytes, batch: Batch) -> str:
+        """Handle one frame; return the counter for what became of it. Raises Dropped, MalformedPacket."""
+        to_gateway = frame[:6] == self._mac
+        if not to_gateway and frame[:2] != _MULTICAST_MAC:
+            return "gateway.ignored"
+        try:
+            packet = parse_ipv6(frame)
+        except MalformedPacket as malformed:
+            if malformed.reason != "fragment" or not to_gateway:
+                raise
+            return self._fragment(frame, batch)
+        if not to_gateway or is_multicast(packet.destination):
+            return self._multicast(frame, packet, batch)
+        if packet.protocol == PROTOCOL_ICMPV6 and packet.payload[:1] and packet.payload[0] in _ON_LINK_ONLY:
+            return self._discovery(frame, packet, parse_icmpv6(packet), batch)
+        self._admit(frame[6:12], packet.source, batch)
+        if packet.destination in self._own:
+            return self._to_gateway(frame, packet, batch)
+        if packet.ttl <= 1:
+            raise Dropped("ttl_exceeded", IcmpError.TTL_EXCEEDED)
+        if is_link_local(packet.source) or is_link_local(packet.destination):
+            raise Dropped("not_routable")
+        if packet.destination[:8] == self._prefix:
+            return self._to_guest(frame, packet, batch)
+        return self._to_net(frame, packet, batch)
+
+    def _fragment(self, frame: bytes, batch: Batch) -> str:
+        """Keep a fragment, or handle the packet that it completes."""
+        whole = self._reassembler.accept(batch.number, parse_fragment6(frame), batch.now)
+        if whole is None:
+            return "gateway.fragments"
+        before = len(batch.replies)
+        outcome = self.handle(build_whole6(whole), batch)
+        batch.replies[before:] = [piece for reply in batch.replies[before:] for piece in fragment6(reply)]
+        return outcome
+
+    def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:
+        """Let a guest use an address that fits the LAN, unless another does. Raises Dropped."""
+        if address in self._own:
+            raise Dropped("reserved_address")
+        if is_multicast(address) or not (is_link_local(address) or address[:8] == self._prefix):
+            raise Dropped("foreign_address")
+        self._admit_mac(mac, batch)
+        if not self._bindings.claim(mac, address):
+            raise Dropped("address_conflict")
+
+    # -- the LAN ------------------------------------------------------------------------------------
+
+    def _multicast(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        if packet.protocol == PROTOCOL_ICMPV6 and packet.payload[:1] and packet.payload[0] in _ON_LINK_ONLY:
+            return self._discovery(frame, packet, parse_icmpv6(packet), batch)
+        if packet.protocol == PROTOCOL_UDP and packet.payload[2:4] == SERVER_PORT.to_bytes(2, "big"):
+            return self._ask_dhcp(frame, packet, batch)
+        return "gateway.ignored"
+
+    def _discovery(self, frame: bytes, packet: Ipv6Packet, message: IcmpMessage, batch: Batch) -> str:
+        if packet.ttl != HOP_LIMIT_ON_LINK or packet.extended:
+            raise Dropped("not_on_link")
+        mac, source = frame[6:12], packet.source
+        if source != UNSPECIFIED:
+            self._admit(mac, source, batch)
+        if message.type == ROUTER_SOLICITATION:
+            link_layer_address(message.data)
+            self._admit_mac(mac, batch)
+            if not batch.port.errors.take(batch.now):
+                raise Dropped("solicitation_rate")
+            batch.replies.append(self.advertisement(mac, batch.port.link_mtu()))
+            return "gateway.answered"
+        if message.type == NEIGHBOUR_SOLICITATION:
+            target = parse_solicitation(message).target
+            if target in self._own:
+                batch.replies.append(advertisement(self._mac, target, mac, source))
+                return "gateway.answered"
+        return "gateway.ignored"
+
+    def _ask_dhcp(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        self._admit(frame[6:12], packet.source, batch)
+        datagram = parse_udp6(packet)
+        request = parse_information_request(datagram.payload)
+        answer = None if request is None else self._dhcp.answer(request)
+        if answer is None:
+            return "gateway.ignored"
+        if not batch.port.errors.take(batch.now):
+            raise Dropped("dhcp_rate")
+        macs = frame[6:12] + self._mac
+        template = UdpFrameTemplate6(macs, self._link_local, SERVER_PORT, packet.source, CLIENT_PORT)
+        batch.replies.append(template.build(answer, 0))
+        return "gateway.answered"
+
+    def _to_gateway(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        if packet.protocol == PROTOCOL_ICMPV6:
+            request = parse_icmpv6(packet)
+            if request.type != ECHO_REQUEST6:
+                return "gateway.ignored"
+            reply = build_echo6(ECHO_REPLY6, request.identifier, request.sequence, request.data)
+            macs = frame[6:12] + self._mac
+            batch.replies.append(build_icmpv6(macs, packet.destination, packet.source, reply))
+            return "gateway.answered"
+        if packet.protocol == PROTOCOL_UDP:
+            return self._services.udp6(frame, parse_udp6(packet), batch)
+        if packet.protocol == PROTOCOL_TCP:
+            addresses = (packet.source, packet.destination)
+            dial = self._services.dial(packet.payload, batch.number)
+            return self._tcp.route(_unextended(frame, packet), addresses, packet.payload, batch, dial)
+        raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+
+    def _to_guest(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
+        neighbour = self._bindings.holder_of(packet.destination)
+        if neighbour is None:
+            raise Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)
+        hop = bytes((frame[HOP_LIMIT] - 1,))
+        batch.replies.append(neighbour + self._mac + frame[12:HOP_LIMIT] + hop + frame[HOP_LIMIT + 1 :])
+        return "gateway.routed"
+
+    # -- the way out --------------------------------------------------------------------------------
+
+    def _to_net(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        if not self._has_ipv6:
+            raise Dropped("no_ipv6", IcmpError.NETWORK_UNREACHABLE)
+        if packet.protocol == PROTOCOL_TCP:
+            addresses = (packet.source, packet.destination)
+            frame = _unextended(frame, packet)
+            return self._tcp.route(frame, addresses, packet.payload, batch, self._dial)
+        if packet.extended and frame[NEXT_HEADER] != PROTOCOL_FRAGMENT:
+            frame = plain(frame, packet)
+        mac, source = frame[6:12], packet.source
+        if packet.protocol == PROTOCOL_UDP:
+            guest = Guest(mac, source, parse_udp6(packet).source_port)
+            return self._to_flow(UdpFlowActor, PROTOCOL_UDP, guest, frame, batch)
+        if packet.protocol == PROTOCOL_ICMPV6:
+            message = parse_icmpv6(packet)
+            if message.type != ECHO_REQUEST6:
+                raise Dropped("icmp_type")
+            if not self._lan.outside.can_ping:
+                raise Dropped("no_ping", IcmpError.PROHIBITED)
+            guest = Guest(mac, source, message.identifier)
+            return self._to_flow(IcmpFlowActor, PROTOCOL_ICMPV6, guest, frame, batch)
+        raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+
+    def _dial(self, guest: Guest, remote: Remote) -> Callable[[Mailbox], TcpSocket]:
+        address = (format_ipv6(remote.ip), remote.port)
+        return partial(self._connect, address, guest)
+
+    def _connect(self, address: tuple[str, int], guest: Guest, flow: Mailbox) -> TcpSocket:
+        return self._lan.outside.open_tcp(flow, address, (guest.ip, guest.number))
+
+
+def _unextended(frame: bytes, packet: Ipv6Packet) -> bytes:
+    """Give the frame with nothing between its IPv6 header and its payload."""
+    return plain(frame, packet._replace(dont_fragment=True)) if packet.extended else frame

@@ -1,0 +1,76 @@
+"""Stateless DHCPv6 (RFC 8415 section 18.3.6): the answer to INFORMATION-REQUEST; addresses are SLAAC's."""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from netstack.malformed import MalformedPacket
+
+CLIENT_PORT = 546
+SERVER_PORT = 547
+INFORMATION_REQUEST = 11
+REPLY = 7
+
+MAX_OPTIONS = 64
+MAX_CLIENT_ID = 130
+"""A DUID's largest size (RFC 8415 section 11.1), with its type."""
+
+_CLIENT_ID, _SERVER_ID, _DNS_SERVERS, _DOMAIN_LIST, _REFRESH_TIME = 1, 2, 23, 24, 32
+_REFRESH_AFTER = 3600
+_OPTION = Struct("!HH")
+_DUID_LINK_LAYER_ETHERNET = b"\0\3\0\1"
+
+
+class InformationRequest(NamedTuple):
+    """A client's request; ``client_id`` and ``server_id`` (the only one to answer) may be empty."""
+
+    transaction: bytes
+    client_id: bytes
+    server_id: bytes
+
+
+def parse_information_request(payload: bytes) -> InformationRequest | None:
+    """Read a UDP payload; None for another message of DHCPv6. Raises MalformedPacket."""
+    if len(payload) < 4:  # noqa: PLR2004 - type and transaction
+        raise MalformedPacket("bad_dhcpv6")
+    if payload[0] != INFORMATION_REQUEST:
+        return None
+    options: dict[int, bytes] = {}
+    at = 4
+    while at < len(payload):
+        if len(payload) < at + 4 or len(options) >= MAX_OPTIONS:
+            raise MalformedPacket("bad_dhcpv6")
+        kind, length = _OPTION.unpack_from(payload, at)
+        at += 4
+        if at + length > len(payload):
+            raise MalformedPacket("bad_dhcpv6")
+        options.setdefault(kind, payload[at : at + length])
+        at += length
+    client_id = options.get(_CLIENT_ID, b"")
+    if len(client_id) > MAX_CLIENT_ID:
+        raise MalformedPacket("bad_dhcpv6")
+    return InformationRequest(payload[1:4], client_id, options.get(_SERVER_ID, b""))
+
+
+class Dhcpv6Server:
+    """Answers of the gateway that has ``mac``; ``dns`` is a name server (16 bytes) or None."""
+
+    def __init__(self, mac: bytes, dns: bytes | None, domain: str) -> None:
+        self._duid = _DUID_LINK_LAYER_ETHERNET + mac
+        labels = b"".join(bytes((len(label),)) + label.encode() for label in domain.split("."))
+        servers = _option(_DNS_SERVERS, dns) if dns is not None else b""
+        refresh = _option(_REFRESH_TIME, _REFRESH_AFTER.to_bytes(4, "big"))
+        self._configuration = servers + _option(_DOMAIN_LIST, labels + b"\0") + refresh
+
+    def answer(self, request: InformationRequest) -> bytes | None:
+        """Build the payload of the reply; None when another server was asked."""
+        if request.server_id not in (b"", self._duid):
+            return None
+        client = _option(_CLIENT_ID, request.client_id) if request.client_id else b""
+        start = bytes((REPLY,)) + request.transaction
+        return start + client + _option(_SERVER_ID, self._duid) + self._configuration
+
+
+def _option(kind: int, value: bytes) -> bytes:
+    return _OPTION.pack(kind, len(value)) + value

@@ -1,0 +1,103 @@
+"""Neighbour discovery (RFC 4861) for the gateway's addresses, and which guest uses which address."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from netstack.icmp import IcmpMessage  # noqa: TC001 - a parameter's type
+from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, build_icmpv6
+from netstack.ipv6 import UNSPECIFIED, is_multicast
+from netstack.malformed import MalformedPacket
+
+HOP_LIMIT_ON_LINK = 255
+"""Neighbour discovery with another hop limit came through a router: it is ignored."""
+
+MAX_ADDRESSES_PER_MAC = 16
+"""A link-local address, one by SLAAC, one by hand, and privacy addresses of a week (RFC 8981)."""
+
+ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
+ALL_NODES_MAC = bytes.fromhex("333300000001")
+
+_ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
+_SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
+_TARGET_LENGTH = 16
+
+
+class Solicitation(NamedTuple):
+    """Who has ``target``? ``source_mac`` is empty where the option is missing."""
+
+    target: bytes
+    source_mac: bytes
+
+
+def parse_solicitation(message: IcmpMessage) -> Solicitation:
+    """Read a neighbour solicitation. Raises MalformedPacket for a bad target or bad options."""
+    target, options = message.data[:_TARGET_LENGTH], message.data[_TARGET_LENGTH:]
+    if len(target) < _TARGET_LENGTH or is_multicast(target) or message.code:
+        raise MalformedPacket("bad_neighbour")
+    return Solicitation(target, link_layer_address(options))
+
+
+def link_layer_address(options: bytes) -> bytes:
+    """Find the source link-layer address among options; empty when missing. Raises MalformedPacket."""
+    found = b""
+    while options:
+        length = options[1] * 8 if len(options) > 1 else 0
+        if not 0 < length <= len(options):
+            raise MalformedPacket("bad_neighbour")
+        if options[0] == _SOURCE_LINK_LAYER:
+            found = options[2:8]
+        options = options[length:]
+    return found
+
+
+def advertisement(gateway_mac: bytes, target: bytes, guest_mac: bytes, source: bytes) -> bytes:
+    """Build the frame that tells a guest that ``target`` is the gateway's.
+
+    A guest that asks from the unspecified address is about to take ``target`` itself: all are told.
+    """
+    flags = _ROUTER | _OVERRIDE
+    if source == UNSPECIFIED:
+        guest_mac, source = ALL_NODES_MAC, ALL_NODES
+    else:
+        flags |= _SOLICITED
+    option = bytes((_TARGET_LINK_LAYER, 1)) + gateway_mac
+    message = bytes((NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0)) + target + option
+    return build_icmpv6(guest_mac + gateway_mac, target, source, message, ttl=HOP_LIMIT_ON_LINK)
+
+
+class AddressBindings:
+    """IPv6 addresses that guests chose, first come first served: nobody uses another's while that is here."""
+
+    def __init__(self, max_per_mac: int = MAX_ADDRESSES_PER_MAC) -> None:
+        self._max_per_mac = max_per_mac
+        self._holders: dict[bytes, bytes] = {}
+        # Per MAC the one unused for longest first: it makes room for a new one.
+        self._addresses: dict[bytes, dict[bytes, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._holders)
+
+    def claim(self, mac: bytes, address: bytes) -> bool:
+        """Note that ``mac`` uses ``address``; False when it is another's."""
+        holder = self._holders.get(address)
+        if holder is not None and holder != mac:
+            return False
+        own = self._addresses.setdefault(mac, {})
+        if holder is not None:
+            del own[address]
+        elif len(own) >= self._max_per_mac:
+            oldest = next(iter(own))
+            del own[oldest], self._holders[oldest]
+        own[address] = None
+        self._holders[address] = mac
+        return True
+
+    def holder_of(self, address: bytes) -> bytes | None:
+        """Tell which MAC uses ``address``, if any."""
+        return self._holders.get(address)
+
+    def release(self, mac: bytes) -> None:
+        """Forget all addresses of ``mac``."""
+        for address in self._addresses.pop(mac, {}):
+            del self._holders[address]

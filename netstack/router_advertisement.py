@@ -1,0 +1,73 @@
+"""Router advertisements (RFC 4861, RFC 8106): prefix for SLAAC, MTU, name server. Built by scapy, rarely."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from netstack.ethernet import LAN_MTU, format_mac
+from netstack.ipv6 import MIN_MTU, format_ipv6
+
+INTERVAL = 200.0
+"""Seconds between unsolicited advertisements: well below the lifetimes (RFC 4861 allows up to 1800)."""
+
+ROUTER_LIFETIME = 1800
+PREFERRED_LIFETIME = 14_400
+VALID_LIFETIME = 86_400
+
+
+class RouterAdvertisements:
+    """Advertisements of the gateway for one /64 ``prefix`` (first 8 of 16 bytes are used)."""
+
+    def __init__(
+        self,
+        mac: bytes,
+        link_local: bytes,
+        prefix: bytes,
+        dns: bytes | None,
+        *,
+        is_default_router: bool = True,
+    ) -> None:
+        """``dns`` is a name server or None; where the host has no IPv6 there is no default router."""
+        self._mac = mac
+        self._link_local = link_local
+        self._prefix = prefix
+        self._dns = dns
+        self._router_lifetime = ROUTER_LIFETIME if is_default_router else 0
+        self._for_mtu = lru_cache(maxsize=16)(self._build)
+
+    def frame(self, guest_mac: bytes, mtu: int) -> bytes:
+        """Build the frame for one NIC: all-nodes in IPv6, that NIC's address in Ethernet (RFC 6085)."""
+        return guest_mac + self._for_mtu(min(LAN_MTU, max(MIN_MTU, mtu)))[6:]
+
+    def _build(self, mtu: int) -> bytes:
+        # It warns of missing routes and the like, of no interest to one who only builds packets.
+        logging.getLogger("scapy").setLevel(logging.ERROR)
+        from scapy.layers.inet6 import (
+            ICMPv6ND_RA,
+            ICMPv6NDOptMTU,
+            ICMPv6NDOptPrefixInfo,
+            ICMPv6NDOptRDNSS,
+            ICMPv6NDOptSrcLLAddr,
+            IPv6,
+        )
+        from scapy.layers.l2 import Ether
+
+        packet = (
+            Ether(src=format_mac(self._mac), dst="33:33:00:00:00:01", type=0x86DD)
+            / IPv6(src=format_ipv6(self._link_local), dst="ff02::1", hlim=255)
+            / ICMPv6ND_RA(chlim=64, M=0, O=1, routerlifetime=self._router_lifetime)
+            / ICMPv6NDOptSrcLLAddr(lladdr=format_mac(self._mac))
+            / ICMPv6NDOptMTU(mtu=mtu)
+            / ICMPv6NDOptPrefixInfo(
+                prefix=format_ipv6(self._prefix[:8] + bytes(8)),
+                prefixlen=64,
+                L=1,
+                A=1,
+                preferredlifetime=PREFERRED_LIFETIME,
+                validlifetime=VALID_LIFETIME,
+            )
+        )
+        if self._dns is not None:
+            packet /= ICMPv6NDOptRDNSS(dns=[format_ipv6(self._dns)], lifetime=3 * int(INTERVAL))
+        return bytes(packet)

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from actors.batch import ERRORS_PER_SECOND, Dropped, PortState
+from actors.settings import LanSettings
+from netstack.gateway_replies import IcmpError
+
+
+def test_a_port_starts_with_nothing_and_full_buckets():
+    port = PortState(LanSettings(max_flows_per_peer=3), 0)
+    assert (port.macs, port.flows) == (set(), {})
+    assert [port.new_flows.take(0) for _ in range(4)] == [True] * 3 + [False]
+    assert sum(port.errors.take(0) for _ in range(1000)) == ERRORS_PER_SECOND
+
+
+def test_a_drop_names_its_counter():
+    dropped = Dropped("flow_limit", IcmpError.PROHIBITED)
+    assert dropped.counter == "gateway.drop.flow_limit"
+    assert dropped.report is IcmpError.PROHIBITED

@@ -1,0 +1,257 @@
+"""IPv6 at the gateway and through the NAT, with scapy as the guests."""
+
+from __future__ import annotations
+
+import pytest
+from lan_parts import mac
+from scapy.layers.dhcp6 import DHCP6_InfoRequest, DHCP6_Reply, DHCP6OptDNSServers
+from scapy.layers.inet import TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6ND_RA,
+    ICMPv6ND_RS,
+    ICMPv6NDOptMTU,
+    ICMPv6PacketTooBig,
+    ICMPv6TimeExceeded,
+    IPv6,
+    IPv6ExtHdrFragment,
+    fragment6,
+)
+from scapy.packet import Raw
+from test_gateway import Lan, ether
+
+from actors.messages import ErrorFromNet, PortClosed, SendResult
+from actors.settings import LanSettings
+from netstack.router_advertisement import INTERVAL
+
+PREFIX = LanSettings().ipv6_prefix
+GATEWAY = "fd76:6d72:656c:6179::2"
+LINK_LOCAL = "fe80::5054:ff:fe12:3456"
+REMOTE = "2606:4700::1111"
+
+
+@pytest.fixture
+def lan(loop, counters):
+    lan = Lan(counters, ipv6_prefix=PREFIX)
+    for port in (1, 2, 3):
+        lan.assign(port)
+    return lan
+
+
+def guest(port):
+    return f"fd76:6d72:656c:6179::1:{port}"
+
+
+def packet(port, dst=REMOTE, **fields):
+    return ether(port) / IPv6(**{"src": guest(port), "dst": dst, "hlim": 64} | fields)
+
+
+def udp(port, sport=4000, data=b"question", **fields):
+    return packet(port, **fields) / UDP(sport=sport, dport=53) / Raw(data)
+
+
+def ping(port, identifier=7, seq=1, **fields):
+    return packet(port, **fields) / ICMPv6EchoRequest(id=identifier, seq=seq, data=b"payload")
+
+
+def multicast(port, src, dst, hlim=255):
+    hardware = b"\x33\x33\x00\x00\x00\x02"
+    return ether(port, hardware) / IPv6(src=src, dst=dst, hlim=hlim)
+
+
+# -- the LAN ----------------------------------------------------------------------------------------
+
+
+def test_a_router_solicitation_is_answered_with_the_mtu_of_the_session(lan):
+    for source in ("::", "fe80::1"):
+        (told,) = lan.sends(1, multicast(1, source, "ff02::2") / ICMPv6ND_RS())
+        assert told.dst == mac(1).hex(":")
+        assert told[IPv6].src == LINK_LOCAL
+        assert told[ICMPv6ND_RA].routerlifetime > 0
+        assert told[ICMPv6NDOptMTU].mtu == 1500
+
+
+def test_advertisements_come_also_unasked(loop, lan):
+    assert lan.received() == []
+    loop.advance(INTERVAL)
+    assert sorted(f.dst for f in lan.received() if ICMPv6ND_RA in f) == [mac(n).hex(":") for n in (1, 2, 3)]
+    lan.tell(PortClosed(2))
+    loop.advance(INTERVAL)
+    assert len(lan.received()) == 2
+
+
+def test_neighbours_find_the_gateway(lan):
+    for target in (GATEWAY, LINK_LOCAL):
+        (told,) = lan.sends(1, multicast(1, guest(1), "ff02::1:ff00:2") / ICMPv6ND_NS(tgt=target))
+        assert (told[ICMPv6ND_NA].tgt, told[ICMPv6ND_NA].S) == (target, 1)
+    (told,) = lan.sends(1, multicast(1, "::", "ff02::1:ff00:2") / ICMPv6ND_NS(tgt=GATEWAY))
+    assert told[IPv6].dst == "ff02::1"
+    assert lan.sends(1, multicast(1, guest(1), "ff02::1:ff00:9") / ICMPv6ND_NS(tgt=guest(9))) == []
+
+
+def test_discovery_from_afar_is_dropped(lan):
+    assert lan.sends(1, multicast(1, "fe80::1", "ff02::2", hlim=254) / ICMPv6ND_RS()) == []
+    assert lan.drops() == {"not_on_link": 1}
+
+
+def test_information_by_dhcpv6(lan):
+    request = UDP(sport=546, dport=547) / DHCP6_InfoRequest(trid=7)
+    (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::1:2", hlim=1) / request)
+    assert (told[IPv6].src, told[UDP].dport) == (LINK_LOCAL, 546)
+    assert told[DHCP6_Reply].trid == 7
+    assert DHCP6OptDNSServers not in told  # this gateway has no name server
+
+
+@pytest.mark.parametrize("address", [GATEWAY, LINK_LOCAL])
+def test_the_gateway_answers_pings(lan, address):
+    (told,) = lan.sends(1, ping(1, dst=address))
+    assert (told[IPv6].src, told[IPv6].dst) == (address, guest(1))
+    assert told[ICMPv6EchoReply].data == b"payload"
+
+
+def test_what_is_not_served_is_refused(lan):
+    (told,) = lan.sends(1, packet(1, dst=GATEWAY) / UDP(sport=1, dport=9))
+    assert (told[ICMPv6DestUnreach].code, told[IPv6].src) == (4, GATEWAY)
+    (told,) = lan.sends(1, packet(1, dst=GATEWAY) / TCP(sport=1, dport=9, flags="S"))
+    assert told[TCP].flags == "RA"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (GATEWAY, "reserved_address"),
+        ("fd00::1", "foreign_address"),
+        ("ff02::1", "foreign_address"),
+        (REMOTE, "foreign_address"),
+        (guest(2), "address_conflict"),
+    ],
+)
+def test_a_guest_uses_only_addresses_that_are_its_own(lan, source, reason):
+    lan.sends(2, ping(2, dst=GATEWAY))
+    lan.sends(1, udp(1, src=source))
+    assert lan.drops() == {reason: 1}
+    assert lan.outside.udp == []
+
+
+def test_addresses_are_free_again_when_the_session_ends(lan):
+    lan.sends(2, ping(2, dst=GATEWAY))
+    lan.tell(PortClosed(2))
+    assert len(lan.sends(1, ping(1, dst=GATEWAY, src=guest(2)))) == 1
+
+
+def test_guests_reach_each_other_through_the_gateway(lan):
+    lan.sends(2, ping(2, dst=GATEWAY))
+    (routed,) = lan.sends(1, udp(1, dst=guest(2)))
+    assert (routed.dst, routed[IPv6].hlim) == (mac(2).hex(":"), 63)
+    (told,) = lan.sends(1, udp(1, dst=guest(9)))
+    assert told[ICMPv6DestUnreach].code == 3
+
+
+# -- the way out ------------------------------------------------------------------------------------
+
+
+def test_udp_goes_out_and_comes_back(lan):
+    assert lan.sends(1, udp(1, hlim=9)) == []
+    (socket,) = lan.outside.udp
+    assert socket.version == 6
+    assert socket.sent == [(b"question", (REMOTE, 53))]
+    assert socket.options == [(8, True)]
+    socket.reply(b"answer", (REMOTE, 53), ttl=50)
+    (told,) = lan.received()
+    assert (told.dst, told[IPv6].src, told[IPv6].dst, told[IPv6].hlim) == (
+        mac(1).hex(":"),
+        REMOTE,
+        guest(1),
+        49,
+    )
+    assert bytes(told[UDP].payload) == b"answer"
+    socket.reply(b"x", ("2606:4700::2222", 53))
+    assert lan.received() == []
+
+
+def test_the_same_port_in_both_versions_is_two_flows(lan):
+    from test_flow import udp as udp4
+
+    lan.sends(1, udp(1), udp4(1), udp(2))
+    assert sorted(s.version for s in lan.outside.udp) == [4, 6, 6]
+
+
+def test_ping_goes_out_and_comes_back(lan):
+    assert lan.sends(1, ping(1, identifier=0xBEEF, seq=3, hlim=17)) == []
+    (socket,) = lan.outside.echo
+    assert socket.version == 6
+    assert socket.sent == [(3, b"payload", REMOTE, 16)]
+    socket.reply(bytes(ICMPv6EchoReply(id=1, seq=3, data=b"payload")), (REMOTE, 0))
+    (told,) = lan.received()
+    assert (told[ICMPv6EchoReply].id, told[ICMPv6EchoReply].seq) == (0xBEEF, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "mtu", "layer"),
+    [(1, 4, 0, ICMPv6DestUnreach), (2, 0, 1400, ICMPv6PacketTooBig), (3, 0, 0, ICMPv6TimeExceeded)],
+)
+@pytest.mark.parametrize("router", ["2606:4700::99", ""])
+def test_errors_of_the_network_quote_what_the_guest_sent(lan, kind, code, mtu, layer, router):  # noqa: PLR0917
+    sent = udp(1)
+    lan.sends(1, sent)
+    lan.outside.udp[0].complain(ErrorFromNet((REMOTE, 53), kind, code, mtu, router, b"question"))
+    (told,) = lan.received()
+    assert (told[IPv6].src, told[layer].code) == (router or GATEWAY, code)
+    assert bytes(sent[IPv6]).startswith(bytes(told[layer].payload))
+    if mtu:
+        assert told[layer].mtu == mtu
+
+
+@pytest.mark.parametrize(
+    ("result", "code"), [(SendResult.DENIED, 1), (SendResult.UNREACHABLE, 3), (SendResult.REFUSED, 4)]
+)
+def test_the_guest_learns_why_nothing_was_sent(lan, result, code):
+    lan.sends(1, udp(1))
+    lan.outside.udp[0].result = result
+    (told,) = lan.sends(1, udp(1))
+    assert told[ICMPv6DestUnreach].code == code
+
+
+def test_the_hop_limit_ends_at_the_gateway(lan):
+    (told,) = lan.sends(1, udp(1, hlim=1))
+    assert (told[ICMPv6TimeExceeded].code, told[IPv6].src) == (0, GATEWAY)
+
+
+def test_fragments_go_out_as_one_datagram_that_may_be_fragmented(lan):
+    data = bytes(n % 251 for n in range(4000))
+    whole = IPv6(src=guest(1), dst=REMOTE, hlim=64) / IPv6ExtHdrFragment() / UDP(sport=1, dport=2) / Raw(data)
+    pieces = [ether(1) / piece for piece in fragment6(whole, 1280)]
+    assert lan.sends(1, *reversed(pieces)) == []
+    (socket,) = lan.outside.udp
+    assert socket.sent == [(data, (REMOTE, 2))]
+    assert socket.options == [(63, False)]
+    socket.reply(data, (REMOTE, 2))
+    assert max(len(f) for f in lan.received()) <= 1514
+
+
+def test_link_local_and_multicast_stay_here(lan):
+    assert lan.sends(1, udp(1, dst="fe80::99"), udp(1, src="fe80::1")) == []
+    assert lan.drops() == {"not_routable": 2}
+    assert lan.outside.udp == []
+
+
+def test_a_host_without_ipv6_is_no_default_router(loop, counters):
+    lan = Lan(counters, has_ipv6=False, ipv6_prefix=PREFIX)
+    (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS())
+    assert told[ICMPv6ND_RA].routerlifetime == 0
+    (told,) = lan.sends(1, udp(1))
+    assert told[ICMPv6DestUnreach].code == 0
+    assert lan.drops() == {"no_ipv6": 1}
+
+
+def test_without_ipv6_nothing_of_it_is_there(loop, counters):
+    lan = Lan(counters, ipv6_prefix=None)
+    lan.assign(1)
+    assert lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS(), udp(1)) == []
+    loop.advance(INTERVAL * 2)
+    assert lan.received() == []
+    assert counters["gateway.ignored"] == 2
