@@ -135,11 +135,24 @@ def test_a_relay_that_is_started_again_is_found_again(page, relay, transport):
         assert page.evaluate("nic.statistics.reconnects") == 1
 
 
-def test_the_relays_closing_reason_is_shown(page, relay):
+def test_the_end_of_the_relay_is_told_as_such(page, relay):
     connect(page, f"http://127.0.0.1:{relay.port}/", transport="websocket")
     relay.stop()
     page.wait_for_function("states.some(([state]) => state === 'waiting')")
     assert ["waiting", "relay is shutting down"] in page.evaluate("states")
+
+
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_the_relays_closing_reason_is_shown(page, relay, transport):
+    url = f"http://127.0.0.1:{relay.port}/?encap=nonsense"
+    problem = page.evaluate(
+        """async ([url, transport]) => {
+             const { connect } = await import("/client/index.js");
+             return connect(url, { transport }).then(() => "connected", (error) => error.message);
+           }""",
+        [url, transport],
+    )
+    assert problem == "encap is 'nonsense', must be framed or raw"
 
 
 def test_nothing_there_is_one_clear_error(page):
