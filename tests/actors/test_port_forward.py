@@ -240,6 +240,20 @@ def test_tcp_towards_a_guest_that_answers(loop, counters):
     assert not connection.closed
 
 
+def test_rfc5382_req5_idle_and_transitory_timeouts(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, (syn,) = forwarded.connects()
+    answer = TCP(sport=80, dport=syn[TCP].sport, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
+    forwarded.lan.sends(1, packet(1, "10.0.2.2") / answer)
+    loop.advance(7439)
+    assert not connection.closed
+    loop.advance(2)
+    assert connection.closed == "reset"
+    (last,) = forwarded.lan.received()
+    assert "R" in last[TCP].flags
+    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
+
+
 def test_connections_towards_a_guest_count_as_its_flows(loop, counters):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_flows_per_peer=3)
     connections = [forwarded.connects()[0] for _ in range(5)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import struct
 
 import pytest
 from lab import SERVERS, external_of, refusals, udp_ports, until
@@ -10,6 +12,8 @@ from scapy.layers.inet import ICMP
 
 from actors.flow import MAX_REMOTES
 from relay.settings import Settings
+
+RST_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
 def test_req_2_one_guest_has_one_external_address(lab, guest, sockets):
@@ -91,3 +95,28 @@ def test_req_15_ports_are_hard_to_guess(lab, guest, sockets):
     steps = [second - first for first, second in itertools.pairwise(ports)]
     assert len(set(steps)) > 20
     assert max(ports) - min(ports) > 1000
+
+
+def test_req_8_when_traffic_ends_nothing_is_left(lab, relay_with, sockets):
+    relay, guest = relay_with("--udp-timeout", 1, "--icmp-timeout", 1)
+    at_rest = udp_ports(relay)
+    server = sockets.udp(lab.outside, SERVERS[0])
+    for _ in range(50):
+        external_of(sockets.udp(guest), server)
+    assert guest.ping(SERVERS[0], count=3)[0] == 3
+    listener = sockets.tcp(lab.outside, SERVERS[0])
+    listener.listen(64)
+    for _ in range(20):
+        inside = sockets.tcp(guest)
+        inside.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_AT_CLOSE)
+        inside.connect(listener.getsockname())
+        listener.accept()[0].close()
+        inside.close()
+
+    def all_is_over():
+        counters = relay.counters()
+        return counters["gateway.flows_opened"] == counters["gateway.flows_closed"]
+
+    until(all_is_over, every=1.0)
+    assert relay.counters()["gateway.flows_opened"] >= 71
+    assert udp_ports(relay) <= at_rest
