@@ -12,6 +12,8 @@ never move one. An explicit Register takes a MAC over and ends the older session
 an unregistered session) takes over only from a session that has been silent for SILENT_AFTER: a tab that was
 reloaded must not wait until QUIC gives up on the old one.
 
+Guests do not serve DHCP: what comes from its server's port is dropped, whoever it is for.
+
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``switch.drop.*``, in frames.
 """
 
@@ -41,6 +43,7 @@ from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
+from netstack.dhcp import SERVER_PORT, is_server_reply
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac
 from netstack.mac_table import MacTable, Verdict
 
@@ -62,6 +65,12 @@ FLOOD_BURST = 2.0
 
 _CLAIMING = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6})
 """Protocols in which a packet may say who somebody is."""
+
+_IP_START = slice(14, 15)
+_PLAIN_IPV4 = b"\x45"
+_UDP_SOURCE_PORT = slice(34, 36)
+"""Where it stands in a frame, if the IPv4 header has no options."""
+_DHCP_SERVER_PORT = SERVER_PORT.to_bytes(2, "big")
 
 _DROPS = {
     Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
@@ -119,6 +128,13 @@ class SwitchActor(EventLoopActor):
         decided = b""
         forward: Callable[[bytes], None] = batch.flood
         for frame in frames:
+            # Two looks at each frame, and a third at the few that may be a DHCP server's.
+            if (
+                frame[_UDP_SOURCE_PORT] == _DHCP_SERVER_PORT or frame[_IP_START] != _PLAIN_IPV4
+            ) and is_server_reply(frame):
+                batch.dropped += 1
+                self._counters.add("switch.drop.rogue_dhcp")
+                continue
             header = frame[:HEADER_LENGTH]
             if header != decided:
                 try:

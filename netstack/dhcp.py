@@ -11,6 +11,8 @@ from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from netstack.checksum import PROTOCOL_UDP
+from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ BOOT_REPLY = 2
 MIN_LENGTH = 300
 """Bytes that a reply is padded to: BOOTP relays and old clients drop shorter ones (RFC 1542 section 2.1)."""
 
+_MIN_UDP_FRAME = 14 + 20 + 8
+_SERVER_PORT_BYTES = SERVER_PORT.to_bytes(2, "big")
 _ETHERNET = 1
 _MAC_LENGTH = 6
 _BROADCAST_FLAG = 0x8000
@@ -115,6 +119,18 @@ def parse_dhcp(payload: bytes) -> DhcpMessage:
     except ValueError:
         raise MalformedPacket("bad_dhcp") from None
     return DhcpMessage(message_type, xid, bool(flags & _BROADCAST_FLAG), ciaddr, giaddr, mac, options)
+
+
+def is_server_reply(frame: bytes) -> bool:
+    """Whether an Ethernet frame comes from a DHCP server's port; with IPv4 options or without.
+
+    Fragments after the first have no ports, but without the first nobody puts them together.
+    """
+    if len(frame) < _MIN_UDP_FRAME or frame[12:14] != ETHERTYPE_IPV4 or frame[23] != PROTOCOL_UDP:
+        return False
+    source_port = HEADER_LENGTH + (frame[HEADER_LENGTH] & 0x0F) * 4
+    first = int.from_bytes(frame[20:22], "big") & 0x1FFF == 0
+    return first and frame[source_port : source_port + 2] == _SERVER_PORT_BYTES
 
 
 def build_reply(

@@ -12,6 +12,8 @@ packages=$(missing \
     ping:iputils-ping \
     arping:iputils-arping \
     dig:bind9-dnsutils \
+    busybox:busybox-static \
+    dnsmasq:dnsmasq-base \
     podman:podman \
     buildah:buildah \
     runc:runc \

@@ -5,6 +5,7 @@ from fake_loop import FakeLoop
 from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import GATEWAY_MAC, Box, mac
+from scapy.layers.inet import IP, UDP, IPOption
 from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
@@ -193,6 +194,20 @@ def test_arp_for_the_host_address_is_guarded_where_it_is_the_gateways(loop, coun
     lan = Lan(counters, settings=LanSettings(host_access=True))
     lan.sends(1, claim)
     assert lan.drops() == {"gateway_arp": 1}
+
+
+def test_a_guest_is_no_dhcp_server(trio):
+    """Neither to all nor to one, with IPv4 options or without, also between other frames to the same one."""
+    to_one = Ether(src=mac(1).hex(":"), dst=mac(2).hex(":"))
+    offers = [
+        bytes(ether / IP(dst="10.0.2.11", options=options) / UDP(sport=67, dport=68) / b"offer")
+        for ether in (to_one, Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff"))
+        for options in ([], [IPOption(b"\x94\x04\0\0")])
+    ]
+    request = bytes(to_one / IP(dst="10.0.2.11") / UDP(sport=68, dport=67) / b"request")
+    trio.sends(1, request, *offers, request)
+    assert trio.drops() == {"rogue_dhcp": 4}
+    assert trio.got(2) == [request, request]
 
 
 def test_a_port_has_a_limited_number_of_addresses(trio):

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import IP, TCP, UDP, IPOption, fragment
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netstack.dhcp import Code, MessageType, build_reply, parse_dhcp
+from netstack.dhcp import Code, MessageType, build_reply, is_server_reply, parse_dhcp
 from netstack.malformed import MalformedPacket
 
 MAC = bytes.fromhex("525400aa0001")
@@ -116,3 +119,23 @@ def test_scapy_understands_a_reply():
         "end",
     ]
     assert Raw not in reply
+
+
+@pytest.mark.parametrize("options", [[], [IPOption(b"\x94\x04\0\0")], [IPOption(b"\x01" * 40)]])
+def test_a_servers_frames_are_known_by_their_port(options):
+    ip = Ether() / IP(dst="10.0.2.15", options=options)
+    assert is_server_reply(bytes(ip / UDP(sport=67, dport=68) / BOOTP(op=2)))
+    assert is_server_reply(bytes(ip / UDP(sport=67, dport=1000)))
+    assert not is_server_reply(bytes(ip / UDP(sport=68, dport=67) / BOOTP()))
+    assert not is_server_reply(bytes(ip / TCP(sport=67)))
+    first, later = (
+        bytes(Ether() / f) for f in fragment(ip[IP] / UDP(sport=67) / Raw(b"\0\x43" * 500), 600)[:2]
+    )
+    assert is_server_reply(first)
+    assert not is_server_reply(later)
+    assert not is_server_reply(bytes(Ether() / IPv6() / UDP(sport=67)))
+
+
+@given(st.binary(max_size=80))
+def test_no_frame_whatever_is_too_odd_to_judge(frame):
+    assert is_server_reply(frame) in (True, False)
