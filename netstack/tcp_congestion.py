@@ -127,7 +127,7 @@ class Pacer:
         """Bytes that may leave now."""
         gain = SLOW_START_GAIN if congestion.slow_start else AVOIDANCE_GAIN
         # Timers and the guest's own turns are coarser than a round trip on one machine.
-        seconds = max(round_trip or GUESSED_ROUND_TRIP, CLOCK_GRANULARITY)
+        seconds = max(GUESSED_ROUND_TRIP if round_trip is None else round_trip, CLOCK_GRANULARITY)
         self._rate = rate = gain * congestion.window / seconds
         self._size = size = max(MIN_BURST_SEGMENTS * congestion.mss, rate * BURST_SECONDS)
         self._bytes = min(self._bytes + (now - self._when) * rate, size)

@@ -178,6 +178,8 @@ class TcpConnection:
         receiver = self.receiver
         if size:
             receiver.take(size)
+            # What was held is acknowledged as soon as it is taken; what came just now has its own rules.
+            self._ack_now = self._ack_now or self._ack_at == NEVER
         if self._shift is None:
             room = min(room, MAX_UNSCALED)
         if self.state in MAY_RECEIVE and receiver.open_window(room, self._offer.mss):

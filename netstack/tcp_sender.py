@@ -227,7 +227,9 @@ class Sender:
     def _detect_by_time(self, now: float) -> None:
         """Find what was overtaken: by three segments, or by one for longer than reordering explains."""
         self._reordering_at = NEVER
-        smoothed = self.round_trip.smoothed or GUESSED_ROUND_TRIP
+        smoothed = self.round_trip.smoothed
+        if smoothed is None:
+            smoothed = GUESSED_ROUND_TRIP
         patience = smoothed + max(smoothed / 4, MIN_REORDERING)
         delivered = self._delivered_when
         above = self._sacked
@@ -268,8 +270,7 @@ class Sender:
     def _enter_recovery(self) -> None:
         if self._recovering or self.una < self._recover:
             return  # the window has given way for this flight already
-        in_flight = self._flight + sum(record.end - record.start for record in self._lost)
-        self.congestion.lost(in_flight)
+        self.congestion.lost(self.next - self.una)
         self._recovering = True
         self._recover = self.next
         self._send_first = True
@@ -303,7 +304,7 @@ class Sender:
             self.failed = True
             self._timeout_at = NEVER
             return
-        self.congestion.timed_out(self._flight, again=round_trip.backoff > 0)
+        self.congestion.timed_out(self.next - self.una, again=round_trip.backoff > 0)
         round_trip.backoff += 1
         # A guest that says it holds the first missing byte has dropped it again (RFC 2018 section 8).
         reneged = self._sent[0].sacked

@@ -47,6 +47,9 @@ class FakeSession:
     def send(self, datagrams):
         self.sent += datagrams
 
+    def call_when_writable(self, callback):
+        self.on_writable = callback
+
     def close(self, code=0, reason=""):
         assert self.closed is None, "closed twice"
         self.closed = (code, reason)

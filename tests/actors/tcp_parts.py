@@ -1,0 +1,120 @@
+"""A LAN with one guest, whose TCP connections meet recorder sockets."""
+
+from __future__ import annotations
+
+from lan_parts import GATEWAY_MAC, Box, FakeOutside, FakeSession, mac
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+
+from actors.gateway import GatewayActor
+from actors.line import Line
+from actors.messages import AssignAddress, ConnectionMade, FramesFromGateway, FramesToGateway
+from actors.runtime import run_ready
+from actors.settings import LanSettings
+
+GUEST_MAC = mac(1)
+SERVER = "192.0.2.80"
+
+
+class FakeTcpSocket:
+    def __init__(self, flow, address, owner):
+        self.flow, self.address, self.owner = flow, address, owner
+        self.room = 256 * 1024
+        self.to_read = []
+        self.written = b""
+        self.error = None
+        self.closed = None
+        self.was_shut_down = False
+        self.waiting = False
+
+    def tell(self, message):
+        self.flow.tell(message)
+        run_ready()
+
+    def read(self, limit):
+        if self.error:
+            raise self.error
+        if not self.to_read:
+            return None
+        data = self.to_read.pop(0)
+        if len(data) > limit:
+            self.to_read.insert(0, data[limit:])
+        return data[:limit]
+
+    def write(self, chunks):
+        if self.error:
+            raise self.error
+        taken = b"".join(chunks)[: self.room]
+        self.written += taken
+        return len(taken)
+
+    def wait_for_room(self):
+        self.waiting = True
+
+    def shut_down(self):
+        assert not self.was_shut_down
+        self.was_shut_down = True
+
+    def close(self, *, abort=False):
+        if self.closed is None:
+            self.closed = "abort" if abort else "close"
+
+
+class TcpOutside(FakeOutside):
+    def __init__(self):
+        super().__init__()
+        self.tcp = []
+
+    def open_tcp(self, flow, address, owner):
+        if self.error is not None:
+            raise self.error
+        self.tcp.append(FakeTcpSocket(flow, address, owner))
+        return self.tcp[-1]
+
+
+class Lan:
+    """A gateway with one guest on port 1; frames to the guest are read with scapy."""
+
+    def __init__(self, loop, counters, **settings):
+        self.loop, self.counters = loop, counters
+        self.outside = TcpOutside()
+        self.switch = Box()
+        self.session = FakeSession()
+        self.gateway = GatewayActor.start(self.switch, self.outside, counters, LanSettings(**settings))
+        peer = Box()
+        line = Line(self.session)
+        self.gateway.tell(AssignAddress(1, GUEST_MAC, peer, link_mtu=lambda: 1140, line=line))
+        run_ready()
+        self.ip = ".".join(map(str, peer[0].ip))
+        self.switch.clear()
+
+    def send(self, payload=b"", *, destination=SERVER, sport=40000, dport=80, **fields):
+        packet = IP(src=self.ip, dst=destination) / TCP(sport=sport, dport=dport, **fields)
+        frame = Ether(src=GUEST_MAC, dst=GATEWAY_MAC) / packet / payload
+        self.gateway.tell(FramesToGateway(1, [bytes(frame)]))
+        run_ready()
+
+    def received(self):
+        """IPv4 packets to the guest; the gateway may announce IPv6 routers beside."""
+        frames = [Ether(f) for message in self.switch.take(FramesFromGateway) for f in message.frames]
+        return [frame for frame in frames if IP in frame]
+
+    def one(self):
+        (packet,) = self.received()
+        return packet
+
+    def syn(self, **fields):
+        self.send(flags="S", seq=100, options=[("MSS", 1460)], **fields)
+        return self.outside.tcp[-1]
+
+    def connect(self, **fields):
+        socket = self.syn(**fields)
+        socket.tell(ConnectionMade())
+        self.answer = self.one()[TCP]
+        assert self.answer.flags == "SA"
+        self.send(flags="A", seq=101, ack=self.answer.seq + 1, **fields)
+        assert self.received() == []
+        return socket
+
+    def ack(self, count=0, **fields):
+        self.send(ack=(self.answer.seq + 1 + count) % 2**32, **({"flags": "A", "seq": 101} | fields))

@@ -1,0 +1,231 @@
+"""TCP flows between a guest and recorder sockets: what is dialled, and what each side learns of the other."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from scapy.layers.inet import ICMP, IP, TCP
+from tcp_parts import SERVER, Lan
+
+from actors.line import LINE_BYTES
+from actors.messages import (
+    ConnectionFailed,
+    ConnectionMade,
+    PortClosed,
+    SendResult,
+    SocketReadable,
+    SocketWritable,
+)
+from actors.runtime import run_ready
+from actors.tcp_flow import CONNECT_TIMEOUT
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(loop, counters)
+
+
+def test_the_guest_is_answered_when_the_host_has_connected(lan):
+    socket = lan.syn()
+    assert socket.address == (SERVER, 80)
+    assert lan.received() == []
+    socket.tell(ConnectionMade())
+    answer = lan.one()
+    assert answer[IP].src == SERVER
+    assert answer[TCP].flags == "SA"
+    assert answer[TCP].ack == 101
+    # What the link takes, less the IP and TCP headers: no frame has to travel in chunks.
+    assert dict(answer[TCP].options)["MSS"] == 1100
+
+
+@pytest.mark.parametrize(
+    ("result", "icmp"),
+    [
+        (SendResult.UNREACHABLE, (3, 1)),
+        (SendResult.NO_ROUTE, (3, 0)),
+        (SendResult.DENIED, (3, 13)),
+    ],
+)
+def test_what_cannot_be_reached_is_an_icmp_error(lan, result, icmp):
+    lan.syn().tell(ConnectionFailed(result))
+    error = lan.one()
+    assert (error[ICMP].type, error[ICMP].code) == icmp
+    quoted = error[ICMP].payload
+    assert (quoted.dst, quoted.dport) == (SERVER, 80)
+    assert lan.outside.tcp[0].closed
+
+
+def test_a_refused_port_is_a_reset(lan):
+    lan.syn().tell(ConnectionFailed(SendResult.REFUSED))
+    reset = lan.one()[TCP]
+    assert (reset.flags, reset.ack, reset.sport) == ("RA", 101, 80)
+
+
+def test_a_time_out_is_silence(lan):
+    lan.syn().tell(ConnectionFailed(SendResult.DROPPED))
+    assert lan.received() == []
+
+
+def test_a_host_that_does_not_answer_is_given_up(lan):
+    socket = lan.syn()
+    lan.loop.advance(CONNECT_TIMEOUT + 1)
+    assert socket.closed == "abort"
+    assert lan.received() == []
+    assert lan.counters["tcp.connect_timeouts"] == 1
+
+
+def test_a_repeated_syn_dials_once(lan):
+    lan.syn()
+    lan.syn()
+    assert len(lan.outside.tcp) == 1
+
+
+def test_the_guest_gives_up_while_the_host_connects(lan):
+    socket = lan.syn()
+    lan.send(flags="R", seq=101)
+    assert socket.closed == "abort"
+
+
+def test_no_socket_is_an_icmp_error(lan):
+    lan.outside.error = OSError(errno.EMFILE, "too many")
+    lan.send(flags="S", seq=1)
+    assert (lan.one()[ICMP].type, lan.counters["gateway.drop.no_socket"]) == (3, 1)
+
+
+def test_data_both_ways(lan):
+    socket = lan.connect()
+    lan.ack(payload=b"GET / HTTP/1.0\r\n\r\n")
+    assert socket.written == b"GET / HTTP/1.0\r\n\r\n"
+    assert lan.one()[TCP].ack == 101 + len(socket.written)
+    socket.to_read.append(b"x" * 2500)
+    socket.tell(SocketReadable())
+    sizes = [len(packet[TCP].payload) for packet in lan.received()]
+    assert sizes == [1100, 1100, 300]
+
+
+def test_the_host_is_read_only_as_far_as_the_guest_takes(lan):
+    socket = lan.connect()
+    lan.ack(window=1000)
+    socket.to_read.append(bytes(100_000))
+    socket.tell(SocketReadable())
+    assert sum(len(packet[TCP].payload) for packet in lan.received()) == 1000
+    left = sum(map(len, socket.to_read))
+    assert left >= 100_000 - 2 * 1100
+    lan.ack(1000, window=1000)
+    assert sum(len(packet[TCP].payload) for packet in lan.received()) == 1000
+
+
+def test_the_host_is_read_only_as_far_as_the_line_takes(lan):
+    socket = lan.connect()
+    lan.session.queued_bytes = LINE_BYTES
+    socket.to_read.append(bytes(100_000))
+    socket.tell(SocketReadable())
+    assert lan.received() == []
+    lan.session.queued_bytes = 0
+    lan.session.on_writable()
+    run_ready()
+    # Whole segments, as many as fit the 8192 bytes of scapy's window.
+    assert sum(len(packet[TCP].payload) for packet in lan.received()) == 7 * 1100
+
+
+def test_what_the_host_does_not_take_is_not_acknowledged(lan):
+    socket = lan.connect()
+    socket.room = 4
+    lan.ack(payload=b"abcdefgh")
+    assert (socket.written, socket.waiting) == (b"abcd", True)
+    assert lan.one()[TCP].ack == 105
+    socket.room = 100_000
+    socket.tell(SocketWritable())
+    assert socket.written == b"abcdefgh"
+    assert lan.received()[-1][TCP].ack == 109
+
+
+def test_the_guest_ends_its_direction(lan):
+    socket = lan.connect()
+    lan.ack(flags="FA", payload=b"last")
+    assert socket.was_shut_down
+    assert socket.closed is None
+    assert lan.one()[TCP].ack == 106
+    socket.to_read += [b"answer", b""]
+    socket.tell(SocketReadable())
+    packets = lan.received()
+    assert bytes(packets[0][TCP].payload) == b"answer"
+    assert packets[-1][TCP].flags.F
+    lan.ack(7, seq=106)
+    assert socket.closed == "close"
+    assert lan.counters["gateway.flows_closed"] == 1
+
+
+def test_the_host_ends_its_direction(lan):
+    socket = lan.connect()
+    socket.to_read.append(b"")
+    socket.tell(SocketReadable())
+    assert lan.one()[TCP].flags.F
+    lan.ack(1, payload=b"more")
+    assert socket.written == b"more"
+    lan.received()
+    lan.ack(1, flags="FA", seq=105)
+    assert socket.was_shut_down
+    assert lan.one()[TCP].ack == 106
+    lan.loop.advance(11)
+    assert lan.counters["gateway.flows_closed"] == 1
+
+
+def test_a_new_connection_may_follow_in_time_wait(lan):
+    socket = lan.connect()
+    socket.to_read.append(b"")
+    socket.tell(SocketReadable())
+    lan.ack(1, flags="FA")
+    lan.received()
+    lan.send(flags="S", seq=90_000)
+    assert socket.closed == "close"
+    lan.outside.tcp[-1].tell(ConnectionMade())
+    assert lan.received()[-1][TCP].ack == 90_001
+
+
+def test_a_reset_by_the_guest_resets_the_host(lan):
+    socket = lan.connect()
+    lan.send(flags="R", seq=101)
+    assert socket.closed == "abort"
+
+
+def test_a_reset_by_the_host_resets_the_guest(lan):
+    socket = lan.connect()
+    socket.error = ConnectionResetError()
+    socket.tell(SocketReadable())
+    assert lan.one()[TCP].flags == "RA"
+    assert socket.closed == "abort"
+
+
+def test_a_guest_that_leaves_resets_the_host(lan):
+    socket = lan.connect()
+    lan.gateway.tell(PortClosed(1))
+    run_ready()
+    assert socket.closed == "abort"
+
+
+def test_idle_connections_live_for_two_hours_and_no_longer(lan):
+    socket = lan.connect()
+    lan.loop.advance(7439)
+    assert socket.closed is None
+    lan.loop.advance(2)
+    assert socket.closed == "abort"
+    assert lan.one()[TCP].flags == "RA"
+
+
+def test_half_closed_connections_live_for_four_minutes(lan):
+    socket = lan.connect()
+    lan.ack(flags="FA")
+    lan.loop.advance(239)
+    assert socket.closed is None
+    lan.loop.advance(2)
+    assert socket.closed == "abort"
+
+
+def test_tables_return_to_zero(lan):
+    for port in range(20):
+        lan.connect(sport=41000 + port)
+        lan.send(flags="R", seq=101, sport=41000 + port)
+    assert lan.counters["gateway.flows_opened"] == lan.counters["gateway.flows_closed"] == 20
+    assert {socket.closed for socket in lan.outside.tcp} == {"abort"}

@@ -1,0 +1,202 @@
+"""Host TCP connections on real sockets of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
+from netstack.counters import Counters
+from netstack.egress import EgressPolicy
+from transport.outside import HostNetwork
+from transport.tcp_socket import DeniedTcpSocket
+
+ALLOWED = EgressPolicy(allow=["127.0.0.0/8"])
+
+
+class Flow:
+    def __init__(self):
+        self.told = asyncio.Queue()
+
+    def tell(self, message):
+        self.told.put_nowait(message)
+
+    async def next(self):
+        return await asyncio.wait_for(self.told.get(), 20)
+
+
+class Outside:
+    """A network, its flows and a listening host, all closed at the end."""
+
+    def __init__(self, policy=ALLOWED):
+        self.network = HostNetwork(policy, Counters())
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.address = self.listener.getsockname()
+        self.opened = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for each in [self.listener, *self.opened]:
+            each.close()
+
+    def open(self, flow, address=None, owner="guest"):
+        self.opened.append(self.network.open_tcp(flow, address or self.address, owner))
+        return self.opened[-1]
+
+    async def connect(self, owner="guest"):
+        flow = Flow()
+        ours = self.open(flow, owner=owner)
+        theirs, peer = await asyncio.get_running_loop().sock_accept(self.listener)
+        theirs.setblocking(False)
+        self.opened.append(theirs)
+        assert await flow.next() == ConnectionMade()
+        return flow, ours, theirs, peer
+
+
+def run(main, policy=ALLOWED):
+    async def play():
+        with Outside(policy) as outside:
+            await asyncio.wait_for(main(outside), 30)
+
+    asyncio.run(play())
+
+
+def test_data_both_ways():
+    async def main(outside):
+        loop = asyncio.get_running_loop()
+        flow, ours, theirs, _ = await outside.connect()
+        assert ours.write([b"hello ", b"world"]) == 11
+        assert await loop.sock_recv(theirs, 100) == b"hello world"
+        assert ours.read(100) is None
+        assert ours.read(100) is None
+        await loop.sock_sendall(theirs, b"answer")
+        assert await flow.next() == SocketReadable()
+        assert ours.read(3) == b"ans"
+        assert ours.read(100) == b"wer"
+        theirs.shutdown(socket.SHUT_WR)
+        assert ours.read(100) in {None, b""}
+        if flow.told.empty():
+            await asyncio.sleep(0)
+        assert ours.write([b"still"]) == 5
+        ours.shut_down()
+        assert await loop.sock_recv(theirs, 100) == b"still"
+        assert await loop.sock_recv(theirs, 100) == b""
+
+    run(main)
+
+
+def test_a_full_socket_takes_no_more_and_tells_when_it_does():
+    async def main(outside):
+        loop = asyncio.get_running_loop()
+        flow, ours, theirs, _ = await outside.connect()
+        room = ours.room
+        assert room > 0
+        sent = 0
+        while taken := ours.write([bytes(100_000)] * 4):
+            sent += taken
+        assert ours.room < room
+        ours.wait_for_room()
+        assert ours.write([b"x"]) == 0
+        got = 0
+        while got < sent:
+            got += len(await loop.sock_recv(theirs, 1_000_000))
+        assert await flow.next() == SocketWritable()
+        assert ours.write([b"x"]) == 1
+
+    run(main)
+
+
+def test_many_small_pieces_are_taken_bit_by_bit():
+    async def main(outside):
+        _, ours, theirs, _ = await outside.connect()
+        pieces = [b"ab"] * 3000
+        taken = ours.write(pieces)
+        assert 0 < taken < 6000
+        assert len(await asyncio.get_running_loop().sock_recv(theirs, 100_000)) == taken
+
+    run(main)
+
+
+def test_a_refused_port():
+    async def main(outside):
+        flow = Flow()
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            address = gone.getsockname()
+        outside.open(flow, address)
+        assert await flow.next() == ConnectionFailed(SendResult.REFUSED)
+
+    run(main)
+
+
+def test_a_forbidden_address_opens_no_socket(monkeypatch):
+    async def main(outside):
+        flow = Flow()
+        monkeypatch.setattr(socket.socket, "connect_ex", None)
+        opened = outside.open(flow, ("10.1.2.3", 80))
+        assert isinstance(opened, DeniedTcpSocket)
+        assert await flow.next() == ConnectionFailed(SendResult.DENIED)
+        assert (opened.read(1), opened.write([b"x"])) == (None, 0)
+        assert len(outside.network._tcp_ports) == 0
+
+    run(main)
+
+
+def test_a_reset_is_an_error_of_reading_and_writing():
+    async def main(outside):
+        flow, ours, theirs, _ = await outside.connect()
+        assert ours.read(1) is None
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        assert await flow.next() == SocketReadable()
+        with pytest.raises(ConnectionResetError):
+            ours.read(1)
+        with pytest.raises(OSError, match="pipe"):
+            ours.write([b"x"])
+
+    run(main)
+
+
+@pytest.mark.parametrize("abort", [True, False])
+def test_closing(abort):
+    async def main(outside):
+        _, ours, theirs, _ = await outside.connect()
+        ours.close(abort=abort)
+        ours.close(abort=abort)
+        received = asyncio.get_running_loop().sock_recv(theirs, 1)
+        if abort:
+            with pytest.raises(ConnectionResetError):
+                await received
+        else:
+            assert await received == b""
+
+    run(main)
+
+
+def test_one_guest_port_has_one_host_port_whatever_it_connects_to():
+    async def main(outside):
+        with socket.create_server(("127.0.0.1", 0)) as second:
+            _, ours, _, peer = await outside.connect()
+            flow = Flow()
+            other = outside.open(flow, second.getsockname())
+            assert await flow.next() == ConnectionMade()
+            accepted, peer_of_other = second.accept()
+            accepted.close()
+            assert peer == peer_of_other
+            ours.close()
+            other.close()
+            assert len(outside.network._tcp_ports) == 0
+
+    run(main)
+
+
+def test_no_two_guest_ports_share_a_host_port():
+    async def main(outside):
+        peers = {(await outside.connect(owner=number))[3] for number in range(50)}
+        assert len(peers) == 50
+
+    run(main)
