@@ -4,13 +4,15 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Without the working directory on the path, which has the packages as they are.
+PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors netstack relay transport
 SOURCES := $(CODE) tests bench docker examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit js system tools bench lock image clean
+.PHONY: help run demo test lint format types unit accelerated js system tools bench lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,7 @@ run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-acces
 demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
 	@site=$$(examples/v86/build.sh) && exec $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)
 
-test: lint types unit js system ## everything: lint, types, import rules, unit and system tests
+test: lint types unit accelerated js system ## everything: lint, types, import rules, unit and system tests
 
 lint: .venv/test.stamp ## ruff, formatting and the import rules
 	$(BIN)/ruff check $(SOURCES)
@@ -38,6 +40,10 @@ types: .venv/test.stamp ## mypy, strict
 unit: tools ## tests of the packages: pytest options in ARGS
 	$(SUDO) $(PYTEST) --ignore tests/system $(ARGS)
 
+accelerated: tools ## tests of the packages on their compiled form
+	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH=$$ACCELERATED \
+		$(PYTEST_ALONE) tests/test_accelerator.py tests/netstack tests/actors tests/transport $(ARGS)
+
 js: ## the npm package in clients/js: types, tests, and what would be published
 	scripts/npm.sh clients/js
 	npm --prefix clients/js run --silent check
@@ -49,7 +55,8 @@ tools: .venv/test.stamp ## install the programs that tests drive, when they are 
 	scripts/test-tools.sh
 
 bench: .venv/run.stamp ## the loads of docs/performance.md against a relay of this tree
-	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(BIN)/python bench/loads.py $(ARGS)
+	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && \
+		ACCELERATED=$$(scripts/accelerate.sh) && $(BIN)/python bench/loads.py --packages $$ACCELERATED $(ARGS)
 
 image: ## the container image, with podman or docker
 	$$(command -v docker || command -v podman) build -f docker/Dockerfile -t vmrelay .

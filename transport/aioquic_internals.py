@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from aioquic.buffer import Buffer
 from aioquic.h3.connection import H3Connection
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.packet import pull_ack_frame
@@ -24,7 +25,6 @@ from transport.webtransport import WEBTRANSPORT_SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aioquic.buffer import Buffer
     from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.connection import NetworkAddress, QuicReceiveContext
     from aioquic.quic.crypto import CryptoContext
@@ -38,6 +38,8 @@ WORKER = 0
 
 MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
+TLS_REMAINDER = 512
+"""Bytes that TLS may still want to write after the handshake: nothing of ours is longer than an alert."""
 IDLE_REFRESH = 1.0
 """Seconds between two settings of the idle timer: setting it costs more than it says."""
 
@@ -92,6 +94,11 @@ class RelayQuicConnection(OpenQuicConnection):
         if self._cryptos[Epoch.ONE_RTT].recv.cipher_suite not in AES_SUITES:
             return None
         return OneRttState(self)
+
+    def release_handshake(self) -> None:
+        """Give back the handshake's buffers, 16 KB for each encryption level, once it is confirmed."""
+        for epoch in self._crypto_buffers:
+            self._crypto_buffers[epoch] = Buffer(capacity=TLS_REMAINDER)
 
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()

@@ -12,6 +12,7 @@ from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived
 from aioquic.quic import events as quic_events
+from mypy_extensions import mypyc_attr
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
@@ -80,6 +81,7 @@ class Host(Protocol):
         """Send packets to the client."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Connection:
     """Implements ``transport.session.SessionCarrier``."""
 
@@ -221,6 +223,7 @@ class Connection:
             self._host.counters,
         )
         self.quic.on_ack = path.on_ack
+        self.quic.release_handshake()
         return path
 
     def next_timer(self) -> float:

@@ -16,6 +16,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
+from mypy_extensions import mypyc_attr
 
 from transport import frames
 from transport.frames import read_frames, write_varint
@@ -63,6 +64,7 @@ _SEND_MASKS = {2: Struct(">BH13x"), 4: Struct(">BI11x")}
 _NUMBER_MASKS = {2: 0xFFFF, 4: 0xFFFFFFFF}
 
 
+@mypyc_attr(serializable=True)
 class DatagramPath:
     """Sends and receives the datagrams of one session."""
 

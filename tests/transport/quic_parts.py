@@ -119,11 +119,13 @@ class Host:
         self.sent += [(packet, address) for packet in packets]
 
 
-class StockConnection(Connection):
-    """The relay's connection without the datagram path: aioquic does everything."""
+class PairConnection(Connection):
+    """The relay's connection, without the datagram path while it is ``stock``: then aioquic does everything."""
+
+    stock = False
 
     def _open_path(self):
-        return None
+        return None if self.stock else super()._open_path()
 
 
 @dataclass
@@ -305,9 +307,9 @@ class Pair:
         quic.connect(RELAY_ADDRESS, now=START)
         original = quic.original_destination_connection_id
         host = Host()
-        kind = StockConnection if stock else Connection
         relay_quic = RelayQuicConnection(relay_configuration(), original)
-        self.relay = Relay(host, kind(relay_quic, host, CLIENT_ADDRESS, START))
+        self.relay = Relay(host, PairConnection(relay_quic, host, CLIENT_ADDRESS, START))
+        self.relay.connection.stock = stock
         host.add_connection_id(relay_quic.host_cid, self.relay.connection)
         self.now = START
         self.address = CLIENT_ADDRESS
@@ -339,10 +341,10 @@ class Pair:
 
     def fork(self, *, stock=False):
         """Return a copy that shares keys but no state: the same packets mean the same to both."""
-        assert isinstance(self.relay.connection, StockConnection), "fork before the path is opened"
+        assert self.relay.connection.stock, "fork before the path is opened"
         copied = copy.deepcopy(self)
+        copied.relay.connection.stock = stock  # said again: a copy of a compiled class has only its own fields
         if not stock:
-            copied.relay.connection.__class__ = Connection
             copied.relay.flush()
             assert copied.relay.connection._path is not None
         return copied
