@@ -12,6 +12,7 @@ packages=$(missing \
     ping:iputils-ping \
     arping:iputils-arping \
     dig:bind9-dnsutils \
+    traceroute:traceroute \
     busybox:busybox-static \
     dnsmasq:dnsmasq-base \
     podman:podman \
