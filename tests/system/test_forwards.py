@@ -99,6 +99,7 @@ def test_what_a_guest_sends_to_ports_of_no_client_goes_nowhere(lab, opened):
     server, client = opened(guest.namespace, port=9), opened(outside)
     sender = echo(client, server, (HOST, BY_MAC), b"hello")
     opened(other.namespace, port=9).sendto(b"not from the guest of this forward", sender)
+    assert other.ping("10.0.2.2", count=1)[0] == 1  # whose answer tells that all before it was handled
     wrong_port = opened(guest.namespace)
     wrong_port.sendto(b"from another port", sender)
     server.sendto(b"right", sender)
