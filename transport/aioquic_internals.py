@@ -43,6 +43,9 @@ TLS_REMAINDER = 512
 IDLE_REFRESH = 1.0
 """Seconds between two settings of the idle timer: setting it costs more than it says."""
 
+_EPOCHS: dict[frozenset[Epoch], frozenset[Epoch]] = {}
+"""Sets of encryption levels in which frames may come, shared by all connections; there are four."""
+
 
 def new_connection_id() -> bytes:
     """Return a connection ID of 8 bytes: the worker's number, then random."""
@@ -79,6 +82,10 @@ class RelayQuicConnection(OpenQuicConnection):
             original_destination_connection_id=original_cid,
             retry_source_connection_id=retry_source_cid,
         )
+        # aioquic makes the same thirty sets anew for every connection: 7 KB of each.
+        handlers = vars(self)["_QuicConnection__frame_handlers"]
+        for kind, (handler, epochs) in handlers.items():
+            handlers[kind] = (handler, _EPOCHS.setdefault(epochs, epochs))
         first = self._host_cids[0]
         first.cid = new_connection_id()
         self.host_cid = first.cid
@@ -382,8 +389,8 @@ class OneRttState:
         if recovery._in_persistent_congestion(packets=packets):
             self._congestion.on_persistent_congestion()
 
-    def note_probe_lost(self, packet: SentPacket) -> None:
-        """Take a lost path MTU probe off the bytes in flight; that is no congestion (RFC 9000, 14.4)."""
+    def note_expired(self, packet: SentPacket) -> None:
+        """Take a packet off the bytes in flight whose loss is no congestion (RFC 9000, 14.4)."""
         self._space.ack_eliciting_in_flight -= 1
         self._congestion.on_packets_expired(packets=[packet])
 

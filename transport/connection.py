@@ -251,6 +251,8 @@ class Connection:
         self._aioquic_is_idle = False
         timer = self.quic.get_timer()
         if timer is not None and timer <= now:
+            if path is not None and path.probe_is_due(now):
+                path.write_off_oldest(now)
             self.quic.handle_timer(now)
             self._pump()
         if self._deadline is not None and self._deadline <= now:

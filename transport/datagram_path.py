@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.aioquic_internals import OneRttState
     from transport.frames import Ack
+    from transport.ledger import SentPacket
     from transport.session import DatagramQueue
     from transport.udp import Address
 
@@ -228,10 +229,7 @@ class DatagramPath:
             self._receive_headers = _receive_headers(self._own_cid)
         if state.peer_cid != self._peer_cid or state.key_phase != self._key_phase:
             self._peer_cid, self._key_phase = state.peer_cid, state.key_phase
-            self._send_headers = {
-                size: _send_headers(FIXED | self._key_phase << 2 | size - 1, self._peer_cid)
-                for size in (2, 4)
-            }
+            self._send_headers = {}
 
     # -- acknowledgements of ours -----------------------------------------------------------------
 
@@ -267,18 +265,36 @@ class DatagramPath:
             self._probe = None
             self.mtu.probe_lost(size, now)
             probe = next(packet for packet in lost if packet.packet_number == number)
-            self._state.note_probe_lost(probe)
+            self._state.note_expired(probe)
             lost.remove(probe)
         if lost:
             self._counters.add("path.lost_packets", len(lost))
             self._state.note_lost(lost, now)
             for packet in lost:
-                if self.mtu.packet_lost(packet.sent_bytes, now):
-                    self._counters.add("path.narrowed")
+                self._note_narrowed(packet, now)
+
+    def _note_narrowed(self, lost: SentPacket, now: float) -> None:
+        if self.mtu.packet_lost(lost.sent_bytes, now):
+            self._counters.add("path.narrowed")
 
     def probe_is_due(self, now: float) -> bool:
         """Whether acknowledgements have failed to come for so long that aioquic should ask for one."""
         return bool(self._ledger.sent) and self._state.probe_at <= now
+
+    def write_off_oldest(self, now: float) -> None:
+        """Take the oldest packet as lost, without blaming congestion, as aioquic does at a probe timeout.
+
+        Otherwise packets that nobody will ever acknowledge could fill the window for good, and then a client
+        that has moved could not even be asked whether it is where its packets come from.
+        """
+        packet = self._ledger.write_off_oldest()
+        if self._probe is not None and packet.packet_number == self._probe[0]:
+            self.mtu.probe_lost(self._probe[1], now)
+            self._probe = None
+        else:
+            self._note_narrowed(packet, now)
+        self._state.note_expired(packet)
+        self._counters.add("path.written_off")
 
     def before_aioquic_sends(self) -> None:
         """Give aioquic's pacer the round-trip time that this path has measured."""
@@ -384,7 +400,10 @@ class DatagramPath:
     def _seal(self, plains: list[bytes], first: int, number_size: int) -> list[bytes]:
         """Protect payloads as packets ``first``, ``first + 1``, … with numbers of 2 or 4 bytes."""
         keys = self._send_keys
-        headers = self._send_headers[number_size]
+        headers = self._send_headers.get(number_size)
+        if headers is None:
+            flags = FIXED | self._key_phase << 2 | number_size - 1
+            headers = self._send_headers[number_size] = _send_headers(flags, self._peer_cid)
         crypt, iv, header = keys.crypt, keys.iv, headers[0]
         low = _NUMBER_MASKS[number_size]
         sealed = [

@@ -90,6 +90,12 @@ class Ledger:
         newest_packet = SentPacket(newest_acked, total, newest_time)
         return Acknowledged(packets, newest_packet, largest_size, newest_acked == largest)
 
+    def write_off_oldest(self) -> SentPacket:
+        """Take off the oldest packet, whatever has become of it. Raises StopIteration when there is none."""
+        number = next(iter(self.sent))
+        sent_time, size = self.sent.pop(number)
+        return SentPacket(number, size, sent_time)
+
     def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
         """Take off what is lost; return it, and when the next packet would count as lost by time."""
         lost: list[SentPacket] = []

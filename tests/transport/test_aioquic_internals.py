@@ -28,6 +28,7 @@ USED = {
         "_close_at",
         "_close_event",
         "_close_pending",
+        "_crypto_buffers",
         "_cryptos",
         "_datagrams_pending",
         "_handle_ack_frame",

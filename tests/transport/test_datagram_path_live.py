@@ -160,8 +160,9 @@ def test_key_updates_at_any_point(established, initiator, name):
     before = relay._cryptos[Epoch.ONE_RTT].send.secret
 
     def update(turn):
-        # Not faster than three times the probe timeout, as RFC 9001, section 6.5 asks.
-        if turn % 60 == 3:
+        # Not before both sides have followed the last one, as RFC 9001, section 6.1 demands.
+        agreed = relay._cryptos[Epoch.ONE_RTT].send.secret == client._cryptos[Epoch.ONE_RTT].recv.secret
+        if turn % 60 == 3 and agreed:
             if initiator in ("client", "both") or (initiator == "either" and turn % 120 < 60):
                 client.request_key_update()
             if initiator in ("relay", "both") or (initiator == "either" and turn % 120 >= 60):
@@ -245,6 +246,25 @@ def test_an_unvalidated_address_gets_no_more_than_three_times_what_it_sent(estab
         pair.relay.session.send([bytes(1000)] * 5)
         sent += pair.relay.flush() + pair.relay.pass_time(0.005)
     assert sum(len(packet) for packet, address in sent if address == thief) <= 3 * received
+
+
+def test_a_client_that_moved_long_ago_is_found_at_once(established):
+    pair = live(established)
+    relay = pair.relay
+    without_probes(pair)
+    relay.session.send([bytes(1000)] * 100)
+    relay.flush()
+    # All that is on its way is lost, then so is every probe: the client is not there any more.
+    pair.address = ("192.0.2.1", 4001)
+    pair.now += 20
+    relay.pass_time(20)
+    pair.network = Network()
+    pair.client.send(b"here I am")
+    pair.settle(0.1)
+    assert relay.peer.datagrams == [b"here I am"]
+    relay.session.send([b"welcome back"])
+    pair.settle(0.1)
+    assert pair.client.datagrams == [b"welcome back"]
 
 
 @pytest.mark.parametrize("name", ["calm", "10 % loss"])
@@ -405,7 +425,7 @@ def test_a_client_that_stops_acknowledging_costs_a_bounded_amount(established):
     relay.pass_time(QUEUE_SECONDS)
     relay.session.send([b"new"])
     relay.flush()
-    assert relay.session.queued_bytes == len(b"new")
+    assert relay.session.queued_bytes <= len(b"new")
     assert relay.session.writable
     assert relay.host.counters["session.drop.stale"] > 100
 

@@ -80,6 +80,13 @@ def test_a_late_acknowledgement_of_a_lost_packet_is_nothing():
     assert ledger.acknowledge([(0, 0)]) is None
 
 
+def test_the_oldest_can_be_written_off():
+    ledger = ledger_of(10, 20, 30, first=7, now=1.5)
+    assert ledger.write_off_oldest() == SentPacket(7, 10, 1.5)
+    assert list(ledger.sent) == [8, 9]
+    assert ledger.acknowledge([(7, 7)]) is None
+
+
 class Model(RuleBasedStateMachine):
     """The ledger against a list of packets, each of them outstanding, acknowledged or lost."""
 
