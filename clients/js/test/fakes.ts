@@ -101,6 +101,8 @@ export class FakeRelay {
       }
     }
 
+    // Node 18 has it behind a flag only.
+    vi.stubGlobal("crypto", { getRandomValues: (bytes: Uint8Array) => bytes.map(() => Math.random() * 256) });
     vi.stubGlobal("WebTransport", FakeWebTransport);
     vi.stubGlobal("WebSocket", FakeWebSocket);
     vi.stubGlobal("fetch", () =>
