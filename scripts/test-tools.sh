@@ -15,6 +15,10 @@ packages=$(missing \
     traceroute:traceroute \
     busybox:busybox-static \
     dnsmasq:dnsmasq-base \
+    node:nodejs \
+    npm:npm \
+    cpio:cpio \
+    xz:xz-utils \
     podman:podman \
     buildah:buildah \
     runc:runc \
