@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_setting_is_in_the_table_with_its_variable():
-    table = dict(re.findall(r"^\| `(--[a-z-]+)` \| `([A-Z_]+)` \|", README, re.MULTILINE))
+    table = dict(re.findall(r"^\| `(--[a-z0-9-]+)` \| `([A-Z0-9_]+)` \|", README, re.MULTILINE))
     table.pop("--config")
     assert table == {
         f"--{name.replace('_', '-')}": option.own_variable or f"VMRELAY_{name.upper()}"

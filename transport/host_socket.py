@@ -92,7 +92,7 @@ IPV6 = Family(
     icmp=socket.IPPROTO_ICMPV6,
     level=socket.IPPROTO_IPV6,
     any_address="::",
-    options=((socket.IPV6_V6ONLY, 1), (socket.IPV6_RECVHOPLIMIT, 1), (_IPV6_RECVERR, 1)),
+    options=((socket.IPV6_RECVHOPLIMIT, 1), (_IPV6_RECVERR, 1)),
     ttl=socket.IPV6_UNICAST_HOPS,
     ttl_messages=frozenset({socket.IPV6_HOPLIMIT}),
     errors=_IPV6_RECVERR,
@@ -152,6 +152,8 @@ class HostSocket:
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            if family is IPV6 and protocol == socket.IPPROTO_UDP:  # else it would take IPv4's port as well
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             for option, value in family.options:
                 if option is not None:
                     self._socket.setsockopt(family.level, option, value)

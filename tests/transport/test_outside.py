@@ -22,6 +22,7 @@ from actors.messages import ConnectionFailed, ErrorFromNet, ErrorsFromNet, SendR
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
+from netstack.icmpv6 import read_icmpv6
 from transport import host_socket, outside
 from transport.host_socket import DATAGRAMS_PER_TURN
 from transport.interfaces import interface_addresses
@@ -709,5 +710,59 @@ def test_without_any_icmp_socket_there_is_no_ping(monkeypatch):
             assert not network.can_ping
             with pytest.raises(OSError, match="not permitted"):
                 network.open_echo(Flow())
+
+    in_namespace(main)
+
+
+# -- IPv6 ---------------------------------------------------------------------------------------------
+
+LOOPBACK6 = EgressPolicy(allow=["::1/128", "127.0.0.0/8"])
+
+
+def test_udp_over_ipv6_goes_out_and_comes_back_with_its_hop_limit():
+    async def main():
+        flow = Flow()
+        sender = Network(LOOPBACK6, Counters()).open_udp(flow, 6)
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+            server.bind(("::1", 0))
+            server.settimeout(5)
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 33)
+            port = server.getsockname()[1]
+            assert sender.send_to(b"question", ("::1", port), 64, True) is SendResult.SENT
+            question, remote = server.recvfrom(100)
+            server.sendto(b"answer to " + question, remote)
+            assert await flow.receive() == [(b"answer to question", ("::1", port), 33)]
+        assert sender.send_to(b"again", ("::1", port), 64, True) is SendResult.SENT
+        assert await flow.complaint() == (("::1", port), 1, 4, 0, "::1", b"again")
+        assert sender.send_to(b"", ("127.0.0.1", port), 64, True) is SendResult.UNREACHABLE
+        assert sender.send_to(b"", ("2001:db8::1", port), 64, True) is SendResult.DENIED
+
+    in_namespace(main)
+
+
+@BOTH_WAYS
+def test_an_echo_over_ipv6_comes_back(ping_sockets, kind):
+    async def main():
+        network = Network(LOOPBACK6, Counters())
+        flows = Flow(), Flow()
+        senders = [network.open_echo(flow, 6) for flow in flows]
+        for number, sender in enumerate(senders):
+            assert isinstance(sender, kind)
+            assert sender.send_echo(7, b"%d" % number, "::1", 64, True) is SendResult.SENT
+        for number, flow in enumerate(flows):
+            (reply,) = await flow.receive()
+            assert reply.address == ("::1", 0)
+            assert read_icmpv6(reply.payload)[0::4] == (129, b"%d" % number)
+
+    in_namespace(main, ping_sockets=ping_sockets)
+
+
+def test_a_host_knows_whether_it_reaches_the_ipv6_internet():
+    async def main():
+        network = Network(LOOPBACK6, Counters())
+        assert network.has_ipv6
+        assert not network.has_ipv6_route
+        ip("-6 route add default dev lo")
+        assert network.has_ipv6_route
 
     in_namespace(main)
