@@ -4,7 +4,6 @@ import os
 from importlib import import_module
 
 import pytest
-
 from setup_parts import compiled_modules
 
 ACCELERATED = os.environ.get("VMRELAY_ACCELERATED") == "1"

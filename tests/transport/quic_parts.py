@@ -120,7 +120,7 @@ class Host:
 
 
 class PairConnection(Connection):
-    """The relay's connection, without the datagram path while it is ``stock``: then aioquic does everything."""
+    """The relay's connection; while it is ``stock``, aioquic does everything."""
 
     stock = False
 
@@ -343,7 +343,8 @@ class Pair:
         """Return a copy that shares keys but no state: the same packets mean the same to both."""
         assert self.relay.connection.stock, "fork before the path is opened"
         copied = copy.deepcopy(self)
-        copied.relay.connection.stock = stock  # said again: a copy of a compiled class has only its own fields
+        # Said again, for a copy of a compiled class has only its own fields.
+        copied.relay.connection.stock = stock
         if not stock:
             copied.relay.flush()
             assert copied.relay.connection._path is not None
