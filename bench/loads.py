@@ -124,7 +124,7 @@ def pinned(core: int) -> list[str]:
 
 @contextlib.contextmanager
 def server(command: list[str], ready: str, folder: Path) -> Iterator[tuple[int, re.Match[str]]]:
-    """Run a server in ``folder`` until the block ends; gives its pid and the match of ``ready`` in its output."""
+    """Run a server in ``folder`` until the block ends; gives its pid and what of its output matched."""
     with subprocess.Popen(
         [*pinned(0), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
     ) as process:
