@@ -27,6 +27,8 @@ from actors.settings import LanSettings
 from netstack.counters import Counters
 
 MASK = ip("255.255.255.0")
+GRE = 47
+"""A protocol that the NAT does not carry."""
 
 
 class Lan:
@@ -242,13 +244,20 @@ def test_an_echo_request_comes_back_as_it_was(lan, size):
     assert_intact(reply)
 
 
-@pytest.mark.parametrize(
-    ("transport", "code"), [(UDP(sport=5, dport=53), 3), (TCP(dport=80), 2), (TCP(dport=80, flags="S"), 2)]
-)
-def test_what_the_gateway_does_not_serve_is_refused(lan, transport, code):
-    (error,) = lan.sends(1, packet(1, "10.0.2.2") / transport)
-    assert (error[ICMP].type, error[ICMP].code) == (3, code)
-    assert_intact(error)
+def test_what_the_gateway_does_not_serve_is_refused(lan):
+    for packet_to_it, code in (
+        (packet(1, "10.0.2.2") / UDP(sport=5, dport=53), 3),
+        (packet(1, "10.0.2.2", proto=GRE) / Raw(b"?"), 2),
+    ):
+        (error,) = lan.sends(1, packet_to_it)
+        assert (error[ICMP].type, error[ICMP].code) == (3, code)
+        assert_intact(error)
+
+
+def test_a_connection_to_a_port_of_the_gateway_without_service_is_reset(lan):
+    (reset,) = lan.sends(1, packet(1, "10.0.2.2") / TCP(sport=5, dport=80, flags="S", seq=7))
+    assert (reset[IP].src, reset[TCP].sport, reset[TCP].dport) == ("10.0.2.2", 80, 5)
+    assert (reset[TCP].flags, reset[TCP].ack) == ("RA", 8)
 
 
 def test_a_packet_at_the_end_of_its_life_is_reported(lan):
@@ -258,8 +267,8 @@ def test_a_packet_at_the_end_of_its_life_is_reported(lan):
     assert_intact(error)
 
 
-def test_tcp_is_refused_in_a_way_that_ends_the_attempt(lan):
-    (error,) = lan.sends(1, packet(1) / TCP(flags="S"))
+def test_other_protocols_are_refused_in_a_way_that_ends_the_attempt(lan):
+    (error,) = lan.sends(1, packet(1, proto=GRE) / Raw(b"?"))
     assert (error[ICMP].type, error[ICMP].code) == (3, 2)
     assert lan.drops() == {"protocol": 1}
 
@@ -278,10 +287,10 @@ def test_what_is_not_addressed_to_the_gateway_is_ignored(lan):
 
 
 def test_errors_are_limited(loop, lan):
-    frames = [packet(1) / TCP(dport=n) for n in range(500)]
+    frames = [packet(1, proto=GRE) / Raw(bytes(n)) for n in range(500)]
     assert len(lan.sends(1, *frames)) == 100
     assert lan.counters["gateway.icmp_errors_suppressed"] == 400
-    assert len(lan.sends(2, packet(2) / TCP())) == 1
+    assert len(lan.sends(2, packet(2, proto=GRE) / Raw(b"?"))) == 1
 
 
 def test_a_neighbour_behind_the_gateway_is_reached_in_one_hop(lan):
