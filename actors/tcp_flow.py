@@ -100,10 +100,13 @@ class TcpFlowActor(EventLoopActor):
         lan: Lan,
         remote: Remote,
         *,
+        syn: bytes = b"",
         link: Link,
         dial: Callable[[Mailbox], TcpSocket],
     ) -> None:
-        """``dial`` connects to what the guest wants to reach: a host outside, or a service of the gateway.
+        """``syn`` is the frame with which the guest began, if it did.
+
+        ``dial`` connects to what the guest wants to reach: a host outside, or a service of the gateway.
 
         Raises OSError when the host gives no socket.
         """
@@ -116,8 +119,7 @@ class TcpFlowActor(EventLoopActor):
         self._remote = remote
         self._link = link
         self._connection: TcpConnection | None = None
-        self._syn = b""
-        """The frame of the guest's SYN."""
+        self._syn = syn
         self._headers = _IP_HEADER_LENGTHS[len(remote.ip)] + TCP_HEADER_LENGTH
         self._half_open = True
         self._host_ended = False
@@ -179,7 +181,7 @@ class TcpFlowActor(EventLoopActor):
         """Keep the SYN, which the guest repeats while the host connects; a RST takes it back."""
         for frame in frames:
             flags = read_tcp(frame).flags
-            if flags & RST and self._syn:
+            if flags & RST:
                 self._counters.add("tcp.given_up")
                 self._end()
                 return

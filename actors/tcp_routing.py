@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.batch import Dropped
@@ -57,20 +58,19 @@ class TcpRouter:
             if key not in batch.port.flows:
                 if dial is None or head.flags & _KINDS != SYN:
                     return _reset(frame, batch)
-                self._open(key, guest, remote, batch, dial(guest, remote))
+                link = Link(batch.port.line, batch.port.link_mtu)
+                flow = partial(TcpFlowActor.start, key, guest, self._lan, remote)
+                self._open(key, partial(flow, syn=frame, link=link, dial=dial(guest, remote)), batch)
             frames = batch.to_flows[key] = []
         frames.append(frame)
         return "gateway.to_flows"
 
-    def _open(self, key: bytes, guest: Guest, remote: Remote, batch: Batch, dial: Dial) -> None:
-        lan, port = self._lan, batch.port
-        if len(port.half_open) >= lan.settings.max_half_open_per_peer:
+    def _open(self, key: bytes, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> None:
+        port = batch.port
+        if len(port.half_open) >= self._lan.settings.max_half_open_per_peer:
             # Silence: the guest asks again, by when some of the others may have been answered.
             raise Dropped("half_open_limit")
-        link = Link(port.line, port.link_mtu)
-        port.flows[key] = self._start(
-            lambda: TcpFlowActor.start(key, guest, lan, remote, link=link, dial=dial), batch
-        )
+        port.flows[key] = self._start(start, batch)
         port.half_open.add(key)
 
 

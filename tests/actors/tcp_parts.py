@@ -8,7 +8,13 @@ from scapy.layers.l2 import Ether
 
 from actors.gateway import GatewayActor
 from actors.line import Line
-from actors.messages import AssignAddress, ConnectionMade, FramesFromGateway, FramesToGateway
+from actors.messages import (
+    AssignAddress,
+    ConnectionFailed,
+    ConnectionMade,
+    FramesFromGateway,
+    FramesToGateway,
+)
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 
@@ -64,11 +70,14 @@ class TcpOutside(FakeOutside):
     def __init__(self):
         super().__init__()
         self.tcp = []
+        self.fails_at_once = None
 
     def open_tcp(self, flow, address, owner):
         if self.error is not None:
             raise self.error
         self.tcp.append(FakeTcpSocket(flow, address, owner))
+        if self.fails_at_once is not None:
+            flow.tell(ConnectionFailed(self.fails_at_once))
         return self.tcp[-1]
 
 

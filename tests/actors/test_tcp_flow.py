@@ -56,6 +56,12 @@ def test_what_cannot_be_reached_is_an_icmp_error(lan, result, icmp):
     assert lan.outside.tcp[0].closed
 
 
+def test_what_fails_at_once_is_reported_too(lan):
+    lan.outside.fails_at_once = SendResult.DENIED
+    lan.syn()
+    assert (lan.one()[ICMP].type, lan.counters["tcp.failed.denied"]) == (3, 1)
+
+
 def test_a_refused_port_is_a_reset(lan):
     lan.syn().tell(ConnectionFailed(SendResult.REFUSED))
     reset = lan.one()[TCP]
