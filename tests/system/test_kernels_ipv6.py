@@ -227,9 +227,15 @@ def test_a_closed_port_and_a_refused_address_are_told(guest, far):
     assert re.search(rf"From {GATEWAY6} .*administratively prohibited", output, re.IGNORECASE), output
 
 
-def test_nothing_but_the_gateway_is_a_router(relay, guest, boxes):
-    other = KernelGuest("liar", relay, boxes[0])
-    other.run(
+@pytest.fixture
+def liar(relay, boxes):
+    guest = KernelGuest("liar", relay, boxes[0])
+    yield guest
+    guest.leave()
+
+
+def test_nothing_but_the_gateway_is_a_router(relay, guest, liar):
+    liar.run(
         "sh",
         "-c",
         "sysctl -qw net.ipv6.conf.all.forwarding=1; ip -6 address add fd66::1/64 dev tap0 nodad; " + SETTLED,
@@ -237,12 +243,11 @@ def test_nothing_but_the_gateway_is_a_router(relay, guest, boxes):
     before = relay.counters()["switch.drop.rogue_router"]
     advertisement = bytes.fromhex("860000004000070800000000000000000304c000ffffffff") + bytes(8)
     advertisement += socket.inet_pton(socket.AF_INET6, "fd66::")[:8]
-    with other.namespace.socket(socket.SOCK_RAW, socket.IPPROTO_ICMPV6, family=socket.AF_INET6) as liar:
-        liar.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-        index = int(other.run("cat", "/sys/class/net/tap0/ifindex").stdout)
-        liar.sendto(advertisement, ("ff02::1", 0, 0, index))
-    assert other.ping(f"{LINK_LOCAL}%tap0", "-6")[0] == 5  # by then the advertisement has been judged
+    with liar.namespace.socket(socket.SOCK_RAW, socket.IPPROTO_ICMPV6, family=socket.AF_INET6) as sender:
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        index = int(liar.run("cat", "/sys/class/net/tap0/ifindex").stdout)
+        sender.sendto(advertisement, ("ff02::1", 0, 0, index))
+    assert liar.ping(f"{LINK_LOCAL}%tap0", "-6")[0] == 5  # by then the advertisement has been judged
     assert guest.ping(GATEWAY6, "-6")[0] == 5
     assert relay.counters()["switch.drop.rogue_router"] > before
     assert "fd66:" not in guest.run("ip", "-6", "route").stdout
-    other.leave()
