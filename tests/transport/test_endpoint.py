@@ -421,6 +421,7 @@ def test_closing_leaves_no_timer_and_frees_the_port():
             relay.endpoint.close(6, "over")
             for client in clients:
                 await client.wait_closed()
+            await asyncio.wait_for(relay.endpoint.wait_closed(), 5)
             assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
                 other.bind(("127.0.0.1", port))
