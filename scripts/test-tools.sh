@@ -11,6 +11,8 @@ packages=$(missing \
     ip:iproute2 \
     ping:iputils-ping \
     arping:iputils-arping \
+    curl:curl \
+    iperf3:iperf3 \
     dig:bind9-dnsutils \
     traceroute:traceroute \
     busybox:busybox-static \
