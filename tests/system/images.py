@@ -71,6 +71,7 @@ class Podman:
         self("import", BASE_ARCHIVE, BASE)
         self(
             *("build", "--pull=never", "--file", "docker/Dockerfile", "--tag", tag),
-            *("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILD_BASE={BASE}", *LIMITS, *host_configuration(), "."),
+            *("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILD_BASE={BASE}"),
+            *(*LIMITS, *host_configuration(), "."),
             patience=5 * MINUTES,
         )
