@@ -200,6 +200,7 @@ class WebConnection(asyncio.Protocol):
                     self._protocol.send_binary(datagram)
             else:
                 queue.clear()
+            self._session.sent()
         self._write()
 
     # -- inside -------------------------------------------------------------------------------------

@@ -94,6 +94,21 @@ def test_a_message_that_is_too_large_ends_its_session_only():
     run(scenario)
 
 
+def test_a_producer_that_waits_is_told_when_the_queue_has_left():
+    async def scenario(web):
+        async with web.client("/") as client:
+            session = (await web.peer()).session
+            told = asyncio.Event()
+            session.send([bytes(1000)] * 200)
+            assert not session.writable
+            session.call_when_writable(told.set)
+            await asyncio.wait_for(told.wait(), 5)
+            assert session.writable
+            assert await client.recv() == bytes(1000)
+
+    run(scenario)
+
+
 def test_the_relay_closes_with_code_and_reason():
     async def scenario(web):
         async with web.client("/") as client:
