@@ -9,8 +9,6 @@ from __future__ import annotations
 from itertools import count, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
-from mypy_extensions import mypyc_attr
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -43,7 +41,6 @@ class Acknowledged(NamedTuple):
     """Whether the newest is what the frame names as largest: then it is a sample of the round-trip time."""
 
 
-@mypyc_attr(serializable=True)
 class Ledger:
     """Sent, not yet acknowledged packets, by number, in the order of sending."""
 

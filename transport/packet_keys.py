@@ -13,7 +13,6 @@ from aioquic.quic.crypto import derive_key_iv_hp
 from aioquic.tls import CipherSuite
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from mypy_extensions import mypyc_attr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +35,6 @@ class Secret(NamedTuple):
     version: int
 
 
-@mypyc_attr(serializable=True)
 class PacketKeys:
     """Keys of one direction.
 

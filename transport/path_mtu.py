@@ -7,8 +7,6 @@ become narrower (a black hole), and the size falls back.
 
 from __future__ import annotations
 
-from mypy_extensions import mypyc_attr
-
 BASE = 1200
 """Bytes of UDP payload that every QUIC path takes (RFC 9000, 14)."""
 CEILING = 1452
@@ -25,7 +23,6 @@ BLACK_HOLE_LOSSES = 6
 """Larger packets lost in a row, none arriving, after which the path is taken to have narrowed."""
 
 
-@mypyc_attr(serializable=True)
 class PathMtu:
     """The search for one path. Sizes are bytes of UDP payload; times are seconds."""
 
