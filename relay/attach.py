@@ -1,8 +1,9 @@
-"""``vmrelay attach``: a TAP device on a relay's LAN, so that this machine's kernel is a guest like any other.
+"""``vmrelay attach``: a TAP device or a QEMU machine's network card on a relay's LAN.
 
-The device is one NIC of the LAN: its MAC is registered, frames go both ways, and a lost session is replaced
-for as long as the command runs. In a network namespace of its own it makes that namespace the guest; put on
-a bridge it brings in what else is there.
+Either is one NIC of the LAN: its MAC is registered, frames go both ways, and a lost session is replaced for
+as long as the command runs. A TAP device makes this machine's kernel a guest like any other: in a network
+namespace of its own it makes that namespace the guest; put on a bridge it brings in what else is there. A
+QEMU machine comes over a unix socket, which takes no privileges.
 """
 
 from __future__ import annotations
@@ -11,25 +12,37 @@ import asyncio
 import contextlib
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
-from netstack.ethernet import LAN_MTU, format_mac, parse_mac
+from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
 from relay import client_arguments
+from relay.qemu import MODES, QemuError, open_socket
 from relay.tap import Tap, TapError
 from relay.vm_client import MIN_MTU, Change, Detached, VirtualNic, choose_kind, vm_client
 from transport.client import ConnectError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
+
+    from relay.qemu import QemuSocket
+
+TAP_OPTIONS = ("netns", "mtu", "configure")
+"""Options that say something about the device, and nothing about a card of QEMU's."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay attach``."""
     client_arguments.add_arguments(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tap", metavar="NAME", help="name of the TAP device; made unless it is there")
+    what.add_argument("--qemu", metavar="PATH", help="unix socket of a QEMU machine's -netdev; needs no root")
     parser.add_argument(
-        "--tap", metavar="NAME", required=True, help="name of the TAP device; made unless it is there"
+        "--qemu-mode",
+        choices=MODES,
+        help="listen (the default) for QEMU's stream with server=off, connect for server=on, or dgram",
     )
     parser.add_argument(
         "--netns", metavar="NAME", help="make the device in this network namespace (see ip-netns)"
@@ -51,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Attach until a signal ends it; return the exit status."""
     try:
         return asyncio.run(_until_signal(args))
-    except (TapError, ValueError) as error:
+    except (TapError, QemuError, ValueError) as error:
         return _complain(str(error), 2)
     except ConnectError as error:
         return _complain(str(error), 1)
@@ -78,6 +91,18 @@ async def _attach(args: argparse.Namespace) -> None:
         raise ValueError("--configure needs the framed encapsulation; the raw one assigns no addresses")
     if args.mtu is not None and not MIN_MTU <= args.mtu <= LAN_MTU:
         raise ValueError(f"--mtu must be from {MIN_MTU} to {LAN_MTU}")
+    if args.qemu is None:
+        if args.qemu_mode is not None:
+            raise ValueError("--qemu-mode goes with --qemu")
+        await _attach_tap(args)
+    else:
+        for option in TAP_OPTIONS:
+            if getattr(args, option):
+                raise ValueError(f"--{option} goes with --tap; a QEMU guest sets its card up by itself")
+        await _attach_qemu(args)
+
+
+async def _attach_tap(args: argparse.Namespace) -> None:
     counters = Counters()
     tap = Tap(args.tap, counters, args.netns)
     try:
@@ -98,9 +123,48 @@ async def _attach(args: argparse.Namespace) -> None:
         tap.close()
 
 
-async def _carry_frames(tap: Tap, nic: VirtualNic) -> None:
+async def _attach_qemu(args: argparse.Namespace) -> None:
+    counters = Counters()
+    teller = _Teller(args.qemu, args.url)
+    port = open_socket(args.qemu, args.qemu_mode or "listen", counters, teller.say)
+    try:
+        mac, frames = (parse_mac(args.mac), []) if args.mac is not None else await _first_frames(port)
+        async with vm_client(
+            args.url,
+            mac=mac,
+            reconnect=True,
+            patient=True,
+            on_change=lambda change: teller.tell(change, mac),
+            counters=counters,
+            **client_arguments.client_options(args),
+        ) as nic:
+            nic.send(frames)
+            await _carry_frames(port, nic)
+    finally:
+        port.close()
+
+
+async def _first_frames(port: QemuSocket) -> tuple[bytes, list[bytes]]:
+    """Wait for the guest to speak; return its MAC and the frames that show it."""
+    while True:
+        frames = await port.read()
+        for frame in frames:
+            source = frame[6:12]
+            if is_station(source):
+                return source, frames
+
+
+class _Port(Protocol):
+    """Where frames of this machine come from and go to."""
+
+    async def read(self) -> list[bytes]: ...
+
+    def write(self, frames: Sequence[bytes]) -> None: ...
+
+
+async def _carry_frames(port: _Port, nic: VirtualNic) -> None:
     """Carry frames both ways. Raises TapError when the device is gone."""
-    ways = [asyncio.create_task(_from_kernel(tap, nic)), asyncio.create_task(_to_kernel(nic, tap))]
+    ways = [asyncio.create_task(_to_relay(port, nic)), asyncio.create_task(_from_relay(nic, port))]
     try:
         done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in done:
@@ -111,43 +175,57 @@ async def _carry_frames(tap: Tap, nic: VirtualNic) -> None:
         await asyncio.gather(*ways, return_exceptions=True)
 
 
-async def _from_kernel(tap: Tap, nic: VirtualNic) -> None:
+async def _to_relay(port: _Port, nic: VirtualNic) -> None:
     while True:
-        nic.send(await tap.read())
-        # While the relay takes no more, frames wait in the device's queue, where the kernel's TCP notices.
+        nic.send(await port.read())
+        # While the relay takes no more, frames wait in the kernel's queue, where the sender's TCP notices.
         await nic.wait_writable()
 
 
-async def _to_kernel(nic: VirtualNic, tap: Tap) -> None:
+async def _from_relay(nic: VirtualNic, port: _Port) -> None:
     async for frames in nic:
-        tap.write(frames)
+        port.write(frames)
+
+
+class _Teller:
+    """Tells the user what has changed, one line each."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self._name = name
+        self._url = url
+        self._said = ""
+
+    def tell(self, change: Change, mac: bytes) -> None:
+        """Say what has become of the session."""
+        if isinstance(change, Detached):
+            self.say(f"not attached: {change.reason}; trying again")
+            return
+        text = f"attached to {self._url} as {format_mac(mac)}"
+        assigned = change.assigned
+        if assigned is not None:
+            text += f", address {assigned.interface}, gateway {assigned.gateway}, DNS {assigned.dns}"
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Print ``text`` unless it was the last thing said."""
+        if text != self._said:
+            self._said = text
+            print(f"{self._name}: {text}", flush=True)  # noqa: T201
 
 
 class _Device:
-    """Keeps the device's settings in step with the NIC and tells the user, one line per change."""
+    """Keeps the device's settings in step with the NIC."""
 
     def __init__(self, tap: Tap, args: argparse.Namespace) -> None:
         self._tap = tap
         self._mtu: int | None = args.mtu
         self._configure: bool = args.configure
-        self._url: str = args.url
-        self._said = ""
+        self._teller = _Teller(tap.name, args.url)
 
     def on_change(self, change: Change) -> None:
         """Set the device up for what has changed, and say so. Raises TapError."""
-        if isinstance(change, Detached):
-            self._say(f"not attached: {change.reason}; trying again")
-            return
-        self._tap.set_mtu(self._mtu or change.mtu)
-        text = f"attached to {self._url} as {format_mac(self._tap.mac)}"
-        assigned = change.assigned
-        if assigned is not None:
-            if self._configure:
-                self._tap.set_address(assigned.interface, assigned.gateway)
-            text += f", address {assigned.interface}, gateway {assigned.gateway}, DNS {assigned.dns}"
-        self._say(text)
-
-    def _say(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            print(f"{self._tap.name}: {text}", flush=True)  # noqa: T201
+        if not isinstance(change, Detached):
+            self._tap.set_mtu(self._mtu or change.mtu)
+            if self._configure and change.assigned is not None:
+                self._tap.set_address(change.assigned.interface, change.assigned.gateway)
+        self._teller.tell(change, self._tap.mac)
