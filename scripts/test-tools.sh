@@ -21,6 +21,7 @@ packages=$(missing \
     npm:npm \
     cpio:cpio \
     xz:xz-utils \
+    qemu-system-x86_64:qemu-system-x86 \
     podman:podman \
     buildah:buildah \
     runc:runc \
