@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING, Protocol
@@ -91,19 +92,24 @@ async def _attach(args: argparse.Namespace) -> None:
         raise ValueError("--configure needs the framed encapsulation; the raw one assigns no addresses")
     if args.mtu is not None and not MIN_MTU <= args.mtu <= LAN_MTU:
         raise ValueError(f"--mtu must be from {MIN_MTU} to {LAN_MTU}")
+    counters = Counters()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _print_counters, counters)
     if args.qemu is None:
         if args.qemu_mode is not None:
             raise ValueError("--qemu-mode goes with --qemu")
-        await _attach_tap(args)
+        await _attach_tap(args, counters)
     else:
         for option in TAP_OPTIONS:
             if getattr(args, option):
                 raise ValueError(f"--{option} goes with --tap; a QEMU guest sets its card up by itself")
-        await _attach_qemu(args)
+        await _attach_qemu(args, counters)
 
 
-async def _attach_tap(args: argparse.Namespace) -> None:
-    counters = Counters()
+def _print_counters(counters: Counters) -> None:
+    print("counters:", json.dumps(counters, sort_keys=True), flush=True)  # noqa: T201
+
+
+async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
     tap = Tap(args.tap, counters, args.netns)
     try:
         if args.mac is not None:
@@ -123,8 +129,7 @@ async def _attach_tap(args: argparse.Namespace) -> None:
         tap.close()
 
 
-async def _attach_qemu(args: argparse.Namespace) -> None:
-    counters = Counters()
+async def _attach_qemu(args: argparse.Namespace, counters: Counters) -> None:
     teller = _Teller(args.qemu, args.url)
     port = open_socket(args.qemu, args.qemu_mode or "listen", counters, teller.say)
     try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import stat
 import sys
@@ -410,6 +411,19 @@ def test_the_command_itself_may_restart_between_datagrams(live_relay, tmp_path):
                 exchange(guest)
             finally:
                 program.stop()
+
+
+def test_what_was_dropped_is_told_on_request(live_relay, tmp_path):
+    program = attach(live_relay, tmp_path / "nic")
+    try:
+        program.wait_for("waiting for QEMU to connect")
+        with guest_of(str(tmp_path / "nic")) as guest:
+            guest.sendall(bytes(4) + b"\xff" * 4)
+            program.wait_for("QEMU sent a frame length of 4294967295, which cannot be")
+        program.signal(signal.SIGUSR1)
+        program.wait_for('counters: {"qemu.drop.bad_length": 1, "qemu.drop.runt": 1}')
+    finally:
+        program.stop()
 
 
 @pytest.mark.parametrize(
