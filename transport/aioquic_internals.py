@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from aioquic.buffer import Buffer
-from aioquic.h3.connection import H3Connection
+from aioquic.buffer import Buffer, encode_uint_var
+from aioquic.h3.connection import FrameType, H3Connection, encode_frame
 from aioquic.quic.connection import QuicConnection, QuicConnectionState
 from aioquic.quic.packet import pull_ack_frame
 from aioquic.quic.rangeset import RangeSet
@@ -441,3 +441,9 @@ class RelayH3Connection(H3Connection):
 
     def _get_local_settings(self) -> dict[int, int]:
         return super()._get_local_settings() | WEBTRANSPORT_SETTINGS
+
+    def send_goaway(self, first_refused: int) -> None:
+        """Say that requests on streams from ``first_refused`` on are not answered (RFC 9114, 5.2)."""
+        if self._local_control_stream_id is not None:
+            frame = encode_frame(FrameType.GOAWAY, encode_uint_var(first_refused))
+            self._quic.send_stream_data(self._local_control_stream_id, frame)

@@ -155,6 +155,12 @@ class Connection:
         self._deadline = self._host.clock() + CLOSE_LINGER
         self._host.want_flush(self)
 
+    def go_away(self) -> None:
+        """Tell the client that the relay takes nothing new (GOAWAY), whatever becomes of what stands."""
+        if self._h3 is not None:
+            self._h3.send_goaway(self._stream_id + 4)
+            self._aioquic_is_idle = False
+
     # -- called by the endpoint -------------------------------------------------------------------
 
     def receive(self, packets: Sequence[bytes], address: Address, now: float) -> None:

@@ -111,6 +111,7 @@ class Endpoint:
         if self._closing:
             return
         self._closing = True
+        self._close_all(Connection.go_away)
         self._close_all(lambda connection: connection.close_session(code, reason, tell=True))
         # Browsers forget a closing capsule when the end of the connection comes right behind it.
         self._loop.call_later(CLOSE_PAUSE if self._live else 0, partial(self._release, reason))

@@ -22,7 +22,7 @@ from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import DatagramFrameReceived, ProtocolNegotiated
+from aioquic.quic.events import DatagramFrameReceived, ProtocolNegotiated, StreamDataReceived
 from aioquic.tls import CipherSuite, Context, Epoch
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -37,6 +37,8 @@ CLIENT_ADDRESS = ("192.0.2.1", 4000)
 RELAY_ADDRESS = ("192.0.2.2", 4433)
 START = 1000.0
 PREFIX = b"\0"
+CONTROL_STREAM = 3
+"""The relay's first unidirectional stream."""
 NEVER = float("inf")
 LATE = 1e-6
 """Seconds by which timers fire late, as they always do: exactly on time, rounding makes them fire in vain."""
@@ -218,6 +220,8 @@ class Client:
     status: bytes | None = None
     datagrams: list = field(default_factory=list)
     closure: tuple | None = None
+    control: bytes = b""
+    """What the relay said on its HTTP/3 control stream."""
     capsules: webtransport.CapsuleReader = field(default_factory=webtransport.CapsuleReader)
 
     @property
@@ -230,6 +234,8 @@ class Client:
         while (event := self.quic.next_event()) is not None:
             if isinstance(event, ProtocolNegotiated):
                 self.h3 = H3Connection(self.quic, enable_webtransport=True)
+            if isinstance(event, StreamDataReceived) and event.stream_id == CONTROL_STREAM:
+                self.control += event.data
             if isinstance(event, DatagramFrameReceived):
                 assert event.data.startswith(PREFIX)
                 self.datagrams.append(event.data[len(PREFIX) :])

@@ -10,7 +10,6 @@ import inspect
 from pathlib import Path
 
 import pytest
-from aioquic.h3.connection import H3Connection
 from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNetworkPath
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketNumberWindow, QuicPacketRecovery
@@ -96,7 +95,7 @@ USED = {
     "QuicNetworkPath": ("addr", "bytes_sent", "is_validated"),
     "QuicConnectionId": ("cid",),
     "Context": ("_peer_certificate",),
-    "H3Connection": ("_get_local_settings",),
+    "H3Connection": ("_get_local_settings", "_local_control_stream_id", "_quic"),
 }
 
 ARGUMENTS = {
@@ -126,7 +125,7 @@ def owners():
         "QuicNetworkPath": quic._network_paths[0],
         "QuicConnectionId": quic._host_cids[0],
         "Context": pair.client.quic.tls,
-        "H3Connection": H3Connection,
+        "H3Connection": pair.relay.connection._h3,
     }
 
 

@@ -176,6 +176,16 @@ def test_the_client_closes_its_session_with_a_capsule(pair):
     assert ends(pair) < pair.now + 2
 
 
+def test_a_client_learns_that_the_relay_takes_nothing_new(pair):
+    pair.client.control = b""
+    pair.relay.connection.go_away()
+    pair.relay.flush()
+    pair.settle(0.1)
+    goaway, next_request_stream = 7, 4
+    assert pair.client.control == bytes((goaway, 1, next_request_stream))
+    assert pair.client.quic.ended is None
+
+
 def test_the_client_closes_its_connection(pair):
     pair.client.send(b"last words")
     pair.settle(0.005)
