@@ -16,7 +16,6 @@ from setuptools import setup
 COMPILED = [
     "netstack/chunks.py",
     "netstack/encapsulation.py",
-    "netstack/mac_table.py",
     "transport/connection.py",
     "transport/datagram_path.py",
     "transport/endpoint.py",
