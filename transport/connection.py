@@ -143,7 +143,8 @@ class Connection:
         ``tell``: the session's actor does not know yet.
         """
         if self._session is None:
-            self.close(ErrorCode.H3_NO_ERROR, reason)
+            if self._closing is None:  # else its session was closed already, and the client is reading why
+                self.close(ErrorCode.H3_NO_ERROR, reason)
             return
         self._end_session(SessionClosed(code, reason) if tell else None)
         if self._h3 is not None:

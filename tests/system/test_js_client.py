@@ -135,8 +135,9 @@ def test_a_relay_that_is_started_again_is_found_again(page, relay, transport):
         assert page.evaluate("nic.statistics.reconnects") == 1
 
 
-def test_the_end_of_the_relay_is_told_as_such(page, relay):
-    connect(page, f"http://127.0.0.1:{relay.port}/", transport="websocket")
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_the_end_of_the_relay_is_told_as_such(page, relay, transport):
+    connect(page, f"http://127.0.0.1:{relay.port}/", transport=transport)
     relay.stop()
     page.wait_for_function("states.some(([state]) => state === 'waiting')")
     assert ["waiting", "relay is shutting down"] in page.evaluate("states")
