@@ -11,9 +11,6 @@ from typing import NamedTuple
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
 
 SETTING_MAX_FIELD_SECTION_SIZE = 0x06
-SETTING_H3_DATAGRAM = 0x33
-SETTING_H3_DATAGRAM_DRAFT = 0xFFD277
-"""draft-ietf-masque-h3-datagram-04, still looked for by some clients."""
 SETTING_ENABLE_WEBTRANSPORT_DRAFT_02 = 0x2B603742
 SETTING_MAX_SESSIONS_DRAFT_07 = 0xC671706A
 SETTING_MAX_SESSIONS_DRAFT_13 = 0x14E9CD29
@@ -34,7 +31,6 @@ WEBTRANSPORT_SETTINGS: dict[int, int] = {
 """Every dialect's way to say that WebTransport is spoken here."""
 
 CAPSULE_CLOSE_SESSION = 0x2843
-CAPSULE_DRAIN_SESSION = 0x78AE
 MAX_CLOSE_REASON = 1024
 """Bytes of UTF-8 in a closing reason (draft-ietf-webtrans-http3, section 6)."""
 MAX_CAPSULE = 4096
