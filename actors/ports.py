@@ -157,7 +157,7 @@ class UdpListener(Listener, Protocol):
 
 
 class Listeners(Protocol):
-    """Opens ports of the relay's machine for port forwards. Both raise OSError."""
+    """Opens ports of the relay's machine, of a ``host`` IPv4 or IPv6, for forwards. Both raise OSError."""
 
     def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
         """Bind a UDP port."""

@@ -1,9 +1,13 @@
-"""Inbound port forwards as the operator writes them: ``tcp:HOSTIP:PORT:VM:PORT``."""
+"""Inbound port forwards as the operator writes them: ``tcp:HOSTIP:PORT:VM:PORT``.
+
+HOSTIP may be IPv6, in brackets as in URLs (``tcp:[::1]:PORT:VM:PORT``). The guest's side is IPv4 all the
+same.
+"""
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from netstack.dns_zone import clean_label
@@ -15,9 +19,12 @@ MAX_FORWARDS = 64
 """Forwards of one relay: the gateway has as many blocks of ports for their clients."""
 
 _FORM = re.compile(
-    r"(?P<protocol>tcp|udp):(?P<host>[^:]*):(?P<port>[0-9]{1,5}):(?P<vm>.+):(?P<vm_port>[0-9]{1,5})"
+    r"(?P<protocol>tcp|udp):(?P<host>\[[^\]]*\]|[^:\[]*):(?P<port>[0-9]{1,5})"
+    r":(?P<vm>.+):(?P<vm_port>[0-9]{1,5})"
 )
+_OPEN_BRACKET = re.compile(r"(tcp|udp):\[[^\]]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MAC_LENGTH = 6
 _MAX_PORT = 65_535
 
 
@@ -27,25 +34,35 @@ class Forward(NamedTuple):
     protocol: str
     """``tcp`` or ``udp``."""
     host: str
-    """Address of this machine to listen on, IPv4."""
+    """Address of this machine to listen on, IPv4 or IPv6, without brackets."""
     port: int
     vm: bytes | str
     """The guest: its MAC (6 bytes), its address (4 bytes) or its name."""
     vm_port: int
 
+    @property
+    def listener(self) -> str:
+        """The half that is this machine's: ``tcp:127.0.0.1:8080``, ``udp:[::1]:53``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.protocol}:{host}:{self.port}"
+
     def __str__(self) -> str:
-        return f"{self.protocol}:{self.host}:{self.port}"
+        """Write it so that :func:`parse_forward` reads it as the same."""
+        return f"{self.listener}:{_vm_text(self.vm)}:{self.vm_port}"
 
 
 def parse_forward(text: str) -> Forward:
     """Read one forward. Raises ValueError with what is expected."""
-    form = _FORM.fullmatch(text.strip().lower())
+    text = text.strip().lower()
+    form = _FORM.fullmatch(text)
     if form is None:
-        raise ValueError("must be tcp:HOSTIP:PORT:VM:PORT or udp:HOSTIP:PORT:VM:PORT (HOSTIP may be empty)")
-    try:
-        host = str(IPv4Address(form["host"] or LOOPBACK))
-    except ValueError:
-        raise ValueError(f"{form['host']!r} is not an IPv4 address") from None
+        if _OPEN_BRACKET.fullmatch(text):
+            raise ValueError("must have a closing bracket behind the IPv6 address, as tcp:[::1]:PORT:VM:PORT")
+        raise ValueError(
+            "must be tcp:HOSTIP:PORT:VM:PORT or udp:HOSTIP:PORT:VM:PORT "
+            "(HOSTIP may be empty, and is in brackets when it is IPv6, as [::1])"
+        )
+    host = _parse_host(form["host"])
     ports = int(form["port"]), int(form["vm_port"])
     for port in ports:
         if not 1 <= port <= _MAX_PORT:
@@ -60,10 +77,32 @@ def parse_forwards(text: str) -> tuple[Forward, ...]:
         raise ValueError(f"must be at most {MAX_FORWARDS} forwards")
     seen: set[str] = set()
     for forward in forwards:
-        if str(forward) in seen:
-            raise ValueError(f"{forward} is forwarded twice")
-        seen.add(str(forward))
+        if forward.listener in seen:
+            raise ValueError(f"{forward.listener} is forwarded twice")
+        seen.add(forward.listener)
     return forwards
+
+
+def _parse_host(text: str) -> str:
+    if text.startswith("["):
+        return _parse_host6(text[1:-1])
+    try:
+        return str(IPv4Address(text or LOOPBACK))
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IPv4 address (IPv6 ones stand in brackets, as [::1])") from None
+
+
+def _parse_host6(text: str) -> str:
+    try:
+        address = IPv6Address(text)
+    except ValueError:
+        raise ValueError(f"[{text}] is not an IPv6 address (IPv4 ones stand without brackets)") from None
+    if address.scope_id is not None or address.is_link_local:
+        # It means something only together with an interface, which may come, go and change its number.
+        raise ValueError(f"[{text}] is link-local or has a scope: use [::] to be reached there")
+    if address.ipv4_mapped is not None:
+        raise ValueError(f"[{text}] is IPv4 in the guise of IPv6: write {address.ipv4_mapped}")
+    return str(address)
 
 
 def _parse_vm(text: str) -> bytes | str:
@@ -76,3 +115,9 @@ def _parse_vm(text: str) -> bytes | str:
     if not name or name.isdigit():
         raise ValueError(f"{text!r} is not a guest's MAC, IPv4 address or name") from None
     return name
+
+
+def _vm_text(vm: bytes | str) -> str:
+    if isinstance(vm, str):
+        return vm
+    return vm.hex(":") if len(vm) == _MAC_LENGTH else str(IPv4Address(vm))

@@ -296,7 +296,8 @@ class Settings:
             _FORWARDS,
             "FORWARD",
             "tcp:HOSTIP:PORT:VM:PORT or udp:…: lead a port of this machine (of 127.0.0.1 where HOSTIP is "
-            "empty) to one of a guest, named by MAC, address or name; repeat, or comma list",
+            "empty; IPv6 in brackets, as [::1]) to one of a guest, named by MAC, address or name; repeat, or "
+            "comma list",
         ),
     ] = ()
     port_hold: Annotated[

@@ -1,5 +1,7 @@
 """Ports of this machine that lead to guests: what clients outside send, and the connections they open.
 
+IPv6 ports are for IPv6 only: another of the same number may listen on IPv4.
+
 The egress policy has no say here: a forward answers only whoever wrote to it first, and the operator named
 the port. A client that opened a TCP connection waits until the guest has answered: the connection is taken,
 but not read before.
@@ -52,8 +54,13 @@ class UdpListener:
 
     def answer(self, payload: bytes, client: tuple[str, int]) -> SendResult:
         """Send to a client that wrote here before."""
+        host, port = client
         try:
-            self._socket.sendto(payload, client)
+            if ":" in host:
+                bare, _, scope = host.partition("%")
+                self._socket.sendto(payload, (bare, port, 0, int(scope or 0)))
+            else:
+                self._socket.sendto(payload, client)
         except OSError:
             return SendResult.DROPPED
         return SendResult.SENT
@@ -69,7 +76,7 @@ class UdpListener:
         with contextlib.suppress(OSError):  # nothing more to read
             for _ in range(DATAGRAMS_PER_TURN):
                 size, address = self._socket.recvfrom_into(_buffer)
-                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), address, _TTL))
+                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), _client(address), _TTL))
         if datagrams:
             self._owner.tell(DatagramsFromNet(datagrams))
 
@@ -140,10 +147,20 @@ class _Nobody:
         """Hear nothing."""
 
 
+def _client(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
+    """Shorten a socket's address to host and port; a link-local host keeps its scope, as ``fe80::1%2``."""
+    if len(address) == 4 and address[3]:  # noqa: PLR2004 - host, port, flow information, scope
+        return f"{address[0]}%{address[3]}", address[1]
+    return address[:2]
+
+
 def _bound(kind: int, host: str, port: int) -> socket.socket:
-    opened = socket.socket(socket.AF_INET, kind)
+    """Take a port of ``host``, IPv4 or IPv6. Raises OSError."""
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
     try:
         opened.setblocking(False)
+        if opened.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:  # connections of a relay before this one may still be ending
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, port))

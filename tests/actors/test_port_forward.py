@@ -125,15 +125,16 @@ def reply_to(frame, data, port=1, **fields):
     return packet(port, "10.0.2.2") / UDP(**ports) / Raw(data)
 
 
-def test_a_datagram_reaches_the_guest_and_its_answer_the_client(forwarded):
-    (frame,) = forwarded.comes(b"hello")
+@pytest.mark.parametrize("client", [CLIENT, ("2001:db8::1", 40_000), ("fe80::1%2", 40_000)])
+def test_a_datagram_reaches_the_guest_and_its_answer_the_client(forwarded, client):
+    (frame,) = forwarded.comes(b"hello", client=client)
     assert (frame.dst, frame.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
     assert (frame[IP].src, frame[IP].dst) == ("10.0.2.2", "10.0.2.10")
     assert (frame[UDP].sport, frame[UDP].dport) == (FIRST_PORT, 9)
     assert bytes(frame[UDP].payload) == b"hello"
     assert_intact(frame)
     assert forwarded.lan.sends(1, reply_to(frame, b"welcome")) == []
-    assert forwarded.listeners.opened[0].answers == [(b"welcome", CLIENT)]
+    assert forwarded.listeners.opened[0].answers == [(b"welcome", client)]
 
 
 @pytest.mark.parametrize("vm", [mac(1).hex(":"), "10.0.2.10", "web"])

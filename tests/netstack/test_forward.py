@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.forward import Forward, parse_forward
+from netstack.forward import Forward, parse_forward, parse_forwards
 
 MAC = bytes.fromhex("525400a1b2c3")
 
@@ -18,10 +18,30 @@ MAC = bytes.fromhex("525400a1b2c3")
         ("udp:0.0.0.0:53:web:5353", Forward("udp", "0.0.0.0", 53, "web", 5353)),
         ("TCP:192.0.2.1:65535:52:54:00:A1:B2:C3:1", Forward("tcp", "192.0.2.1", 65_535, MAC, 1)),
         (" udp::1:web.vm.internal:1 ", Forward("udp", "127.0.0.1", 1, "web", 1)),
+        ("tcp:[::1]:8022:web:22", Forward("tcp", "::1", 8022, "web", 22)),
+        ("udp:[::]:53:52:54:00:a1:b2:c3:53", Forward("udp", "::", 53, MAC, 53)),
+        (
+            "TCP:[2001:DB8:0:0::00A]:80:10.0.2.10:80",
+            Forward("tcp", "2001:db8::a", 80, bytes((10, 0, 2, 10)), 80),
+        ),
     ],
 )
 def test_forwards_as_operators_write_them(text, forward):
     assert parse_forward(text) == forward
+    assert parse_forward(str(forward)) == forward
+
+
+@pytest.mark.parametrize(
+    ("forward", "text", "listener"),
+    [
+        (Forward("tcp", "127.0.0.1", 80, MAC, 8), "tcp:127.0.0.1:80:52:54:00:a1:b2:c3:8", "tcp:127.0.0.1:80"),
+        (Forward("udp", "::", 53, bytes((10, 0, 2, 9)), 5), "udp:[::]:53:10.0.2.9:5", "udp:[::]:53"),
+        (Forward("tcp", "fd00::1", 22, "web", 22), "tcp:[fd00::1]:22:web:22", "tcp:[fd00::1]:22"),
+    ],
+)
+def test_a_forward_is_written_as_it_is_read(forward, text, listener):
+    assert str(forward) == text
+    assert forward.listener == listener
 
 
 @pytest.mark.parametrize(
@@ -37,7 +57,62 @@ def test_what_is_none_is_refused_with_words(text):
         parse_forward(text)
 
 
-@given(st.text(alphabet="tcpudp:0123456789.abf-", max_size=40))
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tcp:[::1:8022:web:22", "closing bracket"),
+        ("udp:[", "closing bracket"),
+        ("tcp:::1:8022:web:22", "in brackets when it is IPv6"),
+        ("tcp:::1]:8022:web:22", "in brackets when it is IPv6"),
+        ("tcp:[::1]8022:web:22", "in brackets when it is IPv6"),
+        ("tcp:fd00::1:8022:web:22", "in brackets when it is IPv6"),
+        ("tcp:2001:1:2:3:4:5:6:7:8022:web:22", "IPv6 ones stand in brackets"),
+        ("tcp:[fd00:1:web:22", "closing bracket"),
+        ("tcp:[127.0.0.1]:8022:web:22", "IPv4 ones stand without brackets"),
+        ("tcp:[]:8022:web:22", "not an IPv6 address"),
+        ("tcp:[::g]:8022:web:22", "not an IPv6 address"),
+        ("tcp:[fe80::1%eth0]:8022:web:22", "has a scope"),
+        ("udp:[fe80::1]:8022:web:22", "is link-local"),
+        ("udp:[::1%1]:8022:web:22", "has a scope"),
+        ("udp:[::ffff:192.0.2.1]:8022:web:22", "write 192.0.2.1"),
+        ("tcp::8022:[fd00::1]:22", "not a guest's MAC, IPv4 address or name"),
+    ],
+)
+def test_what_is_wrong_about_an_ipv6_address_is_told(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_forward(text)
+
+
+def test_a_port_is_forwarded_once():
+    texts = (
+        "udp:[::1]:1:web:1",
+        "udp:[::]:1:web:1",
+        "udp:0.0.0.0:1:web:1",
+        "udp::1:web:1",
+        "tcp:[::1]:1:web:1",
+    )
+    assert len(parse_forwards(",".join(texts))) == len(texts)
+    with pytest.raises(ValueError, match=r"udp:\[::1\]:1 is forwarded twice"):
+        parse_forwards("udp:[::1]:1:web:1,udp:[0::1]:1:mail:25")
+
+
+@given(st.text(alphabet="tcpudp:0123456789.abf-[]%", max_size=40))
 def test_any_text_is_a_forward_or_a_value_error(text):
     with contextlib.suppress(ValueError):
-        assert parse_forward(text).protocol in ("tcp", "udp")
+        forward = parse_forward(text)
+        assert forward.protocol in ("tcp", "udp")
+        assert parse_forward(str(forward)) == forward
+
+
+@given(
+    st.sampled_from(("tcp", "udp")),
+    st.ip_addresses(v=4)
+    | st.ip_addresses(v=6).filter(lambda ip: not ip.is_link_local and ip.ipv4_mapped is None),
+    st.integers(1, 65_535),
+    st.binary(min_size=6, max_size=6)
+    | st.binary(min_size=4, max_size=4)
+    | st.from_regex("[a-z][a-z0-9-]{,20}[a-z0-9]", fullmatch=True),
+)
+def test_every_forward_is_read_as_it_was_written(protocol, host, port, vm):
+    forward = Forward(protocol, str(host), port, vm, port)
+    assert parse_forward(str(forward)) == forward

@@ -166,6 +166,8 @@ BAD = [
     ("host-access", "maybe", "true or false"),
     ("max-peers", "0", "whole number from 1"),
     ("max-flows", "many", "whole number from 1"),
+    ("forward", "tcp:[::1:80:web:80", "closing bracket"),
+    ("forward", "tcp:[::1]:80:web:80,tcp:[::1]:80:mail:80", "tcp:[::1]:80 is forwarded twice"),
     ("log-format", "xml", "one of auto, human, json"),
     ("log-level", "loud", "one of debug, info, warning, error"),
 ]

@@ -14,7 +14,7 @@ from processes import Relay
 
 GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
 HOST, OUTSIDE = "10.98.0.1", "10.98.0.2"
-BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY = range(7001, 7007)
+BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6 = range(7001, 7008)
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,13 @@ def lab():
         forwards = (
             f"udp:{HOST}:{BY_MAC}:{GUEST_MAC}:9",
             f"udp:0.0.0.0:{BY_ADDRESS}:{GUEST_IP}:9",
+            f"udp:[::]:{BY_ADDRESS}:{GUEST_IP}:9",
             f"udp::{BY_NAME}:web:9",
             f"tcp:{HOST}:{TCP}:{GUEST_MAC}:80",
             f"tcp::{TCP_LOCAL}:web.vm.internal:80",
             f"tcp:{HOST}:{NOBODY}:10.0.2.99:80",
+            f"udp:[::1]:{LOCAL6}:web:9",
+            f"tcp:[::1]:{LOCAL6}:{GUEST_MAC}:80",
         )
         lease = ("--static-lease", f"{GUEST_MAC}={GUEST_IP}=web")
         relay = Relay("--forward", ",".join(forwards), *lease, before=host.prefix)
@@ -46,11 +49,11 @@ def lab():
 
 @pytest.fixture
 def opened():
-    """Open a socket in a namespace: ``opened(namespace, address, port, kind)``."""
+    """Open a socket in a namespace: ``opened(namespace, address, port, kind, family)``."""
     with contextlib.ExitStack() as stack:
 
-        def make(namespace, address="", port=0, kind=socket.SOCK_DGRAM):
-            made = stack.enter_context(namespace.socket(kind))
+        def make(namespace, address="", port=0, kind=socket.SOCK_DGRAM, family=socket.AF_INET):
+            made = stack.enter_context(namespace.socket(kind, family=family))
             made.settimeout(8)
             if kind == socket.SOCK_STREAM:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,7 +70,7 @@ def echo(client, server, to, text):
     server.sendto(text[::-1], sender)
     answer, answerer = client.recvfrom(9000)
     assert answer == text[::-1]
-    assert answerer == to
+    assert answerer[:2] == to
     return sender
 
 
@@ -161,6 +164,31 @@ def test_tcp_moves_much_data_both_ways(lab, opened):
         assert echoing.wait(8) == 0
 
 
+def test_clients_with_ipv6_reach_a_server_in_a_guest(lab, opened):
+    host, _, _, guest, _ = lab
+    server = opened(guest.namespace, port=9)
+    client = opened(host, family=socket.AF_INET6)
+    for port in (LOCAL6, BY_ADDRESS):
+        sender = echo(client, server, ("::1", port), b"hello %d" % port)
+        assert sender[0] == "10.0.2.2"  # the guest's side is IPv4 as ever
+    echo(client, server, ("::1", LOCAL6), bytes(5000))
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen()
+    stream = opened(host, kind=socket.SOCK_STREAM, family=socket.AF_INET6)
+    stream.connect(("::1", LOCAL6))
+    accepted, address = listener.accept()
+    with accepted:
+        accepted.settimeout(8)
+        assert address[0] == "10.0.2.2"
+        stream.sendall(b"hello")
+        assert accepted.recv(99) == b"hello"
+        accepted.sendall(b"welcome")
+        assert stream.recv(99) == b"welcome"
+        stream.shutdown(socket.SHUT_WR)
+        assert accepted.recv(99) == b""
+    assert stream.recv(99) == b""
+
+
 def test_a_refused_connection_looks_refused(lab, opened):
     _, outside, _, _, _ = lab
     for port in (TCP, NOBODY):  # nobody listens in the guest; there is no guest
@@ -188,12 +216,18 @@ def test_other_guests_reach_a_forward_by_the_external_address(lab, opened):
         assert server.recv(99) == b"hairpin"
 
 
-def test_a_port_that_is_taken_is_one_clear_line(lab):
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (f"tcp:{HOST}:{TCP}:web:80", "Address already in use"),
+        (f"tcp:[::1]:{LOCAL6}:web:80", "Address already in use"),
+        (f"udp:[::]:{BY_ADDRESS}:web:9", "Address already in use"),
+        (f"udp:[fd98::1]:{BY_ADDRESS}:web:9", "Cannot assign requested address"),
+    ],
+)
+def test_a_port_that_cannot_be_had_is_one_clear_line(lab, forward, reason):
     host, *_ = lab
-    done = host.run(
-        *(sys.executable, "-m", "relay.main", "--port", 0, "--forward", f"tcp:{HOST}:{TCP}:web:80"),
-        check=False,
-    )
+    done = host.run(sys.executable, "-m", "relay.main", "--port", 0, "--forward", forward, check=False)
     assert done.returncode == 1
-    assert f"cannot forward tcp:{HOST}:{TCP}: Address already in use" in done.stdout + done.stderr
+    assert f"cannot forward {forward}: {reason}" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
