@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import FrameType, H3Connection, encode_frame
-from aioquic.quic.connection import QuicConnection, QuicConnectionState
+from aioquic.quic import connection as aioquic_connection
+from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnectionState
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import pull_ack_frame
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import MAX_ACK_RANGES
-from aioquic.tls import Epoch
+from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
+from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from transport.frames import Ack, write_ack
 from transport.ledger import SentPacket
-from transport.packet_keys import AES_SUITES, Secret
+from transport.packet_keys import AES_SUITES, PacketKeys
 from transport.webtransport import WEBTRANSPORT_SETTINGS
 
 if TYPE_CHECKING:
@@ -36,15 +40,18 @@ CONNECTION_ID_LENGTH = 8
 WORKER = 0
 """First byte of every connection ID, so that packets can be steered between processes later."""
 
+CONNECTION_IDS = 3
+"""Connection IDs that a client may use at a time: one in use, two to migrate to; then it gets new ones."""
+
 MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
-TLS_REMAINDER = 512
-"""Bytes that TLS may still want to write after the handshake: nothing of ours is longer than an alert."""
 IDLE_REFRESH = 1.0
 """Seconds between two settings of the idle timer: setting it costs more than it says."""
 
-_EPOCHS: dict[frozenset[Epoch], frozenset[Epoch]] = {}
-"""Sets of encryption levels in which frames may come, shared by all connections; there are four."""
+_FRAME_HANDLERS = "_QuicConnection__frame_handlers"
+
+# A connection asks for the same thirty sets of encryption levels as the one before.
+vars(aioquic_connection)["EPOCHS"] = cache(aioquic_connection.EPOCHS)
 
 
 def new_connection_id() -> bytes:
@@ -82,10 +89,10 @@ class RelayQuicConnection(OpenQuicConnection):
             original_destination_connection_id=original_cid,
             retry_source_connection_id=retry_source_cid,
         )
-        # aioquic makes the same thirty sets anew for every connection: 7 KB of each.
-        handlers = vars(self)["_QuicConnection__frame_handlers"]
-        for kind, (handler, epochs) in handlers.items():
-            handlers[kind] = (handler, _EPOCHS.setdefault(epochs, epochs))
+        handlers = vars(self)[_FRAME_HANDLERS]
+        if not _HANDLERS:
+            _HANDLERS.update((kind, (method.__func__, epochs)) for kind, (method, epochs) in handlers.items())
+        vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
         first = self._host_cids[0]
         first.cid = new_connection_id()
         self.host_cid = first.cid
@@ -103,9 +110,34 @@ class RelayQuicConnection(OpenQuicConnection):
         return OneRttState(self)
 
     def release_handshake(self) -> None:
-        """Give back the handshake's buffers, 16 KB for each encryption level, once it is confirmed."""
-        for epoch in self._crypto_buffers:
-            self._crypto_buffers[epoch] = Buffer(capacity=TLS_REMAINDER)
+        """Give back what only the handshake needed, 20 KB of each connection, once it is confirmed.
+
+        What aioquic may still look at stands for it: keys that open nothing, and a TLS that takes nothing.
+        """
+        application = self._spaces[Epoch.ONE_RTT]
+        self._spaces = {Epoch.INITIAL: _DISCARDED, Epoch.HANDSHAKE: _DISCARDED, Epoch.ONE_RTT: application}
+        self._loss.spaces = [application]
+        self._cryptos_initial = dict.fromkeys(self._cryptos_initial, _NO_KEYS)
+        self._cryptos.update(dict.fromkeys((Epoch.INITIAL, Epoch.ZERO_RTT, Epoch.HANDSHAKE), _NO_KEYS))
+        self._crypto_buffers = {}
+        self._crypto_streams = {Epoch.ONE_RTT: self._crypto_streams[Epoch.ONE_RTT]}
+        self.tls = _TLS_DONE
+
+    def dissolve(self) -> None:
+        """Cut what leads from its parts back to the connection, which has ended.
+
+        So it goes with its last user, instead of waiting with all others for the garbage collector.
+        """
+        self.on_ack = None
+        self.tls = _TLS_DONE
+        self._cryptos = dict.fromkeys(self._cryptos, _NO_KEYS)
+        self._loss._send_probe = _do_nothing
+        vars(self)[_FRAME_HANDLERS] = {}
+
+    def _handle_padding_frame(self, _context: QuicReceiveContext, _frame_type: int, buf: Buffer) -> None:
+        # Nearly always to the end of the packet: one step instead of a thousand.
+        rest = buf.data_slice(buf.tell(), buf.capacity).lstrip(b"\0")
+        buf.seek(buf.capacity - len(rest))
 
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()
@@ -120,10 +152,15 @@ class RelayQuicConnection(OpenQuicConnection):
             )
 
     def _replenish_connection_ids(self) -> None:
-        known = len(self._host_cids)
-        super()._replenish_connection_ids()
-        for connection_id in self._host_cids[known:]:
-            connection_id.cid = new_connection_id()
+        while len(self._host_cids) < min(CONNECTION_IDS, self._remote_active_connection_id_limit):
+            self._host_cids.append(
+                QuicConnectionId(
+                    cid=new_connection_id(),
+                    sequence_number=self._host_cid_seq,
+                    stateless_reset_token=os.urandom(16),
+                )
+            )
+            self._host_cid_seq += 1
 
     @property
     def last_received_at(self) -> float:
@@ -131,6 +168,53 @@ class RelayQuicConnection(OpenQuicConnection):
         if Epoch.ONE_RTT not in self._spaces:
             return 0.0
         return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
+
+
+_HANDLERS: dict[int, tuple[Callable[..., None], frozenset[Epoch]]] = {}
+"""Who handles a frame of which kind, and at which encryption levels it may come."""
+
+
+class _FrameHandlers:
+    """aioquic's table of frame handlers, bound as they are looked up: its own would be 7 KB a connection."""
+
+    __slots__ = ("_quic",)
+
+    def __init__(self, quic: RelayQuicConnection) -> None:
+        self._quic = quic
+
+    def __getitem__(self, kind: int) -> tuple[Callable[..., None], frozenset[Epoch]]:
+        handler, epochs = _HANDLERS[kind]
+        return MethodType(handler, self._quic), epochs
+
+
+class _TlsDone(Context):
+    """TLS of a connection whose handshake is over: a server has nothing more to be told (RFC 8446, 4.6)."""
+
+    def __init__(self) -> None:
+        """Not as aioquic's, which prepares a handshake."""
+
+    def handle_message(self, _input_data: bytes, _output_buf: dict[Epoch, Buffer]) -> None:
+        """Refuse, as aioquic's does in this state."""
+        raise AlertUnexpectedMessage
+
+
+def _do_nothing() -> None:
+    pass
+
+
+_TLS_DONE = _TlsDone()
+_NO_KEYS = CryptoPair()
+_DISCARDED = QuicPacketSpace()
+_DISCARDED.discarded = True
+
+
+def keys_of(context: CryptoContext, *, seals: bool) -> PacketKeys:
+    """Return the keys of a direction, the ciphers being aioquic's own. Raises ValueError where it has none."""
+    aead, protection = context.aead, context.hp
+    if aead is None or protection is None or context.secret is None:
+        raise ValueError("there are no keys")
+    crypt = aead._aead.encrypt if seals else aead._aead.decrypt
+    return PacketKeys(context.secret, crypt, aead._iv, protection._encryptor.update)
 
 
 class OneRttState:
@@ -195,19 +279,23 @@ class OneRttState:
         """Key phase bit of both directions, 0 or 1."""
         return int(self._pair.recv.key_phase)
 
-    def receive_secret(self) -> Secret:
-        """Return the secret of packets from the client."""
-        return self._secret(self._pair.recv)
+    @property
+    def receive_secret(self) -> bytes:
+        """What the keys of packets from the client are derived from; another one after a key update."""
+        return self._pair.recv.secret or b""
 
-    def send_secret(self) -> Secret:
-        """Return the secret of packets to the client."""
-        return self._secret(self._pair.send)
+    @property
+    def send_secret(self) -> bytes:
+        """What the keys of packets to the client are derived from."""
+        return self._pair.send.secret or b""
 
-    @staticmethod
-    def _secret(context: CryptoContext) -> Secret:
-        if context.cipher_suite is None or context.secret is None or context.version is None:
-            raise ValueError("1-RTT keys are gone")
-        return Secret(context.cipher_suite, context.secret, context.version)
+    def receive_keys(self) -> PacketKeys:
+        """Return the keys of packets from the client, aioquic's own. Raises ValueError when they are gone."""
+        return keys_of(self._pair.recv, seals=False)
+
+    def send_keys(self) -> PacketKeys:
+        """Return the keys of packets to the client. Raises ValueError when they are gone."""
+        return keys_of(self._pair.send, seals=True)
 
     # -- receiving --------------------------------------------------------------------------------
 

@@ -230,7 +230,6 @@ class Connection:
             self._host.counters,
         )
         self.quic.on_ack = path.on_ack
-        self.quic.release_handshake()
         return path
 
     def next_timer(self) -> float:
@@ -282,6 +281,11 @@ class Connection:
         """Forget the session of a connection that failed, without sending anything."""
         self._end_session(SessionClosed(0, "connection failed"))
 
+    def dissolve(self) -> None:
+        """Let go of the parts that lead back here, once the connection has ended and nobody is in it."""
+        self._path = self._h3 = None
+        self.quic.dissolve()
+
     # -- QUIC and HTTP/3 events -------------------------------------------------------------------
 
     def _send(self, now: float) -> None:
@@ -312,6 +316,7 @@ class Connection:
                 case quic_events.ProtocolNegotiated():
                     self._h3 = RelayH3Connection(self.quic)
                 case quic_events.HandshakeCompleted():
+                    self.quic.release_handshake()
                     self._host.handshake_ended(self)
                 case quic_events.StreamReset() if event.stream_id == self._stream_id:
                     if self._session is not None:

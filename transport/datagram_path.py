@@ -21,7 +21,6 @@ from mypy_extensions import mypyc_attr
 from transport import frames
 from transport.frames import read_frames, write_varint
 from transport.ledger import Ledger
-from transport.packet_keys import PacketKeys
 from transport.path_mtu import CEILING, PathMtu
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from transport.aioquic_internals import OneRttState
     from transport.frames import Ack
     from transport.ledger import SentPacket
+    from transport.packet_keys import PacketKeys
     from transport.session import DatagramQueue
     from transport.udp import Address
 
@@ -61,6 +61,7 @@ MAX_FRAME_HEAD = 3
 NEVER = float("inf")
 
 _PING = bytes((frames.PING,))
+_BYTES = [bytes((value,)) for value in range(0x100)]
 _SEND_MASKS = {2: Struct(">BH13x"), 4: Struct(">BI11x")}
 _NUMBER_MASKS = {2: 0xFFFF, 4: 0xFFFFFFFF}
 
@@ -99,10 +100,8 @@ class DatagramPath:
         self._frame_heads: dict[int, bytes] = {}
         self._own_cid = self._peer_cid = b""
         self._key_phase = -1
-        self._receive_headers: dict[int, bytes] = {}
-        self._receive_keys = PacketKeys(state.receive_secret(), seals=False)
-        self._send_keys = PacketKeys(state.send_secret(), seals=True)
-        self._send_headers: dict[int, list[bytes]] = {}
+        self._receive_keys: PacketKeys = state.receive_keys()
+        self._send_keys: PacketKeys = state.send_keys()
         self.refresh()
 
     # -- receiving --------------------------------------------------------------------------------
@@ -118,7 +117,7 @@ class DatagramPath:
         expected = state.expected_number
         largest = state.largest_received
         crypt, iv = self._receive_keys.crypt, self._receive_keys.iv
-        prefix, headers = self._prefix, self._receive_headers
+        prefix, own_cid = self._prefix, self._own_cid
         skip = 3 + len(prefix)
         numbers: list[int] = []
         previous = -1
@@ -142,7 +141,7 @@ class DatagramPath:
                     plain = crypt(
                         (iv ^ number).to_bytes(12, "big"),
                         packet[9 + size :],
-                        headers[first] + truncated.to_bytes(size, "big"),
+                        _BYTES[first] + own_cid + truncated.to_bytes(size, "big"),
                     )
                 except InvalidTag:
                     plain = b""
@@ -219,17 +218,11 @@ class DatagramPath:
         if state.address != self.address:
             self.address = state.address
             self.mtu, self._probe = PathMtu(), None
-        received, sent = state.receive_secret(), state.send_secret()
-        if received != self._receive_keys.secret:
-            self._receive_keys = PacketKeys(received, seals=False, previous=self._receive_keys)
-        if sent != self._send_keys.secret:
-            self._send_keys = PacketKeys(sent, seals=True, previous=self._send_keys)
-        if state.own_cid != self._own_cid:
-            self._own_cid = state.own_cid
-            self._receive_headers = _receive_headers(self._own_cid)
-        if state.peer_cid != self._peer_cid or state.key_phase != self._key_phase:
-            self._peer_cid, self._key_phase = state.peer_cid, state.key_phase
-            self._send_headers = {}
+        if state.receive_secret != self._receive_keys.secret:
+            self._receive_keys = state.receive_keys()
+        if state.send_secret != self._send_keys.secret:
+            self._send_keys = state.send_keys()
+        self._own_cid, self._peer_cid, self._key_phase = state.own_cid, state.peer_cid, state.key_phase
 
     # -- acknowledgements of ours -----------------------------------------------------------------
 
@@ -400,11 +393,9 @@ class DatagramPath:
     def _seal(self, plains: list[bytes], first: int, number_size: int) -> list[bytes]:
         """Protect payloads as packets ``first``, ``first + 1``, … with numbers of 2 or 4 bytes."""
         keys = self._send_keys
-        headers = self._send_headers.get(number_size)
-        if headers is None:
-            flags = FIXED | self._key_phase << 2 | number_size - 1
-            headers = self._send_headers[number_size] = _send_headers(flags, self._peer_cid)
-        crypt, iv, header = keys.crypt, keys.iv, headers[0]
+        crypt, iv, cid = keys.crypt, keys.iv, self._peer_cid
+        flags = FIXED | self._key_phase << 2 | number_size - 1
+        header = _BYTES[flags] + cid
         low = _NUMBER_MASKS[number_size]
         sealed = [
             crypt(
@@ -418,16 +409,9 @@ class DatagramPath:
             keys.mask(b"".join([payload[start : start + 16] for payload in sealed]))
         )
         return [
-            headers[flags_mask & 0x1F] + ((number & low) ^ number_mask).to_bytes(number_size, "big") + payload
+            _BYTES[flags ^ flags_mask & 0x1F]
+            + cid
+            + ((number & low) ^ number_mask).to_bytes(number_size, "big")
+            + payload
             for number, payload, (flags_mask, number_mask) in zip(count(first), sealed, masks, strict=False)
         ]
-
-
-def _receive_headers(cid: bytes) -> dict[int, bytes]:
-    """Return what the plain header of a received packet starts with, by its flags."""
-    return {flags: bytes((flags,)) + cid for low in range(8) for flags in (FIXED | low, FIXED | SPIN | low)}
-
-
-def _send_headers(flags: int, cid: bytes) -> list[bytes]:
-    """Return the masked start of the header of a packet that is sent, by the five bits of its mask."""
-    return [bytes((flags ^ mask,)) + cid for mask in range(0x20)]

@@ -83,6 +83,7 @@ class Endpoint:
         self._live: set[Connection] = set()
         self._handshakes: set[Connection] = set()
         self._dirty: dict[Connection, None] = {}
+        self._ended: list[Connection] = []
         self._flush_scheduled = False
         self._in_turn = False
         self._retry = QuicRetryTokenHandler()
@@ -166,6 +167,8 @@ class Endpoint:
 
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
+        if connection in self._live:
+            self._ended.append(connection)
         for connection_id in connection.connection_ids:
             self._connections.pop(connection_id, None)
         connection.connection_ids.clear()
@@ -240,6 +243,9 @@ class Endpoint:
                     self._arm(connection)
                 except Exception:  # noqa: BLE001
                     self._drop_failed(connection)
+        # Only now, for what ends a connection may be one of its own methods.
+        while self._ended:
+            self._ended.pop().dissolve()
 
     def _drop_failed(self, connection: Connection) -> None:
         """Whatever goes wrong in one connection ends that connection only. Call from an except clause."""

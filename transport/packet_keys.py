@@ -1,18 +1,16 @@
 """Packet protection of 1-RTT packets in batches (RFC 9001, section 5).
 
 aioquic protects one packet at a time. Here the header samples of a whole batch go through AES in one call,
-which makes header protection nearly free; AES-GCM is called per packet, as it must be.
+which makes header protection nearly free; AES-GCM is called per packet, as it must be. The ciphers are those
+that aioquic has made: one set serves both.
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from aioquic.quic.crypto import derive_key_iv_hp
 from aioquic.tls import CipherSuite
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,38 +25,26 @@ _RECEIVE_MASK = Struct(">BI11x")
 """Of each mask: one byte for the flags, four for the longest packet number."""
 
 
-class Secret(NamedTuple):
-    """What keys are derived from; compared to notice a key update."""
-
-    cipher_suite: CipherSuite
-    secret: bytes
-    version: int
-
-
 class PacketKeys:
     """Keys of one direction.
 
     ``crypt(nonce, data, header)`` opens or seals; ``nonce`` is ``(iv ^ packet_number).to_bytes(12, "big")``.
-    ``mask(samples)`` returns 16 bytes for each sample of 16.
+    ``mask(samples)`` returns 16 bytes for each sample of 16. ``secret`` tells one key phase from another.
     """
 
     __slots__ = ("crypt", "iv", "mask", "secret")
 
-    def __init__(self, secret: Secret, *, seals: bool, previous: PacketKeys | None = None) -> None:
-        """Derive from ``secret``; after a key update the header key stays ``previous``'s (RFC 9001, 6)."""
-        key, iv, header_key = derive_key_iv_hp(
-            cipher_suite=secret.cipher_suite, secret=secret.secret, version=secret.version
-        )
-        aead = AESGCM(key)
+    def __init__(
+        self,
+        secret: bytes,
+        crypt: Callable[[bytes, bytes, bytes], bytes],
+        iv: int,
+        mask: Callable[[bytes], bytes],
+    ) -> None:
         self.secret = secret
-        self.crypt: Callable[[bytes, bytes, bytes], bytes] = aead.encrypt if seals else aead.decrypt
-        self.iv = int.from_bytes(iv, "big")
-        self.mask: Callable[[bytes], bytes] = (
-            previous.mask
-            if previous is not None
-            # One block per sample and no chaining: ECB is what RFC 9001, 5.4.3 asks for.
-            else Cipher(algorithms.AES(header_key), modes.ECB()).encryptor().update  # noqa: S305
-        )
+        self.crypt = crypt
+        self.iv = iv
+        self.mask = mask
 
     def receive_masks(self, packets: Sequence[bytes], at: int) -> Iterator[tuple[int, int]]:
         """For each packet the mask of its flags (8 bits) and of its packet number field (32 bits).

@@ -6,32 +6,40 @@ When a new version of aioquic is tried, the failures say what has moved.
 from __future__ import annotations
 
 import ast
+import gc
 import inspect
+import weakref
 from pathlib import Path
 
 import pytest
 from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNetworkPath
+from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketNumberWindow, QuicPacketRecovery
-from aioquic.tls import Epoch
-from quic_parts import Pair
+from aioquic.tls import AlertDescription, Context, Epoch
+from quic_parts import Forge, Pair, datagram_frame
 
 from transport import aioquic_internals
-from transport.aioquic_internals import CONNECTION_ID_LENGTH, WORKER, new_connection_id
+from transport.aioquic_internals import CONNECTION_ID_LENGTH, CONNECTION_IDS, WORKER, new_connection_id
 from transport.ledger import SentPacket
 from transport.webtransport import WEBTRANSPORT_SETTINGS
 
 USED = {
     "QuicConnection": (
+        "_QuicConnection__frame_handlers",
         "_ack_eliciting_sent_since_receipt",
         "_close_at",
         "_close_event",
         "_close_pending",
         "_crypto_buffers",
+        "_crypto_streams",
         "_cryptos",
+        "_cryptos_initial",
         "_datagrams_pending",
         "_handle_ack_frame",
+        "_handle_padding_frame",
         "_handshake_confirmed",
+        "_host_cid_seq",
         "_host_cids",
         "_idle_timeout",
         "_local_ack_delay_exponent",
@@ -40,6 +48,7 @@ USED = {
         "_network_paths",
         "_packet_number",
         "_peer_cid",
+        "_remote_active_connection_id_limit",
         "_remote_ack_delay_exponent",
         "_remote_max_datagram_frame_size",
         "_replenish_connection_ids",
@@ -61,10 +70,12 @@ USED = {
         "_rtt_min",
         "_rtt_smoothed",
         "_rtt_variance",
+        "_send_probe",
         "_time_of_last_sent_ack_eliciting_packet",
         "get_probe_timeout",
         "max_ack_delay",
         "on_ack_received",
+        "spaces",
     ),
     "QuicPacketPacer": ("update_rate",),
     "QuicCongestionControl": (
@@ -81,6 +92,7 @@ USED = {
         "ack_at",
         "ack_eliciting_in_flight",
         "ack_queue",
+        "discarded",
         "expected_packet_number",
         "largest_acked_packet",
         "largest_received_packet",
@@ -91,15 +103,19 @@ USED = {
     "QuicPacketNumberWindow": ("_size", "add"),
     "RangeSet": ("_RangeSet__ranges", "add", "shift", "subtract"),
     "CryptoPair": ("_update_key_requested", "recv", "send"),
-    "CryptoContext": ("cipher_suite", "key_phase", "secret", "version"),
+    "CryptoContext": ("aead", "cipher_suite", "hp", "key_phase", "secret"),
+    "AEAD": ("_aead", "_iv"),
+    "HeaderProtection": ("_encryptor",),
     "QuicNetworkPath": ("addr", "bytes_sent", "is_validated"),
     "QuicConnectionId": ("cid",),
-    "Context": ("_peer_certificate",),
+    "Context": ("_peer_certificate", "handle_message"),
     "H3Connection": ("_get_local_settings", "_local_control_stream_id", "_quic"),
 }
 
 ARGUMENTS = {
     (QuicConnection, "_handle_ack_frame"): ["self", "context", "frame_type", "buf"],
+    (QuicConnection, "_handle_padding_frame"): ["self", "context", "frame_type", "buf"],
+    (Context, "handle_message"): ["self", "input_data", "output_buf"],
     (QuicPacketRecovery, "on_ack_received"): ["self", "ack_rangeset", "ack_delay", "now", "space"],
     (QuicPacketRecovery, "_detect_loss"): ["self", "now", "space"],
     (QuicPacketRecovery, "_in_persistent_congestion"): ["self", "packets"],
@@ -122,6 +138,8 @@ def owners():
         "RangeSet": space.ack_queue,
         "CryptoPair": crypto,
         "CryptoContext": crypto.recv,
+        "AEAD": crypto.recv.aead,
+        "HeaderProtection": crypto.recv.hp,
         "QuicNetworkPath": quic._network_paths[0],
         "QuicConnectionId": quic._host_cids[0],
         "Context": pair.client.quic.tls,
@@ -154,8 +172,10 @@ def test_every_private_name_that_is_used_is_in_the_table():
     listed = {name for names in USED.values() for name in names}
     assert used - own - listed == set()
     assert {name for name in listed if name.startswith("_")} - used <= {
+        "_QuicConnection__frame_handlers",
         "_RangeSet__ranges",
         "_handle_ack_frame",
+        "_handle_padding_frame",
         "_replenish_connection_ids",
         "_get_local_settings",
     }
@@ -209,7 +229,7 @@ def test_all_connection_ids_of_a_connection_can_be_steered():
     pair = Pair.established(stock=True)
     client, relay = pair.client.quic, pair.relay
     given = [client._peer_cid, *client._peer_cid_available]
-    assert len(given) > 4
+    assert len(given) == CONNECTION_IDS
     for connection_id in given:
         assert_steerable(connection_id.cid)
         assert connection_id.cid in relay.host.connection_ids
@@ -219,11 +239,14 @@ def test_all_connection_ids_of_a_connection_can_be_steered():
 
 def test_connection_ids_given_later_can_be_steered_too():
     pair = Pair.established(stock=True)
+    used = set()
     for _ in range(20):
         pair.client.quic.change_connection_id()
         pair.settle(0.1)
         assert_steerable(pair.relay.quic.host_cid)
-    assert len(pair.relay.host.connection_ids) <= 8
+        used.add(pair.relay.quic.host_cid)
+    assert len(used) == 20
+    assert len(pair.relay.host.connection_ids) <= CONNECTION_IDS
     assert {entry.cid for entry in pair.relay.quic._host_cids} == set(pair.relay.host.connection_ids)
 
 
@@ -232,6 +255,78 @@ def test_the_first_connection_id_is_authenticated_by_the_transport_parameters():
     pair.settle()
     assert pair.client.quic.ended is None
     assert pair.client.quic._remote_initial_source_connection_id == pair.relay.quic.host_cid
+
+
+# -- after the handshake, and after the end -------------------------------------------------------------
+
+
+def test_handshake_packets_that_come_late_or_again_change_nothing():
+    pair = Pair()
+    sent = []
+    pair.network.carry = record(pair.network.carry, sent)
+    pair.settle()
+    pair.request()
+    pair.settle()
+    long_headers = [packet for packet in sent if packet[0] & 0x80]
+    assert len(long_headers) >= 2, "the Initial and the Handshake packets of the client"
+    for packet in long_headers:
+        pair.relay.receive(packet, address=pair.address, now=pair.now)
+    pair.client.send(b"still here")
+    pair.settle()
+    assert pair.relay.quic.ended is None
+    assert pair.relay.peer.datagrams == [b"still here"]
+
+
+def record(carry, sent):
+    def carry_and_record(packets, now, *, to_relay):
+        packets = list(packets)
+        if to_relay:
+            sent.extend(packets)
+        carry(packets, now, to_relay=to_relay)
+
+    return carry_and_record
+
+
+def test_tls_messages_after_the_handshake_are_refused():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    key_update = b"\x18\x00\x00\x01\x00"
+    pair.relay.receive(forge.packet(b"\x06\x00\x05" + key_update), now=pair.now)
+    pair.relay.flush()
+    assert (
+        pair.relay.quic.ended.error_code == QuicErrorCode.CRYPTO_ERROR + AlertDescription.unexpected_message
+    )
+
+
+def test_padding_is_passed_over_wherever_it_stands():
+    pair = Pair.established(stock=True)
+    forge = Forge(pair.client)
+    padded = bytes(500) + datagram_frame(b"first") + bytes(3) + datagram_frame(b"second") + bytes(400)
+    pair.relay.receive(forge.packet(padded), now=pair.now)
+    assert pair.relay.peer.datagrams == [b"first", b"second"]
+    assert pair.relay.quic.ended is None
+
+
+@pytest.mark.parametrize("stock", [True, False])
+def test_an_ended_connection_is_freed_without_the_garbage_collector(stock):
+    pair = Pair.established(stock=stock)
+    connection = pair.relay.connection
+    pair.client.quic.close()
+    pair.settle(5)
+    assert pair.relay.quic.ended is not None
+    gc.collect()
+    gc.disable()
+    try:
+        connection.dissolve()
+        gone = weakref.ref(connection.quic)
+        host = pair.relay.host
+        host.connection_ids.clear()
+        host.peers.clear()
+        pair.relay = None
+        del connection
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 # -- the rest of the module ----------------------------------------------------------------------------
