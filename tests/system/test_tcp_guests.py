@@ -21,6 +21,7 @@ from processes import ROOT, Relay
 OUTSIDE = "10.99.1.2"
 BLOCK = bytes(range(251)) * 261
 PATIENCE = 60.0
+FILE = 100_000_000
 LARGE = 30_000_000
 SMALL = 400_000
 """Bytes: at 10 % loss every segment may wait for a time-out, and that path's own congestion control too."""
@@ -78,16 +79,27 @@ def connection(guest, port):
         yield opened
 
 
+def blocks(size):
+    """The first ``size`` bytes of the servers' pattern, in pieces."""
+    for at in range(0, size, len(BLOCK)):
+        yield BLOCK[: size - at]
+
+
 def stream(size):
-    return (BLOCK * (size // len(BLOCK) + 1))[:size]
+    return b"".join(blocks(size))
+
+
+def told(pieces):
+    """Length and SHA-256 of all of them together."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.hexdigest()
 
 
 def read_all(opened):
-    digest, size = hashlib.sha256(), 0
-    while data := opened.recv(1 << 18):
-        digest.update(data)
-        size += len(data)
-    return size, digest.hexdigest()
+    return told(iter(lambda: opened.recv(1 << 18), b""))
 
 
 def download(guest, lab, size):
@@ -105,8 +117,7 @@ def upload(guest, lab, size):
 
 def tell(size):
     """What arrives when the first ``size`` bytes of the servers' pattern do."""
-    data = b"".join(BLOCK[: min(len(BLOCK), size - at)] for at in range(0, size, len(BLOCK)))
-    return size, hashlib.sha256(data).hexdigest()
+    return told(blocks(size))
 
 
 def test_download(guest, lab):
@@ -118,18 +129,22 @@ def test_upload(guest, lab):
 
 
 def test_curl(guest, lab, tmp_path):
-    size = 30_000_000
-    (tmp_path / "file").write_bytes(stream(size))
+    served, copy = tmp_path / "file", tmp_path / "copy"
+    with served.open("wb") as file:
+        file.writelines(blocks(FILE))
     server = lab.outside.start(
         sys.executable, "-u", "-m", "http.server", "0", "--bind", OUTSIDE, "--directory", tmp_path
     )
     try:
         port = server.wait_for(r"port (\d+)")[1]
         url = f"http://{OUTSIDE}:{port}/file"
-        guest.run("curl", "-sS", "--max-time", 60, "-o", tmp_path / "copy", url, patience=70)
+        guest.run("curl", "-sS", "--max-time", 60, "-o", copy, url, patience=70)
     finally:
         server.stop()
-    assert (tmp_path / "copy").read_bytes() == stream(size)
+    with copy.open("rb") as file:
+        assert told(iter(lambda: file.read(1 << 18), b"")) == tell(FILE)
+    served.unlink()  # pytest keeps what tests leave
+    copy.unlink()
 
 
 @pytest.mark.parametrize("direction", [[], ["-R"]], ids=["upload", "download"])
