@@ -6,6 +6,7 @@ namespaces of the test: nothing of the host's own network is touched.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -36,14 +37,20 @@ class Namespace:
     def start(self, *command, **options):
         return Program(*self.prefix, *command, **options)
 
-    def socket(self, kind=socket.SOCK_DGRAM, protocol=0, *, family=socket.AF_INET):
-        """A socket of this namespace in the hands of the test: a socket stays where it was made."""
+    @contextlib.contextmanager
+    def entered(self):
+        """Be inside for a while, to open what then stays in the hands of the test."""
         with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.name}") as here:  # noqa: PTH123
             _enter(here.fileno())
             try:
-                made = socket.socket(family, kind, protocol)
+                yield
             finally:
                 _enter(home.fileno())
+
+    def socket(self, kind=socket.SOCK_DGRAM, protocol=0, *, family=socket.AF_INET):
+        """A socket of this namespace: it stays where it was made."""
+        with self.entered():
+            made = socket.socket(family, kind, protocol)
         made.settimeout(PATIENCE)
         return made
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import struct
 
 import pytest
+from far_host import FIRST, FarHost
 from kernel_guest import KernelGuest
 from lab import EXTERNAL, SERVERS, refusals
 from processes import Relay
@@ -18,6 +20,7 @@ from scapy.packet import Raw
 from actors.settings import LanSettings
 
 FTP = 21
+FAR, FAR_PORT = "10.99.0.66", 7066
 RST_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -105,6 +108,49 @@ def test_req_2_a_connection_initiated_externally(lab, sockets):
     finally:
         guest.leave()
         relay.stop()
+
+
+@pytest.mark.parametrize("arrives", ["both SYNs arrive", "only the far SYN arrives"])
+@pytest.mark.parametrize("first", ["guest ends first", "far host ends first"])
+def test_req_2a_simultaneous_open(lab, guest, sockets, arrives, first):
+    inside = sockets.tcp(guest)
+    inside.setblocking(False)
+    with contextlib.closing(FarHost(lab.relay, FAR, EXTERNAL, FAR_PORT)) as far:
+        assert inside.connect_ex((FAR, FAR_PORT)) == errno.EINPROGRESS
+        open_simultaneously(far, loses_syn=arrives == "only the far SYN arrives")
+        assert select.select([], [inside], [], 8)[1]
+        assert inside.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        inside.settimeout(8)
+        inside.sendall(b"hello")
+        assert bytes(far.hear("A", size=5).payload) == b"hello"
+        far.say("PA", b"welcome")
+        far.hear("A")
+        assert inside.recv(99) == b"welcome"
+        if first == "guest ends first":
+            inside.shutdown(socket.SHUT_WR)
+            far.hear("FA")
+            far.say("A")
+            far.say("FA")
+            far.hear("A")
+            assert inside.recv(99) == b""
+        else:
+            far.say("FA")
+            far.hear("A")
+            assert inside.recv(99) == b""
+            inside.close()
+            far.hear("FA")
+            far.say("A")
+
+
+def open_simultaneously(far, *, loses_syn):
+    """Answer the NAT's SYN with a SYN (RFC 9293, figure 7), having got its SYN too late or not at all."""
+    syn = far.hear("S")
+    far.say("S")
+    if not loses_syn:
+        far.say("SA", sequence=FIRST)
+    answer = far.hear("SA")
+    assert (answer.seq, answer.ack) == (syn.seq, FIRST + 1)
+    far.say("A")  # also to those kernels that take the SYN-ACK above for an old segment
 
 
 def test_req_3_nobody_enters_by_a_mapping(lab, talk, sockets):
