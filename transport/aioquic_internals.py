@@ -209,7 +209,7 @@ _DISCARDED.discarded = True
 
 
 def keys_of(context: CryptoContext, *, seals: bool) -> PacketKeys:
-    """Return the keys of a direction, the ciphers being aioquic's own. Raises ValueError where it has none."""
+    """Return the keys of a direction, with aioquic's own ciphers. Raises ValueError where it has none."""
     aead, protection = context.aead, context.hp
     if aead is None or protection is None or context.secret is None:
         raise ValueError("there are no keys")

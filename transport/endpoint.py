@@ -28,7 +28,7 @@ from loguru import logger
 
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
 from transport.connection import Connection
-from transport.udp import UdpSocket
+from transport.udp import READS_PER_TURN, UdpSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,6 +86,8 @@ class Endpoint:
         self._ended: list[Connection] = []
         self._flush_scheduled = False
         self._in_turn = False
+        self._lone = False
+        """Whether the socket last brought packets of one client at most."""
         self._retry = QuicRetryTokenHandler()
         self._closed = asyncio.Event()
         self._closing = False
@@ -185,8 +187,18 @@ class Endpoint:
     # -- one turn ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
+        # Where packets come one at a time, the first is on its way before it is asked whether there are more.
+        runs = self._socket.drain(1 if self._lone else READS_PER_TURN)
+        self._turn(runs)
+        if self._lone:
+            runs = self._socket.drain(READS_PER_TURN)
+            if runs:
+                self._turn(runs)
+        self._lone = len(runs) <= 1
+
+    def _turn(self, runs: list[tuple[list[bytes], Address]]) -> None:
         self._in_turn = True
-        arrived = self._route(self.clock())
+        arrived = self._route(runs, self.clock())
         self._actors_turn(partial(self._deliver, arrived))
         for connection in arrived:
             self._dirty[connection] = None
@@ -200,11 +212,11 @@ class Endpoint:
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
 
-    def _route(self, now: float) -> list[Connection]:
-        """Drain the socket, hand each connection its packets; return the connections that got any."""
+    def _route(self, runs: list[tuple[list[bytes], Address]], now: float) -> list[Connection]:
+        """Hand each connection its packets; return the connections that got any."""
         find = self._connections.get
         arrived: list[Connection] = []
-        for packets, address in self._socket.drain():
+        for packets, address in runs:
             for packet in packets:
                 connection = find(packet[1:9])
                 if connection is None or packet[0] >= LONG_HEADER:
@@ -240,6 +252,11 @@ class Endpoint:
             for connection in dirty:
                 try:
                     connection.flush(now)
+                except Exception:  # noqa: BLE001
+                    self._drop_failed(connection)
+            # Timers once all is on its way: nobody's frame waits for them.
+            for connection in dirty:
+                try:
                     self._arm(connection)
                 except Exception:  # noqa: BLE001
                     self._drop_failed(connection)
@@ -263,14 +280,15 @@ class Endpoint:
         A timer that is set earlier stays: when it fires it finds nothing due and is set anew. So deadlines
         that move with every packet cost nothing.
         """
+        if connection not in self._live:
+            return
         when = connection.next_timer()
         timer = connection.timer
         if timer is not None:
             if timer.when() <= when:
                 return
             timer.cancel()
-        if connection in self._live:
-            connection.timer = self._loop.call_at(when, self._on_timer, connection)
+        connection.timer = self._loop.call_at(when, self._on_timer, connection)
 
     def _on_timer(self, connection: Connection) -> None:
         connection.timer = None

@@ -99,11 +99,11 @@ class UdpSocket:
         """Close the socket."""
         self._socket.close()
 
-    def drain(self) -> list[tuple[list[bytes], Address]]:
-        """Read what has arrived: runs of packets, each run from one sender and in order."""
+    def drain(self, reads: int = READS_PER_TURN) -> list[tuple[list[bytes], Address]]:
+        """Read what has arrived: at most ``reads`` runs of packets, each run from one sender and in order."""
         runs: list[tuple[list[bytes], Address]] = []
         recvmsg = self._socket.recvmsg
-        for _ in range(READS_PER_TURN):
+        for _ in range(reads):
             try:
                 data, control, _flags, address = recvmsg(READ_SIZE, _CONTROL_SIZE)
             except (BlockingIOError, InterruptedError):
