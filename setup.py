@@ -20,6 +20,9 @@ COMPILED = [
     "transport/datagram_path.py",
     "transport/endpoint.py",
     "transport/frames.py",
+    "transport/ledger.py",
+    "transport/packet_keys.py",
+    "transport/path_mtu.py",
     "transport/udp.py",
 ]
 """Hot modules that import nothing but typed code; the tests run on both forms."""

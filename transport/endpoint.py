@@ -59,6 +59,21 @@ MAX_STREAM_WINDOW = 64 * 1024
 """Flow control window of a stream and of all streams: a request fits, a flood does not."""
 
 
+FEW_RUNS = 2
+"""Runs of packets up to which a turn is for speed; above, for what a batch saves."""
+LONGEST_BARE_ACK = 64
+"""Bytes of a packet that is likely to carry an acknowledgement and nothing else."""
+
+Run = tuple[list[bytes], "Address"]
+"""Packets of one client, in order, and its address."""
+
+
+def carries_frames(run: Run) -> bool:
+    """Whether the run has more than a bare acknowledgement."""
+    packets, _ = run
+    return len(packets) > 1 or len(packets[0]) > LONGEST_BARE_ACK
+
+
 class Endpoint:
     """Listens for WebTransport clients. Implements ``transport.connection.Host``."""
 
@@ -187,16 +202,25 @@ class Endpoint:
     # -- one turn ---------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        # Where packets come one at a time, the first is on its way before it is asked whether there are more.
-        runs = self._socket.drain(1 if self._lone else READS_PER_TURN)
-        self._turn(runs)
+        runs: list[Run] = []
         if self._lone:
-            runs = self._socket.drain(READS_PER_TURN)
-            if runs:
+            # Where packets come one at a time, a frame is on its way before the socket is asked for more.
+            runs = self._socket.drain(1)
+            if runs and carries_frames(runs[0]):
                 self._turn(runs)
-        self._lone = len(runs) <= 1
+                runs = []
+        runs += self._socket.drain(READS_PER_TURN)
+        self._lone = len(runs) <= FEW_RUNS
+        if self._lone:
+            # Acknowledgements cost as much as frames, and nobody waits for them.
+            first = [run for run in runs if carries_frames(run)]
+            if first:
+                self._turn(first)
+            runs = [run for run in runs if not carries_frames(run)]
+        if runs:
+            self._turn(runs)
 
-    def _turn(self, runs: list[tuple[list[bytes], Address]]) -> None:
+    def _turn(self, runs: list[Run]) -> None:
         self._in_turn = True
         arrived = self._route(runs, self.clock())
         self._actors_turn(partial(self._deliver, arrived))
@@ -212,7 +236,7 @@ class Endpoint:
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
 
-    def _route(self, runs: list[tuple[list[bytes], Address]], now: float) -> list[Connection]:
+    def _route(self, runs: list[Run], now: float) -> list[Connection]:
         """Hand each connection its packets; return the connections that got any."""
         find = self._connections.get
         arrived: list[Connection] = []
