@@ -243,13 +243,22 @@ class Scheduler:
         self._ready: deque[EventLoopActor] = deque()
         self._running = False
         self._called = False
+        self._at_end: list[Callable[[], object]] = []
 
     def make_ready(self, actor: EventLoopActor) -> None:
         """Put an actor in the line, and see to it that the line moves."""
         self._ready.append(actor)
-        if not self._called and not self._running:
-            self._called = True
-            self.loop.call_soon(self._run_called)
+        if not self._running:
+            self._call_soon()
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Call ``callback``, once, as soon as the actors are done: at the end of this run, or of the next.
+
+        What actors have written can leave then, without waiting for another turn of the loop.
+        """
+        self._at_end.append(callback)
+        if not self._running:
+            self._call_soon()
 
     def run_ready(self) -> None:
         """Let all actors with mail work until no mail is left, or until MESSAGES_PER_RUN.
@@ -267,9 +276,16 @@ class Scheduler:
                 budget -= actor.visit(MESSAGES_PER_VISIT)
         finally:
             self._running = False
-            if ready and not self._called:
-                self._called = True
-                self.loop.call_soon(self._run_called)
+            if ready:
+                self._call_soon()
+        callbacks, self._at_end = self._at_end, []
+        for callback in callbacks:
+            callback()  # what it brings about waits for the loop's next turn
+
+    def _call_soon(self) -> None:
+        if not self._called:
+            self._called = True
+            self.loop.call_soon(self._run_called)
 
     def turn(self, feed: Callable[[], object]) -> None:
         """Call ``feed``, which tells actors things, then let them work: no wake-up of the loop between."""
@@ -415,6 +431,7 @@ class EventLoopActor(pykka.Actor):
         traceback: TracebackType | None,
     ) -> None:
         self.scheduler.counters.add("actors.failed")
+        self.actor_inbox.stopped = True
         super()._handle_failure(exception_type, exception_value, traceback)
 
     def _actor_loop_end(self) -> None:

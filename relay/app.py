@@ -187,7 +187,7 @@ class Relay:
                 port=port,
                 certificates=self._certificates,
                 open_session=self._open_session,
-                actors_turn=current_scheduler().turn,
+                turns=current_scheduler(),
                 counters=self._counters,
             )
             try:
@@ -217,7 +217,7 @@ class Relay:
             pages=WebPages(self._certificates),
             open_session=self._open_session,
             next_session_number=endpoint.next_session_number,
-            actors_turn=current_scheduler().turn,
+            turns=current_scheduler(),
             counters=self._counters,
         )
 

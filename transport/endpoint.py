@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.certificates import Certificate, CertificateStore
     from transport.session import WebTransportSession
+    from transport.turns import Turns
     from transport.udp import Address
 
 LONG_HEADER = 0x80
@@ -84,7 +85,7 @@ class Endpoint:
         port: int,
         certificates: CertificateStore,
         open_session: Callable[[WebTransportSession], Mailbox],
-        actors_turn: Callable[[Callable[[], object]], None],
+        turns: Turns,
         counters: Counters,
     ) -> None:
         self.counters = counters
@@ -92,7 +93,7 @@ class Endpoint:
         self._bind = (host, port)
         self._certificates = certificates
         self._configured: tuple[Certificate, QuicConfiguration] | None = None
-        self._actors_turn = actors_turn
+        self._turns = turns
         self._session_numbers = count(1)
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
@@ -176,7 +177,7 @@ class Endpoint:
         self._dirty[connection] = None
         if not self._flush_scheduled and not self._in_turn:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._turns.at_end(self._flush)
 
     def handshake_ended(self, connection: Connection) -> None:
         """Take note that the connection no longer counts as a handshake in progress."""
@@ -223,7 +224,7 @@ class Endpoint:
     def _turn(self, runs: list[Run]) -> None:
         self._in_turn = True
         arrived = self._route(runs, self.clock())
-        self._actors_turn(partial(self._deliver, arrived))
+        self._turns.turn(partial(self._deliver, arrived))
         for connection in arrived:
             self._dirty[connection] = None
         self._in_turn = False

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.certificates import Certificate, CertificateStore
+    from transport.turns import Turns
 
 BACKLOG = 128
 """Connections that the kernel keeps until they are accepted."""
@@ -73,12 +74,12 @@ class WebListener:
         pages: Callable[[str], Page | None],
         open_session: Callable[[WebTransportSession], Mailbox],
         next_session_number: Callable[[], int],
-        actors_turn: Callable[[Callable[[], object]], None],
+        turns: Turns,
         counters: Counters,
     ) -> None:
         """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path."""
         self.counters = counters
-        self.actors_turn = actors_turn
+        self.turns = turns
         self._bind = (host, port)
         self._plain = plain
         self._certificates = certificates
@@ -136,7 +137,7 @@ class WebListener:
         self._dirty[connection] = None
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self.turns.at_end(self._flush)
 
     def connection_ended(self, connection: WebConnection) -> None:
         """Forget the connection."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.session import WebTransportSession
+    from transport.turns import Turns
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of a message that are taken; the largest frame has 1,522 and a control message a few hundred."""
@@ -79,6 +80,7 @@ class WebHost(Protocol):
     """What a connection needs of the listener that accepted it."""
 
     counters: Counters
+    turns: Turns
 
     def clock(self) -> float:
         """Monotonic time."""
@@ -88,9 +90,6 @@ class WebHost(Protocol):
 
     def open_session(self, path: str, connection: WebConnection) -> tuple[WebTransportSession, Mailbox]:
         """Begin a session."""
-
-    def actors_turn(self, feed: Callable[[], object]) -> None:
-        """Run ``feed``, which tells actors something, then the actors until they are done."""
 
     def want_flush(self, connection: WebConnection) -> None:
         """Flush the connection at the end of this turn."""
@@ -244,7 +243,7 @@ class WebConnection(asyncio.Protocol):
 
     def _tell(self, message: DatagramsFromClient | SessionClosed) -> None:
         if self._mailbox is not None:
-            self._host.actors_turn(partial(self._mailbox.tell, message))
+            self._host.turns.turn(partial(self._mailbox.tell, message))
 
     def _answer(self, request: Request) -> None:
         response, path = self._host.respond(request, self._protocol, secure=self._secure)

@@ -416,6 +416,47 @@ def test_run_ready_inside_an_actor_does_not_nest(loop):
     assert depth == ["in", "out"] * 2
 
 
+def test_what_waits_for_the_end_runs_when_the_actors_are_done_and_once(loop):
+    seen = []
+    echo = Worker.start(seen)
+    scheduler = current_scheduler()
+
+    def feed():
+        echo.tell("mail")
+        scheduler.at_end(lambda: seen.append("end"))
+        seen.append("fed")
+
+    scheduler.turn(feed)
+    assert seen == ["fed", "mail", "end"]
+    scheduler.turn(lambda: echo.tell("more"))
+    assert seen == ["fed", "mail", "end", "more"]
+
+
+def test_an_end_that_is_wanted_while_nobody_works_comes_soon(loop):
+    seen = []
+    current_scheduler().at_end(lambda: seen.append("end"))
+    assert seen == []
+    loop.run()
+    assert seen == ["end"]
+
+
+def test_what_the_end_brings_about_leaves_room_for_the_loop(loop):
+    seen = []
+    worker = Worker.start(seen)
+    scheduler = current_scheduler()
+
+    def end():
+        seen.append("end")
+        worker.tell("mail")
+        scheduler.at_end(lambda: seen.append("second end"))
+
+    scheduler.at_end(end)
+    run_ready()
+    assert seen == ["end"]
+    loop.run()
+    assert seen == ["end", "mail", "second end"]
+
+
 def test_a_busy_actor_leaves_room_for_others(loop):
     seen = []
     busy, quiet = Worker.start(seen), Worker.start(seen)

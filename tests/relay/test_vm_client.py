@@ -15,6 +15,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from actors.messages import DatagramsFromClient, SessionClosed
+from actors.runtime import current_scheduler
 from netstack import control
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
@@ -74,7 +75,7 @@ def on_scripted_relay(scenario, answer):
             port=0,
             certificates=EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)),
             open_session=script.open_session,
-            actors_turn=lambda feed: feed(),
+            turns=current_scheduler(),
             counters=Counters(),
         )
         await endpoint.start()

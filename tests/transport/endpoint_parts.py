@@ -9,6 +9,7 @@ import socket
 from quic_parts import CERTIFICATES, Client, client_configuration
 
 from actors.messages import DatagramsFromClient, SessionClosed
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.aioquic_internals import ClientQuicConnection
 from transport.endpoint import Endpoint
@@ -50,7 +51,7 @@ class RunningEndpoint:
             port=0,
             certificates=certificates,
             open_session=self.open_session,
-            actors_turn=lambda feed: feed(),
+            turns=current_scheduler(),
             counters=self.counters,
         )
 

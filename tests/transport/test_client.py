@@ -14,6 +14,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated
 
 from actors.messages import DatagramsFromClient, SessionClosed
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport import client as client_module
 from transport.certificates import EphemeralCertificateStore
@@ -60,7 +61,7 @@ async def relay():
         port=0,
         certificates=CERTIFICATES,
         open_session=open_session,
-        actors_turn=lambda feed: feed(),
+        turns=current_scheduler(),
         counters=Counters(),
     )
     await endpoint.start()

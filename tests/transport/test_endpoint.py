@@ -437,7 +437,7 @@ def test_a_taken_port_is_an_oserror():
                 port=relay.endpoint.port,
                 certificates=CERTIFICATES,
                 open_session=None,
-                actors_turn=None,
+                turns=None,
                 counters=Counters(),
             )
             with pytest.raises(OSError, match="in use"):

@@ -11,6 +11,7 @@ from itertools import count
 from websockets.asyncio.client import connect
 
 from actors.messages import DatagramsFromClient, SessionClosed
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.web_listener import WebListener
@@ -51,7 +52,7 @@ class Web:
             pages=PAGES.get,
             open_session=self._open,
             next_session_number=count(100).__next__,
-            actors_turn=lambda feed: feed(),
+            turns=current_scheduler(),
             counters=self.counters,
         )
 
