@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from actors.line import Line
 from actors.messages import full_mtu
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ERRORS_PER_SECOND = 100.0
 """ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""
+
+
+TO_FLOWS = "gateway.to_flows"
+"""Counter of the frames that went to a flow, and so the outcome of handling one."""
 
 
 class PortState:
@@ -38,14 +42,19 @@ class PortState:
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
 
 
-class Batch(NamedTuple):
+class Batch:
     """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
 
-    number: int
-    port: PortState
-    now: float
-    replies: list[bytes]
-    to_flows: dict[bytes, list[bytes]]
+    __slots__ = ("latest", "now", "number", "port", "replies", "to_flows")
+
+    def __init__(self, number: int, port: PortState, now: float) -> None:
+        self.number = number
+        self.port = port
+        self.now = now
+        self.replies: list[bytes] = []
+        self.to_flows: dict[bytes, list[bytes]] = {}
+        self.latest: list[bytes] = []
+        """Of ``to_flows``, the frames to which one was added last."""
 
 
 class Dropped(Exception):  # noqa: N818 - an outcome, not an error

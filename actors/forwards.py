@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.batch import Batch, Dropped
+from actors.batch import TO_FLOWS, Batch, Dropped
 from actors.flow import Guest
 from actors.forwarded_tcp import ForwardedTcpFlowActor
 from actors.messages import FramesToFlow, GuestFound
@@ -98,7 +98,7 @@ class Forwards:
         if forward is None:
             return ""
         parse_udp(packet)
-        return "gateway.to_flows" if tell_alive(forward, FramesToFlow([frame])) else ""
+        return TO_FLOWS if tell_alive(forward, FramesToFlow([frame])) else ""
 
     def open_tcp(
         self,
@@ -124,7 +124,7 @@ class Forwards:
                 lambda: ForwardedTcpFlowActor.start(
                     key, guest, lan, remote, link=link, dial=wanted.connection.attach
                 ),
-                Batch(place.number, port, now, [], {}),
+                Batch(place.number, port, now),
             )
         except Dropped as dropped:
             self._refuse(wanted, dropped.counter.rpartition(".")[2])

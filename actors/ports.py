@@ -72,6 +72,12 @@ class UdpSocket(Protocol):
         ``whole`` ones may not be fragmented on their way: TOO_BIG when the host knows that they would be.
         """
 
+    def send_run(self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool) -> int:
+        """Send datagrams to one address at the price of few; return how many of the first were sent.
+
+        What kept the next one from being sent, :meth:`send_to` tells.
+        """
+
     def close(self) -> None:
         """Close the socket; nothing is told to the flow any more."""
 

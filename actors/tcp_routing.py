@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.batch import Dropped
+from actors.batch import TO_FLOWS, Dropped
 from actors.flow import Guest
 from actors.tcp_flow import Link, Remote, TcpFlowActor
 from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, reset_for
@@ -63,7 +63,7 @@ class TcpRouter:
                 self._open(key, partial(flow, syn=frame, link=link, dial=dial(guest, remote)), batch)
             frames = batch.to_flows[key] = []
         frames.append(frame)
-        return "gateway.to_flows"
+        return TO_FLOWS
 
     def _open(self, key: bytes, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> None:
         port = batch.port

@@ -9,7 +9,7 @@ that was for name servers only may end sooner (REQ-5a).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actors.flow import MAX_REMOTES, FlowActor, Guest, Lan
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 
 DNS_PORT = 53
+
+
+class _Run(NamedTuple):
+    """Frames that follow one another to one address, port, TTL, and "may not be fragmented"."""
+
+    target: tuple[bytes, int, int, bool]
+    frames: list[bytes]
+    payloads: list[bytes]
 
 
 class UdpFlowActor(FlowActor):
@@ -48,24 +56,38 @@ class UdpFlowActor(FlowActor):
 
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
-        send = self._socket.send_to
         family = self._family
-        read_udp, format_address, is_whole, ttl = family.read_udp, family.format, family.is_whole, family.ttl
-        sent = 0
+        read_udp, is_whole, ttl = family.read_udp, family.is_whole, family.ttl
+        runs: list[_Run] = []
         for frame in message.frames:
             _, _, destination, port, payload = read_udp(frame)
-            if port != DNS_PORT:
-                self._idle_timeout = self._lan.settings.udp_idle_timeout
-            remote = format_address(destination)
-            address = (remote, port)
-            result = send(payload, address, frame[ttl] - 1, is_whole(frame))
-            if result is SendResult.SENT:
-                sent += 1
-                self._remember(remote, address, frame)
-            else:
-                self._report(frame, result)
+            target = (destination, port, frame[ttl] - 1, is_whole(frame))
+            if not runs or target != runs[-1].target:
+                runs.append(_Run(target, [], []))
+            runs[-1].frames.append(frame)
+            runs[-1].payloads.append(payload)
+        sent = sum(map(self._send, runs))
         self._used()
         self._counters.add("udp.frames_to_net", sent)
+
+    def _send(self, run: _Run) -> int:
+        (destination, port, ttl, whole), frames, payloads = run
+        if port != DNS_PORT:
+            self._idle_timeout = self._lan.settings.udp_idle_timeout
+        remote = self._family.format(destination)
+        address = (remote, port)
+        sent = self._socket.send_run(payloads, address, ttl, whole) if len(payloads) > 1 else 0
+        latest = frames[sent - 1] if sent else None
+        for frame, payload in zip(frames[sent:], payloads[sent:], strict=True):
+            result = self._socket.send_to(payload, address, ttl, whole)
+            if result is SendResult.SENT:
+                sent += 1
+                latest = frame
+            else:
+                self._report(frame, result)
+        if latest is not None:
+            self._remember(remote, address, latest)
+        return sent
 
     @handles(DatagramsFromNet)
     def _from_net(self, message: DatagramsFromNet) -> None:

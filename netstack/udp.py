@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP, add_up, finish, finish_udp, is_valid, pseudo_header
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
-from netstack.ipv4 import DEFAULT_TTL, DESTINATION, SOURCE
+from netstack.ipv4 import DEFAULT_TTL, DESTINATION, MIN_HEADER_LENGTH, NOT_FRAGMENTED, SOURCE
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -22,6 +22,14 @@ MAX_PAYLOAD = 65_535 - 20 - UDP_HEADER_LENGTH
 _HEADER = Struct("!HHHH")
 _FRAME_HEADER = Struct("!16sHH2sBBH12sHH")
 _VERSION_AND_TOS = b"\x45\x00"
+_PLAIN = ETHERTYPE_IPV4 + b"\x45"
+_UDP = bytes((PROTOCOL_UDP,))
+_TOTAL_AT = HEADER_LENGTH + 2
+_UDP_AT = HEADER_LENGTH + MIN_HEADER_LENGTH
+_LENGTH_AT = _UDP_AT + 4
+_DATA_AT = _UDP_AT + UDP_HEADER_LENGTH
+_U16 = Struct("!H")
+_LENGTH_AND_CHECKSUM = Struct("!HH")
 _NO_FLAGS = b"\0\0"
 
 
@@ -69,6 +77,37 @@ def read_udp(frame: bytes) -> UdpDatagram:
         frame[DESTINATION],
         destination_port,
         frame[start + UDP_HEADER_LENGTH : start + length],
+    )
+
+
+def udp_head(frame: bytes) -> bytes:
+    """Return what a UDP frame's way depends on: MACs, TTL, flags, addresses, ports; empty if not plain UDP.
+
+    Plain is IPv4 without options and not a fragment. Frames of one head differ in length and content only.
+    """
+    if frame[12:15] != _PLAIN or frame[20:22] not in NOT_FRAGMENTED or frame[23:24] != _UDP:
+        return b""
+    return frame[:14] + frame[20:24] + frame[26:38]
+
+
+def is_intact_udp(frame: bytes) -> bool:
+    """Whether :func:`parse_ipv4` and :func:`parse_udp` would accept a frame with a head that they did before.
+
+    Looks at what the head leaves open: lengths and checksums.
+    """
+    if len(frame) < _DATA_AT:
+        return False
+    (total,) = _U16.unpack_from(frame, _TOTAL_AT)
+    length, checksum = _LENGTH_AND_CHECKSUM.unpack_from(frame, _LENGTH_AT)
+    if not (
+        UDP_HEADER_LENGTH <= length <= total - MIN_HEADER_LENGTH
+        and HEADER_LENGTH + total <= len(frame)
+        and is_valid(int.from_bytes(frame[HEADER_LENGTH:_UDP_AT], "big"))
+    ):
+        return False
+    return not checksum or is_valid(
+        pseudo_header(frame[SOURCE], frame[DESTINATION], PROTOCOL_UDP, length)
+        + add_up(frame[_UDP_AT : _UDP_AT + length])
     )
 
 

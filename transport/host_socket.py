@@ -15,8 +15,11 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages import SendResult
+from transport.udp import UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from netstack.counters import Counters
 
 DATAGRAMS_PER_TURN = 64
@@ -148,6 +151,8 @@ class HostSocket:
         self.family = family
         self._ttl = 0
         self._whole = False
+        self._cuts_runs = _LINUX
+        """Whether the system may be given several datagrams at once; told by its first refusal."""
         self._socket = socket.socket(family.number, kind, protocol)
         try:
             self._socket.setblocking(False)
@@ -194,6 +199,31 @@ class HostSocket:
             self._read_errors()
             return self._send_again(data, address)
         return SendResult.SENT
+
+    def transmit_run(
+        self, datagrams: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool
+    ) -> int:
+        """Send datagrams to one address with few calls, in order; return how many of them were sent.
+
+        The rest is for :meth:`transmit`, which says of each what came of it.
+        """
+        if not self._cuts_runs or self._socket.fileno() < 0:
+            return 0
+        if ttl != self._ttl or whole is not self._whole:
+            self._prepare(ttl, whole)
+        sent = 0
+        try:
+            while sent < len(datagrams):
+                end = end_of_run(datagrams, sent)
+                if end == sent + 1:
+                    self._socket.sendto(datagrams[sent], address)
+                else:
+                    send_run(self._socket, datagrams[sent:end], address)
+                sent = end
+        except OSError as error:
+            self._cuts_runs = error.errno not in UNSUPPORTED_OFFLOAD
+            self._read_errors()
+        return sent
 
     def _prepare(self, ttl: int, whole: bool) -> None:
         """Set what goes into the next IP headers; that mostly stays the same through a flow's life."""

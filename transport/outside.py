@@ -30,7 +30,7 @@ from transport.listeners import TcpListener, UdpListener
 from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
@@ -259,6 +259,13 @@ class UdpFlowSocket(HostSocket):
         if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
             return SendResult.UNREACHABLE
         return self.transmit(payload, (decision.dial, address[1]), ttl, whole)
+
+    def send_run(self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool) -> int:
+        """Send datagrams to ``address`` with few calls; return how many left, the rest is for ``send_to``."""
+        decision = self._network.decide_udp(address)
+        if not decision.allowed or (":" in decision.dial) is not (self.family is IPV6):
+            return 0
+        return self.transmit_run(payloads, (decision.dial, address[1]), ttl, whole)
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow."""

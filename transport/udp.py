@@ -43,7 +43,29 @@ SOCKET_BUFFER = 4 * 1024 * 1024
 
 _SEGMENT_SIZE = struct.Struct("H")
 _CONTROL_SIZE = socket.CMSG_SPACE(4) if sys.platform != "win32" else 0
-_UNSUPPORTED_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+UNSUPPORTED_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+"""What sending a run fails with where the device behind the route cannot cut it."""
+
+
+def end_of_run(packets: Sequence[bytes], start: int) -> int:
+    """Return where the run ends that begins at ``start`` and that one call may send.
+
+    Its packets have one size, which only the last of them may undercut.
+    """
+    size = len(packets[start])
+    last = min(len(packets), start + min(PACKETS_PER_SEND, BYTES_PER_SEND // size if size else 1))
+    end = start + 1
+    while end < last and len(packets[end]) <= size:
+        end += 1
+        if len(packets[end - 1]) < size:
+            break
+    return end
+
+
+def send_run(opened: socket.socket, packets: Sequence[bytes], address: Address) -> None:
+    """Send the packets of a run with one call. Raises OSError: then none of them was sent."""
+    control = [(socket.SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(packets[0])))]
+    opened.sendmsg(packets, control, 0, address)
 
 
 class UdpSocket:
@@ -129,18 +151,11 @@ class UdpSocket:
             return
         start = 0
         while start < count:
-            # A run of equal sizes, which only its last packet may undercut.
-            size = len(packets[start])
-            most = min(PACKETS_PER_SEND, BYTES_PER_SEND // size if size else 1)
-            end = start + 1
-            while end < count and end - start < most and len(packets[end]) <= size:
-                end += 1
-                if len(packets[end - 1]) < size:
-                    break
+            end = end_of_run(packets, start)
             if end == start + 1:
                 self._send_one(packets[start], address)
             else:
-                self._send_run(packets[start:end], size, address)
+                self._send_run(packets[start:end], address)
             start = end
 
     def _send_one(self, packet: bytes, address: Address) -> None:
@@ -149,12 +164,11 @@ class UdpSocket:
         except OSError as error:
             self._count_lost(error, 1)
 
-    def _send_run(self, packets: Sequence[bytes], size: int, address: Address) -> None:
-        control = [(socket.SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(size))]
+    def _send_run(self, packets: Sequence[bytes], address: Address) -> None:
         try:
-            self._socket.sendmsg(packets, control, 0, address)
+            send_run(self._socket, packets, address)
         except OSError as error:
-            if error.errno in _UNSUPPORTED_OFFLOAD:
+            if error.errno in UNSUPPORTED_OFFLOAD:
                 # The option is there but the device behind the route cannot do it: never try again.
                 self.send_offload = False
                 for packet in packets:

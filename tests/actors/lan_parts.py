@@ -88,6 +88,14 @@ class FakeUdpSocket:
         self.options.append((ttl, whole))
         return self.result
 
+    def send_run(self, payloads, address, ttl, whole):
+        """Send one after the other, as long as that works."""
+        if self.result is not SendResult.SENT:
+            return 0
+        for payload in payloads:
+            self.send_to(payload, address, ttl, whole)
+        return len(payloads)
+
     def complain(self, *errors):
         self.flow.tell(ErrorsFromNet(list(errors)))
         run_ready()
