@@ -134,9 +134,11 @@ class Relay:
         network = HostNetwork(
             policy,
             self._counters,
+            current_scheduler(),
             port_hold=self._settings.port_hold,
             ports_held=self._settings.ports_held,
         )
+        stack.callback(network.ready.close)
         self._switch = SwitchActor.start(self._counters, self._lan)
         stack.callback(_stop, self._switch)
         name_servers = HostResolvers(self._settings.upstream_dns, policy, self._counters)

@@ -7,7 +7,6 @@ Without it (other systems) an unconnected socket never hears of them.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import sys
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netstack.counters import Counters
+    from transport.readiness import Readiness
 
 DATAGRAMS_PER_TURN = 64
 """Datagrams that one socket may bring per turn of the loop; what is left comes in the next."""
@@ -144,10 +144,12 @@ class HostSocket:
     path_mtu = 0
     """Bytes of IP packet that the path takes, as the system told with the last TOO_BIG; 0 when it did not."""
 
-    def __init__(self, family: Family, kind: int, protocol: int, counters: Counters) -> None:
+    def __init__(
+        self, family: Family, kind: int, protocol: int, ready: Readiness, counters: Counters
+    ) -> None:
         """Open and bind to a port (or identifier) of the host's choice. Raises OSError."""
         self._counters = counters
-        self._loop = asyncio.get_running_loop()
+        self._ready = ready
         self.family = family
         self._ttl = 0
         self._whole = False
@@ -168,12 +170,12 @@ class HostSocket:
         except OSError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket, self._readable)
+        ready.add_reader(self._socket, self._readable)
 
     def close(self) -> None:
         """Close; harmless when closed already."""
         if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
+            self._ready.remove_reader(self._socket)
             self._socket.close()
 
     def deliver(self, received: list[Received]) -> None:

@@ -27,6 +27,7 @@ from transport.tcp_socket import TcpFlowSocket
 if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.readiness import Readiness
 
 BACKLOG = 128
 """Connections that wait in the kernel for their turn."""
@@ -44,13 +45,13 @@ _buffer = bytearray(65536)
 class UdpListener:
     """A bound UDP port; implements ``actors.ports.UdpListener``."""
 
-    def __init__(self, owner: Mailbox, host: str, port: int) -> None:
+    def __init__(self, owner: Mailbox, host: str, port: int, ready: Readiness) -> None:
         """Bind; raises OSError. What comes is told to ``owner`` as DatagramsFromNet."""
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self._ready = ready
         self._socket = _bound(socket.SOCK_DGRAM, host, port)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        self._loop.add_reader(self._socket, self._readable)
+        self._ready.add_reader(self._socket, self._readable)
 
     def answer(self, payload: bytes, client: tuple[str, int]) -> SendResult:
         """Send to a client that wrote here before."""
@@ -68,7 +69,7 @@ class UdpListener:
     def close(self) -> None:
         """Close; harmless when closed already."""
         if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
+            self._ready.remove_reader(self._socket)
             self._socket.close()
 
     def _readable(self) -> None:
@@ -84,11 +85,12 @@ class UdpListener:
 class TcpListener:
     """A listening TCP port; ``owner`` is told ConnectionAccepted for each connection."""
 
-    def __init__(self, owner: Mailbox, host: str, port: int, counters: Counters) -> None:
+    def __init__(self, owner: Mailbox, host: str, port: int, ready: Readiness, counters: Counters) -> None:
         """Bind and listen; raises OSError."""
         self._owner = owner
         self._counters = counters
         self._loop = asyncio.get_running_loop()
+        self._ready = ready
         self._resume: asyncio.TimerHandle | None = None
         self._socket = _bound(socket.SOCK_STREAM, host, port)
         try:
@@ -96,14 +98,14 @@ class TcpListener:
         except OSError:
             self._socket.close()
             raise
-        self._loop.add_reader(self._socket, self._readable)
+        self._ready.add_reader(self._socket, self._readable)
 
     def close(self) -> None:
         """Close; harmless when closed already."""
         if self._resume is not None:
             self._resume.cancel()
         if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
+            self._ready.remove_reader(self._socket)
             self._socket.close()
 
     def _readable(self) -> None:
@@ -114,32 +116,33 @@ class TcpListener:
                 return
             except OSError:
                 self._counters.add("forward.accept_failures")
-                self._loop.remove_reader(self._socket)
+                self._ready.remove_reader(self._socket)
                 self._resume = self._loop.call_later(ACCEPT_PAUSE, self._listen_again)
                 return
             connection.setblocking(False)
-            self._owner.tell(ConnectionAccepted(AcceptedConnection(connection)))
+            self._owner.tell(ConnectionAccepted(AcceptedConnection(connection, self._ready)))
 
     def _listen_again(self) -> None:
         self._resume = None
-        self._loop.add_reader(self._socket, self._readable)
+        self._ready.add_reader(self._socket, self._readable)
 
 
 class AcceptedConnection:
     """A client's connection that no flow has yet; implements ``actors.ports.Accepted``."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, ready: Readiness) -> None:
         self._connection = connection
+        self._ready = ready
 
     def attach(self, flow: Mailbox) -> TcpFlowSocket:
         """Give it to a flow, which is told ConnectionMade."""
-        attached = TcpFlowSocket(self._connection, flow, lambda: None)
+        attached = TcpFlowSocket(self._connection, flow, self._ready, lambda: None)
         flow.tell(ConnectionMade())
         return attached
 
     def refuse(self) -> None:
         """Close with a RST: nobody is there."""
-        TcpFlowSocket(self._connection, _Nobody(), lambda: None).close(abort=True)
+        TcpFlowSocket(self._connection, _Nobody(), self._ready, lambda: None).close(abort=True)
 
 
 class _Nobody:

@@ -27,6 +27,7 @@ from netstack.port_hold import PortHold
 from transport.host_socket import IPV4, IPV6, Family, HostSocket, Received, Reported
 from transport.interfaces import interface_addresses
 from transport.listeners import TcpListener, UdpListener
+from transport.readiness import Readiness
 from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
+    from transport.turns import Turns
 
 INTERFACES_INTERVAL = 5.0
 """Seconds after which the machine's own addresses are read again, when something is next sent."""
@@ -73,6 +75,7 @@ class HostNetwork:
         self,
         policy: EgressPolicy,
         counters: Counters,
+        turns: Turns,
         *,
         port_hold: float = PORT_HOLD,
         ports_held: int = PORTS_HELD,
@@ -80,6 +83,8 @@ class HostNetwork:
         self._policy = policy
         self._counters = counters
         self._loop = asyncio.get_running_loop()
+        self.ready = Readiness(turns)
+        """Watches the sockets of all flows."""
         self._read_interfaces_at = 0.0
         self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
@@ -161,7 +166,7 @@ class HostNetwork:
         decision = self._decide_with(self._tcp_listeners, address)
         if not decision.allowed:
             return DeniedTcpSocket(flow)
-        return open_tcp(flow, decision.dial, address[1], owner, self._tcp_ports)
+        return open_tcp(flow, (decision.dial, address[1]), owner, self._tcp_ports, self.ready)
 
     def decide(self, address: str) -> Decision:
         """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""
@@ -174,13 +179,13 @@ class HostNetwork:
 
     def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
         """Open a port that leads to a guest; guests reach it too. Raises OSError."""
-        listener = UdpListener(owner, host, port)
+        listener = UdpListener(owner, host, port, self.ready)
         self._udp_ports.add((host, port))
         return listener
 
     def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
         """Open a port that leads to a guest; guests reach it too. Raises OSError."""
-        listener = TcpListener(owner, host, port, self._counters)
+        listener = TcpListener(owner, host, port, self.ready, self._counters)
         self._tcp_listeners.add((host, port))
         return listener
 
@@ -240,7 +245,7 @@ class UdpFlowSocket(HostSocket):
     """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
 
     def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
-        super().__init__(family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, counters)
+        super().__init__(family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, network.ready, counters)
         self._network = network
         self._flow = flow
         self.port: int = self._socket.getsockname()[1]
@@ -280,7 +285,7 @@ class _EchoSender(HostSocket):
     """Sends echo requests with the guest's TTL."""
 
     def __init__(self, family: Family, kind: int, network: HostNetwork, counters: Counters) -> None:
-        super().__init__(family, kind, family.icmp, counters)
+        super().__init__(family, kind, family.icmp, network.ready, counters)
         self.network = network
 
     def send_request(

@@ -12,7 +12,6 @@ answered by a connected socket, which is the filtering of REQ-3 at its strictest
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import socket
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from actors.messages import Mailbox
+    from transport.readiness import Readiness
 
 READ_SIZE = 64 * 1024
 """Bytes per call: as good as any larger number, and one flow cannot hold the loop for long."""
@@ -49,7 +49,7 @@ RESULTS = {
 }
 """Why a connection was not made; all others (above all a time-out) are DROPPED, about which nobody speaks."""
 
-_IN_PROGRESS = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})
+_IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 _ABORT = Struct("ii").pack(1, 0)
 _LINUX = sys.platform == "linux"
 
@@ -86,9 +86,11 @@ class SharedPorts:
 class TcpFlowSocket:
     """A host TCP connection that belongs to one flow; implements ``actors.ports.TcpSocket``."""
 
-    def __init__(self, opened: socket.socket, flow: Mailbox, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, opened: socket.socket, flow: Mailbox, ready: Readiness, on_close: Callable[[], None]
+    ) -> None:
         """Take a non-blocking socket; ``on_close`` is called once when it is closed."""
-        self._loop = asyncio.get_running_loop()
+        self._ready = ready
         self._socket = opened
         self._flow = flow
         self._on_close = on_close
@@ -99,13 +101,15 @@ class TcpFlowSocket:
     def connect(self, address: tuple[str, int]) -> None:
         """Begin to connect; the flow is told ConnectionMade or ConnectionFailed, later."""
         number = self._socket.connect_ex(address)
-        if number in _IN_PROGRESS:
-            self._loop.add_writer(self._socket, self._connected)
+        if number == 0:
+            self._flow.tell(ConnectionMade())
+        elif number in _IN_PROGRESS:
+            self._ready.add_writer(self._socket, self._connected)
         else:
             self._flow.tell(ConnectionFailed(RESULTS.get(number, SendResult.DROPPED)))
 
     def _connected(self) -> None:
-        self._loop.remove_writer(self._socket)
+        self._ready.remove_writer(self._socket)
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             self._flow.tell(ConnectionFailed(RESULTS.get(number, SendResult.DROPPED)))
@@ -132,12 +136,12 @@ class TcpFlowSocket:
             return self._socket.recv(min(limit, READ_SIZE))
         except BlockingIOError:
             self._waits_to_read = True
-            self._loop.add_reader(self._socket, self._readable)
+            self._ready.add_reader(self._socket, self._readable)
             return None
 
     def _readable(self) -> None:
         self._waits_to_read = False
-        self._loop.remove_reader(self._socket)
+        self._ready.remove_reader(self._socket)
         self._flow.tell(SocketReadable())
 
     def write(self, chunks: Sequence[bytes]) -> int:
@@ -155,11 +159,11 @@ class TcpFlowSocket:
         """Have the flow told SocketWritable once there is room again."""
         if not self._waits_to_write:
             self._waits_to_write = True
-            self._loop.add_writer(self._socket, self._writable)
+            self._ready.add_writer(self._socket, self._writable)
 
     def _writable(self) -> None:
         self._waits_to_write = False
-        self._loop.remove_writer(self._socket)
+        self._ready.remove_writer(self._socket)
         self._flow.tell(SocketWritable())
 
     def shut_down(self) -> None:
@@ -170,8 +174,8 @@ class TcpFlowSocket:
         """Close, with a RST if ``abort``; harmless when closed already. The flow is told nothing any more."""
         if self._socket.fileno() < 0:
             return
-        self._loop.remove_reader(self._socket)
-        self._loop.remove_writer(self._socket)
+        self._ready.remove_reader(self._socket)
+        self._ready.remove_writer(self._socket)
         if abort:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
         self._socket.close()
@@ -204,9 +208,11 @@ class DeniedTcpSocket:
         """Nothing to close."""
 
 
-def open_tcp(flow: Mailbox, dial: str, port: int, owner: Hashable, ports: SharedPorts) -> TcpFlowSocket:
-    """Connect to ``dial`` (text, IPv4 or IPv6) for ``flow``. Raises OSError when no socket can be had."""
-    family, host = (socket.AF_INET6, "::") if ":" in dial else (socket.AF_INET, "0.0.0.0")
+def open_tcp(
+    flow: Mailbox, address: tuple[str, int], owner: Hashable, ports: SharedPorts, ready: Readiness
+) -> TcpFlowSocket:
+    """Connect to ``address`` (text, IPv4 or IPv6) for ``flow``. Raises OSError when no socket can be had."""
+    family, host = (socket.AF_INET6, "::") if ":" in address[0] else (socket.AF_INET, "0.0.0.0")
     key = (family, owner)
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -215,6 +221,6 @@ def open_tcp(flow: Mailbox, dial: str, port: int, owner: Hashable, ports: Shared
     except OSError:
         opened.close()
         raise
-    connection = TcpFlowSocket(opened, flow, lambda: ports.release(key))
-    connection.connect((dial, port))
+    connection = TcpFlowSocket(opened, flow, ready, lambda: ports.release(key))
+    connection.connect(address)
     return connection

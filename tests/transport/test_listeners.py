@@ -7,12 +7,14 @@ import pytest
 from test_outside import in_namespace, ip
 
 from actors.messages import ConnectionAccepted, ConnectionMade, DatagramsFromNet, SendResult
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport import listeners
 from transport.host_socket import DATAGRAMS_PER_TURN
 from transport.listeners import TcpListener, UdpListener
 from transport.outside import HostNetwork
+from transport.readiness import Readiness
 
 HOST = "127.0.0.1"
 BOTH_VERSIONS = pytest.mark.parametrize("host", [HOST, "::1"])
@@ -31,6 +33,10 @@ class Owner:
         return message
 
 
+def ready():
+    return Readiness(current_scheduler())
+
+
 def family(host):
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
@@ -45,7 +51,7 @@ def free_port(kind, host=HOST):
 def test_udp_datagrams_come_in_batches_and_answers_go_to_their_clients(host):
     async def main():
         owner, port = Owner(), free_port(socket.SOCK_DGRAM, host)
-        listener = UdpListener(owner, host, port)
+        listener = UdpListener(owner, host, port, ready())
         with socket.socket(family(host), socket.SOCK_DGRAM) as client:
             client.settimeout(8)
             client.connect((host, port))
@@ -61,10 +67,10 @@ def test_udp_datagrams_come_in_batches_and_answers_go_to_their_clients(host):
             assert client.recv(99) == b"welcome"
             assert listener.answer(bytes(70_000), named) is SendResult.DROPPED
         with pytest.raises(OSError, match="in use"):
-            UdpListener(owner, host, port)
+            UdpListener(owner, host, port, ready())
         listener.close()
         listener.close()
-        UdpListener(owner, host, port).close()
+        UdpListener(owner, host, port, ready()).close()
 
     asyncio.run(main())
 
@@ -73,7 +79,7 @@ def test_udp_datagrams_come_in_batches_and_answers_go_to_their_clients(host):
 def test_tcp_connections_wait_for_a_flow(host):
     async def main():
         owner, port = Owner(), free_port(socket.SOCK_STREAM, host)
-        listener = TcpListener(owner, host, port, Counters())
+        listener = TcpListener(owner, host, port, ready(), Counters())
         with socket.create_connection((host, port), 8) as client:
             client.sendall(b"early")
             accepted = await owner.next(ConnectionAccepted)
@@ -84,7 +90,7 @@ def test_tcp_connections_wait_for_a_flow(host):
             attached.close()
             assert client.recv(99) == b""
         with pytest.raises(OSError, match="in use"):
-            TcpListener(owner, host, port, Counters())
+            TcpListener(owner, host, port, ready(), Counters())
         listener.close()
         listener.close()
 
@@ -95,8 +101,8 @@ def test_tcp_connections_wait_for_a_flow(host):
 def test_any_address_of_both_versions_side_by_side(order):
     async def main():
         owners = {host: Owner() for host in order}
-        listeners = [UdpListener(owners[host], host, 7000) for host in order]
-        listeners += [TcpListener(owners[host], host, 7000, Counters()) for host in order]
+        listeners = [UdpListener(owners[host], host, 7000, ready()) for host in order]
+        listeners += [TcpListener(owners[host], host, 7000, ready(), Counters()) for host in order]
         for host, own in (("0.0.0.0", HOST), ("::", "::1")):
             with socket.socket(family(own), socket.SOCK_DGRAM) as client:
                 client.sendto(b"hello", (own, 7000))
@@ -114,7 +120,7 @@ def test_a_client_with_a_link_local_address_is_answered_on_its_link():
     async def main():
         ip("address add fe80::1/64 dev lo")
         owner, scope = Owner(), socket.if_nametoindex("lo")
-        listener = UdpListener(owner, "::", 7000)
+        listener = UdpListener(owner, "::", 7000, ready())
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
             client.settimeout(8)
             client.connect(("fe80::1", 7000, 0, scope))
@@ -132,7 +138,7 @@ def test_a_client_with_a_link_local_address_is_answered_on_its_link():
 def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
     async def main():
         ip("address add fd98::1/64 dev lo")
-        network = HostNetwork(EgressPolicy(), Counters())
+        network = HostNetwork(EgressPolicy(), Counters(), current_scheduler())
         owner, flow = Owner(), Owner()
         listeners = [network.listen_udp(owner, host, 7000), network.listen_tcp(owner, host, 7001)]
         assert network.decide_udp(("fd98::1", 7000)).allowed
@@ -150,7 +156,7 @@ def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
 def test_a_refused_connection_is_reset():
     async def main():
         owner, port = Owner(), free_port(socket.SOCK_STREAM)
-        listener = TcpListener(owner, HOST, port, Counters())
+        listener = TcpListener(owner, HOST, port, ready(), Counters())
         with socket.create_connection((HOST, port), 8) as client:
             (await owner.next(ConnectionAccepted)).connection.refuse()
             with pytest.raises(ConnectionResetError):
@@ -164,7 +170,7 @@ def test_without_sockets_it_pauses_and_goes_on(monkeypatch):
     async def main():
         monkeypatch.setattr(listeners, "ACCEPT_PAUSE", 0.01)
         owner, counters, port = Owner(), Counters(), free_port(socket.SOCK_STREAM)
-        listener = TcpListener(owner, HOST, port, counters)
+        listener = TcpListener(owner, HOST, port, ready(), counters)
         accept, failures = socket.socket.accept, iter([OSError(24, "Too many open files")])
 
         def failing_at_first(self):

@@ -19,6 +19,7 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
 from actors.messages import ConnectionFailed, ErrorFromNet, ErrorsFromNet, SendResult
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
@@ -66,6 +67,9 @@ class Network(HostNetwork):
     """The real one; notes what it opened, so that every test can leave nothing open."""
 
     opened: ClassVar[list] = []
+
+    def __init__(self, policy, counters, **settings):
+        super().__init__(policy, counters, current_scheduler(), **settings)
 
     def open_udp(self, flow, version=4):
         self.opened.append(super().open_udp(flow, version))

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.outside import HostNetwork
@@ -31,7 +32,7 @@ class Outside:
     """A network, its flows and a listening host, all closed at the end."""
 
     def __init__(self, policy=ALLOWED):
-        self.network = HostNetwork(policy, Counters())
+        self.network = HostNetwork(policy, Counters(), current_scheduler())
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = self.listener.getsockname()
