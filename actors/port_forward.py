@@ -2,8 +2,9 @@
 
 UDP: every client outside gets a port of the gateway's, so that the guest's answers find it again; the guest
 is looked up once a second at most, since it may come, go and change. A client that is silent for
-``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. TCP connections go to
-the gateway, which opens a flow for each.
+``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. Who writes to several
+addresses of this machine is a client for each, as far as the listener can tell: the answers leave from there.
+TCP connections go to the gateway, which opens a flow for each.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ CLIENT_KEPT = 10.0
 
 
 class _Client:
-    """A UDP client outside: its address, the gateway's port that stands for it, when it was last used."""
+    """A UDP client outside: the listener's name for it, its port of the gateway's, when it was last used."""
 
     __slots__ = ("address", "port", "template", "used")
 

@@ -156,10 +156,14 @@ class Listener(Protocol):
 
 
 class UdpListener(Listener, Protocol):
-    """One for UDP: its owner is told DatagramsFromNet."""
+    """One for UDP: its owner is told DatagramsFromNet.
+
+    There ``address`` is the client's port and a text that names it to :meth:`answer`: its host, and what
+    else an answer needs, as the address of this machine that the client wrote to.
+    """
 
     def answer(self, payload: bytes, client: tuple[str, int]) -> SendResult:
-        """Send to a client that wrote here before."""
+        """Send to a client that wrote here before; ``client`` is the address that came with what it wrote."""
 
 
 class Listeners(Protocol):

@@ -5,6 +5,12 @@ IPv6 ports are for IPv6 only: another of the same number may listen on IPv4.
 The egress policy has no say here: a forward answers only whoever wrote to it first, and the operator named
 the port. A client that opened a TCP connection waits until the guest has answered: the connection is taken,
 but not read before.
+
+A UDP port on every address of this machine (0.0.0.0 or ::) answers a client from the one that it wrote to,
+since a connected client hears no other. The listener remembers nothing for it: that address is part of the
+name by which the owner knows the client, ``203.0.113.9>198.51.100.1``. So whoever writes to two of them is
+two clients, and who bounds its clients bounds this too. Only Linux tells the address; elsewhere the host's
+routing chooses one, and it is in no name.
 """
 
 from __future__ import annotations
@@ -12,6 +18,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
+from struct import Struct
 from typing import TYPE_CHECKING
 
 from actors.messages import (
@@ -39,6 +47,17 @@ ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the system had no more sockets: a readable listener would wake the loop."""
 
 _TTL = 64
+_ANY_ADDRESSES = frozenset({"0.0.0.0", "::"})
+
+_LINUX = sys.platform == "linux"
+_IP_PKTINFO = 8
+"""Linux's; the socket module of Python 3.11 has no name for it."""
+_IN_PKTINFO = Struct("@I4s4s")
+"""struct in_pktinfo: interface, local address, destination in the header (a broadcast address, perhaps)."""
+_IN6_PKTINFO = Struct("@16sI")
+"""struct in6_pktinfo: destination, interface."""
+_ANCILLARY_SIZE = socket.CMSG_SPACE(_IN6_PKTINFO.size) if _LINUX else 0
+
 _buffer = bytearray(65536)
 
 
@@ -54,15 +73,11 @@ class UdpListener:
         self._ready.add_reader(self._socket, self._readable)
 
     def answer(self, payload: bytes, client: tuple[str, int]) -> SendResult:
-        """Send to a client that wrote here before."""
-        host, port = client
+        """Send to a client that wrote here before, from the address that it wrote to."""
+        host, _, local = client[0].partition(">")
         try:
-            if ":" in host:
-                bare, _, scope = host.partition("%")
-                self._socket.sendto(payload, (bare, port, 0, int(scope or 0)))
-            else:
-                self._socket.sendto(payload, client)
-        except OSError:
+            self._socket.sendmsg([payload], _leaving_from(local), 0, _socket_address(host, client[1]))
+        except OSError:  # that address may be gone, too: from another the client would not hear it
             return SendResult.DROPPED
         return SendResult.SENT
 
@@ -74,10 +89,12 @@ class UdpListener:
 
     def _readable(self) -> None:
         datagrams = []
+        receive = self._socket.recvmsg_into
         with contextlib.suppress(OSError):  # nothing more to read
             for _ in range(DATAGRAMS_PER_TURN):
-                size, address = self._socket.recvfrom_into(_buffer)
-                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), _client(address), _TTL))
+                size, ancillary, _, address = receive([_buffer], _ANCILLARY_SIZE)
+                client = _client(address, ancillary[0][2] if ancillary else b"")
+                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), client, _TTL))
         if datagrams:
             self._owner.tell(DatagramsFromNet(datagrams))
 
@@ -150,11 +167,51 @@ class _Nobody:
         """Hear nothing."""
 
 
-def _client(address: tuple[str, int] | tuple[str, int, int, int]) -> tuple[str, int]:
-    """Shorten a socket's address to host and port; a link-local host keeps its scope, as ``fe80::1%2``."""
+def _client(address: tuple[str, int] | tuple[str, int, int, int], packet_info: bytes) -> tuple[str, int]:
+    """Name a client: its host and port, the host with the local address it wrote to where that is known.
+
+    ``packet_info`` is in_pktinfo, in6_pktinfo or empty. Link-local addresses have their scope, as in
+    ``fe80::1%2>fe80::2%2``.
+    """
+    host = address[0]
     if len(address) == 4 and address[3]:  # noqa: PLR2004 - host, port, flow information, scope
-        return f"{address[0]}%{address[3]}", address[1]
-    return address[:2]
+        host = f"{host}%{address[3]}"
+    local = _local_address(packet_info)
+    return (f"{host}>{local}" if local else host), address[1]
+
+
+def _local_address(packet_info: bytes) -> str:
+    """Tell where a datagram came to, of this machine's; empty when unknown, or none that answers may have."""
+    if len(packet_info) == _IN_PKTINFO.size:
+        return socket.inet_ntop(socket.AF_INET, packet_info[4:8])
+    if len(packet_info) != _IN6_PKTINFO.size:
+        return ""
+    address, interface = _IN6_PKTINFO.unpack(packet_info)
+    if address[0] == 0xFF:  # noqa: PLR2004 - multicast (RFC 4291 section 2.7)
+        return ""
+    text = socket.inet_ntop(socket.AF_INET6, address)
+    # The interface only where the address means nothing without: answers to others go by any.
+    return f"{text}%{interface}" if address[0] == 0xFE and address[1] & 0xC0 == 0x80 else text  # noqa: PLR2004
+
+
+def _leaving_from(local: str) -> list[tuple[int, int, bytes]]:
+    """Build what sendmsg takes to send from this address; empty for the one that the routing chooses."""
+    if not local:
+        return []
+    if ":" not in local:
+        info = _IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
+        return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+    bare, _, scope = local.partition("%")
+    info = _IN6_PKTINFO.pack(socket.inet_pton(socket.AF_INET6, bare), int(scope or 0))
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
+
+
+def _socket_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Undo what :func:`_client` makes of a client's own address."""
+    if ":" not in host:
+        return host, port
+    bare, _, scope = host.partition("%")
+    return bare, port, 0, int(scope or 0)
 
 
 def _bound(kind: int, host: str, port: int) -> socket.socket:
@@ -166,8 +223,20 @@ def _bound(kind: int, host: str, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:  # connections of a relay before this one may still be ending
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_DGRAM and host in _ANY_ADDRESSES:  # before any datagram can come
+            _tell_local_addresses(opened)
         opened.bind((host, port))
     except OSError:
         opened.close()
         raise
     return opened
+
+
+def _tell_local_addresses(opened: socket.socket) -> None:
+    """Let each datagram come with the address of this machine that it was sent to, where the system can."""
+    if not _LINUX:
+        return
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)

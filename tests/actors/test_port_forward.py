@@ -125,7 +125,7 @@ def reply_to(frame, data, port=1, **fields):
     return packet(port, "10.0.2.2") / UDP(**ports) / Raw(data)
 
 
-@pytest.mark.parametrize("client", [CLIENT, ("2001:db8::1", 40_000), ("fe80::1%2", 40_000)])
+@pytest.mark.parametrize("client", [CLIENT, ("2001:db8::1", 40_000), ("fe80::1%2>fe80::2%2", 40_000)])
 def test_a_datagram_reaches_the_guest_and_its_answer_the_client(forwarded, client):
     (frame,) = forwarded.comes(b"hello", client=client)
     assert (frame.dst, frame.src) == (mac(1).hex(":"), GATEWAY_MAC.hex(":"))
@@ -198,6 +198,23 @@ def test_a_flood_of_clients_does_not_end_those_in_use(loop, forwarded):
     assert forwarded.listeners.opened[0].answers == [(b"welcome", CLIENT)]
     loop.advance(CLIENT_KEPT)
     assert len(forwarded.comes(b"at last", client=("198.51.100.2", 1))) == 1
+
+
+def test_one_client_at_two_addresses_of_this_machine_is_answered_at_both(forwarded):
+    clients = [(f"192.0.2.1>198.51.100.{number}", 40_000) for number in (1, 2)]
+    frames = [forwarded.comes(b"hello", client=client)[0] for client in clients]
+    assert frames[0][UDP].sport != frames[1][UDP].sport
+    for frame in frames:
+        forwarded.lan.sends(1, reply_to(frame, b"welcome"))
+    assert forwarded.listeners.opened[0].answers == [(b"welcome", client) for client in clients]
+
+
+def test_addresses_of_this_machine_are_bounded_as_the_clients_are(loop, forwarded):
+    for number in range(CLIENTS + 50):
+        forwarded.comes(b"x", client=(f"192.0.2.1>10.0.{number >> 8}.{number & 255}", 40_000))
+    counters = forwarded.lan.counters
+    assert counters["forward.clients_opened"] == CLIENTS
+    assert counters["forward.drop.too_many_clients"] == 50
 
 
 def test_datagrams_that_wait_for_the_gateway_are_bounded(loop, counters):

@@ -13,7 +13,7 @@ from namespaces import Namespace, connect
 from processes import Relay
 
 GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
-HOST, OUTSIDE = "10.98.0.1", "10.98.0.2"
+HOST, OUTSIDE, SECOND = "10.98.0.1", "10.98.0.2", "10.98.0.3"
 BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6 = range(7001, 7008)
 
 
@@ -84,6 +84,19 @@ def test_udp_from_outside(lab, opened, port):
     client = opened(outside)
     assert len({echo(client, server, (HOST, port), b"again %d" % n) for n in range(5)}) == 1
     echo(client, server, (HOST, port), bytes(5000))  # larger than the guest's link
+
+
+def test_udp_is_answered_from_the_address_of_the_machine_that_a_client_connected_to(lab, opened):
+    host, outside, _, guest, _ = lab
+    server = opened(guest.namespace, port=9)
+    host.run("ip", "address", "add", SECOND, "dev", "lo")
+    for client, address in ((opened(host, "127.0.0.1"), "127.0.0.2"), (opened(outside), SECOND)):
+        client.connect((address, BY_ADDRESS))
+        client.send(b"hello")
+        received, sender = server.recvfrom(99)
+        assert received == b"hello"
+        server.sendto(b"welcome", sender)
+        assert client.recv(99) == b"welcome"
 
 
 def test_by_default_only_the_relays_own_machine_reaches_a_forward(lab, opened):

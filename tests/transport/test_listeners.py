@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from test_outside import in_namespace, ip
+from test_outside import in_namespace, ip, sysctl
 
 from actors.messages import ConnectionAccepted, ConnectionMade, DatagramsFromNet, SendResult
 from actors.runtime import current_scheduler
@@ -97,6 +97,116 @@ def test_tcp_connections_wait_for_a_flow(host):
     asyncio.run(main())
 
 
+async def exchange(client, to, listener, owner):
+    """Let a client write and be answered; return how it is named to the owner, and who answered."""
+    client.settimeout(8)
+    client.sendto(b"hello", to)
+    ((payload, address, _),) = (await owner.next(DatagramsFromNet)).datagrams
+    assert payload == b"hello"
+    assert listener.answer(b"welcome", address) is SendResult.SENT
+    received, answerer = client.recvfrom(99)
+    assert received == b"welcome"
+    return address, answerer[:2]
+
+
+def bound_client(host):
+    client = socket.socket(family(host), socket.SOCK_DGRAM)
+    client.bind((host, 0))
+    return client
+
+
+@pytest.mark.parametrize(
+    ("anywhere", "host", "others"),
+    [("0.0.0.0", HOST, ("127.0.0.2", "127.0.0.3")), ("::", "fd98::9", ("fd98::2", "fd98::3", "::1"))],
+)
+def test_a_connected_client_is_answered_from_the_address_it_wrote_to(anywhere, host, others):
+    async def main():
+        for number in (2, 3, 9):
+            ip(f"address add fd98::{number}/64 dev lo nodad")
+        owner = Owner()
+        listener = UdpListener(owner, anywhere, 7000, ready())
+        for other in others:
+            with bound_client(host) as client:
+                client.connect((other, 7000))  # it hears nobody else
+                own = client.getsockname()[:2]
+                named, answerer = await exchange(client, (other, 7000), listener, owner)
+                assert named == (f"{own[0]}>{other}", own[1])
+                assert answerer == (other, 7000)
+        listener.close()
+
+    in_namespace(main)
+
+
+def test_one_client_that_writes_to_two_addresses_is_two():
+    async def main():
+        owner = Owner()
+        listener = UdpListener(owner, "0.0.0.0", 7000, ready())
+        with bound_client(HOST) as client:
+            (first, _), (second, _) = [
+                await exchange(client, (other, 7000), listener, owner) for other in ("127.0.0.2", "127.0.0.3")
+            ]
+            assert first != second
+            for address, other in ((first, "127.0.0.2"), (second, "127.0.0.3")):
+                assert listener.answer(b"again", address) is SendResult.SENT
+                assert client.recvfrom(99) == (b"again", (other, 7000))
+        listener.close()
+
+    in_namespace(main)
+
+
+def test_what_came_to_a_broadcast_or_multicast_address_is_answered_from_one_of_this_machine():
+    async def main():
+        ip("link add d0 type veth peer d1")
+        sysctl("../ipv6/conf/d1/disable_ipv6", "1")  # else what goes out of d0 comes here as well
+        ip("address add 10.98.0.1/24 broadcast 10.98.0.255 dev d0")
+        ip("address add fe80::1/64 dev d0 nodad")
+        ip("link set d0 up")
+        ip("link set d1 up")
+        scope = socket.if_nametoindex("d0")
+        for anywhere, to, source in (
+            ("0.0.0.0", ("10.98.0.255", 7000), "10.98.0.1"),
+            ("::", ("ff02::1", 7000, 0, scope), "fe80::1"),
+        ):
+            owner = Owner()
+            listener = UdpListener(owner, anywhere, 7000, ready())
+            with socket.socket(family(source), socket.SOCK_DGRAM) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                _, answerer = await exchange(client, to, listener, owner)
+                assert answerer[0].partition("%")[0] == source
+            listener.close()
+
+    in_namespace(main)
+
+
+def test_an_address_that_is_gone_leaves_no_answer_from_another():
+    async def main():
+        ip("address add 10.98.0.1/32 dev lo")
+        owner = Owner()
+        listener = UdpListener(owner, "0.0.0.0", 7000, ready())
+        with bound_client(HOST) as client:
+            named, _ = await exchange(client, ("10.98.0.1", 7000), listener, owner)
+            ip("address del 10.98.0.1/32 dev lo")
+            assert listener.answer(b"welcome", named) is SendResult.DROPPED
+        listener.close()
+
+    in_namespace(main)
+
+
+@BOTH_VERSIONS
+def test_a_system_that_does_not_tell_local_addresses(host, monkeypatch):
+    async def main():
+        monkeypatch.setattr(listeners, "_LINUX", False)
+        owner = Owner()
+        listener = UdpListener(owner, "::" if ":" in host else "0.0.0.0", 7000, ready())
+        with bound_client(host) as client:
+            named, answerer = await exchange(client, (host, 7000), listener, owner)
+            assert named == client.getsockname()[:2]
+            assert answerer == (host, 7000)
+        listener.close()
+
+    in_namespace(main)
+
+
 @pytest.mark.parametrize("order", [("::", "0.0.0.0"), ("0.0.0.0", "::")])
 def test_any_address_of_both_versions_side_by_side(order):
     async def main():
@@ -107,7 +217,7 @@ def test_any_address_of_both_versions_side_by_side(order):
             with socket.socket(family(own), socket.SOCK_DGRAM) as client:
                 client.sendto(b"hello", (own, 7000))
                 ((_, (address, _), _),) = (await owners[host].next(DatagramsFromNet)).datagrams
-                assert address == own
+                assert address == f"{own}>{own}"
             with socket.create_connection((own, 7000), 8):
                 (await owners[host].next(ConnectionAccepted)).connection.refuse()
         for listener in listeners:
@@ -126,7 +236,7 @@ def test_a_client_with_a_link_local_address_is_answered_on_its_link():
             client.connect(("fe80::1", 7000, 0, scope))
             client.send(b"hello")
             ((payload, address, _),) = (await owner.next(DatagramsFromNet)).datagrams
-            assert (payload, address[0]) == (b"hello", f"fe80::1%{scope}")
+            assert (payload, address[0]) == (b"hello", f"fe80::1%{scope}>fe80::1%{scope}")
             assert listener.answer(b"welcome", address) is SendResult.SENT
             assert client.recv(99) == b"welcome"
         listener.close()
