@@ -50,12 +50,12 @@ UNSUPPORTED_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, err
 def end_of_run(packets: Sequence[bytes], start: int) -> int:
     """Return where the run ends that begins at ``start`` and that one call may send.
 
-    Its packets have one size, which only the last of them may undercut.
+    Its packets have one size, which only the last of them may undercut; an empty one would get lost.
     """
     size = len(packets[start])
     last = min(len(packets), start + min(PACKETS_PER_SEND, BYTES_PER_SEND // size if size else 1))
     end = start + 1
-    while end < last and len(packets[end]) <= size:
+    while end < last and 0 < len(packets[end]) <= size:
         end += 1
         if len(packets[end - 1]) < size:
             break

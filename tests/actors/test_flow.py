@@ -27,8 +27,8 @@ def lan(loop, counters):
     return lan
 
 
-def udp(port, sport=4000, *, dst="192.0.2.1", dport=7000, data=b"question"):
-    return packet(port, dst) / UDP(sport=sport, dport=dport) / Raw(data)
+def udp(port, sport=4000, *, dst="192.0.2.1", dport=7000, data=b"question", ttl=64):
+    return packet(port, dst, ttl=ttl) / UDP(sport=sport, dport=dport) / Raw(data)
 
 
 def ping(port, identifier=7, seq=1, *, dst="192.0.2.1", data=b"payload", ttl=64):
@@ -125,6 +125,32 @@ def test_rfc4787_req8_anyone_may_write_where_that_is_the_setting(loop, counters)
     socket.reply(b"from elsewhere", ("192.0.2.99", 53))
     (frame,) = lan.received()
     assert (frame[IP].src, frame[UDP].sport) == ("192.0.2.99", 53)
+
+
+def test_runs_of_frames_keep_their_order_and_every_frame_its_own_way(loop, lan):
+    sizes = [20, 20, 20, 7, 30, 30, 0, 5]
+    batch = [udp(1, data=bytes([n]) * size) for n, size in enumerate(sizes)]
+    batch += [udp(1, data=b"elsewhere", dst="192.0.2.2"), udp(1, data=b"hops", ttl=9), udp(1, data=b"end")]
+    lan.sends(1, *batch)
+    (socket,) = lan.outside.udp
+    assert [payload for payload, _ in socket.sent] == [
+        *[bytes([n]) * size for n, size in enumerate(sizes)],
+        b"elsewhere",
+        b"hops",
+        b"end",
+    ]
+    assert [address[0] for _, address in socket.sent] == ["192.0.2.1"] * 8 + ["192.0.2.2"] + ["192.0.2.1"] * 2
+    assert [ttl for ttl, _ in socket.options] == [63] * 9 + [8, 63]
+    assert lan.counters["gateway.to_flows"] == lan.counters["udp.frames_to_net"] == 11
+
+
+def test_a_bad_frame_amid_a_run_is_dropped_and_the_others_are_not(loop, lan):
+    good, bad = bytes(udp(1)), bytearray(bytes(udp(1)))
+    bad[-1] ^= 1
+    lan.sends(1, good, bytes(bad), good, good[:30], good)
+    (socket,) = lan.outside.udp
+    assert [payload for payload, _ in socket.sent] == [b"question"] * 3
+    assert lan.drops() == {"bad_udp_checksum": 1, "truncated": 1}
 
 
 def test_the_number_of_remembered_addresses_is_bounded(loop, lan):

@@ -3,13 +3,22 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, UDP, IPOption_NOP
+from scapy.layers.inet import IP, TCP, UDP, IPOption_NOP
+from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from netstack.ipv4 import Ipv4Packet, format_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket
-from netstack.udp import MAX_PAYLOAD, UdpDatagram, UdpFrameTemplate, parse_udp, read_udp
+from netstack.udp import (
+    MAX_PAYLOAD,
+    UdpDatagram,
+    UdpFrameTemplate,
+    is_intact_udp,
+    parse_udp,
+    read_udp,
+    udp_head,
+)
 
 MACS = bytes.fromhex("525400aabbcc525400123456")
 SOURCE, DESTINATION = bytes((10, 0, 2, 15)), bytes((192, 0, 2, 7))
@@ -103,3 +112,81 @@ def test_a_computed_checksum_of_zero_is_sent_as_ones():
     built = template.build(payload, 0)
     assert built[40:42] == b"\xff\xff"
     assert parse_udp(parse_ipv4(built)).payload == payload
+
+
+# -- frames that go where the one before went ------------------------------------------------------------
+
+
+def test_frames_of_one_head_go_the_same_way():
+    first = frame(b"one")
+    assert udp_head(first) == udp_head(frame(b"another one", chksum=0))
+    others = [
+        bytes(ETHER / IP(src="10.0.2.15", dst="192.0.2.8") / UDP(sport=4000, dport=53)),
+        bytes(ETHER / IP(src="10.0.2.16", dst="192.0.2.7") / UDP(sport=4000, dport=53)),
+        bytes(ETHER / IP(src="10.0.2.15", dst="192.0.2.7", ttl=9) / UDP(sport=4000, dport=53)),
+        bytes(ETHER / IP(src="10.0.2.15", dst="192.0.2.7", flags="DF") / UDP(sport=4000, dport=53)),
+        bytes(Ether(dst=MACS[6:], src=MACS[6:]) / IP(src="10.0.2.15", dst="192.0.2.7") / UDP(sport=4000)),
+        frame(sport=4001),
+        frame(dport=54),
+    ]
+    heads = [udp_head(other) for other in [first, *others]]
+    assert len(set(heads)) == len(heads)
+    assert all(heads)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        frame()[:13],
+        frame(options=[IPOption_NOP()] * 4),
+        bytes(ETHER / IP(flags="MF") / UDP()),
+        bytes(ETHER / IP(frag=2) / UDP()),
+        bytes(ETHER / IP() / TCP()),
+        bytes(ETHER / IPv6() / UDP()),
+    ],
+)
+def test_what_is_not_plain_udp_has_no_head(data):
+    assert udp_head(data) == b""
+
+
+def accepted(data):
+    try:
+        parse_udp(parse_ipv4(data))
+    except MalformedPacket:
+        return False
+    return True
+
+
+KNOWN = frame(b"what came before")
+
+
+@given(
+    st.binary(max_size=60),
+    st.sampled_from(["", "chksum", "len", "ip chksum", "ip len", "payload"]),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 20),
+    st.integers(0, 60),
+)
+def test_a_frame_of_a_known_head_is_intact_just_when_the_full_check_accepts_it(
+    payload, lie, value, padding, cut
+):
+    ip, udp = {}, {}
+    if lie.startswith("ip "):
+        ip[lie[3:]] = value
+    elif lie in {"chksum", "len"}:
+        udp[lie] = value
+    data = bytearray(
+        bytes(
+            ETHER
+            / IP(src="10.0.2.15", dst="192.0.2.7", **ip)
+            / UDP(**{"sport": 4000, "dport": 53, **udp})
+            / Raw(payload)
+        )
+        + bytes(padding)
+    )
+    if lie == "payload" and payload:
+        data[42 + value % len(payload)] ^= 1 + value % 255
+    data = bytes(data[: len(data) - cut]) if cut < len(data) - 42 else bytes(data)
+    assert udp_head(data) == udp_head(KNOWN)
+    assert is_intact_udp(data) == accepted(data)
