@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from test_outside import LOOPBACK, Flow, Network, in_namespace, ip, listening
+from host_parts import LOOPBACK, Flow, Network, in_namespace, ip, listening
 
 from actors.messages import SendResult
 from netstack.counters import Counters

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from test_outside import in_namespace, ip, sysctl
+from host_parts import in_namespace, ip, sysctl
 
 from actors.messages import ConnectionAccepted, ConnectionMade, DatagramsFromNet, SendResult
 from actors.runtime import current_scheduler

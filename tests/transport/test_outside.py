@@ -1,25 +1,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import json
 import socket
 import struct
-import subprocess
-import threading
 from ipaddress import ip_address
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from host_parts import (
+    LOOPBACK,
+    Box,
+    Flow,
+    Network,
+    closed_ports,
+    in_namespace,
+    ip,
+    listening,
+    sysctl,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
-from actors.messages import ConnectionFailed, ErrorFromNet, ErrorsFromNet, SendResult
-from actors.runtime import current_scheduler
+from actors.messages import ConnectionFailed, ErrorFromNet, SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
@@ -27,118 +32,7 @@ from netstack.icmpv6 import read_icmpv6
 from transport import host_socket, outside
 from transport.host_socket import DATAGRAMS_PER_TURN
 from transport.interfaces import interface_addresses
-from transport.outside import HostNetwork, PingEchoSocket, RawEchoSocket
-
-CLONE_NEWNET = 0x4000_0000
-LOOPBACK = EgressPolicy(allow=["127.0.0.0/8"])
-
-
-def in_namespace(main, *, ping_sockets=True):
-    """Run ``await main()`` in a thread whose network is a new one: loopback, no routes, nobody else."""
-    failures = []
-
-    def run():
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            assert libc.unshare(CLONE_NEWNET) == 0, "a network namespace needs root"
-            ip("link set lo up")
-            sysctl("ping_group_range", "0 2147483647" if ping_sockets else "1 0")
-            sysctl("ip_default_ttl", "77")
-            asyncio.run(closing_all(main))
-        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-
-
-def ip(command):
-    return subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.PIPE).stdout
-
-
-def sysctl(name, value):
-    Path("/proc/sys/net/ipv4", name).write_text(value)
-
-
-class Network(HostNetwork):
-    """The real one; notes what it opened, so that every test can leave nothing open."""
-
-    opened: ClassVar[list] = []
-
-    def __init__(self, policy, counters, **settings):
-        super().__init__(policy, counters, current_scheduler(), **settings)
-
-    def open_udp(self, flow, version=4):
-        self.opened.append(super().open_udp(flow, version))
-        return self.opened[-1]
-
-    def open_echo(self, flow, version=4):
-        self.opened.append(super().open_echo(flow, version))
-        return self.opened[-1]
-
-
-async def closing_all(main):
-    Network.opened.clear()
-    try:
-        await asyncio.wait_for(main(), 30)
-    finally:
-        for opened in Network.opened:
-            opened.close()
-
-
-class Box(list):
-    tell = list.append
-
-
-class Flow:
-    """Takes what a flow actor would be told."""
-
-    def __init__(self):
-        self.batches = []
-        self.errors = []
-        self.told = asyncio.Event()
-
-    def tell(self, message):
-        if isinstance(message, ErrorsFromNet):
-            self.errors += message.errors
-        else:
-            self.batches.append(message.datagrams)
-        self.told.set()
-
-    async def complaint(self):
-        """The next error."""
-        while not self.errors:
-            self.told.clear()
-            await self.told.wait()
-        return self.errors.pop(0)
-
-    async def receive(self, count=1):
-        while sum(map(len, self.batches)) < count:
-            self.told.clear()
-            await self.told.wait()
-        return [datagram for batch in self.batches for datagram in batch]
-
-
-@contextlib.contextmanager
-def listening(address="127.0.0.1"):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind((address, 0))
-        server.settimeout(5)
-        yield server
-
-
-def closed_ports(count):
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(listening()).getsockname()[1] for _ in range(count)]
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - counters have no event
-        await asyncio.sleep(0)
-
+from transport.outside import PingEchoSocket, RawEchoSocket
 
 # -- UDP ----------------------------------------------------------------------------------------------
 
