@@ -1,0 +1,191 @@
+"""A stateful model: whatever a network and two hosts do in whatever order, what arrives is what was sent.
+
+One side is the relay's connection as the gateway uses it, the other the same code as a guest that opens.
+Rules are single events; at the end the network behaves, and all that was written must have arrived.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tcp_talk import FROM_GUEST, TO_GUEST
+
+from netstack.tcp_connection import Ending, Offer, TcpConnection
+from netstack.tcp_receiver import MAX_PIECES, MAX_WINDOW
+from netstack.tcp_segment import FIN, RST, SYN, read_tcp
+from netstack.tcp_sender import SEND_BUFFER
+from netstack.tcp_states import State
+
+START = 100.0
+DELAY = 0.01
+PATIENCE = 2000.0
+"""Simulated seconds in which everything must have arrived once the network behaves."""
+ON_THE_WIRE = 40
+"""Frames in flight per direction; more are lost, as in a real queue."""
+
+RELAY, GUEST = 0, 1
+side = st.sampled_from([RELAY, GUEST])
+position = st.integers(0, ON_THE_WIRE - 1)
+
+
+def stream(number, start, size):
+    """Bytes of the stream that end ``number`` sends: different at every position and end."""
+    return bytes((number * 101 + at * 7 + at // 251) % 256 for at in range(start, start + size))
+
+
+class Conversation(RuleBasedStateMachine):
+    @initialize(
+        first=st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), mss=st.integers(64, 1400)
+    )
+    def open(self, first, mss):
+        self.now = START
+        self.ends = [
+            TcpConnection(template, number, Offer(mss, MAX_WINDOW), self.now)
+            for template, number in zip((TO_GUEST, FROM_GUEST), first, strict=True)
+        ]
+        self.wire = [[], []]
+        """Frames on their way to the relay and to the guest."""
+        self.written = [0, 0]
+        self.taken = [0, 0]
+        self.finished = [False, False]
+        self.ends[GUEST].connect(self.now)
+        self.dispatch()
+
+    # -- what hosts do --------------------------------------------------------------------------------
+
+    @rule(who=side, size=st.integers(1, 5000))
+    def write(self, who, size):
+        end = self.ends[who]
+        size = min(size, end.room)
+        if not self.finished[who] and size > 0 and end.state in {State.ESTABLISHED, State.CLOSE_WAIT}:
+            end.write(stream(who, self.written[who], size))
+            self.written[who] += size
+            self.dispatch()
+
+    @rule(who=side, size=st.integers(0, 5000), room=st.integers(0, MAX_WINDOW))
+    def take(self, who, size, room):
+        self.take_from(who, size, room)
+        self.dispatch()
+
+    @precondition(lambda self: not all(self.finished))
+    @rule(who=side)
+    def finish(self, who):
+        if not self.finished[who] and self.ends[who].state in {State.ESTABLISHED, State.CLOSE_WAIT}:
+            self.finished[who] = True
+            self.ends[who].finish()
+            self.dispatch()
+
+    # -- what the network does ------------------------------------------------------------------------
+
+    @rule(to=side, at=position)
+    def deliver(self, to, at):
+        """Deliver any frame in flight: reordering is delivering a later one first."""
+        if self.wire[to]:
+            self.arrive(to, self.wire[to].pop(at % len(self.wire[to])))
+            self.dispatch()
+
+    @rule(to=side)
+    def deliver_all(self, to):
+        frames, self.wire[to] = self.wire[to], []
+        for frame in frames:
+            self.arrive(to, frame)
+        self.dispatch()
+
+    @rule(to=side, at=position)
+    def repeat(self, to, at):
+        if self.wire[to]:
+            self.arrive(to, self.wire[to][at % len(self.wire[to])])
+            self.dispatch()
+
+    @rule(to=side, at=position)
+    def lose(self, to, at):
+        if self.wire[to]:
+            del self.wire[to][at % len(self.wire[to])]
+
+    @rule(to=side, flags=st.sampled_from([RST, SYN, FIN, RST | SYN]), away=st.integers(2**20, 2**31 - 2**20))
+    def forge(self, to, flags, away):
+        """Say something in the other's name without knowing where it is (RFC 5961)."""
+        end = self.ends[to]
+        if end.state in {State.CLOSED, State.SYN_SENT}:
+            return
+        template = FROM_GUEST if to == RELAY else TO_GUEST
+        forged = template.build((end.receiver.next + away) % 2**32, 0, flags, 1000)
+        end.process([read_tcp(forged)], self.now)
+        self.dispatch()
+
+    @rule(seconds=st.sampled_from([0.001, 0.05, 0.3, 2.0]))
+    def wait(self, seconds):
+        self.now += seconds
+        self.dispatch()
+
+    # -- what must hold at all times ------------------------------------------------------------------
+
+    @invariant()
+    def buffers_are_bounded(self):
+        for end in getattr(self, "ends", ()):
+            assert end.sender.buffered <= SEND_BUFFER
+            assert end.receiver.held <= MAX_WINDOW
+            assert len(end.receiver._early) <= MAX_PIECES
+
+    @invariant()
+    def what_has_arrived_is_how_the_others_stream_begins(self):
+        for who, end in enumerate(getattr(self, "ends", ())):
+            waiting = b"".join(end.received)
+            other = 1 - who
+            assert self.taken[who] + len(waiting) <= self.written[other]
+            assert waiting == stream(other, self.taken[who], len(waiting))
+
+    @invariant()
+    def nobody_ends_for_a_reason_that_nobody_gave(self):
+        endings = [end.ending for end in getattr(self, "ends", ())]
+        for ending, other in zip(endings, reversed(endings), strict=True):
+            # Who has ended answers what still comes with a RST (RFC 9293, 3.10.7.1).
+            assert ending in {None, Ending.FINISHED, Ending.TIMED_OUT} or other is not None
+
+    # -- helpers --------------------------------------------------------------------------------------
+
+    def arrive(self, to, frame):
+        end, segment = self.ends[to], read_tcp(frame)
+        if end.state is State.CLOSED and end.ending is None:
+            if segment.flags == SYN:
+                end.accept(segment, self.now)
+        else:
+            end.process([segment], self.now)
+
+    def take_from(self, who, size, room):
+        end = self.ends[who]
+        size = min(size, sum(map(len, end.received)))
+        self.taken[who] += size
+        end.host_took(size, room)
+
+    def dispatch(self):
+        for who, end in enumerate(self.ends):
+            for frame in end.dispatch(self.now):
+                if len(self.wire[1 - who]) < ON_THE_WIRE:
+                    self.wire[1 - who].append(frame)
+
+    def teardown(self):
+        if not hasattr(self, "ends"):
+            return
+        given_up = any(end.ending not in {None, Ending.FINISHED} for end in self.ends)
+        deadline = self.now + PATIENCE
+        while self.now < deadline and not all(end.ending for end in self.ends):
+            for to in (RELAY, GUEST):
+                self.deliver_all(to)
+                self.take_from(to, MAX_WINDOW, MAX_WINDOW)
+                self.finish(to)
+            self.dispatch()
+            if any(self.wire):
+                self.now += DELAY
+            else:
+                self.now = max(self.now + DELAY, min(end.poll_at for end in self.ends))
+        if not given_up:
+            for who, end in enumerate(self.ends):
+                self.take_from(who, MAX_WINDOW, MAX_WINDOW)
+                assert end.state is State.CLOSED
+                assert self.taken[who] == self.written[1 - who]
+
+
+Conversation.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
+TestConversation = Conversation.TestCase
