@@ -103,15 +103,22 @@ class Conversation(RuleBasedStateMachine):
         if self.wire[to]:
             del self.wire[to][at % len(self.wire[to])]
 
-    @rule(to=side, flags=st.sampled_from([RST, SYN, FIN, RST | SYN]), away=st.integers(2**20, 2**31 - 2**20))
-    def forge(self, to, flags, away):
-        """Say something in the other's name without knowing where it is (RFC 5961)."""
+    @rule(
+        to=side,
+        forged=st.one_of(
+            st.tuples(st.sampled_from([RST, SYN, RST | SYN]), st.integers(1, 60_000)),
+            st.tuples(st.sampled_from([RST, SYN, FIN, RST | SYN]), st.integers(2**20, 2**31 - 2**20)),
+        ),
+    )
+    def forge(self, to, forged):
+        """Say something in the other's name, near to where it is or far off, not just there (RFC 5961)."""
+        flags, away = forged
         end = self.ends[to]
         if end.state in {State.CLOSED, State.SYN_SENT}:
             return
         template = FROM_GUEST if to == RELAY else TO_GUEST
-        forged = template.build((end.receiver.next + away) % 2**32, 0, flags, 1000)
-        end.process([read_tcp(forged)], self.now)
+        segment = template.build((end.receiver.next + away) % 2**32, 0, flags, 1000)
+        end.process([read_tcp(segment)], self.now)
         self.dispatch()
 
     @rule(seconds=st.sampled_from([0.001, 0.05, 0.3, 2.0]))
