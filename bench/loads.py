@@ -132,6 +132,13 @@ LOADS = (
 )
 
 
+HELD = (
+    Load("held 1,000 sessions, idle", "", "idle_cpu_percent", "%", Reach(2)),
+    Load("held 1,000 sessions, all leave", "", "stall_ms", "ms", Reach(100)),
+)
+"""Figures of bench/departure.py, which brings clients of its own."""
+
+
 def pinned(core: int) -> list[str]:
     """Words before a command that keep it on one core; none where there is one core only."""
     return ["taskset", "-c", str(core)] if (os.cpu_count() or 1) > 1 else []
@@ -174,6 +181,15 @@ def run(load: Load, packages: Path, *, on_yardstick: bool) -> dict[str, Any]:
         return measure(load, int(port[1]), pid)
 
 
+def run_departure(packages: Path) -> dict[str, Any]:
+    """Hold 1,000 sessions, then let them go at once; give the figures."""
+    command = [sys.executable, str(ROOT / "bench/departure.py"), "--packages", str(packages.resolve())]
+    figures: dict[str, Any] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    )
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="beginnings of the loads' names")
@@ -186,7 +202,10 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write all figures here as well")
     options = parser.parse_args()
-    chosen = [load for load in LOADS if not options.names or load.name.startswith(tuple(options.names))]
+    chosen, held = (
+        [load for load in loads if not options.names or load.name.startswith(tuple(options.names))]
+        for loads in (LOADS, HELD)
+    )
 
     everything = []
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},", end=" ")
@@ -205,13 +224,18 @@ def main() -> None:
                 if floor is not None:
                     rounds[OF_YARDSTICK].append(floor[load.figure])
             print(row(load, rounds, medians), flush=True)
+    if held:
+        departures = [run_departure(options.packages) for _ in range(options.rounds)]
+        everything += [{"name": "held 1,000 sessions", "relay": figures} for figures in departures]
+        for load in held:
+            print(row(load, {"relay": [figures[load.figure] for figures in departures]}, medians), flush=True)
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
 
 
 def row(load: Load, rounds: dict[str, list[float]], medians: dict[str, float]) -> str:
     """Write a line of the table, medians and the median of the ratios; add the medians to ``medians``."""
-    ours, floors = rounds["relay"], rounds[OF_YARDSTICK]
+    ours, floors = rounds["relay"], rounds.get(OF_YARDSTICK, [])
     cells = [load.name, f"`{load.figure}`", f"{statistics.median(ours):.3g} {load.unit}", "", "", ""]
     value = medians[f"relay: {load.name}"] = statistics.median(ours)
     ratio = None
