@@ -59,7 +59,6 @@ MAX_DATAGRAM_FRAME = 65535
 MAX_STREAM_WINDOW = 64 * 1024
 """Flow control window of a stream and of all streams: a request fits, a flood does not."""
 
-
 FEW_RUNS = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
 LONGEST_BARE_ACK = 64
@@ -212,8 +211,8 @@ class Endpoint:
                 runs = []
         runs += self._socket.drain(READS_PER_TURN)
         self._lone = len(runs) <= FEW_RUNS
-        if self._lone:
-            # Acknowledgements cost as much as frames, and nobody waits for them.
+        if self._lone and len({address for _, address in runs}) == len(runs):
+            # Acknowledgements cost as much as frames, and nobody waits for them. One client's stay in order.
             first = [run for run in runs if carries_frames(run)]
             if first:
                 self._turn(first)

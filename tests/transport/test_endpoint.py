@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import socket
+import weakref
 from datetime import UTC, datetime
 
 import pytest
@@ -18,7 +20,9 @@ from transport import endpoint as endpoint_module
 from transport.aioquic_internals import ClientQuicConnection
 from transport.certificates import EphemeralCertificateStore
 from transport.client import connect
-from transport.endpoint import Endpoint
+from transport.endpoint import Endpoint, carries_frames
+
+CLIENT = ("192.0.2.1", 4000)
 
 
 def run(scenario):
@@ -68,6 +72,49 @@ def test_many_clients_get_their_own_echo():
             assert relay.counters["endpoint.accepted"] == 20
 
     run(scenario)
+
+
+def test_ended_connections_are_freed_without_the_garbage_collector():
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            client.send([b"hello"])
+            assert await receive(client, 1) == [b"hello"]
+            (connection,) = relay.endpoint._live
+            gone = weakref.ref(connection.quic)
+            del connection
+            gc.collect()
+            gc.disable()
+            try:
+                client.close()
+                await asyncio.wait_for(relay.peers.pop().closed, 10)
+                await until(lambda: gone() is None)
+            finally:
+                gc.enable()
+
+    run(scenario)
+
+
+def test_lone_packets_of_several_clients_all_arrive_in_order():
+    async def scenario():
+        async with running_endpoint() as relay:
+            clients = [await connect(relay.url, pinned()) for _ in range(3)]
+            for number in range(100):
+                for client in clients[: 1 + number % 3]:
+                    client.send([b"%d" % number])
+                for client in clients[: 1 + number % 3]:
+                    assert await receive(client, 1) == [b"%d" % number]
+            assert [len(peer.datagrams) for peer in relay.peers] == [100, 66, 33]
+            assert relay.counters.total("path.drop.") == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [([34], False), ([64], False), ([65], True), ([30, 30], True), ([1200], True)]
+)
+def test_a_bare_acknowledgement_is_told_by_its_size(sizes, expected):
+    assert carries_frames(([bytes(size) for size in sizes], CLIENT)) is expected
 
 
 def test_bulk_in_both_directions_arrives_whole():
