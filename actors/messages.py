@@ -74,7 +74,10 @@ class FramesToFlow(NamedTuple):
 
 
 class DatagramFromNet(NamedTuple):
-    """One datagram that a host socket received: ``address`` is (dotted IPv4 or IPv6, port)."""
+    """One datagram that a host socket received: ``address`` is (dotted IPv4 or IPv6, port).
+
+    Of a forward's client it is the name by which that is answered: see ``actors.ports.UdpListener``.
+    """
 
     payload: bytes
     address: tuple[str, int]

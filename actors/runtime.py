@@ -23,12 +23,10 @@ import sys
 import threading
 from collections import deque
 from contextvars import ContextVar
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pykka
 from loguru import logger
-from pykka._envelope import Envelope
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from actors.messages import DATA_MESSAGES, Tick
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from types import TracebackType
 
+    from pykka._envelope import Envelope
     from pykka._types import OptExcInfo
 
     from actors.messages import Mailbox
@@ -57,7 +56,6 @@ NEVER = math.inf
 _PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 
 _Handler = TypeVar("_Handler", bound="Callable[..., Any]")
-_Actor = TypeVar("_Actor", bound=pykka.Actor)
 
 
 class TimerHandle(Protocol):
@@ -135,7 +133,7 @@ class LoopFuture(pykka.ThreadingFuture[Any]):
 class Inbox:
     """An actor's mail. On the loop's thread it only queues; from other threads it passes through the loop."""
 
-    __slots__ = ("actor", "frames", "queue", "queued", "scheduler", "stopped")
+    __slots__ = ("actor", "frames", "queue", "queued", "scheduler")
 
     def __init__(self) -> None:
         self.queue: deque[Envelope[Any]] = deque()
@@ -144,15 +142,13 @@ class Inbox:
         """True while the actor stands in the scheduler's line, or is at work."""
         self.scheduler: Scheduler | None = None
         self.actor: EventLoopActor | None = None
-        self.stopped = False
-        """What the actor's ``actor_stopped`` says, cheaper to ask."""
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Queue a message. Raises ActorDeadError when the actor's loop is closed."""
         scheduler = self.scheduler
         if scheduler is None:  # not started yet
             self._append(envelope)
-        elif scheduler.thread_id == get_ident():
+        elif scheduler.thread_id == threading.get_ident():
             self._deliver(envelope)
         else:
             try:
@@ -219,19 +215,6 @@ class Inbox:
             self.scheduler.counters.add("actors.drop.inbox_full", dropped)
 
 
-class LoopActorRef(pykka.ActorRef[_Actor]):
-    """pykka's reference; ``tell``, of which every frame needs three, comes to the point sooner."""
-
-    actor_inbox: Inbox
-
-    def tell(self, message: Any) -> None:
-        """Send a message without waiting for an answer. Raises ActorDeadError when the actor has stopped."""
-        inbox = self.actor_inbox
-        if inbox.stopped:
-            raise pykka.ActorDeadError(f"{self} not found")
-        inbox.put(Envelope(message))
-
-
 class Scheduler:
     """Runs the actors of one event loop, first come, first served."""
 
@@ -239,7 +222,7 @@ class Scheduler:
         self.loop = loop
         self.counters = Counters() if counters is None else counters
         """Takes ``actors.failed`` and ``actors.drop.inbox_full``; the relay sets the process's own."""
-        self.thread_id = get_ident()
+        self.thread_id = threading.get_ident()
         self._ready: deque[EventLoopActor] = deque()
         self._running = False
         self._called = False
@@ -344,7 +327,6 @@ class EventLoopActor(pykka.Actor):
         """Create an actor of the running loop. Raises RuntimeError where none runs."""
         self.scheduler = current_scheduler()
         super().__init__(*args, **kwargs)
-        self._actor_ref = LoopActorRef(self)
 
     def now(self) -> float:
         """Return the loop's monotonic time in seconds."""
@@ -375,8 +357,9 @@ class EventLoopActor(pykka.Actor):
             self._actor_loop_setup()
         inbox = self.actor_inbox
         queue = inbox.queue
+        stopped = self.actor_stopped.is_set
         handled = 1  # a visit has its price, also where no mail is
-        while queue and handled <= limit and not inbox.stopped:
+        while queue and handled <= limit and not stopped():
             handled += 1
             envelope = inbox.get()
             message = envelope.message
@@ -391,7 +374,7 @@ class EventLoopActor(pykka.Actor):
                 self._actor_failed(envelope)
             except BaseException as error:  # noqa: BLE001 - pykka's way: stop everyone
                 self._actor_broken(envelope, error)
-        if inbox.stopped:
+        if stopped():
             self._actor_loop_end()
         else:
             if self.poll_at < self._actor_armed_at:
@@ -400,10 +383,6 @@ class EventLoopActor(pykka.Actor):
             if queue:
                 self.scheduler.make_ready(self)
         return handled
-
-    def _stop(self) -> None:
-        self.actor_inbox.stopped = True
-        super()._stop()
 
     def _actor_failed(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is not None:
@@ -418,7 +397,7 @@ class EventLoopActor(pykka.Actor):
 
     def _actor_broken(self, envelope: Envelope[Any], error: BaseException) -> None:
         logger.debug("{!r} in {}. Stopping all actors.", error, self)
-        if not self.actor_inbox.stopped:
+        if not self.actor_stopped.is_set():
             self._stop()
         if envelope.reply_to is not None:
             _reply_dead(envelope)
@@ -431,7 +410,6 @@ class EventLoopActor(pykka.Actor):
         traceback: TracebackType | None,
     ) -> None:
         self.scheduler.counters.add("actors.failed")
-        self.actor_inbox.stopped = True
         super()._handle_failure(exception_type, exception_value, traceback)
 
     def _actor_loop_end(self) -> None:

@@ -102,7 +102,7 @@ class Endpoint:
         self._flush_scheduled = False
         self._in_turn = False
         self._lone = False
-        """Whether the socket last brought packets of one client at most."""
+        """Whether the socket last brought few packets at a time."""
         self._retry = QuicRetryTokenHandler()
         self._closed = asyncio.Event()
         self._closing = False
