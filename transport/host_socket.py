@@ -7,6 +7,7 @@ Without it (other systems) an unconnected socket never hears of them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import sys
@@ -14,7 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.messages import SendResult
-from transport.udp import UNSUPPORTED_OFFLOAD, end_of_run, send_run
+from transport.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transport.readiness import Readiness
 
 DATAGRAMS_PER_TURN = 64
-"""Datagrams that one socket may bring per turn of the loop; what is left comes in the next."""
+"""Reads of one socket per turn of the loop, each of a datagram or a run; what is left comes in the next."""
 
 ERRORS_PER_TURN = 64
 """ICMP errors read per turn, for the same reason."""
@@ -105,7 +106,8 @@ IPV6 = Family(
     offender=slice(8, 24),
 )
 
-_ANCILLARY_SIZE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+_ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+"""Room for a TTL and for the size of the datagrams of a run."""
 _EXTENDED_ERROR = Struct("=IBBBxII")
 """struct sock_extended_err: errno, origin, ICMP type, ICMP code, info, data; then the offender's address."""
 _ERROR_ANCILLARY_SIZE = 256
@@ -114,6 +116,7 @@ _QUOTE_SIZE = 64
 
 # One buffer for all sockets: there is one thread, and what arrived is copied out at once.
 _buffer = bytearray(65536)
+_view = memoryview(_buffer)
 
 
 class Received(NamedTuple):
@@ -164,6 +167,9 @@ class HostSocket:
             for option, value in family.options:
                 if option is not None:
                     self._socket.setsockopt(family.level, option, value)
+            if _LINUX and protocol == socket.IPPROTO_UDP:
+                with contextlib.suppress(OSError):  # before Linux 5.0
+                    self._socket.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
             if family.discover is not None:
                 self._socket.setsockopt(family.level, family.discover, family.discover_values[0])
             self._socket.bind((family.any_address, 0))
@@ -254,7 +260,15 @@ class HostSocket:
                 if not received or not isinstance(error, BlockingIOError):
                     self._read_errors()
                 break
-            received.append(Received(bytes(_buffer[:size]), address[0], address[1], self._ttl_in(ancillary)))
+            ttl, step = self._read_ancillary(ancillary)
+            payload = bytes(_view[:size])
+            if not 0 < step < size:
+                received.append(Received(payload, address[0], address[1], ttl))
+                continue
+            # Several datagrams of one sender, which the kernel has put together (UDP_GRO).
+            received += [
+                Received(payload[at : at + step], address[0], address[1], ttl) for at in range(0, size, step)
+            ]
         if received:
             self.deliver(received)
 
@@ -291,8 +305,12 @@ class HostSocket:
         mtu = info if number == errno.EMSGSIZE else 0
         errors.append(Reported(address[0], address[1], icmp_type, code, mtu, sender, quoted))
 
-    def _ttl_in(self, ancillary: list[tuple[int, int, bytes]]) -> int:
+    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+        """Return the TTL of what arrived, and the size of its datagrams where it is several, else 0."""
+        ttl, step = DEFAULT_TTL, 0
         for level, kind, data in ancillary:
             if level == self.family.level and kind in self.family.ttl_messages:
-                return int.from_bytes(data, sys.byteorder) & 0xFF
-        return DEFAULT_TTL
+                ttl = int.from_bytes(data, sys.byteorder) & 0xFF
+            elif level == socket.SOL_UDP and kind == UDP_GRO:
+                step = int.from_bytes(data[:4], sys.byteorder)
+        return ttl, step

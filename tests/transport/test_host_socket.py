@@ -126,3 +126,19 @@ def test_an_error_of_an_earlier_datagram_costs_no_datagram():
             assert received(server, 4) == run
 
     in_namespace(main)
+
+
+def test_what_arrives_as_runs_is_told_as_its_datagrams_and_read_run_by_run():
+    async def main():
+        flow = Flow()
+        network = Network(LOOPBACK, Counters())
+        receiver, sender = network.open_udp(flow), network.open_udp(Flow())
+        sent = [*MIXED, *[bytes((n,)) * 300 for n in range(100)]]
+        assert sender.send_run(sent, ("127.0.0.1", receiver.port), 9, False) == len(sent)
+        here = ("127.0.0.1", sender.port)
+        assert await flow.receive(len(sent)) == [(datagram, here, 9) for datagram in sent]
+        # All in one turn, although that has only so many reads.
+        assert len(sent) > 2 * host_socket.DATAGRAMS_PER_TURN
+        assert len(flow.batches) == 1
+
+    in_namespace(main)
