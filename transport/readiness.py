@@ -55,14 +55,15 @@ class Readiness:
         self._unset(self._writers, opened)
 
     def close(self) -> None:
-        """Watch nothing any more."""
-        for descriptor in {*self._readers, *self._writers}:
-            self._watch(descriptor, known=True, wanted=0)
-        self._readers.clear()
-        self._writers.clear()
-        if self._epoll is not None:
+        """Watch nothing any more; harmless when closed already."""
+        if self._epoll is None:
+            for descriptor in {*self._readers, *self._writers}:
+                self._watch_by_loop(descriptor, 0)
+        elif not self._epoll.closed:
             self._loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
+        self._readers.clear()
+        self._writers.clear()
 
     def _set(
         self,

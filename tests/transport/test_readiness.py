@@ -122,6 +122,21 @@ def test_removing_what_is_not_watched_is_harmless():
     asyncio.run(main())
 
 
+def test_nothing_is_watched_after_the_end_not_even_what_was_closed_before():
+    async def main():
+        with Bench(2) as bench:
+            (ours, theirs), (other, _) = bench.pairs
+            bench.read(ours, "late")
+            bench.read(other, "closed before")
+            other.close()
+            bench.ready.close()
+            theirs.send(b"x")
+            await asyncio.sleep(0)
+            assert bench.seen.empty()
+
+    asyncio.run(main())
+
+
 def test_the_end_of_a_connection_wakes_who_reads_and_who_writes():
     async def main():
         with Bench() as bench:
