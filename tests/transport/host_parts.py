@@ -46,6 +46,15 @@ def ip(command):
     return subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.PIPE).stdout
 
 
+def narrow_link():
+    """Lead 198.18.0.2 by a link with an MTU of 1400 to the device ``two``, where a test sees what comes."""
+    ip("link add one mtu 1400 type veth peer name two")
+    ip("addr add 198.18.0.1/24 dev one")
+    ip("link set one up")
+    ip("link set two up")
+    ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev one")
+
+
 def sysctl(name, value):
     Path("/proc/sys/net/ipv4", name).write_text(value)
 

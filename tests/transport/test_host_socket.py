@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from host_parts import LOOPBACK, Flow, Network, in_namespace, ip, listening
+from host_parts import LOOPBACK, Flow, Network, in_namespace, listening, narrow_link
 
 from actors.messages import SendResult
 from netstack.counters import Counters
@@ -83,11 +83,7 @@ def test_what_the_policy_refuses_is_left_to_be_told_one_by_one():
 
 def test_datagrams_above_the_paths_mtu_still_get_there_in_fragments():
     async def main():
-        ip("link add one mtu 1400 type veth peer name two")
-        ip("addr add 198.18.0.1/24 dev one")
-        ip("link set one up")
-        ip("link set two up")
-        ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev one")
+        narrow_link()
         sender = Network(EgressPolicy(allow=["198.18.0.0/15"]), Counters()).open_udp(Flow())
         there = ("198.18.0.2", 9)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800)) as wire:

@@ -17,6 +17,7 @@ from host_parts import (
     in_namespace,
     ip,
     listening,
+    narrow_link,
     sysctl,
 )
 from hypothesis import given, settings
@@ -280,11 +281,7 @@ def test_whoever_sends_an_error_is_named_where_guests_may_reach_them():
 
 def test_what_must_stay_whole_and_is_too_big_says_what_the_path_takes():
     async def main():
-        ip("link add one mtu 1400 type veth peer name two")
-        ip("addr add 198.18.0.1/24 dev one")
-        ip("link set one up")
-        ip("link set two up")
-        ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev one")
+        narrow_link()
         network = Network(EgressPolicy(allow=["198.18.0.0/15"]), Counters())
         udp, echo = network.open_udp(Flow()), network.open_echo(Flow())
         assert udp.path_mtu == echo.path_mtu == 0
