@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 ERRORS_PER_SECOND = 100.0
 """ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""
 
-
 TO_FLOWS = "gateway.to_flows"
 """Counter of the frames that went to a flow, and so the outcome of handling one."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actors.messages import ErrorsFromNet, FlowClosed, FramesFromGateway, SendResult, Tick
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
-from netstack.ethernet import HEADER_LENGTH, LAN_MTU
+from netstack.ethernet import HEADER_LENGTH
 from netstack.family import IPV4, family_of
 from netstack.gateway_replies import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
@@ -209,7 +209,6 @@ class FlowActor(EventLoopActor):
 
     def _send_to_guest(self, frames: list[bytes]) -> None:
         """Send frames to the LAN, in pieces where they are longer than the guest's MTU."""
-        if max(map(len, frames)) > HEADER_LENGTH + LAN_MTU:
-            fragment = self._family.fragment
-            frames = [piece for frame in frames for piece in fragment(frame)]
-        tell_alive(self._lan.switch, FramesFromGateway(frames))
+        fragment = self._family.fragment
+        pieces = [piece for frame in frames for piece in fragment(frame)]
+        tell_alive(self._lan.switch, FramesFromGateway(pieces))

@@ -31,7 +31,7 @@ from transport.connection import Connection
 from transport.udp import READS_PER_TURN, UdpSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aioquic.quic.packet import QuicHeader
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from transport.certificates import Certificate, CertificateStore
     from transport.session import WebTransportSession
     from transport.turns import Turns
-    from transport.udp import Address
+    from transport.udp import Address, Run
 
 LONG_HEADER = 0x80
 """Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
@@ -63,9 +63,6 @@ FEW_RUNS = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
 LONGEST_BARE_ACK = 64
 """Bytes of a packet that is likely to carry an acknowledgement and nothing else."""
-
-Run = tuple[list[bytes], "Address"]
-"""Packets of one client, in order, and its address."""
 
 
 def carries_frames(run: Run) -> bool:
@@ -143,11 +140,7 @@ class Endpoint:
         self._closed.set()
 
     def _close_all(self, close: Callable[[Connection], None]) -> None:
-        for connection in list(self._live):
-            try:
-                close(connection)
-            except Exception:  # noqa: BLE001
-                self._drop_failed(connection)
+        self._for_each(list(self._live), close)
         self._flush()
 
     async def wait_closed(self) -> None:
@@ -223,18 +216,11 @@ class Endpoint:
     def _turn(self, runs: list[Run]) -> None:
         self._in_turn = True
         arrived = self._route(runs, self.clock())
-        self._turns.turn(partial(self._deliver, arrived))
+        self._turns.turn(partial(self._for_each, arrived, Connection.deliver))
         for connection in arrived:
             self._dirty[connection] = None
         self._in_turn = False
         self._flush()
-
-    def _deliver(self, arrived: list[Connection]) -> None:
-        for connection in arrived:
-            try:
-                connection.deliver()
-            except Exception:  # noqa: BLE001
-                self._drop_failed(connection)
 
     def _route(self, runs: list[Run], now: float) -> list[Connection]:
         """Hand each connection its packets; return the connections that got any."""
@@ -273,20 +259,20 @@ class Endpoint:
         now = self.clock()
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
-            for connection in dirty:
-                try:
-                    connection.flush(now)
-                except Exception:  # noqa: BLE001
-                    self._drop_failed(connection)
+            self._for_each(dirty, lambda connection: connection.flush(now))
             # Timers once all is on its way: nobody's frame waits for them.
-            for connection in dirty:
-                try:
-                    self._arm(connection)
-                except Exception:  # noqa: BLE001
-                    self._drop_failed(connection)
+            self._for_each(dirty, self._arm)
         # Only now, for what ends a connection may be one of its own methods.
         while self._ended:
             self._ended.pop().dissolve()
+
+    def _for_each(self, connections: Iterable[Connection], step: Callable[[Connection], None]) -> None:
+        """Take a step with each connection; one that fails is dropped and the others go on."""
+        for connection in connections:
+            try:
+                step(connection)
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
 
     def _drop_failed(self, connection: Connection) -> None:
         """Whatever goes wrong in one connection ends that connection only. Call from an except clause."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Address = tuple[Any, ...]
 """A socket address as Python gives it: (host, port) or (host, port, flow, scope)."""
+Run = tuple[list[bytes], Address]
+"""Packets of one sender, in order, and its address."""
 
 UDP_SEGMENT = 103
 """Linux, level SOL_UDP: size of the packets that one send is cut into (linux/udp.h)."""
@@ -121,9 +123,9 @@ class UdpSocket:
         """Close the socket."""
         self._socket.close()
 
-    def drain(self, reads: int = READS_PER_TURN) -> list[tuple[list[bytes], Address]]:
-        """Read what has arrived: at most ``reads`` runs of packets, each run from one sender and in order."""
-        runs: list[tuple[list[bytes], Address]] = []
+    def drain(self, reads: int = READS_PER_TURN) -> list[Run]:
+        """Read what has arrived, with at most ``reads`` calls."""
+        runs: list[Run] = []
         recvmsg = self._socket.recvmsg
         for _ in range(reads):
             try:
