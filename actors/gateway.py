@@ -89,6 +89,12 @@ if TYPE_CHECKING:
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
 
+UPLINK_INTERVAL = 5.0
+"""Seconds between looks at whether the host has a way to the IPv6 internet."""
+
+UPLINK_REPEATS = 3
+"""Advertisements that tell each guest of a change: any one may get lost (RFC 4861 section 6.2.4)."""
+
 _UNSPECIFIED = bytes(4)
 _FIRST_MULTICAST = 224
 
@@ -141,6 +147,7 @@ class GatewayActor(EventLoopActor):
         self._forwards = Forwards(self._lan, self._pool, self._services, self._ports, self._port_of)
         self._reassembler = Reassembler(counters)
         self._ipv6: Gateway6 | None = None
+        self._changes_to_tell = 0
         if settings.ipv6_prefix is not None:
             self._ipv6 = Gateway6(
                 self._lan,
@@ -150,7 +157,8 @@ class GatewayActor(EventLoopActor):
                 admit_mac=self._move_to,
                 to_flow=self._to_flow,
             )
-            self.poll_at = self.now() + RA_INTERVAL
+            self._advertise_at = self.now() + RA_INTERVAL
+            self.poll_at = self.now() + UPLINK_INTERVAL
         self._mishaps = Mishaps("gateway", counters)
         self._warn_again = self.now()
 
@@ -308,10 +316,22 @@ class GatewayActor(EventLoopActor):
 
     @handles(Tick)
     def _advertise(self, _: Tick) -> None:
-        """Remind every guest of its router, with the MTU that its path takes by now."""
+        """Remind every guest of its router, with the MTU that its path takes by now.
+
+        Guests hear at once, and a few times more, that the host has lost or got its IPv6 uplink (RFC 7084
+        G-5).
+        """
         if self._ipv6 is None:
             return
-        self.poll_at = self.now() + RA_INTERVAL
+        now = self.now()
+        self.poll_at = now + UPLINK_INTERVAL
+        if self._ipv6.uplink_changed():
+            self._changes_to_tell = UPLINK_REPEATS
+        if self._changes_to_tell:
+            self._changes_to_tell -= 1
+        elif now < self._advertise_at:
+            return
+        self._advertise_at = now + RA_INTERVAL
         advertisement = self._ipv6.advertisement
         frames = [advertisement(mac, port.link_mtu()) for port in self._ports.values() for mac in port.macs]
         if frames:

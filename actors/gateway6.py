@@ -76,6 +76,8 @@ if TYPE_CHECKING:
     ToFlow = Callable[[type[UdpFlowActor | IcmpFlowActor], int, Guest, bytes, Batch], str]
 
 _MULTICAST_MAC = b"\x33\x33"
+_ECHO_GROUPS = frozenset(bytes.fromhex(f"ff02{0:026x}0{group}") for group in (1, 2))
+"""All nodes and all routers of the link (RFC 4291 section 2.7.1): the gateway is in both groups."""
 _ON_LINK_ONLY = frozenset({ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
 
 
@@ -108,9 +110,8 @@ class Gateway6:
         self._bindings = AddressBindings()
         dns = self._address if services.has_dns else None
         self._has_ipv6 = lan.outside.has_ipv6
-        self._advertisements = RouterAdvertisements(
-            self._mac, self._link_local, self._address, dns, is_default_router=self._has_ipv6
-        )
+        self._has_uplink = lan.outside.has_ipv6_route
+        self._advertisements = RouterAdvertisements(self._mac, self._link_local, self._address, dns)
         self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
 
     def forget(self, macs: Iterable[bytes]) -> None:
@@ -118,9 +119,14 @@ class Gateway6:
         for mac in macs:
             self._bindings.release(mac)
 
+    def uplink_changed(self) -> bool:
+        """Look whether the host still has, or has by now, a way to the IPv6 internet."""
+        before, self._has_uplink = self._has_uplink, self._lan.outside.has_ipv6_route
+        return self._has_uplink != before
+
     def advertisement(self, guest_mac: bytes, mtu: int) -> bytes:
-        """Build a router advertisement for one NIC."""
-        return self._advertisements.frame(guest_mac, mtu)
+        """Build a router advertisement for one NIC: a default router's while the host has an uplink."""
+        return self._advertisements.frame(guest_mac, mtu, is_default_router=self._has_uplink)
 
     def handle(self, frame: bytes, batch: Batch) -> str:
         """Handle one frame; return the counter for what became of it. Raises Dropped, MalformedPacket."""
@@ -175,7 +181,15 @@ class Gateway6:
             return self._discovery(frame, packet, parse_icmpv6(packet), batch)
         if packet.protocol == PROTOCOL_UDP and packet.payload[2:4] == SERVER_PORT.to_bytes(2, "big"):
             return self._ask_dhcp(frame, packet, batch)
+        if packet.protocol == PROTOCOL_ICMPV6 and packet.destination in _ECHO_GROUPS:
+            return self._echo_to_group(frame, packet, batch)
         return "gateway.ignored"
+
+    def _echo_to_group(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
+        """Answer a ping of all nodes or all routers from an address of the sender's scope (RFC 4443)."""
+        self._admit(frame[6:12], packet.source, batch)
+        source = self._link_local if is_link_local(packet.source) else self._address
+        return self._echo(frame, packet, source, batch)
 
     def _discovery(self, frame: bytes, packet: Ipv6Packet, message: IcmpMessage, batch: Batch) -> str:
         if packet.ttl != HOP_LIMIT_ON_LINK or packet.extended:
@@ -213,13 +227,7 @@ class Gateway6:
 
     def _to_gateway(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
         if packet.protocol == PROTOCOL_ICMPV6:
-            request = parse_icmpv6(packet)
-            if request.type != ECHO_REQUEST6:
-                return "gateway.ignored"
-            reply = build_echo6(ECHO_REPLY6, request.identifier, request.sequence, request.data)
-            macs = frame[6:12] + self._mac
-            batch.replies.append(build_icmpv6(macs, packet.destination, packet.source, reply))
-            return "gateway.answered"
+            return self._echo(frame, packet, packet.destination, batch)
         if packet.protocol == PROTOCOL_UDP:
             return self._services.udp6(frame, parse_udp6(packet), batch)
         if packet.protocol == PROTOCOL_TCP:
@@ -227,6 +235,16 @@ class Gateway6:
             dial = self._services.dial(packet.payload, batch.number)
             return self._tcp.route(_unextended(frame, packet), addresses, packet.payload, batch, dial)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)
+
+    def _echo(self, frame: bytes, packet: Ipv6Packet, source: bytes, batch: Batch) -> str:
+        """Answer an echo request from ``source``, one of the gateway's own addresses."""
+        request = parse_icmpv6(packet)
+        if request.type != ECHO_REQUEST6:
+            return "gateway.ignored"
+        reply = build_echo6(ECHO_REPLY6, request.identifier, request.sequence, request.data)
+        macs = frame[6:12] + self._mac
+        batch.replies.append(build_icmpv6(macs, source, packet.source, reply))
+        return "gateway.answered"
 
     def _to_guest(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
         """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""

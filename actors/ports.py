@@ -193,6 +193,10 @@ class Outside(Protocol):
     def has_ipv6(self) -> bool:
         """Whether this host has IPv6 at all."""
 
+    @property
+    def has_ipv6_route(self) -> bool:
+        """Whether what guests send by IPv6 would go anywhere at this moment; sends nothing."""
+
     def open_udp(self, flow: Mailbox, version: int = 4) -> UdpSocket:
         """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
 

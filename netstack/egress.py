@@ -129,6 +129,12 @@ class EgressPolicy:
         self._allow_hosts = frozenset(
             str(network.network_address) for network in allowed if network.prefixlen == network.max_prefixlen
         )
+        self.allowed_ipv6 = tuple(
+            str(network.network_address + (network.num_addresses > 1))
+            for network in allowed
+            if network.version == 6 and not network.is_loopback  # noqa: PLR2004
+        )
+        """An address of each allowed IPv6 network, by which one sees whether there is a route to it."""
         self._deny = _Networks(parse_cidrs(deny))
         self._default = _Networks(DEFAULT_DENY)
         self._host_access = host_access

@@ -1,4 +1,8 @@
-"""Router advertisements (RFC 4861, RFC 8106): prefix for SLAAC, MTU, name server. Built by scapy, rarely."""
+"""Router advertisements (RFC 4861, RFC 8106): prefix for SLAAC, MTU, name server. Built by scapy, rarely.
+
+The preference is medium (RFC 4191 section 2.2), so that a guest's other routers keep their weight. While the
+host has no way to the IPv6 internet the lifetime is 0: the gateway is no default router then (RFC 7084 G-4).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ INTERVAL = 200.0
 """Seconds between unsolicited advertisements: well below the lifetimes (RFC 4861 allows up to 1800)."""
 
 ROUTER_LIFETIME = 1800
+_MEDIUM_PREFERENCE = 0
 PREFERRED_LIFETIME = 14_400
 VALID_LIFETIME = 86_400
 
@@ -19,28 +24,20 @@ VALID_LIFETIME = 86_400
 class RouterAdvertisements:
     """Advertisements of the gateway for one /64 ``prefix`` (first 8 of 16 bytes are used)."""
 
-    def __init__(
-        self,
-        mac: bytes,
-        link_local: bytes,
-        prefix: bytes,
-        dns: bytes | None,
-        *,
-        is_default_router: bool = True,
-    ) -> None:
-        """``dns`` is a name server or None; where the host has no IPv6 there is no default router."""
+    def __init__(self, mac: bytes, link_local: bytes, prefix: bytes, dns: bytes | None) -> None:
+        """``dns`` is a name server or None."""
         self._mac = mac
         self._link_local = link_local
         self._prefix = prefix
         self._dns = dns
-        self._router_lifetime = ROUTER_LIFETIME if is_default_router else 0
-        self._for_mtu = lru_cache(maxsize=16)(self._build)
+        self._built = lru_cache(maxsize=32)(self._build)
 
-    def frame(self, guest_mac: bytes, mtu: int) -> bytes:
+    def frame(self, guest_mac: bytes, mtu: int, *, is_default_router: bool) -> bytes:
         """Build the frame for one NIC: all-nodes in IPv6, that NIC's address in Ethernet (RFC 6085)."""
-        return guest_mac + self._for_mtu(min(LAN_MTU, max(MIN_MTU, mtu)))[6:]
+        lifetime = ROUTER_LIFETIME if is_default_router else 0
+        return guest_mac + self._built(min(LAN_MTU, max(MIN_MTU, mtu)), lifetime)[6:]
 
-    def _build(self, mtu: int) -> bytes:
+    def _build(self, mtu: int, lifetime: int) -> bytes:
         # It warns of missing routes and the like, of no interest to one who only builds packets.
         logging.getLogger("scapy").setLevel(logging.ERROR)
         from scapy.layers.inet6 import (
@@ -56,7 +53,7 @@ class RouterAdvertisements:
         packet = (
             Ether(src=format_mac(self._mac), dst="33:33:00:00:00:01", type=0x86DD)
             / IPv6(src=format_ipv6(self._link_local), dst="ff02::1", hlim=255)
-            / ICMPv6ND_RA(chlim=64, M=0, O=1, routerlifetime=self._router_lifetime)
+            / ICMPv6ND_RA(chlim=64, M=0, O=1, prf=_MEDIUM_PREFERENCE, routerlifetime=lifetime)
             / ICMPv6NDOptSrcLLAddr(lladdr=format_mac(self._mac))
             / ICMPv6NDOptMTU(mtu=mtu)
             / ICMPv6NDOptPrefixInfo(

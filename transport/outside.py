@@ -108,13 +108,8 @@ class HostNetwork:
 
     @property
     def has_ipv6_route(self) -> bool:
-        """Whether IPv6 packets for the internet would go anywhere; sends none."""
-        try:
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-                probe.connect((_SOMEWHERE_IPV6, 9))
-        except OSError:
-            return False
-        return True
+        """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere."""
+        return any(map(_is_routed, (_SOMEWHERE_IPV6, *self._policy.allowed_ipv6)))
 
     def open_udp(self, flow: Mailbox, version: int = 4) -> UdpFlowSocket:
         """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
@@ -230,6 +225,16 @@ class HostNetwork:
 
 def _any_of(family: Family) -> str:
     return ANY_ADDRESS if family is IPV4 else ANY_ADDRESS6
+
+
+def _is_routed(address: str) -> bool:
+    """Whether this host knows a way to an IPv6 address; sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+    except OSError:
+        return False
+    return True
 
 
 def _can_open(kind: int, family: Family = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:

@@ -121,6 +121,7 @@ class FakeOutside:
     def __init__(self):
         self.can_ping = True
         self.has_ipv6 = True
+        self.has_ipv6_route = True
         self.error = None
         self.udp = []
         self.echo = []

@@ -38,7 +38,7 @@ class Lan:
         self.counters = counters
         self.switch = Box()
         self.outside = FakeOutside()
-        self.outside.has_ipv6 = has_ipv6
+        self.outside.has_ipv6 = self.outside.has_ipv6_route = has_ipv6
         self.ref = GatewayActor.start(
             self.switch, self.outside, counters, LanSettings(**{"ipv6_prefix": None} | settings)
         )

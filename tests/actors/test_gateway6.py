@@ -24,6 +24,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 from test_gateway import Lan, ether
 
+from actors.gateway import UPLINK_INTERVAL, UPLINK_REPEATS
 from actors.messages import ErrorFromNet, PortClosed, SendResult
 from actors.settings import LanSettings
 from netstack.router_advertisement import INTERVAL
@@ -246,6 +247,38 @@ def test_a_host_without_ipv6_is_no_default_router(loop, counters):
     (told,) = lan.sends(1, udp(1))
     assert told[ICMPv6DestUnreach].code == 0
     assert lan.drops() == {"no_ipv6": 1}
+
+
+def test_guests_hear_at_once_that_the_way_out_is_lost_and_that_it_is_back(loop, lan):
+    loop.advance(INTERVAL)
+    lan.received()
+    for has_route, lifetime in ((False, 0), (True, 1800)):
+        lan.outside.has_ipv6_route = has_route
+        for _ in range(UPLINK_REPEATS):
+            loop.advance(UPLINK_INTERVAL)
+            told = lan.received()
+            assert sorted(f.dst for f in told) == [mac(n).hex(":") for n in (1, 2, 3)]
+            assert {f[ICMPv6ND_RA].routerlifetime for f in told} == {lifetime}
+        loop.advance(UPLINK_INTERVAL)
+        assert lan.received() == []
+        (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS())
+        assert told[ICMPv6ND_RA].routerlifetime == lifetime
+
+
+@pytest.mark.parametrize("group", ["ff02::1", "ff02::2"])
+@pytest.mark.parametrize(("source", "answers"), [(guest(1), GATEWAY), ("fe80::1", LINK_LOCAL)])
+def test_pings_of_all_routers_and_all_nodes_are_answered(lan, group, source, answers):
+    request = multicast(1, source, group) / ICMPv6EchoRequest(id=7, seq=1, data=b"payload")
+    (told,) = lan.sends(1, request)
+    assert (told.dst, told[IPv6].src, told[IPv6].dst) == (mac(1).hex(":"), answers, source)
+    assert told[ICMPv6EchoReply].data == b"payload"
+    again = told.copy()
+    del again[ICMPv6EchoReply].cksum
+    assert bytes(again) == bytes(told)
+
+
+def test_pings_of_other_groups_are_the_guests_own_affair(lan):
+    assert lan.sends(1, multicast(1, guest(1), "ff02::fb") / ICMPv6EchoRequest()) == []
 
 
 def test_without_ipv6_nothing_of_it_is_there(loop, counters):

@@ -122,10 +122,13 @@ def test_addresses_belong_to_who_came_first_within_a_bound():
 
 @pytest.mark.parametrize(("mtu", "told"), [(1400, 1400), (576, 1280), (9000, 1500)])
 def test_an_advertisement_has_prefix_mtu_and_name_server(mtu, told):
-    seen = assert_intact(RouterAdvertisements(MAC, LINK_LOCAL, ADDRESS, ADDRESS).frame(GUEST_MAC, mtu))
+    router = RouterAdvertisements(MAC, LINK_LOCAL, ADDRESS, ADDRESS)
+    seen = assert_intact(router.frame(GUEST_MAC, mtu, is_default_router=True))
     assert (seen.dst, seen[IPv6].dst, seen.hlim) == ("52:54:00:aa:bb:cc", "ff02::1", 255)
     assert seen[ICMPv6ND_RA].routerlifetime == 1800
     assert (seen[ICMPv6ND_RA].M, seen[ICMPv6ND_RA].O) == (0, 1)
+    medium = 0
+    assert seen[ICMPv6ND_RA].prf == medium
     assert seen[ICMPv6NDOptMTU].mtu == told
     option = seen[ICMPv6NDOptPrefixInfo]
     assert (option.prefix, option.prefixlen, option.A, option.L) == ("fd00::", 64, 1, 1)
@@ -133,8 +136,8 @@ def test_an_advertisement_has_prefix_mtu_and_name_server(mtu, told):
 
 
 def test_where_there_is_nothing_nothing_is_promised():
-    quiet = RouterAdvertisements(MAC, LINK_LOCAL, ADDRESS, None, is_default_router=False)
-    seen = Ether(quiet.frame(GUEST_MAC, 1500))
+    quiet = RouterAdvertisements(MAC, LINK_LOCAL, ADDRESS, None)
+    seen = Ether(quiet.frame(GUEST_MAC, 1500, is_default_router=False))
     assert seen[ICMPv6ND_RA].routerlifetime == 0
     assert ICMPv6NDOptRDNSS not in seen
 

@@ -656,7 +656,12 @@ def test_a_host_knows_whether_it_reaches_the_ipv6_internet():
     async def main():
         network = Network(LOOPBACK6, Counters())
         assert network.has_ipv6
+        allowed = Network(EgressPolicy(allow=["2001:db8:7::/48", "2001:db8:8::1/128", "::/0"]), Counters())
         assert not network.has_ipv6_route
+        assert not allowed.has_ipv6_route
+        ip("-6 route add 2001:db8:7::/64 dev lo")
+        assert not network.has_ipv6_route
+        assert allowed.has_ipv6_route
         ip("-6 route add default dev lo")
         assert network.has_ipv6_route
 
