@@ -44,7 +44,7 @@ from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
 from netstack.dhcp import SERVER_PORT, is_server_reply
-from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_link_control
 from netstack.mac_table import MacTable, Verdict
 
 if TYPE_CHECKING:
@@ -159,6 +159,8 @@ class SwitchActor(EventLoopActor):
         if drop is not None:
             return drop, batch.flood, b""
         destination = header[:6]
+        if is_link_control(destination):
+            return "switch.drop.link_control", batch.flood, b""
         if destination == self._settings.gateway_mac:
             target: int | None = GATEWAY
         else:

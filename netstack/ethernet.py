@@ -30,6 +30,9 @@ KNOWN_ETHERTYPES = frozenset(
 BROADCAST = b"\xff" * MAC_LENGTH
 ZERO_MAC = bytes(MAC_LENGTH)
 
+_LINK_CONTROL = bytes.fromhex("0180c20000")
+_LAST_LINK_CONTROL = 0x0F
+
 _MAC_TEXT = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 
 
@@ -43,6 +46,14 @@ def parse_mac(text: str) -> bytes:
     if not _MAC_TEXT.fullmatch(text):
         raise ValueError(f"{text!r} is not a MAC address such as 52:54:00:12:34:56")
     return bytes.fromhex(text.replace(":", "").replace("-", ""))
+
+
+def is_link_control(mac: bytes) -> bool:
+    """Whether ``mac`` is of 01:80:c2:00:00:00 to 0f: PAUSE, LACP, STP, LLDP, 802.1X.
+
+    They are for the other end of one cable, and bridges do not forward them (IEEE 802.1Q table 8-1).
+    """
+    return mac[:5] == _LINK_CONTROL and mac[5] <= _LAST_LINK_CONTROL
 
 
 def is_station(mac: bytes) -> bool:

@@ -92,6 +92,19 @@ def trio(lan):
 # -- forwarding -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("last", [0x00, 0x01, 0x02, 0x03, 0x0E, 0x0F])
+def test_link_control_frames_are_not_forwarded(trio, last):
+    group = bytes.fromhex("0180c20000") + bytes((last,))
+    trio.sends(1, *[frame(mac(1), group, ethertype=b"\x88\x08")] * 2, frame(mac(1), mac(2)))
+    assert (len(trio.got(2)), trio.got(3), trio.gateway_got()) == (1, [], [])
+    assert trio.drops() == {"link_control": 2}
+
+
+def test_other_groups_of_the_same_prefix_are_forwarded(trio):
+    trio.sends(1, frame(mac(1), bytes.fromhex("0180c2000010")), frame(mac(1), bytes.fromhex("0180c2000021")))
+    assert len(trio.got(2)) == 2
+
+
 def test_a_known_address_gets_the_frame_alone(trio):
     f = frame(mac(1), mac(2), b"hello")
     trio.sends(1, f)
