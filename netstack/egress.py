@@ -132,7 +132,7 @@ class EgressPolicy:
         self.allowed_ipv6 = tuple(
             str(network.network_address + (network.num_addresses > 1))
             for network in allowed
-            if network.version == 6 and not network.is_loopback  # noqa: PLR2004
+            if network.version == 6 and not network.is_loopback and network.prefixlen > 0  # noqa: PLR2004
         )
         """An address of each allowed IPv6 network, by which one sees whether there is a route to it."""
         self._deny = _Networks(parse_cidrs(deny))
