@@ -40,8 +40,9 @@ CONNECTION_ID_LENGTH = 8
 WORKER = 0
 """First byte of every connection ID, so that packets can be steered between processes later."""
 
-CONNECTION_IDS = 3
-"""Connection IDs that a client may use at a time: one in use, two to migrate to; then it gets new ones."""
+CONNECTION_IDS = 8
+"""Connection IDs that a client may have at a time, if it wants as many: one in use, the others to migrate to
+and to probe paths with. Each that it retires is replaced (RFC 9000, 5.1.1)."""
 
 MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""

@@ -293,7 +293,10 @@ class Connection:
             self._path.before_aioquic_sends()
         run: list[bytes] = []
         to: Address = self._address
-        for packet, address in self.quic.datagrams_to_send(now):
+        packets = self.quic.datagrams_to_send(now)
+        # Connection IDs that these packets issue: a client may use one in its very next packet.
+        self._pump()
+        for packet, address in packets:
             if run and address != to:
                 self._host.send(run, to)
                 run = []

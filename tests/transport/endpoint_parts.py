@@ -185,8 +185,8 @@ class Crowd:
 
 
 @contextlib.asynccontextmanager
-async def udp_client(configuration, address):
-    client = UdpClient(configuration, address)
+async def udp_client(configuration, address, make=UdpClient):
+    client = make(configuration, address)
     await client.open()
     try:
         yield client
