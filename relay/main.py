@@ -13,10 +13,12 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import re
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from relay import settings
+from relay.spelling import perhaps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,13 +56,61 @@ COMMANDS = {
 }
 """What each is for; all but ``serve`` are modules of this package by the same name."""
 
+_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
+"""What argparse takes for a negative number."""
+
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that says what is wrong in one line."""
+    """An argument parser that says what is wrong in one line, and what was probably meant."""
+
+    def flags(self) -> set[str]:
+        """All flags, those of its actions among them."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                parsers = (choice for choice in action.choices.values() if isinstance(choice, Parser))
+                found.update(*(parser.flags() for parser in parsers))
+        return found
+
+    def parse_args(  # type: ignore[override] # only ever called with words
+        self, args: Sequence[str], namespace: None = None
+    ) -> argparse.Namespace:
+        """Parse; unknown flags are told first: what stands behind one would be taken for something else."""
+        flags = self.flags()
+        for word in args:
+            if word == "--":
+                break
+            if _looks_like_flag(word) and not _is_flag(word, flags):
+                flag = word.partition("=")[0]
+                self.error(f"unknown flag {flag[:80]!r}{perhaps(flag, flags)}; see {self.prog} --help")
+        parsed, left = self.parse_known_args(args, namespace)
+        if left:
+            first = f" (commands come first: vmrelay {left[0]} ...)" if left[0] in COMMANDS else ""
+            self.error(f"unrecognized arguments: {' '.join(left)[:200]}{first}")
+        return parsed
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += perhaps(str(value), map(str, action.choices or ()))
+            raise
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit with status 2."""
         self.exit(2, f"vmrelay: error: {' '.join(message.split())}\n")
+
+
+def _looks_like_flag(word: str) -> bool:
+    """Whether argparse takes a word for a flag: no number, and no text with a space in it."""
+    if len(word) < 2 or word[0] != "-" or " " in word.partition("=")[0]:  # noqa: PLR2004 - "-" alone is a file
+        return False
+    return not _NUMBER.fullmatch(word)
+
+
+def _is_flag(word: str, flags: set[str]) -> bool:
+    """Whether a word is a flag that there is, perhaps with its value: ``--port=1``, ``-cCODE``."""
+    return word.partition("=")[0] in flags or (word[1] != "-" and word[:2] in flags)
 
 
 class PrintVersion(argparse.Action):
@@ -81,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if name is not None and name not in COMMANDS:
-        Parser().error(f"no command {name[:80]!r} (there are {', '.join(COMMANDS)}); see vmrelay --help")
+        known = f"there are {', '.join(COMMANDS)}"
+        Parser().error(f"no command {name[:80]!r}{perhaps(name, COMMANDS)} ({known}); see vmrelay --help")
     try:
         return _serve(words, name) if name in (None, "serve") else _run(name, words)
     except KeyboardInterrupt:

@@ -11,7 +11,6 @@ names its source in one line.
 from __future__ import annotations
 
 import argparse
-import difflib
 import ipaddress
 import tomllib
 from dataclasses import dataclass, fields
@@ -23,6 +22,7 @@ from actors.settings import FixedLease  # noqa: TC001 - the table's types are re
 from netstack.forward import Forward, parse_forwards
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from relay.lan_options import parse_fixed_leases, parse_name_servers
+from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 Network = IPv4Network | IPv6Network
 
 CONFIG_VARIABLE = "VMRELAY_CONFIG"
+
+OTHER_VARIABLES = (CONFIG_VARIABLE, "VMRELAY_COMPILE", "VMRELAY_ACCELERATED", "RELAYBENCH")
+"""Variables that are no settings: the file's, and those of the build, the tests and the load generator."""
 
 WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")
@@ -342,13 +345,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Put flags (the parsed namespace as a mapping), environment and file together.
 
-    An environment variable that is set to nothing counts as not set. Raises SettingsError.
+    An environment variable that is set to nothing counts as not set, and so does one that Kubernetes made for
+    a service of our name. One that is misspelt is refused: with VMRELAY_DENY_CDIR a network that should be
+    closed would stay open. Raises SettingsError.
     """
+    _refuse_misspelt(environment)
     path = flags.get("config") or environment.get(CONFIG_VARIABLE)
     values = _from_file(Path(path)) if path else {}
     for name, option in OPTIONS.items():
         variable = _variable(name, option)
-        if text := environment.get(variable, "").strip():
+        text = environment.get(variable, "").strip()
+        if text and not is_service_link(variable, text):
             values[name] = _checked(option, text, variable)
         if name in flags:
             given = flags[name]
@@ -361,6 +368,20 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
             f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
         )
     return settings
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    variables = {name: _variable(name, option) for name, option in OPTIONS.items()}
+    variables["config"] = CONFIG_VARIABLE
+    found = misspelt_variables(environment, variables, OTHER_VARIABLES)
+    if found:
+        complaints = [
+            f"{name[:80]}{f', perhaps {near}' if near else ''}" for name, near in sorted(found.items())
+        ]
+        more = f"; and {len(complaints) - MAX_NAMED} more" if len(complaints) > MAX_NAMED else ""
+        raise SettingsError(
+            f"unknown environment variable {'; '.join(complaints[:MAX_NAMED])}{more} (see vmrelay --help)"
+        )
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -378,10 +399,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     values = {}
     for key, value in table.items():
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            raise SettingsError(
-                f"{path}: unknown setting {key!r}" + "".join(f", perhaps {n!r}" for n in near)
-            )
+            raise SettingsError(f"{path}: unknown setting {key[:80]!r}{perhaps(key, names)}")
         option, source = OPTIONS[names[key]], f"{path}: {key}"
         values[names[key]] = _checked(option, _toml_text(option.kind, value, source), source)
     return values

@@ -157,9 +157,53 @@ def test_version():
 
 
 WRONG = {
-    "an unknown flag": (["--prot", "1"], {}, "unrecognized arguments: --prot 1"),
-    "an unknown command": (["atach"], {}, "no command 'atach' (there are serve, attach, shell, certs)"),
-    "a flag cut short": (["--po", "1"], {}, "unrecognized arguments: --po 1"),
+    "an unknown flag": (["--prot", "1"], {}, "unknown flag '--prot', perhaps '--port'; see vmrelay --help"),
+    "a flag of another command": (["--insecure"], {}, "unknown flag '--insecure'; see vmrelay --help"),
+    "a flag with one dash": (["-port", "1"], {}, "unknown flag '-port', perhaps '--port'"),
+    "a flag with its value": (["--deny_cdir=::/0"], {}, "unknown flag '--deny_cdir', perhaps '--deny-cidr'"),
+    "a letter": (["-p", "1"], {}, "unknown flag '-p'; see vmrelay --help"),
+    "an unknown command": (["atach"], {}, "no command 'atach', perhaps 'attach' (there are serve, attach, "),
+    "a command behind flags": (
+        ["--port", "0", "attach"],
+        {},
+        "unrecognized arguments: attach (commands come",
+    ),
+    "a flag cut short": (["--po", "1"], {}, "unknown flag '--po', perhaps '--port'"),
+    "another choice": (
+        ["attach", "--tap", "t", "--encap", "fremed", "https://h/"],
+        {},
+        "argument --encap: invalid choice: 'fremed' (choose from framed, raw), perhaps 'framed'",
+    ),
+    "attach's flag, before what would be the URL": (
+        ["attach", "--tap", "t", "--cert-hsh", "00", "https://h/"],
+        {},
+        "unknown flag '--cert-hsh', perhaps '--cert-hash'; see vmrelay attach --help",
+    ),
+    "attach's flag, in place of one that is required": (
+        ["attach", "--tpa", "t", "https://h/"],
+        {},
+        "unknown flag '--tpa', perhaps '--tap'",
+    ),
+    "shell's flag": (
+        ["shell", "--insecur", "https://h/"],
+        {},
+        "unknown flag '--insecur', perhaps '--insecure'",
+    ),
+    "an action's flag": (
+        ["certs", "generate", "d", "--forse"],
+        {},
+        "unknown flag '--forse', perhaps '--force'",
+    ),
+    "an action": (
+        ["certs", "genrate", "d"],
+        {},
+        "argument ACTION: invalid choice: 'genrate' (choose from generate)",
+    ),
+    "a misspelt variable": (
+        [],
+        {"VMRELAY_DENY_CDIR": "::/0"},
+        "unknown environment variable VMRELAY_DENY_CDIR, perhaps VMRELAY_DENY_CIDR (see vmrelay --help)",
+    ),
     "a flag without its value": (["--port"], {}, "argument --port: expected one argument"),
     "a bad number": (["serve", "--port", "x"], {}, "--port: must be a whole number from 0 to 65535"),
     "a bad variable": ([], {"VMRELAY_DNS": "x"}, "VMRELAY_DNS: must be an IPv4 address"),
@@ -177,7 +221,15 @@ def test_wrong_use_is_one_line_and_status_2(case):
     done = run(*words, **variables)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
-    assert line.startswith(f"vmrelay: error: {message}")
+    # Choices have quotes before Python 3.12.
+    said = line.replace("'framed', 'raw'", "framed, raw").replace("'generate')", "generate)")
+    assert said.startswith(f"vmrelay: error: {message}")
+
+
+def test_what_only_looks_like_a_flag_is_none():
+    done = run("shell", "-c", "-x - 1", "--", "-u")
+    assert "argument URL: " in done.stderr, "-u is the URL, and -x - 1 code"
+    assert "--port: must be" in run("--port", "-1").stderr
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch):
