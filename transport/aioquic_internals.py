@@ -8,14 +8,19 @@ from __future__ import annotations
 import os
 from functools import cache
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import FrameType, H3Connection, encode_frame
 from aioquic.quic import connection as aioquic_connection
-from aioquic.quic.connection import QuicConnection, QuicConnectionId, QuicConnectionState
+from aioquic.quic.connection import (
+    QuicConnection,
+    QuicConnectionError,
+    QuicConnectionId,
+    QuicConnectionState,
+)
 from aioquic.quic.crypto import CryptoPair
-from aioquic.quic.packet import pull_ack_frame
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_ack_frame
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
@@ -43,6 +48,16 @@ WORKER = 0
 CONNECTION_IDS = 8
 """Connection IDs that a client may have at a time, if it wants as many: one in use, the others to migrate to
 and to probe paths with. Each that it retires is replaced (RFC 9000, 5.1.1)."""
+
+MAX_UDP_PAYLOAD_SIZE = 0x03
+"""Transport parameter: the largest packet that the client takes (RFC 9000, 18.2)."""
+LARGEST_UDP_PAYLOAD = 65527
+"""What holds for a client that does not say."""
+RESET_STREAM_AT = 0x24
+"""Frame type (draft-ietf-quic-reliable-stream-reset)."""
+RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
+"""Transport parameters that offer to receive that frame: of draft 09, and of drafts 03 to 08. Clients of
+WebTransport over HTTP/3 refuse servers without the one that they know."""
 
 MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
@@ -82,6 +97,9 @@ class OpenQuicConnection(QuicConnection):
 class RelayQuicConnection(OpenQuicConnection):
     """aioquic's connection with the relay's own connection IDs."""
 
+    peer_packet_limit = LARGEST_UDP_PAYLOAD
+    """Bytes of UDP payload that the client takes at most; known once its first packets are read."""
+
     def __init__(
         self, configuration: QuicConfiguration, original_cid: bytes, retry_source_cid: bytes | None = None
     ) -> None:
@@ -93,6 +111,7 @@ class RelayQuicConnection(OpenQuicConnection):
         handlers = vars(self)[_FRAME_HANDLERS]
         if not _HANDLERS:
             _HANDLERS.update((kind, (method.__func__, epochs)) for kind, (method, epochs) in handlers.items())
+            _HANDLERS[RESET_STREAM_AT] = _HANDLERS[QuicFrameType.RESET_STREAM]
         vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
         first = self._host_cids[0]
         first.cid = new_connection_id()
@@ -101,6 +120,8 @@ class RelayQuicConnection(OpenQuicConnection):
 
         self.on_ack: Callable[[Ack, float], None] | None = None
         """Told of ACK frames in 1-RTT packets that aioquic itself handles."""
+        self.partial_resets: dict[int, PartialReset] = {}
+        """By stream: resets that wait for data; no more than there may be streams."""
 
     def one_rtt(self) -> OneRttState | None:
         """Return the state of 1-RTT packets, once the handshake is confirmed and if the cipher is AES."""
@@ -152,6 +173,90 @@ class RelayQuicConnection(OpenQuicConnection):
                 Ack([(block.start, block.stop - 1) for block in reversed(ranges)], delay), context.time
             )
 
+    # -- transport parameters ---------------------------------------------------------------------
+
+    def _serialize_transport_parameters(self) -> bytes:
+        offers = [encode_uint_var(parameter) + b"\0" for parameter in RESET_STREAM_AT_PARAMETERS]
+        return b"".join((super()._serialize_transport_parameters(), *offers))
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        buf = Buffer(data=data)  # aioquic has been through it: it is whole
+        while not buf.eof():
+            parameter, length = buf.pull_uint_var(), buf.pull_uint_var()
+            if parameter == MAX_UDP_PAYLOAD_SIZE:
+                self.peer_packet_limit = buf.pull_uint_var()
+                continue
+            if parameter in RESET_STREAM_AT_PARAMETERS and length:
+                raise QuicConnectionError(
+                    QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
+                    QuicFrameType.CRYPTO,
+                    "reset_stream_at must be empty",
+                )
+            buf.seek(buf.tell() + length)
+
+    # -- resets with partial delivery -------------------------------------------------------------
+
+    def _handle_reset_stream_frame(self, _context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        """RESET_STREAM and RESET_STREAM_AT: the former is the latter with nothing to be delivered before.
+
+        The stream ends with a reset once its data up to the reliable size are there; the final size counts
+        for flow control at once (RFC 9000, 4.5).
+        """
+        stream_id, error_code, final_size = buf.pull_uint_var(), buf.pull_uint_var(), buf.pull_uint_var()
+        reliable_size = buf.pull_uint_var() if frame_type == RESET_STREAM_AT else 0
+
+        def violation(code: QuicErrorCode, reason: str) -> QuicConnectionError:
+            return QuicConnectionError(code, frame_type, reason)
+
+        if reliable_size > final_size:
+            raise violation(QuicErrorCode.FRAME_ENCODING_ERROR, "Reliable Size is larger than Final Size")
+        self._assert_stream_can_receive(frame_type, stream_id)
+        stream = self._get_or_create_stream(frame_type, stream_id)
+        receiver = stream.receiver
+        earlier = self.partial_resets.get(stream_id)
+        if earlier is not None and error_code != earlier.error_code:
+            raise violation(QuicErrorCode.STREAM_STATE_ERROR, "Cannot change the error code of a reset")
+        known_size = receiver._final_size if earlier is None else earlier.final_size
+        if final_size < receiver.highest_offset or known_size not in (None, final_size):
+            raise violation(QuicErrorCode.FINAL_SIZE_ERROR, "Cannot change final size")
+        newly_received = final_size - receiver.highest_offset
+        limit = self._local_max_data
+        if final_size > stream.max_stream_data_local or limit.used + newly_received > limit.value:
+            raise violation(QuicErrorCode.FLOW_CONTROL_ERROR, "Final size is over a data limit")
+        limit.used += newly_received
+        receiver.highest_offset = final_size
+        if earlier is None or reliable_size < earlier.reliable_size:
+            self.partial_resets[stream_id] = PartialReset(error_code, final_size, reliable_size)
+            self._reset_if_delivered(stream_id)
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        super()._handle_stream_frame(context, frame_type, buf)
+        if self.partial_resets:
+            end = buf.tell()
+            buf.seek(start)
+            stream_id = buf.pull_uint_var()
+            buf.seek(end)
+            reset = self.partial_resets.get(stream_id)
+            if reset is not None:
+                if self._streams[stream_id].receiver.highest_offset > reset.final_size:
+                    raise QuicConnectionError(
+                        QuicErrorCode.FINAL_SIZE_ERROR, frame_type, "Data received beyond final size"
+                    )
+                self._reset_if_delivered(stream_id)
+
+    def _reset_if_delivered(self, stream_id: int) -> None:
+        """Take the reset into effect once the data that it promised have been handed on."""
+        reset, receiver = self.partial_resets[stream_id], self._streams[stream_id].receiver
+        if receiver.is_finished or receiver.starting_offset() >= reset.reliable_size:
+            del self.partial_resets[stream_id]
+            event = receiver.handle_reset(final_size=reset.final_size, error_code=reset.error_code)
+            if event is not None:
+                self._events.append(event)
+
+    # ---------------------------------------------------------------------------------------------
+
     def _replenish_connection_ids(self) -> None:
         while len(self._host_cids) < min(CONNECTION_IDS, self._remote_active_connection_id_limit):
             self._host_cids.append(
@@ -169,6 +274,14 @@ class RelayQuicConnection(OpenQuicConnection):
         if Epoch.ONE_RTT not in self._spaces:
             return 0.0
         return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
+
+
+class PartialReset(NamedTuple):
+    """A RESET_STREAM_AT whose stream still owes data."""
+
+    error_code: int
+    final_size: int
+    reliable_size: int
 
 
 _HANDLERS: dict[int, tuple[Callable[..., None], frozenset[Epoch]]] = {}
@@ -396,6 +509,11 @@ class OneRttState:
         self._space.ack_queue.subtract(0, largest + 1)
 
     # -- sending ----------------------------------------------------------------------------------
+
+    @property
+    def packet_limit(self) -> int:
+        """Bytes of UDP payload that the client takes at most."""
+        return self._quic.peer_packet_limit
 
     @property
     def window(self) -> int:

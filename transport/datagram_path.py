@@ -21,7 +21,7 @@ from mypy_extensions import mypyc_attr
 from transport import frames
 from transport.frames import read_frames, write_varint
 from transport.ledger import Ledger
-from transport.path_mtu import CEILING, PathMtu
+from transport.path_mtu import CEILING, NEVER, PathMtu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,6 @@ PING_EVERY = 8
 """While packets are missing, each eighth packet that only acknowledges also asks to be acknowledged."""
 MAX_FRAME_HEAD = 3
 """Bytes of a DATAGRAM frame's type and length, for any length that fits a packet."""
-NEVER = float("inf")
 
 _PING = bytes((frames.PING,))
 _BYTES = [bytes((value,)) for value in range(0x100)]
@@ -78,7 +77,7 @@ class DatagramPath:
         counters: Counters,
     ) -> None:
         """``prefix`` starts every datagram of the session; ``hand_over`` gives a packet to aioquic."""
-        self.mtu = PathMtu()
+        self.mtu = PathMtu(state.packet_limit)
         """The search for the packet size that the path takes; ``mtu.size`` bytes are used."""
         self.loss_at: float | None = None
         self.usable = False
@@ -217,7 +216,7 @@ class DatagramPath:
             return
         if state.address != self.address:
             self.address = state.address
-            self.mtu, self._probe = PathMtu(), None
+            self.mtu, self._probe = PathMtu(state.packet_limit), None
         if state.receive_secret != self._receive_keys.secret:
             self._receive_keys = state.receive_keys()
         if state.send_secret != self._send_keys.secret:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 BASE = 1200
 """Bytes of UDP payload that every QUIC path takes (RFC 9000, 14)."""
+NEVER = float("inf")
 CEILING = 1452
 """What Ethernet's 1500 bytes leave of an IPv6 packet; more is rare, and a jumbo path loses little."""
 STEP = 16
@@ -26,15 +27,17 @@ BLACK_HOLE_LOSSES = 6
 class PathMtu:
     """The search for one path. Sizes are bytes of UDP payload; times are seconds."""
 
-    __slots__ = ("_candidate", "_losses", "_too_large", "_tries", "next_at", "size")
+    __slots__ = ("_candidate", "_ceiling", "_losses", "_too_large", "_tries", "next_at", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = CEILING) -> None:
+        """``limit``: what the other side takes at most (``max_udp_payload_size``), BASE at least."""
         self.size = BASE
         """What packets may have at present."""
-        self.next_at = 0.0
+        self._ceiling = min(limit, CEILING)
+        self.next_at = 0.0 if self._ceiling > BASE else NEVER
         """When the next probe may be sent."""
-        self._candidate = CEILING
-        self._too_large = CEILING + 1
+        self._candidate = self._ceiling
+        self._too_large = self._ceiling + 1
         self._tries = 0
         self._losses = 0
 
@@ -63,7 +66,7 @@ class PathMtu:
             self._candidate = (self.size + self._too_large) // 2
             self.next_at = now + RETRY_AFTER
         else:
-            self._candidate, self._too_large = CEILING, CEILING + 1
+            self._candidate, self._too_large = self._ceiling, self._ceiling + 1
             self.next_at = now + RAISE_AFTER
 
     def packets_acknowledged(self, largest: int) -> None:

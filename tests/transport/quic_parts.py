@@ -301,14 +301,25 @@ class Network:
         return for_relay, for_client
 
 
+class TalkativeQuicConnection(ClientQuicConnection):
+    """A client that says more in its transport parameters than aioquic does."""
+
+    more_parameters = b""
+
+    def _serialize_transport_parameters(self):
+        return super()._serialize_transport_parameters() + self.more_parameters
+
+
 class Pair:
     """A client and the relay's connection for it, with a network between them."""
 
-    def __init__(self, *, cipher=CipherSuite.AES_128_GCM_SHA256, stock=False, versions=None):
+    def __init__(self, *, cipher=CipherSuite.AES_128_GCM_SHA256, stock=False, versions=None, parameters=b""):
+        """``parameters``: what the client says in its transport parameters beside aioquic's, encoded."""
         configuration = client_configuration(cipher_suites=[cipher])
         if versions is not None:
             configuration.supported_versions = list(versions)
-        self.client = Client(ClientQuicConnection(configuration=configuration))
+        self.client = Client(TalkativeQuicConnection(configuration=configuration))
+        self.client.quic.more_parameters = parameters
         quic = self.client.quic
         quic.connect(RELAY_ADDRESS, now=START)
         original = quic.original_destination_connection_id

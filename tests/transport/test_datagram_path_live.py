@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aioquic.buffer import encode_uint_var
 from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite, Epoch
 from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
@@ -379,6 +380,34 @@ def test_a_narrow_path_is_measured(established, mtu):
     assert mtu - STEP <= pair.relay.connection._path.mtu.size <= mtu
     assert pair.relay.host.counters["path.narrowed"] == 0
     assert_after_settling(pair)
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["", "after a move"])
+@pytest.mark.parametrize("limit", [1200, 1210, 1300, 1451, 65527])
+def test_no_packet_is_larger_than_the_client_takes(limit, moves):
+    parameter = encode_uint_var(0x03) + encode_uint_var(len(encode_uint_var(limit))) + encode_uint_var(limit)
+    pair = Pair.established(parameters=parameter)
+    sizes = []
+    carry = pair.network.carry
+
+    def measure(packets, now, *, to_relay):
+        if not to_relay:
+            sizes.extend(map(len, packets))
+        carry(packets, now, to_relay=to_relay)
+
+    pair.network.carry = measure
+    if moves:
+        Traffic(pair).run(20)
+        pair.address = ("192.0.2.9", 4000)
+    for _ in range(100):
+        pair.client.send(b"x")
+        pair.relay.session.send([bytes(pair.relay.session.datagram_limit)] * 5)
+        pair.settle(0.02)
+    assert max(sizes) <= limit
+    assert pair.relay.connection._path.mtu.size == min(limit, CEILING)
+    assert len(pair.client.datagrams) >= 500
+    assert pair.relay.session.datagram_limit < limit
+    assert pair.relay.quic.ended is None
 
 
 def test_a_path_that_narrows_is_noticed(established):

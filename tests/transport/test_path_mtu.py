@@ -4,6 +4,7 @@ from transport.path_mtu import (
     BASE,
     BLACK_HOLE_LOSSES,
     CEILING,
+    NEVER,
     RAISE_AFTER,
     RETRY_AFTER,
     STEP,
@@ -12,9 +13,9 @@ from transport.path_mtu import (
 )
 
 
-def search(path_takes, until=60.0):
+def search(path_takes, until=60.0, limit=CEILING):
     """Probe a path that takes packets of up to so many bytes; return the search and its probes."""
-    mtu, now, probes = PathMtu(), 0.0, []
+    mtu, now, probes = PathMtu(limit), 0.0, []
     while now < until:
         now = max(now, mtu.next_at)
         if now >= until:
@@ -39,6 +40,29 @@ def test_a_narrower_path_is_found_within_a_step(path_takes):
     mtu, probes = search(path_takes)
     assert path_takes - STEP <= mtu.size <= path_takes
     assert len(probes) <= 7 * TRIES
+
+
+@pytest.mark.parametrize("limit", [1201, 1216, 1300, 1451])
+def test_what_the_other_side_takes_is_never_exceeded(limit):
+    mtu, probes = search(1500, limit=limit)
+    assert probes == [limit]
+    assert mtu.size == limit
+    assert mtu.probe(mtu.next_at) == limit
+    for _ in range(BLACK_HOLE_LOSSES):
+        mtu.packet_lost(limit, 100.0)
+    assert mtu.size == BASE
+    assert search(1202, limit=limit)[0].size <= 1202
+
+
+def test_a_large_limit_changes_nothing():
+    assert search(1500, limit=65527)[1] == [CEILING]
+
+
+def test_where_no_more_than_the_base_is_taken_nothing_is_asked():
+    mtu = PathMtu(BASE)
+    assert mtu.next_at == NEVER
+    assert not any(mtu.packet_lost(BASE, 1.0) for _ in range(2 * BLACK_HOLE_LOSSES))
+    assert (mtu.size, mtu.next_at) == (BASE, NEVER)
 
 
 def test_the_next_probe_waits_for_the_fate_of_the_last():
