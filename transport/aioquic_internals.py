@@ -84,6 +84,11 @@ class OpenQuicConnection(QuicConnection):
         return len(self._datagrams_pending)
 
     @property
+    def stream_bytes(self) -> int:
+        """Stream bytes that flow control has counted: up to the highest offset of every stream there was."""
+        return self._local_max_data.used
+
+    @property
     def ended(self) -> ConnectionTerminated | None:
         """How the connection ended, as soon as that is known; the event itself comes after draining."""
         return self._close_event

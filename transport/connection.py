@@ -41,7 +41,8 @@ CLOSE_LINGER = 1.0
 MAX_REQUEST_BYTES = 64 * 1024
 """Stream bytes that a client may send before its session stands: settings, QPACK and one request."""
 MAX_STREAM_BYTES = 1024 * 1024
-"""Stream bytes in the life of a connection: VM clients use datagrams, streams carry capsules only."""
+"""Stream bytes in the life of a connection that are no capsules of its session: VM clients use datagrams.
+Whether they arrived or wait for what was lost before them, none is ever taken off the count."""
 DATAGRAMS_IN_AIOQUIC = 64
 """Datagrams handed to aioquic ahead of its window; the rest waits in the session's bounded queue."""
 PACKET_OVERHEAD = 1 + 20 + 4 + 16 + 3
@@ -101,9 +102,11 @@ class Connection:
         self._mailbox: Mailbox | None = None
         self._stream_id = 0
         self._prefix = b""
+        """What begins the session's datagrams; empty until there was a session."""
         self._capsules = webtransport.CapsuleReader()
         self._arrived: list[bytes] = []
-        self._stream_bytes = 0
+        self._session_bytes = 0
+        """Stream bytes that were capsules, which nothing keeps."""
         self._deadline: float | None = now + SESSION_DEADLINE
         self._asked_at = now
         self._closing: tuple[int, str] | None = None
@@ -310,8 +313,6 @@ class Connection:
         """Act on what aioquic has to say."""
         while (event := self.quic.next_event()) is not None:
             match event:
-                case quic_events.StreamDataReceived():
-                    self._count_stream_bytes(len(event.data))
                 case quic_events.ConnectionIdIssued():
                     self._host.add_connection_id(event.connection_id, self)
                 case quic_events.ConnectionIdRetired():
@@ -331,11 +332,11 @@ class Connection:
             if self._h3 is not None:
                 for h3_event in self._h3.handle_event(event):
                     self._on_h3_event(h3_event)
+        self._check_stream_bytes()
 
-    def _count_stream_bytes(self, count: int) -> None:
-        self._stream_bytes += count
-        limit = MAX_REQUEST_BYTES if self._session is None else MAX_STREAM_BYTES
-        if self._stream_bytes > limit and self.quic.ended is None:
+    def _check_stream_bytes(self) -> None:
+        limit = MAX_STREAM_BYTES if self._prefix else MAX_REQUEST_BYTES
+        if self.quic.stream_bytes - self._session_bytes > limit and self.quic.ended is None:
             self._host.counters.add("connection.excessive_stream_data")
             self._h3 = None
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
@@ -377,6 +378,7 @@ class Connection:
         self._mailbox = host.open_session(self._session)
 
     def _on_session_data(self, event: DataReceived) -> None:
+        self._session_bytes += len(event.data)
         try:
             closure = self._capsules.feed(event.data)
         except ValueError as error:

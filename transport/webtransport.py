@@ -31,11 +31,9 @@ WEBTRANSPORT_SETTINGS: dict[int, int] = {
 """Every dialect's way to say that WebTransport is spoken here."""
 
 CAPSULE_CLOSE_SESSION = 0x2843
+CLOSE_CODE_BYTES = 4
 MAX_CLOSE_REASON = 1024
 """Bytes of UTF-8 in a closing reason (draft-ietf-webtrans-http3, section 6)."""
-MAX_CAPSULE = 4096
-"""Bytes of a capsule that are kept while it arrives; known ones are far smaller, others are refused."""
-
 WEBTRANSPORT_PROTOCOLS = frozenset({b"webtransport", b"webtransport-h3"})
 """``:protocol`` of drafts 02 to 13 and from draft 14 on."""
 
@@ -101,7 +99,7 @@ def _refusal(status: int, text: bytes, extra: Headers | None = None, *, head: bo
 def encode_close_capsule(code: int, reason: str) -> bytes:
     """CLOSE_WEBTRANSPORT_SESSION: ``code`` in 32 bits, ``reason`` cut to 1024 bytes of whole characters."""
     text = reason.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
-    body = (code & 0xFFFFFFFF).to_bytes(4, "big") + text
+    body = (code & 0xFFFFFFFF).to_bytes(CLOSE_CODE_BYTES, "big") + text
     return encode_uint_var(CAPSULE_CLOSE_SESSION) + encode_uint_var(len(body)) + body
 
 
@@ -113,30 +111,47 @@ class SessionClosure(NamedTuple):
 
 
 class CapsuleReader:
-    """Reads the capsules of a session's CONNECT stream (RFC 9297, section 3.2)."""
+    """Reads the capsules of a session's CONNECT stream (RFC 9297, section 3.2).
+
+    Those of unknown kinds are passed over as they come, however long they are: at most a capsule's head and
+    a closing reason are kept.
+    """
 
     def __init__(self) -> None:
         self._pending = b""
+        self._to_skip = 0
 
     def feed(self, data: bytes) -> SessionClosure | None:
-        """Take stream data; return the closure once it has arrived. Unknown capsules are ignored.
+        """Take stream data; return the closure once it has arrived.
 
-        Raises ValueError when a capsule is longer than any that is known.
+        Raises ValueError for a closing capsule whose length cannot be.
         """
-        self._pending += data
-        while self._pending:
-            buffer = Buffer(data=self._pending)
+        data = self._pending + data
+        self._pending = b""
+        buffer, end = Buffer(data=data), len(data)
+        at = 0
+        while True:
+            at += self._to_skip
+            self._to_skip = max(0, at - end)
+            if at >= end:
+                return None
+            buffer.seek(at)
             try:
                 kind, length = buffer.pull_uint_var(), buffer.pull_uint_var()
             except BufferReadError:
-                return None
-            if length > MAX_CAPSULE:
-                raise ValueError(f"capsule of {length} bytes")
+                break
             start = buffer.tell()
-            if len(self._pending) < start + length:
-                return None
-            body = self._pending[start : start + length]
-            self._pending = self._pending[start + length :]
-            if kind == CAPSULE_CLOSE_SESSION:
-                return SessionClosure(int.from_bytes(body[:4], "big"), body[4:].decode("utf-8", "replace"))
+            if kind != CAPSULE_CLOSE_SESSION:
+                at, self._to_skip = start, length
+                continue
+            if not CLOSE_CODE_BYTES <= length <= CLOSE_CODE_BYTES + MAX_CLOSE_REASON:
+                raise ValueError(f"closing capsule of {length} bytes")
+            if end - start < length:
+                break
+            code, reason = (
+                data[start : start + CLOSE_CODE_BYTES],
+                data[start + CLOSE_CODE_BYTES : start + length],
+            )
+            return SessionClosure(int.from_bytes(code, "big"), reason.decode("utf-8", "replace"))
+        self._pending = data[at:]
         return None

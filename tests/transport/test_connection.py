@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
 from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
 
+from transport import webtransport
 from transport.connection import (
     CLOSE_LINGER,
     DATAGRAMS_IN_AIOQUIC,
@@ -255,6 +257,59 @@ def test_stream_data_in_the_life_of_a_session_is_bounded(pair):
     assert pair.client.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
     assert sent <= MAX_STREAM_BYTES + 128 * 1024
     assert len(pair.relay.peer.closed) == 1
+
+
+def capsule(kind, length):
+    return encode_uint_var(kind) + encode_uint_var(length) + bytes(length)
+
+
+def test_unknown_capsules_of_any_length_are_passed_over(pair):
+    for length in (4097, 100_000, 3 * MAX_STREAM_BYTES):
+        pair.client.h3.send_data(0, capsule(0x1234, length), end_stream=False)
+        pair.settle(2)
+    pair.client.send(b"still here")
+    pair.settle(0.1)
+    assert pair.relay.peer.datagrams == [b"still here"]
+    assert pair.relay.peer.closed == []
+    pair.client.h3.send_data(0, webtransport.encode_close_capsule(5, "done"), end_stream=True)
+    pair.settle(0.1)
+    assert pair.relay.peer.closed == [(5, "done")]
+    assert pair.relay.host.counters["connection.excessive_stream_data"] == 0
+
+
+def test_a_closing_capsule_that_cannot_be_closes_the_connection(pair):
+    pair.client.h3.send_data(0, capsule(0x2843, 5000), end_stream=False)
+    pair.settle(0.1)
+    assert pair.client.quic.ended.error_code == ErrorCode.H3_DATAGRAM_ERROR
+    assert len(pair.relay.peer.closed) == 1
+
+
+@pytest.mark.parametrize("stream", [0, 14], ids=["the session's", "another"])
+def test_stream_data_behind_a_gap_are_bounded(pair, stream):
+    forge = Forge(pair.client)
+    sent = 0
+    offset = 5000  # beyond what the client has sent on either stream
+    while pair.relay.quic.ended is None and sent < 3 * MAX_STREAM_BYTES:
+        frame = (
+            b"\x0e" + encode_uint_var(stream) + encode_uint_var(offset) + encode_uint_var(1000) + bytes(1000)
+        )
+        pair.relay.receive(forge.packet(frame), now=pair.now)
+        offset += 1000
+        sent += 1000
+        pair.now += 0.001
+    assert pair.relay.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert sent <= MAX_STREAM_BYTES + 128 * 1024
+    assert pair.relay.host.counters["connection.excessive_stream_data"] == 1
+
+
+def test_a_session_that_the_relay_ends_after_much_stream_data_still_says_why(pair):
+    stream = pair.client.quic.get_next_available_stream_id(is_unidirectional=True)
+    pair.client.quic.send_stream_data(stream, b"\x21" + bytes(2 * MAX_REQUEST_BYTES))
+    pair.settle(0.5)
+    pair.relay.session.close(4, "another session took the MAC")
+    pair.settle(0.5)
+    assert pair.client.closure == (4, "another session took the MAC")
+    assert pair.relay.host.counters["connection.excessive_stream_data"] == 0
 
 
 def test_datagrams_before_the_end_come_before_the_end(pair):

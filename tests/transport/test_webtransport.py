@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from aioquic.buffer import encode_uint_var
 from hypothesis import given, settings
@@ -83,9 +85,50 @@ def test_unknown_capsules_are_skipped():
     assert CapsuleReader().feed(stream + encode_close_capsule(5, "x")) == SessionClosure(5, "x")
 
 
-def test_a_capsule_that_claims_too_much_is_refused():
-    with pytest.raises(ValueError, match="capsule of 1000000 bytes"):
-        CapsuleReader().feed(encode_uint_var(0x1234) + encode_uint_var(1_000_000))
+@pytest.mark.parametrize("length", [0, 3, 4 + 1025, 5000, 1 << 61])
+def test_a_closing_capsule_whose_length_cannot_be_is_refused(length):
+    with pytest.raises(ValueError, match=f"closing capsule of {length} bytes"):
+        CapsuleReader().feed(encode_uint_var(0x2843) + encode_uint_var(length))
+
+
+@pytest.mark.parametrize("kind", [0x00, 0x29, 0x78AE, 0x190B4D3D, (1 << 62) - 1])
+@pytest.mark.parametrize("length", [4096, 4097, 65536, 3_000_000])
+def test_capsules_of_other_kinds_are_passed_over_whatever_their_length(kind, length):
+    head = encode_uint_var(kind) + encode_uint_var(length)
+    stream = head + bytes(length) + head + bytes(length) + encode_close_capsule(5, "x")
+    assert CapsuleReader().feed(stream) == SessionClosure(5, "x")
+    reader = CapsuleReader()
+    closures = []
+    for at in range(0, len(stream), 1009):
+        closures.append(reader.feed(stream[at : at + 1009]))
+        assert len(reader._pending) <= 1009
+    assert closures[-1] == SessionClosure(5, "x")
+    assert closures.count(None) == len(closures) - 1
+
+
+def test_a_capsule_without_end_is_not_kept():
+    reader = CapsuleReader()
+    assert reader.feed(encode_uint_var(0x1234) + encode_uint_var((1 << 62) - 1)) is None
+    for _ in range(1000):
+        assert reader.feed(bytes(10_000)) is None
+        assert reader._pending == b""
+
+
+capsules = st.builds(
+    lambda kind, body: encode_uint_var(kind) + encode_uint_var(len(body)) + body,
+    st.integers(0, (1 << 62) - 1).filter(lambda kind: kind != 0x2843),
+    st.binary(max_size=40),
+)
+
+
+@given(st.lists(capsules, max_size=8), st.lists(st.integers(0, 400), max_size=12))
+def test_capsules_are_read_the_same_however_they_are_cut(skipped, cuts):
+    stream = b"".join(skipped) + encode_close_capsule(9, "so")
+    edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    reader = CapsuleReader()
+    closures = [reader.feed(stream[start:end]) for start, end in itertools.pairwise(edges)]
+    assert closures[-1] == SessionClosure(9, "so")
+    assert not any(closures[:-1])
 
 
 @settings(derandomize=True)
@@ -97,7 +140,7 @@ def test_any_stream_is_read_or_refused_and_little_is_kept(pieces):
             reader.feed(piece)
     except ValueError:
         return
-    assert len(reader._pending) <= webtransport.MAX_CAPSULE + 64
+    assert len(reader._pending) <= 16 + 4 + webtransport.MAX_CLOSE_REASON
 
 
 def test_every_dialect_is_announced_with_one_session():
