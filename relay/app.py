@@ -262,12 +262,13 @@ class Relay:
 
     async def _keep_certificate(self) -> None:
         """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
-        complaint: str | None = None
+        told: tuple[str, ...] = ()
         while True:
-            found = self._certificates.current.complaint(datetime.now(UTC))
-            if found is not None and found != complaint:
-                logger.warning("{}", found)
-            complaint = found
+            found = self._certificates.current.complaints(datetime.now(UTC))
+            for complaint in found:
+                if complaint not in told:
+                    logger.warning("{}", complaint)
+            told = found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._read_certificate.wait(), self._settings.cert_poll_interval)
             asked = self._read_certificate.is_set()

@@ -17,6 +17,7 @@ import re
 import stat
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography import x509
@@ -24,6 +25,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from transport.certificate_checks import obstacles_to_pinning, problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +36,6 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 VALIDITY = timedelta(days=10)
 """Whole life of an ephemeral certificate: below the 14 days of browsers, as the existing relay has it."""
-
-PINNED_AT_MOST = timedelta(days=14)
-"""Longest life that browsers allow a certificate that is pinned by its hash."""
 
 BACKDATE = timedelta(hours=1)
 """How far the start lies in the past, for clients whose clock is behind ours."""
@@ -84,23 +84,18 @@ class Certificate:
         return self.leaf.not_valid_after_utc
 
     @property
+    def is_self_signed(self) -> bool:
+        """Whether no authority stands for it: its own key has signed it."""
+        return _is_self_signed(self.leaf)
+
+    @property
     def can_be_pinned(self) -> bool:
         """Whether browsers accept it by its hash: made by nobody else, ECDSA P-256, at most 14 days."""
-        key = self.private_key
-        return (
-            self.leaf.issuer == self.leaf.subject
-            and isinstance(key, ec.EllipticCurvePrivateKey)
-            and isinstance(key.curve, ec.SECP256R1)
-            and self.not_after - self.not_before <= PINNED_AT_MOST
-        )
+        return self.is_self_signed and not obstacles_to_pinning(self)
 
-    def complaint(self, now: datetime) -> str | None:
-        """Say what clients will hold against this certificate at ``now``, or None."""
-        if now >= self.not_after:
-            return f"the certificate expired on {self.not_after:%Y-%m-%d %H:%M} UTC: clients will refuse it"
-        if now < self.not_before:
-            return f"the certificate is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC"
-        return None
+    def complaints(self, now: datetime) -> tuple[str, ...]:
+        """Say what clients will hold against this certificate at ``now``, one line each."""
+        return problems(self, now)
 
     def chain_pem(self) -> bytes:
         """Return the chain as PEM text, leaf first."""
@@ -171,8 +166,17 @@ def load(certificate_path: Path, key_path: Path) -> Certificate:
     if leaf_key != private_key.public_key():
         raise CertificateError(
             f"{key_path}: this key does not belong to the first certificate in {certificate_path}"
+            f"{_whose(private_key, chain)}"
         )
     return Certificate(chain, private_key)
+
+
+def _whose(private_key: PrivateKey, chain: tuple[x509.Certificate, ...]) -> str:
+    """Say what is probably wrong with a chain whose first certificate has another key."""
+    for number, certificate in enumerate(chain[1:], start=2):
+        if certificate.public_key() == private_key.public_key():
+            return f", but to number {number}: the server's own must come first"
+    return ""
 
 
 class EphemeralCertificateStore:
@@ -261,6 +265,18 @@ _DIGITAL_SIGNATURE = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
+
+
+@lru_cache(maxsize=8)
+def _is_self_signed(leaf: x509.Certificate) -> bool:
+    if leaf.issuer != leaf.subject:
+        return False
+    try:
+        # Some authorities have the same name as what they sign.
+        leaf.verify_directly_issued_by(leaf)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:

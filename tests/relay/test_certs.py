@@ -18,7 +18,7 @@ def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
     certificate = load(directory / "relay-cert.pem", directory / "relay-key.pem")
     assert f"Certificate SHA-256 Hash: {certificate.sha256}\n" in capsys.readouterr().out
     assert certificate.not_after - certificate.not_before == timedelta(days=10)
-    assert certificate.complaint(datetime.now(UTC)) is None
+    assert certificate.complaints(datetime.now(UTC)) == ()
     assert certificate.can_be_pinned
     names = certificate.leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {"localhost", "relay.example"} <= set(names.get_values_for_type(x509.DNSName))

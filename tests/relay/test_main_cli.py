@@ -12,10 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.main import COMMANDS, main
 from relay.settings import OPTIONS
-from transport.certificates import generate
+from transport.certificates import Certificate, generate
 from transport.client import connect
 from transport.target import Trust
 
@@ -338,6 +341,32 @@ def test_an_expired_certificate_serves_with_a_warning(tmp_path):
         (tmp_path / "cert.pem").write_bytes(certificate.chain_pem())
         async with relay(*pair_flags(tmp_path)) as running:
             assert " WARNING " in await running.logs("the certificate expired on ")
+
+    asyncio.run(scenario())
+
+
+def test_a_certificate_that_browsers_will_not_take_serves_with_a_warning_that_says_what_to_do(tmp_path):
+    async def scenario():
+        key, subject = rsa.generate_private_key(65537, 2048), x509.Name([])
+        builder = x509.CertificateBuilder(
+            issuer_name=subject,
+            subject_name=subject,
+            public_key=key.public_key(),
+            serial_number=1,
+            not_valid_before=datetime.now(UTC) - timedelta(days=1),
+            not_valid_after=datetime.now(UTC) + timedelta(days=364),
+        )
+        leaf = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+        ).sign(key, hashes.SHA256())
+        certificate = Certificate((leaf,), key)
+        (tmp_path / "key.pem").write_bytes(certificate.private_key_pem())
+        (tmp_path / "cert.pem").write_bytes(certificate.chain_pem())
+        async with relay(*pair_flags(tmp_path)) as running:
+            line = await running.logs("self-signed, and browsers will not take it by its hash")
+            assert " WARNING " in line
+            assert "its key is RSA, not ECDSA P-256 and it is valid for 365 days, not at most 14" in line
+            assert "vmrelay certs generate" in line
 
     asyncio.run(scenario())
 
