@@ -33,7 +33,7 @@ from actors.settings import LanSettings
 from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from relay import logs
+from relay import early_signals, logs
 from relay.certs import local_names
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
@@ -44,6 +44,8 @@ from transport.upstream_dns import HostResolvers
 from transport.web_listener import WebListener
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pykka
 
     from actors.messages import Mailbox
@@ -111,6 +113,7 @@ class Relay:
 
     async def run(self, limiter: logs.Limiter) -> int:
         """Start everything, serve, stop everything; return the exit status."""
+        self._listen_to_signals()
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(logs.write_summaries, limiter)
             await self._start(stack)
@@ -152,7 +155,6 @@ class Relay:
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
-        self._listen_to_signals()
         _announce(self._certificates.current, self._settings.bind, endpoint.port)
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
@@ -249,11 +251,18 @@ class Relay:
     # -- signals ------------------------------------------------------------------------------------
 
     def _listen_to_signals(self) -> None:
+        """Handle signals from now on, and those that came while the libraries were loaded."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._read_certificate.set)
-        loop.add_signal_handler(signal.SIGUSR1, self._log_counters)
+        handlers: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: self._stop.set,
+            signal.SIGINT: self._stop.set,
+            signal.SIGHUP: self._read_certificate.set,
+            signal.SIGUSR1: self._log_counters,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+            if early_signals.came(number):
+                handler()
 
     def _log_counters(self) -> None:
         logger.bind(**dict(sorted(self._counters.items()))).info("counters:")

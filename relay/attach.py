@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
-from relay import client_arguments
+from relay import client_arguments, early_signals
 from relay.qemu import MODES, QemuError, open_socket
 from relay.tap import Tap, TapError
 from relay.vm_client import MIN_MTU, Change, Detached, VirtualNic, choose_kind, vm_client
@@ -77,10 +77,13 @@ def _complain(message: str, status: int) -> int:
 
 
 async def _until_signal(args: argparse.Namespace) -> int:
-    """Attach until SIGTERM or SIGINT; the NIC says goodbye on its way out."""
+    """Attach until SIGTERM, SIGINT or SIGHUP; the NIC says goodbye on its way out."""
     attached = asyncio.create_task(_attach(args))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, attached.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            asyncio.get_running_loop().add_signal_handler(number, attached.cancel)
+        if early_signals.came(number):
+            attached.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await attached
     return 0
@@ -94,6 +97,8 @@ async def _attach(args: argparse.Namespace) -> None:
         raise ValueError(f"--mtu must be from {MIN_MTU} to {LAN_MTU}")
     counters = Counters()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _print_counters, counters)
+    if early_signals.came(signal.SIGUSR1):
+        _print_counters(counters)
     if args.qemu is None:
         if args.qemu_mode is not None:
             raise ValueError("--qemu-mode goes with --qemu")

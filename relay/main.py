@@ -1,7 +1,8 @@
 """The ``vmrelay`` command.
 
 Without a command it serves. Each command's module offers ``add_arguments(parser)`` and ``run(args)``, and is
-imported only when it is the one that was asked for: scapy and aioquic take a second that ``--help`` need not.
+imported only when it is the one that was asked for: scapy and aioquic take a second that ``--help`` need not,
+and in which signals come already.
 
 Exit status: 0 done, 1 it could not be done (the port is taken), 2 it was asked for wrongly; 130 interrupted.
 """
@@ -14,10 +15,11 @@ import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from relay import settings
+from relay.early_signals import Wishes, held
 from relay.spelling import perhaps
 
 if TYPE_CHECKING:
@@ -55,6 +57,13 @@ COMMANDS = {
     "certs": "make certificates for development",
 }
 """What each is for; all but ``serve`` are modules of this package by the same name."""
+
+_SIGNALS = {
+    "serve": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0}, (signal.SIGHUP, signal.SIGUSR1)),
+    "attach": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0, signal.SIGHUP: 0}, (signal.SIGUSR1,)),
+    "shell": Wishes({signal.SIGTERM: 143, signal.SIGHUP: 129}, (signal.SIGUSR1,)),
+}
+"""What signals mean to the commands that go on until one ends them."""
 
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 """What argparse takes for a negative number."""
@@ -134,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = f"there are {', '.join(COMMANDS)}"
         Parser().error(f"no command {name[:80]!r}{perhaps(name, COMMANDS)} ({known}); see vmrelay --help")
     try:
-        return _serve(words, name) if name in (None, "serve") else _run(name, words)
+        with held(_SIGNALS.get(name or "serve", Wishes({}, ()))):
+            return _serve(words, name) if name in (None, "serve") else _run(name, words)
     except KeyboardInterrupt:
         return 130
     finally:
@@ -152,6 +162,8 @@ def _let_go_of_closed_output() -> None:
 
 
 def _serve(words: list[str], name: str | None) -> int:
+    from relay import settings
+
     commands = "\n".join(f"  {command:<8} {summary}" for command, summary in COMMANDS.items())
     parser = Parser(
         prog="vmrelay" if name is None else f"vmrelay {name}",

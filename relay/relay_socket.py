@@ -59,8 +59,8 @@ class RelayPeer:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.url = url
-        self.counters = Counters()
-        self._options: dict[str, Any] = {"reconnect": True, "counters": self.counters} | options
+        self.counters: Counters = options.setdefault("counters", Counters())
+        self._options: dict[str, Any] = {"reconnect": True} | options
         self._sockets: tuple[RelaySocket, ...] = ()
         self._closed = False
         started: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, VirtualNic]]

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import code
 import contextlib
+import json
 import logging
+import os
 import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from relay import client_arguments
+from netstack.counters import Counters
+from relay import client_arguments, early_signals
 from relay.vm_client import Attached, Change
 from transport.client import ConnectError
 
@@ -41,10 +44,15 @@ def run(args: argparse.Namespace) -> int:
     # Its remarks on the machine's own interfaces and libraries are of no interest here.
     logging.getLogger("scapy").setLevel(logging.ERROR)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _leave)
+    counters = Counters()
+    signal.signal(signal.SIGUSR1, lambda *_: _print_counters(counters))
+    if early_signals.came(signal.SIGUSR1):
+        _print_counters(counters)
     shell: _Shell | None = None
     try:
-        shell = _Shell(args)
+        shell = _Shell(args, counters)
         return shell.run(args.code)
     except ValueError as error:
         return _complain(str(error), 2)
@@ -60,6 +68,12 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
+def _print_counters(counters: Counters) -> None:
+    # Standard output is the program's; and print is not reentrant, in the middle of which a handler may run.
+    with contextlib.suppress(OSError):
+        os.write(2, f"counters: {json.dumps(counters, sort_keys=True)}\n".encode())
+
+
 def _leave(number: int, _frame: object) -> NoReturn:
     """Unwind on a signal, so that the relay is told."""
     sys.exit(128 + number)
@@ -68,13 +82,17 @@ def _leave(number: int, _frame: object) -> NoReturn:
 class _Shell:
     """The names that code sees, kept in step with the session. Raises ValueError and ConnectError."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, counters: Counters) -> None:
         from relay.relay_socket import RelayPeer, RelaySocket
 
         self.names: dict[str, Any] = {"__name__": "__console__", "__doc__": None}
         self._peer: RelayPeer | None = None
         self._peer = RelayPeer(
-            args.url, mac=args.mac, on_change=self._changed, **client_arguments.client_options(args)
+            args.url,
+            mac=args.mac,
+            on_change=self._changed,
+            counters=counters,
+            **client_arguments.client_options(args),
         )
         # After the peer, which may fail quickly: this takes most of a second.
         exec("from scapy.all import *", self.names)  # noqa: S102 - the way to get what a star import gives
