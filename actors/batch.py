@@ -35,8 +35,8 @@ class PortState:
         self.line = Line()
         """How much more the port's session takes at present."""
         self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
-        self.half_open: set[bytes] = set()
-        """Keys of the TCP flows whose handshake has not ended."""
+        self.half_open: dict[bytes, float] = {}
+        """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
         self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
 

@@ -129,7 +129,7 @@ class Forwards:
         except Dropped as dropped:
             self._refuse(wanted, dropped.counter.rpartition(".")[2])
             return
-        port.half_open.add(key)
+        port.half_open[key] = now
         lan.counters.add("forward.connections")
 
     def _refuse(self, wanted: TcpForGuest, reason: str) -> None:

@@ -400,7 +400,7 @@ class GatewayActor(EventLoopActor):
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
         flow = None if port is None else port.flows.pop(message.key, None)
         if port is not None and flow is not None:
-            port.half_open.discard(message.key)
+            port.half_open.pop(message.key, None)
             self._counters.add("gateway.flows_closed")
             flow.stop(block=False)
 
@@ -408,7 +408,7 @@ class GatewayActor(EventLoopActor):
     def _flow_established(self, message: FlowEstablished) -> None:
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
         if port is not None:
-            port.half_open.discard(message.key)
+            port.half_open.pop(message.key, None)
 
     # -- port forwards ------------------------------------------------------------------------------
 

@@ -58,16 +58,19 @@ class LanSettings:
     floods_per_second: float = 200.0
     """Frames per port that the switch may copy to all others; above it they are dropped."""
     max_half_open_per_peer: int = 64
-    """TCP connections of a session that wait for an answer, of the host outside or of the guest."""
+    """TCP connections that a session's guests open and that wait for an answer."""
     max_flows_per_peer: int = 512
     """NAT mappings per session; each holds one socket of the relay's host."""
     new_flows_per_second: float = 50.0
     """Mappings that a session may open on average; bursts up to ``max_flows_per_peer`` at once."""
     udp_idle_timeout: float = 300.0
     """RFC 4787 REQ-5 recommends five minutes, and demands two."""
-    dns_idle_timeout: float = 60.0
+    dns_idle_timeout: float = 30.0
     """For UDP mappings that wrote to port 53 only (RFC 4787 REQ-5a): resolvers take a new port for each
     question, and wait for an answer for some 30 s at most."""
+    dns_answered_timeout: float = 10.0
+    """For such a mapping once all its questions are answered: time for duplicates, and for the next question
+    of a resolver that keeps its port."""
     endpoint_independent_filtering: bool = False
     """Whether anyone may write to a UDP mapping (RFC 4787 REQ-8), not only whom the guest wrote to."""
     icmp_idle_timeout: float = 60.0

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     Dial = Callable[[Mailbox], TcpSocket]
     Start = Callable[[Callable[[], pykka.ActorRef[Any]], Batch], pykka.ActorRef[Any]]
 
+HALF_OPEN_KEPT = 3.0
+"""Seconds for which an attempt to connect keeps its place among ``max_half_open_per_peer``, though others
+want it: the host has sent its SYN three times by then (RFC 6298: after 1 s, and 2 s later)."""
+
+OVER_LIMITS = frozenset({"gateway.drop.flow_limit", "gateway.drop.flow_rate"})
+"""Why a SYN is dropped that may be taken when it is repeated."""
+
 _KINDS = SYN | ACK | FIN | RST
 
 
@@ -66,12 +73,37 @@ class TcpRouter:
         return TO_FLOWS
 
     def _open(self, key: bytes, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> None:
+        """Start a flow within the limits. Raises Dropped.
+
+        A SYN over a limit is dropped in silence: the guest repeats it, by when there may be room, and an
+        ICMP error would end its attempt.
+        """
         port = batch.port
         if len(port.half_open) >= self._lan.settings.max_half_open_per_peer:
-            # Silence: the guest asks again, by when some of the others may have been answered.
+            self._make_room(batch)
+        try:
+            flow = self._start(start, batch)
+        except Dropped as dropped:
+            if dropped.counter in OVER_LIMITS:
+                dropped.report = None
+            raise
+        port.flows[key] = flow
+        port.half_open[key] = batch.now
+
+    def _make_room(self, batch: Batch) -> None:
+        """Give up the attempt that has waited longest, if hosts that answer would have answered by then.
+
+        Its guest repeats the SYN and so gets another turn. Else destinations that are silent would keep the
+        guests from all others. Raises Dropped where all attempts are young.
+        """
+        port = batch.port
+        key, opened = next(iter(port.half_open.items()))
+        if batch.now - opened < HALF_OPEN_KEPT:
             raise Dropped("half_open_limit")
-        port.flows[key] = self._start(start, batch)
-        port.half_open.add(key)
+        del port.half_open[key]
+        port.flows.pop(key).stop(block=False)
+        self._lan.counters.add("tcp.gave_way")
+        self._lan.counters.add("gateway.flows_closed")
 
 
 def _reset(frame: bytes, batch: Batch) -> str:

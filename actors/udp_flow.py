@@ -4,7 +4,8 @@ Mapping is endpoint-independent: whatever the guest's port writes to leaves by t
 no other flow shares (REQ-3), so an answer cannot reach the wrong guest. Filtering is address-dependent
 (REQ-8): a remote address may answer, from any port, once the guest has written to it; a setting lets anyone
 write. Only what the guest sends keeps the mapping alive (REQ-6); errors never end it (REQ-12). A mapping
-that was for name servers only may end sooner (REQ-5a).
+that was for name servers only ends sooner (REQ-5a), and sooner still once each question has its answer:
+resolvers take a new port for each, and do not need it any more.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
-    from actors.messages import ErrorFromNet
+    from actors.messages import DatagramFromNet, ErrorFromNet
     from actors.ports import UdpSocket
     from netstack.udp import UdpFrameTemplate
     from netstack.udp6 import UdpFrameTemplate6
@@ -44,7 +45,12 @@ class UdpFlowActor(FlowActor):
     def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
         settings = lan.settings
-        super().__init__(key, guest, lan, min(settings.dns_idle_timeout, settings.udp_idle_timeout))
+        unanswered = max(settings.dns_idle_timeout, settings.dns_answered_timeout)
+        super().__init__(key, guest, lan, min(unanswered, settings.udp_idle_timeout))
+        self._is_dns = True
+        """Whether the guest wrote to name servers only."""
+        self._questions = 0
+        """Datagrams to name servers that are not answered yet."""
         self._open_to_all = settings.endpoint_independent_filtering
         self._templates: dict[tuple[str, int], UdpFrameTemplate | UdpFrameTemplate6] = {}
 
@@ -73,6 +79,7 @@ class UdpFlowActor(FlowActor):
     def _send(self, run: _Run) -> int:
         (destination, port, ttl, whole), frames, payloads = run
         if port != DNS_PORT:
+            self._is_dns = False
             self._idle_timeout = self._lan.settings.udp_idle_timeout
         remote = self._family.format(destination)
         address = (remote, port)
@@ -87,6 +94,8 @@ class UdpFlowActor(FlowActor):
                 self._report(frame, result)
         if latest is not None:
             self._remember(remote, address, latest)
+            if self._is_dns:
+                self._questions += sent
         return sent
 
     @handles(DatagramsFromNet)
@@ -103,6 +112,18 @@ class UdpFlowActor(FlowActor):
         if frames:
             self._counters.add("udp.frames_from_net", len(frames))
             self._send_to_guest(frames)
+            if self._is_dns and self._questions:
+                self._count_answers(message.datagrams)
+
+    def _count_answers(self, datagrams: Sequence[DatagramFromNet]) -> None:
+        """Let the mapping end soon after its last question has its answer; nothing ends later by that."""
+        remotes = self._remotes
+        answers = sum(port == DNS_PORT and host in remotes for _, (host, port), _ in datagrams)
+        self._questions = max(0, self._questions - answers)
+        if not self._questions:
+            self._idle_at = min(self._idle_at, self.now() + self._lan.settings.dns_answered_timeout)
+            if not self._ended:
+                self.poll_at = self._idle_at
 
     def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate | UdpFrameTemplate6:
         if len(self._templates) >= MAX_REMOTES:

@@ -102,7 +102,12 @@ class Relay:
             peer_timeout=settings.peer_timeout,
             max_peers=settings.max_peers,
             max_flows_per_peer=settings.max_flows,
+            new_flows_per_second=settings.flow_rate,
+            max_half_open_per_peer=settings.max_half_open,
             udp_idle_timeout=settings.udp_timeout,
+            dns_answered_timeout=settings.dns_timeout,
+            tcp_idle_timeout=settings.tcp_timeout,
+            tcp_transitory_timeout=settings.tcp_transitory_timeout,
             icmp_idle_timeout=settings.icmp_timeout,
             endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
         )

@@ -278,9 +278,27 @@ class Settings:
         int, Option(_whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")
     ] = 1024
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
+    flow_rate: Annotated[
+        int, Option(_whole(1, 65535), "N", "NAT flows that one peer may open per second, on average")
+    ] = 50
+    max_half_open: Annotated[
+        int,
+        Option(_whole(1, 65535), "N", "TCP connections of one peer that wait for the other side, at a time"),
+    ] = 64
     udp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a UDP mapping that its guest does not use")
     ] = 300.0
+    dns_timeout: Annotated[
+        float,
+        Option(_seconds(1, _DAY), "SECONDS", "life of a mapping to name servers after the last answer"),
+    ] = 10.0
+    tcp_timeout: Annotated[
+        float, Option(_seconds(1, _DAY), "SECONDS", "life of a TCP connection on which nothing moves")
+    ] = 7440.0
+    tcp_transitory_timeout: Annotated[
+        float,
+        Option(_seconds(1, _DAY), "SECONDS", "the same of one that is opening, or that one side has ended"),
+    ] = 240.0
     icmp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a ping's mapping after its last request")
     ] = 60.0

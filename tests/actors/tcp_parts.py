@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lan_parts import GATEWAY_MAC, Box, FakeOutside, FakeSession, mac
 from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 
 from actors.gateway import GatewayActor
@@ -82,7 +83,7 @@ class TcpOutside(FakeOutside):
 
 
 class Lan:
-    """A gateway with one guest on port 1; frames to the guest are read with scapy."""
+    """A gateway with one guest on port 1, of both IP versions; frames to it are read with scapy."""
 
     def __init__(self, loop, counters, **settings):
         self.loop, self.counters = loop, counters
@@ -94,19 +95,22 @@ class Lan:
         line = Line(self.session)
         self.gateway.tell(AssignAddress(1, GUEST_MAC, peer, link_mtu=lambda: 1140, line=line))
         run_ready()
+        self.ip6 = "fd76:6d72:656c:6179::1:1"
         self.ip = ".".join(map(str, peer[0].ip))
         self.switch.clear()
 
     def send(self, payload=b"", *, destination=SERVER, sport=40000, dport=80, **fields):
-        packet = IP(src=self.ip, dst=destination) / TCP(sport=sport, dport=dport, **fields)
+        is_ipv6 = ":" in destination
+        header = IPv6(src=self.ip6, dst=destination) if is_ipv6 else IP(src=self.ip, dst=destination)
+        packet = header / TCP(sport=sport, dport=dport, **fields)
         frame = Ether(src=GUEST_MAC, dst=GATEWAY_MAC) / packet / payload
         self.gateway.tell(FramesToGateway(1, [bytes(frame)]))
         run_ready()
 
     def received(self):
-        """IPv4 packets to the guest; the gateway may announce IPv6 routers beside."""
+        """Packets to the guest, without the gateway's router advertisements."""
         frames = [Ether(f) for message in self.switch.take(FramesFromGateway) for f in message.frames]
-        return [frame for frame in frames if IP in frame]
+        return [frame for frame in frames if ICMPv6ND_RA not in frame]
 
     def one(self):
         (packet,) = self.received()

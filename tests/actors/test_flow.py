@@ -9,11 +9,13 @@ from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
+from test_gateway6 import packet as packet6
 
 from actors.flow import MAX_HEADS, MAX_REMOTES
 from actors.icmp_flow import IcmpFlowActor
 from actors.messages import ErrorFromNet, PortClosed, SendResult
 from actors.runtime import run_ready
+from actors.settings import LanSettings
 from actors.udp_flow import UdpFlowActor
 
 SERVER = ("192.0.2.1", 7000)
@@ -27,8 +29,20 @@ def lan(loop, counters):
     return lan
 
 
+@pytest.fixture
+def both(loop, counters):
+    """A LAN with both IP versions and one guest, at port 1."""
+    lan = Lan(counters, ipv6_prefix=LanSettings().ipv6_prefix)
+    lan.assign(1)
+    return lan
+
+
 def udp(port, sport=4000, *, dst="192.0.2.1", dport=7000, data=b"question", ttl=64):
     return packet(port, dst, ttl=ttl) / UDP(sport=sport, dport=dport) / Raw(data)
+
+
+def udp6(port, sport=4000, *, dst="2606:4700::1111", dport=7000, data=b"question"):
+    return packet6(port, dst) / UDP(sport=sport, dport=dport) / Raw(data)
 
 
 def ping(port, identifier=7, seq=1, *, dst="192.0.2.1", data=b"payload", ttl=64):
@@ -86,11 +100,79 @@ def test_rfc4787_req5_and_6_only_what_the_guest_sends_keeps_a_mapping(loop, lan)
 def test_rfc4787_req5a_a_mapping_for_name_servers_only_ends_sooner(loop, lan):
     lan.sends(1, udp(1, 4000, dport=53), udp(1, 4001, dport=53), udp(1, 4002))
     lan.sends(1, udp(1, 4001))
-    loop.advance(60.1)
+    loop.advance(29)
+    assert [socket.open for socket in lan.outside.udp] == [True, True, True]
+    loop.advance(1.1)
     assert [socket.open for socket in lan.outside.udp] == [False, True, True]
     lan.sends(1, udp(1, 4001, dport=53))
     loop.advance(299)
     assert [socket.open for socket in lan.outside.udp] == [False, True, False]
+
+
+NAME_SERVERS = pytest.mark.parametrize(
+    ("question", "server"), [(udp, "192.0.2.53"), (udp6, "2606:4700::53")], ids=["IPv4", "IPv6"]
+)
+
+
+@NAME_SERVERS
+def test_rfc4787_req5a_an_answered_mapping_for_name_servers_ends_after_ten_seconds(
+    loop, both, question, server
+):
+    both.sends(1, question(1, dst=server, dport=53))
+    (socket,) = both.outside.udp
+    loop.advance(2)
+    socket.reply(b"answer", (server, 53))
+    loop.advance(9.9)
+    assert socket.open
+    loop.advance(0.2)
+    assert not socket.open
+
+
+@NAME_SERVERS
+def test_a_mapping_with_a_question_that_waits_is_not_over(loop, both, question, server):
+    both.sends(1, question(1, dst=server, dport=53), question(1, dst=server, dport=53))
+    (socket,) = both.outside.udp
+    socket.reply(b"the first answer", (server, 53))
+    socket.reply(b"not from the name server's port", (server, 54))
+    loop.advance(29)
+    socket.reply(b"the second answer, late", (server, 53))
+    assert len(both.received()) == 3
+    assert socket.open
+    loop.advance(1.1)  # an answer never makes a mapping last (REQ-6)
+    assert not socket.open
+
+
+@NAME_SERVERS
+def test_the_next_question_renews_an_answered_mapping(loop, both, question, server):
+    for _ in range(5):
+        both.sends(1, question(1, dst=server, dport=53))
+        both.outside.udp[0].reply(b"answer", (server, 53))
+        loop.advance(9)
+    assert len(both.outside.udp) == 1
+    both.sends(1, question(1, dst=server, dport=53))
+    loop.advance(29)  # this one is not answered yet
+    assert both.outside.udp[0].open
+
+
+@NAME_SERVERS
+def test_a_mapping_for_more_than_name_servers_lives_its_full_time(loop, both, question, server):
+    both.sends(1, question(1, dst=server, dport=53), question(1, dst=server, dport=123))
+    (socket,) = both.outside.udp
+    socket.reply(b"answer", (server, 53))
+    loop.advance(299)
+    assert socket.open
+
+
+@NAME_SERVERS
+def test_name_servers_are_asked_twenty_times_a_second_without_end(loop, both, question, server):
+    for number in range(20 * 60):
+        assert both.sends(1, question(1, 1024 + number, dst=server, dport=53)) == []
+        both.outside.udp[-1].reply(b"answer", (server, 53))
+        assert len(both.received()) == 1
+        loop.advance(0.05)
+        both.switch.clear()  # what the gateway advertises meanwhile
+    assert both.drops() == {}
+    assert len(both.outside.udp) == 20 * 60
 
 
 def test_a_mapping_renewed_at_the_last_moment_does_not_close_its_successor(loop, lan):
