@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.settings import LanSettings
+    from actors.tcp_forwards import ForwardedConnections
     from netstack.gateway_replies import IcmpError
 
 ERRORS_PER_SECOND = 100.0
@@ -26,7 +27,7 @@ TO_FLOWS = "gateway.to_flows"
 class PortState:
     """What the gateway keeps for one session."""
 
-    __slots__ = ("errors", "flows", "half_open", "line", "link_mtu", "macs", "new_flows")
+    __slots__ = ("errors", "flows", "forwarded", "half_open", "line", "link_mtu", "macs", "new_flows")
 
     def __init__(self, settings: LanSettings, now: float) -> None:
         self.macs: set[bytes] = set()
@@ -35,6 +36,8 @@ class PortState:
         self.line = Line()
         """How much more the port's session takes at present."""
         self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
+        self.forwarded: dict[bytes, ForwardedConnections] = {}
+        """Of the flows, the keys of those that clients outside opened through a forward."""
         self.half_open: dict[bytes, float] = {}
         """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
         self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)

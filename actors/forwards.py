@@ -7,25 +7,15 @@ operator's list; for TCP any of them that no other connection of the same guest 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from actors.batch import TO_FLOWS, Batch, Dropped
-from actors.flow import Guest
-from actors.forwarded_tcp import ForwardedTcpFlowActor
+from actors.batch import TO_FLOWS
 from actors.messages import FramesToFlow, GuestFound
 from actors.runtime import tell_alive
-from actors.tcp_flow import Link, Remote
-from actors.tcp_routing import flow_key
 from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import pykka
-
-    from actors.batch import PortState
-    from actors.flow import Lan
-    from actors.messages import GuestWanted, Mailbox, TcpForGuest
+    from actors.messages import GuestWanted, Mailbox
     from actors.services import LanServices
     from netstack.address_pool import AddressPool
     from netstack.ipv4 import Ipv4Packet
@@ -36,7 +26,7 @@ FIRST_PORT = 49_152
 CLIENTS = 256
 """UDP clients of one forward at a time; MAX_FORWARDS such blocks fit above FIRST_PORT."""
 
-_LAST_PORT = 65_535
+LAST_PORT = 65_535
 
 
 class Place(NamedTuple):
@@ -50,22 +40,12 @@ class Place(NamedTuple):
 class Forwards:
     """Port forwards of one LAN."""
 
-    def __init__(
-        self,
-        lan: Lan,
-        pool: AddressPool,
-        services: LanServices,
-        ports: dict[int, PortState],
-        port_of: dict[bytes, int],
-    ) -> None:
-        """Share the gateway's tables: sessions by number, and where each MAC is."""
-        self._lan = lan
+    def __init__(self, pool: AddressPool, services: LanServices, port_of: dict[bytes, int]) -> None:
+        """Share the gateway's tables: addresses, names, and the session of each MAC."""
         self._pool = pool
         self._names = services.names
-        self._ports = ports
         self._port_of = port_of
         self._udp: dict[int, Mailbox] = {}
-        self._next_port = FIRST_PORT
 
     def attach(self, index: int, forward: Mailbox) -> None:
         """Let the frames for a block of UDP ports go to ``forward``."""
@@ -99,48 +79,3 @@ class Forwards:
             return ""
         parse_udp(packet)
         return TO_FLOWS if tell_alive(forward, FramesToFlow([frame])) else ""
-
-    def open_tcp(
-        self,
-        wanted: TcpForGuest,
-        start: Callable[[Callable[[], pykka.ActorRef[Any]], Batch], pykka.ActorRef[Any]],
-        now: float,
-    ) -> None:
-        """Connect a client to its guest; ``start`` opens a flow within the limits of the guest's session."""
-        place = self.locate(wanted.vm)
-        port = None if place is None else self._ports.get(place.number)
-        if place is None or port is None:
-            self._refuse(wanted, "no_guest")
-            return
-        lan = self._lan
-        guest = Guest(place.mac, place.ip, wanted.vm_port)
-        key, remote = self._free_key(place, port, guest)
-        link = Link(port.line, port.link_mtu)
-        if len(port.half_open) >= lan.settings.max_half_open_per_peer:
-            self._refuse(wanted, "half_open_limit")
-            return
-        try:
-            port.flows[key] = start(
-                lambda: ForwardedTcpFlowActor.start(
-                    key, guest, lan, remote, link=link, dial=wanted.connection.attach
-                ),
-                Batch(place.number, port, now),
-            )
-        except Dropped as dropped:
-            self._refuse(wanted, dropped.counter.rpartition(".")[2])
-            return
-        port.half_open[key] = now
-        lan.counters.add("forward.connections")
-
-    def _refuse(self, wanted: TcpForGuest, reason: str) -> None:
-        self._lan.counters.add(f"forward.drop.{reason}")
-        wanted.connection.refuse()
-
-    def _free_key(self, place: Place, port: PortState, guest: Guest) -> tuple[bytes, Remote]:
-        """Choose the port at which the guest sees the client. There are more of them than flows."""
-        while True:
-            remote = Remote(self._lan.settings.gateway_ip, self._next_port)
-            self._next_port = FIRST_PORT if self._next_port == _LAST_PORT else self._next_port + 1
-            key = flow_key(place.number, guest, remote)
-            if key not in port.flows:
-                return key, remote

@@ -49,6 +49,7 @@ from actors.messages import (
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.services import LanServices
+from actors.tcp_forwards import TcpForwards
 from actors.tcp_routing import TcpRouter
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
@@ -144,7 +145,8 @@ class GatewayActor(EventLoopActor):
         self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
-        self._forwards = Forwards(self._lan, self._pool, self._services, self._ports, self._port_of)
+        self._forwards = Forwards(self._pool, self._services, self._port_of)
+        self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports)
         self._reassembler = Reassembler(counters)
         self._ipv6: Gateway6 | None = None
         self._changes_to_tell = 0
@@ -381,7 +383,7 @@ class GatewayActor(EventLoopActor):
 
     def _start_flow(self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> pykka.ActorRef[Any]:
         """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
-        if len(batch.port.flows) >= self._settings.max_flows_per_peer:
+        if len(batch.port.flows) - len(batch.port.forwarded) >= self._settings.max_flows_per_peer:
             raise Dropped("flow_limit", IcmpError.PROHIBITED)
         if not batch.port.new_flows.take(batch.now):
             raise Dropped("flow_rate", IcmpError.PROHIBITED)
@@ -403,12 +405,18 @@ class GatewayActor(EventLoopActor):
             port.half_open.pop(message.key, None)
             self._counters.add("gateway.flows_closed")
             flow.stop(block=False)
+            connections = port.forwarded.pop(message.key, None)
+            if connections is not None:
+                self._tcp_forwards.ended(connections, message.key)
 
     @handles(FlowEstablished)
     def _flow_established(self, message: FlowEstablished) -> None:
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
         if port is not None:
             port.half_open.pop(message.key, None)
+            connections = port.forwarded.get(message.key)
+            if connections is not None:
+                self._tcp_forwards.answered(connections, message.key)
 
     # -- port forwards ------------------------------------------------------------------------------
 
@@ -422,7 +430,7 @@ class GatewayActor(EventLoopActor):
 
     @handles(TcpForGuest)
     def _tcp_for_guest(self, message: TcpForGuest) -> None:
-        self._forwards.open_tcp(message, self._start_flow, self.now())
+        self._tcp_forwards.serve(message)
 
     # -- addresses ----------------------------------------------------------------------------------
 
@@ -496,6 +504,8 @@ class GatewayActor(EventLoopActor):
         for mac in port.macs:
             del self._port_of[mac]
             self._pool.release(mac)
+        for key, connections in port.forwarded.items():
+            self._tcp_forwards.ended(connections, key)
 
     @handles(PeerListRequest)
     def _peer_list_request(self, message: PeerListRequest) -> None:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.line import Line
-    from actors.ports import Accepted
+    from actors.ports import WaitingClients
+    from netstack.forward import Forward
 
 
 class Mailbox(Protocol):
@@ -344,10 +345,13 @@ class SocketWritable:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionAccepted:
-    """TCP listener -> PortForwardActor: a client outside has connected."""
+class ClientsWaiting:
+    """TCP listener -> PortForwardActor: clients outside have connected, and wait until they are taken.
 
-    connection: Accepted
+    Told once, until the listener is told to watch again.
+    """
+
+    clients: WaitingClients
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,11 +380,11 @@ class GuestFound:
 
 @dataclass(frozen=True, slots=True)
 class TcpForGuest:
-    """PortForwardActor -> GatewayActor: connect this client to a port of the guest, or refuse it."""
+    """PortForwardActor -> GatewayActor: connect these clients of forward ``index`` to its guest."""
 
-    vm: bytes | str
-    vm_port: int
-    connection: Accepted
+    index: int
+    forward: Forward
+    clients: WaitingClients
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ UDP: every client outside gets a port of the gateway's, so that the guest's answ
 is looked up once a second at most, since it may come, go and change. A client that is silent for
 ``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. Who writes to several
 addresses of this machine is a client for each, as far as the listener can tell: the answers leave from there.
-TCP connections go to the gateway, which opens a flow for each.
+TCP clients are the gateway's to take, which opens a flow for each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from actors.forwards import CLIENTS, FIRST_PORT
 from actors.messages import (
-    ConnectionAccepted,
+    ClientsWaiting,
     DatagramsFromNet,
     ForwardOpened,
     FramesFromGateway,
@@ -116,11 +116,9 @@ class PortForwardActor(EventLoopActor):
 
     # -- TCP ----------------------------------------------------------------------------------------
 
-    @handles(ConnectionAccepted)
-    def _accepted(self, message: ConnectionAccepted) -> None:
-        wanted = TcpForGuest(self._forward.vm, self._forward.vm_port, message.connection)
-        if not tell_alive(self._gateway, wanted):
-            message.connection.refuse()
+    @handles(ClientsWaiting)
+    def _clients_waiting(self, message: ClientsWaiting) -> None:
+        tell_alive(self._gateway, TcpForGuest(self._index, self._forward, message.clients))
 
     # -- UDP ----------------------------------------------------------------------------------------
 

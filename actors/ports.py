@@ -148,6 +148,16 @@ class Accepted(Protocol):
         """Close with a RST: nobody is there."""
 
 
+class WaitingClients(Protocol):
+    """The accept queue of a TCP port that leads to a guest."""
+
+    def take(self) -> Accepted | None:
+        """Take the client that waits longest; None when there is none, or none can be taken at present."""
+
+    def watch(self) -> None:
+        """Have the port's owner told ClientsWaiting, once, when there is a client to take."""
+
+
 class Listener(Protocol):
     """A port of the relay's machine that leads to a guest."""
 
@@ -173,7 +183,7 @@ class Listeners(Protocol):
         """Bind a UDP port."""
 
     def listen_tcp(self, owner: Mailbox, host: str, port: int) -> Listener:
-        """Listen on a TCP port; ``owner`` is told ConnectionAccepted."""
+        """Listen on a TCP port; ``owner`` is told ClientsWaiting."""
 
 
 class Outside(Protocol):

@@ -58,9 +58,11 @@ class LanSettings:
     floods_per_second: float = 200.0
     """Frames per port that the switch may copy to all others; above it they are dropped."""
     max_half_open_per_peer: int = 64
-    """TCP connections that a session's guests open and that wait for an answer."""
+    """TCP connections that a session's guests open and that wait for an answer; as many of each forward."""
     max_flows_per_peer: int = 512
-    """NAT mappings per session; each holds one socket of the relay's host."""
+    """NAT mappings that a session's guests open; each holds one socket of the relay's host."""
+    max_connections_per_forward: int = 512
+    """TCP connections that clients outside have through one forward; further ones wait until one ends."""
     new_flows_per_second: float = 50.0
     """Mappings that a session may open on average; bursts up to ``max_flows_per_peer`` at once."""
     udp_idle_timeout: float = 300.0

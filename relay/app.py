@@ -104,6 +104,7 @@ class Relay:
             max_flows_per_peer=settings.max_flows,
             new_flows_per_second=settings.flow_rate,
             max_half_open_per_peer=settings.max_half_open,
+            max_connections_per_forward=settings.max_forwarded,
             udp_idle_timeout=settings.udp_timeout,
             dns_answered_timeout=settings.dns_timeout,
             tcp_idle_timeout=settings.tcp_timeout,

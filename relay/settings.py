@@ -283,7 +283,7 @@ class Settings:
     ] = 50
     max_half_open: Annotated[
         int,
-        Option(_whole(1, 65535), "N", "TCP connections of one peer that wait for the other side, at a time"),
+        Option(_whole(1, 65535), "N", "TCP connections of one peer, or one forward, that wait for an answer"),
     ] = 64
     udp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a UDP mapping that its guest does not use")
@@ -321,6 +321,10 @@ class Settings:
             "comma list",
         ),
     ] = ()
+    max_forwarded: Annotated[
+        int,
+        Option(_whole(1, 65535), "N", "TCP connections through one forward at a time; further clients wait"),
+    ] = 512
     port_hold: Annotated[
         float, Option(_seconds(0, _DAY), "SECONDS", "time for which the port of an ended mapping rests")
     ] = 120.0

@@ -3,8 +3,8 @@
 IPv6 ports are for IPv6 only: another of the same number may listen on IPv4.
 
 The egress policy has no say here: a forward answers only whoever wrote to it first, and the operator named
-the port. A client that opened a TCP connection waits until the guest has answered: the connection is taken,
-but not read before.
+the port. A client that opened a TCP connection waits in the kernel until the owner takes it, and until the
+guest has answered: the connection is not read before.
 
 A UDP port on every address of this machine (0.0.0.0 or ::) answers a client from the one that it wrote to,
 since a connected client hears no other. The listener remembers nothing for it: that address is part of the
@@ -23,25 +23,22 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from actors.messages import (
-    ConnectionAccepted,
+    ClientsWaiting,
     ConnectionMade,
     DatagramFromNet,
     DatagramsFromNet,
     SendResult,
 )
 from transport.host_socket import DATAGRAMS_PER_TURN, RECEIVE_BUFFER
-from transport.tcp_socket import TcpFlowSocket
+from transport.tcp_socket import TcpFlowSocket, reset_at_close
 
 if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.readiness import Readiness
 
-BACKLOG = 128
-"""Connections that wait in the kernel for their turn."""
-
-ACCEPTS_PER_TURN = 64
-"""Connections taken per turn of the loop."""
+BACKLOG = 1024
+"""Clients that wait in the kernel for their turn (the system may allow fewer); further ones try again."""
 
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the system had no more sockets: a readable listener would wake the loop."""
@@ -100,7 +97,11 @@ class UdpListener:
 
 
 class TcpListener:
-    """A listening TCP port; ``owner`` is told ConnectionAccepted for each connection."""
+    """A listening TCP port; implements ``actors.ports.WaitingClients``.
+
+    Clients stay in the kernel's accept queue until they are taken. ``owner`` is told ClientsWaiting when
+    there are some, and then not again before :meth:`watch`.
+    """
 
     def __init__(self, owner: Mailbox, host: str, port: int, ready: Readiness, counters: Counters) -> None:
         """Bind and listen; raises OSError."""
@@ -109,39 +110,52 @@ class TcpListener:
         self._loop = asyncio.get_running_loop()
         self._ready = ready
         self._resume: asyncio.TimerHandle | None = None
+        """Runs while nothing is taken, after the system had no more sockets."""
         self._socket = _bound(socket.SOCK_STREAM, host, port)
         try:
             self._socket.listen(BACKLOG)
         except OSError:
             self._socket.close()
             raise
-        self._ready.add_reader(self._socket, self._readable)
+        self.watch()
 
     def close(self) -> None:
-        """Close; harmless when closed already."""
+        """Close; harmless when closed already. Clients that still wait are reset by the system."""
         if self._resume is not None:
             self._resume.cancel()
         if self._socket.fileno() >= 0:
             self._ready.remove_reader(self._socket)
             self._socket.close()
 
-    def _readable(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+    def take(self) -> AcceptedConnection | None:
+        """Take the client that waits longest; None when there is none, or no socket for it at present."""
+        while self._resume is None and self._socket.fileno() >= 0:
             try:
                 connection, _ = self._socket.accept()
-            except (BlockingIOError, ConnectionError):
-                return
+            except BlockingIOError:
+                break
+            except ConnectionError:  # this one is gone already
+                continue
             except OSError:
                 self._counters.add("forward.accept_failures")
-                self._ready.remove_reader(self._socket)
-                self._resume = self._loop.call_later(ACCEPT_PAUSE, self._listen_again)
-                return
+                self._resume = self._loop.call_later(ACCEPT_PAUSE, self._go_on)
+                break
             connection.setblocking(False)
-            self._owner.tell(ConnectionAccepted(AcceptedConnection(connection, self._ready)))
+            return AcceptedConnection(connection, self._ready)
+        return None
 
-    def _listen_again(self) -> None:
+    def watch(self) -> None:
+        """Have the owner told when there is a client to take."""
+        if self._resume is None and self._socket.fileno() >= 0:
+            self._ready.add_reader(self._socket, self._readable)
+
+    def _readable(self) -> None:
+        self._ready.remove_reader(self._socket)
+        self._owner.tell(ClientsWaiting(self))
+
+    def _go_on(self) -> None:
         self._resume = None
-        self._ready.add_reader(self._socket, self._readable)
+        self.watch()
 
 
 class AcceptedConnection:
@@ -152,19 +166,15 @@ class AcceptedConnection:
         self._ready = ready
 
     def attach(self, flow: Mailbox) -> TcpFlowSocket:
-        """Give it to a flow, which is told ConnectionMade."""
+        """Give it to a flow, which is told ConnectionMade. Raises OSError."""
         attached = TcpFlowSocket(self._connection, flow, self._ready, lambda: None)
         flow.tell(ConnectionMade())
         return attached
 
     def refuse(self) -> None:
         """Close with a RST: nobody is there."""
-        TcpFlowSocket(self._connection, _Nobody(), self._ready, lambda: None).close(abort=True)
-
-
-class _Nobody:
-    def tell(self, message: object, /) -> None:
-        """Hear nothing."""
+        reset_at_close(self._connection)
+        self._connection.close()
 
 
 def _client(address: tuple[str, int] | tuple[str, int, int, int], packet_info: bytes) -> tuple[str, int]:

@@ -12,6 +12,7 @@ answered by a connected socket, which is the filtering of REQ-3 at its strictest
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import socket
@@ -177,9 +178,15 @@ class TcpFlowSocket:
         self._ready.remove_reader(self._socket)
         self._ready.remove_writer(self._socket)
         if abort:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+            reset_at_close(self._socket)
         self._socket.close()
         self._on_close()
+
+
+def reset_at_close(opened: socket.socket) -> None:
+    """Have the remote end told by a RST when the socket is closed."""
+    with contextlib.suppress(OSError):  # reset already, on some systems
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
 
 
 class DeniedTcpSocket:

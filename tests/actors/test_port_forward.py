@@ -1,118 +1,19 @@
-"""Port forwards, from datagrams and connections outside to frames on the LAN and back."""
+"""UDP through port forwards, from datagrams outside to frames on the LAN and back."""
 
 from __future__ import annotations
 
-import pykka
 import pytest
+from forward_parts import CLIENT, Forwarded
 from lan_parts import GATEWAY_MAC, mac
-from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet import IP, UDP
 from scapy.packet import Raw
-from test_gateway import Lan, assert_intact, packet
+from test_gateway import assert_intact, packet
 
-from actors.forwarded_tcp import ForwardedTcpFlowActor
 from actors.forwards import CLIENTS, FIRST_PORT
-from actors.messages import (
-    ConnectionAccepted,
-    ConnectionMade,
-    DatagramFromNet,
-    DatagramsFromNet,
-    PortClosed,
-    SendResult,
-)
-from actors.port_forward import CLIENT_KEPT, MAX_WAITING, PortForwardActor
+from actors.messages import PortClosed
+from actors.port_forward import CLIENT_KEPT, MAX_WAITING
 from actors.runtime import run_ready
-from actors.settings import LanSettings
-from netstack.forward import MAX_FORWARDS, parse_forward
-
-CLIENT = ("192.0.2.1", 40_000)
-
-
-class FakeListener:
-    def __init__(self, owner):
-        self.owner = owner
-        self.answers = []
-        self.result = SendResult.SENT
-        self.open = True
-
-    def answer(self, payload, client):
-        self.answers.append((payload, client))
-        return self.result
-
-    def close(self):
-        self.open = False
-
-
-class FakeListeners:
-    def __init__(self):
-        self.opened = []
-
-    def listen_udp(self, owner, host, port):
-        self.opened.append(FakeListener(owner))
-        return self.opened[-1]
-
-    listen_tcp = listen_udp
-
-
-class FakeConnection:
-    """A client's connection; as a TCP socket it has nothing to say."""
-
-    room = 65_536
-
-    def __init__(self):
-        self.refused = self.closed = False
-
-    def attach(self, flow):
-        flow.tell(ConnectionMade())
-        return self
-
-    def refuse(self):
-        self.refused = True
-
-    def read(self, limit):
-        return None
-
-    def write(self, chunks):
-        return sum(map(len, chunks))
-
-    def wait_for_room(self):
-        pass
-
-    def close(self, *, abort=False):
-        self.closed = "reset" if abort else "closed"
-
-
-class Forwarded:
-    """A LAN with one guest and forwards to it."""
-
-    def __init__(self, counters, *texts, **settings):
-        self.lan = Lan(counters, **settings)
-        self.lan.assign(1)
-        self.listeners = FakeListeners()
-        self.refs = [
-            PortForwardActor.start(
-                parse_forward(text),
-                index,
-                gateway=self.lan.ref,
-                switch=self.lan.switch,
-                listeners=self.listeners,
-                counters=counters,
-                settings=LanSettings(**settings),
-            )
-            for index, text in enumerate(texts)
-        ]
-        run_ready()
-
-    def comes(self, *datagrams, index=0, client=CLIENT):
-        batch = [DatagramFromNet(payload, client, 64) for payload in datagrams]
-        self.listeners.opened[index].owner.tell(DatagramsFromNet(batch))
-        run_ready()
-        return self.lan.received()
-
-    def connects(self, index=0):
-        connection = FakeConnection()
-        self.listeners.opened[index].owner.tell(ConnectionAccepted(connection))
-        run_ready()
-        return connection, self.lan.received()
+from netstack.forward import MAX_FORWARDS
 
 
 @pytest.fixture
@@ -233,55 +134,6 @@ def test_a_guest_that_moved_is_found_again(loop, forwarded):
     forwarded.lan.assign(1)
     loop.advance(2)
     assert len(forwarded.comes(b"hello")) == 1
-
-
-def test_tcp_is_opened_towards_the_guest_and_reset_when_it_refuses(loop, counters):
-    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
-    connection, (syn,) = forwarded.connects()
-    assert (syn[IP].src, syn[IP].dst, syn[TCP].dport, syn[TCP].flags) == ("10.0.2.2", "10.0.2.10", 80, "S")
-    assert syn[TCP].sport >= FIRST_PORT
-    assert_intact(syn)
-    assert not connection.closed
-    reset = TCP(sport=80, dport=syn[TCP].sport, flags="RA", seq=0, ack=syn[TCP].seq + 1)
-    assert forwarded.lan.sends(1, packet(1, "10.0.2.2") / reset) == []
-    assert connection.closed == "reset"
-    assert pykka.ActorRegistry.get_by_class(ForwardedTcpFlowActor) == []
-    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
-
-
-def test_tcp_towards_a_guest_that_answers(loop, counters):
-    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
-    connection, (syn,) = forwarded.connects()
-    answer = TCP(sport=80, dport=syn[TCP].sport, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
-    (ack,) = forwarded.lan.sends(1, packet(1, "10.0.2.2") / answer)
-    assert (ack[TCP].flags, ack[TCP].ack) == ("A", 8)
-    assert not connection.closed
-
-
-def test_rfc5382_req5_idle_and_transitory_timeouts(loop, counters):
-    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
-    connection, (syn,) = forwarded.connects()
-    answer = TCP(sport=80, dport=syn[TCP].sport, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
-    forwarded.lan.sends(1, packet(1, "10.0.2.2") / answer)
-    loop.advance(7439)
-    assert not connection.closed
-    loop.advance(2)
-    assert connection.closed == "reset"
-    (last,) = forwarded.lan.received()
-    assert "R" in last[TCP].flags
-    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
-
-
-def test_connections_towards_a_guest_count_as_its_flows(loop, counters):
-    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_flows_per_peer=3)
-    connections = [forwarded.connects()[0] for _ in range(5)]
-    assert [connection.refused for connection in connections] == [False, False, False, True, True]
-    assert counters["forward.drop.flow_limit"] == 2
-    counters_before = dict(counters.items())
-    half = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
-    assert [half.connects()[0].refused for _ in range(2)] == [False, True]
-    assert counters["forward.drop.half_open_limit"] == 1
-    assert counters_before["forward.connections"] == 3
 
 
 def test_a_forward_that_stops_gives_its_port_back(forwarded):

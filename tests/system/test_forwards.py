@@ -147,6 +147,33 @@ def test_tcp_to_a_server_in_a_guest(lab, opened, where):
     assert received == b"half open"
 
 
+def test_two_hundred_clients_at_once_are_all_served(lab, opened):
+    host, outside, relay, guest, _ = lab
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen(16)  # fewer than come, as servers have it
+    before = relay.counters()["forward.connections"]
+    clients = []
+    for number in range(200):
+        local = number % 2
+        client = opened(
+            host if local else outside,
+            kind=socket.SOCK_STREAM,
+            family=socket.AF_INET6 if local else socket.AF_INET,
+        )
+        client.connect(("::1", LOCAL6) if local else (HOST, TCP))
+        clients.append(client)
+    for number, client in enumerate(clients):
+        client.sendall(b"%d" % number)
+    for _ in clients:
+        server, _ = listener.accept()
+        with server:
+            server.settimeout(8)
+            server.sendall(b"welcome %s" % server.recv(99))
+    for number, client in enumerate(clients):
+        assert client.recv(99) == b"welcome %d" % number
+    assert relay.counters()["forward.connections"] == before + 200
+
+
 def test_tcp_moves_much_data_both_ways(lab, opened):
     _, outside, _, guest, _ = lab
     listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)

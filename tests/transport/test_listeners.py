@@ -6,7 +6,7 @@ import socket
 import pytest
 from host_parts import in_namespace, ip, sysctl
 
-from actors.messages import ConnectionAccepted, ConnectionMade, DatagramsFromNet, SendResult
+from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SendResult
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
@@ -31,6 +31,11 @@ class Owner:
         message = await asyncio.wait_for(self.told.get(), 8)
         assert type(message) is kind
         return message
+
+
+async def taken(owner):
+    """Take the client of whom the owner is told."""
+    return (await owner.next(ClientsWaiting)).clients.take()
 
 
 def ready():
@@ -82,9 +87,8 @@ def test_tcp_connections_wait_for_a_flow(host):
         listener = TcpListener(owner, host, port, ready(), Counters())
         with socket.create_connection((host, port), 8) as client:
             client.sendall(b"early")
-            accepted = await owner.next(ConnectionAccepted)
             flow = Owner()
-            attached = accepted.connection.attach(flow)
+            attached = (await taken(owner)).attach(flow)
             await flow.next(ConnectionMade)
             assert attached.read(99) == b"early"
             attached.close()
@@ -219,7 +223,7 @@ def test_any_address_of_both_versions_side_by_side(order):
                 ((_, (address, _), _),) = (await owners[host].next(DatagramsFromNet)).datagrams
                 assert address == f"{own}>{own}"
             with socket.create_connection((own, 7000), 8):
-                (await owners[host].next(ConnectionAccepted)).connection.refuse()
+                (await taken(owners[host])).refuse()
         for listener in listeners:
             listener.close()
 
@@ -255,7 +259,7 @@ def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
         assert not network.decide_udp(("fd98::1", 7001)).allowed
         opened = network.open_tcp(flow, ("fd98::1", 7001), 1)
         await flow.next(ConnectionMade)
-        (await owner.next(ConnectionAccepted)).connection.refuse()
+        (await taken(owner)).refuse()
         opened.close()
         for listener in listeners:
             listener.close()
@@ -268,10 +272,44 @@ def test_a_refused_connection_is_reset():
         owner, port = Owner(), free_port(socket.SOCK_STREAM)
         listener = TcpListener(owner, HOST, port, ready(), Counters())
         with socket.create_connection((HOST, port), 8) as client:
-            (await owner.next(ConnectionAccepted)).connection.refuse()
+            (await taken(owner)).refuse()
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
         listener.close()
+
+    asyncio.run(main())
+
+
+@BOTH_VERSIONS
+def test_clients_wait_in_the_kernel_until_they_are_taken(host):
+    async def main():
+        owner, port = Owner(), free_port(socket.SOCK_STREAM, host)
+        listener = TcpListener(owner, host, port, ready(), Counters())
+        clients = [socket.create_connection((host, port), 8) for _ in range(200)]
+        assert (await owner.next(ClientsWaiting)).clients is listener
+        for _ in range(20):  # the loop turns: nobody is told again before the owner watches again
+            await asyncio.sleep(0)
+        assert owner.told.empty()
+        for client in clients[:150]:
+            client.sendall(b"hello")
+            flow = Owner()
+            attached = listener.take().attach(flow)
+            await flow.next(ConnectionMade)
+            assert attached.read(99) == b"hello"
+            attached.close()
+        listener.watch()
+        assert (await owner.next(ClientsWaiting)).clients is listener
+        for _ in clients[150:]:
+            listener.take().refuse()
+        assert listener.take() is None
+        for client in clients:
+            client.close()
+        listener.watch()
+        with socket.create_connection((host, port), 8):
+            (await taken(owner)).refuse()
+        listener.close()
+        listener.watch()
+        assert listener.take() is None
 
     asyncio.run(main())
 
@@ -290,8 +328,30 @@ def test_without_sockets_it_pauses_and_goes_on(monkeypatch):
 
         monkeypatch.setattr(socket.socket, "accept", failing_at_first)
         with socket.create_connection((HOST, port), 8):
-            (await owner.next(ConnectionAccepted)).connection.refuse()
+            assert await taken(owner) is None
+            assert listener.take() is None
+            listener.watch()
+            (await taken(owner)).refuse()
         assert counters["forward.accept_failures"] == 1
+        listener.close()
+
+    asyncio.run(main())
+
+
+def test_a_client_that_is_gone_does_not_keep_others_waiting(monkeypatch):
+    async def main():
+        owner, port = Owner(), free_port(socket.SOCK_STREAM)
+        listener = TcpListener(owner, HOST, port, ready(), Counters())
+        accept, failures = socket.socket.accept, iter([ConnectionAbortedError(), ConnectionResetError()])
+
+        def failing_at_first(self):
+            for failure in failures:
+                raise failure
+            return accept(self)
+
+        monkeypatch.setattr(socket.socket, "accept", failing_at_first)
+        with socket.create_connection((HOST, port), 8):
+            (await taken(owner)).refuse()
         listener.close()
 
     asyncio.run(main())

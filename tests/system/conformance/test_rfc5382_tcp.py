@@ -163,7 +163,7 @@ def test_req_3_nobody_enters_by_a_mapping(lab, talk, sockets):
 
 
 def test_req_5_timers_are_those_of_the_rfc():
-    # That a connection ends after exactly this time: test_port_forward.py,
+    # That a connection ends after exactly this time: test_tcp_forwards.py,
     # test_rfc5382_req5_idle_and_transitory_timeouts, with a clock that the test moves.
     assert LanSettings().tcp_idle_timeout >= 2 * 3600 + 4 * 60
     assert LanSettings().tcp_transitory_timeout >= 4 * 60

@@ -1,0 +1,134 @@
+"""TCP through port forwards: how many clients of each are let in, and which flow serves them.
+
+A client that connects waits in the accept queue of its port until it is taken, and is taken only when there
+is room for it: a forward has at most ``max_connections_per_forward`` connections, of which at most
+``max_half_open_per_peer`` wait for the guest's answer. So a crowd is slowed down and not turned away, and
+what clients outside do costs the guest nothing of what it may open itself.
+
+Liveness: a port is either watched, and tells when somebody connects, or its forward is full; then each of
+the forward's flows that gets its answer or ends lets the next clients in. Every flow has a timer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.flow import Guest
+from actors.forwarded_tcp import ForwardedTcpFlowActor
+from actors.forwards import FIRST_PORT, LAST_PORT
+from actors.tcp_flow import Link, Remote
+from actors.tcp_routing import flow_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.batch import PortState
+    from actors.flow import Lan
+    from actors.forwards import Place
+    from actors.messages import TcpForGuest
+    from actors.ports import Accepted, WaitingClients
+    from netstack.forward import Forward
+
+TAKEN_AT_ONCE = 64
+"""Clients taken in one go, so that the others' frames get their turn in between."""
+
+
+class ForwardedConnections:
+    """The connections of one forward: those that stand, by their flows' keys, and who waits."""
+
+    __slots__ = ("clients", "forward", "half_open", "is_full", "open")
+
+    def __init__(self, forward: Forward, clients: WaitingClients) -> None:
+        self.forward = forward
+        self.clients = clients
+        self.open: set[bytes] = set()
+        self.half_open: set[bytes] = set()
+        """Those that the guest has not answered yet."""
+        self.is_full = False
+        """Whether nobody watches the port until one of the connections gets its answer or ends."""
+
+
+class TcpForwards:
+    """TCP forwards of one LAN."""
+
+    def __init__(
+        self, lan: Lan, locate: Callable[[bytes | str], Place | None], ports: dict[int, PortState]
+    ) -> None:
+        """``locate`` finds a guest, ``ports`` are the gateway's sessions by number."""
+        self._lan = lan
+        self._locate = locate
+        self._ports = ports
+        self._by_index: dict[int, ForwardedConnections] = {}
+        self._next_port = FIRST_PORT
+
+    def serve(self, wanted: TcpForGuest) -> None:
+        """Take clients that wait at a forward's port, as far as there is room for them."""
+        connections = self._by_index.get(wanted.index)
+        if connections is None:
+            connections = ForwardedConnections(wanted.forward, wanted.clients)
+            self._by_index[wanted.index] = connections
+        self._let_in(connections)
+
+    def answered(self, connections: ForwardedConnections, key: bytes) -> None:
+        """Note that the guest has taken a connection; perhaps there is room for others now."""
+        connections.half_open.discard(key)
+        if connections.is_full:
+            self._let_in(connections)
+
+    def ended(self, connections: ForwardedConnections, key: bytes) -> None:
+        """Note that a connection is no more; perhaps there is room for others now."""
+        connections.open.discard(key)
+        self.answered(connections, key)
+
+    def _let_in(self, connections: ForwardedConnections) -> None:
+        settings, clients = self._lan.settings, connections.clients
+        connections.is_full = False
+        for _ in range(TAKEN_AT_ONCE):
+            if (
+                len(connections.open) >= settings.max_connections_per_forward
+                or len(connections.half_open) >= settings.max_half_open_per_peer
+            ):
+                self._lan.counters.add("forward.full")
+                connections.is_full = True
+                return
+            client = clients.take()
+            if client is None:
+                break
+            self._open(connections, client)
+        clients.watch()
+
+    def _open(self, connections: ForwardedConnections, client: Accepted) -> None:
+        """Connect a client to its guest, or refuse it."""
+        forward, lan = connections.forward, self._lan
+        place = self._locate(forward.vm)
+        port = None if place is None else self._ports.get(place.number)
+        if place is None or port is None:
+            self._refuse(client, "no_guest")
+            return
+        guest = Guest(place.mac, place.ip, forward.vm_port)
+        key, remote = self._free_key(place, port, guest)
+        link = Link(port.line, port.link_mtu)
+        try:
+            flow = ForwardedTcpFlowActor.start(key, guest, lan, remote, link=link, dial=client.attach)
+        except OSError:  # it ended before anything could be done with it
+            self._refuse(client, "lost")
+            return
+        port.flows[key] = flow
+        port.forwarded[key] = connections
+        connections.open.add(key)
+        connections.half_open.add(key)
+        lan.counters.add("gateway.flows_opened")
+        lan.counters.add("forward.connections")
+
+    def _refuse(self, client: Accepted, reason: str) -> None:
+        self._lan.counters.add(f"forward.drop.{reason}")
+        client.refuse()
+
+    def _free_key(self, place: Place, port: PortState, guest: Guest) -> tuple[bytes, Remote]:
+        """Choose the port at which the guest sees the client. There are more of them than connections."""
+        while True:
+            remote = Remote(self._lan.settings.gateway_ip, self._next_port)
+            self._next_port = FIRST_PORT if self._next_port == LAST_PORT else self._next_port + 1
+            key = flow_key(place.number, guest, remote)
+            if key not in port.flows:
+                return key, remote

@@ -1,0 +1,187 @@
+"""TCP through port forwards: connections of clients outside, and the crowd that waits for them."""
+
+from __future__ import annotations
+
+import errno
+import random
+
+import pykka
+import pytest
+from forward_parts import FakeConnection, Forwarded
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from test_gateway import assert_intact, packet
+
+from actors.forwarded_tcp import ForwardedTcpFlowActor
+from actors.forwards import FIRST_PORT
+from actors.messages import PortClosed
+from actors.tcp_flow import CONNECT_TIMEOUT
+from actors.tcp_forwards import TAKEN_AT_ONCE
+
+
+def test_tcp_is_opened_towards_the_guest_and_reset_when_it_refuses(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, (syn,) = forwarded.connects()
+    assert (syn[IP].src, syn[IP].dst, syn[TCP].dport, syn[TCP].flags) == ("10.0.2.2", "10.0.2.10", 80, "S")
+    assert syn[TCP].sport >= FIRST_PORT
+    assert_intact(syn)
+    assert not connection.closed
+    reset = TCP(sport=80, dport=syn[TCP].sport, flags="RA", seq=0, ack=syn[TCP].seq + 1)
+    assert forwarded.lan.sends(1, packet(1, "10.0.2.2") / reset) == []
+    assert connection.closed == "reset"
+    assert pykka.ActorRegistry.get_by_class(ForwardedTcpFlowActor) == []
+    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
+
+
+def test_tcp_towards_a_guest_that_answers(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, (syn,) = forwarded.connects()
+    answer = TCP(sport=80, dport=syn[TCP].sport, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
+    (ack,) = forwarded.lan.sends(1, packet(1, "10.0.2.2") / answer)
+    assert (ack[TCP].flags, ack[TCP].ack) == ("A", 8)
+    assert not connection.closed
+
+
+def test_rfc5382_req5_idle_and_transitory_timeouts(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, (syn,) = forwarded.connects()
+    answer = TCP(sport=80, dport=syn[TCP].sport, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
+    forwarded.lan.sends(1, packet(1, "10.0.2.2") / answer)
+    loop.advance(7439)
+    assert not connection.closed
+    loop.advance(2)
+    assert connection.closed == "reset"
+    (last,) = forwarded.lan.received()
+    assert "R" in last[TCP].flags
+    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
+
+
+def states(connections):
+    """Tell of each client: connected to the guest, still waiting, or turned away."""
+    return [
+        "refused" if c.refused else "reset" if c.closed else "in" if c.attached else "waits"
+        for c in connections
+    ]
+
+
+def test_a_crowd_of_clients_is_let_in_as_the_guest_answers(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connections, syns = forwarded.crowd(200)
+    assert len(syns) == 64
+    assert states(connections) == ["in"] * 64 + ["waits"] * 136
+    while syns:
+        syns = [f for f in forwarded.guest_answers(*syns) if f[TCP].flags == "S"]
+    assert states(connections) == ["in"] * 200
+    assert [key for key in counters if key.startswith("forward.drop")] == []
+    assert counters["forward.connections"] == 200
+
+
+def test_clients_are_let_in_as_the_guest_refuses(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=2)
+    connections, syns = forwarded.crowd(5)
+    assert states(connections) == ["in"] * 2 + ["waits"] * 3
+    syns = forwarded.guest_answers(syns[0], flags="RA")
+    assert states(connections) == ["reset", "in", "in", "waits", "waits"]
+    forwarded.guest_answers(*syns, flags="RA")
+    assert states(connections) == ["reset", "in", "reset", "in", "waits"]
+
+
+def test_the_connections_of_a_forward_are_bounded_and_the_next_waits_for_the_end_of_one(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_connections_per_forward=3)
+    connections, syns = forwarded.crowd(5)
+    forwarded.guest_answers(*syns)
+    assert states(connections) == ["in"] * 3 + ["waits"] * 2
+    loop.advance(7441)  # the three are idle for too long
+    assert states(connections) == ["reset"] * 3 + ["in"] * 2
+    assert counters["forward.full"] >= 1
+
+
+def test_clients_that_nobody_answers_wait_no_longer_than_the_flows_before_them(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
+    connections, _ = forwarded.crowd(2)
+    loop.advance(CONNECT_TIMEOUT + 1)
+    assert states(connections) == ["reset", "in"]
+    loop.advance(CONNECT_TIMEOUT + 1)
+    assert states(connections) == ["reset", "reset"]
+    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 2
+
+
+def test_clients_of_a_guest_that_leaves_are_refused_also_those_that_wait(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
+    connections, _ = forwarded.crowd(100)
+    forwarded.lan.tell(PortClosed(1))
+    assert states(connections) == ["reset"] + ["refused"] * 99
+    forwarded.lan.assign(1)
+    assert states([forwarded.connects()[0]]) == ["in"]
+
+
+def test_one_forward_that_is_full_does_not_concern_another(loop, counters):
+    forwarded = Forwarded(
+        counters, "tcp::8080:10.0.2.10:80", "tcp::8022:10.0.2.10:22", max_half_open_per_peer=2
+    )
+    forwarded.crowd(3)
+    connections, _ = forwarded.crowd(3, index=1)
+    assert states(connections) == ["in", "in", "waits"]
+
+
+def test_clients_outside_use_up_nothing_of_what_the_guest_may_open(loop, counters):
+    limits = {"max_half_open_per_peer": 2, "max_flows_per_peer": 3, "new_flows_per_second": 0.1}
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", "tcp::8022:10.0.2.10:22", **limits)
+    for index in range(2):
+        connections, syns = forwarded.crowd(2, index)
+        forwarded.guest_answers(*syns)
+        more, _ = forwarded.crowd(2, index)
+        assert states(connections + more) == ["in"] * 4
+    udp = [packet(1, "192.0.2.1") / UDP(sport=1000 + n, dport=7) for n in range(3)]
+    assert forwarded.lan.sends(1, *udp) == []
+    assert len(forwarded.lan.outside.udp) == 3
+    (error,) = forwarded.lan.sends(1, packet(1, "192.0.2.1") / UDP(sport=2000, dport=7))
+    assert error[ICMP].code == 13  # its own flows are bounded all the same
+
+
+def test_what_the_guest_opens_leaves_clients_outside_their_room(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_flows_per_peer=1)
+    forwarded.lan.sends(1, packet(1, "192.0.2.1") / UDP(sport=1000, dport=7))
+    assert states(forwarded.crowd(3)[0]) == ["in"] * 3
+
+
+def test_a_client_whose_socket_is_lost_is_no_flow(loop, counters, monkeypatch):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+
+    def failing(self, flow):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(FakeConnection, "attach", failing)
+    connection, frames = forwarded.connects()
+    assert (connection.refused, frames) == (True, [])
+    assert counters["forward.drop.lost"] == 1
+    assert counters["gateway.flows_opened"] == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nobody_waits_while_there_is_room(loop, counters, seed):
+    chance = random.Random(seed)
+    limits = {"max_half_open_per_peer": 3, "max_connections_per_forward": 5}
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", "tcp::8022:10.0.2.10:22", **limits)
+    syns = []
+    for _ in range(60):
+        step = chance.randrange(6)
+        if step <= 1:
+            syns += forwarded.crowd(chance.randrange(1, 2 * TAKEN_AT_ONCE), chance.randrange(2))[1]
+        elif step == 2 and syns:
+            syns += forwarded.guest_answers(syns.pop(chance.randrange(len(syns))))
+        elif step == 3 and syns:
+            syns += forwarded.guest_answers(syns.pop(chance.randrange(len(syns))), flags="RA")
+        elif step == 4:
+            loop.advance(chance.choice((0.1, CONNECT_TIMEOUT + 1)))
+            syns += forwarded.lan.received()
+        elif step == 5 and not chance.randrange(4):
+            forwarded.lan.tell(PortClosed(1))
+            assert [listener.waiting for listener in forwarded.listeners.opened] == [[], []]
+            forwarded.lan.assign(1)
+            syns = []
+        syns = [frame for frame in syns if frame[TCP].flags == "S"]
+        for served in forwarded.connections():
+            full = len(served.half_open) == 3 or len(served.open) == 5
+            assert served.half_open <= served.open
+            assert full or not served.clients.waiting
+            assert served.clients.is_watched or (full and served.is_full)
