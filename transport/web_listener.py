@@ -2,7 +2,8 @@
 
 A connection shows by its first byte which of the two it is: 0x16 begins a TLS handshake record (RFC 8446,
 section 5.1), and no HTTP method. Plain HTTP is for relays that are bound to a loopback address, where a
-page of a name that somebody else pointed there (DNS rebinding) is refused by its Host header.
+page of a name that somebody else pointed there (DNS rebinding) is refused by its Host header; elsewhere who
+speaks it is sent to https.
 
 Certificates come from the store that the QUIC endpoint uses, and are read for each new connection.
 """
@@ -18,24 +19,21 @@ import ssl
 import tempfile
 from http import HTTPStatus
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers, MultipleValuesError
-from websockets.http11 import Response
-
+from transport import websocket
+from transport.http1 import TEXT, Answer, host_and_port
+from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.session import WebTransportSession
-from transport.websocket import REQUEST_TIMEOUT, WebConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from websockets.http11 import Request
-    from websockets.server import ServerProtocol
-
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.certificates import Certificate, CertificateStore
+    from transport.http1 import Request
     from transport.turns import Turns
+    from transport.websocket import WebSocketConnection
 
 BACKLOG = 128
 """Connections that the kernel keeps until they are accepted."""
@@ -51,6 +49,13 @@ CLOSE_WAIT = 1.0
 SESSION_PATHS: Mapping[str, str] = {"/": "", "/raw": "encap=raw"}
 """Paths that carry a session, and what each says about the encapsulation."""
 
+ALLOWED = "GET, HEAD, OPTIONS"
+"""Methods that are answered."""
+OTHER_METHODS = frozenset({"POST", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE"})
+"""Methods that are known, and have nothing to do here: 405, and all others 501 (RFC 9110, section 9.1)."""
+HTTP_PORT = 80
+"""What a client used that names no port."""
+
 Page = tuple[str, bytes, dict[str, str]]
 """A page: content type, body, further headers."""
 
@@ -62,7 +67,7 @@ _HEADERS = {
 
 
 class WebListener:
-    """Listens for browsers and WebSocket clients. Implements ``transport.websocket.WebHost``."""
+    """Listens for browsers and WebSocket clients. Implements ``transport.http_connection.HttpHost``."""
 
     def __init__(
         self,
@@ -87,9 +92,9 @@ class WebListener:
         self._pages = pages
         self._open_session = open_session
         self._next_session_number = next_session_number
-        self._connections: set[WebConnection] = set()
+        self._connections: set[HttpConnection | WebSocketConnection] = set()
         self._greeting: set[asyncio.Task[None]] = set()
-        self._dirty: dict[WebConnection, None] = {}
+        self._dirty: dict[WebSocketConnection, None] = {}
         self._flush_scheduled = False
         self._emptied = asyncio.Event()
 
@@ -126,27 +131,31 @@ class WebListener:
         for connection in list(self._connections):
             connection.abort()
 
-    # -- WebHost: what connections need -------------------------------------------------------------
+    # -- HttpHost: what connections need -------------------------------------------------------------
 
     def clock(self) -> float:
         """Monotonic time, as the event loop has it."""
         return self._loop.time()
 
-    def want_flush(self, connection: WebConnection) -> None:
+    def want_flush(self, connection: WebSocketConnection) -> None:
         """Flush the connection at the end of this turn."""
         self._dirty[connection] = None
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self.turns.at_end(self._flush)
 
-    def connection_ended(self, connection: WebConnection) -> None:
+    def connection_began(self, connection: WebSocketConnection) -> None:
+        """Remember a connection that speaks WebSocket from now on."""
+        self._connections.add(connection)
+
+    def connection_ended(self, connection: HttpConnection | WebSocketConnection) -> None:
         """Forget the connection."""
         self._connections.discard(connection)
-        self._dirty.pop(connection, None)
+        self._dirty.pop(connection, None)  # type: ignore[arg-type] # only WebSockets are in it
         if not self._connections:
             self._emptied.set()
 
-    def open_session(self, path: str, connection: WebConnection) -> tuple[WebTransportSession, Mailbox]:
+    def open_session(self, path: str, connection: WebSocketConnection) -> tuple[WebTransportSession, Mailbox]:
         """Begin a session with the next number of the relay's."""
         self.counters.add("websocket.sessions")
         session = WebTransportSession(
@@ -154,39 +163,36 @@ class WebListener:
         )
         return session, self._open_session(session)
 
-    def respond(self, request: Request, protocol: ServerProtocol, *, secure: bool) -> tuple[Response, str]:
-        """Answer a request: a session, a page, or what is wrong with it."""
-        if not secure and not _names_no_domain(request):
+    def respond(self, request: Request, *, secure: bool) -> Answer | str:
+        """Answer a request; a path is that of a session, for which a WebSocket is to be opened."""
+        if not secure and not self._plain:
+            self.counters.add("web.not_https")
+            return _to_https(request)
+        if not secure and not all(map(_is_this_machine, request.hosts)):
             # Only an attacker's name server leads a domain to this loopback address.
-            return _text(HTTPStatus.MISDIRECTED_REQUEST, "Use http://127.0.0.1 or http://localhost.\n"), ""
-        try:
-            parts = urlsplit(request.path)
-        except ValueError:
-            return _text(HTTPStatus.BAD_REQUEST, "The path cannot be read.\n"), ""
-        if "Upgrade" in request.headers:
-            return self._upgrade(request, protocol, parts.path, parts.query)
+            return _text(HTTPStatus.MISDIRECTED_REQUEST, "Use http://127.0.0.1 or http://localhost.")
+        if request.method == "OPTIONS":
+            return Answer(HTTPStatus.NO_CONTENT, {"Allow": ALLOWED})
         if request.method not in {"GET", "HEAD"}:
-            refusal = _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are answered.\n")
-            refusal.headers["Allow"] = "GET, HEAD"
-            return refusal, ""
-        page = self._pages(parts.path)
+            known = request.method in OTHER_METHODS
+            status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_IMPLEMENTED
+            return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
+        path, _, query = request.target.partition("#")[0].partition("?")
+        if websocket.is_asked_for(request):
+            return self._upgrade(path, query)
+        page = self._pages(path)
         if page is None:
-            return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.\n"), ""
+            return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
         kind, body, extra = page
-        response = _response(HTTPStatus.OK, kind, body, extra)
-        if request.method == "HEAD":
-            response.body = b""
-        return response, ""
+        return Answer(HTTPStatus.OK, {"Content-Type": kind, **_HEADERS, **extra}, body)
 
-    def _upgrade(
-        self, request: Request, protocol: ServerProtocol, path: str, query: str
-    ) -> tuple[Response, str]:
+    def _upgrade(self, path: str, query: str) -> Answer | str:
         encapsulation = SESSION_PATHS.get(path)
         if encapsulation is None:
-            return _text(HTTPStatus.NOT_FOUND, "WebSockets are at / (framed) and /raw.\n"), ""
+            return _text(HTTPStatus.NOT_FOUND, "WebSockets are at / (framed) and /raw.")
         # Named twice it would be refused, and a URL may well say it again.
         said = query if "encap=" in query else "&".join(filter(None, (encapsulation, query)))
-        return protocol.accept(request), f"/?{said}" if said else "/"
+        return f"/?{said}" if said else "/"
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -212,12 +218,12 @@ class WebListener:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 first = await self._first_byte(client)
-            secure = first == TLS_RECORD
-            if first is None or not (secure or self._plain):
-                self.counters.add("web.drop.not_https" if first is not None else "web.drop.no_request")
+            if first is None:
+                self.counters.add("web.drop.no_request")
                 client.close()
                 return
-            connection = WebConnection(self, secure=secure)
+            secure = first == TLS_RECORD
+            connection = HttpConnection(self, secure=secure)
             self._connections.add(connection)
         except (OSError, TimeoutError, asyncio.CancelledError):
             self.counters.add("web.drop.no_request")
@@ -310,30 +316,26 @@ def _private_file(data: bytes) -> Iterator[str]:
             yield named.name
 
 
-def _names_no_domain(request: Request) -> bool:
-    """Whether the Host header is an address or localhost."""
+def _to_https(request: Request) -> Answer:
+    """Send a client that came without TLS to where it is spoken: the same port, as the client sees it."""
+    scheme = "wss" if websocket.is_asked_for(request) else "https"
+    host, port = host_and_port(request.authority or "")
+    if not host or request.method == "CONNECT":
+        return _text(HTTPStatus.BAD_REQUEST, "This port speaks HTTPS: use https:// in place of http://.")
+    url = f"{scheme}://{host}:{port or HTTP_PORT}{request.target if request.target != '*' else '/'}"
+    return _text(HTTPStatus.TEMPORARY_REDIRECT, f"This port speaks HTTPS: {url}", {"Location": url})
+
+
+def _is_this_machine(name: str) -> bool:
+    """Whether a name is an address or localhost, which no name server can lead elsewhere."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
     try:
-        name = urlsplit(f"//{request.headers['Host']}").hostname or ""
-        if name == "localhost" or name.endswith(".localhost"):
-            return True
         ipaddress.ip_address(name)
-    except (KeyError, ValueError, MultipleValuesError):
+    except ValueError:
         return False
     return True
 
 
-def _text(status: HTTPStatus, text: str) -> Response:
-    return _response(status, "text/plain; charset=utf-8", text.encode(), {})
-
-
-def _response(status: HTTPStatus, kind: str, body: bytes, extra: Mapping[str, str]) -> Response:
-    headers = Headers(
-        {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Connection": "close",
-            **_HEADERS,
-            **extra,
-        }
-    )
-    return Response(status.value, status.phrase, headers, body)
+def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:
+    return Answer(status, {**TEXT, **_HEADERS, **(extra or {})}, f"{text}\n".encode())

@@ -1,41 +1,50 @@
-"""One client's TCP connection: an HTTP request that is answered, or a WebSocket that carries a session.
+"""One client's WebSocket, which carries a session over TCP.
 
 Theory of operation. ``websockets``' sans-I/O protocol reads and writes the bytes; this module moves them, and
 offers upwards what a WebTransport session offers: datagrams in batches, a bounded queue out. A binary message
-is a datagram (RFC 6455, section 5.6); text has no meaning here and is dropped.
+is a datagram (RFC 6455, section 5.6). The request that opens it was read by ``transport.http_connection``.
 
 While the client does not read, asyncio's buffer fills to WRITE_BUFFER, then datagrams wait in the session's
-queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay.
+queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay. What the
+protocol itself answers (pongs) is not queued: a client that asks for more than MAX_UNREAD of it is dropped.
 
 Closing codes: the relay's code 0 is 1000 (normal closure), SHUTDOWN is 1001 (going away), any other code is
-4000 + code, of the range for private use (RFC 6455, section 7.4.2). Extensions are never negotiated:
-compression would cost more than frames are worth.
+4000 + code, of the range for private use (RFC 6455, section 7.4.2). A client that breaks the protocol gets
+the code that RFC 6455 has for that: 1002, 1007 for a text or a reason that is not UTF-8, 1009 for a message
+over MAX_MESSAGE, and 1003 for a text message, which has no meaning here.
+
+Of the subprotocols that a client offers, ``binary`` is selected, which says what is done anyway and without
+which Emscripten's sockets give up; of others none. Extensions are never negotiated: compression would cost
+more than frames are worth.
 """
 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import logging
-import socket
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
 from loguru import logger
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
+from transport.http1 import TEXT, Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from websockets.http11 import Response
+    from websockets.http11 import Request as WebSocketRequest
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.http1 import Request
     from transport.session import WebTransportSession
     from transport.turns import Turns
 
@@ -43,24 +52,25 @@ MAX_MESSAGE = 16 * 1024
 """Bytes of a message that are taken; the largest frame has 1,522 and a control message a few hundred."""
 DATAGRAM_LIMIT = 65535
 """TCP cuts as it likes: nothing needs to be sent in chunks."""
-WRITE_BUFFER = 64 * 1024
-"""Bytes given to asyncio before datagrams wait in the session's queue, where old ones can be dropped."""
-UNSENT_BYTES = 64 * 1024
-"""Bytes the kernel takes beyond what the client's window lets it send (Linux, TCP_NOTSENT_LOWAT)."""
-REQUEST_TIMEOUT = 10.0
-"""Seconds for a request to be complete, and for an answer to be taken."""
+MAX_UNREAD = 1024 * 1024
+"""Bytes that wait for a client at most; the session's queue, all at once, is a quarter of it."""
 PING_INTERVAL = 15.0
 """Seconds between pings: NATs and proxies forget silent connections after a minute."""
 IDLE_TIMEOUT = 180.0
 """Seconds without a byte, pongs included, after which the client is taken for gone; as with QUIC."""
 CLOSE_TIMEOUT = 2.0
-"""Seconds that a client has to answer a close frame."""
+"""Seconds that a client has to answer a close frame, or to read one that says what it did wrong."""
 MAX_REASON = 123
 """Bytes of UTF-8 in a closing reason (RFC 6455, section 5.5)."""
-NORMAL, GOING_AWAY, PRIVATE_USE = 1000, 1001, 4000
+NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INVALID_DATA, PRIVATE_USE = 1000, 1001, 1003, 1007, 4000
+SUBPROTOCOL = Subprotocol("binary")
+VERSION = "13"
 
-_TCP_NOTSENT_LOWAT = 25
-"""Linux: tcp(7)."""
+_NOT_FOR_WEBSOCKET = frozenset({"upgrade", "content-length", "transfer-encoding"})
+_OF_AN_ANSWER = frozenset({"Date", "Connection", "Content-Length"})
+"""Headers that every answer gets."""
+
+_TEXT_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _QUIET = logging.getLogger(__name__)
 _QUIET.setLevel(logging.ERROR)
@@ -76,7 +86,7 @@ def _shortened(reason: str) -> str:
     return reason.encode()[:MAX_REASON].decode(errors="ignore")
 
 
-class WebHost(Protocol):
+class WebSocketHost(Protocol):
     """What a connection needs of the listener that accepted it."""
 
     counters: Counters
@@ -85,51 +95,78 @@ class WebHost(Protocol):
     def clock(self) -> float:
         """Monotonic time."""
 
-    def respond(self, request: Request, protocol: ServerProtocol, *, secure: bool) -> tuple[Response, str]:
-        """Answer a request; with status 101, the path of the session that begins."""
-
-    def open_session(self, path: str, connection: WebConnection) -> tuple[WebTransportSession, Mailbox]:
+    def open_session(self, path: str, connection: WebSocketConnection) -> tuple[WebTransportSession, Mailbox]:
         """Begin a session."""
 
-    def want_flush(self, connection: WebConnection) -> None:
+    def want_flush(self, connection: WebSocketConnection) -> None:
         """Flush the connection at the end of this turn."""
 
-    def connection_ended(self, connection: WebConnection) -> None:
+    def connection_ended(self, connection: WebSocketConnection) -> None:
         """Forget the connection."""
 
 
-class WebConnection(asyncio.Protocol):
+def is_asked_for(request: Request) -> bool:
+    """Whether a request asks for a WebSocket; HTTP/1.0 cannot (RFC 9110, section 7.8)."""
+    return "websocket" in request.tokens("upgrade") and request.minor_version > 0
+
+
+def shake_hands(request: Request) -> tuple[ServerProtocol, Answer | None]:
+    """Accept a request for a WebSocket (RFC 6455, section 4.2): the protocol to go on with, or a refusal."""
+    protocol = ServerProtocol(max_size=MAX_MESSAGE, select_subprotocol=_select, logger=_QUIET)
+    if request.field("sec-websocket-version") != VERSION:
+        text = f"Only version {VERSION} of the WebSocket protocol is spoken here.\n"
+        return protocol, Answer(
+            HTTPStatus.UPGRADE_REQUIRED,
+            {**TEXT, "Upgrade": "websocket", "Sec-WebSocket-Version": VERSION},
+            text.encode(),
+        )
+    # The protocol reads its request itself; of the protocols that a client could go on with it wants one.
+    lines = [f"GET {request.target} HTTP/1.1", "Upgrade: websocket"]
+    lines += [f"{name}: {value}" for name, value in request.fields if name not in _NOT_FOR_WEBSOCKET]
+    protocol.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    [opening] = protocol.events_received()
+    response = protocol.accept(cast("WebSocketRequest", opening))
+    if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+        headers = {name: value for name, value in response.headers.raw_items() if name not in _OF_AN_ANSWER}
+        return protocol, Answer(HTTPStatus(response.status_code), headers, bytes(response.body or b""))
+    protocol.send_response(response)
+    return protocol, None
+
+
+def _select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
+
+
+class WebSocketConnection(asyncio.Protocol):
     """Implements ``transport.session.SessionCarrier``."""
 
-    def __init__(self, host: WebHost, *, secure: bool) -> None:
+    def __init__(self, host: WebSocketHost, protocol: ServerProtocol, path: str, remote: str) -> None:
         self._host = host
-        self._secure = secure
-        self._protocol = ServerProtocol(max_size=MAX_MESSAGE, logger=_QUIET)
+        self._protocol = protocol
+        self._path = path
         self._transport: asyncio.Transport
         self._paused = False
         self._partial: list[bytes] | None = None
+        self._text: codecs.IncrementalDecoder | None = None
+        """Checks the text message that has begun; None outside of one."""
+        self._refused = False
+        """Whether the client is being shown out; what it still says is for nobody."""
         self._timer: asyncio.TimerHandle
         self._session: WebTransportSession | None = None
         self._mailbox: Mailbox | None = None
-        """None before the session, and once it is known to be over."""
-        self.remote = ""
+        """None once the session is known to be over."""
+        self.remote = remote
         self.datagram_limit = DATAGRAM_LIMIT
         self.last_heard = host.clock()
 
-    # -- asyncio's side -----------------------------------------------------------------------------
+    def begin(self, transport: asyncio.Transport) -> None:
+        """Send the answer that opens the WebSocket, and begin the session."""
+        self._transport = transport
+        self._write()
+        self._call_later(PING_INTERVAL, self._keep_alive)
+        self._session, self._mailbox = self._host.open_session(self._path, self)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a request."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(WRITE_BUFFER)
-        address = transport.get_extra_info("peername") or ("?", 0)
-        self.remote = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-        tcp = transport.get_extra_info("socket")
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tcp.setsockopt(
-            socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", _TCP_NOTSENT_LOWAT), UNSENT_BYTES
-        )
-        self._call_later(REQUEST_TIMEOUT, self._transport.abort)
+    # -- asyncio's side -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take what came; whatever goes wrong ends this connection only."""
@@ -138,6 +175,8 @@ class WebConnection(asyncio.Protocol):
             self._protocol.receive_data(data)
             self._handle_events()
             self.flush(self.last_heard)
+            if self._protocol.state is not OPEN:
+                self._session_ended(None)
         except Exception:  # noqa: BLE001
             self._fail()
 
@@ -150,12 +189,7 @@ class WebConnection(asyncio.Protocol):
         """Tell the session, if there was one."""
         self._timer.cancel()
         self._host.connection_ended(self)
-        if self._session is not None:
-            self._session.queue.clear()
-            received = self._protocol.close_rcvd
-            code, reason = (received.code, received.reason) if received else (0, "")
-            self._tell(SessionClosed(code, reason or str(exc or "connection closed")))
-            self._mailbox = None
+        self._session_ended(exc)
 
     def pause_writing(self) -> None:
         """Let datagrams wait in the session's queue from now on."""
@@ -212,14 +246,43 @@ class WebConnection(asyncio.Protocol):
         if data:
             self._transport.write(data)
         if chunks[-1] == SEND_EOF:
+            self._close_transport()
+        elif self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self._host.counters.add("websocket.drop.not_reading")
+            self._transport.abort()
+
+    def _close_transport(self) -> None:
+        """End the connection, but not under a close frame that the client, still sending, has not read."""
+        if self._protocol.close_rcvd is not None:
             self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._call_later(CLOSE_TIMEOUT, self._transport.abort)
+
+    def _session_ended(self, error: Exception | None) -> None:
+        """Tell the session's actor once that the client has left, or was shown out for what it sent."""
+        if self._session is None or self._mailbox is None:
+            return
+        self._session.queue.clear()
+        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
+        if received is not None and received == sent:
+            code, reason = received.code, received.reason
+        else:
+            code, reason = 0, "" if sent is None else f"broke the protocol: {sent}"
+        self._tell(SessionClosed(code, reason or str(error or "connection closed")))
+        self._mailbox = None
+
+    def _refuse(self, code: int, reason: str) -> None:
+        """Close for what the client sent."""
+        self._refused = True
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(code, reason)
+            self._call_later(CLOSE_TIMEOUT, self._transport.abort)
 
     def _handle_events(self) -> None:
         datagrams: list[bytes] = []
         for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._answer(event)
-            elif isinstance(event, Frame):
+            if isinstance(event, Frame) and not self._refused:
                 self._take(event, datagrams)
         if datagrams:
             self._tell(DatagramsFromClient(datagrams))
@@ -233,25 +296,36 @@ class WebConnection(asyncio.Protocol):
                 self._partial = [bytes(frame.data)]
             case Opcode.TEXT:
                 self._host.counters.add("websocket.drop.text")
+                self._text = _TEXT_DECODER()
+                self._check_text(frame)
+            case Opcode.CONT if self._text is not None:
+                self._check_text(frame)
             case Opcode.CONT if self._partial is not None:
-                self._partial.append(bytes(frame.data))
+                if frame.data:
+                    self._partial.append(bytes(frame.data))
                 if frame.fin:
                     datagrams.append(b"".join(self._partial))
                     self._partial = None
             case _:
-                pass  # control frames: answered by the protocol; or the rest of a text message
+                pass  # control frames are answered by the protocol
+
+    def _check_text(self, frame: Frame) -> None:
+        """Close at the end of a text message, or where it ceases to be one (RFC 6455, section 8.1)."""
+        if self._text is None:
+            return
+        try:
+            self._text.decode(frame.data, final=frame.fin)
+        except UnicodeDecodeError:
+            self._refuse(INVALID_DATA, "a text message is not UTF-8")
+        else:
+            if not frame.fin:
+                return
+            self._refuse(UNSUPPORTED_DATA, "only binary messages are taken")
+        self._text = None
 
     def _tell(self, message: DatagramsFromClient | SessionClosed) -> None:
         if self._mailbox is not None:
             self._host.turns.turn(partial(self._mailbox.tell, message))
-
-    def _answer(self, request: Request) -> None:
-        response, path = self._host.respond(request, self._protocol, secure=self._secure)
-        self._protocol.send_response(response)
-        self._write()
-        if self._protocol.state is OPEN:
-            self._session, self._mailbox = self._host.open_session(path, self)
-            self._call_later(PING_INTERVAL, self._keep_alive)
 
     def _keep_alive(self) -> None:
         if self._host.clock() - self.last_heard >= IDLE_TIMEOUT:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http.client
 import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from web_parts import PATIENCE, serving, until
+from web_parts import PATIENCE, ask, get, serving, until
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from transport import web_listener
@@ -22,28 +22,12 @@ def run(scenario, **options):
     asyncio.run(main())
 
 
-async def ask(web, request, *, secure=False):
-    """Send raw bytes; give status, headers and body of the answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.trust() if secure else None)
-    writer.write(request)
-    answer = await reader.read()
-    writer.close()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    return int(status.split()[1]), dict(line.split(": ", 1) for line in lines), body
-
-
-def get(path="/", host="127.0.0.1", method="GET"):
-    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
-
-
 @pytest.mark.parametrize("secure", [False, True])
 def test_pages_are_served_with_and_without_tls_on_one_port(secure):
     async def scenario(web):
         status, headers, body = await ask(web, get(), secure=secure)
         assert (status, body, headers["X-Test"]) == (200, b"a page", "yes")
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Connection"] == "close"
 
     run(scenario)
 
@@ -53,19 +37,36 @@ def test_pages_are_served_with_and_without_tls_on_one_port(secure):
     [
         (get("/nothing"), 404),
         (get("/%2e%2e/etc/passwd"), 404),
-        (get("/", method="POST"), 405),
-        (get("//[", method="GET"), 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 421),
+        (get("//["), 404),
+        (get("/?query#fragment"), 200),
+        (get(method="POST"), 405),
+        (get(method="TRACE"), 405),
+        (get("127.0.0.1:443", method="CONNECT"), 405),
+        (get(method="BREW"), 501),
+        (get(method="get"), 501),
+        (get(method="OPTIONS"), 204),
+        (get("*", method="OPTIONS"), 204),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\n\r\n", 200),
         (get(host="attacker.example"), 421),
         (get(host="127.0.0.1.attacker.example:4433"), 421),
-        (get(host="["), 421),
+        (get("http://attacker.example/"), 421),
+        (get("http://127.0.0.1/", host="attacker.example"), 421),
+        (get("http://127.0.0.1/"), 200),
+        (get(host="["), 400),
         (get("/" + "a" * 10_000), 414),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n\r\n", 426),
+        (get(more="Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAM\r\n"), 200),
+        (get(more="Upgrade: h2c\r\n"), 200),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        (get(more="Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"), 426),
     ],
 )
-def test_bad_requests_get_a_status(request_bytes, status):
+@pytest.mark.parametrize("secure", [False, True])
+def test_every_request_gets_its_status(request_bytes, status, secure):
     async def scenario(web):
-        assert (await ask(web, request_bytes))[0] == status
+        # Over TLS any name will do.
+        expected = 200 if secure and status == 421 else status
+        assert (await ask(web, request_bytes, secure=secure)).status == expected
 
     run(scenario)
 
@@ -73,21 +74,21 @@ def test_bad_requests_get_a_status(request_bytes, status):
 @pytest.mark.parametrize("host", ["127.0.0.1:4433", "[::1]:4433", "localhost", "vm.localhost:1"])
 def test_plain_http_answers_to_names_of_this_machine(host):
     async def scenario(web):
-        assert (await ask(web, get(host=host)))[0] == 200
+        assert (await ask(web, get(host=host))).status == 200
 
     run(scenario)
 
 
 def test_https_answers_to_any_name():
     async def scenario(web):
-        assert (await ask(web, get(host="relay.example"), secure=True))[0] == 200
+        assert (await ask(web, get(host="relay.example"), secure=True)).status == 200
 
     run(scenario)
 
 
 def test_head_is_get_without_the_body():
     async def scenario(web):
-        status, headers, body = await ask(web, get(method="HEAD"))
+        status, headers, body = await ask(web, get(method="HEAD"), head_only=True)
         assert (status, body, headers["Content-Length"]) == (200, b"", "6")
 
     run(scenario)
@@ -104,15 +105,60 @@ def test_websockets_are_at_two_paths_only():
     run(scenario)
 
 
-def test_plain_http_is_refused_where_it_is_not_allowed():
+@pytest.mark.parametrize(
+    ("request_bytes", "location"),
+    [
+        (get("/page?q", "relay.example:4433"), "https://relay.example:4433/page?q"),
+        (get("/", "[2001:db8::1]:4433", method="HEAD"), "https://[2001:db8::1]:4433/"),
+        (get("/", "relay.example"), "https://relay.example:80/"),
+        (get("/", "relay.example:8443", method="POST"), "https://relay.example:8443/"),
+        (get("http://relay.example:4433/", "other"), "https://relay.example:4433/"),
+        (get("*", "relay.example:4433", method="OPTIONS"), "https://relay.example:4433/"),
+        (
+            get("/raw", "relay.example:4433", more="Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+            "wss://relay.example:4433/raw",
+        ),
+    ],
+)
+def test_plain_http_is_sent_to_https_where_it_is_not_allowed(request_bytes, location):
     async def scenario(web):
-        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(get())
-        with contextlib.suppress(ConnectionResetError):
-            assert await reader.read() == b""
-        writer.close()
-        assert web.counters["web.drop.not_https"] == 1
-        assert (await ask(web, get(), secure=True))[0] == 200
+        status, headers, body = await ask(web, request_bytes, head_only=b"HEAD" in request_bytes)
+        assert (status, headers["Location"], headers["Cache-Control"]) == (307, location, "no-store")
+        assert b"HEAD" in request_bytes or body.decode() == f"This port speaks HTTPS: {location}\n"
+        assert web.counters["web.not_https"] == 1
+        assert (await ask(web, get(), secure=True)).status == 200
+        assert web.peers == []
+
+    run(scenario, plain=False)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.0\r\n\r\n", 400),
+        (get(host=""), 400),
+        (get("relay.example:443", method="CONNECT"), 400),
+        (b"SSH-2.0-client\r\n", 400),
+        (b"\0\1\2\3", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    ],
+)
+def test_what_cannot_be_sent_elsewhere_gets_a_sentence(request_bytes, status):
+    async def scenario(web):
+        answer = await ask(web, request_bytes)
+        assert answer.status == status
+        assert answer.body.endswith(b".\n")
+
+    run(scenario, plain=False)
+
+
+def test_a_websocket_client_that_follows_is_led_to_a_session():
+    async def scenario(web):
+        host = f"127.0.0.1:{web.port}"
+        request = get("/raw", host, more="Connection: Upgrade\r\nUpgrade: websocket\r\n")
+        answer = await ask(web, request)
+        async with connect(answer.headers["Location"], proxy=None, ssl=web.trust()):
+            assert (await web.peer()).session.path == "/?encap=raw"
 
     run(scenario, plain=False)
 
@@ -125,7 +171,7 @@ def test_rubbish_is_dropped_and_hurts_nobody(rubbish, monkeypatch):
         _, writer = await asyncio.open_connection("127.0.0.1", web.port)
         writer.write(rubbish)
         writer.write_eof()
-        assert (await ask(web, get()))[0] == 200
+        assert (await ask(web, get())).status == 200
         await until(lambda: web.listener.connection_count == 0)
         writer.close()
 
@@ -142,7 +188,7 @@ def test_connections_have_a_limit(monkeypatch):
             writer.close()
             assert web.counters["web.drop.too_many_connections"] == 1
         await until(lambda: web.listener.connection_count == 0)
-        assert (await ask(web, get()))[0] == 200
+        assert (await ask(web, get())).status == 200
 
     run(scenario)
 
@@ -155,7 +201,7 @@ def test_new_connections_get_a_renewed_certificate_and_old_sessions_go_on():
             assert web.certificates.refresh(before.not_before + RENEW_AFTER + timedelta(hours=2))
             assert web.certificates.current is not before
             # Still inside its validity by the test's clock, or TLS would refuse it.
-            assert (await ask(web, get(), secure=True))[0] == 200
+            assert (await ask(web, get(), secure=True)).status == 200
             await client.send(b"as before")
             await until(lambda: peer.datagrams == [b"as before"])
 

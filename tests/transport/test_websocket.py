@@ -65,15 +65,168 @@ def test_sessions_take_their_numbers_from_the_relays():
     run(scenario)
 
 
-def test_text_is_dropped_and_counted():
+@pytest.mark.parametrize(
+    ("offered", "selected"),
+    [
+        (["binary"], "binary"),
+        (["base64", "binary"], "binary"),
+        (["binary", "chat"], "binary"),
+        (["chat"], None),
+        (["Binary"], None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/raw"])
+def test_of_subprotocols_binary_is_selected(path, offered, selected):
     async def scenario(web):
-        async with web.client("/raw") as client:
-            await client.send("hello")
-            await client.send(["in ", "fragments"])
+        async with web.client(path, subprotocols=offered) as client:
+            assert client.subprotocol == selected
+            assert ("Sec-WebSocket-Protocol" in client.response.headers) == (selected is not None)
             await client.send(b"frame")
             peer = await web.peer()
             await until(lambda: peer.datagrams == [b"frame"])
-            assert web.counters["websocket.drop.text"] == 2
+
+    run(scenario)
+
+
+def frame(opcode, payload, *, fin=True, masked=True):
+    """A frame as a client sends it (RFC 6455, section 5.2), masked with zeros."""
+    length = bytes([len(payload) | 0x80 * masked])
+    return bytes([opcode | 0x80 * fin]) + length + bytes(4 * masked) + payload
+
+
+def close(code, reason=b""):
+    return frame(0x8, code.to_bytes(2, "big") + reason)
+
+
+TEXT, BINARY, CONTINUED, CLOSE, PING = 0x1, 0x2, 0x0, 0x8, 0x9
+
+BROKEN = {
+    "a text": (frame(TEXT, b"hello"), 1003),
+    "an empty text": (frame(TEXT, b""), 1003),
+    "a text in fragments": (frame(TEXT, b"a", fin=False) + frame(CONTINUED, b"b"), 1003),
+    "a character across fragments": (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUED, b"\xa9"), 1003),
+    "a text with a ping in it": (
+        frame(TEXT, b"a", fin=False) + frame(PING, b"") + frame(CONTINUED, b"b"),
+        1003,
+    ),
+    "a text that is not UTF-8": (frame(TEXT, b"\xff"), 1007),
+    "a text that ends too early": (frame(TEXT, b"caf\xc3"), 1007),
+    "a surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
+    "an overlong form": (frame(TEXT, b"\xc0\xaf"), 1007),
+    "a text that is not UTF-8 from its second fragment on": (
+        frame(TEXT, b"a", fin=False) + frame(CONTINUED, b"\xff", fin=False),
+        1007,
+    ),
+    "fragments that end too early": (frame(TEXT, b"a", fin=False) + frame(CONTINUED, b"\xc3"), 1007),
+    "a close frame of one byte": (frame(CLOSE, b"\x03"), 1002),
+    "a reason that is not UTF-8": (close(1000, b"\xff"), 1007),
+    **{
+        f"closing code {code}": (close(code), 1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)
+    },
+    "a close frame in fragments": (frame(CLOSE, b"", fin=False), 1002),
+    "a close frame within a message": (frame(BINARY, b"a", fin=False) + close(1000), 1002),
+    "no mask": (frame(BINARY, b"a", masked=False), 1002),
+    "a reserved bit": (b"\xc2\x80\0\0\0\0", 1002),
+    "a reserved opcode": (frame(0x3, b""), 1002),
+    "a continuation of nothing": (frame(CONTINUED, b""), 1002),
+    "a message within a message": (frame(BINARY, b"a", fin=False) + frame(BINARY, b"b"), 1002),
+    "a large message": (b"\x82\xfe" + (MAX_MESSAGE + 1).to_bytes(2, "big") + bytes(4), 1009),
+    "an endless message": (b"\x82\xff" + b"\x7f" + b"\xff" * 7 + bytes(4), 1009),
+}
+
+
+@pytest.mark.parametrize("more", [1, 20_000], ids=["", "while it goes on sending"])
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_who_breaks_the_protocol_is_told_with_the_code_for_that(case, scheme, more, monkeypatch):
+    # A client that answers is waited for no longer, over TLS, than one that does not.
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.3)
+    data, code = BROKEN[case]
+    # What follows is right in itself: in the middle of a message, its next fragment.
+    goes_on = "second fragment on" in case
+    late = frame(CONTINUED, b"", fin=False) if goes_on else frame(BINARY, bytes(100))
+
+    async def scenario(web):
+        async with web.client("/", scheme) as bystander:
+            await until(lambda: len(web.peers) == 1)
+            async with web.client("/", scheme) as client:
+                await until(lambda: len(web.peers) == 2)
+                client.transport.write(data + late * more)
+                with pytest.raises(ConnectionClosed) as closed:
+                    await client.recv()
+                assert closed.value.rcvd.code == code
+                peer = web.peers[1]
+                await until(lambda: peer.closed)
+                assert peer.closed.code == 0
+                assert peer.closed.reason.startswith(f"broke the protocol: {code} ")
+                assert peer.datagrams == []
+            await bystander.send(b"still here")
+            await until(lambda: web.peers[0].datagrams == [b"still here"])
+            await until(lambda: web.listener.connection_count == 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_a_proper_close_frame_is_answered_with_its_code(code):
+    async def scenario(web):
+        async with web.client("/") as client:
+            peer = await web.peer()
+            client.transport.write(close(code, "é".encode()))
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.recv()
+            assert closed.value.rcvd.code == code
+            await until(lambda: peer.closed)
+            assert peer.closed == SessionClosed(code, "é")
+
+    run(scenario)
+
+
+def test_a_client_that_closes_and_takes_nothing_is_given_up(monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+
+    async def scenario(web):
+        async with web.client("/") as client:
+            peer = await web.peer()
+            client.transport.pause_reading()
+            [connection] = web.listener._connections
+            while not connection._paused:
+                peer.session.send([bytes(4000)] * 60)
+                await asyncio.sleep(0)
+            client.transport.write(close(1000))
+            await until(lambda: peer.closed)
+            await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario)
+
+
+def test_fragments_without_a_byte_cost_nothing():
+    async def scenario(web):
+        async with web.client("/") as client:
+            peer = await web.peer()
+            client.transport.write(frame(BINARY, b"a", fin=False) + frame(CONTINUED, b"", fin=False) * 10_000)
+            [connection] = web.listener._connections
+            await until(lambda: connection._partial == [b"a"])
+            client.transport.write(frame(CONTINUED, b"b"))
+            await until(lambda: peer.datagrams == [b"ab"])
+
+    run(scenario)
+
+
+def test_a_client_that_asks_for_pongs_and_takes_none_is_dropped(monkeypatch):
+    monkeypatch.setattr(websocket, "MAX_UNREAD", 20_000)
+
+    async def scenario(web):
+        async with web.client("/") as client:
+            peer = await web.peer()
+            client.transport.pause_reading()
+            pings = frame(PING, bytes(125)) * 1000
+            while not peer.closed:
+                client.transport.write(pings)
+                await asyncio.sleep(0)
+            assert web.counters["websocket.drop.not_reading"] == 1
 
     run(scenario)
 
@@ -182,20 +335,6 @@ def test_silent_clients_are_pinged_and_given_up(monkeypatch):
             assert web.counters["websocket.idle_timeouts"] == 1
             await answering.send(b"alive")
             await until(lambda: any(peer.datagrams for peer in web.peers))
-
-    run(scenario)
-
-
-def test_who_never_completes_a_request_is_dropped(monkeypatch):
-    monkeypatch.setattr(websocket, "REQUEST_TIMEOUT", 0.05)
-
-    async def scenario(web):
-        reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-        writer.write(b"GET / HTTP/1.1\r\n")
-        with contextlib.suppress(ConnectionError):
-            assert await reader.read() == b""
-        writer.close()
-        await until(lambda: web.listener.connection_count == 0)
 
     run(scenario)
 

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 from datetime import UTC, datetime
 from itertools import count
+from typing import NamedTuple
 
 from websockets.asyncio.client import connect
 
@@ -73,9 +74,54 @@ class Web:
         """TLS that takes this listener's certificate and no other."""
         return ssl.create_default_context(cadata=self.certificates.current.chain_pem().decode())
 
-    def client(self, path, scheme="ws"):
-        options = {"ssl": self.trust()} if scheme == "wss" else {}
+    def client(self, path, scheme="ws", **options):
+        options |= {"ssl": self.trust()} if scheme == "wss" else {}
         return connect(f"{scheme}://127.0.0.1:{self.port}{path}", proxy=None, **options)
+
+
+class Answered(NamedTuple):
+    """An answer to a request."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def read_answer(reader, *, head_only=False):
+    """Read one answer, whose length it says itself; None when the connection ends instead."""
+    head = b""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+        head = await reader.readuntil(b"\r\n\r\n")
+    if not head:
+        return None
+    status, *lines = head.decode().removesuffix("\r\n\r\n").split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    length = 0 if head_only else int(headers.get("Content-Length", "0"))
+    return Answered(int(status.split()[1]), headers, await reader.readexactly(length))
+
+
+@contextlib.asynccontextmanager
+async def connected(web, *, secure=False):
+    """A connection for raw bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.port, ssl=web.trust() if secure else None)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ask(web, request, *, secure=False, head_only=False):
+    """Send raw bytes; give the first answer."""
+    async with connected(web, secure=secure) as (reader, writer):
+        writer.write(request)
+        return await read_answer(reader, head_only=head_only)
+
+
+def get(path="/", host="127.0.0.1", method="GET", more=""):
+    """A request."""
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
 
 
 @contextlib.asynccontextmanager
