@@ -444,7 +444,7 @@ class GatewayActor(EventLoopActor):
             address = self._pool.assign(message.mac)
         if address is None:
             self._counters.add("gateway.pool_full")
-            tell_alive(message.peer, RegistrationRefused("address pool is full"))
+            tell_alive(message.peer, RegistrationRefused("address pool is full", message.mac))
             return
         if message.name:
             self._services.name(message.mac, address, message.name)

@@ -226,9 +226,18 @@ class RegisterMac:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRefused:
-    """SwitchActor or GatewayActor -> PeerActor: no registration, and why (shown to the client)."""
+    """SwitchActor or GatewayActor -> PeerActor: no registration of ``mac``, and why (shown to the client)."""
 
     reason: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRefused:
+    """SwitchActor -> PeerActor: frames from ``mac`` are dropped, and why. Not told of each of them."""
+
+    reason: str
+    mac: bytes
 
 
 @dataclass(frozen=True, slots=True)

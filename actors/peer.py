@@ -35,6 +35,7 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SessionClosed,
+    SourceRefused,
     Tick,
 )
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
@@ -65,6 +66,9 @@ CONTROL_BURST = 20.0
 IMPLICIT_RETRY = 1.0
 """Seconds between attempts to register a MAC that another session holds: it may fall silent meanwhile."""
 
+REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
+"""Ends for which the operator, or whoever wrote the client, can do something."""
+
 _ZERO_IP = bytes(4)
 
 _SENDER_IP = {ETHERTYPE_IPV4: slice(26, 30), ETHERTYPE_ARP: slice(28, 32)}
@@ -92,6 +96,8 @@ class PeerActor(EventLoopActor):
         self._repeats: list[float] = []
         """Times at which Assigned is sent again; empty once the guest has shown an address."""
         self._address_shown = False
+        self._refused = (b"", "")
+        """MAC and reason of the last refusal that was logged."""
         now = self.now()
         self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
         self._next_implicit = now
@@ -199,6 +205,9 @@ class PeerActor(EventLoopActor):
             case control.Disconnect():
                 self._close(CloseCode.DONE, "disconnected")
             case control.Refused(reason):
+                logger.bind(reason="control message refused").warning(
+                    "peer {} from {}: {}", self._port, self._session.remote, reason
+                )
                 self._send_error(reason)
 
     def _send_error(self, reason: str) -> None:
@@ -256,9 +265,23 @@ class PeerActor(EventLoopActor):
     @handles(RegistrationRefused)
     def _registration_refused(self, message: RegistrationRefused) -> None:
         self._counters.add("peer.registrations_refused")
+        self._warn_of(message.mac, message.reason)
         if self._asked_explicitly:
             self._mac = None  # the client may ask again, or be registered by a frame
             self._send_error(message.reason)
+
+    @handles(SourceRefused)
+    def _source_refused(self, message: SourceRefused) -> None:
+        self._warn_of(message.mac, message.reason)
+
+    def _warn_of(self, mac: bytes, reason: str) -> None:
+        """Log a refusal, unless it is the same as before: clients try again, and guests send on."""
+        if (mac, reason) != self._refused:
+            self._refused = (mac, reason)
+            logger.bind(reason=f"refused: {reason}").warning(
+                "peer {} from {}: MAC {} refused: {}",
+                *(self._port, self._session.remote, format_mac(mac), reason),
+            )
 
     def _look_for_address(self, frames: list[bytes]) -> None:
         """Stop repeating Assigned once the guest uses an IPv4 address."""
@@ -330,5 +353,9 @@ class PeerActor(EventLoopActor):
     def _leave_session(self, code: int, reason: str) -> None:
         if not self._closed:
             self._closed = True
-            logger.info("peer {} closed: {}", self._port, reason or f"code {code}")
+            who = [self._session.remote, *([format_mac(self._mac)] if self._mac else [])]
+            logger.bind(reason=f"peer closed with {code}").log(
+                "WARNING" if code in REFUSALS else "INFO",
+                *("peer {} closed: {} ({})", self._port, reason or f"code {code}", ", ".join(who)),
+            )
             self._session.close(code, reason)

@@ -38,6 +38,7 @@ from actors.messages import (
     PortOpened,
     RegisterMac,
     RegistrationRefused,
+    SourceRefused,
 )
 from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
@@ -62,6 +63,9 @@ SILENT_AFTER = 45.0
 
 FLOOD_BURST = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
+
+COMPLAINT_EVERY = 10.0
+"""Seconds between two words to a peer about sources that it may not use; between them frames only count."""
 
 _CLAIMING = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6})
 """Protocols in which a packet may say who somebody is."""
@@ -90,7 +94,7 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("floods", "last_heard", "line", "link_mtu", "peer")
+    __slots__ = ("floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
 
     def __init__(self, opened: PortOpened, floods: TokenBucket) -> None:
         self.peer = opened.peer
@@ -98,6 +102,7 @@ class _Port:
         self.link_mtu = opened.link_mtu
         self.line = opened.line
         self.floods = floods
+        self.next_complaint = 0.0
 
 
 class SwitchActor(EventLoopActor):
@@ -180,6 +185,7 @@ class SwitchActor(EventLoopActor):
         source = header[6:12]
         verdict = self._table.learn(source, sender, now)
         if not verdict.accepted:
+            self._tell_of_refusal(source, sender, verdict, now)
             from_gateway = source == self._settings.gateway_mac
             return "switch.drop.gateway_source" if from_gateway else _DROPS[verdict]
         if header[12:] == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
@@ -188,6 +194,13 @@ class SwitchActor(EventLoopActor):
             rogue = ra_guard.refusal(frame, self._gateway_ip6)
             return None if rogue is None else f"switch.drop.{rogue}"
         return None
+
+    def _tell_of_refusal(self, source: bytes, sender: int, verdict: Verdict, now: float) -> None:
+        """Have the peer say, now and then, whose frames are dropped."""
+        port = self._ports[sender]
+        if now >= port.next_complaint:
+            port.next_complaint = now + COMPLAINT_EVERY
+            tell_alive(port.peer, SourceRefused(_REFUSALS[verdict], source))
 
     @handles(FramesFromGateway)
     def _from_gateway(self, message: FramesFromGateway) -> None:
@@ -264,7 +277,7 @@ class SwitchActor(EventLoopActor):
         takes_over = message.explicit or self._is_orphaned(message.mac, now)
         verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
         if not verdict.accepted:
-            tell_alive(port.peer, RegistrationRefused(_REFUSALS[verdict]))
+            tell_alive(port.peer, RegistrationRefused(_REFUSALS[verdict], message.mac))
             return
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)
@@ -273,7 +286,7 @@ class SwitchActor(EventLoopActor):
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
         assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu, port.line)
         if self._gateway is None or not tell_alive(self._gateway, assign):
-            tell_alive(port.peer, RegistrationRefused("this LAN has no gateway"))
+            tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))
 
     def _is_orphaned(self, mac: bytes, now: float) -> bool:
         """Whether ``mac`` belongs to a session that nothing was heard of for a while."""

@@ -6,6 +6,7 @@ import os
 
 import pytest
 from hypothesis import settings
+from loguru import logger
 
 # Programs that tests start buffer their output as they do for users, whatever this machine's habits are.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -37,3 +38,14 @@ def pytest_make_collect_report():
     report = yield
     _skip_is_failure(report)
     return report
+
+
+@pytest.fixture
+def lines():
+    """What is logged, as it comes: "LEVEL message"."""
+    found: list[str] = []
+    number = logger.add(
+        lambda message: found.append(message.rstrip("\n")), format="{level} {message}", level="INFO"
+    )
+    yield found
+    logger.remove(number)

@@ -117,7 +117,7 @@ def test_a_full_pool_refuses_until_a_guest_leaves(loop, counters):
     lan = Lan(counters, pool_last=ip("10.0.2.11"))
     assert isinstance(lan.assign(1), AddressAssigned)
     assert isinstance(lan.assign(2), AddressAssigned)
-    assert lan.assign(3) == RegistrationRefused("address pool is full")
+    assert lan.assign(3) == RegistrationRefused("address pool is full", mac(3))
     lan.tell(PortClosed(1))
     assert lan.assign(3).ip == ip("10.0.2.10")
     assert counters["gateway.pool_full"] == 1

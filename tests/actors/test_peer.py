@@ -24,6 +24,7 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SessionClosed,
+    SourceRefused,
 )
 from actors.peer import PeerActor
 from actors.runtime import Scheduler, run_ready
@@ -188,7 +189,7 @@ def test_a_register_in_the_same_batch_comes_before_the_frames(peer):
 
 def test_a_refused_register_is_an_error_and_may_be_tried_again(peer):
     peer.hears(register(MAC))
-    peer.tell(RegistrationRefused("address pool is full"))
+    peer.tell(RegistrationRefused("address pool is full", MAC))
     assert peer.session.controls() == [{"type": "Error", "message": "address pool is full"}]
     peer.switch.clear()
     peer.hears(register(MAC))
@@ -199,7 +200,7 @@ def test_a_refused_implicit_registration_is_tried_again_but_not_for_every_frame(
     peer = Peer(counters, "/?encap=raw")
     for _ in range(10):
         peer.hears(IP_FRAME)
-        peer.tell(RegistrationRefused("another session uses this MAC address"))
+        peer.tell(RegistrationRefused("another session uses this MAC address", MAC))
     assert len(peer.switch.take(RegisterMac)) == 1
     loop.advance(1)
     peer.hears(IP_FRAME)
@@ -230,6 +231,52 @@ def test_a_client_that_only_listens_is_left_alone(loop, counters):
         peer.session.last_heard = loop.time()  # QUIC's keep-alives
         loop.advance(10)
     assert peer.session.closed is None
+
+
+# -- what the log says of refusals ------------------------------------------------------------------
+
+WHO = "peer 7 from 192.0.2.7:50000"
+
+
+@pytest.mark.parametrize("path", ["/?encap=framed", "/?encap=raw"])
+def test_a_refusal_is_one_line_with_mac_and_address_however_often_it_is_repeated(loop, counters, lines, path):
+    peer = Peer(counters, path)
+    del lines[:]
+    for _ in range(5):
+        peer.tell(RegistrationRefused("address pool is full", MAC))
+    assert lines == [f"WARNING {WHO}: MAC {MAC.hex(':')} refused: address pool is full"]
+    peer.tell(SourceRefused("another session uses this MAC address", mac(2)))
+    assert lines[1:] == [
+        f"WARNING {WHO}: MAC {mac(2).hex(':')} refused: another session uses this MAC address"
+    ]
+
+
+def test_a_control_message_that_is_refused_is_a_line(peer, lines):
+    peer.hears(b'\0{"type":"Register","mac":[1,0,0,0,0,0]}')
+    assert lines == [f"WARNING {WHO}: mac must be a unicast address and not zero"]
+
+
+@pytest.mark.parametrize(
+    ("path", "told", "line"),
+    [
+        ("/?encap=morse", None, "WARNING peer 7 closed: encap is 'morse', must be framed or raw"),
+        ("/", ClosePeer(CloseCode.FULL, "this LAN is full"), "WARNING peer 7 closed: this LAN is full"),
+        ("/", ClosePeer(CloseCode.SHUTDOWN, "the end"), "INFO peer 7 closed: the end"),
+    ],
+)
+def test_an_end_is_a_line_with_the_address_and_a_warning_if_it_is_a_refusal(loop, lines, path, told, line):
+    peer = Peer(Counters(), path)
+    if told is not None:
+        peer.tell(told)
+    [said] = [text for text in lines if "closed" in text]
+    assert said.startswith(line)
+    assert said.endswith(" (192.0.2.7:50000)")
+
+
+def test_the_end_of_a_registered_session_names_its_mac(peer, lines):
+    peer.registered()
+    peer.hears(control(type="Disconnect"))
+    assert lines[-1] == f"INFO peer 7 closed: disconnected (192.0.2.7:50000, {MAC.hex(':')})"
 
 
 # -- control messages -------------------------------------------------------------------------------

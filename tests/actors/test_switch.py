@@ -23,6 +23,7 @@ from actors.messages import (
     PortOpened,
     RegisterMac,
     RegistrationRefused,
+    SourceRefused,
 )
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
@@ -296,8 +297,26 @@ def test_without_a_gateway_there_is_no_registration(loop, counters):
     switch.tell(PeerListRequest(peer))
     switch.tell(FramesFromPeer(1, [frame(mac(1), GATEWAY_MAC)]))
     run_ready()
-    assert peer == [RegistrationRefused("this LAN has no gateway"), PeerList(())]
+    assert peer == [RegistrationRefused("this LAN has no gateway", mac(1)), PeerList(())]
     assert counters["gateway.drop.absent"] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (mac(1), "another session uses this MAC address"),
+        (GATEWAY_MAC, "this MAC address is not one that a guest may have"),
+        (BROADCAST, "this MAC address is not one that a guest may have"),
+    ],
+)
+def test_a_source_that_is_refused_is_told_now_and_then_and_not_per_frame(loop, trio, source, reason):
+    for _ in range(3):
+        trio.sends(2, *[frame(source, GATEWAY_MAC)] * 100)
+    assert trio.peers[2].take(SourceRefused) == [SourceRefused(reason, source)]
+    loop.advance(10)
+    trio.sends(2, frame(source, GATEWAY_MAC))
+    assert len(trio.peers[2].take(SourceRefused)) == 1
+    assert trio.peers[1].take(SourceRefused) == []
 
 
 # -- ports ------------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pykka
 import pytest
-from loguru import logger
 from websockets.asyncio.client import connect as websocket
 
 from actors.gateway import GatewayActor
@@ -53,15 +52,6 @@ class Started:
 
 def started(settings: Settings = LOCAL, certificates: EphemeralCertificateStore | None = None) -> Started:
     return Started(settings, certificates or EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)))
-
-
-@pytest.fixture
-def lines():
-    """What is logged."""
-    found: list[str] = []
-    number = logger.add(found.append, format="{level} {message}", level="INFO")
-    yield found
-    logger.remove(number)
 
 
 # -- what is printed ----------------------------------------------------------------------------------

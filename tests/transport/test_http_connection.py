@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 
 import pytest
-from loguru import logger
 from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving, until
 
 from transport import http_connection, web_listener
@@ -17,15 +16,6 @@ def run(scenario, **options):
             await scenario(web)
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def lines():
-    """What is logged."""
-    found: list[str] = []
-    number = logger.add(found.append, format="{level} {message}", level="DEBUG")
-    yield found
-    logger.remove(number)
 
 
 POST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
