@@ -1,6 +1,9 @@
 """Ports that were given back and are not to be given out again for a while (RFC 6888 REQ-8).
 
-What a remote host sends to a mapping that has ended must not reach the guest that gets its port next.
+What a remote host sends to a mapping that has ended must not reach the guest that gets its port next. That
+is for UDP with endpoint-independent filtering. Where only addresses that the guest wrote to may answer, ports
+may be used again at once (exception C), so a held one is used when there is no other. TCP ports are not held
+at all (exception A): the system keeps connections apart.
 """
 
 from __future__ import annotations

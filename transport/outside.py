@@ -28,7 +28,8 @@ from transport.host_socket import IPV4, IPV6, Family, HostSocket, Received, Repo
 from transport.interfaces import interface_addresses
 from transport.listeners import TcpListener, UdpListener
 from transport.readiness import Readiness
-from transport.tcp_socket import DeniedTcpSocket, SharedPorts, TcpFlowSocket, open_tcp
+from transport.tcp_ports import SharedPorts, open_tcp
+from transport.tcp_socket import DeniedTcpSocket, TcpFlowSocket
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence

@@ -3,11 +3,6 @@
 What nobody asked for stays in the kernel: a flow reads when it has room and is told once when there is
 something after nothing was. The kernel's own buffers keep their automatic sizes, which long paths need; it
 bounds them all together (``net.ipv4.tcp_mem``).
-
-A NAT made of sockets maps a guest's address and port to one port of the host, whatever the guest connects to
-(RFC 5382 REQ-1): all its connections bind that port. The system takes that while they differ in the remote
-end, and no other flow gets the port meanwhile (REQ-7). Connections from outside to that port are not
-answered by a connected socket, which is the filtering of REQ-3 at its strictest.
 """
 
 from __future__ import annotations
@@ -24,7 +19,7 @@ from typing import TYPE_CHECKING
 from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Sequence
 
     from actors.messages import Mailbox
     from transport.readiness import Readiness
@@ -55,35 +50,6 @@ _ABORT = Struct("ii").pack(1, 0)
 _LINUX = sys.platform == "linux"
 
 
-class SharedPorts:
-    """The host ports of guests' TCP ports, shared by the connections of each."""
-
-    def __init__(self) -> None:
-        self._used: dict[Hashable, tuple[int, int]] = {}
-        """Port and number of connections, by owner. As many as there are flows at most."""
-
-    def bind(self, opened: socket.socket, owner: Hashable, host: str) -> None:
-        """Bind to the owner's port, or to a new one of the system's choice. Raises OSError."""
-        port, users = self._used.get(owner, (0, 0))
-        if port:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-        # Set after binding, so that the system chose a port that nobody else has.
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._used[owner] = (opened.getsockname()[1], users + 1)
-
-    def release(self, owner: Hashable) -> None:
-        """Note that one connection has ended."""
-        port, users = self._used[owner]
-        if users > 1:
-            self._used[owner] = (port, users - 1)
-        else:
-            del self._used[owner]
-
-    def __len__(self) -> int:
-        return len(self._used)
-
-
 class TcpFlowSocket:
     """A host TCP connection that belongs to one flow; implements ``actors.ports.TcpSocket``."""
 
@@ -99,9 +65,8 @@ class TcpFlowSocket:
         self._waits_to_write = False
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def connect(self, address: tuple[str, int]) -> None:
-        """Begin to connect; the flow is told ConnectionMade or ConnectionFailed, later."""
-        number = self._socket.connect_ex(address)
+    def follow(self, number: int) -> None:
+        """Tell the flow ConnectionMade or ConnectionFailed, later; ``number`` is what connect_ex returned."""
         if number == 0:
             self._flow.tell(ConnectionMade())
         elif number in _IN_PROGRESS:
@@ -213,21 +178,3 @@ class DeniedTcpSocket:
 
     def close(self, *, abort: bool = False) -> None:
         """Nothing to close."""
-
-
-def open_tcp(
-    flow: Mailbox, address: tuple[str, int], owner: Hashable, ports: SharedPorts, ready: Readiness
-) -> TcpFlowSocket:
-    """Connect to ``address`` (text, IPv4 or IPv6) for ``flow``. Raises OSError when no socket can be had."""
-    family, host = (socket.AF_INET6, "::") if ":" in address[0] else (socket.AF_INET, "0.0.0.0")
-    key = (family, owner)
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.setblocking(False)
-        ports.bind(opened, key, host)
-    except OSError:
-        opened.close()
-        raise
-    connection = TcpFlowSocket(opened, flow, ready, lambda: ports.release(key))
-    connection.connect(address)
-    return connection

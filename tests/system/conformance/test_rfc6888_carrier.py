@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import struct
 
 import pytest
-from lab import SERVERS, external_of, refusals, udp_ports, until
+from lab import PATIENCE, SERVERS, external_of, refusals, udp_ports, until
 from scapy.layers.inet import ICMP
 
 from actors.flow import MAX_REMOTES
@@ -67,6 +68,28 @@ def test_req_8_a_released_port_rests(lab, relay_with, sockets):
         until(lambda: not used & udp_ports(relay))
         again = {external_of(sockets.udp(guest), server)[1] for _ in range(5)}
         assert used.isdisjoint(again)
+    finally:
+        lab.relay.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
+
+
+def test_req_8_tcp_ports_are_used_again_at_once(lab, relay_with, sockets):
+    lab.relay.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50099")
+    try:
+        relay, guest = relay_with()
+        listener = sockets.tcp(lab.outside, SERVERS[0])
+        listener.listen(64)
+        for number in range(250):
+            with contextlib.closing(guest.namespace.socket(socket.SOCK_STREAM)) as inside:
+                inside.settimeout(PATIENCE)
+                inside.connect(listener.getsockname())
+                inside.sendall(b"%d" % number)
+                inside.shutdown(socket.SHUT_WR)  # so that the host's end goes to TIME-WAIT
+                served, _ = listener.accept()
+                with served:
+                    assert served.recv(99) == b"%d" % number
+                    assert served.recv(99) == b""
+                assert inside.recv(99) == b""
+        assert relay.counters()["gateway.drop.no_socket"] == 0
     finally:
         lab.relay.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=32768 60999")
 
