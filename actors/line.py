@@ -1,16 +1,28 @@
-"""The line to one peer, as the flows that write much to it see it: how much more it takes now.
+"""The line to one peer, as the flows that write much to it see it: what it takes now, and whose turn it is.
 
 A session's queue drops its oldest datagrams when it is full. Flows that can wait (TCP) therefore ask first.
 What flows were granted but has not reached the session yet (it is in actors' inboxes, all within one run of
 the scheduler) counts as queued, so that many flows together do not overrun what each found free.
+
+Two marks: flows wait from LINE_BYTES on, and are woken once the session's queue has fallen below its own
+mark, half of that (``call_when_writable``). So a wake-up is worth many segments, and the line does not run
+empty meanwhile. While anybody waits nobody else is let in. Turns are of equal size and go to those whose last
+one is longest ago: each backlogged flow has the same share, however soon it comes back for more. A flow that
+is held back by its pace keeps the rest of its turn, which counts as queued until it is used.
+
+Liveness: whoever waits is woken by the session, when what is in its queue leaves. Where too little is in the
+queue for that (what was granted got lost on its way, or those who had a turn had no use for it), a look at
+the end of the scheduler's run wakes them.
 """
 
 from __future__ import annotations
 
+from heapq import nsmallest
+from itertools import count
 from typing import TYPE_CHECKING
 
 from actors.messages import LineWritable
-from actors.runtime import tell_alive
+from actors.runtime import current_scheduler, tell_alive
 
 if TYPE_CHECKING:
     from actors.messages import Mailbox
@@ -20,41 +32,90 @@ LINE_BYTES = 128 * 1024
 """Bytes that flows together keep queued for one peer: half of what its session takes before it drops, so
 that pings and datagrams of others still fit, and 10 ms at 100 Mbit/s."""
 
+TURN_BYTES = 12 * 1024
+"""Bytes of one turn at least, eight full segments: where more flows wait than get such a turn, the others
+are woken later rather than all for a segment each."""
+
 
 class Line:
     """One per port; its PeerActor makes it, its flows ask it."""
 
-    __slots__ = ("_granted", "_session", "_waiting")
+    __slots__ = ("_granted", "_last_turn", "_promised", "_session", "_settles", "_turns", "_waiting")
 
     def __init__(self, session: Session | None = None) -> None:
         """Without a session (a port that is not a client's) there is always room."""
         self._session = session
         self._granted = 0
+        self._promised = 0
+        """Bytes of turns that flows hold and have not used."""
         self._waiting: dict[Mailbox, None] = {}
-        """Flows that wait for room; the session of each has a bounded number of them."""
+        """Flows that wait for room, longest first; a session has a bounded number of flows."""
+        self._last_turn: dict[Mailbox, int] = {}
+        """Number of the last turn of each flow that had one."""
+        self._turns = count(1)
+        self._settles = False
+        """Whether :meth:`_settle` is called at the end of this run."""
 
     @property
     def room(self) -> int:
-        """Bytes that may be sent now; none or less when it is time to wait."""
+        """Bytes that a flow may send now which has no turn: none while others wait for theirs."""
+        return 0 if self._waiting else max(0, self._free)
+
+    @property
+    def _free(self) -> int:
         if self._session is None:
             return LINE_BYTES
-        return LINE_BYTES - self._session.queued_bytes - self._granted
+        return LINE_BYTES - self._session.queued_bytes - self._granted - self._promised
 
     def grant(self, size: int) -> None:
         """Note that ``size`` bytes are on their way to the session."""
         self._granted += size
+        self._settle_later()
 
     def arrived(self) -> None:
         """Note that what was granted is in the session's queue now."""
         self._granted = 0
 
     def wait(self, flow: Mailbox) -> None:
-        """Have ``flow`` told LineWritable when there is room."""
+        """Have ``flow`` told LineWritable when there is room: it holds a turn then."""
+        self._waiting[flow] = None
         if self._session is not None:
-            self._waiting[flow] = None
             self._session.call_when_writable(self._wake)
+        self._settle_later()
+
+    def give_back(self, size: int) -> None:
+        """Take back ``size`` bytes of a turn: they were used, and granted, or will not be."""
+        self._promised -= size
+        if self._waiting:
+            self._settle_later()
+
+    def leave(self, flow: Mailbox) -> None:
+        """Forget a flow that has ended."""
+        self._waiting.pop(flow, None)
+        self._last_turn.pop(flow, None)
+
+    def _settle_later(self) -> None:
+        if not self._settles:
+            self._settles = True
+            current_scheduler().at_end(self._settle)
+
+    def _settle(self) -> None:
+        """Forget grants that got lost on their way, and wake whom the session has no cause to wake."""
+        self._settles = False
+        self._granted = 0
+        if self._waiting and (self._session is None or self._session.writable):
+            self._wake()
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for flow in waiting:
-            tell_alive(flow, LineWritable())
+        """Give turns to those who have been without one for longest, as far as there is room."""
+        waiting, last_turn, free = self._waiting, self._last_turn, self._free
+        turns = min(len(waiting), free // TURN_BYTES)
+        if turns:
+            turn = LineWritable(free // turns)
+            for flow in nsmallest(turns, waiting, key=lambda flow: last_turn.get(flow, 0)):
+                del waiting[flow]
+                if tell_alive(flow, turn):
+                    self._promised += turn.room
+                    last_turn[flow] = next(self._turns)
+        if waiting and self._session is not None:
+            self._session.call_when_writable(self._wake)

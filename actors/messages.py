@@ -328,7 +328,12 @@ class FlowEstablished:
 
 @dataclass(frozen=True, slots=True)
 class LineWritable:
-    """Line -> flow: the queue towards the client has room again, which the flow had waited for."""
+    """Line -> flow: the queue towards the client has room again, of which ``room`` bytes are the flow's turn.
+
+    It gives them back when they are used, or when it has no use for them.
+    """
+
+    room: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ room of the socket. Host data are read from the socket when the guest's window, 
 the peer's line have room, and stay in the kernel else. A FIN of one side ends that direction of the other,
 a RST of one side both of the other.
 
+Liveness: whoever has something to send has a timer or is registered with whoever will wake it. That is the
+connection's timer, the line (``actors.line``), or the host socket for either direction; after each step
+``_is_stalled`` looks whether one of them will.
+
 Timeouts: ``tcp_idle_timeout`` while both directions are open, ``tcp_transitory_timeout`` before and after
 (RFC 5382 REQ-5). An ICMP error never ends a connection (REQ-10): the host's kernel sees to that.
 """
@@ -63,9 +67,14 @@ CONNECT_TIMEOUT = 60.0
 LOW_WINDOW = MAX_WINDOW // 4
 """Bytes of the guest's window below which it is looked whether the host socket has more room."""
 
-LITTLE_ROOM = 4096
-"""Bytes of room in the host socket below which the flow waits for more; systems say that a socket is writable
-when a third of its buffer is free, which is more."""
+LITTLE_ROOM = 3 * 1460
+"""Bytes of room in the host socket below which the flow waits for more. With this much, a window too small
+for one segment can be moved by two, as it must be to be told (RFC 9293 section 3.8.6.2.2). Systems say that a
+socket is writable when a third of its buffer is free, which is more."""
+
+STALL_RETRY = 1.0
+"""Seconds after which a flow tries again that has something to do and nobody to wake it. That is a bug, which
+``tcp.stalled`` counts; the connection goes on slowly instead of hanging until it is idle for too long."""
 
 _IP_HEADER_LENGTHS = {4: 20, 16: 40}
 _ICMP_ERRORS = {
@@ -124,7 +133,10 @@ class TcpFlowActor(EventLoopActor):
         self._half_open = True
         self._host_ended = False
         self._shut_down = False
-        self._waits_for_line = False
+        self._waits_for_line = self._waits_to_read = self._waits_to_write = False
+        """Who has been asked to wake this flow: its line, and the host socket for either direction."""
+        self._turn = 0
+        """Bytes of the line that are kept for this flow."""
         self._ended = False
         self._idle_timeout = CONNECT_TIMEOUT
         self._idle_at = self.poll_at = self.now() + CONNECT_TIMEOUT
@@ -133,6 +145,8 @@ class TcpFlowActor(EventLoopActor):
     def on_stop(self) -> None:
         """Give the socket back; a connection that has not ended is reset outside."""
         self._ended = True
+        self._link.line.leave(self.actor_ref)
+        self._give_turn_back()
         connection = self._connection
         whole = connection is not None and connection.ending is Ending.FINISHED
         self._socket.close(abort=not whole)
@@ -223,15 +237,25 @@ class TcpFlowActor(EventLoopActor):
         except OSError:
             self._end()
 
-    @handles(SocketReadable, SocketWritable)
-    def _socket_ready(self, _: SocketReadable | SocketWritable) -> None:
+    @handles(SocketReadable)
+    def _socket_readable(self, _: SocketReadable) -> None:
+        self._waits_to_read = False
+        if self._connection is not None:
+            self._advance(self._connection, self.now())
+
+    @handles(SocketWritable)
+    def _socket_writable(self, _: SocketWritable) -> None:
+        self._waits_to_write = False
         if self._connection is not None:
             self._advance(self._connection, self.now())
 
     @handles(LineWritable)
-    def _line_writable(self, _: LineWritable) -> None:
+    def _line_writable(self, message: LineWritable) -> None:
         self._waits_for_line = False
-        if self._connection is not None:
+        self._turn += message.room
+        if self._connection is None or self._ended:
+            self._give_turn_back()
+        else:
             self._advance(self._connection, self.now())
 
     @handles(Tick)
@@ -274,6 +298,7 @@ class TcpFlowActor(EventLoopActor):
         room = socket.room
         connection.host_took(taken, room)
         if connection.received or room < LITTLE_ROOM:
+            self._waits_to_write = True
             socket.wait_for_room()
         if connection.guest_finished:
             self._shut_down = True
@@ -285,6 +310,7 @@ class TcpFlowActor(EventLoopActor):
         while (room := connection.room) > 0:
             data = read(room)
             if data is None:
+                self._waits_to_read = True
                 break
             if not data:
                 self._host_ended = True
@@ -298,13 +324,24 @@ class TcpFlowActor(EventLoopActor):
     def _send(self, connection: TcpConnection, now: float) -> None:
         line = self._link.line
         connection.limit_segments(self._mss())
-        frames = connection.dispatch(now, line.room)
+        frames = connection.dispatch(now, self._turn + line.room)
         if frames:
-            line.grant(sum(map(len, frames)))
+            size = sum(map(len, frames))
+            line.grant(size)
+            if self._turn:
+                used = min(size, self._turn)
+                self._turn -= used
+                line.give_back(used)
             tell_alive(self._lan.switch, FramesFromGateway(frames))
-        if connection.has_unsent and not self._waits_for_line and line.room <= 0:
+        if self._turn and not connection.is_paced:
+            self._give_turn_back()
+        if connection.waits_for_budget and not self._waits_for_line:
             self._waits_for_line = True
             line.wait(self.actor_ref)
+
+    def _give_turn_back(self) -> None:
+        turn, self._turn = self._turn, 0
+        self._link.line.give_back(turn)
 
     def _follow(self, connection: TcpConnection, now: float) -> None:
         """Do what the connection's state asks for, and set the timer."""
@@ -323,6 +360,23 @@ class TcpFlowActor(EventLoopActor):
             self._idle_timeout = timeout
             self._idle_at = now + timeout
         self.poll_at = min(connection.poll_at, self._idle_at)
+        if self._is_stalled(connection):
+            self._counters.add("tcp.stalled")
+            self.poll_at = min(self.poll_at, now + STALL_RETRY)
+
+    def _is_stalled(self, connection: TcpConnection) -> bool:
+        """Whether something is to be done and nobody will wake this flow for it.
+
+        What is unsent or in flight has a timer, or the line wakes the flow. Host data are read when the
+        socket says that there are some, or when what was read before has been sent. What the guest sent is
+        written when the socket has room.
+        """
+        if connection.is_sending:
+            if connection.is_stalled or (connection.waits_for_budget and not self._waits_for_line):
+                return True
+        elif not self._host_ended and not self._waits_to_read and connection.room > 0:
+            return True
+        return bool(connection.received) and not self._waits_to_write and not self._shut_down
 
     def _end(self) -> None:
         """Tell the gateway, once; it stops this flow then."""

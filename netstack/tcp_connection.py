@@ -203,9 +203,27 @@ class TcpConnection:
         return self.sender.room
 
     @property
-    def has_unsent(self) -> bool:
-        """Whether something waits for a window, the pace, or the budget of :meth:`dispatch`."""
-        return self.sender.has_unsent
+    def waits_for_budget(self) -> bool:
+        """Whether the last :meth:`dispatch` left something unsent for want of budget, and of nothing else."""
+        return self.sender.waits_for_budget and self.state in SYNCHRONIZED
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether the last :meth:`dispatch` left something unsent for the sake of the pace, for a moment."""
+        return self.sender.is_paced and self.state in SYNCHRONIZED
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether data or a FIN of the host are unsent or unacknowledged."""
+        return self.state in SYNCHRONIZED and self.sender.is_busy
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether there is something to send and nothing will bring that about; never true after dispatch.
+
+        Either a timer runs, or the owner was told to come back with more budget.
+        """
+        return self.is_sending and self.sender.poll_at == NEVER and not self.sender.waits_for_budget
 
     def write(self, data: bytes) -> None:
         """Take host data, at most ``room`` bytes."""
@@ -474,7 +492,7 @@ class TcpConnection:
 
     def _send(self, frames: list[bytes], budget: int, now: float, *, probe: bool) -> None:
         sender, receiver = self.sender, self.receiver
-        pieces = sender.dispatch(budget, now) if sender.has_unsent else []
+        pieces = sender.dispatch(budget, now)
         if not pieces and not self._ack_now and now < self._ack_at and not probe:
             return
         acknowledged = max(receiver.acknowledged, self._told)

@@ -80,6 +80,9 @@ class Sender:
         self.fin_sent = False
         self.retransmitted = 0
         """Segments sent again so far."""
+        self.waits_for_budget = False
+        """Whether the last :meth:`dispatch` could have sent more but for its ``budget``: then no timer runs
+        for the rest, and the owner has to call again when it has more to spend."""
         self._pacer = Pacer(mss, now)
         self._buffer = bytearray()
         self._end = first
@@ -103,6 +106,8 @@ class Sender:
         self._persist_at = NEVER
         self._persist_backoff = 0
         self._paced_until = NEVER
+        self._unaffordable = 0
+        """Bytes of the segment for which pace or budget had too little left, in the last dispatch."""
 
     # -- what the host side asks ----------------------------------------------------------------------
 
@@ -132,6 +137,16 @@ class Sender:
     def has_unsent(self) -> bool:
         """Whether bytes, a FIN or retransmissions wait to be sent."""
         return self.next < self._end or (self.finished and not self.fin_sent) or bool(self._lost)
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether what is unsent waits for the pace."""
+        return self._paced_until < NEVER
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is unsent or unacknowledged."""
+        return self.has_unsent or self.una < self.next
 
     def write(self, data: bytes) -> None:
         """Take host data, at most :attr:`room` bytes."""
@@ -327,8 +342,14 @@ class Sender:
     # -- sending --------------------------------------------------------------------------------------
 
     def dispatch(self, budget: int, now: float) -> list[Piece]:
-        """Return what may be sent now, up to about ``budget`` bytes."""
+        """Return what may be sent now, up to about ``budget`` bytes.
+
+        Liveness: whatever is left unsent has a timer (its own, or that of what is in flight before it), or
+        ``waits_for_budget`` is true.
+        """
         self._paced_until = NEVER
+        self.waits_for_budget = False
+        self._unaffordable = 0
         if not self.has_unsent:
             return []
         pace = self._pacer.allowance(self.congestion, self.round_trip.smoothed, now)
@@ -339,8 +360,12 @@ class Sender:
             if not self._lost:
                 left = self._send_new(view, left, pieces, now)
         self._pacer.sent(allowed - left)
-        if left < self.mss and pace < budget and self.has_unsent:
-            self._paced_until = self._pacer.ready_at(2 * self.mss)
+        if self._unaffordable:
+            # The pace first: a turn on the line is worth nothing to a flow that may not send yet.
+            if pace - (allowed - left) < self._unaffordable:
+                self._paced_until = self._pacer.ready_at(max(2 * self.mss, self._unaffordable))
+            else:
+                self.waits_for_budget = True
         if pieces and self._timeout_at == NEVER and self._sent:
             self._timeout_at = now + self.round_trip.timeout
         return pieces
@@ -353,8 +378,12 @@ class Sender:
                 self._lost.popleft()
                 continue
             size = record.end - record.start
-            if not self._send_first and (left < size or self._flight + size > window):
-                break
+            if not self._send_first:
+                if self._flight and self._flight + size > window:
+                    break
+                if size > left:
+                    self._unaffordable = size
+                    break
             self._lost.popleft()
             self._send_first = False
             pieces += self._cut(view, record)
@@ -392,7 +421,10 @@ class Sender:
                 size = self.edge - position
                 if size <= 0 or (size < self.max_window // 2 and sent):
                     break
-            if (flight + size > window and flight) or size > left:
+            if flight and flight + size > window:
+                break
+            if size > left:
+                self._unaffordable = size
                 break
             payload = bytes(view[position - una : position + size - una])
             stop = position + size

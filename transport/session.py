@@ -15,8 +15,9 @@ QUEUE_BYTES = 256 * 1024
 """Bytes that may wait for one client: a quarter of a second at 8 Mbit/s, and little memory for 1,000."""
 QUEUE_SECONDS = 1.0
 """A frame that waited longer is worth nothing to a guest: its TCP has sent it again."""
-WRITABLE_BYTES = QUEUE_BYTES // 2
-"""Below this a producer may go on; between here and the bound is room for what is already on its way."""
+WRITABLE_BYTES = QUEUE_BYTES // 4
+"""Below this a producer that waits is woken: half of what producers fill (``actors.line.LINE_BYTES``). So a
+wake-up is worth many datagrams, and yet the queue does not run empty before they come."""
 
 
 class DatagramQueue:

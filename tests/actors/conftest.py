@@ -15,7 +15,7 @@ def counters():
 
 @pytest.fixture
 def loop(counters):
-    """An event loop whose time stands still; at the end no actor may have failed, and none is left."""
+    """An event loop whose time stands still; at the end no actor may have stalled, and none is left."""
     loop = FakeLoop()
     with Scheduler(loop, counters).activate():
         yield loop
@@ -23,3 +23,4 @@ def loop(counters):
         pykka.ActorRegistry.stop_all(block=False)
         loop.run()
     assert pykka.ActorRegistry.get_all() == []
+    assert counters["tcp.stalled"] == 0

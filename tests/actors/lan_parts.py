@@ -7,6 +7,7 @@ import json
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
 from actors.peer import PeerActor
 from actors.runtime import current_scheduler, run_ready
+from transport.session import WRITABLE_BYTES
 
 GATEWAY_MAC = bytes.fromhex("525400123456")
 GATEWAY_IP = bytes((10, 0, 2, 2))
@@ -39,13 +40,24 @@ class FakeSession:
         self.remote = f"192.0.2.{number % 250}:50000"
         self.datagram_limit = limit
         self.queued_bytes = 0
-        self.writable = True
+        self.on_writable = None
         self.last_heard = current_scheduler().loop.time()
         self.sent = []
         self.closed = None
 
     def send(self, datagrams):
         self.sent += datagrams
+
+    @property
+    def writable(self):
+        return self.queued_bytes < WRITABLE_BYTES
+
+    def leave(self, size):
+        """Let bytes of the queue leave, and tell who waits for that."""
+        self.queued_bytes -= size
+        if self.writable and self.on_writable is not None:
+            callback, self.on_writable = self.on_writable, None
+            callback()
 
     def call_when_writable(self, callback):
         self.on_writable = callback

@@ -68,15 +68,16 @@ class FakeTcpSocket:
 
 
 class TcpOutside(FakeOutside):
-    def __init__(self):
+    def __init__(self, socket=FakeTcpSocket):
         super().__init__()
+        self.socket = socket
         self.tcp = []
         self.fails_at_once = None
 
     def open_tcp(self, flow, address, owner):
         if self.error is not None:
             raise self.error
-        self.tcp.append(FakeTcpSocket(flow, address, owner))
+        self.tcp.append(self.socket(flow, address, owner))
         if self.fails_at_once is not None:
             flow.tell(ConnectionFailed(self.fails_at_once))
         return self.tcp[-1]
@@ -85,19 +86,20 @@ class TcpOutside(FakeOutside):
 class Lan:
     """A gateway with one guest on port 1, of both IP versions; frames to it are read with scapy."""
 
-    def __init__(self, loop, counters, **settings):
+    def __init__(self, loop, counters, *, switch=None, socket=FakeTcpSocket, **settings):
         self.loop, self.counters = loop, counters
-        self.outside = TcpOutside()
-        self.switch = Box()
+        self.outside = TcpOutside(socket)
+        self.switch = Box() if switch is None else switch
         self.session = FakeSession()
         self.gateway = GatewayActor.start(self.switch, self.outside, counters, LanSettings(**settings))
         peer = Box()
-        line = Line(self.session)
-        self.gateway.tell(AssignAddress(1, GUEST_MAC, peer, link_mtu=lambda: 1140, line=line))
+        self.line = Line(self.session)
+        self.gateway.tell(AssignAddress(1, GUEST_MAC, peer, link_mtu=lambda: 1140, line=self.line))
         run_ready()
         self.ip6 = "fd76:6d72:656c:6179::1:1"
         self.ip = ".".join(map(str, peer[0].ip))
-        self.switch.clear()
+        if switch is None:
+            self.switch.clear()
 
     def send(self, payload=b"", *, destination=SERVER, sport=40000, dport=80, **fields):
         is_ipv6 = ":" in destination

@@ -2,9 +2,15 @@
 
 One side is the relay's connection as the gateway uses it, the other the same code as a guest that opens.
 Rules are single events; at the end the network behaves, and all that was written must have arrived.
+
+Liveness: whoever has something to send has a timer, or has been told to come back with more budget (a flow of
+the relay is registered with its line then). It must hold after every step, since any of them may be the last
+before everything falls silent.
 """
 
 from __future__ import annotations
+
+import math
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,7 +21,7 @@ from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_PIECES, MAX_WINDOW
 from netstack.tcp_segment import FIN, RST, SYN, read_tcp
 from netstack.tcp_sender import SEND_BUFFER
-from netstack.tcp_states import State
+from netstack.tcp_states import OPENING, SYNCHRONIZED, State
 
 START = 100.0
 DELAY = 0.01
@@ -49,6 +55,8 @@ class Conversation(RuleBasedStateMachine):
         self.written = [0, 0]
         self.taken = [0, 0]
         self.finished = [False, False]
+        self.budget = [MAX_WINDOW, MAX_WINDOW]
+        """Bytes that each end may send at a time."""
         self.ends[GUEST].connect(self.now)
         self.dispatch()
 
@@ -75,6 +83,12 @@ class Conversation(RuleBasedStateMachine):
             self.finished[who] = True
             self.ends[who].finish()
             self.dispatch()
+
+    @rule(who=side, budget=st.one_of(st.integers(-3000, 3000), st.just(MAX_WINDOW)))
+    def allow(self, who, budget):
+        """The line to one end gets emptier or fuller, to any degree: also to less than a segment."""
+        self.budget[who] = budget
+        self.dispatch()
 
     # -- what the network does ------------------------------------------------------------------------
 
@@ -136,6 +150,20 @@ class Conversation(RuleBasedStateMachine):
             assert len(end.receiver._early) <= MAX_PIECES
 
     @invariant()
+    def whoever_has_something_to_send_has_a_timer_or_waits_for_budget(self):
+        for end, budget in zip(getattr(self, "ends", ()), getattr(self, "budget", ()), strict=True):
+            sender = end.sender
+            unsent = sender.next < sender._end or sender._lost or (sender.finished and not sender.fin_sent)
+            unacknowledged = sender.una < sender.next
+            if end.state in OPENING:
+                assert end.poll_at < math.inf
+            elif end.state in SYNCHRONIZED and (unsent or unacknowledged):
+                assert sender.poll_at < math.inf or end.waits_for_budget
+                assert not end.is_stalled
+            # Only who was given too little may wait for more: nobody would wake the others.
+            assert not end.waits_for_budget or budget < MAX_WINDOW
+
+    @invariant()
     def what_has_arrived_is_how_the_others_stream_begins(self):
         for who, end in enumerate(getattr(self, "ends", ())):
             waiting = b"".join(end.received)
@@ -168,7 +196,7 @@ class Conversation(RuleBasedStateMachine):
 
     def dispatch(self):
         for who, end in enumerate(self.ends):
-            for frame in end.dispatch(self.now):
+            for frame in end.dispatch(self.now, self.budget[who]):
                 if len(self.wire[1 - who]) < ON_THE_WIRE:
                     self.wire[1 - who].append(frame)
 
@@ -177,6 +205,7 @@ class Conversation(RuleBasedStateMachine):
             return
         given_up = any(end.ending not in {None, Ending.FINISHED} for end in self.ends)
         deadline = self.now + PATIENCE
+        self.budget = [MAX_WINDOW, MAX_WINDOW]
         while self.now < deadline and not all(end.ending for end in self.ends):
             for to in (RELAY, GUEST):
                 self.deliver_all(to)

@@ -1,0 +1,190 @@
+"""Who may send to a peer, and when: flows that share its line, alone and with real TCP flows on it."""
+
+from __future__ import annotations
+
+import pytest
+from downloads import STEP, Downloads
+from lan_parts import FakeSession
+
+from actors.line import LINE_BYTES, TURN_BYTES, Line
+from actors.messages import LineWritable
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU
+from transport.session import QUEUE_BYTES, WRITABLE_BYTES
+
+
+class Flow:
+    """As far as the line sees one."""
+
+    def __init__(self):
+        self.turns = []
+        self.had = 0
+
+    def tell(self, message):
+        assert type(message) is LineWritable
+        self.turns.append(message.room)
+
+
+@pytest.fixture
+def session(loop):
+    return FakeSession()
+
+
+@pytest.fixture
+def line(session):
+    return Line(session)
+
+
+@pytest.fixture
+def full(loop, line, session):
+    """Wait on a line that is full, these many flows."""
+
+    def wait(count):
+        session.queued_bytes = LINE_BYTES
+        flows = [Flow() for _ in range(count)]
+        for flow in flows:
+            line.wait(flow)
+        loop.run()
+        assert not any(flow.turns for flow in flows)
+        return flows
+
+    return wait
+
+
+def test_flows_wait_and_are_woken_at_marks_that_are_more_than_a_segment_apart():
+    assert LINE_BYTES - WRITABLE_BYTES >= TURN_BYTES > LAN_MTU + HEADER_LENGTH
+    # Who was woken and who then found nobody waiting send at once, and the queue takes it.
+    assert LINE_BYTES + (LINE_BYTES - WRITABLE_BYTES) < QUEUE_BYTES
+
+
+def test_what_was_granted_counts_as_queued_until_it_is(line, session):
+    line.grant(1000)
+    assert line.room == LINE_BYTES - 1000
+    session.queued_bytes = 1000
+    line.arrived()
+    assert line.room == LINE_BYTES - 1000
+
+
+def test_a_flow_is_woken_when_much_has_left_and_not_for_a_datagram(full, session):
+    (flow,) = full(1)
+    session.leave(LINE_BYTES - WRITABLE_BYTES)
+    assert flow.turns == []
+    session.leave(1)
+    assert flow.turns == [LINE_BYTES - WRITABLE_BYTES + 1]
+
+
+def test_turns_are_of_one_size_and_go_to_those_who_have_waited_longest(full, loop, session):
+    flows = full(8)
+    session.leave(LINE_BYTES - 1)
+    turn = (LINE_BYTES - 1) // 8
+    assert [flow.turns for flow in flows] == [[turn]] * 8
+
+
+def test_no_more_flows_are_woken_than_there_are_turns_worth_the_wake_up(full, session):
+    flows = full(8)
+    session.leave(LINE_BYTES - WRITABLE_BYTES + 1)
+    woken = (LINE_BYTES - WRITABLE_BYTES + 1) // TURN_BYTES
+    assert [flow for flow in flows if flow.turns] == flows[:woken]
+    assert flows[0].turns[0] >= TURN_BYTES
+
+
+def test_who_comes_back_sooner_has_no_more_turns(full, line, loop, session):
+    flows = full(8)
+    hasty = flows[:2]
+    for _ in range(40):
+        session.leave(LINE_BYTES - WRITABLE_BYTES + 1)
+        woken = [flow for flow in flows if flow.turns]
+        for flow in sorted(woken, key=lambda flow: flow not in hasty):  # they use their turns and want more
+            flow.had += 1
+            line.give_back(flow.turns.pop())
+            line.wait(flow)
+        session.queued_bytes = LINE_BYTES
+        loop.run()
+    assert {flow.had for flow in flows} == {40 * 5 // 8}
+
+
+def test_nobody_jumps_the_queue(full, line, session):
+    full(1)
+    session.queued_bytes = WRITABLE_BYTES
+    assert line.room == 0
+
+
+def test_those_who_had_no_use_for_their_turn_do_not_keep_the_others_waiting(full, line, loop, session):
+    flows = full(30)
+    session.leave(LINE_BYTES)  # nothing is left in the queue, whose leaving could wake the others
+    woken = flows[: LINE_BYTES // TURN_BYTES]
+    assert [flow for flow in flows if flow.turns] == woken
+    while woken:
+        for flow in woken:
+            line.give_back(flow.turns[0])
+        flows = flows[len(woken) :]
+        loop.run()
+        woken = [flow for flow in flows if flow.turns]
+    assert flows == []
+
+
+def test_grants_that_get_lost_on_their_way_do_not_fill_the_line_for_ever(line, loop):
+    line.grant(LINE_BYTES)
+    flow = Flow()
+    line.wait(flow)
+    loop.run()
+    assert flow.turns == [LINE_BYTES]
+
+
+def test_a_turn_is_kept_for_whoever_has_it(full, line, loop, session):
+    slow, other = full(2)
+    line.leave(other)
+    session.leave(WRITABLE_BYTES + 1)
+    assert line.room == 0, "all that is free is the turn of one"
+    line.wait(other)
+    loop.run()
+    assert other.turns == []
+    line.give_back(slow.turns[0])
+    loop.run()
+    assert other.turns == slow.turns
+
+
+def test_a_flow_that_has_ended_waits_no_longer(full, line, session):
+    gone, other = full(2)
+    line.leave(gone)
+    line.leave(Flow())
+    session.leave(LINE_BYTES)
+    assert (gone.turns, other.turns) == ([], [LINE_BYTES])
+
+
+def test_a_line_without_a_session_wakes_by_itself(loop):
+    line, flow = Line(), Flow()
+    assert line.room == LINE_BYTES
+    line.wait(flow)
+    loop.run()
+    assert flow.turns == [LINE_BYTES]
+
+
+# -- with flows on it ---------------------------------------------------------------------------------
+
+
+def jain(shares):
+    """Jain's index of fairness: 1 when all have the same, 1/n when one has everything."""
+    return sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+
+
+@pytest.mark.parametrize("count", [8, 16])
+def test_downloads_of_a_guest_share_its_link_fairly(loop, counters, count):
+    downloads = Downloads(loop, counters, count, rate=6_000_000)
+    for _ in range(1000):
+        downloads.step()
+    received = downloads.received
+    assert sum(received) > 0.9 * 6_000_000 * 1000 * STEP
+    assert jain(received) >= 0.9
+    assert downloads.link.highest < QUEUE_BYTES
+
+
+@pytest.mark.parametrize("rate", [700_000, 1_100_000, 3_333_000, 50_000_000])
+@pytest.mark.parametrize(("count", "size"), [(5, 200_000), (30, 50_000), (60, 20_000)])
+def test_parallel_downloads_come_to_their_end(loop, counters, count, size, rate):
+    downloads = Downloads(loop, counters, count, size=size, rate=rate)
+    for _ in range(int(4 * count * size / rate / STEP) + 500):
+        downloads.step()
+        if set(downloads.received) == {size}:
+            break
+    assert downloads.received == [size] * count
+    assert downloads.link.highest < QUEUE_BYTES
