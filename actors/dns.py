@@ -130,17 +130,20 @@ class DnsActor(EventLoopActor):
         for asked in message.questions:
             if not port.queries.take(now):
                 self._counters.add("dns.drop.rate")
+                _give_up(asked)
                 continue
             try:
                 self._counters.add(self._question(message.port, port, asked, now))
             except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
                 self._mishaps.note(error, now)
+                _give_up(asked)
 
     def _question(self, number: int, port: _Port, asked: DnsQuestion, now: float) -> str:
         """Deal with one query; return the counter for what became of it."""
         query = parse_query(asked.query)
         if not isinstance(query, Query):
             if query is None:
+                _give_up(asked)
                 return "dns.drop.malformed"
             asked.reply(query)
             return "dns.refused"
@@ -194,6 +197,7 @@ class DnsActor(EventLoopActor):
                 self._counters.add(_respond(waiting.query, waiting.asked, answer, 0))
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
                 self._mishaps.note(error, now)
+                _give_up(waiting.asked)
 
     def _accept(self, wire: bytes, question: Question, now: float) -> dns.message.Message | None:
         """Check an answer, make it harmless, keep it; None when it is no answer."""
@@ -239,6 +243,12 @@ class DnsActor(EventLoopActor):
     def _port_closed(self, message: PortClosed) -> None:
         """Forget the session; answers that it waits for go nowhere."""
         self._ports.pop(message.port, None)
+
+
+def _give_up(asked: DnsQuestion) -> None:
+    """Leave a question unanswered; a stream, which counts them, is told that nothing comes."""
+    if asked.over_stream:
+        asked.reply(b"")
 
 
 def _respond(query: Query, asked: DnsQuestion, answer: dns.message.Message | None, age: int) -> str:

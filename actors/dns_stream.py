@@ -1,7 +1,12 @@
 """DNS over one TCP connection of a guest (RFC 7766): to its TCP flow it looks like a host socket.
 
 Each message has its length in front, two bytes. A guest may send several questions at once; the answers come
-in whatever order they are had. Nothing is taken while MAX_UNREAD bytes of answers wait for the guest.
+in whatever order they are had. Nothing is taken while MAX_UNREAD bytes of answers wait for the guest, or
+MAX_UNANSWERED of its questions for their answers.
+
+Liveness: a flow that waits to read is told of the next answer, or of the end once the last question has been
+answered or given up. One that waits to write is told when the answers were read, or half of the questions
+answered. The name server speaks up for each question, also for those that it does not answer.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ MAX_UNREAD = 64 * 1024
 
 ROOM_AGAIN = MAX_UNREAD // 2
 """Bytes of room at which a guest that had to wait is heard again."""
+
+MAX_UNANSWERED = 100
+"""Questions of one connection that wait for their answers: as many as the name server lets a session have."""
 
 MAX_ANSWERS = 4 * MAX_UNREAD
 """Bytes of answers at which a connection is given up whose guest asks and asks and does not read."""
@@ -51,7 +59,9 @@ class DnsStream:
     @property
     def room(self) -> int:
         """Bytes that :meth:`write` takes at present, about."""
-        return max(0, MAX_UNREAD - len(self._answers))
+        if self._unanswered >= MAX_UNANSWERED:
+            return 0
+        return max(0, MAX_UNREAD - len(self._answers) - len(self._partial))
 
     def write(self, chunks: Sequence[bytes]) -> int:
         """Take questions, or parts of them. Raises OSError for what cannot be one."""
@@ -61,30 +71,39 @@ class DnsStream:
             return 0
         taken = b"".join(chunks)
         self._partial += taken
-        questions = []
-        while len(self._partial) >= 2:  # noqa: PLR2004 - the length of a length
+        self._ask()
+        if self._failed:
+            raise OSError("a question that is too long")
+        return len(taken)
+
+    def _ask(self) -> None:
+        """Ask what has come whole, as far as it may be asked now."""
+        questions: list[DnsQuestion] = []
+        while len(self._partial) >= 2 and self._unanswered < MAX_UNANSWERED:  # noqa: PLR2004 - of a length
             length = int.from_bytes(self._partial[:2], "big")
             if length > MAX_QUERY:
                 self._failed = True
-                raise OSError("a question that is too long")
+                break
             if len(self._partial) < 2 + length:
                 break
             questions.append(DnsQuestion(bytes(self._partial[2 : 2 + length]), True, self._answer))
             del self._partial[: 2 + length]
+            self._unanswered += 1
         if questions:
-            self._unanswered += len(questions)
             tell_alive(self._dns, DnsQuestions(self._port, questions))
-        return len(taken)
 
     def _answer(self, response: bytes) -> None:
+        """Take the answer to one question; an empty one says that there will be none."""
         self._unanswered -= 1
         if self._closed:
             return
         if len(self._answers) + len(response) > MAX_ANSWERS:
             self._failed = True
-        else:
+        elif response:
             self._answers += len(response).to_bytes(2, "big") + response
+        self._ask()
         self._tell_readable()
+        self._tell_writable()
 
     def _tell_readable(self) -> None:
         if self._wants_to_read:
@@ -105,17 +124,18 @@ class DnsStream:
             return None
         data = bytes(self._answers[:limit])
         del self._answers[:limit]
-        if self._wants_to_write and self.room >= ROOM_AGAIN:
-            self._wants_to_write = False
-            tell_alive(self._flow, SocketWritable())
+        self._tell_writable()
         return data
 
     def wait_for_room(self) -> None:
         """Have the flow told SocketWritable once there is much room."""
-        if self.room >= ROOM_AGAIN:
+        self._wants_to_write = True
+        self._tell_writable()
+
+    def _tell_writable(self) -> None:
+        if self._wants_to_write and self.room >= ROOM_AGAIN and self._unanswered <= MAX_UNANSWERED // 2:
+            self._wants_to_write = False
             tell_alive(self._flow, SocketWritable())
-        else:
-            self._wants_to_write = True
 
     def shut_down(self) -> None:
         """Take note that the guest asks nothing more: the end comes after the last answer."""

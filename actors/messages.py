@@ -92,7 +92,10 @@ class DatagramsFromNet(NamedTuple):
 
 
 class DnsQuestion(NamedTuple):
-    """A query of a guest as it came; ``reply`` sends the response back the same way."""
+    """A query of a guest as it came; ``reply`` sends the response back the same way.
+
+    Over a stream it is called for every query, with nothing where there is no response.
+    """
 
     query: bytes
     over_stream: bool

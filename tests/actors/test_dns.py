@@ -257,6 +257,14 @@ def test_bad_queries(service):
     assert service.counters["dns.drop.malformed"] == 1
 
 
+def test_over_a_stream_every_question_hears_at_least_that_there_is_no_answer(service):
+    replies = []
+    scrap = DnsQuestion(b"scrap", True, replies.append)
+    service.tell(DnsQuestions(1, [scrap] * int(QUERY_BURST + 3)))
+    assert replies == [b""] * int(QUERY_BURST + 3)
+    assert service.counters["dns.drop.rate"] == 3
+
+
 def test_a_session_that_left_is_not_answered(service):
     responses, others = service.asks(port=1), service.asks(port=2)
     service.tell(PortClosed(1))

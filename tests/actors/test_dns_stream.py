@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box
 
-from actors.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNREAD, DnsStream
+from actors.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
 from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 
 
@@ -97,6 +97,53 @@ def test_too_many_answers_for_a_guest_that_does_not_read_end_the_connection(conn
         question.reply(bytes(MAX_ANSWERS // 4 - 2))
     with pytest.raises(OSError, match="given up"):
         connection.stream.read(1)
+
+
+def test_a_question_that_is_given_up_keeps_neither_the_end_nor_the_next_question_waiting(connection):
+    stream = connection.stream
+    stream.write([framed(b"nonsense")])
+    stream.shut_down()
+    assert stream.read(100) is None
+    connection.questions()[0].reply(b"")
+    assert connection.flow.take() == [SocketReadable()]
+    assert stream.read(100) == b""
+
+
+def test_so_many_questions_at_a_time_and_the_others_when_these_are_answered(connection):
+    stream = connection.stream
+    wanted = [b"%d" % number for number in range(3 * MAX_UNANSWERED)]
+    text = b"".join(map(framed, wanted))
+    assert stream.write([text]) == len(text)
+    asked = connection.questions()
+    assert len(asked) == MAX_UNANSWERED
+    assert (stream.room, stream.write([framed(b"more")])) == (0, 0)
+    stream.wait_for_room()
+    done = []
+    while asked:
+        assert connection.flow.take(SocketWritable) == []
+        assert len(asked) <= MAX_UNANSWERED
+        question, *asked = asked
+        done.append(question.query)
+        question.reply(b"answer")
+        stream.read(100)
+        asked += connection.questions()
+        if len(asked) <= MAX_UNANSWERED // 2:
+            break
+    # All that had been taken is asked before the guest is heard again.
+    assert connection.flow.take(SocketWritable) == [SocketWritable()]
+    assert done + [question.query for question in asked] == wanted
+    assert stream.room > 0
+
+
+def test_a_question_that_is_too_long_is_found_also_when_it_had_to_wait(connection):
+    stream = connection.stream
+    text = framed(b"q") * MAX_UNANSWERED + (MAX_QUERY + 1).to_bytes(2, "big")
+    assert stream.write([text]) == len(text)
+    assert stream.read(100) is None
+    connection.questions()[0].reply(b"")
+    assert connection.flow.take() == [SocketReadable()]
+    with pytest.raises(OSError, match="given up"):
+        stream.read(1)
 
 
 def test_after_the_end_answers_go_nowhere(connection):
