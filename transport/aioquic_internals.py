@@ -94,6 +94,11 @@ class OpenQuicConnection(QuicConnection):
         return self._close_event
 
     @property
+    def ended_by_peer(self) -> bool:
+        """Whether that was the other side's doing."""
+        return self._state is QuicConnectionState.DRAINING
+
+    @property
     def peer_datagram_limit(self) -> int:
         """Largest DATAGRAM frame that the other side accepts; 0 where it accepts none."""
         return self._remote_max_datagram_frame_size or 0

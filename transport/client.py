@@ -21,6 +21,8 @@ from aioquic.h3.connection import H3_ALPN, ErrorCode, H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import DatagramFrameReceived, HandshakeCompleted, StreamReset
+from aioquic.quic.packet import QuicFrameType
+from aioquic.tls import AlertDescription
 from cryptography.x509 import load_pem_x509_certificates
 
 from netstack.counters import Counters
@@ -29,6 +31,7 @@ from transport.aioquic_internals import ClientQuicConnection
 from transport.connection import DATAGRAMS_IN_AIOQUIC, PACKET_OVERHEAD
 from transport.session import WRITABLE_BYTES, DatagramQueue
 from transport.target import Target
+from transport.tls_alerts import CRYPTO_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,8 +58,6 @@ READS_PER_TURN = 256
 SOCKET_BUFFER = 1024 * 1024
 """Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs."""
 
-CRYPTO_ERRORS = range(0x100, 0x200)
-"""TLS alerts as QUIC error codes (RFC 9001, section 4.8): the handshake failed and will fail again."""
 WEBTRANSPORT_ANNOUNCED = (
     webtransport.SETTING_ENABLE_WEBTRANSPORT_DRAFT_02,
     webtransport.SETTING_MAX_SESSIONS_DRAFT_07,
@@ -311,7 +312,11 @@ class WebTransportClient:
         pinned = self._trust.certificate_hash
         found = self._quic.certificate_hash
         if pinned is not None and not hmac.compare_digest(found, pinned):
-            self._refuse(f"the certificate's SHA-256 hash is {found.hex()}, not the one to be trusted")
+            self._refuse(
+                f"the certificate's SHA-256 hash is {found.hex()}, not the one to be trusted: the relay has "
+                "a new certificate, or this is another server",
+                alert=AlertDescription.bad_certificate,
+            )
         else:
             self._h3 = H3Connection(self._quic, enable_webtransport=True)
 
@@ -363,12 +368,12 @@ class WebTransportClient:
 
     # -- ends -------------------------------------------------------------------------------------
 
-    def _refuse(self, problem: str, *, permanent: bool = True) -> None:
-        """Give up on a server that is not what was asked for."""
+    def _refuse(self, problem: str, *, permanent: bool = True, alert: AlertDescription | None = None) -> None:
+        """Give up on a server that is not what was asked for; it is told the TLS alert."""
         if not self._established.done():
             message = f"{self.target.authority}: {problem}"
             self._established.set_exception(ConnectError(message, permanent=permanent))
-        self._abandon(problem)
+        self._abandon(problem, alert)
 
     def _closed_by_server(self, reason: str) -> None:
         if self._established.done():
@@ -381,16 +386,22 @@ class WebTransportClient:
         if reason == "Idle timeout":
             reason = "the server has fallen silent"
         if not self._established.done():
-            failed_tls = event.error_code in CRYPTO_ERRORS
+            failed_tls = event.frame_type is not None and event.error_code in CRYPTO_ERRORS
             message = f"{self.target.authority}: {'TLS: ' * failed_tls}{reason}"
+            if event.error_code == CRYPTO_ERRORS.start + AlertDescription.bad_certificate and failed_tls:
+                message += "; trust the certificate by its hash, or by a file with its authority's"
             self._established.set_exception(ConnectError(message, permanent=failed_tls))
         self._abandon(reason)
 
-    def _abandon(self, reason: str) -> None:
+    def _abandon(self, reason: str, alert: AlertDescription | None = None) -> None:
         """Close the connection without waiting for an answer, and everything with it."""
         if self._end is not None:
             return
-        self._quic.close(error_code=ErrorCode.H3_NO_ERROR, reason_phrase="")
+        if alert is None:
+            self._quic.close(error_code=ErrorCode.H3_NO_ERROR)
+        else:
+            # The frame's type makes it an error of the transport's, not of HTTP/3.
+            self._quic.close(error_code=CRYPTO_ERRORS.start + alert, frame_type=QuicFrameType.CRYPTO)
         self._queue.clear()
         self._flush()
         self._end = reason

@@ -12,6 +12,7 @@ from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
 from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived
 from aioquic.quic import events as quic_events
+from loguru import logger
 from mypy_extensions import mypyc_attr
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -19,7 +20,8 @@ from transport import webtransport
 from transport.aioquic_internals import RelayH3Connection
 from transport.datagram_path import DatagramPath
 from transport.path_mtu import BASE
-from transport.session import WebTransportSession
+from transport.session import WebTransportSession, remote_text
+from transport.tls_alerts import CRYPTO_ERRORS
 
 if TYPE_CHECKING:
     import asyncio
@@ -75,6 +77,9 @@ class Host(Protocol):
     def handshake_ended(self, connection: Connection) -> None:
         """Take note that the connection no longer counts as a handshake in progress."""
 
+    def handshake_failed(self, connection: Connection, end: quic_events.ConnectionTerminated) -> None:
+        """Take note that client and relay did not come together, by a TLS alert of either."""
+
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
 
@@ -112,6 +117,7 @@ class Connection:
         self._closing: tuple[int, str] | None = None
         self._path: DatagramPath | None = None
         self._aioquic_is_idle = False
+        self._has_ended = False
         self._slow_deadline: float | None = None
 
     # -- SessionCarrier ---------------------------------------------------------------------------
@@ -119,8 +125,7 @@ class Connection:
     @property
     def remote(self) -> str:
         """The client's present address as text."""
-        host, port = self._address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return remote_text(self._address)
 
     @property
     def datagram_limit(self) -> int:
@@ -184,9 +189,17 @@ class Connection:
         quic.receive_datagram(packet, address, now)
         self._pump()
         self._heard_by_aioquic = max(self._heard_by_aioquic, quic.last_received_at)
-        if quic.ended is not None and self._session is not None:
-            # The client closed: its VM is gone now, not when aioquic has finished draining.
-            self._end_session(SessionClosed(quic.ended.error_code, quic.ended.reason_phrase))
+        if quic.ended is not None and not self._has_ended:
+            self._has_ended = True
+            self._on_end(quic.ended)
+
+    def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
+        """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
+        if self._session is not None:
+            # The client closed: its VM is gone now.
+            self._end_session(SessionClosed(end.error_code, end.reason_phrase))
+        elif end.frame_type is not None and end.error_code in CRYPTO_ERRORS:
+            self._host.handshake_failed(self, end)
 
     def deliver(self) -> None:
         """Tell the session's actor what has arrived since the last time."""
@@ -268,6 +281,7 @@ class Connection:
             self._deadline = None
             if self._closing is None:
                 self._host.counters.add("connection.no_session")
+                logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
             self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
         elif max(self.last_heard, self._asked_at) + KEEP_ALIVE <= now:
             self._asked_at = now
@@ -365,6 +379,10 @@ class Connection:
                 self._session_closed_by_client(0, "")
         else:
             self._host.counters.add(f"request.status_{response.status}")
+            logger.bind(reason=f"request refused: {response.status}").warning(
+                "{} was refused {} {}: status {}",
+                *(self.remote, request.method.decode("ascii", "replace"), request.path, response.status),
+            )
             if response.body:
                 self._h3.send_data(event.stream_id, response.body, end_stream=True)
 

@@ -26,6 +26,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.tls import CipherSuite
 from loguru import logger
 
+from transport import tls_alerts
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
 from transport.connection import Connection
 from transport.udp import READS_PER_TURN, UdpSocket
@@ -33,6 +34,7 @@ from transport.udp import READS_PER_TURN, UdpSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from aioquic.quic.events import ConnectionTerminated
     from aioquic.quic.packet import QuicHeader
 
     from actors.messages import Mailbox
@@ -58,6 +60,9 @@ MAX_DATAGRAM_FRAME = 65535
 """Announced in the transport parameters; a packet bounds what really arrives."""
 MAX_STREAM_WINDOW = 64 * 1024
 """Flow control window of a stream and of all streams: a request fits, a flood does not."""
+
+COMPLAINT_EVERY = 10.0
+"""Seconds between two lines about clients that find no room."""
 
 FEW_RUNS = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
@@ -103,6 +108,7 @@ class Endpoint:
         self._retry = QuicRetryTokenHandler()
         self._closed = asyncio.Event()
         self._closing = False
+        self._next_complaint = 0.0
 
     async def start(self) -> None:
         """Bind and listen. Raises OSError when the address cannot be had."""
@@ -174,6 +180,15 @@ class Endpoint:
     def handshake_ended(self, connection: Connection) -> None:
         """Take note that the connection no longer counts as a handshake in progress."""
         self._handshakes.discard(connection)
+
+    def handshake_failed(self, connection: Connection, end: ConnectionTerminated) -> None:
+        """Log that client and relay did not come together."""
+        self.counters.add("endpoint.handshakes_failed")
+        alert = tls_alerts.alert_of_quic(end.error_code)
+        if connection.quic.ended_by_peer:
+            tls_alerts.log_alert(connection.remote, alert, self._certificates.current)
+        else:
+            tls_alerts.log_refusal(connection.remote, f"{alert} ({end.reason_phrase})")
 
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
@@ -350,6 +365,10 @@ class Endpoint:
     def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
         if self._closing or len(self._live) >= MAX_CONNECTIONS or len(self._handshakes) >= MAX_HANDSHAKES:
             self.counters.add("endpoint.drop.too_many_connections")
+            if now >= self._next_complaint:
+                # Not for each: this is the way of a flood.
+                self._next_complaint = now + COMPLAINT_EVERY
+                logger.warning("{} and others are refused: too many connections", address[0])
             return None
         original_cid, retry_source_cid = header.destination_cid, None
         if header.token:

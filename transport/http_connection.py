@@ -62,7 +62,7 @@ class HttpHost(WebSocketHost, Protocol):
 class HttpConnection(asyncio.Protocol):
     """Reads requests and answers them."""
 
-    def __init__(self, host: HttpHost, *, secure: bool) -> None:
+    def __init__(self, host: HttpHost, remote: str, *, secure: bool) -> None:
         self._host = host
         self._secure = secure
         self._reader = RequestReader()
@@ -75,7 +75,7 @@ class HttpConnection(asyncio.Protocol):
         self._unsent = 0
         """Bytes of answers that were not taken when time was up last."""
         self._slow_periods = 0
-        self.remote = ""
+        self.remote = remote
 
     # -- asyncio's side -----------------------------------------------------------------------------
 
@@ -83,8 +83,6 @@ class HttpConnection(asyncio.Protocol):
         """Begin to wait for a request."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER)
-        address = transport.get_extra_info("peername") or ("?", 0)
-        self.remote = f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
         tcp = transport.get_extra_info("socket")
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tcp.setsockopt(

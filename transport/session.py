@@ -20,6 +20,12 @@ WRITABLE_BYTES = QUEUE_BYTES // 4
 wake-up is worth many datagrams, and yet the queue does not run empty before they come."""
 
 
+def remote_text(address: tuple[str | int, ...]) -> str:
+    """Write a socket address as ``host:port``, with IPv6 in brackets."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
 class DatagramQueue:
     """Outgoing datagrams, bounded in bytes and time: the oldest go first, and are counted."""
 

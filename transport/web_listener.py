@@ -20,10 +20,12 @@ import tempfile
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from transport import websocket
+from loguru import logger
+
+from transport import tls_alerts, websocket
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
-from transport.session import WebTransportSession
+from transport.session import WebTransportSession, remote_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -199,7 +201,7 @@ class WebListener:
     async def _accept(self) -> None:
         while True:
             try:
-                client, _ = await self._loop.sock_accept(self._socket)
+                client, address = await self._loop.sock_accept(self._socket)
             except OSError:
                 # No files or memory left, or the client is gone again: others may have better luck.
                 self.counters.add("web.accept_failed")
@@ -207,13 +209,14 @@ class WebListener:
                 continue
             if self.connection_count >= MAX_CONNECTIONS:
                 self.counters.add("web.drop.too_many_connections")
+                logger.warning("{} is refused: too many TCP connections", remote_text(address))
                 client.close()
                 continue
-            task = self._loop.create_task(self._greet(client))
+            task = self._loop.create_task(self._greet(client, remote_text(address)))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
 
-    async def _greet(self, client: socket.socket) -> None:
+    async def _greet(self, client: socket.socket, remote: str) -> None:
         """Look at the first byte, then hand the connection to HTTP with or without TLS."""
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
@@ -223,7 +226,7 @@ class WebListener:
                 client.close()
                 return
             secure = first == TLS_RECORD
-            connection = HttpConnection(self, secure=secure)
+            connection = HttpConnection(self, remote, secure=secure)
             self._connections.add(connection)
         except (OSError, TimeoutError, asyncio.CancelledError):
             self.counters.add("web.drop.no_request")
@@ -237,11 +240,10 @@ class WebListener:
                 ssl_handshake_timeout=REQUEST_TIMEOUT if secure else None,
                 ssl_shutdown_timeout=CLOSE_WAIT if secure else None,
             )
-        except (
-            OSError,
-            asyncio.CancelledError,
-        ):  # ssl.SSLError among them: the client refused our certificate
+        except (OSError, asyncio.CancelledError) as error:
             self.counters.add("web.drop.tls_handshake")
+            if isinstance(error, OSError) and secure:
+                tls_alerts.log_handshake_error(remote, error, self._certificates.current)
             client.close()
             self.connection_ended(connection)
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from browsers import chromium, site
+from playwright.sync_api import Error
 from processes import PATIENCE, ROOT, Program, Relay
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import ICMP, IP, UDP
@@ -212,3 +213,31 @@ def test_a_wrong_hash_is_refused_by_the_browser(browser, origin, relay):
     )
     assert outcome == "WebTransportError"
     tab.close()
+
+
+def test_a_browser_that_pins_another_hash_is_a_line_in_the_log(browser, relay, origin):
+    page = browser.new_page()
+    page.goto(origin)
+    opened = page.evaluate(
+        """async (url) => {
+             const pinned = [{ algorithm: "sha-256", value: new Uint8Array(32) }];
+             const relay = new WebTransport(url, { serverCertificateHashes: pinned });
+             relay.closed.catch(() => {});
+             return relay.ready.then(() => "opened", () => "failed");
+           }""",
+        relay.url,
+    )
+    page.close()
+    assert opened == "failed"
+    line = relay.wait_for("does not accept the relay's certificate").string
+    assert '"level": "warning"' in line
+    assert "perhaps it pins the hash of another one, or trusts authorities only" in line
+    assert f"the present hash is {relay.hash}" in line
+
+
+def test_a_browser_that_does_not_know_the_certificate_over_https_is_a_line_in_the_log(browser, relay):
+    page = browser.new_page()
+    with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
+        page.goto(relay.url)
+    page.close()
+    relay.wait_for(r"does not accept the relay's certificate \(certificate unknown\)")

@@ -88,6 +88,7 @@ class Host:
         self.sent = []
         self.dirty = False
         self.handshakes_ended = 0
+        self.handshakes_failed = []
         self.ended = False
         self._sessions = 0
 
@@ -113,6 +114,9 @@ class Host:
 
     def handshake_ended(self, connection):
         self.handshakes_ended += 1
+
+    def handshake_failed(self, connection, end):
+        self.handshakes_failed.append(end)
 
     def connection_ended(self, connection):
         self.ended = True

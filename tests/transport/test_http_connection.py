@@ -272,7 +272,7 @@ def test_a_client_that_takes_its_answer_slowly_is_waited_for_within_bounds(unsen
             self.aborted = True
 
     async def scenario(web):
-        connection = http_connection.HttpConnection(web.listener, secure=False)
+        connection = http_connection.HttpConnection(web.listener, "192.0.2.1:5", secure=False)
         connection._transport = transport = Transport()
         while unsent:
             assert not transport.aborted
