@@ -25,8 +25,11 @@ from actors.messages import (
     Tick,
 )
 from actors.runtime import EventLoopActor, handles, tell_alive
+from netstack.family import pack_ip
+from netstack.forward import Clients
 from netstack.ipv4 import fragment
-from netstack.udp import UdpFrameTemplate, read_udp
+from netstack.proxy_protocol import build_proxy_header
+from netstack.udp import MAX_PAYLOAD, UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,11 +53,13 @@ CLIENT_KEPT = 10.0
 class _Client:
     """A UDP client outside: the listener's name for it, its port of the gateway's, when it was last used."""
 
-    __slots__ = ("address", "port", "template", "used")
+    __slots__ = ("address", "port", "preface", "template", "used")
 
-    def __init__(self, address: tuple[str, int], port: int, now: float) -> None:
+    def __init__(self, address: tuple[str, int], port: int, preface: bytes, now: float) -> None:
         self.address = address
         self.port = port
+        self.preface = preface
+        """What each of the client's datagrams begins with for the guest."""
         self.used = now
         self.template: UdpFrameTemplate | None = None
 
@@ -155,6 +160,10 @@ class PortForwardActor(EventLoopActor):
                 self._count("too_many_clients", 1)
                 continue
             self._note_use(client, now)
+            data = client.preface + payload
+            if len(data) > MAX_PAYLOAD:  # IPv6 carries a little more than IPv4, and there is the header
+                self._count("too_long", 1)
+                continue
             template = client.template
             if template is None:
                 macs = place.mac + self._settings.gateway_mac
@@ -162,7 +171,7 @@ class PortForwardActor(EventLoopActor):
                     macs, self._settings.gateway_ip, client.port, place.ip, self._forward.vm_port
                 )
             self._identification = (self._identification + 1) & 0xFFFF
-            frames += fragment(template.build(payload, self._identification, ttl))
+            frames += fragment(template.build(data, self._identification, ttl))
         if frames:
             self._counters.add("forward.frames_to_guest", len(frames))
             tell_alive(self._switch, FramesFromGateway(frames))
@@ -188,12 +197,20 @@ class PortForwardActor(EventLoopActor):
             if now - oldest.used < CLIENT_KEPT:
                 return None
             self._forget(oldest)
-        client = _Client(address, self._free.pop(), now)
+        client = _Client(address, self._free.pop(), self._preface(address), now)
         self._clients[address] = self._by_port[client.port] = client
         self._counters.add("forward.clients_opened")
         if len(self._clients) == 1:
             self.poll_at = now + self._settings.udp_idle_timeout
         return client
+
+    def _preface(self, address: tuple[str, int]) -> bytes:
+        """Build what tells the guest a client's address, where that is asked for."""
+        if self._forward.clients is not Clients.PROXY:
+            return b""
+        host, _, local = address[0].partition(">")
+        ends = [pack_ip(end.partition("%")[0]) for end in (host, local or self._forward.host)]
+        return build_proxy_header("udp", (ends[0], address[1]), (ends[1], self._forward.port))
 
     def _note_use(self, client: _Client, now: float) -> None:
         client.used = now

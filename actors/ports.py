@@ -139,10 +139,18 @@ class TcpSocket(Protocol):
 
 
 class Accepted(Protocol):
-    """A client's TCP connection that waits for a guest to answer; one of these is called, once."""
+    """A client's TCP connection that waits for a guest to answer; attach or refuse is called, once."""
 
-    def attach(self, flow: Mailbox) -> TcpSocket:
-        """Give it to a flow, which is told ConnectionMade."""
+    @property
+    def client(self) -> tuple[str, int]:
+        """The client's address and port; link-local ones without their scope."""
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """The address and port of this machine that the client connected to."""
+
+    def attach(self, flow: Mailbox, preface: bytes = b"") -> TcpSocket:
+        """Give it to a flow, which is told ConnectionMade and reads ``preface`` first. Raises OSError."""
 
     def refuse(self) -> None:
         """Close with a RST: nobody is there."""

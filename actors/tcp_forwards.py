@@ -11,6 +11,7 @@ the forward's flows that gets its answer or ends lets the next clients in. Every
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.flow import Guest
@@ -18,6 +19,9 @@ from actors.forwarded_tcp import ForwardedTcpFlowActor
 from actors.forwards import FIRST_PORT, LAST_PORT
 from actors.tcp_flow import Link, Remote
 from actors.tcp_routing import flow_key
+from netstack.family import pack_ip
+from netstack.forward import Clients
+from netstack.proxy_protocol import build_proxy_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +113,9 @@ class TcpForwards:
         key, remote = self._free_key(place, port, guest)
         link = Link(port.line, port.link_mtu)
         try:
-            flow = ForwardedTcpFlowActor.start(key, guest, lan, remote, link=link, dial=client.attach)
+            preface = _proxy_header(client) if forward.clients is Clients.PROXY else b""
+            dial = partial(client.attach, preface=preface)
+            flow = ForwardedTcpFlowActor.start(key, guest, lan, remote, link=link, dial=dial)
         except OSError:  # it ended before anything could be done with it
             self._refuse(client, "lost")
             return
@@ -132,3 +138,9 @@ class TcpForwards:
             key = flow_key(place.number, guest, remote)
             if key not in port.flows:
                 return key, remote
+
+
+def _proxy_header(client: Accepted) -> bytes:
+    host, port = client.client
+    local, local_port = client.local
+    return build_proxy_header("tcp", (pack_ip(host), port), (pack_ip(local), local_port))

@@ -119,6 +119,11 @@ IPV6 = Family(
 )
 
 
+def pack_ip(address: str) -> bytes:
+    """Give an address of either version as 4 or 16 bytes. Raises ValueError for what is none."""
+    return pack_ipv6(address) if ":" in address else pack_ipv4(address)
+
+
 def family_of(address: bytes) -> Family:
     """Give the family of an address of 4 or 16 bytes."""
     return IPV4 if len(address) == 4 else IPV6  # noqa: PLR2004

@@ -1,12 +1,13 @@
 """Inbound port forwards as the operator writes them: ``tcp:HOSTIP:PORT:VM:PORT``.
 
 HOSTIP may be IPv6, in brackets as in URLs (``tcp:[::1]:PORT:VM:PORT``). The guest's side is IPv4 all the
-same.
+same. A word behind a comma, ``tcp::8080:web:80,proxy``, says how the guest learns who its clients are.
 """
 
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -28,6 +29,18 @@ _MAC_LENGTH = 6
 _MAX_PORT = 65_535
 
 
+class Clients(StrEnum):
+    """How the guest sees the clients of a forward."""
+
+    AT_GATEWAY = ""
+    """At the gateway's own address, a port for each."""
+    PROXY = "proxy"
+    """The same, with a PROXY protocol header that tells the client's address."""
+
+
+_OPTIONS = tuple(filter(None, Clients))
+
+
 class Forward(NamedTuple):
     """One port of this machine that leads to one of a guest."""
 
@@ -39,6 +52,7 @@ class Forward(NamedTuple):
     vm: bytes | str
     """The guest: its MAC (6 bytes), its address (4 bytes) or its name."""
     vm_port: int
+    clients: Clients = Clients.AT_GATEWAY
 
     @property
     def listener(self) -> str:
@@ -48,12 +62,13 @@ class Forward(NamedTuple):
 
     def __str__(self) -> str:
         """Write it so that :func:`parse_forward` reads it as the same."""
-        return f"{self.listener}:{_vm_text(self.vm)}:{self.vm_port}"
+        option = f",{self.clients}" if self.clients else ""
+        return f"{self.listener}:{_vm_text(self.vm)}:{self.vm_port}{option}"
 
 
 def parse_forward(text: str) -> Forward:
     """Read one forward. Raises ValueError with what is expected."""
-    text = text.strip().lower()
+    text, *options = map(str.strip, text.lower().split(","))
     form = _FORM.fullmatch(text)
     if form is None:
         if _OPEN_BRACKET.fullmatch(text):
@@ -67,12 +82,31 @@ def parse_forward(text: str) -> Forward:
     for port in ports:
         if not 1 <= port <= _MAX_PORT:
             raise ValueError(f"{port} is not a port: 1 to {_MAX_PORT}")
-    return Forward(form["protocol"], host, ports[0], _parse_vm(form["vm"]), ports[1])
+    vm = _parse_vm(form["vm"])
+    return Forward(form["protocol"], host, ports[0], vm, ports[1], _parse_options(options))
+
+
+def _parse_options(options: list[str]) -> Clients:
+    for option in options:
+        if option not in _OPTIONS:
+            raise ValueError(f"must have one of {', '.join(_OPTIONS)} behind the comma, not {option!r}")
+    if len(options) > 1:
+        raise ValueError(f"must have one of {', '.join(_OPTIONS)} behind the comma, not {len(options)}")
+    return Clients(options[0]) if options else Clients.AT_GATEWAY
 
 
 def parse_forwards(text: str) -> tuple[Forward, ...]:
-    """Read forwards with commas between. Raises ValueError for what is none, too many, or given twice."""
-    forwards = tuple(parse_forward(item) for item in filter(None, map(str.strip, text.split(","))))
+    """Read forwards with commas between, options behind theirs.
+
+    Raises ValueError for what is none, too many, or given twice.
+    """
+    items: list[str] = []
+    for item in filter(None, map(str.strip, text.split(","))):
+        if items and ":" not in item:
+            items[-1] += f",{item}"
+        else:
+            items.append(item)
+    forwards = tuple(map(parse_forward, items))
     if len(forwards) > MAX_FORWARDS:
         raise ValueError(f"must be at most {MAX_FORWARDS} forwards")
     seen: set[str] = set()

@@ -317,7 +317,8 @@ class Settings:
             _FORWARDS,
             "FORWARD",
             "tcp:HOSTIP:PORT:VM:PORT or udp:…: lead a port of this machine (of 127.0.0.1 where HOSTIP is "
-            "empty; IPv6 in brackets, as [::1]) to one of a guest, named by MAC, address or name; repeat, or "
+            "empty; IPv6 in brackets, as [::1]) to one of a guest, named by MAC, address or name; with "
+            ",proxy behind it each connection or datagram begins with a PROXY protocol v2 header; repeat, or "
             "comma list",
         ),
     ] = ()

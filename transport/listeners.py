@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.readiness import Readiness
 
+    SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+
 BACKLOG = 1024
 """Clients that wait in the kernel for their turn (the system may allow fewer); further ones try again."""
 
@@ -131,7 +133,7 @@ class TcpListener:
         """Take the client that waits longest; None when there is none, or no socket for it at present."""
         while self._resume is None and self._socket.fileno() >= 0:
             try:
-                connection, _ = self._socket.accept()
+                connection, address = self._socket.accept()
             except BlockingIOError:
                 break
             except ConnectionError:  # this one is gone already
@@ -141,7 +143,7 @@ class TcpListener:
                 self._resume = self._loop.call_later(ACCEPT_PAUSE, self._go_on)
                 break
             connection.setblocking(False)
-            return AcceptedConnection(connection, self._ready)
+            return AcceptedConnection(connection, address, self._ready)
         return None
 
     def watch(self) -> None:
@@ -161,13 +163,19 @@ class TcpListener:
 class AcceptedConnection:
     """A client's connection that no flow has yet; implements ``actors.ports.Accepted``."""
 
-    def __init__(self, connection: socket.socket, ready: Readiness) -> None:
+    def __init__(self, connection: socket.socket, address: SocketAddress, ready: Readiness) -> None:
         self._connection = connection
         self._ready = ready
+        self.client = _end(address)
 
-    def attach(self, flow: Mailbox) -> TcpFlowSocket:
-        """Give it to a flow, which is told ConnectionMade. Raises OSError."""
-        attached = TcpFlowSocket(self._connection, flow, self._ready, lambda: None)
+    @property
+    def local(self) -> tuple[str, int]:
+        """The address and port that the client connected to."""
+        return _end(self._connection.getsockname())
+
+    def attach(self, flow: Mailbox, preface: bytes = b"") -> TcpFlowSocket:
+        """Give it to a flow, which is told ConnectionMade and reads ``preface`` first. Raises OSError."""
+        attached = _PrefacedSocket(self._connection, flow, self._ready, preface)
         flow.tell(ConnectionMade())
         return attached
 
@@ -177,7 +185,27 @@ class AcceptedConnection:
         self._connection.close()
 
 
-def _client(address: tuple[str, int] | tuple[str, int, int, int], packet_info: bytes) -> tuple[str, int]:
+class _PrefacedSocket(TcpFlowSocket):
+    """A connection from which some bytes are read that the client has not sent."""
+
+    def __init__(self, opened: socket.socket, flow: Mailbox, ready: Readiness, preface: bytes) -> None:
+        super().__init__(opened, flow, ready, lambda: None)
+        self._preface = preface
+
+    def read(self, limit: int) -> bytes | None:
+        """As of :class:`TcpFlowSocket`."""
+        if not self._preface:
+            return super().read(limit)
+        data, self._preface = self._preface[:limit], self._preface[limit:]
+        return data
+
+
+def _end(address: SocketAddress) -> tuple[str, int]:
+    """Give address and port, without the scope that Python puts behind link-local addresses."""
+    return address[0].partition("%")[0], address[1]
+
+
+def _client(address: SocketAddress, packet_info: bytes) -> tuple[str, int]:
     """Name a client: its host and port, the host with the local address it wrote to where that is known.
 
     ``packet_info`` is in_pktinfo, in6_pktinfo or empty. Link-local addresses have their scope, as in

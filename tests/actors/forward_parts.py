@@ -68,9 +68,13 @@ class FakeConnection:
 
     def __init__(self):
         self.attached = self.refused = self.closed = False
+        self.client = ("192.0.2.1", 40_000)
+        self.local = ("198.51.100.2", 8080)
+        self.to_read = b""
 
-    def attach(self, flow):
+    def attach(self, flow, preface=b""):
         self.attached = True
+        self.to_read = preface
         flow.tell(ConnectionMade())
         return self
 
@@ -78,7 +82,8 @@ class FakeConnection:
         self.refused = True
 
     def read(self, limit):
-        return None
+        data, self.to_read = self.to_read[:limit], self.to_read[limit:]
+        return data or None
 
     def write(self, chunks):
         return sum(map(len, chunks))

@@ -13,7 +13,9 @@ from actors.forwards import CLIENTS, FIRST_PORT
 from actors.messages import PortClosed
 from actors.port_forward import CLIENT_KEPT, MAX_WAITING
 from actors.runtime import run_ready
+from netstack.family import pack_ip
 from netstack.forward import MAX_FORWARDS
+from netstack.proxy_protocol import build_proxy_header
 
 
 @pytest.fixture
@@ -116,6 +118,32 @@ def test_addresses_of_this_machine_are_bounded_as_the_clients_are(loop, forwarde
     counters = forwarded.lan.counters
     assert counters["forward.clients_opened"] == CLIENTS
     assert counters["forward.drop.too_many_clients"] == 50
+
+
+@pytest.mark.parametrize(
+    ("client", "ends"),
+    [
+        (("192.0.2.1", 40_000), ("192.0.2.1", "127.0.0.1")),
+        (("192.0.2.1>198.51.100.2", 40_000), ("192.0.2.1", "198.51.100.2")),
+        (("2001:db8::1>2001:db8::2", 40_000), ("2001:db8::1", "2001:db8::2")),
+        (("fe80::1%2>fe80::2%2", 40_000), ("fe80::1", "fe80::2")),
+    ],
+)
+def test_each_datagram_tells_the_guest_who_its_client_is(loop, counters, client, ends):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,proxy")
+    header = build_proxy_header("udp", (pack_ip(ends[0]), 40_000), (pack_ip(ends[1]), 5000))
+    frames = forwarded.comes(b"hello", b"again", client=client)
+    assert [bytes(frame[UDP].payload) for frame in frames] == [header + b"hello", header + b"again"]
+    forwarded.lan.sends(1, reply_to(frames[0], b"welcome"))
+    assert forwarded.listeners.opened[0].answers == [(b"welcome", client)]
+
+
+@pytest.mark.parametrize(("option", "longest"), [("", 65_507), (",proxy", 65_507 - 28)])
+def test_what_is_longer_than_the_guests_ip_can_carry_is_dropped(loop, counters, option, longest):
+    forwarded = Forwarded(counters, f"udp::5000:10.0.2.10:9{option}")
+    assert forwarded.comes(bytes(longest + 1)) == []
+    assert counters["forward.drop.too_long"] == 1
+    assert forwarded.comes(bytes(longest))
 
 
 def test_datagrams_that_wait_for_the_gateway_are_bounded(loop, counters):

@@ -16,6 +16,8 @@ from actors.forwards import FIRST_PORT
 from actors.messages import PortClosed
 from actors.tcp_flow import CONNECT_TIMEOUT
 from actors.tcp_forwards import TAKEN_AT_ONCE
+from netstack.family import pack_ip
+from netstack.proxy_protocol import build_proxy_header
 
 
 def test_tcp_is_opened_towards_the_guest_and_reset_when_it_refuses(loop, counters):
@@ -53,6 +55,24 @@ def test_rfc5382_req5_idle_and_transitory_timeouts(loop, counters):
     (last,) = forwarded.lan.received()
     assert "R" in last[TCP].flags
     assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("client", "local"),
+    [
+        (("192.0.2.1", 40_000), ("198.51.100.2", 8080)),
+        (("2001:db8::1", 40_000), ("2001:db8::2", 8080)),
+        (("fe80::1", 40_000), ("fe80::2", 8080)),
+    ],
+)
+def test_the_guest_is_told_who_its_client_is(loop, counters, client, local):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80,proxy")
+    connection = FakeConnection()
+    connection.client, connection.local = client, local
+    forwarded.listeners.opened[0].connect(connection)
+    frames = forwarded.guest_answers(*forwarded.lan.received())
+    header = b"".join(bytes(frame[TCP].payload) for frame in frames if frame[IP].len > 40)
+    assert header == build_proxy_header("tcp", (pack_ip(client[0]), client[1]), (pack_ip(local[0]), local[1]))
 
 
 def states(connections):
@@ -147,7 +167,7 @@ def test_what_the_guest_opens_leaves_clients_outside_their_room(loop, counters):
 def test_a_client_whose_socket_is_lost_is_no_flow(loop, counters, monkeypatch):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
 
-    def failing(self, flow):
+    def failing(self, flow, preface):
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(FakeConnection, "attach", failing)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.forward import Forward, parse_forward, parse_forwards
+from netstack.forward import Clients, Forward, parse_forward, parse_forwards
 
 MAC = bytes.fromhex("525400a1b2c3")
 
@@ -15,6 +15,10 @@ MAC = bytes.fromhex("525400a1b2c3")
     ("text", "forward"),
     [
         ("tcp::8080:10.0.2.10:80", Forward("tcp", "127.0.0.1", 8080, bytes((10, 0, 2, 10)), 80)),
+        (
+            "tcp:0.0.0.0:8080:Web:80 , Proxy",
+            Forward("tcp", "0.0.0.0", 8080, "web", 80, Clients.PROXY),
+        ),
         ("udp:0.0.0.0:53:web:5353", Forward("udp", "0.0.0.0", 53, "web", 5353)),
         ("TCP:192.0.2.1:65535:52:54:00:A1:B2:C3:1", Forward("tcp", "192.0.2.1", 65_535, MAC, 1)),
         (" udp::1:web.vm.internal:1 ", Forward("udp", "127.0.0.1", 1, "web", 1)),
@@ -81,6 +85,31 @@ def test_what_is_none_is_refused_with_words(text):
 def test_what_is_wrong_about_an_ipv6_address_is_told(text, words):
     with pytest.raises(ValueError, match=words):
         parse_forward(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tcp::1:web:1,proxi", "one of proxy"),
+        ("tcp::1:web:1,", "one of proxy"),
+        ("tcp::1:web:1,proxy,proxy", "not 2"),
+        ("proxy", "must be tcp"),
+    ],
+)
+def test_a_wrong_option_is_told(text, words):
+    with pytest.raises(ValueError, match=words):
+        parse_forward(text)
+
+
+def test_options_stand_behind_their_forwards_in_a_list():
+    text = "tcp::1:web:1,proxy,udp::1:web:1,tcp:[::1]:2:web:1, proxy"
+    assert [str(f) for f in parse_forwards(text)] == [
+        "tcp:127.0.0.1:1:web:1,proxy",
+        "udp:127.0.0.1:1:web:1",
+        "tcp:[::1]:2:web:1,proxy",
+    ]
+    with pytest.raises(ValueError, match="must be tcp"):
+        parse_forwards("proxy,tcp::1:web:1")
 
 
 def test_a_port_is_forwarded_once():

@@ -12,9 +12,11 @@ from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
 from processes import Relay
 
+from netstack.proxy_protocol import build_proxy_header
+
 GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
 HOST, OUTSIDE, SECOND = "10.98.0.1", "10.98.0.2", "10.98.0.3"
-BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6 = range(7001, 7008)
+BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6, PROXY = range(7001, 7009)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,11 @@ def lab():
             f"tcp:{HOST}:{NOBODY}:10.0.2.99:80",
             f"udp:[::1]:{LOCAL6}:web:9",
             f"tcp:[::1]:{LOCAL6}:{GUEST_MAC}:80",
+            *(
+                f"{kind}:{host}:{PROXY}:web:80,proxy"
+                for kind in ("tcp", "udp")
+                for host in ("0.0.0.0", "[::1]")
+            ),
         )
         lease = ("--static-lease", f"{GUEST_MAC}={GUEST_IP}=web")
         relay = Relay("--forward", ",".join(forwards), *lease, before=host.prefix)
@@ -227,6 +234,42 @@ def test_clients_with_ipv6_reach_a_server_in_a_guest(lab, opened):
         stream.shutdown(socket.SHUT_WR)
         assert accepted.recv(99) == b""
     assert stream.recv(99) == b""
+
+
+@pytest.mark.parametrize(
+    ("where", "to", "ends"),
+    [
+        ("outside", (HOST, PROXY), (b"\x0a\x62\0\2", b"\x0a\x62\0\1")),
+        ("inside the machine", ("::1", PROXY), (bytes(15) + b"\1", bytes(15) + b"\1")),
+    ],
+)
+def test_the_guest_is_told_its_clients_address_by_the_proxy_protocol(lab, opened, where, to, ends):
+    host, outside, _, guest, _ = lab
+    place, family = (
+        (outside if where == "outside" else host),
+        socket.AF_INET6 if ":" in to[0] else socket.AF_INET,
+    )
+    listener = opened(guest.namespace, port=80, kind=socket.SOCK_STREAM)
+    listener.listen()
+    server = opened(guest.namespace, port=80)
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        client = opened(place, kind=kind, family=family)
+        client.connect(to)
+        client.send(b"hello")
+        protocol = "tcp" if kind == socket.SOCK_STREAM else "udp"
+        local = (ends[0], client.getsockname()[1])
+        expected = build_proxy_header(protocol, local, (ends[1], PROXY)) + b"hello"
+        if kind == socket.SOCK_STREAM:
+            served, _ = listener.accept()
+            with served:
+                served.settimeout(8)
+                assert served.recv(len(expected), socket.MSG_WAITALL) == expected
+                served.sendall(b"welcome")
+        else:
+            received, sender = server.recvfrom(999)
+            assert received == expected
+            server.sendto(b"welcome", sender)
+        assert client.recv(99) == b"welcome"
 
 
 def test_a_refused_connection_looks_refused(lab, opened):

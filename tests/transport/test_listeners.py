@@ -314,6 +314,23 @@ def test_clients_wait_in_the_kernel_until_they_are_taken(host):
     asyncio.run(main())
 
 
+@BOTH_VERSIONS
+def test_a_preface_is_read_before_what_the_client_sends(host):
+    async def main():
+        owner, flow, port = Owner(), Owner(), free_port(socket.SOCK_STREAM, host)
+        listener = TcpListener(owner, host, port, ready(), Counters())
+        with socket.create_connection((host, port), 8) as client:
+            client.sendall(b"hello")
+            accepted = await taken(owner)
+            assert (accepted.client, accepted.local) == (client.getsockname()[:2], (host, port))
+            attached = accepted.attach(flow, b"preface")
+            assert [attached.read(3), attached.read(99), attached.read(99)] == [b"pre", b"face", b"hello"]
+            attached.close()
+        listener.close()
+
+    asyncio.run(main())
+
+
 def test_without_sockets_it_pauses_and_goes_on(monkeypatch):
     async def main():
         monkeypatch.setattr(listeners, "ACCEPT_PAUSE", 0.01)
