@@ -55,6 +55,7 @@ COMMANDS = {
     "attach": "connect a TAP device to a relay: its kernel becomes a guest",
     "shell": "interactive Python with scapy, connected to a relay as a guest",
     "certs": "make certificates for development",
+    "healthcheck": "ask the relay of this machine whether it answers",
 }
 """What each is for; all but ``serve`` are modules of this package by the same name."""
 
@@ -164,7 +165,7 @@ def _let_go_of_closed_output() -> None:
 def _serve(words: list[str], name: str | None) -> int:
     from relay import settings
 
-    commands = "\n".join(f"  {command:<8} {summary}" for command, summary in COMMANDS.items())
+    commands = "\n".join(f"  {command:<12} {summary}" for command, summary in COMMANDS.items())
     parser = Parser(
         prog="vmrelay" if name is None else f"vmrelay {name}",
         usage="%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ...",
