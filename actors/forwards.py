@@ -1,8 +1,9 @@
 """The gateway's half of port forwards: which guest one leads to, and what comes back from it.
 
-A guest sees all clients of a forward at the gateway's own address. Towards guests the gateway's ports from
-FIRST_PORT on stand for these clients: for UDP a block of CLIENTS ports for each forward, in the order of the
-operator's list; for TCP any of them that no other connection of the same guest has.
+A guest sees the clients of a forward at the gateway's own address, or, where it is told to be transparent, at
+theirs. Then their flows (TCP) or ends (UDP) are known, and nothing else opens to the guest by that. For all
+others the gateway's ports from FIRST_PORT on stand: for UDP a block of CLIENTS ports for each forward, in the
+order of the operator's list; for TCP any of them that no other connection of the same guest has.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from actors.runtime import tell_alive
 from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
-    from actors.messages import GuestWanted, Mailbox
+    from collections.abc import Callable
+
+    from actors.messages import ClientGone, ClientShown, GuestWanted, Mailbox
     from actors.services import LanServices
     from netstack.address_pool import AddressPool
     from netstack.ipv4 import Ipv4Packet
+    from netstack.udp import UdpDatagram
 
 FIRST_PORT = 49_152
 """Of the dynamic ports (RFC 6335 section 6), where none of the gateway's services is."""
@@ -30,18 +34,33 @@ LAST_PORT = 65_535
 
 
 class Place(NamedTuple):
-    """Where a guest is: its session's port, MAC (6 bytes) and address (4 bytes)."""
+    """Where a guest is: its session's port, MAC (6 bytes) and addresses (4 and 16 bytes)."""
 
     number: int
     mac: bytes
     ip: bytes
+    ip6: bytes | None
+
+
+def ends_of(guest: tuple[bytes, int], client: tuple[bytes, int]) -> bytes:
+    """Write the ends of what a guest sends to a client as in ClientShown."""
+    return b"".join((guest[0], guest[1].to_bytes(2, "big"), client[0], client[1].to_bytes(2, "big")))
 
 
 class Forwards:
     """Port forwards of one LAN."""
 
-    def __init__(self, pool: AddressPool, services: LanServices, port_of: dict[bytes, int]) -> None:
+    def __init__(
+        self,
+        pool: AddressPool,
+        services: LanServices,
+        port_of: dict[bytes, int],
+        address6_of: Callable[[bytes], bytes | None],
+    ) -> None:
         """Share the gateway's tables: addresses, names, and the session of each MAC."""
+        self._address6_of = address6_of
+        self._shown: dict[bytes, Mailbox] = {}
+        """Forwards by the ends of what guests send to clients that they see at their own addresses."""
         self._pool = pool
         self._names = services.names
         self._port_of = port_of
@@ -64,12 +83,29 @@ class Forwards:
         number = None if mac is None else self._port_of.get(mac)
         if ip is None or mac is None or number is None:
             return None
-        return Place(number, mac, ip)
+        return Place(number, mac, ip, self._address6_of(mac))
 
     def tell_place(self, wanted: GuestWanted) -> None:
         """Answer a forward that looks for its guest."""
         place = self.locate(wanted.vm)
-        tell_alive(wanted.forward, GuestFound(place and place.mac, place and place.ip))
+        tell_alive(wanted.forward, GuestFound(place and place.mac, place and place.ip, place and place.ip6))
+
+    def show(self, message: ClientShown) -> None:
+        """Let answers to a client go to its forward. Each forward has a bounded number of clients."""
+        self._shown[message.ends] = message.forward
+
+    def hide(self, message: ClientGone) -> None:
+        """Forget a client, unless another forward has it by now."""
+        if self._shown.get(message.ends) == message.forward:
+            del self._shown[message.ends]
+
+    def to_client(self, frame: bytes, datagram: UdpDatagram) -> str:
+        """Pass on what a guest sends to a client that it sees at its own address; empty when it is none."""
+        if not self._shown:
+            return ""
+        source, source_port, destination, port, _ = datagram
+        forward = self._shown.get(ends_of((source, source_port), (destination, port)))
+        return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""
 
     def udp(self, frame: bytes, packet: Ipv4Packet) -> str:
         """Pass on what a guest sends to a client of a forward; empty when the port is no client's."""

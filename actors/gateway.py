@@ -31,6 +31,8 @@ from actors.icmp_flow import IcmpFlowActor
 from actors.messages import (
     AddressAssigned,
     AssignAddress,
+    ClientGone,
+    ClientShown,
     FlowClosed,
     FlowEstablished,
     ForwardOpened,
@@ -145,7 +147,7 @@ class GatewayActor(EventLoopActor):
         self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
-        self._forwards = Forwards(self._pool, self._services, self._port_of)
+        self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
         self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports)
         self._reassembler = Reassembler(counters)
         self._ipv6: Gateway6 | None = None
@@ -158,6 +160,7 @@ class GatewayActor(EventLoopActor):
                 self._reassembler,
                 admit_mac=self._move_to,
                 to_flow=self._to_flow,
+                to_client=self._forwards.to_client,
             )
             self._advertise_at = self.now() + RA_INTERVAL
             self.poll_at = self.now() + UPLINK_INTERVAL
@@ -342,9 +345,11 @@ class GatewayActor(EventLoopActor):
     # -- flows --------------------------------------------------------------------------------------
 
     def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
-        guest_port = parse_udp(packet).source_port
-        guest = Guest(frame[6:12], packet.source, guest_port)
-        return self._to_flow(UdpFlowActor, PROTOCOL_UDP, guest, frame, batch)
+        datagram = parse_udp(packet)
+        guest = Guest(frame[6:12], packet.source, datagram.source_port)
+        return self._forwards.to_client(frame, datagram) or self._to_flow(
+            UdpFlowActor, PROTOCOL_UDP, guest, frame, batch
+        )
 
     def _icmp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         message = parse_icmp(packet.payload)
@@ -423,6 +428,17 @@ class GatewayActor(EventLoopActor):
     @handles(ForwardOpened)
     def _forward_opened(self, message: ForwardOpened) -> None:
         self._forwards.attach(message.index, message.forward)
+
+    @handles(ClientShown)
+    def _client_shown(self, message: ClientShown) -> None:
+        self._forwards.show(message)
+
+    @handles(ClientGone)
+    def _client_gone(self, message: ClientGone) -> None:
+        self._forwards.hide(message)
+
+    def _address6_of(self, mac: bytes) -> bytes | None:
+        return None if self._ipv6 is None else self._ipv6.address_of(mac)
 
     @handles(GuestWanted)
     def _guest_wanted(self, message: GuestWanted) -> None:

@@ -44,6 +44,7 @@ from netstack.ipv6 import (
     fragment6,
     is_link_local,
     is_multicast,
+    link_local_of,
     parse_fragment6,
     parse_ipv6,
     plain,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from netstack.icmp import IcmpMessage
     from netstack.ipv6 import Ipv6Packet
     from netstack.reassembly import Reassembler
+    from netstack.udp import UdpDatagram
 
     ToFlow = Callable[[type[UdpFlowActor | IcmpFlowActor], int, Guest, bytes, Batch], str]
 
@@ -93,8 +95,12 @@ class Gateway6:
         *,
         admit_mac: Callable[[bytes, Batch], None],
         to_flow: ToFlow,
+        to_client: Callable[[bytes, UdpDatagram], str],
     ) -> None:
-        """``admit_mac`` takes a guest's MAC, ``to_flow`` a frame into its flow; both may raise Dropped."""
+        """``admit_mac`` takes a guest's MAC, ``to_flow`` a frame into its flow; both may raise Dropped.
+
+        ``to_client`` takes an answer to a forward's client, or returns an empty string.
+        """
         settings = lan.settings
         self._lan = lan
         self._services = services
@@ -102,12 +108,15 @@ class Gateway6:
         self._reassembler = reassembler
         self._admit_mac = admit_mac
         self._to_flow = to_flow
+        self._to_client = to_client
         self._mac = settings.gateway_mac
         self._address = settings.gateway_ip6
         self._link_local = settings.gateway_link_local
         self._own = frozenset({self._address, self._link_local})
         self._prefix = self._address[:8]
         self._bindings = AddressBindings()
+        self._announced: dict[bytes, bytes] = {}
+        """The address that each known MAC was about to take, when it last looked for duplicates."""
         dns = self._address if services.has_dns else None
         self._has_ipv6 = lan.outside.has_ipv6
         self._has_uplink = lan.outside.has_ipv6_route
@@ -118,6 +127,21 @@ class Gateway6:
         """Forget the addresses of guests that left."""
         for mac in macs:
             self._bindings.release(mac)
+            self._announced.pop(mac, None)
+
+    def address_of(self, mac: bytes) -> bytes | None:
+        """Tell where in the prefix a guest is reached: by its lasting address, else the one used last.
+
+        A guest that has not used any yet has announced one, when it looked for duplicates (RFC 4862).
+        """
+        used = [address for address in self._bindings.addresses_of(mac) if address[:8] == self._prefix]
+        lasting = self._prefix + link_local_of(mac)[8:]
+        if lasting in used:
+            return lasting
+        announced = self._announced.get(mac)
+        if used or announced is None:
+            return used[-1] if used else None
+        return announced if self._bindings.holder_of(announced) in {None, mac} else None
 
     def uplink_changed(self) -> bool:
         """Look whether the host still has, or has by now, a way to the IPv6 internet."""
@@ -206,6 +230,8 @@ class Gateway6:
             return "gateway.answered"
         if message.type == NEIGHBOUR_SOLICITATION:
             target = parse_solicitation(message).target
+            if source == UNSPECIFIED and target[:8] == self._prefix and mac in batch.port.macs:
+                self._announced[mac] = target
             if target in self._own:
                 batch.replies.append(advertisement(self._mac, target, mac, source))
                 return "gateway.answered"
@@ -268,8 +294,11 @@ class Gateway6:
             frame = plain(frame, packet)
         mac, source = frame[6:12], packet.source
         if packet.protocol == PROTOCOL_UDP:
-            guest = Guest(mac, source, parse_udp6(packet).source_port)
-            return self._to_flow(UdpFlowActor, PROTOCOL_UDP, guest, frame, batch)
+            datagram = parse_udp6(packet)
+            guest = Guest(mac, source, datagram.source_port)
+            return self._to_client(frame, datagram) or self._to_flow(
+                UdpFlowActor, PROTOCOL_UDP, guest, frame, batch
+            )
         if packet.protocol == PROTOCOL_ICMPV6:
             message = parse_icmpv6(packet)
             if message.type != ECHO_REQUEST6:

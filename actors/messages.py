@@ -389,10 +389,30 @@ class GuestWanted:
 
 @dataclass(frozen=True, slots=True)
 class GuestFound:
-    """GatewayActor -> PortForwardActor: the guest's MAC and address at present, None while it is absent."""
+    """GatewayActor -> PortForwardActor: the guest's MAC and addresses at present, None while it is absent."""
 
     mac: bytes | None
     ip: bytes | None
+    ip6: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientShown:
+    """PortForwardActor -> GatewayActor: what a guest sends from here to this client goes to ``forward``.
+
+    ``ends`` are the guest's address and port, and the client's, one behind the other.
+    """
+
+    ends: bytes
+    forward: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class ClientGone:
+    """PortForwardActor -> GatewayActor: take back a ClientShown."""
+
+    ends: bytes
+    forward: Mailbox
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A port of the relay's machine that leads to a guest's (``netstack.forward``).
 
-UDP: every client outside gets a port of the gateway's, so that the guest's answers find it again; the guest
-is looked up once a second at most, since it may come, go and change. A client that is silent for
+UDP: every client outside gets a port of the gateway's, or is seen at its own address (``transparent``), so
+that the guest's answers find it again. The guest is looked up once a second at most, since it may come, go
+and change. A client that is silent for
 ``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. Who writes to several
 addresses of this machine is a client for each, as far as the listener can tell: the answers leave from there.
 TCP clients are the gateway's to take, which opens a flow for each.
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.forwards import CLIENTS, FIRST_PORT
+from actors.forwards import CLIENTS, FIRST_PORT, ends_of
 from actors.messages import (
+    ClientGone,
+    ClientShown,
     ClientsWaiting,
     DatagramsFromNet,
     ForwardOpened,
@@ -25,11 +28,11 @@ from actors.messages import (
     Tick,
 )
 from actors.runtime import EventLoopActor, handles, tell_alive
-from netstack.family import pack_ip
-from netstack.forward import Clients
-from netstack.ipv4 import fragment
+from netstack.ethernet import ETHERTYPE_IPV6
+from netstack.family import IPV4, IPV6, family_of, pack_ip
+from netstack.forward import Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
-from netstack.udp import MAX_PAYLOAD, UdpFrameTemplate, read_udp
+from netstack.udp import MAX_PAYLOAD
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.forward import Forward
+    from netstack.udp import UdpFrameTemplate
+    from netstack.udp6 import UdpFrameTemplate6
 
 PLACE_LIFETIME = 1.0
 """Seconds for which it is taken for granted that the guest is where it was."""
@@ -51,17 +56,21 @@ CLIENT_KEPT = 10.0
 
 
 class _Client:
-    """A UDP client outside: the listener's name for it, its port of the gateway's, when it was last used."""
+    """A UDP client outside: the listener's name for it, how the guest sees it, when it was last used."""
 
-    __slots__ = ("address", "port", "preface", "template", "used")
+    __slots__ = ("address", "ends", "preface", "seen_as", "template", "used")
 
-    def __init__(self, address: tuple[str, int], port: int, preface: bytes, now: float) -> None:
+    def __init__(
+        self, address: tuple[str, int], seen_as: tuple[bytes, int], preface: bytes, now: float
+    ) -> None:
         self.address = address
-        self.port = port
+        self.seen_as = seen_as
+        self.ends = b""
+        """What the gateway knows of it (ClientShown), if anything."""
         self.preface = preface
         """What each of the client's datagrams begins with for the guest."""
         self.used = now
-        self.template: UdpFrameTemplate | None = None
+        self.template: UdpFrameTemplate | UdpFrameTemplate6 | None = None
 
 
 class PortForwardActor(EventLoopActor):
@@ -89,7 +98,8 @@ class PortForwardActor(EventLoopActor):
         self._first_port = FIRST_PORT + index * CLIENTS
         self._clients: dict[tuple[str, int], _Client] = {}
         """By address, the one unused for longest first."""
-        self._by_port: dict[int, _Client] = {}
+        self._seen_as: dict[tuple[bytes, int], _Client] = {}
+        """By address and port that the guest sees."""
         self._free = list(range(self._first_port + CLIENTS - 1, self._first_port - 1, -1))
         self._place: GuestFound | None = None
         self._place_until = 0.0
@@ -144,7 +154,7 @@ class PortForwardActor(EventLoopActor):
         if message != self._place:
             self._place = message
             for client in self._clients.values():
-                client.template = None
+                self._hide(client)
         self._send_waiting()
 
     def _send_waiting(self) -> None:
@@ -164,14 +174,12 @@ class PortForwardActor(EventLoopActor):
             if len(data) > MAX_PAYLOAD:  # IPv6 carries a little more than IPv4, and there is the header
                 self._count("too_long", 1)
                 continue
-            template = client.template
+            template = client.template or self._show(client, place)
             if template is None:
-                macs = place.mac + self._settings.gateway_mac
-                template = client.template = UdpFrameTemplate(
-                    macs, self._settings.gateway_ip, client.port, place.ip, self._forward.vm_port
-                )
+                self._count("no_ipv6_guest", 1)
+                continue
             self._identification = (self._identification + 1) & 0xFFFF
-            frames += fragment(template.build(data, self._identification, ttl))
+            frames += family_of(client.seen_as[0]).fragment(template.build(data, self._identification, ttl))
         if frames:
             self._counters.add("forward.frames_to_guest", len(frames))
             tell_alive(self._switch, FramesFromGateway(frames))
@@ -180,9 +188,12 @@ class PortForwardActor(EventLoopActor):
     def _from_guest(self, message: FramesToFlow) -> None:
         place, now = self._place, self.now()
         for frame in message.frames:
-            source, source_port, _, port, payload = read_udp(frame)
-            client = self._by_port.get(port)
-            expected = place is not None and source == place.ip and source_port == self._forward.vm_port
+            family = IPV6 if frame[12:14] == ETHERTYPE_IPV6 else IPV4
+            source, source_port, destination, port, payload = family.read_udp(frame)
+            client = self._seen_as.get((destination, port))
+            expected = (
+                place is not None and source in {place.ip, place.ip6} and source_port == self._forward.vm_port
+            )
             if client is None or not expected:
                 self._count("filtered", 1)
             elif self._udp.answer(payload, client.address) is SendResult.SENT:
@@ -192,17 +203,49 @@ class PortForwardActor(EventLoopActor):
                 self._count("unsendable", 1)
 
     def _admit(self, address: tuple[str, int], now: float) -> _Client | None:
-        if not self._free:
+        if len(self._clients) >= CLIENTS:
             oldest = next(iter(self._clients.values()))
             if now - oldest.used < CLIENT_KEPT:
                 return None
             self._forget(oldest)
-        client = _Client(address, self._free.pop(), self._preface(address), now)
-        self._clients[address] = self._by_port[client.port] = client
+        seen_as = self._own_end(address) or (self._settings.gateway_ip, self._free.pop())
+        if seen_as in self._seen_as:  # it wrote to another address of this machine before
+            self._forget(self._seen_as[seen_as])
+        client = _Client(address, seen_as, self._preface(address), now)
+        self._clients[address] = self._seen_as[seen_as] = client
         self._counters.add("forward.clients_opened")
         if len(self._clients) == 1:
             self.poll_at = now + self._settings.udp_idle_timeout
         return client
+
+    def _own_end(self, address: tuple[str, int]) -> tuple[bytes, int] | None:
+        """Tell a client's own address and port where the guest is to see these; None where it cannot."""
+        if self._forward.clients is not Clients.TRANSPARENT:
+            return None
+        client = pack_ip(address[0].partition(">")[0].partition("%")[0])
+        settings = self._settings
+        shown = can_be_shown(client, settings.network, settings.ipv6_prefix)
+        return (client, address[1]) if shown else None
+
+    def _show(self, client: _Client, place: GuestFound) -> UdpFrameTemplate | UdpFrameTemplate6 | None:
+        """Prepare a client's way to the guest and back; None for a guest without its IP version."""
+        source, port = client.seen_as
+        family, settings, vm_port = family_of(source), self._settings, self._forward.vm_port
+        guest = place.ip if family is IPV4 else place.ip6
+        if guest is None or place.mac is None:
+            return None
+        macs = place.mac + settings.gateway_mac
+        client.template = family.udp_template(macs, source, port, guest, vm_port)
+        if source != settings.gateway_ip:
+            client.ends = ends_of((guest, vm_port), client.seen_as)
+            tell_alive(self._gateway, ClientShown(client.ends, self.actor_ref))
+        return client.template
+
+    def _hide(self, client: _Client) -> None:
+        client.template = None
+        if client.ends:
+            tell_alive(self._gateway, ClientGone(client.ends, self.actor_ref))
+            client.ends = b""
 
     def _preface(self, address: tuple[str, int]) -> bytes:
         """Build what tells the guest a client's address, where that is asked for."""
@@ -219,9 +262,12 @@ class PortForwardActor(EventLoopActor):
 
     def _forget(self, client: _Client) -> None:
         del self._clients[client.address]
-        del self._by_port[client.port]
-        # Last in the line, so that a port rests as long as others can be had.
-        self._free.insert(0, client.port)
+        del self._seen_as[client.seen_as]
+        self._hide(client)
+        address, port = client.seen_as
+        if address == self._settings.gateway_ip:
+            # Last in the line, so that a port rests as long as others can be had.
+            self._free.insert(0, port)
         self._counters.add("forward.clients_closed")
 
     @handles(Tick)

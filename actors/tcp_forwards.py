@@ -20,7 +20,7 @@ from actors.forwards import FIRST_PORT, LAST_PORT
 from actors.tcp_flow import Link, Remote
 from actors.tcp_routing import flow_key
 from netstack.family import pack_ip
-from netstack.forward import Clients
+from netstack.forward import Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
 
 if TYPE_CHECKING:
@@ -109,8 +109,19 @@ class TcpForwards:
         if place is None or port is None:
             self._refuse(client, "no_guest")
             return
-        guest = Guest(place.mac, place.ip, forward.vm_port)
-        key, remote = self._free_key(place, port, guest)
+        shown = self._shown(forward, client)
+        ip = place.ip if shown is None or len(shown.ip) == len(place.ip) else place.ip6
+        if ip is None:
+            self._refuse(client, "no_ipv6_guest")
+            return
+        guest = Guest(place.mac, ip, forward.vm_port)
+        if shown is None:
+            key, remote = self._free_key(place, port, guest)
+        else:
+            key, remote = flow_key(place.number, guest, shown), shown
+        if key in port.flows:  # by another forward, or the guest's own: the client takes another port
+            self._refuse(client, "client_twice")
+            return
         link = Link(port.line, port.link_mtu)
         try:
             preface = _proxy_header(client) if forward.clients is Clients.PROXY else b""
@@ -125,6 +136,16 @@ class TcpForwards:
         connections.half_open.add(key)
         lan.counters.add("gateway.flows_opened")
         lan.counters.add("forward.connections")
+
+    def _shown(self, forward: Forward, client: Accepted) -> Remote | None:
+        """Tell as what the guest sees the client; None for one at the gateway."""
+        if forward.clients is not Clients.TRANSPARENT:
+            return None
+        settings, (host, port) = self._lan.settings, client.client
+        address = pack_ip(host)
+        return (
+            Remote(address, port) if can_be_shown(address, settings.network, settings.ipv6_prefix) else None
+        )
 
     def _refuse(self, client: Accepted, reason: str) -> None:
         self._lan.counters.add(f"forward.drop.{reason}")

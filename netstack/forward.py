@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import NamedTuple
 
 from netstack.dns_zone import clean_label
@@ -27,6 +27,7 @@ _OPEN_BRACKET = re.compile(r"(tcp|udp):\[[^\]]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_LENGTH = 6
 _MAX_PORT = 65_535
+_FIRST_RESERVED = 240
 
 
 class Clients(StrEnum):
@@ -36,6 +37,8 @@ class Clients(StrEnum):
     """At the gateway's own address, a port for each."""
     PROXY = "proxy"
     """The same, with a PROXY protocol header that tells the client's address."""
+    TRANSPARENT = "transparent"
+    """At their own addresses: the guest's side is then of the client's IP version."""
 
 
 _OPTIONS = tuple(filter(None, Clients))
@@ -115,6 +118,20 @@ def parse_forwards(text: str) -> tuple[Forward, ...]:
             raise ValueError(f"{forward.listener} is forwarded twice")
         seen.add(forward.listener)
     return forwards
+
+
+def can_be_shown(client: bytes, network: str, prefix: bytes | None) -> bool:
+    """Whether a guest would send its answers to ``client`` (4 or 16 bytes) to its router.
+
+    Not those to addresses of its own link (``network``, and the first 8 bytes of IPv6 ones), its own machine
+    or a group.
+    """
+    address = ip_address(client)
+    if address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified:
+        return False
+    if isinstance(address, IPv6Address):
+        return prefix is not None and client[:8] != prefix and address.ipv4_mapped is None
+    return address not in IPv4Network(network) and 0 < client[0] < _FIRST_RESERVED
 
 
 def _parse_host(text: str) -> str:

@@ -97,6 +97,10 @@ class AddressBindings:
         """Tell which MAC uses ``address``, if any."""
         return self._holders.get(address)
 
+    def addresses_of(self, mac: bytes) -> tuple[bytes, ...]:
+        """Tell the addresses of ``mac``, the one used last at the end."""
+        return tuple(self._addresses.get(mac, ()))
+
     def release(self, mac: bytes) -> None:
         """Forget all addresses of ``mac``."""
         for address in self._addresses.pop(mac, {}):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
 from actors.settings import FixedLease  # noqa: TC001 - the table's types are read when it is built
-from netstack.forward import Forward, parse_forwards
+from netstack.forward import Clients, Forward, parse_forwards
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from relay.lan_options import parse_fixed_leases, parse_name_servers
 from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
@@ -318,8 +318,8 @@ class Settings:
             "FORWARD",
             "tcp:HOSTIP:PORT:VM:PORT or udp:…: lead a port of this machine (of 127.0.0.1 where HOSTIP is "
             "empty; IPv6 in brackets, as [::1]) to one of a guest, named by MAC, address or name; with "
-            ",proxy behind it each connection or datagram begins with a PROXY protocol v2 header; repeat, or "
-            "comma list",
+            ",proxy behind it each connection or datagram begins with a PROXY protocol v2 header, with "
+            ",transparent it comes from the client's own address; repeat, or comma list",
         ),
     ] = ()
     max_forwarded: Annotated[
@@ -390,6 +390,9 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
         raise SettingsError(
             f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
         )
+    for forward in settings.forward:
+        if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not settings.ipv6:
+            raise SettingsError(f"--forward: {forward} needs IPv6 on the LAN, which --no-ipv6 takes away")
     return settings
 
 

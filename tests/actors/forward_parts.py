@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from scapy.layers.inet import IP, TCP
-from test_gateway import Lan, packet
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import IPv6
+from test_gateway import Lan, ether, packet
 
 from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet, SendResult
 from actors.port_forward import PortForwardActor
@@ -132,6 +133,10 @@ class Forwarded:
         connections = [FakeConnection() for _ in range(number)]
         self.listeners.opened[index].connect(*connections)
         return connections, self.lan.received()
+
+    def guest_uses(self, address, port=1):
+        """Have the guest send something from an IPv6 address, so that it is known."""
+        self.lan.sends(port, ether(port) / IPv6(src=address, dst="2606:4700::1") / UDP(sport=4009, dport=9))
 
     def guest_answers(self, *syns, flags="SA", port=1):
         """Have the guest answer SYNs, or refuse them; return what comes of it."""

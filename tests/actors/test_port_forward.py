@@ -6,8 +6,10 @@ import pytest
 from forward_parts import CLIENT, Forwarded
 from lan_parts import GATEWAY_MAC, mac
 from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
-from test_gateway import assert_intact, packet
+from test_gateway import assert_intact, ether, packet
+from test_gateway6 import PREFIX
 
 from actors.forwards import CLIENTS, FIRST_PORT
 from actors.messages import PortClosed
@@ -136,6 +138,82 @@ def test_each_datagram_tells_the_guest_who_its_client_is(loop, counters, client,
     assert [bytes(frame[UDP].payload) for frame in frames] == [header + b"hello", header + b"again"]
     forwarded.lan.sends(1, reply_to(frames[0], b"welcome"))
     assert forwarded.listeners.opened[0].answers == [(b"welcome", client)]
+
+
+TRANSPARENT = pytest.mark.parametrize(
+    ("ip", "client", "guest"),
+    [(IP, "192.0.2.1", "10.0.2.10"), (IPv6, "2001:db8::1", "fd76:6d72:656c:6179::1:1")],
+    ids=["IPv4", "IPv6"],
+)
+
+
+@TRANSPARENT
+def test_the_guest_sees_its_client_at_its_own_address(loop, counters, ip, client, guest):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
+    if ip is IPv6:
+        forwarded.guest_uses(guest)
+    opened = len(forwarded.lan.outside.udp)
+    forwarded.lan.received()
+    (frame,) = forwarded.comes(b"hello", client=(client, 40_000))
+    assert (frame[ip].src, frame[ip].dst, frame.src) == (client, guest, GATEWAY_MAC.hex(":"))
+    assert (frame[UDP].sport, frame[UDP].dport) == (40_000, 9)
+
+    def guest_sends(data, sport=9, dport=40_000):
+        datagram = ip(src=guest, dst=client) / UDP(sport=sport, dport=dport) / Raw(data)
+        forwarded.lan.sends(1, ether(1) / datagram)
+
+    guest_sends(b"welcome")
+    answers = forwarded.listeners.opened[0].answers
+    assert answers == [(b"welcome", (client, 40_000))]
+    assert len(forwarded.lan.outside.udp) == opened
+    guest_sends(b"from another port", sport=10)  # what is no answer goes out, through the egress policy
+    guest_sends(b"to another port", dport=40_001)
+    assert [s.sent for s in forwarded.lan.outside.udp[opened:]] == [
+        [(b"from another port", (client, 40_000))],
+        [(b"to another port", (client, 40_001))],
+    ]
+    loop.advance(301)
+    guest_sends(b"too late")
+    assert len(answers) == 1
+    assert forwarded.lan.ref._actor_weakref()._forwards._shown == {}
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "10.0.2.99", "::1>::1", "fe80::1%2>fe80::2%2"])
+def test_a_client_that_a_guest_cannot_answer_comes_from_the_gateway(loop, counters, client):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
+    (frame,) = forwarded.comes(b"hello", client=(client, 40_000))
+    assert (frame[IP].src, frame[UDP].sport) == ("10.0.2.2", FIRST_PORT)
+    forwarded.lan.sends(1, reply_to(frame, b"welcome"))
+    assert forwarded.listeners.opened[0].answers == [(b"welcome", (client, 40_000))]
+
+
+def test_a_guest_without_ipv6_has_no_transparent_ipv6_clients(loop, counters):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
+    assert forwarded.comes(b"hello", client=("2001:db8::1", 40_000)) == []
+    assert counters["forward.drop.no_ipv6_guest"] == 1
+    forwarded.guest_uses("fd76:6d72:656c:6179::1:1")
+    loop.advance(1)
+    forwarded.lan.received()
+    assert len(forwarded.comes(b"hello", client=("2001:db8::1", 40_000))) == 1
+
+
+def test_transparent_clients_are_answered_from_where_they_wrote_to_last(loop, counters):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent")
+    for local in ("198.51.100.1", "198.51.100.2"):
+        forwarded.comes(b"hello", client=(f"192.0.2.1>{local}", 40_000))
+        forwarded.lan.sends(1, packet(1, "192.0.2.1") / UDP(sport=9, dport=40_000) / Raw(b"welcome"))
+    assert [client[0] for _, client in forwarded.listeners.opened[0].answers] == [
+        "192.0.2.1>198.51.100.1",
+        "192.0.2.1>198.51.100.2",
+    ]
+
+
+def test_transparent_clients_are_bounded(loop, counters):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent")
+    for number in range(CLIENTS + 50):
+        forwarded.comes(b"x", client=("192.0.2.1", 1000 + number))
+    assert counters["forward.drop.too_many_clients"] == 50
+    assert len(forwarded.lan.ref._actor_weakref()._forwards._shown) == CLIENTS
 
 
 @pytest.mark.parametrize(("option", "longest"), [("", 65_507), (",proxy", 65_507 - 28)])

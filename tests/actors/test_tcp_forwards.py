@@ -8,8 +8,11 @@ import random
 import pykka
 import pytest
 from forward_parts import FakeConnection, Forwarded
+from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from test_gateway import assert_intact, packet
+from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
+from test_gateway import assert_intact, ether, packet
+from test_gateway6 import PREFIX
 
 from actors.forwarded_tcp import ForwardedTcpFlowActor
 from actors.forwards import FIRST_PORT
@@ -73,6 +76,72 @@ def test_the_guest_is_told_who_its_client_is(loop, counters, client, local):
     frames = forwarded.guest_answers(*forwarded.lan.received())
     header = b"".join(bytes(frame[TCP].payload) for frame in frames if frame[IP].len > 40)
     assert header == build_proxy_header("tcp", (pack_ip(client[0]), client[1]), (pack_ip(local[0]), local[1]))
+
+
+TRANSPARENT = pytest.mark.parametrize(
+    ("ip", "client", "guest"),
+    [(IP, "192.0.2.1", "10.0.2.10"), (IPv6, "2001:db8::1", "fd76:6d72:656c:6179::1:1")],
+    ids=["IPv4", "IPv6"],
+)
+
+
+def transparent(counters, client, guest, **settings):
+    forwarded = Forwarded(
+        counters, "tcp::8080:10.0.2.10:80,transparent", **{"ipv6_prefix": PREFIX} | settings
+    )
+    if ":" in guest:
+        forwarded.guest_uses(guest)
+    forwarded.lan.received()
+    connection = FakeConnection()
+    connection.client = (client, 40_000)
+    forwarded.listeners.opened[0].connect(connection)
+    return forwarded, connection, forwarded.lan.received()
+
+
+@TRANSPARENT
+def test_the_guest_sees_its_client_at_its_own_address(loop, counters, ip, client, guest):
+    forwarded, connection, (syn,) = transparent(counters, client, guest)
+    assert (syn[ip].src, syn[ip].dst, syn.src) == (client, guest, GATEWAY_MAC.hex(":"))
+    assert (syn[TCP].sport, syn[TCP].dport, syn[TCP].flags) == (40_000, 80, "S")
+    answer = TCP(sport=80, dport=40_000, flags="SA", seq=7, ack=syn[TCP].seq + 1, window=9999)
+    (ack,) = forwarded.lan.sends(1, ether(1) / ip(src=guest, dst=client) / answer)
+    assert (ack[TCP].flags, ack[ip].src) == ("A", client)
+    # Nothing else leads there: another port of the guest's meets no flow.
+    stray = TCP(sport=81, dport=40_000, flags="A", seq=7, ack=1)
+    (reset,) = forwarded.lan.sends(1, ether(1) / ip(src=guest, dst=client) / stray)
+    assert reset[TCP].flags == "R"
+    assert not connection.closed
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "10.0.2.99", "::1", "fe80::1"])
+def test_a_client_that_a_guest_cannot_answer_comes_from_the_gateway(loop, counters, client):
+    _, _, (syn,) = transparent(counters, client, "10.0.2.10")
+    assert (syn[IP].src, syn[IP].dst) == ("10.0.2.2", "10.0.2.10")
+
+
+def test_a_guest_without_ipv6_has_no_transparent_ipv6_clients(loop, counters):
+    _, connection, frames = transparent(counters, "2001:db8::1", "10.0.2.10")
+    assert (connection.refused, frames) == (True, [])
+    assert counters["forward.drop.no_ipv6_guest"] == 1
+
+
+def test_an_address_that_a_guest_has_only_announced_is_its_own(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80,transparent", ipv6_prefix=PREFIX)
+    guest = "fd76:6d72:656c:6179::77"
+    solicitation = IPv6(src="::", dst="ff02::1:ff00:77", hlim=255) / ICMPv6ND_NS(tgt=guest)
+    forwarded.lan.sends(1, ether(1, bytes.fromhex("3333ff000077")) / solicitation)
+    connection = FakeConnection()
+    connection.client = ("2001:db8::1", 40_000)
+    forwarded.listeners.opened[0].connect(connection)
+    (syn,) = forwarded.lan.received()
+    assert syn[IPv6].dst == guest
+
+
+def test_one_client_at_the_same_port_of_a_guest_twice_is_refused(loop, counters):
+    forwarded, _, _ = transparent(counters, "192.0.2.1", "10.0.2.10")
+    again, _ = forwarded.connects()
+    assert again.refused
+    assert counters["forward.drop.client_twice"] == 1
 
 
 def states(connections):

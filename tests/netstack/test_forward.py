@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.forward import Clients, Forward, parse_forward, parse_forwards
+from netstack.family import pack_ip
+from netstack.forward import Clients, Forward, can_be_shown, parse_forward, parse_forwards
 
 MAC = bytes.fromhex("525400a1b2c3")
 
@@ -19,6 +20,7 @@ MAC = bytes.fromhex("525400a1b2c3")
             "tcp:0.0.0.0:8080:Web:80 , Proxy",
             Forward("tcp", "0.0.0.0", 8080, "web", 80, Clients.PROXY),
         ),
+        ("udp:[::]:53:web:53,transparent", Forward("udp", "::", 53, "web", 53, Clients.TRANSPARENT)),
         ("udp:0.0.0.0:53:web:5353", Forward("udp", "0.0.0.0", 53, "web", 5353)),
         ("TCP:192.0.2.1:65535:52:54:00:A1:B2:C3:1", Forward("tcp", "192.0.2.1", 65_535, MAC, 1)),
         (" udp::1:web.vm.internal:1 ", Forward("udp", "127.0.0.1", 1, "web", 1)),
@@ -93,12 +95,29 @@ def test_what_is_wrong_about_an_ipv6_address_is_told(text, words):
         ("tcp::1:web:1,proxi", "one of proxy"),
         ("tcp::1:web:1,", "one of proxy"),
         ("tcp::1:web:1,proxy,proxy", "not 2"),
+        ("tcp::1:web:1,proxy,transparent", "not 2"),
         ("proxy", "must be tcp"),
     ],
 )
 def test_a_wrong_option_is_told(text, words):
     with pytest.raises(ValueError, match=words):
         parse_forward(text)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        *((text, True) for text in ("192.0.2.1", "10.98.0.2", "172.16.0.1", "2001:db8::1", "fd98::1")),
+        *((text, False) for text in ("127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.0.1", "255.255.255.255")),
+        *((text, False) for text in ("10.0.2.2", "10.0.2.99", "169.254.1.1", "240.0.0.1", "::1", "::")),
+        *((text, False) for text in ("fe80::1", "ff02::1", "fd00:1:2:3::9", "::ffff:192.0.2.1")),
+    ],
+)
+def test_a_guest_sees_only_clients_that_it_answers_through_its_router(address, shown):
+    prefix = bytes.fromhex("fd00000100020003")
+    assert can_be_shown(pack_ip(address), "10.0.2.0/24", prefix) is shown
+    if ":" in address:
+        assert not can_be_shown(pack_ip(address), "10.0.2.0/24", None)
 
 
 def test_options_stand_behind_their_forwards_in_a_list():

@@ -15,8 +15,9 @@ from processes import Relay
 from netstack.proxy_protocol import build_proxy_header
 
 GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
+HOST6, OUTSIDE6 = "2001:db8:98::1", "2001:db8:98::2"
 HOST, OUTSIDE, SECOND = "10.98.0.1", "10.98.0.2", "10.98.0.3"
-BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6, PROXY = range(7001, 7009)
+BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6, PROXY, SEEN = range(7001, 7010)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,9 @@ def lab():
         stack.callback(host.delete)
         stack.callback(outside.delete)
         connect(host, f"{HOST}/24", outside, f"{OUTSIDE}/24")
+        for place, address in ((host, HOST6), (outside, OUTSIDE6)):
+            device = place.run("ip", "-o", "-4", "route", "show", "10.98.0.0/24").stdout.split()[2]
+            place.run("ip", "address", "add", f"{address}/64", "dev", device, "nodad")
         forwards = (
             f"udp:{HOST}:{BY_MAC}:{GUEST_MAC}:9",
             f"udp:0.0.0.0:{BY_ADDRESS}:{GUEST_IP}:9",
@@ -41,8 +45,15 @@ def lab():
                 for kind in ("tcp", "udp")
                 for host in ("0.0.0.0", "[::1]")
             ),
+            *(
+                f"{kind}:{host}:{SEEN}:web:80,transparent"
+                for kind in ("tcp", "udp")
+                for host in ("0.0.0.0", "[::]")
+            ),
         )
         lease = ("--static-lease", f"{GUEST_MAC}={GUEST_IP}=web")
+        # The guest has a way to IPv6 clients: the gateway is its router while there is something to reach.
+        lease += ("--allow-cidr", "2001:db8:98::/64")
         relay = Relay("--forward", ",".join(forwards), *lease, before=host.prefix)
         stack.callback(relay.stop)
         guest = KernelGuest("srv", relay, host, "--mac", GUEST_MAC)
@@ -263,13 +274,40 @@ def test_the_guest_is_told_its_clients_address_by_the_proxy_protocol(lab, opened
             served, _ = listener.accept()
             with served:
                 served.settimeout(8)
-                assert served.recv(len(expected), socket.MSG_WAITALL) == expected
+                assert served.makefile("rb").read(len(expected)) == expected
                 served.sendall(b"welcome")
         else:
             received, sender = server.recvfrom(999)
             assert received == expected
             server.sendto(b"welcome", sender)
         assert client.recv(99) == b"welcome"
+
+
+@pytest.mark.parametrize(
+    ("family", "to"), [(socket.AF_INET, HOST), (socket.AF_INET6, HOST6)], ids=["IPv4", "IPv6"]
+)
+def test_the_guest_sees_its_clients_at_their_own_addresses(lab, opened, family, to):
+    _, outside, _, guest, _ = lab
+    listener = opened(guest.namespace, "", 80, socket.SOCK_STREAM, family)
+    listener.listen()
+    client = opened(outside, "", 0, socket.SOCK_STREAM, family)
+    client.connect((to, SEEN))
+    client.sendall(b"hello")
+    served, address = listener.accept()
+    with served:
+        served.settimeout(8)
+        assert address[:2] == client.getsockname()[:2]
+        assert served.recv(99) == b"hello"
+        served.sendall(b"welcome")
+        assert client.recv(99) == b"welcome"
+    server = opened(guest.namespace, "", 80, family=family)
+    client = opened(outside, "", 0, family=family)
+    client.connect((to, SEEN))
+    client.send(bytes(3000))  # larger than the guest's link
+    received, address = server.recvfrom(9000)
+    assert (received, address[:2]) == (bytes(3000), client.getsockname()[:2])
+    server.sendto(b"welcome", address)
+    assert client.recv(99) == b"welcome"
 
 
 def test_a_refused_connection_looks_refused(lab, opened):
