@@ -244,3 +244,11 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
 def test_the_ipv6_prefix_is_a_64(text, file):
     with pytest.raises(SettingsError, match="must be a /64 network"):
         settings(config=file(f'ipv6-prefix = "{text}"'))
+
+
+def test_transparent_ipv6_forwards_need_ipv6_on_the_lan():
+    forward = ("--forward", "tcp:[::]:8080:web:80,transparent")
+    assert settings(*forward).forward[0].clients == "transparent"
+    assert settings("--no-ipv6", "--forward", "tcp::8080:web:80,transparent").ipv6 is False
+    with pytest.raises(SettingsError, match="needs IPv6"):
+        settings("--no-ipv6", *forward)
