@@ -206,6 +206,9 @@ def test_transparent_clients_are_answered_from_where_they_wrote_to_last(loop, co
         "192.0.2.1>198.51.100.1",
         "192.0.2.1>198.51.100.2",
     ]
+    loop.advance(301)
+    assert counters["forward.clients_opened"] == counters["forward.clients_closed"] == 2
+    assert loop.pending() == []
 
 
 def test_transparent_clients_are_bounded(loop, counters):
