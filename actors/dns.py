@@ -94,7 +94,7 @@ class DnsActor(EventLoopActor):
         self._upstream = upstream
         self._counters = counters
         self._zone = Zone(settings.own_names)
-        self._local = LocalNames(settings.domain, self._zone)
+        self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private)
         self._network = IPv4Network(settings.network)
         self._cache = DnsCache()
         self._ports: dict[int, _Port] = {}
@@ -149,7 +149,7 @@ class DnsActor(EventLoopActor):
             return "dns.refused"
         local = self._local.answer(query)
         if local is not None:
-            asked.reply(query.render(local, over_stream=asked.over_stream))
+            asked.reply(query.render(local, over_stream=asked.over_stream, limit=asked.limit))
             return "dns.local"
         cached = self._cache.get(query.question, now)
         answer = None if cached is None else parse_answer(cached.wire, query.question)
@@ -207,7 +207,8 @@ class DnsActor(EventLoopActor):
                 self._counters.add("dns.unusable_answers")
                 return None
             seconds = lifetime(answer, question)
-            stripped = strip_addresses(answer, self._may_show)
+            trusted = self._local.is_trusted(question.name)
+            stripped = 0 if trusted else strip_addresses(answer, self._may_show)
             if stripped:
                 self._counters.add("dns.addresses_stripped", stripped)
                 wire = answer.to_wire()
@@ -258,5 +259,5 @@ def _respond(query: Query, asked: DnsQuestion, answer: dns.message.Message | Non
         return "dns.failed"
     response = query.skeleton()
     fill(response, answer, age)
-    asked.reply(query.render(response, over_stream=asked.over_stream))
+    asked.reply(query.render(response, over_stream=asked.over_stream, limit=asked.limit))
     return "dns.answered"

@@ -95,11 +95,13 @@ class DnsQuestion(NamedTuple):
     """A query of a guest as it came; ``reply`` sends the response back the same way.
 
     Over a stream it is called for every query, with nothing where there is no response.
+    ``limit`` is how many bytes of a response fit into one packet to the guest.
     """
 
     query: bytes
     over_stream: bool
     reply: Callable[[bytes], None]
+    limit: int = 65_535
 
 
 class DnsQuestions(NamedTuple):

@@ -28,7 +28,7 @@ from netstack.dns_zone import Zone
 from netstack.family import family_of
 from netstack.gateway_replies import IcmpError
 from netstack.ipv4 import parse_ipv4
-from netstack.udp import UdpFrameTemplate, parse_udp
+from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate, parse_udp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,10 @@ class LanServices:
             datagram.source_port,
         )
         question = DnsQuestion(
-            datagram.payload, over_stream=False, reply=partial(self._send, template, family)
+            datagram.payload,
+            over_stream=False,
+            reply=partial(self._send, template, family),
+            limit=batch.port.link_mtu() - family.header_length - UDP_HEADER_LENGTH,
         )
         self._tell_dns(DnsQuestions(batch.number, [question]))
         return "gateway.answered"

@@ -30,6 +30,8 @@ class LanSettings:
     """Where the gateway answers DNS too: guests with a fixed configuration for QEMU's network ask there."""
     domain: str = "vm.internal"
     """Where the guests' names are."""
+    dns_allow_private: tuple[str, ...] = ()
+    """Domains whose names are always asked upstream, and may have private addresses."""
     pool_first: bytes = bytes((10, 0, 2, 10))
     pool_last: bytes = bytes((10, 0, 2, 254))
 

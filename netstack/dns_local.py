@@ -6,7 +6,8 @@ private reverse zone (RFC 6303) is answered here, if only with "no such name".
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+import re
+from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING
 
 import dns.exception
@@ -20,7 +21,7 @@ import dns.reversename
 import dns.rrset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from netstack.dns_messages import Query
     from netstack.dns_zone import Zone
@@ -46,22 +47,55 @@ PRIVATE_REVERSE = frozenset(map(dns.name.from_text, _private_reverse_zones()))
 """Private, loopback, link-local, shared and documentation addresses, backwards."""
 
 _LOCALHOST = dns.name.from_text("localhost.")
-_INVALID = dns.name.from_text("invalid.")
+_NOT_ASKED = {
+    dns.name.from_text(f"{zone}."): code
+    for zone, code in {
+        "invalid": dns.rcode.NXDOMAIN,  # RFC 6761 section 6.4
+        "test": dns.rcode.NXDOMAIN,  # RFC 6761 section 6.2
+        "local": dns.rcode.NXDOMAIN,  # multicast DNS: RFC 6762 section 22.1
+        "onion": dns.rcode.NXDOMAIN,  # Tor: RFC 7686 section 2
+        "home.arpa": dns.rcode.NXDOMAIN,  # a home's own: RFC 8375 section 4
+        "resolver.arpa": dns.rcode.NOERROR,  # no encrypted resolver to tell of: RFC 9462 section 6.4
+    }.items()
+}
+"""Special-use names that are never asked upstream, and what is said of names below them."""
 _LOOPBACK = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
+_IN_ADDR = dns.name.from_text("in-addr.arpa.")
 _ONE_LABEL = 2
 """Labels of a name such as ``gateway.``: the root counts."""
+
+
+def parse_domain(text: str) -> dns.name.Name:
+    """Read a domain such as ``vm.internal``, in lower case. Raises ValueError when it is none."""
+    try:
+        return dns.name.from_text(text).canonicalize()
+    except (dns.exception.DNSException, UnicodeError) as error:
+        raise ValueError(f"{text!r} is not a domain: {error}") from None
+
+
+def _is_part_of_address(name: dns.name.Name) -> bool:
+    """Whether this is a reverse name that is too short for an address, such as ``0.10.in-addr.arpa``."""
+    labels = [label.decode("latin-1") for label in name.labels[:-3]]
+    if name.is_subdomain(_IN_ADDR):
+        return len(labels) < 4 and all(re.fullmatch("[0-9]{1,3}", label) for label in labels)  # noqa: PLR2004
+    return len(labels) < 32 and all(re.fullmatch("[0-9a-f]", label) for label in labels)  # noqa: PLR2004
 
 
 class LocalNames:
     """Answers from the zone of one LAN."""
 
-    def __init__(self, domain: str, zone: Zone) -> None:
-        """Serve ``domain``, such as ``vm.internal``. Raises ValueError when it is no name."""
-        try:
-            self._domain = dns.name.from_text(domain).canonicalize()
-        except dns.exception.DNSException as error:
-            raise ValueError(f"{domain!r} is not a domain: {error}") from None
+    def __init__(self, domain: str, zone: Zone, outside: Iterable[str] = ()) -> None:
+        """Serve ``domain``, such as ``vm.internal``. Raises ValueError when it is no name.
+
+        Names under those of ``outside`` are asked upstream although they are special or private.
+        """
+        self._domain = parse_domain(domain)
         self._zone = zone
+        self._outside = tuple(map(parse_domain, outside))
+
+    def is_trusted(self, name: dns.name.Name) -> bool:
+        """Whether the operator wants ``name`` asked upstream and answered with whatever address it has."""
+        return any(name.is_subdomain(domain) for domain in self._outside)
 
     def answer(self, query: Query) -> dns.message.Message | None:
         """Answer a question about local names; None for those that are to be asked outside."""
@@ -70,12 +104,17 @@ class LocalNames:
             return self._forward(query, name.relativize(self._domain))
         if name.is_subdomain(_LOCALHOST):
             return self._records(query, _LOOPBACK, name)
-        if name.is_subdomain(_INVALID):
-            return self._nothing(query, dns.rcode.NXDOMAIN)
+        if self.is_trusted(name):
+            return None
+        for zone, code in _NOT_ASKED.items():
+            if name.is_subdomain(zone):
+                return self._nothing(query, dns.rcode.NOERROR if name == zone else code, zone)
         if len(name) == _ONE_LABEL and self._address_of(name.relativize(dns.name.root)) is not None:
             return self._forward(query, name.relativize(dns.name.root))
-        if any(name.split(depth)[1] in PRIVATE_REVERSE for depth in range(2, len(name) + 1)):
-            return self._reverse(query)
+        for depth in range(2, len(name) + 1):
+            zone = name.split(depth)[1]
+            if zone in PRIVATE_REVERSE:
+                return self._reverse(query, zone)
         return None
 
     def _address_of(self, relative: dns.name.Name) -> bytes | None:
@@ -91,14 +130,17 @@ class LocalNames:
             return self._nothing(query, dns.rcode.NXDOMAIN)
         return self._records(query, {dns.rdatatype.A: str(IPv4Address(address))}, query.question.name)
 
-    def _reverse(self, query: Query) -> dns.message.Message:
+    def _reverse(self, query: Query, zone: dns.name.Name) -> dns.message.Message:
+        name = query.question.name
         try:
-            address = IPv4Address(dns.reversename.to_address(query.question.name)).packed
+            address = ip_address(dns.reversename.to_address(name)).packed
         except (dns.exception.DNSException, ValueError):
-            return self._nothing(query, dns.rcode.NXDOMAIN)
+            # Between the zone and the names in it: to say NXDOMAIN would deny these too (RFC 8020).
+            partial = _is_part_of_address(name)
+            return self._nothing(query, dns.rcode.NOERROR if partial else dns.rcode.NXDOMAIN, zone)
         label = self._zone.name_of(address)
         if label is None:
-            return self._nothing(query, dns.rcode.NXDOMAIN)
+            return self._nothing(query, dns.rcode.NXDOMAIN, zone)
         target = dns.name.Name([label.encode()]).concatenate(self._domain)
         return self._records(query, {dns.rdatatype.PTR: target.to_text()}, query.question.name)
 
@@ -117,15 +159,21 @@ class LocalNames:
         ]
         return response
 
-    def _nothing(self, query: Query, code: dns.rcode.Rcode) -> dns.message.Message:
-        """Say so, with the SOA record that lets resolvers remember it for a moment (RFC 2308 section 3)."""
+    def _nothing(
+        self, query: Query, code: dns.rcode.Rcode, zone: dns.name.Name | None = None
+    ) -> dns.message.Message:
+        """Say so, with the SOA record that lets resolvers remember it for a moment (RFC 2308 section 3).
+
+        The record is that of ``zone``, or of the nearest zone that holds the name.
+        """
+        if zone is None:
+            name = query.question.name
+            zone = self._domain if name.is_subdomain(self._domain) else name
         response = query.skeleton()
         response.flags |= dns.flags.AA
         response.set_rcode(code)
         response.authority = [
-            dns.rrset.from_text(
-                self._domain, NEGATIVE_TTL, dns.rdataclass.IN, dns.rdatatype.SOA, self._soa_text()
-            )
+            dns.rrset.from_text(zone, NEGATIVE_TTL, dns.rdataclass.IN, dns.rdatatype.SOA, self._soa_text())
         ]
         return response
 

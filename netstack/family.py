@@ -49,6 +49,8 @@ class Family(NamedTuple):
     """One IP version as flows use it; frames are those that the gateway checked."""
 
     version: int
+    header_length: int
+    """Bytes of a header without options or extensions."""
     ttl: int
     """Where the TTL stands in a frame."""
     is_whole: Callable[[bytes], bool]
@@ -84,6 +86,7 @@ def _build_icmpv6(macs: bytes, source: bytes, destination: bytes, message: bytes
 
 IPV4 = Family(
     version=4,
+    header_length=20,
     ttl=TTL,
     is_whole=lambda frame: frame[FLAGS] & DONT_FRAGMENT != 0,
     format=format_ipv4,
@@ -102,6 +105,7 @@ IPV4 = Family(
 
 IPV6 = Family(
     version=6,
+    header_length=40,
     ttl=HOP_LIMIT,
     is_whole=lambda frame: frame[NEXT_HEADER] != PROTOCOL_FRAGMENT,
     format=format_ipv6,

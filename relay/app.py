@@ -94,6 +94,7 @@ class Relay:
         self._counters = Counters()
         self._lan = LanSettings(
             dns=settings.dns.packed,
+            dns_allow_private=settings.dns_allow_private,
             fixed_leases=settings.static_lease,
             dhcp_lease_time=settings.lease_time,
             ipv6_prefix=settings.ipv6_prefix.network_address.packed[:8] if settings.ipv6 else None,

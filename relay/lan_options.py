@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.settings import FixedLease, LanSettings
 from netstack.address_pool import AddressPool
+from netstack.dns_local import parse_domain
 from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import is_station, parse_mac
 from netstack.name_servers import DNS_PORT, MAX_SERVERS, NameServer
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MAX_LEASES = 250
 """Fixed leases: as many as the LAN has addresses for guests."""
+
+MAX_DOMAINS = 64
+"""Domains of ``--dns-allow-private``: each is looked at for each question."""
 
 
 def parse_name_servers(text: str) -> tuple[NameServer, ...]:
@@ -45,6 +49,16 @@ def _name_server(text: str) -> NameServer:
     if not (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= 65535):  # noqa: PLR2004 - a port
         raise ValueError(f"{text!r} has no port from 1 to 65535")
     return NameServer(host, int(port))
+
+
+def parse_domains(text: str) -> tuple[str, ...]:
+    """Read ``example.com``, with commas between. Raises ValueError for what is no domain."""
+    domains = tuple(_items(text))
+    if len(domains) > MAX_DOMAINS:
+        raise ValueError(f"must be at most {MAX_DOMAINS} domains")
+    for domain in domains:
+        parse_domain(domain)
+    return domains
 
 
 def parse_fixed_leases(text: str) -> tuple[FixedLease, ...]:

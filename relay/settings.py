@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 from actors.settings import FixedLease  # noqa: TC001 - the table's types are read when it is built
 from netstack.forward import Clients, Forward, parse_forwards
 from netstack.name_servers import NameServer  # noqa: TC001 - same
-from relay.lan_options import parse_fixed_leases, parse_name_servers
+from relay.lan_options import parse_domains, parse_fixed_leases, parse_name_servers
 from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ _FORWARDS = Kind(parse_forwards, (list,), "a list of strings")
 _NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
 _NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
 _FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
+_DOMAINS = Kind(parse_domains, (list,), "a list of strings")
 _ADDRESS = Kind(_parse_address, (str,), "a string")
 _PREFIX = Kind(_parse_prefix, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
@@ -190,6 +191,7 @@ _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
     _NETWORKS: {"action": "append", "metavar": "NETWORK"},
     _FORWARDS: {"action": "append", "metavar": "FORWARD"},
     _NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
+    _DOMAINS: {"action": "append", "metavar": "DOMAIN"},
     _FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
 }
 """How argparse takes the kinds that are not "a flag and its text"."""
@@ -248,6 +250,15 @@ class Settings:
             _NAME_SERVERS,
             None,
             "DNS server that the gateway asks, instead of those in /etc/resolv.conf; repeat, or comma list",
+        ),
+    ] = ()
+    dns_allow_private: Annotated[
+        tuple[str, ...],
+        Option(
+            _DOMAINS,
+            None,
+            "let names under this domain have private addresses, and ask for them upstream even if they are "
+            "special; repeat, or comma list",
         ),
     ] = ()
     static_lease: Annotated[

@@ -191,6 +191,16 @@ def test_private_addresses_do_not_come_from_outside(service):
     assert service.counters["dns.addresses_stripped"] == 3
 
 
+def test_names_that_the_operator_trusts_may_have_private_addresses(loop, counters):
+    service = Service(counters, dns_allow_private=("dnsbl.example",))
+    listed = service.asks("2.0.0.127.dnsbl.example.")
+    service.upstream.answer("300 A 127.0.0.1")
+    other = service.asks("evil.example.")
+    service.upstream.answer("300 A 127.0.0.1")
+    assert texts(listed) == ["2.0.0.127.dnsbl.example. 300 IN A 127.0.0.1"]
+    assert texts(other) == []
+
+
 # -- local names ------------------------------------------------------------------------------------
 
 

@@ -175,6 +175,13 @@ def test_other_broadcasts_are_the_guests_own_affair(lan):
 # -- DNS --------------------------------------------------------------------------------------------
 
 
+def test_an_answer_may_be_as_large_as_one_packet_of_the_session(lan):
+    lan.assign(1, link_mtu=lambda: 1141)
+    lan.sends(1, from_guest(1, "10.0.2.10") / UDP(sport=5353, dport=53) / Raw(b"?"))
+    ((question,),) = (message.questions for message in lan.dns.take(DnsQuestions))
+    assert question.limit == 1141 - 28
+
+
 @pytest.mark.parametrize("server", ["10.0.2.2", "10.0.2.3"])
 def test_a_question_reaches_the_name_server_and_its_answer_the_guest(lan, server):
     lan.assign(1)

@@ -27,7 +27,8 @@ def ask(names, name, kind="A"):
         response = dns.message.from_wire(query.render(response, over_stream=False))
         assert response.flags & dns.flags.AA
         if not response.answer:
-            assert response.authority[0].to_text().startswith("vm.internal. 5 IN SOA gateway.vm.internal. ")
+            assert " 5 IN SOA gateway.vm.internal. " in response.authority[0].to_text()
+            assert response.question[0].name.is_subdomain(response.authority[0].name)
     return response
 
 
@@ -58,7 +59,18 @@ def test_the_domain_itself(names):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("web.vm.internal.", "AAAA"), ("vm.internal.", "A"), ("gateway.", "MX"), ("localhost.", "MX")],
+    [
+        ("web.vm.internal.", "AAAA"),
+        ("vm.internal.", "A"),
+        ("gateway.", "MX"),
+        ("localhost.", "MX"),
+        ("_dns.resolver.arpa.", "SVCB"),
+        ("resolver.arpa.", "SVCB"),
+        ("home.arpa.", "SOA"),
+        ("10.in-addr.arpa.", "PTR"),
+        ("2.0.10.in-addr.arpa.", "NS"),
+        ("0.d.f.ip6.arpa.", "PTR"),
+    ],
 )
 def test_a_name_without_such_records(names, name, kind):
     response = ask(names, name, kind)
@@ -72,7 +84,6 @@ def test_a_name_without_such_records(names, name, kind):
         "a.web.vm.internal.",
         r"\255.vm.internal.",
         "99.2.0.10.in-addr.arpa.",
-        "10.in-addr.arpa.",
         "1.10.0.2.10.10.in-addr.arpa.",
         "x.10.in-addr.arpa.",
         "1.1.168.192.in-addr.arpa.",
@@ -82,6 +93,10 @@ def test_a_name_without_such_records(names, name, kind):
         str(dns.reversename.from_address("fe80::1")),
         str(dns.reversename.from_address("::1")),
         "something.invalid.",
+        "something.test.",
+        "printer.local.",
+        "abcdefghij.onion.",
+        "router.home.arpa.",
     ],
 )
 def test_local_names_that_are_not_there(names, name):
@@ -114,3 +129,11 @@ def test_all_others_are_to_be_asked_outside(names, name):
 def test_a_domain_that_is_no_name(domain):
     with pytest.raises(ValueError, match="is not a domain"):
         LocalNames(domain, Zone({}))
+
+
+@pytest.mark.parametrize("name", ["box.corp.test.", "corp.test.", "9.1.168.192.in-addr.arpa."])
+def test_names_that_the_operator_trusts_are_asked_outside(name):
+    names = LocalNames("vm.internal", Zone({}), ["corp.test", "168.192.in-addr.arpa"])
+    assert ask(names, name) is None
+    assert ask(names, "other.test.").rcode() == dns.rcode.NXDOMAIN
+    assert ask(names, "nobody.vm.internal.").rcode() == dns.rcode.NXDOMAIN

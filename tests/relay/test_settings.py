@@ -125,6 +125,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
+    values |= {"dns_allow_private": ["corp.example"]}
     values |= {"ipv6": False, "ipv6_prefix": "fd00::/64"}
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
@@ -147,6 +148,7 @@ def test_the_table_is_complete():
 # -- bad values: one line that says where -------------------------------------------------------------
 
 BAD = [
+    ("dns-allow-private", "a..b", "is not a domain"),
     ("port", "70000", "whole number from 0 to 65535"),
     ("port", "-1", "whole number"),
     ("port", "4e3", "whole number"),
