@@ -5,8 +5,10 @@ now and then: containers and laptops change it. They may have any address, priva
 the operator chose them, so the guests' egress policy does not apply to them.
 
 Every question leaves from a socket of its own, connected, with a port of the kernel's choice and a random id
-(RFC 5452): an answer has to come from the server, to that port, with that id and question. The server that
-answered last is asked first; one that is silent, refuses or fails gives way to the next.
+(RFC 5452): an answer has to come from the server, to that port, with that id and question. A server that is
+silent, refuses or fails gives way to the next, and all that were asked are listened to until the deadline.
+One that missed is asked after the others for a while. Who does not know EDNS is asked without it (RFC 6891
+section 7).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ MAX_RESOLV_CONF = 64 * 1024
 """Bytes of the file that are read."""
 
 UDP_TIMEOUT = 1.5
-"""Seconds that one server has to answer; guests' resolvers wait 5 s in all."""
+"""Seconds after which the next is asked too; guests' resolvers wait 5 s in all."""
 
 TCP_TIMEOUT = 3.0
 """Seconds for connecting and answering."""
@@ -49,6 +51,12 @@ DEADLINE = 9.0
 ROUNDS = 2
 """How often each server is asked: datagrams get lost."""
 
+REST = 30.0
+"""Seconds for which a server that missed is asked after the others."""
+
+PLAIN_TIME = 900.0
+"""Seconds for which a server that refused EDNS is asked without."""
+
 MAX_STRAYS = 16
 """Datagrams on one socket that answer something else; after these it is rather an attack."""
 
@@ -57,6 +65,11 @@ _HEADER = 12
 _TRUNCATED = 0x02
 _RESPONSE = 0x80
 _RCODE = 0x0F
+_WITHOUT_EDNS = frozenset({1, 4})
+"""FORMERR and NOTIMP: what servers say that do not know EDNS."""
+_OPT_LENGTH = 11
+_LOOPBACK = (NameServer("127.0.0.1"),)
+"""Who is asked where the file names nobody: resolv.conf(5)."""
 _FINAL = frozenset({0, 3})
 """NOERROR and NXDOMAIN are answers; whatever else a server says, the next may know more."""
 
@@ -80,8 +93,10 @@ class HostResolvers:
         self._found: tuple[NameServer, ...] = ()
         self._read_again_at = 0.0
         self._reading: asyncio.Task[None] | None = None
-        self._first: NameServer | None = None
-        """The server that answered last."""
+        self._rests_until: dict[NameServer, float] = {}
+        """Servers that missed."""
+        self._plain_until: dict[NameServer, float] = {}
+        """Servers that refused EDNS."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, token: int, asker: Mailbox) -> None:
@@ -116,34 +131,76 @@ class HostResolvers:
     async def _ask_all(self, query: bytes) -> bytes | None:
         """Ask one server after the other; what a failing one said is better than nothing."""
         servers = await self._servers()
-        if not servers:
-            self._counters.add("dns.upstream.no_servers")
+        plan = [(server, turn > 0) for turn in range(ROUNDS) for server in servers]
+        attempts: dict[asyncio.Task[bytes], NameServer] = {}
         failure = None
-        for server in servers * ROUNDS:
-            try:
-                response = await self._ask_one(server, query)
-            except (
-                OSError,
-                ValueError,
-            ):  # TimeoutError is an OSError; ValueError: an address with a bad scope
-                self._counters.add("dns.upstream.no_answer")
-                continue
-            if response[3] & _RCODE in _FINAL:
-                self._first = server
-                return response
-            self._counters.add("dns.upstream.failures")
-            failure = response
+        try:
+            while plan or attempts:
+                latest = None
+                if plan:
+                    latest, again = plan.pop(0)
+                    attempts[self._loop.create_task(self._ask_one(latest, query, plain=again))] = latest
+                patience = UDP_TIMEOUT if plan or failure is not None else None
+                done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    self._missed(latest)
+                    if not plan:
+                        break
+                for attempt in done:
+                    server = attempts.pop(attempt)
+                    response = self._outcome(attempt, server)
+                    if response is None:
+                        continue
+                    if response[3] & _RCODE in _FINAL and not response[2] & _TRUNCATED:
+                        return response
+                    if failure is None or not failure[2] & _TRUNCATED:
+                        failure = response
+        finally:
+            for attempt in attempts:
+                attempt.cancel()
         return failure
 
-    async def _ask_one(self, server: NameServer, query: bytes) -> bytes:
+    def _outcome(self, attempt: asyncio.Task[bytes], server: NameServer) -> bytes | None:
+        """Take what a server said, if anything, and remember how it did."""
+        try:
+            response = attempt.result()
+        except (OSError, ValueError):  # TimeoutError is an OSError; ValueError: an address with a bad scope
+            self._missed(server)
+            return None
+        self._rests_until.pop(server, None)
+        if response[3] & _RCODE not in _FINAL:
+            self._counters.add("dns.upstream.failures")
+        return response
+
+    def _missed(self, server: NameServer | None) -> None:
+        self._counters.add("dns.upstream.no_answer")
+        if server is not None:
+            self._rests_until[server] = self._loop.time() + REST
+
+    async def _ask_one(self, server: NameServer, query: bytes, *, plain: bool) -> bytes:
+        """Ask one server; with EDNS unless it is known not to take that, or ``plain`` says so."""
+        if plain or self._loop.time() < self._plain_until.get(server, 0.0):
+            return await self._exchange(server, _without_edns(query))
+        response = await self._exchange(server, query)
+        if response[3] & _RCODE not in _WITHOUT_EDNS:
+            return response
+        self._counters.add("dns.upstream.without_edns")
+        self._plain_until[server] = self._loop.time() + PLAIN_TIME
+        return await self._exchange(server, _without_edns(query))
+
+    async def _exchange(self, server: NameServer, query: bytes) -> bytes:
+        """Ask by UDP, then by TCP if the answer was cut; the cut one where that fails."""
         query = secrets.token_bytes(2) + query[2:]
-        async with asyncio.timeout(UDP_TIMEOUT):
-            response = await self._by_udp(server, query)
+        response = await self._by_udp(server, query)
         if not response[2] & _TRUNCATED:
             return response
         self._counters.add("dns.upstream.by_tcp")
-        async with asyncio.timeout(TCP_TIMEOUT):
-            return await self._by_tcp(server, query)
+        try:
+            async with asyncio.timeout(TCP_TIMEOUT):
+                return await self._by_tcp(server, query)
+        except OSError:
+            self._counters.add("dns.upstream.cut")
+            return response
 
     async def _by_udp(self, server: NameServer, query: bytes) -> bytes:
         with _connected(server) as host_socket:
@@ -170,7 +227,7 @@ class HostResolvers:
         return response
 
     async def _servers(self) -> list[NameServer]:
-        """List the servers, the one that answered last first."""
+        """List the servers, those that missed lately last."""
         servers = self._named
         if not servers:
             if self._reading is None and self._loop.time() >= self._read_again_at:
@@ -178,8 +235,12 @@ class HostResolvers:
             if self._reading is not None:
                 # Everyone waits for the same reading, and none of them ends it by giving up.
                 await asyncio.shield(self._reading)
-            servers = self._found
-        return sorted(servers, key=lambda server: server != self._first)
+            servers = self._found or _LOOPBACK
+        now = self._loop.time()
+        for marks in (self._rests_until, self._plain_until):
+            for server in [server for server, until in marks.items() if until <= now]:
+                del marks[server]
+        return sorted(servers, key=self._rests_until.__contains__)
 
     async def _read_file(self) -> None:
         try:
@@ -215,6 +276,9 @@ def _connected(server: NameServer) -> socket.socket:
 
 def _answers(response: bytes, query: bytes) -> bool:
     """Whether this is a response with the id and the question of ``query``, as it was written."""
+    if len(response) >= _HEADER and response[4:6] == b"\0\0" and response[3] & _RCODE not in _FINAL:
+        # Some say what is wrong without repeating the question.
+        return response[:2] == query[:2] and response[2] & _RESPONSE != 0
     end = _HEADER
     while query[end]:
         end += 1 + query[end]
@@ -226,3 +290,8 @@ def _answers(response: bytes, query: bytes) -> bool:
         and response[4:6] == query[4:6]
         and response[_HEADER:end] == query[_HEADER:end]
     )
+
+
+def _without_edns(query: bytes) -> bytes:
+    """Take the OPT record off a query of ours, which is the last and only one beside the question."""
+    return query[:10] + b"\0\0" + query[12:-_OPT_LENGTH]

@@ -175,13 +175,57 @@ async def test_nobody_else_may_answer(network, *_):
 
 
 @scenario
-async def test_silence_gives_way_to_the_next_which_is_asked_first_from_then_on(network, *_):
+async def test_silence_gives_way_to_the_next_and_after_a_while_the_first_is_asked_again(
+    network, monkeypatch, _
+):
     silent = await network.server(lambda query: [])
     good = await network.server(lambda query: [answer(query)])
     network.use(silent, good)
     for _ in range(3):
         assert addresses(await network.ask()) == ["192.0.2.1"]
     assert (len(silent.queries), len(good.queries)) == (1, 3)
+    network.resolvers._rests_until[silent.address] = 0.0
+    silent.respond = lambda query: [answer(query, "192.0.2.2")]
+    for _ in range(2):
+        assert addresses(await network.ask()) == ["192.0.2.2"]
+
+
+@scenario
+async def test_a_slow_server_is_listened_to_until_the_deadline(network, *_):
+    loop = asyncio.get_running_loop()
+
+    def respond(query):
+        if len(server.queries) == 1:
+            to = server.clients[0]
+            loop.call_later(0.7, lambda: server.transport.sendto(answer(query), to))
+        return []
+
+    server = await network.server(respond)
+    network.use(server, await network.server(lambda query: []))
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+@pytest.mark.parametrize("refusal", ["FORMERR", "NOTIMP", "header only", "silence"])
+@pytest.mark.parametrize("dnssec", [False, True])
+def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tmp_path):
+    def respond(query):
+        if query.edns < 0:
+            return [answer(query)]
+        if refusal == "silence":
+            return []
+        if refusal == "header only":
+            return [query.to_wire()[:2] + b"\x80\x01" + bytes(8)]
+        return [answer(query, code=dns.rcode.from_text(refusal))]
+
+    @scenario
+    async def attempt(network, *_):
+        server = await network.server(respond)
+        network.use(server)
+        for _ in range(2):
+            assert addresses(await network.ask(QUESTION._replace(dnssec_ok=dnssec))) == ["192.0.2.1"]
+        assert len(server.queries) == (4 if refusal == "silence" else 3)
+
+    attempt(monkeypatch, tmp_path)
 
 
 @scenario
@@ -225,6 +269,12 @@ def truncated(query):
 
 def framed(wire):
     return len(wire).to_bytes(2, "big") + wire
+
+
+@scenario
+async def test_a_cut_answer_is_better_than_none_where_tcp_is_closed(network, *_):
+    network.use(await network.server(truncated))
+    assert (await network.ask()).flags & dns.flags.TC
 
 
 @scenario
@@ -286,9 +336,10 @@ async def test_servers_come_from_the_file_which_is_read_again_when_it_changes(ne
     assert addresses(await network.ask()) == ["192.0.2.1"]
     file.unlink()
     assert addresses(await network.ask()) == ["192.0.2.1"], "the servers of before are better than none"
+    local = await network.server(lambda query: [answer(query, "192.0.2.3")])
+    monkeypatch.setattr(upstream_dns, "_LOOPBACK", (local.address,))
     file.write_text("")
-    assert await network.ask() is None
-    assert network.counters["dns.upstream.no_servers"] == 2
+    assert addresses(await network.ask()) == ["192.0.2.3"], "who is named by nobody is on this machine"
 
 
 @scenario
