@@ -321,7 +321,8 @@ class Connection:
             run.append(packet)
         if run:
             self._host.send(run, to)
-            self._address = self.quic.get_peer_address() or to
+        # Also when there was nothing to send: back on a path that it knows aioquic need not ask anything.
+        self._address = self.quic.get_peer_address() or to
 
     def _pump(self) -> None:
         """Act on what aioquic has to say."""

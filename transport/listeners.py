@@ -18,8 +18,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
-from struct import Struct
 from typing import TYPE_CHECKING
 
 from actors.messages import (
@@ -29,7 +27,15 @@ from actors.messages import (
     DatagramsFromNet,
     SendResult,
 )
+from transport.binding import EVERY
 from transport.host_socket import DATAGRAMS_PER_TURN, RECEIVE_BUFFER
+from transport.packet_info import (
+    IN6_PKTINFO,
+    IN_PKTINFO,
+    IP_PKTINFO,
+    PACKET_INFO_SPACE,
+    tell_local_addresses,
+)
 from transport.tcp_socket import TcpFlowSocket, reset_at_close
 
 if TYPE_CHECKING:
@@ -46,17 +52,6 @@ ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the system had no more sockets: a readable listener would wake the loop."""
 
 _TTL = 64
-_ANY_ADDRESSES = frozenset({"0.0.0.0", "::"})
-
-_LINUX = sys.platform == "linux"
-_IP_PKTINFO = 8
-"""Linux's; the socket module of Python 3.11 has no name for it."""
-_IN_PKTINFO = Struct("@I4s4s")
-"""struct in_pktinfo: interface, local address, destination in the header (a broadcast address, perhaps)."""
-_IN6_PKTINFO = Struct("@16sI")
-"""struct in6_pktinfo: destination, interface."""
-_ANCILLARY_SIZE = socket.CMSG_SPACE(_IN6_PKTINFO.size) if _LINUX else 0
-
 _buffer = bytearray(65536)
 
 
@@ -91,7 +86,7 @@ class UdpListener:
         receive = self._socket.recvmsg_into
         with contextlib.suppress(OSError):  # nothing more to read
             for _ in range(DATAGRAMS_PER_TURN):
-                size, ancillary, _, address = receive([_buffer], _ANCILLARY_SIZE)
+                size, ancillary, _, address = receive([_buffer], PACKET_INFO_SPACE)
                 client = _client(address, ancillary[0][2] if ancillary else b"")
                 datagrams.append(DatagramFromNet(bytes(_buffer[:size]), client, _TTL))
         if datagrams:
@@ -220,11 +215,11 @@ def _client(address: SocketAddress, packet_info: bytes) -> tuple[str, int]:
 
 def _local_address(packet_info: bytes) -> str:
     """Tell where a datagram came to, of this machine's; empty when unknown, or none that answers may have."""
-    if len(packet_info) == _IN_PKTINFO.size:
+    if len(packet_info) == IN_PKTINFO.size:
         return socket.inet_ntop(socket.AF_INET, packet_info[4:8])
-    if len(packet_info) != _IN6_PKTINFO.size:
+    if len(packet_info) != IN6_PKTINFO.size:
         return ""
-    address, interface = _IN6_PKTINFO.unpack(packet_info)
+    address, interface = IN6_PKTINFO.unpack(packet_info)
     if address[0] == 0xFF:  # noqa: PLR2004 - multicast (RFC 4291 section 2.7)
         return ""
     text = socket.inet_ntop(socket.AF_INET6, address)
@@ -237,10 +232,10 @@ def _leaving_from(local: str) -> list[tuple[int, int, bytes]]:
     if not local:
         return []
     if ":" not in local:
-        info = _IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
-        return [(socket.IPPROTO_IP, _IP_PKTINFO, info)]
+        info = IN_PKTINFO.pack(0, socket.inet_pton(socket.AF_INET, local), bytes(4))
+        return [(socket.IPPROTO_IP, IP_PKTINFO, info)]
     bare, _, scope = local.partition("%")
-    info = _IN6_PKTINFO.pack(socket.inet_pton(socket.AF_INET6, bare), int(scope or 0))
+    info = IN6_PKTINFO.pack(socket.inet_pton(socket.AF_INET6, bare), int(scope or 0))
     return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)]
 
 
@@ -261,20 +256,10 @@ def _bound(kind: int, host: str, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:  # connections of a relay before this one may still be ending
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if kind == socket.SOCK_DGRAM and host in _ANY_ADDRESSES:  # before any datagram can come
-            _tell_local_addresses(opened)
+        if kind == socket.SOCK_DGRAM and host in EVERY:  # before any datagram can come
+            tell_local_addresses(opened)
         opened.bind((host, port))
     except OSError:
         opened.close()
         raise
     return opened
-
-
-def _tell_local_addresses(opened: socket.socket) -> None:
-    """Let each datagram come with the address of this machine that it was sent to, where the system can."""
-    if not _LINUX:
-        return
-    if opened.family == socket.AF_INET6:
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    else:
-        opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)

@@ -6,6 +6,8 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
+from transport.binding import unmapped
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -21,9 +23,9 @@ wake-up is worth many datagrams, and yet the queue does not run empty before the
 
 
 def remote_text(address: tuple[str | int, ...]) -> str:
-    """Write a socket address as ``host:port``, with IPv6 in brackets."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    """Write a socket address as ``host:port``, with IPv6 in brackets; IPv4-mapped addresses are IPv4."""
+    host, port = unmapped(str(address[0])), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class DatagramQueue:

@@ -3,6 +3,10 @@
 With ``UDP_GRO`` (Linux 5.0) one ``recvmsg`` returns up to 64 KB of equal-sized packets of one sender, with
 ``UDP_SEGMENT`` (Linux 4.18) one ``sendmsg`` sends as many: about 1 µs a packet instead of 10. Where the
 kernel has neither, every packet is a system call of its own and nothing else changes.
+
+A socket that is bound to every address answers from the one that was written to: QUIC clients drop what
+comes from another (RFC 9000, 9). That address comes with each read, and is a part of the client's. Clients
+that come by IPv4 have IPv4 addresses, on an IPv6 socket too.
 """
 
 from __future__ import annotations
@@ -14,13 +18,17 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
+from transport.binding import EVERY, MAPPED, bound_socket, unmapped
+from transport.packet_info import IP_PKTINFO, PACKET_INFO_SPACE, tell_local_addresses
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from netstack.counters import Counters
 
 Address = tuple[Any, ...]
-"""A socket address as Python gives it: (host, port) or (host, port, flow, scope)."""
+"""Where a client is, ``(host, port, ...)``, and from which address of this machine it is answered: two are
+equal only if both are. The rest is for the socket alone that it came from."""
 Run = tuple[list[bytes], Address]
 """Packets of one sender, in order, and its address."""
 
@@ -44,7 +52,12 @@ SOCKET_BUFFER = 4 * 1024 * 1024
 """Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs."""
 
 _SEGMENT_SIZE = struct.Struct("H")
-_CONTROL_SIZE = socket.CMSG_SPACE(4) if sys.platform != "win32" else 0
+_CONTROL_SIZE = PACKET_INFO_SPACE + (socket.CMSG_SPACE(4) if sys.platform != "win32" else 0)
+_NO_INTERFACE = bytes(4)
+MULTICAST = 0xFF
+"""First byte of multicast addresses, from which nothing is sent (RFC 4291, 2.7)."""
+LINK_LOCAL_FROM, LINK_LOCAL_TO = b"\xfe\x80", b"\xfe\xbf"
+"""First bytes of link-local addresses (RFC 4291, 2.5.6)."""
 UNSUPPORTED_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 """What sending a run fails with where the device behind the route cannot cut it."""
 
@@ -64,35 +77,42 @@ def end_of_run(packets: Sequence[bytes], start: int) -> int:
     return end
 
 
-def send_run(opened: socket.socket, packets: Sequence[bytes], address: Address) -> None:
+Ancillary = tuple[int, int, bytes]
+"""Ancillary data as sendmsg takes them: level, type, value."""
+
+
+def send_run(
+    opened: socket.socket, packets: Sequence[bytes], address: Address, control: Sequence[Ancillary] = ()
+) -> None:
     """Send the packets of a run with one call. Raises OSError: then none of them was sent."""
-    control = [(socket.SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(packets[0])))]
-    opened.sendmsg(packets, control, 0, address)
+    cut = (socket.SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(packets[0])))
+    opened.sendmsg(packets, [*control, cut], 0, address)
 
 
 class UdpSocket:
-    """A bound, non-blocking UDP socket. IPv6 wildcards also take IPv4 clients."""
+    """A bound, non-blocking UDP socket."""
 
     def __init__(self, host: str, port: int, counters: Counters) -> None:
-        """Bind to ``host`` (a name or an address) and ``port`` (0: any). Raises OSError."""
+        """Bind as ``binding.bound_socket`` does. Raises OSError."""
         self._counters = counters
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
-        )[0]
-        self._socket = socket.socket(family, kind, protocol)
-        try:
-            self._socket.setblocking(False)
-            if family == socket.AF_INET6:
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                self._socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-            self._set_dont_fragment(family)
-            self._socket.bind(address)
-        except OSError:
-            self._socket.close()
-            raise
+        self._everywhere = False
+        """Whether it is bound to all addresses: clients come to any of them, and by either IP version."""
+        self._socket = bound_socket(socket.SOCK_DGRAM, host, port, self._prepare)
+        self._is_ipv6 = self._socket.family == socket.AF_INET6
         self.receive_offload = self._has_option(UDP_GRO, 1)
         self.send_offload = self._has_option(UDP_SEGMENT, 0)
+
+    def _prepare(self, opened: socket.socket, host: str) -> None:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        if host in EVERY:
+            self._everywhere = True
+            tell_local_addresses(opened)
+        if sys.platform == "linux":
+            # What is too large is to be dropped, not fragmented, so that probes find the path's size.
+            opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+            if opened.family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
     def _has_option(self, option: int, value: int) -> bool:
         if sys.platform != "linux":
@@ -101,14 +121,6 @@ class UdpSocket:
             self._socket.setsockopt(socket.SOL_UDP, option, value)
             return True
         return False
-
-    def _set_dont_fragment(self, family: int) -> None:
-        """Have packets that are too large dropped, not fragmented, so that probes find the path's size."""
-        if sys.platform != "linux":
-            return
-        self._socket.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
-        if family == socket.AF_INET6:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
     @property
     def port(self) -> int:
@@ -136,47 +148,87 @@ class UdpSocket:
                 # Linux reports ICMP errors of earlier sends here; the connection's own timers deal with them.
                 self._counters.add("udp.receive_error")
                 continue
-            if control:
-                size = int.from_bytes(control[0][2][:4], sys.byteorder)
-                if 0 < size < len(data):
-                    runs.append(([data[at : at + size] for at in range(0, len(data), size)], address))
-                    continue
-            runs.append(([data], address))
+            size = 0
+            info = b""
+            for level, _kind, value in control:
+                if level == socket.SOL_UDP:
+                    size = int.from_bytes(value[:4], sys.byteorder)
+                else:
+                    info = value
+            if self._everywhere:
+                address = self._client(address, info)
+            if 0 < size < len(data):
+                runs.append(([data[at : at + size] for at in range(0, len(data), size)], address))
+            else:
+                runs.append(([data], address))
         return runs
 
-    def send(self, packets: Sequence[bytes], address: Address) -> None:
-        """Send packets to one address, in order; what the host's buffer does not take is lost."""
+    def _client(self, address: Address, info: bytes) -> Address:
+        """Name a client: host, port, scope, and the packet info that has it answered from ``info``'s address.
+
+        Without packet info (systems other than Linux) the host's routing chooses the address.
+        The interface is left out, since answers may go by another; except where an address means nothing
+        without it.
+        """
+        if not self._is_ipv6:
+            return address[0], address[1], 0, info and _NO_INTERFACE + info[4:8] + _NO_INTERFACE
+        host: str = address[0]
+        if not info or info[0] == MULTICAST:
+            info = b""
+        elif not LINK_LOCAL_FROM <= info[:2] <= LINK_LOCAL_TO:
+            info = info[:16] + _NO_INTERFACE
+        return unmapped(host), address[1], address[3], info
+
+    def _way_to(self, client: Address) -> tuple[Address, list[Ancillary]]:
+        """Return where to send and, as ancillary data, from where; undoes ``_client``."""
+        if not self._everywhere:
+            return client, []
+        host, port, scope, info = client
+        if not self._is_ipv6:
+            return (host, port), [(socket.IPPROTO_IP, IP_PKTINFO, info)] if info else []
+        destination = (host, port, 0, scope) if ":" in host else (MAPPED + host, port)
+        return destination, [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info)] if info else []
+
+    def send(self, packets: Sequence[bytes], client: Address) -> None:
+        """Send packets to one client, in order; what the host's buffer does not take is lost."""
+        address, control = self._way_to(client)
         count = len(packets)
         if count == 1 or not self.send_offload:
             for packet in packets:
-                self._send_one(packet, address)
+                self._send_one(packet, address, control)
             return
         start = 0
         while start < count:
             end = end_of_run(packets, start)
             if end == start + 1:
-                self._send_one(packets[start], address)
+                self._send_one(packets[start], address, control)
             else:
-                self._send_run(packets[start:end], address)
+                self._send_run(packets[start:end], address, control)
             start = end
 
-    def _send_one(self, packet: bytes, address: Address) -> None:
+    def _send_one(self, packet: bytes, address: Address, control: list[Ancillary]) -> bool:
+        """Send a packet; tell whether the kernel took it."""
         try:
-            self._socket.sendto(packet, address)
+            if control:
+                self._socket.sendmsg([packet], control, 0, address)
+            else:
+                self._socket.sendto(packet, address)
         except OSError as error:
             self._count_lost(error, 1)
+            return False
+        return True
 
-    def _send_run(self, packets: Sequence[bytes], address: Address) -> None:
+    def _send_run(self, packets: Sequence[bytes], address: Address, control: list[Ancillary]) -> None:
         try:
-            send_run(self._socket, packets, address)
+            send_run(self._socket, packets, address, control)
         except OSError as error:
-            if error.errno in UNSUPPORTED_OFFLOAD:
-                # The option is there but the device behind the route cannot do it: never try again.
-                self.send_offload = False
-                for packet in packets:
-                    self._send_one(packet, address)
+            if error.errno not in UNSUPPORTED_OFFLOAD:
+                self._count_lost(error, len(packets))
                 return
-            self._count_lost(error, len(packets))
+            # Perhaps the device behind the route cannot cut them. Or they cannot be sent at all (the address
+            # that the client wrote to may be gone): then one alone cannot either.
+            taken = [self._send_one(packet, address, control) for packet in packets]
+            self.send_offload = not taken[0]
 
     def _count_lost(self, error: OSError, packets: int) -> None:
         full = error.errno in (errno.EAGAIN, errno.ENOBUFS)

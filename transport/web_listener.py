@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from transport import tls_alerts, websocket
+from transport.binding import bound_socket
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.session import WebTransportSession, remote_text
@@ -275,22 +276,18 @@ class WebListener:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
+    listener = bound_socket(socket.SOCK_STREAM, host, port, _reuse_address)
     try:
-        listener.setblocking(False)
-        # Connections of an earlier life that linger in TIME_WAIT must not keep the port.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
         listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
     return listener
+
+
+def _reuse_address(listener: socket.socket, _host: str) -> None:
+    """Have connections of an earlier life that linger in TIME_WAIT not keep the port."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def _tls_context(certificate: Certificate) -> ssl.SSLContext:

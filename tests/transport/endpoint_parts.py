@@ -42,12 +42,12 @@ class EchoPeer:
 class RunningEndpoint:
     """An endpoint with the peers of its sessions."""
 
-    def __init__(self, certificates=CERTIFICATES, make_peer=EchoPeer):
+    def __init__(self, certificates=CERTIFICATES, make_peer=EchoPeer, host="127.0.0.1"):
         self.counters = Counters()
         self.peers = []
         self.make_peer = make_peer
         self.endpoint = Endpoint(
-            host="127.0.0.1",
+            host=host,
             port=0,
             certificates=certificates,
             open_session=self.open_session,
@@ -86,15 +86,23 @@ class UdpClient(asyncio.DatagramProtocol):
         self.client = Client(ClientQuicConnection(configuration=configuration))
         self.quic = self.client.quic
         self.address = address
+        self.transport = None
         self._loop = asyncio.get_running_loop()
         self._timer = None
         self._changed = asyncio.Event()
         self.versions_offered = []
 
     async def open(self):
-        await self._loop.create_datagram_endpoint(lambda: self, remote_addr=self.address)
+        await self.open_socket(self.address)
         self.quic.connect(self.address, now=self._loop.time())
         self.flush()
+
+    async def open_socket(self, remote, local=None):
+        """Be at another address, or write to another of the relay's: nobody else is heard."""
+        if self.transport is not None:
+            self.transport.abort()
+            await asyncio.sleep(0)
+        await self._loop.create_datagram_endpoint(lambda: self, local_addr=local, remote_addr=remote)
 
     def connection_made(self, transport):
         self.transport = transport

@@ -207,6 +207,21 @@ def test_after_a_change_of_address_all_goes_to_the_new_one(established):
     assert pair.relay.session.remote == "198.51.100.7:1"
 
 
+def test_a_client_that_comes_back_to_an_address_is_sent_to_there_at_once(established):
+    pair = live(established)
+    without_probes(pair)
+    traffic = Traffic(pair)
+    traffic.run(20)
+    pair.address = ("198.51.100.7", 1)
+    traffic.run(40)
+    pair.address = CLIENT_ADDRESS
+    pair.client.send(b"back")
+    sent = pair.relay.receive(*pair.client.packets(pair.now), now=pair.now) + pair.relay.send(b"welcome")
+    assert pair.relay.session.remote == "192.0.2.1:4000"
+    assert sent != []
+    assert {address for _, address in sent} == {CLIENT_ADDRESS}
+
+
 def test_a_copied_packet_from_elsewhere_moves_nobody(established):
     pair = live(established)
     relay = pair.relay

@@ -57,6 +57,16 @@ async def ask(client, fields, *, end=False):
     return client.client.status
 
 
+async def exchange(client, count):
+    """Have ``count`` datagrams echoed, one after the other, if they were not before."""
+    for turn in range(count):
+        datagram = b"%d" % turn
+        if datagram not in client.client.datagrams:
+            client.client.send(datagram)
+            client.flush()
+            await client.until(lambda datagram=datagram: datagram in client.client.datagrams)
+
+
 # -- sessions ------------------------------------------------------------------------------------------
 
 
@@ -244,7 +254,8 @@ def first_packet(version=None):
 async def answer_to(packet, address, *, wait=5.0):
     """Send one packet from a fresh socket; return the first answer."""
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as raw:
         raw.setblocking(False)
         raw.connect(address)
         raw.send(packet)
@@ -419,17 +430,65 @@ def test_a_client_that_moves_is_followed():
         async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
             assert await ask(client, headers()) == b"200"
             before = relay.peers[0].session.remote
-            client.transport.close()
-            await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: client, remote_addr=relay.address
-            )
-            for turn in range(20):
-                client.client.send(b"%d" % turn)
-                client.flush()
-                await client.until(lambda turn=turn: b"%d" % turn in client.client.datagrams)
+            await client.open_socket(relay.address)
+            await exchange(client, 20)
             assert relay.peers[0].session.remote != before
             port = client.transport.get_extra_info("sockname")[1]
             assert relay.peers[0].session.remote == f"127.0.0.1:{port}"
+
+    run(scenario)
+
+
+# -- every address of the machine ----------------------------------------------------------------------
+
+EVERYWHERE = [("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("::", "127.0.0.2"), ("::", "::1")]
+
+
+@pytest.mark.parametrize("retry", [False, True], ids=["", "after a Retry"])
+@pytest.mark.parametrize(("anywhere", "host"), EVERYWHERE)
+def test_a_client_is_answered_from_the_address_that_it_writes_to(monkeypatch, anywhere, host, retry):
+    if retry:
+        monkeypatch.setattr(endpoint_module, "RETRY_HANDSHAKES", 0)
+
+    async def scenario():
+        async with running_endpoint(host=anywhere) as relay:
+            address = (host, relay.endpoint.port)
+            async with udp_client(client_configuration(), address) as client:
+                assert await ask(client, headers()) == b"200"
+                await exchange(client, 5)
+                own, port = client.transport.get_extra_info("sockname")[:2]
+                shown = f"[{own}]" if ":" in own else own
+                assert relay.peers[0].session.remote == f"{shown}:{port}"
+                assert relay.counters["endpoint.retry"] == retry
+                assert relay.counters["endpoint.invalid_token"] == 0
+            packet = bytearray(first_packet())
+            packet[1:5] = b"\x1a\x2a\x3a\x4a"
+            answer = await answer_to(bytes(packet), address)
+            assert pull_quic_header(Buffer(data=answer), host_cid_length=8).packet_type == (
+                QuicPacketType.VERSION_NEGOTIATION
+            )
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("anywhere", ["0.0.0.0", "::"])
+def test_a_client_that_writes_to_another_address_is_answered_from_there(anywhere):
+    async def scenario():
+        async with running_endpoint(host=anywhere) as relay:
+            port = relay.endpoint.port
+            async with udp_client(client_configuration(), ("127.0.0.2", port)) as client:
+                assert await ask(client, headers()) == b"200"
+                await exchange(client, 5)
+                own = client.transport.get_extra_info("sockname")[:2]
+                for turn, host in enumerate(("127.0.0.3", "127.0.0.4", "127.0.0.2", "127.0.0.3")):
+                    await client.open_socket((host, port), local=own)
+                    await exchange(client, 5 * (turn + 2))
+                    # And when the relay speaks first.
+                    relay.peers[0].session.send([b"to %s" % host.encode()])
+                    await client.until(lambda host=host: b"to %s" % host.encode() in client.client.datagrams)
+                    client.client.datagrams.remove(b"to %s" % host.encode())
+                assert relay.peers[0].session.remote == "{}:{}".format(*own)
+                assert relay.counters["connection.failed"] == 0
 
     run(scenario)
 
@@ -467,10 +526,7 @@ def test_connection_ids_are_good_from_the_moment_they_are_issued(monkeypatch, re
             udp_client(client_configuration(), relay.address, make) as client,
         ):
             assert await ask(client, headers()) == b"200"
-            for turn in range(20):
-                client.client.send(b"%d" % turn)
-                client.flush()
-                await client.until(lambda turn=turn: b"%d" % turn in client.client.datagrams)
+            await exchange(client, 20)
             assert client.changes > 20
             assert client.client.datagrams == [b"%d" % turn for turn in range(20)]
             assert relay.counters["endpoint.retry"] == retry

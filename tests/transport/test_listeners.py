@@ -10,7 +10,7 @@ from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, Se
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from transport import listeners
+from transport import listeners, packet_info
 from transport.host_socket import DATAGRAMS_PER_TURN
 from transport.listeners import TcpListener, UdpListener
 from transport.outside import HostNetwork
@@ -199,7 +199,7 @@ def test_an_address_that_is_gone_leaves_no_answer_from_another():
 @BOTH_VERSIONS
 def test_a_system_that_does_not_tell_local_addresses(host, monkeypatch):
     async def main():
-        monkeypatch.setattr(listeners, "_LINUX", False)
+        monkeypatch.setattr(packet_info, "LINUX", False)
         owner = Owner()
         listener = UdpListener(owner, "::" if ":" in host else "0.0.0.0", 7000, ready())
         with bound_client(host) as client:
