@@ -8,6 +8,7 @@ import ctypes
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,6 +45,15 @@ def in_namespace(main, *, ping_sockets=True):
 
 def ip(command):
     return subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.PIPE).stdout
+
+
+def add_ipv6(address, device):
+    """Give a device an IPv6 address, and wait until the kernel, which does so later, delivers to it."""
+    ip(f"address add {address}/64 dev {device} nodad")
+    deadline = time.monotonic() + 10
+    while f"local {address} dev {device} ".encode() not in ip("-6 route show table local"):
+        assert time.monotonic() < deadline, f"{address} never came up"
+        time.sleep(0.005)
 
 
 def narrow_link():

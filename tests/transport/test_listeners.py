@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from host_parts import in_namespace, ip, sysctl
+from host_parts import add_ipv6, in_namespace, ip, sysctl
 
 from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SendResult
 from actors.runtime import current_scheduler
@@ -126,7 +126,7 @@ def bound_client(host):
 def test_a_connected_client_is_answered_from_the_address_it_wrote_to(anywhere, host, others):
     async def main():
         for number in (2, 3, 9):
-            ip(f"address add fd98::{number}/64 dev lo nodad")
+            add_ipv6(f"fd98::{number}", "lo")
         owner = Owner()
         listener = UdpListener(owner, anywhere, 7000, ready())
         for other in others:
@@ -163,9 +163,9 @@ def test_what_came_to_a_broadcast_or_multicast_address_is_answered_from_one_of_t
         ip("link add d0 type veth peer d1")
         sysctl("../ipv6/conf/d1/disable_ipv6", "1")  # else what goes out of d0 comes here as well
         ip("address add 10.98.0.1/24 broadcast 10.98.0.255 dev d0")
-        ip("address add fe80::1/64 dev d0 nodad")
         ip("link set d0 up")
         ip("link set d1 up")
+        add_ipv6("fe80::1", "d0")
         scope = socket.if_nametoindex("d0")
         for anywhere, to, source in (
             ("0.0.0.0", ("10.98.0.255", 7000), "10.98.0.1"),
@@ -232,7 +232,7 @@ def test_any_address_of_both_versions_side_by_side(order):
 
 def test_a_client_with_a_link_local_address_is_answered_on_its_link():
     async def main():
-        ip("address add fe80::1/64 dev lo")
+        add_ipv6("fe80::1", "lo")
         owner, scope = Owner(), socket.if_nametoindex("lo")
         listener = UdpListener(owner, "::", 7000, ready())
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
@@ -251,7 +251,7 @@ def test_a_client_with_a_link_local_address_is_answered_on_its_link():
 @pytest.mark.parametrize("host", ["fd98::1", "::"])
 def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
     async def main():
-        ip("address add fd98::1/64 dev lo")
+        add_ipv6("fd98::1", "lo")
         network = HostNetwork(EgressPolicy(), Counters(), current_scheduler())
         owner, flow = Owner(), Owner()
         listeners = [network.listen_udp(owner, host, 7000), network.listen_tcp(owner, host, 7001)]

@@ -3,7 +3,7 @@ import socket
 from contextlib import closing
 
 import pytest
-from host_parts import in_namespace, ip
+from host_parts import add_ipv6, in_namespace, ip
 
 from netstack.counters import Counters
 from transport import packet_info, udp
@@ -110,9 +110,9 @@ def add_addresses():
             ip(f"link set {device} up")
         for last in (9, 1, 2):
             ip(f"address add 10.{number}.0.{last}/24 dev {name}")
-            ip(f"address add fd{number}::{last}/64 dev {name} nodad")
-    ip("address add fe80::9/64 dev one nodad")
-    ip("address add fe80::1/64 dev one nodad")
+            add_ipv6(f"fd{number}::{last}", name)
+    add_ipv6("fe80::9", "one")
+    add_ipv6("fe80::1", "one")
 
 
 def connected_client(host, port):
