@@ -7,7 +7,7 @@ import socket
 import pytest
 from host_parts import in_namespace, sysctl
 
-from transport.binding import address_text, bound_socket, unmapped
+from transport.binding import bound_socket, unmapped
 
 KINDS = [socket.SOCK_DGRAM, socket.SOCK_STREAM]
 
@@ -139,16 +139,3 @@ def failing(_opened, _host):
 )
 def test_mapped_addresses_are_told_from_others(host, expected):
     assert unmapped(host) == expected
-
-
-@pytest.mark.parametrize(
-    ("address", "text"),
-    [
-        (("192.0.2.1", 4433), "192.0.2.1:4433"),
-        (("::ffff:192.0.2.1", 4433, 0, 0), "192.0.2.1:4433"),
-        (("2001:db8::1", 4433, 0, 0), "[2001:db8::1]:4433"),
-        (("?", 0), "?:0"),
-    ],
-)
-def test_addresses_are_written_as_in_urls(address, text):
-    assert address_text(address) == text

@@ -1,5 +1,14 @@
+import pytest
+
 from netstack.counters import Counters
-from transport.session import QUEUE_BYTES, QUEUE_SECONDS, WRITABLE_BYTES, DatagramQueue, WebTransportSession
+from transport.session import (
+    QUEUE_BYTES,
+    QUEUE_SECONDS,
+    WRITABLE_BYTES,
+    DatagramQueue,
+    WebTransportSession,
+    remote_text,
+)
 
 
 class Carrier:
@@ -74,3 +83,16 @@ def test_session_says_when_a_producer_should_wait():
     assert not port.writable
     port.queue.take_all()
     assert port.writable
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("192.0.2.1", 4433), "192.0.2.1:4433"),
+        (("::ffff:192.0.2.1", 4433, 0, 0), "192.0.2.1:4433"),
+        (("2001:db8::1", 4433, 0, 0), "[2001:db8::1]:4433"),
+        (("?", 0), "?:0"),
+    ],
+)
+def test_addresses_are_written_as_in_urls(address, text):
+    assert remote_text(address) == text
