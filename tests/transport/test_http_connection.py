@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving, until
@@ -295,6 +296,40 @@ def test_a_defect_costs_one_connection_and_is_an_answer(lines, monkeypatch):
 
     run(scenario)
     assert lines[0].startswith("ERROR An HTTP connection failed and is dropped")
+
+
+def test_no_request_however_garbled_is_a_defect_or_goes_without_an_answer(lines):
+    chance = random.Random(10)
+    sound = [*(data[:2000] for data, _ in REFUSED.values()), get(), CHUNKS, upgrade(), upgrade("/raw")]
+
+    def garbled():
+        data = bytearray(chance.choice(sound))
+        for _ in range(chance.randrange(1, 6)):
+            where = chance.randrange(len(data))
+            kind = chance.randrange(3)
+            if kind == 0:
+                data[where] = chance.randrange(256)
+            elif kind == 1:
+                del data[where : where + chance.randrange(1, 20)]
+            else:
+                data[where:where] = chance.choice(
+                    [b"\n", b"\r\n", b"\0", b" ", b":", b",", b"\xff", b"HTTP/1.1"]
+                )
+            data = data or bytearray(b"\n")
+        return bytes(data)
+
+    async def scenario(web):
+        for _ in range(500):
+            async with connected(web) as (reader, writer):
+                data = garbled()
+                writer.write(data)
+                writer.write_eof()
+                if data[0] != web_listener.TLS_RECORD and data.strip(b"\r\n"):
+                    assert (await read_answer(reader)).status in range(101, 600), data
+        assert "web.failed" not in web.counters
+        assert not [line for line in lines if line.startswith("ERROR")]
+
+    run(scenario)
 
 
 # -- WebSockets -----------------------------------------------------------------------------------------
