@@ -10,8 +10,9 @@ as its name server) ends there, and nobody can have many guesses at one answer a
 An answer is checked (is it to this question?), stripped of addresses that guests may not reach, kept for as
 long as its TTLs say, and adapted to each guest: its id, its spelling of the name, what it takes over UDP.
 
-Limits: QUERIES_PER_SECOND and WAITING_PER_PORT for each session, IN_FLIGHT for all; what is over the first
-is dropped, since resolvers ask again; what is over the others is told SERVFAIL.
+Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, IN_FLIGHT for all. What is over
+the first is dropped, since resolvers ask again; over the second it is told SERVFAIL; over the others it waits
+in a queue of its session, and the sessions take turns.
 
 Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`` + ``dns.refused`` +
 ``dns.drop.*``; ``dns.forwarded`` = ``dns.answered`` + ``dns.failed`` + ``dns.abandoned`` + those waiting.
@@ -19,10 +20,12 @@ Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`
 
 from __future__ import annotations
 
+from collections import deque
 from ipaddress import IPv4Network, ip_address
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
+import dns.flags
 import dns.message
 import dns.rcode
 from loguru import logger
@@ -60,8 +63,11 @@ QUERIES_PER_SECOND = 100.0
 QUERY_BURST = 300.0
 """Queries of one session at once: all tabs of a browser that starts."""
 
-WAITING_PER_PORT = 100
-"""Queries of one session that may wait for name servers at a time."""
+WAITING_PER_PORT = 400
+"""Queries of one session that may wait for name servers at a time, most of them in its queue."""
+
+SHARE = 100
+"""Questions of one session to name servers at a time: silent servers hold each of them for some seconds."""
 
 IN_FLIGHT = 500
 """Questions to name servers at a time; each holds a socket of the host for as long as it is open."""
@@ -103,6 +109,11 @@ class DnsActor(EventLoopActor):
         """Tokens of the questions in flight."""
         self._waiting: dict[int, tuple[Question, list[_Waiting]]] = {}
         """Who waits, by token."""
+        self._owner: dict[int, int] = {}
+        """Whose share a question in flight counts to: a port, by token."""
+        self._in_flight: dict[int, int] = {}
+        self._queues: dict[int, deque[int]] = {}
+        """Tokens that wait for room, by port; the port whose turn it is first."""
         self._mishaps = Mishaps("dns", counters)
 
     def on_stop(self) -> None:
@@ -169,24 +180,47 @@ class DnsActor(EventLoopActor):
         if token is not None:
             self._waiting[token][1].append(waiting)
             return True
-        if len(self._waiting) >= IN_FLIGHT:
-            return False
         token = self._asked[question] = next(self._tokens)
         self._waiting[token] = (question, [waiting])
-        self._counters.add("dns.asked_upstream")
-        self._upstream.ask(question.to_wire(), token, self.actor_ref)
+        self._queues.setdefault(waiting.port, deque()).append(token)
+        self._ask_next()
         return True
+
+    def _ask_next(self) -> None:
+        """Ask what waits in the queues while there is room, one of each session in turn."""
+        for port in list(self._queues):
+            queue = self._queues[port]
+            while queue and len(self._owner) < IN_FLIGHT and self._in_flight.get(port, 0) < SHARE:
+                token = queue.popleft()
+                self._owner[token] = port
+                self._in_flight[port] = self._in_flight.get(port, 0) + 1
+                self._counters.add("dns.asked_upstream")
+                self._upstream.ask(self._waiting[token][0].to_wire(), token, self.actor_ref)
+                if len(self._queues) > 1:
+                    break
+            del self._queues[port]
+            if queue:
+                self._queues[port] = queue
 
     # -- answers ------------------------------------------------------------------------------------
 
     @handles(NameServerAnswered)
     def _answered(self, message: NameServerAnswered) -> None:
-        question, everyone = self._waiting.pop(message.token)
+        port = self._owner.pop(message.token)
+        self._in_flight[port] -= 1
+        if not self._in_flight[port]:
+            del self._in_flight[port]
+        self._finish(message.token, message.response)
+        self._ask_next()
+
+    def _finish(self, token: int, wire: bytes | None) -> None:
+        """Tell everyone who waits for an answer, or that there is none."""
+        question, everyone = self._waiting.pop(token)
         del self._asked[question]
         now = self.now()
         answer = None
-        if message.response is not None:
-            answer = self._accept(message.response, question, now)
+        if wire is not None:
+            answer = self._accept(wire, question, now)
         for waiting in everyone:
             port = self._ports.get(waiting.port)
             if port is None:
@@ -211,6 +245,7 @@ class DnsActor(EventLoopActor):
             stripped = 0 if trusted else strip_addresses(answer, self._may_show)
             if stripped:
                 self._counters.add("dns.addresses_stripped", stripped)
+                answer.flags &= ~dns.flags.AD
                 wire = answer.to_wire()
         except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
             self._mishaps.note(error, now)
@@ -244,6 +279,8 @@ class DnsActor(EventLoopActor):
     def _port_closed(self, message: PortClosed) -> None:
         """Forget the session; answers that it waits for go nowhere."""
         self._ports.pop(message.port, None)
+        for token in self._queues.pop(message.port, ()):
+            self._finish(token, None)
 
 
 def _give_up(asked: DnsQuestion) -> None:
@@ -259,5 +296,7 @@ def _respond(query: Query, asked: DnsQuestion, answer: dns.message.Message | Non
         return "dns.failed"
     response = query.skeleton()
     fill(response, answer, age)
+    if query.question.dnssec_ok:
+        response.flags |= answer.flags & dns.flags.AD
     asked.reply(query.render(response, over_stream=asked.over_stream, limit=asked.limit))
     return "dns.answered"

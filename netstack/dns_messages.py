@@ -135,9 +135,12 @@ def _bare_response(wire: bytes, code: dns.rcode.Rcode) -> bytes:
 
 
 def parse_answer(wire: bytes, question: Question) -> dns.message.Message | None:
-    """Read a name server's response; None when it is not one to ``question``, or cannot be read."""
+    """Read a name server's response; None when it is not one to ``question``, or cannot be read.
+
+    A record that cannot be read is left out, since addresses could hide in it; the others remain.
+    """
     try:
-        message = dns.message.from_wire(wire, ignore_trailing=True)
+        message = dns.message.from_wire(wire, ignore_trailing=True, continue_on_error=True)
     except (dns.exception.DNSException, ValueError):
         return None
     if not message.flags & dns.flags.QR or len(message.question) != 1:
@@ -153,6 +156,8 @@ def lifetime(answer: dns.message.Message, question: Question) -> int:
 
     A negative answer lives by its SOA record (RFC 2308 section 5); without one it is not cached.
     """
+    if answer.errors:
+        return 0
     if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or answer.flags & dns.flags.TC:
         return 0
     ttls = [rrset.ttl for rrset in answer.answer]

@@ -7,7 +7,7 @@ import dns.rrset
 import pytest
 from lan_parts import ip, mac
 
-from actors.dns import IN_FLIGHT, QUERY_BURST, WAITING_PER_PORT, DnsActor
+from actors.dns import IN_FLIGHT, QUERY_BURST, SHARE, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -241,8 +241,59 @@ def test_a_session_that_asks_too_often_is_not_heard_and_others_are(service, loop
     assert len(service.asks("gateway.")) == 1
 
 
-def test_a_session_may_wait_for_so_many_answers(service):
-    for n in range(WAITING_PER_PORT):
+def test_three_hundred_questions_at_once_are_all_answered(service):
+    answers = [service.asks(f"n{n}.example.") for n in range(300)]
+    assert len(service.upstream.asked) == SHARE
+    assert service.asks("n299.example.", port=2) == [], "joins one in the queue"
+    assert service.counters["dns.asked_upstream"] == SHARE
+    while service.upstream.asked:
+        assert len(service.upstream.asked) <= SHARE
+        service.upstream.answer("300 A 192.0.2.1")
+    assert [codes(answer) for answer in answers] == [["NOERROR"]] * 300
+    assert service.counters["dns.asked_upstream"] == 300
+
+
+def test_silent_servers_of_some_sessions_leave_room_for_others(service):
+    for n in range(250):
+        service.asks(f"n{n}.example.")
+    assert service.asks("other.example.", port=2) == []
+    assert len(service.upstream.asked) == SHARE + 1
+    service.tell(PortClosed(1))
+    while service.upstream.asked:
+        service.upstream.fail()
+
+
+def test_one_bad_record_does_not_cost_the_others(service):
+    responses = service.asks()
+    query = service.upstream.asked[0][0]
+    response = dns.message.make_response(query)
+    response.answer.append(dns.rrset.from_text("www.example.", 60, "IN", "A", "192.0.2.1"))
+    service.upstream.answer(wire=with_bad_record(response))
+    assert texts(responses) == ["www.example. 60 IN A 192.0.2.1"]
+
+
+def with_bad_record(response):
+    """Add an MX record of one byte to the answers."""
+    response.use_edns(-1)
+    plain = bytearray(response.to_wire())
+    plain[6:8] = (2).to_bytes(2, "big")
+    return bytes(plain) + b"\xc0\x0c\0\x0f\0\1" + bytes(4) + b"\0\1x"
+
+
+def test_ad_comes_back_to_who_asks_for_dnssec(service):
+    signed, plain = service.asks(want_dnssec=True), service.asks()
+    for _ in range(2):
+        query, _, _ = service.upstream.asked[0]
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.AD
+        service.upstream.answer(wire=response.to_wire())
+    assert signed[0].flags & dns.flags.AD
+    assert not plain[0].flags & dns.flags.AD
+
+
+def test_a_session_may_wait_for_so_many_answers(service, monkeypatch):
+    monkeypatch.setattr("actors.dns.WAITING_PER_PORT", 200)
+    for n in range(200):
         service.asks(f"n{n}.example.")
     assert codes(service.asks("more.example.")) == ["SERVFAIL"]
     assert service.asks("more.example.", port=2) == []
@@ -254,8 +305,9 @@ def test_a_session_may_wait_for_so_many_answers(service):
 
 def test_so_many_questions_are_in_flight_at_most(service):
     for n in range(IN_FLIGHT):
-        service.asks(f"n{n}.example.", port=n // WAITING_PER_PORT)
-    assert codes(service.asks("more.example.", port=99)) == ["SERVFAIL"]
+        service.asks(f"n{n}.example.", port=n // SHARE)
+    assert service.asks("more.example.", port=99) == []
+    assert len(service.upstream.asked) == IN_FLIGHT
     assert service.asks("n1.example.", port=99) == [], "someone asked that already"
     while service.upstream.asked:
         service.upstream.fail()
