@@ -44,6 +44,9 @@ MAX_QUERY = 4096
 MAX_ADDITIONAL = 2
 """Records of a query beside its question: OPT and a signature (RFC 8945)."""
 
+MAX_RECORDS = 400
+"""Records of a name server's response: more would keep all guests waiting while they are parsed."""
+
 MAX_NEGATIVE_LIFETIME = 3600
 """Seconds for "there is no such name" (RFC 2308 section 5 suggests one to three hours)."""
 
@@ -139,6 +142,8 @@ def parse_answer(wire: bytes, question: Question) -> dns.message.Message | None:
 
     A record that cannot be read is left out, since addresses could hide in it; the others remain.
     """
+    if sum(_count(wire, at) for at in (6, 8, 10)) > MAX_RECORDS:
+        return None
     try:
         message = dns.message.from_wire(wire, ignore_trailing=True, continue_on_error=True)
     except (dns.exception.DNSException, ValueError):

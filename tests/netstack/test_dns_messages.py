@@ -184,6 +184,14 @@ def test_only_an_answer_to_the_question_counts():
     assert parse_answer(ask().to_wire(), question) is None
 
 
+def test_an_answer_of_thousands_of_records_is_not_even_parsed(monkeypatch):
+    question = parsed(ask()).question
+    wire = answer_to(ask()).to_wire()
+    many = wire[:6] + (4000).to_bytes(2, "big") + wire[8:] + 4000 * (b"\xc0\x0c\0\1\0\1" + bytes(6))
+    monkeypatch.setattr(dns.message, "from_wire", None)
+    assert parse_answer(many, question) is None
+
+
 @pytest.mark.parametrize(
     ("lines", "authority", "code", "seconds"),
     [
