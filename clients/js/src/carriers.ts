@@ -11,7 +11,7 @@ export interface Carrier {
   /** Frames up to this length need no chunks; undefined where the path's limit is not known. */
   readonly wholeFrame: number | undefined;
   /** Sends or, when too much waits already, drops: false. */
-  send(datagram: Uint8Array<ArrayBuffer>): boolean;
+  send(datagram: Uint8Array): boolean;
   close(reason: string): void;
   /** Settles when the carrier has ended, whoever ended it; never rejects. */
   readonly closed: Promise<Ending>;
@@ -36,10 +36,9 @@ export async function openWebTransport(
   onDatagram: (datagram: Uint8Array) => void,
   timeout: number,
 ): Promise<Carrier> {
-  if (typeof WebTransport === "undefined") throw new CarrierError("this browser has no WebTransport");
   const options: WebTransportOptions = {};
   if (hashes.length > 0) {
-    options.serverCertificateHashes = hashes.map((hash) => ({ algorithm: "sha-256", value: bytesOfHex(hash) }));
+    options.serverCertificateHashes = hashes.map((hash) => ({ algorithm: "sha-256", value: bytesOfHex(hash) as BufferSource }));
   }
   const transport = new WebTransport(url, options);
   const closed: Promise<Ending> = transport.closed.then(
@@ -90,19 +89,40 @@ async function read(readable: ReadableStream<Uint8Array>, onDatagram: (datagram:
   }
 }
 
+/** The platform's WebSocket, or that of the package `ws`: Node has one of its own from version 22 on. */
+async function webSocketClass(): Promise<typeof WebSocket> {
+  if (typeof WebSocket !== "undefined") return WebSocket;
+  try {
+    // Not a literal, so that bundlers do not look for it: browsers never come here.
+    const name = "ws";
+    const module = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name)) as { WebSocket: typeof WebSocket };
+    return module.WebSocket;
+  } catch {
+    throw new CarrierError("WebSocket: there is none here; use Node 22 or later, or install the package ws");
+  }
+}
+
 /** Opens a WebSocket. */
 export async function openWebSocket(
   url: string,
   onDatagram: (datagram: Uint8Array) => void,
   timeout: number,
 ): Promise<Carrier> {
-  const socket = new WebSocket(url);
+  const socket = new (await webSocketClass())(url);
   socket.binaryType = "arraybuffer";
+  socket.onmessage = ({ data }: MessageEvent<unknown>) => {
+    if (data instanceof ArrayBuffer) onDatagram(new Uint8Array(data));
+  };
   const closed = new Promise<Ending>((resolve) => {
     socket.onclose = ({ code, reason }) => resolve({ code, reason });
   });
   const opened = new Promise<void>((resolve, reject) => {
     socket.onopen = () => resolve();
+    // Browsers do not tell why, Node does; Node's does not always close, and `ws` throws what nobody listens to.
+    socket.onerror = (event) => {
+      const why = "message" in event ? String(event.message) : "";
+      reject(new CarrierError(why || "the connection failed"));
+    };
     void closed.then(({ reason }) => reject(new CarrierError(reason || "the connection failed")));
   });
   try {
@@ -111,16 +131,13 @@ export async function openWebSocket(
     socket.close();
     throw new CarrierError(`WebSocket: ${messageOf(error)}`);
   }
-  socket.onmessage = ({ data }: MessageEvent<unknown>) => {
-    if (data instanceof ArrayBuffer) onDatagram(new Uint8Array(data));
-  };
   return {
     kind: "websocket",
     wholeFrame: Infinity,
     closed,
     send(datagram) {
       if (socket.readyState !== socket.OPEN || socket.bufferedAmount > MAX_BUFFERED) return false;
-      socket.send(datagram);
+      socket.send(datagram as BufferSource);
       return true;
     },
     close(reason) {
@@ -130,7 +147,7 @@ export async function openWebSocket(
 }
 
 /** 64 hex digits, with or without colons between bytes, as 32 bytes. Throws TypeError. */
-export function bytesOfHex(hash: string): Uint8Array<ArrayBuffer> {
+export function bytesOfHex(hash: string): Uint8Array {
   const digits = hash.replaceAll(":", "");
   if (!/^[0-9a-f]{64}$/i.test(digits)) throw new TypeError(`not a SHA-256 hash of 64 hex digits: ${hash.slice(0, 80)}`);
   return Uint8Array.from(digits.match(/../g)!, (byte) => parseInt(byte, 16));

@@ -4,18 +4,26 @@
  * Theory of operation. One attempt opens a carrier (WebTransport, else WebSocket) and, framed, registers the
  * MAC until the relay answers with an address. A lost carrier is replaced after a delay that doubles from 0.5
  * to 30 s; the relay gives the same MAC the same address. Datagrams get lost: Register is repeated, and a
- * relay that answers no heartbeat for 45 s counts as gone.
+ * relay that answers none of three heartbeats counts as gone. They are counted, since time proves nothing:
+ * browsers let timers of hidden pages run once a minute, and no timer runs while a computer sleeps.
+ *
+ * The MAC may be the guest's (see mac.ts). Until its first frame tells it there is a carrier and no
+ * registration; another one later on means another session, since an address is a session's until that ends.
  */
 
-import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } from "./carriers.js";
+import { CarrierError, messageOf } from "./carriers.js";
 import type { Carrier, Ending } from "./carriers.js";
+import { Dialer } from "./dialer.js";
+import type { DialOptions } from "./dialer.js";
+import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
+import { Registration } from "./registration.js";
 import { CHUNK, CONTROL, Chunker, FRAME, MAX_FRAME, MIN_FRAME, Reassembler, encodeControl, parseControl } from "./wire.js";
 import type { Assigned } from "./wire.js";
 
 export type State =
   /** A carrier is being opened. */
   | "connecting"
-  /** There is a carrier; the relay has not given an address yet. */
+  /** There is a carrier; the relay has not given an address yet, or waits to hear the guest's MAC. */
   | "registering"
   /** Frames travel. */
   | "open"
@@ -37,7 +45,7 @@ export interface Statistics {
   framesReceived: number;
   bytesSent: number;
   bytesReceived: number;
-  /** Frames that could not be sent: no connection, or it is slower than the VM. */
+  /** Frames that could not be sent: no connection, or it is slower than the VM, or too many before an address. */
   framesDropped: number;
   /** What the relay sent that could not be understood. */
   malformed: number;
@@ -46,42 +54,43 @@ export interface Statistics {
   roundTrip: number | undefined;
 }
 
-export interface Options {
-  /** Six bytes; random in 52:54:00 when left out. */
-  mac?: Uint8Array;
+export interface Options extends DialOptions {
+  /** Six bytes; or "guest", the one that its frames come from. Random in 52:54:00 when left out. */
+  mac?: Uint8Array | "guest";
+  /** The guest's host name: the LAN finds it as NAME.vm.internal. */
+  name?: string;
   /** Called with each Ethernet frame: destination MAC first, no FCS. The bytes are the receiver's to keep. */
   onframe?: (frame: Uint8Array) => void;
   onstate?: (change: StateChange) => void;
   /** Called when the relay gives an address, and when it is another one after reconnecting. */
   onassigned?: (assigned: Assigned) => void;
-  /** SHA-256 of the relay's certificate (several: any of them). Fetched from `/cert-hash` when left out. */
-  certificateHash?: string | readonly string[];
-  /** "auto": WebTransport, and WebSocket where that fails. */
-  transport?: "auto" | "webtransport" | "websocket";
-  /** "framed" (the default) registers and gets an address; "raw" is one bare frame per datagram. */
-  encapsulation?: "framed" | "raw";
   /** Replace a lost connection; true by default. */
   reconnect?: boolean;
-  /** Milliseconds that opening a carrier may take before the next kind is tried. */
-  timeout?: number;
 }
 
 const HEARTBEAT_INTERVAL = 15_000;
-/** Three heartbeats. */
-const SILENCE = 45_000;
-/** Milliseconds between Registers; the last is how long the answer to the last one is waited for. */
-const REGISTER_DELAYS = [250, 500, 1000, 2000, 2000, 4000] as const;
+/** Heartbeats without an answer after which the relay is gone. */
+const MAX_UNANSWERED = 3;
 const FIRST_RETRY = 500;
 const LAST_RETRY = 30_000;
 /** A connection must have lasted this long for the delays to start over: two cards with one MAC throw each
  * other out in turns, and should do so slowly. */
 const STABLE = 60_000;
-const DEFAULT_TIMEOUT = 5000;
+/** Frames kept until there is an address: what a machine says while it boots. */
+const MAX_HELD = 64;
+/** Milliseconds that {@link connect} waits for a guest's first frame: one that runs speaks soon. */
+const GUEST_PATIENCE = 1000;
+/** A card that has had its guest's MAC for so long takes it back; a younger one goes on under another. */
+const ELDER = 5000;
+/** Closing code of a session whose MAC another one has registered; over WebSocket it is 4000 more. */
+const TAKEN_OVER = 4;
+const WEBSOCKET_CODES = 4000;
 
 /**
  * Connects a network card to the relay at `url`: `https://HOST:PORT/`, `http://127.0.0.1:PORT/` in
- * development, or `wss:`/`ws:` for WebSocket alone. Resolves once frames travel; rejects with an Error when
- * the first attempt fails, TypeError for arguments that are wrong.
+ * development, or `wss:`/`ws:` for WebSocket alone. Resolves once frames travel (with `mac: "guest"` also
+ * when a second has passed without one); rejects with an Error when the first attempt fails, TypeError for
+ * arguments that are wrong.
  */
 export async function connect(url: string, options: Options = {}): Promise<NetworkInterface> {
   const nic = new NetworkInterface(url, options);
@@ -91,7 +100,6 @@ export async function connect(url: string, options: Options = {}): Promise<Netwo
 
 /** Made by {@link connect}. */
 export class NetworkInterface {
-  readonly mac: Uint8Array;
   readonly statistics: Statistics = {
     framesSent: 0,
     framesReceived: 0,
@@ -106,38 +114,43 @@ export class NetworkInterface {
   onstate: (change: StateChange) => void;
   onassigned: (assigned: Assigned) => void;
 
-  readonly #url: URL;
-  readonly #raw: boolean;
-  readonly #transport: "auto" | "webtransport" | "websocket";
-  readonly #hashes: readonly string[] | undefined;
+  readonly #dialer: Dialer;
+  readonly #card: CardMac;
+  readonly #name: string;
   readonly #reconnect: boolean;
-  readonly #timeout: number;
   #state: State = "connecting";
   #assigned: Assigned | undefined;
   #carrier: Carrier | undefined;
+  /** Counts carriers; what a former one still delivers is not for this card any more. */
+  #session = 0;
+  #registration: Registration | undefined;
+  /** The MAC that the relay knows the session by. */
+  #registered: Uint8Array | undefined;
   #chunker = new Chunker();
   #reassembler = new Reassembler();
-  #answered: (problem?: Error) => void = () => {};
-  #heard = 0;
+  /** Whether frames are kept while there is no carrier: before the first one, and for a new MAC's. */
+  #holds = true;
+  #held: Uint8Array[] = [];
+  #openSince = 0;
+  #heartbeats: ReturnType<typeof setInterval> | undefined;
   #heartbeatSent = 0;
+  #unanswered = 0;
   #retry: { timer: ReturnType<typeof setTimeout>; delay: number } | undefined;
 
-  /** @internal Use {@link connect}. */
-  constructor(url: string, options: Options) {
-    this.#url = new URL(url);
-    if (!/^(https?|wss?):$/.test(this.#url.protocol)) throw new TypeError(`not a relay's address: ${url}`);
-    this.mac = options.mac?.slice() ?? randomMac();
-    if (this.mac.length !== 6 || (this.mac[0]! & 1) !== 0) throw new TypeError("a card's MAC is six bytes, not multicast");
-    const hash = options.certificateHash;
-    this.#hashes = hash === undefined ? undefined : typeof hash === "string" ? [hash] : hash;
-    this.#hashes?.forEach(bytesOfHex);
-    this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
-    this.#raw = options.encapsulation === "raw" || this.#url.searchParams.get("encap") === "raw";
+  /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
+  constructor(url: string, options: Options, card = new CardMac(options.mac ?? randomMac())) {
+    this.#dialer = new Dialer(url, options);
+    this.#card = card;
+    this.#name = options.name ?? "";
     this.#reconnect = options.reconnect ?? true;
-    this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
     this.onframe = options.onframe ?? (() => {});
     this.onstate = options.onstate ?? (() => {});
     this.onassigned = options.onassigned ?? (() => {});
+  }
+
+  /** The card's MAC on the LAN; zeros until the guest's is known. */
+  get mac(): Uint8Array {
+    return this.#card.lan ?? new Uint8Array(MAC_LENGTH);
   }
 
   get state(): State {
@@ -156,39 +169,44 @@ export class NetworkInterface {
 
   /** Sends an Ethernet frame (destination MAC first, no FCS). Never throws; what is dropped is counted. */
   send(frame: Uint8Array): void {
-    const carrier = this.#carrier;
-    let sent = false;
-    if (carrier !== undefined && this.#state === "open" && frame.length >= MIN_FRAME && frame.length <= MAX_FRAME) {
-      // The copy in both branches: emulators hand out views of memory that changes.
-      sent = this.#raw
-        ? carrier.send(new Uint8Array(frame))
-        : this.#chunker.wrap(frame, carrier.wholeFrame).every((datagram) => carrier.send(datagram));
-    }
-    if (sent) {
-      this.statistics.framesSent++;
-      this.statistics.bytesSent += frame.length;
-    } else {
+    if (frame.length < MIN_FRAME || frame.length > MAX_FRAME || this.#over()) {
       this.statistics.framesDropped++;
+      return;
     }
+    const isNews = this.#card.hear(frame);
+    if (this.#state === "open" && !isNews) {
+      this.#transmit(frame);
+      return;
+    }
+    // Kept before the MAC is acted on: the answer may come within that call, and takes the frame along.
+    if (isNews || this.#holds || this.#state === "registering") this.#hold(frame);
+    else this.statistics.framesDropped++;
+    if (isNews) this.#changeMac();
+  }
+
+  /** @internal An emulator says which MAC its guest's device has. */
+  deviceHas(mac: Uint8Array): void {
+    if (this.#card.deviceHas(mac)) this.#changeMac();
   }
 
   /** Says goodbye to the relay and ends for good. */
   close(): void {
     clearTimeout(this.#retry?.timer);
-    const carrier = this.#carrier;
-    this.#carrier = undefined;
-    if (carrier !== undefined) {
-      if (!this.#raw) carrier.send(encodeControl({ type: "Disconnect" }));
-      carrier.close("the client leaves");
-    }
+    this.#leave();
     this.#enter("closed", "closed by this side");
   }
 
-  /** @internal The first attempt. */
-  async start(): Promise<void> {
+  /** @internal The first attempt. `patience` is how long the guest's MAC is waited for, in milliseconds. */
+  async start(patience = GUEST_PATIENCE): Promise<void> {
     this.#enter("connecting", "");
     try {
-      await this.#attach();
+      const registered = this.#register(await this.#dial());
+      if (this.#card.lan === undefined) await firstOf(registered, patience);
+      if (this.#card.lan === undefined) {
+        registered.catch((error: unknown) => this.#retryLater(messageOf(error)));
+      } else {
+        await registered;
+      }
     } catch (error) {
       this.#enter("closed", messageOf(error));
       throw error;
@@ -197,8 +215,11 @@ export class NetworkInterface {
 
   // -- connecting -----------------------------------------------------------------------------------
 
-  async #attach(): Promise<void> {
-    const carrier = await this.#open();
+  async #dial(): Promise<Carrier> {
+    const session = ++this.#session;
+    const carrier = await this.#dialer.open((datagram) => {
+      if (session === this.#session) this.#receive(datagram);
+    });
     if (this.#over()) {
       carrier.close("the client leaves");
       throw new CarrierError("closed by this side");
@@ -206,109 +227,133 @@ export class NetworkInterface {
     this.#carrier = carrier;
     this.#chunker = new Chunker();
     this.#reassembler = new Reassembler();
-    this.#heard = Date.now();
-    if (!this.#raw) {
-      this.#enter("registering", "");
-      try {
-        await this.#register(carrier);
-      } catch (error) {
-        this.#carrier = undefined;
-        carrier.close("no address");
-        throw error;
-      }
+    this.#registered = undefined;
+    return carrier;
+  }
+
+  /** Registers the MAC, once there is one, and opens; settles when that is done or has failed. */
+  async #register(carrier: Carrier): Promise<void> {
+    if (this.#dialer.raw) {
+      this.#open(carrier);
+      return;
     }
+    this.#enter("registering", "");
+    try {
+      await new Promise<void>((resolve, reject) => {
+        this.#registration = new Registration(carrier, (problem) => {
+          this.#registration = undefined;
+          if (problem === undefined) {
+            this.#open(carrier);
+            resolve();
+          } else {
+            reject(problem);
+          }
+        });
+        this.#followCard();
+      });
+    } catch (error) {
+      this.#carrier = undefined;
+      carrier.close("no address");
+      throw error;
+    }
+  }
+
+  #changeMac(): void {
+    this.#assigned = undefined;
+    this.#followCard();
+  }
+
+  /** Makes what the relay knows of the card's MAC true again, where that can be done now. */
+  #followCard(): void {
+    const { lan } = this.#card;
+    const registered = this.#registered;
+    if (lan === undefined || (registered !== undefined && isAt(lan, 0, registered))) return;
+    if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
+      this.#registered = lan;
+      this.#registration?.ask(lan, this.#name);
+      this.#flush();
+    } else if (this.#state === "open") {
+      // An address is a session's until its end: one machine is not to hold two.
+      this.#leave();
+      this.#renew(`the guest's MAC is ${formatMac(lan)} now`);
+    }
+  }
+
+  #open(carrier: Carrier): void {
+    this.#holds = false;
+    this.#openSince = Date.now();
     this.#enter("open", carrier.kind);
     void this.#serve(carrier);
-  }
-
-  async #open(): Promise<Carrier> {
-    const problems: string[] = [];
-    const take = (datagram: Uint8Array): void => this.#receive(datagram);
-    if (this.#transport !== "websocket") {
-      try {
-        const hashes = this.#hashes ?? (await this.#fetchHashes());
-        return await openWebTransport(this.#address("https:"), hashes, take, this.#timeout);
-      } catch (error) {
-        problems.push(messageOf(error));
-      }
-    }
-    if (this.#transport !== "webtransport") {
-      try {
-        const secure = this.#url.protocol === "https:" || this.#url.protocol === "wss:";
-        return await openWebSocket(this.#address(secure ? "wss:" : "ws:"), take, this.#timeout);
-      } catch (error) {
-        problems.push(messageOf(error));
-      }
-    }
-    throw new CarrierError(problems.join("; "));
-  }
-
-  #address(protocol: string): string {
-    // Setting URL.protocol would keep the default port of the old one out of the text.
-    const { hostname, port, pathname } = this.#url;
-    const query = new URLSearchParams(this.#url.search);
-    if (this.#raw) query.set("encap", "raw");
-    const search = query.size > 0 ? `?${query}` : "";
-    return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search}`;
-  }
-
-  /** Hashes that the relay tells; none when it cannot be asked, as with a certificate of an authority. */
-  async #fetchHashes(): Promise<string[]> {
-    try {
-      const response = await fetch(new URL("/cert-hash", this.#url), {
-        cache: "no-store",
-        signal: AbortSignal.timeout(this.#timeout),
-      });
-      const said = (await response.json()) as Record<string, { hash: string; pinned: boolean } | null>;
-      return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
-    } catch {
-      return [];
-    }
-  }
-
-  async #register(carrier: Carrier): Promise<void> {
-    const answer = new Promise<void>((resolve, reject) => {
-      this.#answered = (problem) => (problem === undefined ? resolve() : reject(problem));
-    });
-    void carrier.closed.then(({ reason }) => this.#answered(new CarrierError(reason || "the relay closed the connection")));
-    let attempt = 0;
-    let timer: ReturnType<typeof setTimeout>;
-    const ask = (): void => {
-      const delay = REGISTER_DELAYS[attempt++];
-      if (delay === undefined) {
-        this.#answered(new CarrierError("the relay gives no address"));
-      } else {
-        carrier.send(encodeControl({ type: "Register", mac: [...this.mac] }));
-        timer = setTimeout(ask, delay);
-      }
-    };
-    ask();
-    try {
-      await answer;
-    } finally {
-      clearTimeout(timer!);
-      this.#answered = () => {};
-    }
+    this.#followCard();
+    this.#flush();
   }
 
   /** Waits for the carrier's end, then replaces it. */
   async #serve(carrier: Carrier): Promise<void> {
-    const since = Date.now();
-    const heartbeats = this.#raw ? undefined : setInterval(() => this.#beat(carrier), HEARTBEAT_INTERVAL);
-    const ending = await carrier.closed;
-    clearInterval(heartbeats);
+    const silence = new Promise<Ending>((resolve) => {
+      if (this.#dialer.raw) return;
+      this.#unanswered = 0;
+      this.#heartbeats = setInterval(() => {
+        if (this.#beat(carrier)) return;
+        resolve({ code: 0, reason: "the relay is silent" });
+        carrier.close("the relay is silent");
+      }, HEARTBEAT_INTERVAL);
+    });
+    const ending = await Promise.race([carrier.closed, silence]);
     if (this.#carrier !== carrier) return;
+    clearInterval(this.#heartbeats);
     this.#carrier = undefined;
-    if (Date.now() - since >= STABLE) this.#retry = undefined;
+    this.#lost(ending);
+  }
+
+  /** Asks for a sign of life; false when several were asked for and none came. */
+  #beat(carrier: Carrier): boolean {
+    if (this.#unanswered >= MAX_UNANSWERED) return false;
+    this.#unanswered++;
+    this.#heartbeatSent = Date.now();
+    carrier.send(encodeControl({ type: "Heartbeat" }));
+    return true;
+  }
+
+  #lost(ending: Ending): void {
+    const lasted = Date.now() - this.#openSince;
+    if (lasted >= STABLE) this.#retry = undefined;
+    const takenOver = this.#card.follows && ending.code % WEBSOCKET_CODES === TAKEN_OVER;
+    if (takenOver && lasted < ELDER) {
+      this.#card.yield();
+      this.#renew(`${describe(ending)}; the guest goes on as ${formatMac(this.mac)}`);
+      return;
+    }
+    // Soon enough to find the other one young.
+    if (takenOver) this.#retry = undefined;
     this.#retryLater(describe(ending));
   }
 
+  /** Says goodbye to the relay, if there is one. */
+  #leave(): void {
+    const carrier = this.#carrier;
+    if (carrier === undefined) return;
+    clearInterval(this.#heartbeats);
+    this.#carrier = undefined;
+    this.#session++;
+    if (!this.#dialer.raw) carrier.send(encodeControl({ type: "Disconnect" }));
+    carrier.close("the client leaves");
+  }
+
+  /** Begins again under another MAC, with an address of its own. */
+  #renew(reason: string): void {
+    this.#assigned = undefined;
+    this.#holds = true;
+    this.#schedule(reason);
+  }
+
   #retryLater(reason: string): void {
+    if (this.#reconnect) this.#schedule(reason);
+    else this.#enter("closed", reason);
+  }
+
+  #schedule(reason: string): void {
     if (this.#over()) return;
-    if (!this.#reconnect) {
-      this.#enter("closed", reason);
-      return;
-    }
     const delay = Math.min(LAST_RETRY, this.#retry === undefined ? FIRST_RETRY : 2 * this.#retry.delay);
     // Spread by a quarter, so that a restarted relay does not see all its clients at once.
     const retryIn = delay * (0.75 + Math.random() / 2);
@@ -319,29 +364,48 @@ export class NetworkInterface {
   async #again(): Promise<void> {
     this.#enter("connecting", "");
     try {
-      await this.#attach();
+      await this.#register(await this.#dial());
       this.statistics.reconnects++;
     } catch (error) {
       this.#retryLater(messageOf(error));
     }
   }
 
-  #beat(carrier: Carrier): void {
-    const now = Date.now();
-    if (now - this.#heard >= SILENCE) {
-      carrier.close("the relay is silent");
-      return;
+  // -- sending --------------------------------------------------------------------------------------
+
+  #transmit(frame: Uint8Array): void {
+    const carrier = this.#carrier!;
+    const known = this.#card.toLan(frame);
+    // The copy in both branches: emulators hand out views of memory that changes.
+    const sent = this.#dialer.raw
+      ? carrier.send(known === frame ? frame.slice() : known)
+      : this.#chunker.wrap(known, carrier.wholeFrame).every((datagram) => carrier.send(datagram));
+    if (sent) {
+      this.statistics.framesSent++;
+      this.statistics.bytesSent += frame.length;
+    } else {
+      this.statistics.framesDropped++;
     }
-    this.#heartbeatSent = now;
-    carrier.send(encodeControl({ type: "Heartbeat" }));
+  }
+
+  #hold(frame: Uint8Array): void {
+    if (this.#held.length >= MAX_HELD) {
+      this.#held.shift();
+      this.statistics.framesDropped++;
+    }
+    this.#held.push(frame.slice());
+  }
+
+  #flush(): void {
+    if (this.#state === "open") for (const frame of this.#held.splice(0)) this.#transmit(frame);
   }
 
   // -- receiving ------------------------------------------------------------------------------------
 
   #receive(datagram: Uint8Array): void {
     const now = Date.now();
-    this.#heard = now;
-    if (this.#raw) {
+    this.#unanswered = 0;
+    if (this.#dialer.raw) {
       this.#deliver(datagram);
       return;
     }
@@ -369,7 +433,7 @@ export class NetworkInterface {
     }
     this.statistics.framesReceived++;
     this.statistics.bytesReceived += frame.length;
-    this.onframe(frame);
+    this.onframe(this.#card.toGuest(frame));
   }
 
   #control(datagram: Uint8Array, now: number): void {
@@ -378,7 +442,7 @@ export class NetworkInterface {
       case "Assigned": {
         const before = this.#assigned;
         this.#assigned = message.assigned;
-        this.#answered();
+        this.#registration?.end();
         if (String(before?.ip) !== String(message.assigned.ip)) this.onassigned(message.assigned);
         break;
       }
@@ -386,7 +450,7 @@ export class NetworkInterface {
         this.statistics.roundTrip = now - this.#heartbeatSent;
         break;
       case "Error":
-        this.#answered(new CarrierError(message.message || "the relay refuses the registration"));
+        this.#registration?.end(new CarrierError(message.message || "the relay refuses the registration"));
         break;
       case undefined:
         this.statistics.malformed++;
@@ -403,6 +467,7 @@ export class NetworkInterface {
   #enter(state: State, reason: string, retryIn?: number): void {
     if (this.#over()) return;
     this.#state = state;
+    if (state === "closed") this.statistics.framesDropped += this.#held.splice(0).length;
     this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
   }
 }
@@ -411,6 +476,15 @@ function describe({ code, reason }: Ending): string {
   return reason || (code === 0 ? "the connection was lost" : `closed with code ${code}`);
 }
 
-function randomMac(): Uint8Array {
-  return Uint8Array.of(0x52, 0x54, 0x00, ...crypto.getRandomValues(new Uint8Array(3)));
+/** Waits for the promise, but no longer than so many milliseconds. */
+async function firstOf(promise: Promise<void>, milliseconds: number): Promise<void> {
+  let timer: ReturnType<typeof setTimeout>;
+  const over = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, milliseconds);
+  });
+  try {
+    await Promise.race([promise, over]);
+  } finally {
+    clearTimeout(timer!);
+  }
 }

@@ -42,7 +42,7 @@ export type ControlMessage =
   | { type: "Other" };
 
 /** `00` and the message as compact JSON. */
-export function encodeControl(message: { type: string; [field: string]: unknown }): Uint8Array<ArrayBuffer> {
+export function encodeControl(message: { type: string; [field: string]: unknown }): Uint8Array {
   const text = new TextEncoder().encode(JSON.stringify(message));
   const datagram = new Uint8Array(1 + text.length);
   datagram[0] = CONTROL;
@@ -90,7 +90,7 @@ export class Chunker {
   #nextId = 0;
 
   /** Datagrams for a frame; `whole` is how long a frame may be that is sent in one. */
-  wrap(frame: Uint8Array, whole: number = SAFE_FRAME): Uint8Array<ArrayBuffer>[] {
+  wrap(frame: Uint8Array, whole: number = SAFE_FRAME): Uint8Array[] {
     if (frame.length <= whole) {
       const datagram = new Uint8Array(1 + frame.length);
       datagram[0] = FRAME;

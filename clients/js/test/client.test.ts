@@ -3,6 +3,8 @@ import { connect } from "../src/index.js";
 import type { NetworkInterface, StateChange } from "../src/index.js";
 import { ASSIGNED, FakeRelay, control } from "./fakes.js";
 
+/** Milliseconds; connecting fails for good before. */
+const PATIENCE = 30_000;
 const HASH = "ab".repeat(32);
 const frame = (length: number): Uint8Array => Uint8Array.from({ length }, (_, at) => at % 251);
 
@@ -32,7 +34,7 @@ async function attach(...arguments_: Parameters<typeof connect>): Promise<Networ
     },
     (error: unknown) => error as Error,
   );
-  await vi.advanceTimersByTimeAsync(30_000);
+  await vi.advanceTimersByTimeAsync(PATIENCE);
   const result = await outcome;
   if (result instanceof Error) throw result;
   return result;
@@ -79,9 +81,10 @@ describe("connecting", () => {
     expect(relay.links[0]!.url).toBe(websocket);
   });
 
-  test("does without WebTransport where a browser has none", async () => {
+  test("does without WebTransport where there is none, and asks for no hash then", async () => {
     relay.install();
     vi.stubGlobal("WebTransport", undefined);
+    vi.stubGlobal("fetch", () => expect.fail("asked"));
     expect((await attach("https://relay.example/")).carrier).toBe("websocket");
   });
 
@@ -112,12 +115,40 @@ describe("connecting", () => {
     await expect(attach("https://relay.example/")).rejects.toThrow("the LAN is full");
   });
 
+  test("tells the guest's name", async () => {
+    relay.install();
+    const mac = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
+    await attach("https://relay.example/", { mac, name: "builder" });
+    expect(relay.links[0]!.sent[0]).toEqual(control({ type: "Register", mac: [...mac], name: "builder" }));
+  });
+
+  test.each(["wss://relay.example/raw", "https://relay.example/raw/", "ws://127.0.0.1:4433/raw?x=1", "https://relay.example/room/a/raw"])(
+    "says that %s has no addresses to give",
+    async (url) => {
+      relay.install();
+      await expect(attach(url)).rejects.toThrow(/carries bare frames.*Leave "raw" out/);
+      expect(relay.links).toHaveLength(0);
+    },
+  );
+
+  test.each([
+    ["wss://relay.example/raw", "raw"],
+    ["wss://relay.example/raw?encap=raw", undefined],
+    ["wss://relay.example/raw?encap=framed", undefined],
+    ["wss://relay.example/room/raw-food", undefined],
+  ] as const)("takes %s with encapsulation %s", async (url, encapsulation) => {
+    relay.install();
+    const nic = await attach(url, encapsulation === undefined ? {} : { encapsulation });
+    expect(nic.state).toBe("open");
+  });
+
   test.each([
     ["ftp://relay.example/", {}],
     ["nonsense", {}],
     ["https://relay.example/", { certificateHash: "abc" }],
     ["https://relay.example/", { mac: Uint8Array.of(1, 2, 3) }],
     ["https://relay.example/", { mac: Uint8Array.of(1, 0, 0, 0, 0, 0) }],
+    ["https://relay.example/", { mac: new Uint8Array(6) }],
   ])("refuses %s with %j", async (url, options) => {
     relay.install();
     await expect(attach(url, options)).rejects.toBeInstanceOf(TypeError);
@@ -181,6 +212,146 @@ describe("frames", () => {
   });
 });
 
+describe("a guest's own MAC", () => {
+  const GUEST = [0x02, 0, 0, 0, 0, 1];
+  const OTHER = [0x02, 0, 0, 0, 0, 2];
+  const from = (mac: number[], length = 60): Uint8Array => Uint8Array.of(...new Array<number>(6).fill(255), ...mac, ...frame(length - 12));
+  const guest = { mac: "guest", transport: "websocket" } as const;
+
+  test("is registered when its first frame shows it, and no other", async () => {
+    relay.install();
+    const assigned: number[] = [];
+    const nic = await attach("https://relay.example/", { ...guest, onassigned: ({ ip }) => assigned.push(ip[3]) });
+    expect([nic.state, nic.assigned, [...nic.mac]]).toEqual(["registering", undefined, [0, 0, 0, 0, 0, 0]]);
+    expect(relay.links[0]!.sent).toEqual([]);
+    nic.send(from(GUEST));
+    expect([nic.state, nic.assigned!.ip, [...nic.mac]]).toEqual(["open", [10, 0, 2, 10], GUEST]);
+    expect(relay.links[0]!.sent).toEqual([control({ type: "Register", mac: GUEST }), Uint8Array.of(1, ...from(GUEST))]);
+    expect(assigned).toEqual([10]);
+    expect(relay.addresses.size).toBe(1);
+  });
+
+  test("keeps what was sent before there is an address, in order and within bounds", async () => {
+    relay.install();
+    const usual = relay.answer;
+    relay.answer = () => {};
+    const nic = await attach("https://relay.example/", guest);
+    for (let length = 60; length < 160; length++) nic.send(from(GUEST, length));
+    expect(nic.statistics).toMatchObject({ framesSent: 0, framesDropped: 36 });
+    relay.answer = usual;
+    await vi.advanceTimersByTimeAsync(300);
+    const lengths = relay.links[0]!.sent.filter(([kind]) => kind === 1).map(({ length }) => length - 1);
+    expect(lengths).toEqual(Array.from({ length: 64 }, (_, at) => 96 + at));
+    expect(nic.statistics).toMatchObject({ framesSent: 64, framesDropped: 36 });
+  });
+
+  test("is followed when it changes, in a session of its own", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", guest);
+    nic.send(from(GUEST));
+    nic.send(from(OTHER));
+    nic.send(from(OTHER, 70));
+    relay.links[0]!.deliver(control({ type: "Assigned", ...ASSIGNED })); // late, and for the MAC before
+    expect(nic.assigned).toBeUndefined();
+    expect(relay.said(relay.links[0]!)).toEqual(["Register", "Disconnect"]);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect([nic.state, nic.assigned!.ip, [...nic.mac]]).toEqual(["open", [10, 0, 2, 11], OTHER]);
+    const frames = [from(OTHER), from(OTHER, 70)].map((bytes) => Uint8Array.of(1, ...bytes));
+    expect(relay.links[1]!.sent).toEqual([control({ type: "Register", mac: OTHER }), ...frames]);
+    expect(nic.statistics.framesDropped).toBe(0);
+  });
+
+  test("that comes and goes is a bridge's, which is left alone", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", guest);
+    for (let round = 0; round < 6; round++) {
+      nic.send(from(GUEST));
+      await vi.advanceTimersByTimeAsync(1000);
+      nic.send(from(OTHER));
+      await vi.advanceTimersByTimeAsync(1000);
+    }
+    expect(relay.links).toHaveLength(2);
+    expect(nic.statistics).toMatchObject({ framesSent: 12, framesDropped: 0 });
+  });
+
+  test("that never stays the same ends the following", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", guest);
+    for (let number = 0; number < 40; number++) {
+      nic.send(from([0x02, 0, 0, 0, 1, number]));
+      await vi.advanceTimersByTimeAsync(60_000);
+    }
+    expect(relay.links).toHaveLength(5);
+  });
+
+  test("of another session is left to it by the younger one, whose guest goes on under a MAC of its own", async () => {
+    relay.install();
+    const received: Uint8Array[] = [];
+    const elder = await attach("https://relay.example/", guest);
+    elder.send(from(GUEST));
+    await vi.advanceTimersByTimeAsync(10_000);
+    const younger = await attach("https://relay.example/", { ...guest, onframe: (bytes) => received.push(bytes) });
+    younger.send(from(GUEST));
+    await vi.advanceTimersByTimeAsync(120_000);
+    expect([elder.state, [...elder.mac]]).toEqual(["open", GUEST]);
+    expect(younger.state).toBe("open");
+    expect([...younger.mac]).not.toEqual(GUEST);
+    expect(younger.assigned!.ip).not.toEqual(elder.assigned!.ip);
+    expect(elder.statistics.reconnects).toBe(1);
+    expect(younger.statistics.reconnects).toBe(1);
+    // The guest does not notice.
+    younger.send(from(GUEST));
+    const link = relay.links.at(-1)!;
+    expect(link.sent.at(-1)).toEqual(Uint8Array.of(1, ...from([...younger.mac])));
+    link.deliver(Uint8Array.of(1, ...younger.mac, ...frame(54)));
+    expect(received.at(-1)).toEqual(Uint8Array.of(...GUEST, ...frame(54)));
+  });
+
+  test("stays with the elder however often a younger one comes", async () => {
+    relay.install();
+    const elder = await attach("https://relay.example/", guest);
+    elder.send(from(GUEST));
+    for (let number = 0; number < 6; number++) {
+      const younger = await attach("https://relay.example/", guest);
+      younger.send(from(GUEST));
+      await vi.advanceTimersByTimeAsync(2000);
+      expect([elder.state, younger.state, [...elder.mac]]).toEqual(["open", "open", GUEST]);
+    }
+    expect(relay.addresses.size).toBe(7);
+  });
+
+  test("needs no registration when raw, and changes with the session there too", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", { ...guest, encapsulation: "raw" });
+    expect(nic.state).toBe("open");
+    nic.send(from(GUEST));
+    nic.send(from(OTHER));
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(relay.links.map(({ sent }) => sent)).toEqual([[from(GUEST)], [from(OTHER)]]);
+    expect([...nic.mac]).toEqual(OTHER);
+  });
+
+  test("does not keep a card from being closed before it is known", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", guest);
+    nic.close();
+    nic.send(from(GUEST));
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(nic.state).toBe("closed");
+    expect(relay.links).toHaveLength(1);
+  });
+
+  test("is waited for again when the connection is lost meanwhile", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/", guest);
+    relay.links[0]!.end(1006, "");
+    await vi.advanceTimersByTimeAsync(1000);
+    nic.send(from(GUEST));
+    expect(nic.state).toBe("open");
+    expect(relay.said(relay.links[1]!)).toEqual(["Register"]);
+  });
+});
+
 describe("a lost connection", () => {
   test("is replaced, with the same MAC, after longer and longer delays", async () => {
     relay.install();
@@ -214,6 +385,38 @@ describe("a lost connection", () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(nic.state).toBe("open");
     expect(nic.statistics.reconnects).toBe(1);
+  });
+
+  describe.each(["webtransport", "websocket"] as const)("over %s", (transport) => {
+    test("is not made of timers that run once a minute, as in a hidden page", async () => {
+      relay.install();
+      const interval = globalThis.setInterval;
+      vi.stubGlobal("setInterval", (callback: () => void, delay: number) => interval(callback, Math.max(delay, 60_000)));
+      const nic = await attach("https://relay.example/", { transport });
+      await vi.advanceTimersByTimeAsync(600_000);
+      expect(relay.links).toHaveLength(1);
+      expect(nic.state).toBe("open");
+    });
+
+    test("is not made of a computer's sleep", async () => {
+      relay.install();
+      const nic = await attach("https://relay.example/", { transport });
+      for (let night = 0; night < 3; night++) {
+        vi.setSystemTime(Date.now() + 8 * 3600_000);
+        await vi.advanceTimersByTimeAsync(20_000);
+      }
+      expect(relay.links).toHaveLength(1);
+      expect(nic.state).toBe("open");
+    });
+
+    test("is replaced after a minute of silence, although it does not end", async () => {
+      relay.install();
+      const changes: StateChange[] = [];
+      await attach("https://relay.example/", { transport, onstate: (change) => changes.push(change) });
+      relay.answer = () => {};
+      await vi.advanceTimersByTimeAsync(65_000);
+      expect(changes.find(({ state }) => state === "waiting")!.reason).toBe("the relay is silent");
+    });
   });
 
   test("is the end where reconnecting is off", async () => {

@@ -18,13 +18,22 @@ export interface Link {
   end(code: number, reason: string): void;
 }
 
-/** A relay; `answer` is called with each datagram of a client. */
+/** A relay; `answer` is called with each datagram of a client. A MAC has one address and one session. */
 export class FakeRelay {
   readonly links: Link[] = [];
+  readonly addresses = new Map<string, number[]>();
+  readonly #owners = new Map<string, Link>();
   answer: (link: Link, datagram: Uint8Array) => void = (link, datagram) => {
-    const text = new TextDecoder().decode(datagram.subarray(1));
-    if (text.startsWith('{"type":"Register"')) link.deliver(control({ type: "Assigned", ...ASSIGNED }));
-    if (text.startsWith('{"type":"Heartbeat"')) link.deliver(control({ type: "HeartbeatAck" }));
+    if (datagram[0] !== 0 || datagram[1] !== 0x7b) return;
+    const { type, mac } = JSON.parse(new TextDecoder().decode(datagram.subarray(1)));
+    if (type === "Heartbeat") link.deliver(control({ type: "HeartbeatAck" }));
+    if (type !== "Register") return;
+    const owner = this.#owners.get(String(mac));
+    this.#owners.set(String(mac), link);
+    if (owner !== undefined && owner !== link) owner.end(4004, "another session registered it");
+    const ip = this.addresses.get(String(mac)) ?? [10, 0, 2, 10 + this.addresses.size];
+    this.addresses.set(String(mac), ip);
+    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip }));
   };
 
   /** What clients have said, without the bytes of frames. */

@@ -11,8 +11,6 @@ export class CarrierError extends Error {
 }
 /** Opens a WebTransport session. `hashes` are SHA-256 hashes of certificates, 64 hex digits each. */
 export async function openWebTransport(url, hashes, onDatagram, timeout) {
-    if (typeof WebTransport === "undefined")
-        throw new CarrierError("this browser has no WebTransport");
     const options = {};
     if (hashes.length > 0) {
         options.serverCertificateHashes = hashes.map((hash) => ({ algorithm: "sha-256", value: bytesOfHex(hash) }));
@@ -65,15 +63,38 @@ async function read(readable, onDatagram) {
         // The session's end; `closed` says more.
     }
 }
+/** The platform's WebSocket, or that of the package `ws`: Node has one of its own from version 22 on. */
+async function webSocketClass() {
+    if (typeof WebSocket !== "undefined")
+        return WebSocket;
+    try {
+        // Not a literal, so that bundlers do not look for it: browsers never come here.
+        const name = "ws";
+        const module = (await import(/* @vite-ignore */ /* webpackIgnore: true */ name));
+        return module.WebSocket;
+    }
+    catch {
+        throw new CarrierError("WebSocket: there is none here; use Node 22 or later, or install the package ws");
+    }
+}
 /** Opens a WebSocket. */
 export async function openWebSocket(url, onDatagram, timeout) {
-    const socket = new WebSocket(url);
+    const socket = new (await webSocketClass())(url);
     socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => {
+        if (data instanceof ArrayBuffer)
+            onDatagram(new Uint8Array(data));
+    };
     const closed = new Promise((resolve) => {
         socket.onclose = ({ code, reason }) => resolve({ code, reason });
     });
     const opened = new Promise((resolve, reject) => {
         socket.onopen = () => resolve();
+        // Browsers do not tell why, Node does; Node's does not always close, and `ws` throws what nobody listens to.
+        socket.onerror = (event) => {
+            const why = "message" in event ? String(event.message) : "";
+            reject(new CarrierError(why || "the connection failed"));
+        };
         void closed.then(({ reason }) => reject(new CarrierError(reason || "the connection failed")));
     });
     try {
@@ -83,10 +104,6 @@ export async function openWebSocket(url, onDatagram, timeout) {
         socket.close();
         throw new CarrierError(`WebSocket: ${messageOf(error)}`);
     }
-    socket.onmessage = ({ data }) => {
-        if (data instanceof ArrayBuffer)
-            onDatagram(new Uint8Array(data));
-    };
     return {
         kind: "websocket",
         wholeFrame: Infinity,

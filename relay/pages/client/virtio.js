@@ -2,21 +2,24 @@
  * Connects an emulator whose virtio-net device calls back with what its guest sends, as most written for the
  * web do: a buffer that starts with the virtio-net header (virtio 1.2, section 5.1.6).
  */
-import { connect } from "./client.js";
+import { NetworkInterface } from "./client.js";
+import { CardMac } from "./mac.js";
 const NUM_BUFFERS = 10;
-/** `receive` is called with buffers for the receive queue. No offloads may have been negotiated. */
+/**
+ * Connects a device under its guest's own MAC, or under `mac` whatever the guest uses. `receive` is called
+ * with buffers for the receive queue. No offloads may have been negotiated.
+ */
 export async function connectVirtio(url, receive, options = {}) {
     const { headerLength = 12, ...rest } = options;
-    const nic = await connect(url, {
-        ...rest,
-        onframe: (frame) => {
-            const buffer = new Uint8Array(headerLength + frame.length);
-            // The frame is in one buffer; the field exists in the longer header only.
-            if (headerLength > NUM_BUFFERS)
-                buffer[NUM_BUFFERS] = 1;
-            buffer.set(frame, headerLength);
-            receive(buffer);
-        },
-    });
+    const nic = new NetworkInterface(url, rest, new CardMac(rest.mac ?? "guest", true));
+    nic.onframe = (frame) => {
+        const buffer = new Uint8Array(headerLength + frame.length);
+        // The frame is in one buffer; the field exists in the longer header only.
+        if (headerLength > NUM_BUFFERS)
+            buffer[NUM_BUFFERS] = 1;
+        buffer.set(frame, headerLength);
+        receive(buffer);
+    };
+    await nic.start();
     return { nic, transmit: (buffer) => nic.send(buffer.subarray(headerLength)) };
 }

@@ -1,0 +1,91 @@
+/** Opens a carrier to a relay: WebTransport with the certificate's hash, and WebSocket where that fails. */
+
+import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } from "./carriers.js";
+import type { Carrier } from "./carriers.js";
+
+export interface DialOptions {
+  /** SHA-256 of the relay's certificate (several: any of them). Fetched from `/cert-hash` when left out. */
+  certificateHash?: string | readonly string[];
+  /** "auto": WebTransport, and WebSocket where that fails. */
+  transport?: "auto" | "webtransport" | "websocket";
+  /** "framed" (the default) registers and gets an address; "raw" is one bare frame per datagram. */
+  encapsulation?: "framed" | "raw";
+  /** Milliseconds that opening a carrier may take before the next kind is tried. */
+  timeout?: number;
+}
+
+const DEFAULT_TIMEOUT = 5000;
+
+export class Dialer {
+  /** Whether datagrams are bare frames. */
+  readonly raw: boolean;
+  readonly #url: URL;
+  readonly #transport: "auto" | "webtransport" | "websocket";
+  readonly #hashes: readonly string[] | undefined;
+  readonly #timeout: number;
+
+  /** Throws TypeError for arguments that are wrong. */
+  constructor(url: string, options: DialOptions) {
+    this.#url = new URL(url);
+    if (!/^(https?|wss?):$/.test(this.#url.protocol)) throw new TypeError(`not a relay's address: ${url}`);
+    const said = this.#url.searchParams.get("encap");
+    this.raw = options.encapsulation === "raw" || said === "raw";
+    if (!this.raw && said === null && /\/raw\/?$/.test(this.#url.pathname)) {
+      throw new TypeError(
+        `${url} is for emulators that know only a URL: it carries bare frames and gives no address. ` +
+          'Leave "raw" out of it, or say { encapsulation: "raw" }.',
+      );
+    }
+    const hash = options.certificateHash;
+    this.#hashes = hash === undefined ? undefined : typeof hash === "string" ? [hash] : hash;
+    this.#hashes?.forEach(bytesOfHex);
+    this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
+    this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+  }
+
+  /** `onDatagram` is called with what comes. Throws CarrierError. */
+  async open(onDatagram: (datagram: Uint8Array) => void): Promise<Carrier> {
+    const problems: string[] = [];
+    if (this.#transport !== "websocket") {
+      try {
+        if (typeof WebTransport === "undefined") throw new CarrierError("WebTransport: there is none here");
+        const hashes = this.#hashes ?? (await this.#fetchHashes());
+        return await openWebTransport(this.#address("https:"), hashes, onDatagram, this.#timeout);
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    }
+    if (this.#transport !== "webtransport") {
+      try {
+        const secure = this.#url.protocol === "https:" || this.#url.protocol === "wss:";
+        return await openWebSocket(this.#address(secure ? "wss:" : "ws:"), onDatagram, this.#timeout);
+      } catch (error) {
+        problems.push(messageOf(error));
+      }
+    }
+    throw new CarrierError(problems.join("; "));
+  }
+
+  #address(protocol: string): string {
+    // Setting URL.protocol would keep the default port of the old one out of the text.
+    const { hostname, port, pathname } = this.#url;
+    const query = new URLSearchParams(this.#url.search);
+    if (this.raw) query.set("encap", "raw");
+    const search = String(query);
+    return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search === "" ? "" : `?${search}`}`;
+  }
+
+  /** Hashes that the relay tells; none when it cannot be asked, as with a certificate of an authority. */
+  async #fetchHashes(): Promise<string[]> {
+    try {
+      const response = await fetch(new URL("/cert-hash", this.#url), {
+        cache: "no-store",
+        signal: AbortSignal.timeout(this.#timeout),
+      });
+      const said = (await response.json()) as Record<string, { hash: string; pinned: boolean } | null>;
+      return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
+    } catch {
+      return [];
+    }
+  }
+}

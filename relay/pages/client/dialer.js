@@ -1,0 +1,76 @@
+/** Opens a carrier to a relay: WebTransport with the certificate's hash, and WebSocket where that fails. */
+import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } from "./carriers.js";
+const DEFAULT_TIMEOUT = 5000;
+export class Dialer {
+    /** Whether datagrams are bare frames. */
+    raw;
+    #url;
+    #transport;
+    #hashes;
+    #timeout;
+    /** Throws TypeError for arguments that are wrong. */
+    constructor(url, options) {
+        this.#url = new URL(url);
+        if (!/^(https?|wss?):$/.test(this.#url.protocol))
+            throw new TypeError(`not a relay's address: ${url}`);
+        const said = this.#url.searchParams.get("encap");
+        this.raw = options.encapsulation === "raw" || said === "raw";
+        if (!this.raw && said === null && /\/raw\/?$/.test(this.#url.pathname)) {
+            throw new TypeError(`${url} is for emulators that know only a URL: it carries bare frames and gives no address. ` +
+                'Leave "raw" out of it, or say { encapsulation: "raw" }.');
+        }
+        const hash = options.certificateHash;
+        this.#hashes = hash === undefined ? undefined : typeof hash === "string" ? [hash] : hash;
+        this.#hashes?.forEach(bytesOfHex);
+        this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
+        this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+    }
+    /** `onDatagram` is called with what comes. Throws CarrierError. */
+    async open(onDatagram) {
+        const problems = [];
+        if (this.#transport !== "websocket") {
+            try {
+                if (typeof WebTransport === "undefined")
+                    throw new CarrierError("WebTransport: there is none here");
+                const hashes = this.#hashes ?? (await this.#fetchHashes());
+                return await openWebTransport(this.#address("https:"), hashes, onDatagram, this.#timeout);
+            }
+            catch (error) {
+                problems.push(messageOf(error));
+            }
+        }
+        if (this.#transport !== "webtransport") {
+            try {
+                const secure = this.#url.protocol === "https:" || this.#url.protocol === "wss:";
+                return await openWebSocket(this.#address(secure ? "wss:" : "ws:"), onDatagram, this.#timeout);
+            }
+            catch (error) {
+                problems.push(messageOf(error));
+            }
+        }
+        throw new CarrierError(problems.join("; "));
+    }
+    #address(protocol) {
+        // Setting URL.protocol would keep the default port of the old one out of the text.
+        const { hostname, port, pathname } = this.#url;
+        const query = new URLSearchParams(this.#url.search);
+        if (this.raw)
+            query.set("encap", "raw");
+        const search = String(query);
+        return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search === "" ? "" : `?${search}`}`;
+    }
+    /** Hashes that the relay tells; none when it cannot be asked, as with a certificate of an authority. */
+    async #fetchHashes() {
+        try {
+            const response = await fetch(new URL("/cert-hash", this.#url), {
+                cache: "no-store",
+                signal: AbortSignal.timeout(this.#timeout),
+            });
+            const said = (await response.json());
+            return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
+        }
+        catch {
+            return [];
+        }
+    }
+}
