@@ -45,7 +45,7 @@ accelerated: tools ## tests of the packages on their compiled form
 		$(PYTEST_ALONE) tests/test_accelerator.py tests/netstack tests/actors tests/transport $(ARGS)
 
 js: ## the npm package in clients/js: types, tests, and what would be published
-	scripts/npm.sh clients/js
+	scripts/npm.sh clients/js clients/js/compat/types
 	npm --prefix clients/js run --silent check
 
 system: tools ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
@@ -65,7 +65,7 @@ lock: .venv/run.stamp ## resolve the dependencies anew into requirements*.lock
 	scripts/lock.sh
 
 clean: ## remove what the targets above made
-	rm -rf clients/js/node_modules clients/js/dist clients/js/.pack examples/v86/node_modules
+	rm -rf clients/js/node_modules clients/js/compat/*/node_modules clients/js/dist clients/js/.pack examples/v86/node_modules
 	rm -rf .venv .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 .venv/run.stamp: requirements.lock requirements-build.lock pyproject.toml scripts/venv.sh
