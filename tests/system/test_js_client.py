@@ -1,14 +1,21 @@
-"""The npm package in Chromium, against a real relay."""
+"""The npm package in Chromium and on Node, against a real relay."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import platform
 import shutil
 import signal
 
 import pytest
 from browsers import chromium, site
 from processes import PATIENCE, ROOT, Relay, run
+
+COMPATIBILITY = ROOT / "clients/js/compat/node"
+PROCESSOR = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine())
+POOL = 245
+"""Addresses that a relay has for guests."""
 
 GATEWAY_PING = """async () => {
     // ARP for the gateway, and its answer, as a guest would do it.
@@ -34,6 +41,7 @@ def origin(tmp_path_factory):
     run("npm", "--prefix", ROOT / "clients/js", "run", "--silent", "build", patience=120)
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(ROOT / "clients/js/dist", folder / "client")
+    shutil.copy(ROOT / "relay/pages/network.js", folder)
     (folder / "index.html").write_text("<!doctype html><title>VM</title>")
     with site(folder) as url:
         yield url
@@ -156,6 +164,35 @@ def test_the_relays_closing_reason_is_shown(page, relay, transport):
     assert problem == "encap is 'nonsense', must be framed or raw"
 
 
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_the_url_for_emulators_is_refused_with_a_reason(page, relay, scheme):
+    problem = page.evaluate(
+        """async (url) => {
+             const { connect } = await import("/client/index.js");
+             return connect(url).then(() => "connected", (error) => `${error.name}: ${error.message}`);
+           }""",
+        f"{scheme}://127.0.0.1:{relay.port}/raw",
+    )
+    assert problem.startswith("TypeError: ")
+    assert "carries bare frames and gives no address" in problem
+
+
+def test_a_guest_is_found_by_the_name_that_its_card_tells(page, relay):
+    url = f"http://127.0.0.1:{relay.port}/"
+    connect(page, url, name="builder")
+    found = page.evaluate(
+        """async (url) => {
+             const [{ connect }, { Guest }] = [await import("/client/index.js"), await import("/network.js")];
+             const other = await connect(url);
+             const guest = new Guest(other);
+             const { gateway } = other.assigned;
+             return guest.lookUp("builder.vm.internal", gateway, await guest.resolve(gateway));
+           }""",
+        url,
+    )
+    assert found["addresses"] == [address(page)]
+
+
 def test_nothing_there_is_one_clear_error(page):
     problem = page.evaluate(
         """async () => {
@@ -165,3 +202,56 @@ def test_nothing_there_is_one_clear_error(page):
     )
     assert problem.startswith("WebTransport: ")
     assert "; WebSocket: " in problem
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """Run a program beside the installed package, with or without ``ws``; gives what it said."""
+    run(ROOT / "scripts/npm.sh", "clients/js", COMPATIBILITY, patience=600)
+    archives = tmp_path_factory.mktemp("archive")
+    run("npm", "pack", "--silent", "--pack-destination", archives, cwd=ROOT / "clients/js", patience=120)
+    (archive,) = archives.iterdir()
+
+    def say(version, name, *arguments, ws):
+        folder = tmp_path_factory.mktemp("program")
+        (folder / "package.json").write_text("{}")
+        run("npm", "install", "--offline", "--no-audit", "--no-fund", archive, cwd=folder)
+        if ws:
+            (folder / "node_modules/ws").symlink_to(COMPATIBILITY / "node_modules/ws")
+        shutil.copy(ROOT / "tests/system" / name, folder)
+        node = COMPATIBILITY / f"node_modules/node-{version}-{PROCESSOR}/bin/node"
+        return json.loads(run(node, "--preserve-symlinks", folder / name, *arguments, patience=120).stdout)
+
+    return say
+
+
+@pytest.mark.parametrize("version", [18, 20, 22, 24])
+def test_a_card_on_node(program, relay, version):
+    said = program(version, "card_on_node.mjs", f"http://127.0.0.1:{relay.port}/", ws=version < 22)
+    assert said == {"carrier": "websocket", "gateway": GATEWAY}
+
+
+@pytest.mark.parametrize("version", [18, 20])
+def test_a_node_without_websocket_says_what_to_do(program, relay, version):
+    said = program(version, "card_on_node.mjs", f"http://127.0.0.1:{relay.port}/", ws=False)
+    assert said == {
+        "problem": "WebTransport: there is none here; "
+        "WebSocket: there is none here; use Node 22 or later, or install the package ws"
+    }
+
+
+@pytest.mark.parametrize("version", [18, 20, 22, 24])
+def test_nothing_there_is_one_clear_error_on_node(program, version):
+    said = program(version, "card_on_node.mjs", "ws://127.0.0.1:9/", ws=version < 22)
+    assert said["problem"].startswith("WebSocket: ")
+    assert "no answer within" not in said["problem"]
+
+
+def test_every_machine_takes_one_address_until_there_are_none(program, relay):
+    outcomes = program(22, "machines_on_node.mjs", f"http://127.0.0.1:{relay.port}/", POOL + 5, ws=False)
+    served = [outcome for outcome in outcomes if "problem" not in outcome]
+    assert len(served) == POOL
+    assert all(outcome["own"] and outcome["offered"] == outcome["assigned"] for outcome in served)
+    assert len({outcome["assigned"] for outcome in served}) == POOL
+    problems = {outcome["problem"] for outcome in outcomes if "problem" in outcome}
+    assert problems == {"address pool is full"}
