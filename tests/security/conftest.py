@@ -1,0 +1,8 @@
+"""Attacks on a running relay, with the parts of the system tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "system"))
