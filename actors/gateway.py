@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from loguru import logger
 
+from actors.address_contests import AddressContests
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
 from actors.flow import Guest, Lan
 from actors.forwards import Forwards
@@ -41,6 +42,7 @@ from actors.messages import (
     FramesToGateway,
     GatewayAttached,
     GuestWanted,
+    MacAgedOut,
     PeerList,
     PeerListRequest,
     PortClosed,
@@ -49,7 +51,7 @@ from actors.messages import (
     Tick,
 )
 from actors.mishaps import LOG_WINDOW, Mishaps
-from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.services import LanServices
 from actors.tcp_forwards import TcpForwards
 from actors.tcp_routing import TcpRouter
@@ -71,6 +73,7 @@ from netstack.ipv4 import (
     parse_ipv4,
 )
 from netstack.malformed import MalformedPacket
+from netstack.neighbour import AddressBindings
 from netstack.reassembly import Reassembler
 from netstack.router_advertisement import INTERVAL as RA_INTERVAL
 from netstack.tcp_segment import PROTOCOL_TCP
@@ -105,7 +108,6 @@ _CLAIM_DROPS = {
     Claim.TAKEN: "address_conflict",
     Claim.RESERVED: "reserved_address",
     Claim.FOREIGN: "foreign_address",
-    Claim.TOO_MANY: "too_many_addresses",
 }
 
 
@@ -150,7 +152,10 @@ class GatewayActor(EventLoopActor):
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
         self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports)
         self._reassembler = Reassembler(counters)
+        bindings = AddressBindings()
+        self._contests = AddressContests(self._lan, self._pool, bindings, self._address_moved)
         self._ipv6: Gateway6 | None = None
+        self._look_at = NEVER
         self._changes_to_tell = 0
         if settings.ipv6_prefix is not None:
             self._ipv6 = Gateway6(
@@ -158,12 +163,14 @@ class GatewayActor(EventLoopActor):
                 self._services,
                 self._tcp,
                 self._reassembler,
+                bindings=bindings,
+                contests=self._contests,
                 admit_mac=self._move_to,
                 to_flow=self._to_flow,
                 to_client=self._forwards.to_client,
             )
             self._advertise_at = self.now() + RA_INTERVAL
-            self.poll_at = self.now() + UPLINK_INTERVAL
+            self.poll_at = self._look_at = self.now() + UPLINK_INTERVAL
         self._mishaps = Mishaps("gateway", counters)
         self._warn_again = self.now()
 
@@ -227,6 +234,7 @@ class GatewayActor(EventLoopActor):
                 counters.add("gateway.lost_to_ended_flows", len(flow_frames))
         if batch.replies:
             tell_alive(self._switch, FramesFromGateway(batch.replies))
+        self.poll_at = min(self._look_at, self._contests.poll_at)
 
     def _port(self, number: int) -> PortState:
         port = self._ports.get(number)
@@ -249,6 +257,7 @@ class GatewayActor(EventLoopActor):
             raise Dropped("arp_sender")
         if packet.sender_ip != _UNSPECIFIED:
             self._admit(packet.sender_mac, packet.sender_ip, batch)
+            self._contests.answered(packet.sender_ip, packet.sender_mac, batch.now)
         if packet.operation != REQUEST or packet.target_ip not in self._own:
             return "gateway.ignored"
         batch.replies.append(self._replies.arp_reply(packet))
@@ -261,7 +270,7 @@ class GatewayActor(EventLoopActor):
             return self._ipv4_fragment(frame, batch)
         packet = parse_ipv4(frame)
         mac, destination = frame[6:12], packet.destination
-        if self._pool.holder_of(packet.source) != mac or self._port_of.get(mac) != batch.number:
+        if not self._pool.uses(mac, packet.source) or self._port_of.get(mac) != batch.number:
             self._admit(mac, packet.source, batch)
         if destination in self._served:
             return self._to_gateway(frame, packet, batch)
@@ -320,24 +329,28 @@ class GatewayActor(EventLoopActor):
         return "gateway.ignored" if self._ipv6 is None else self._ipv6.handle(frame, batch)
 
     @handles(Tick)
-    def _advertise(self, _: Tick) -> None:
+    def _tick(self, _: Tick) -> None:
+        now = self.now()
+        self._contests.step(now)
+        if self._ipv6 is not None and now >= self._look_at:
+            self._look_at = now + UPLINK_INTERVAL
+            self._advertise(self._ipv6, now)
+        self.poll_at = min(self._look_at, self._contests.poll_at)
+
+    def _advertise(self, ipv6: Gateway6, now: float) -> None:
         """Remind every guest of its router, with the MTU that its path takes by now.
 
         Guests hear at once, and a few times more, that the host has lost or got its IPv6 uplink (RFC 7084
         G-5).
         """
-        if self._ipv6 is None:
-            return
-        now = self.now()
-        self.poll_at = now + UPLINK_INTERVAL
-        if self._ipv6.uplink_changed():
+        if ipv6.uplink_changed():
             self._changes_to_tell = UPLINK_REPEATS
         if self._changes_to_tell:
             self._changes_to_tell -= 1
         elif now < self._advertise_at:
             return
         self._advertise_at = now + RA_INTERVAL
-        advertisement = self._ipv6.advertisement
+        advertisement = ipv6.advertisement
         frames = [advertisement(mac, port.link_mtu()) for port in self._ports.values() for mac in port.macs]
         if frames:
             tell_alive(self._switch, FramesFromGateway(frames))
@@ -405,14 +418,19 @@ class GatewayActor(EventLoopActor):
     @handles(FlowClosed)
     def _flow_closed(self, message: FlowClosed) -> None:
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
-        flow = None if port is None else port.flows.pop(message.key, None)
-        if port is not None and flow is not None:
-            port.half_open.pop(message.key, None)
-            self._counters.add("gateway.flows_closed")
-            flow.stop(block=False)
-            connections = port.forwarded.pop(message.key, None)
-            if connections is not None:
-                self._tcp_forwards.ended(connections, message.key)
+        if port is not None:
+            self._end_flow(port, message.key)
+
+    def _end_flow(self, port: PortState, key: bytes) -> None:
+        flow = port.flows.pop(key, None)
+        if flow is None:
+            return
+        port.half_open.pop(key, None)
+        self._counters.add("gateway.flows_closed")
+        flow.stop(block=False)
+        connections = port.forwarded.pop(key, None)
+        if connections is not None:
+            self._tcp_forwards.ended(connections, key)
 
     @handles(FlowEstablished)
     def _flow_established(self, message: FlowEstablished) -> None:
@@ -478,14 +496,27 @@ class GatewayActor(EventLoopActor):
         )
 
     def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:
-        """Let a guest use an address that it took by hand, unless another has it. Raises Dropped."""
+        """Let a guest use an address that it took by hand, unless another has it. Raises Dropped.
+
+        The other one is asked whether it still has it: see ``actors.address_contests``.
+        """
         self._move_to(mac, batch)
         claim = self._pool.claim(mac, address)
         if claim.accepted:
             if claim is Claim.GRANTED:
                 logger.debug("{} uses {}", format_mac(mac), format_ipv4(address))
             return
+        if claim is Claim.TAKEN:
+            self._contests.begin(address, mac, batch)
         raise Dropped(_CLAIM_DROPS[claim])
+
+    def _address_moved(self, address: bytes, mac: bytes) -> None:
+        """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""
+        number = self._port_of.get(mac)
+        port = None if number is None else self._ports.get(number)
+        if port is not None:
+            for key in [key for key in port.flows if is_key_of(key, address)]:
+                self._end_flow(port, key)
 
     def _move_to(self, mac: bytes, batch: Batch) -> None:
         """Note that ``mac`` is behind the port of this batch. Raises Dropped when there are too many."""
@@ -515,13 +546,28 @@ class GatewayActor(EventLoopActor):
             flow.stop(block=False)
         self._counters.add("gateway.flows_closed", len(port.flows))
         self._services.forget(message.port, port.macs)
-        if self._ipv6 is not None:
-            self._ipv6.forget(port.macs)
         for mac in port.macs:
-            del self._port_of[mac]
-            self._pool.release(mac)
+            self._forget(mac)
         for key, connections in port.forwarded.items():
             self._tcp_forwards.ended(connections, key)
+
+    @handles(MacAgedOut)
+    def _mac_aged_out(self, message: MacAgedOut) -> None:
+        """Forget a guest behind a bridge, so that another may take its place."""
+        port = self._ports.get(message.port)
+        if port is None or self._port_of.get(message.mac) != message.port:
+            return
+        port.macs.discard(message.mac)
+        self._services.forget_guest(message.mac)
+        self._forget(message.mac)
+
+    def _forget(self, mac: bytes) -> None:
+        """Give back what a guest has of the LAN; its flows end by themselves, or with their port."""
+        del self._port_of[mac]
+        self._pool.release(mac)
+        self._contests.forget(mac)
+        if self._ipv6 is not None:
+            self._ipv6.forget(mac)
 
     @handles(PeerListRequest)
     def _peer_list_request(self, message: PeerListRequest) -> None:
@@ -540,6 +586,15 @@ class GatewayActor(EventLoopActor):
         PROTOCOL_ICMP: _icmp_to_net,
     }
     """Protocols that the NAT knows."""
+
+
+_KEY_LENGTHS = {4: {15, 21}, 16: {27, 45}}
+"""Bytes of a flow's key by those of its guest's address: without a remote end (UDP, ICMP), and with (TCP)."""
+
+
+def is_key_of(key: bytes, address: bytes) -> bool:
+    """Whether a flow is of the guest's ``address``."""
+    return len(key) in _KEY_LENGTHS[len(address)] and key[9 : 9 + len(address)] == address
 
 
 def _flow_key(port: int, protocol: int, guest: Guest) -> bytes:

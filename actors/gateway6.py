@@ -52,7 +52,7 @@ from netstack.ipv6 import (
 from netstack.malformed import MalformedPacket
 from netstack.neighbour import (
     HOP_LIMIT_ON_LINK,
-    AddressBindings,
+    TARGET,
     advertisement,
     link_layer_address,
     parse_solicitation,
@@ -62,8 +62,9 @@ from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp6 import UdpFrameTemplate6, parse_udp6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+    from actors.address_contests import AddressContests
     from actors.batch import Batch
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from actors.tcp_routing import TcpRouter
     from netstack.icmp import IcmpMessage
     from netstack.ipv6 import Ipv6Packet
+    from netstack.neighbour import AddressBindings
     from netstack.reassembly import Reassembler
     from netstack.udp import UdpDatagram
 
@@ -93,6 +95,8 @@ class Gateway6:
         tcp: TcpRouter,
         reassembler: Reassembler,
         *,
+        bindings: AddressBindings,
+        contests: AddressContests,
         admit_mac: Callable[[bytes, Batch], None],
         to_flow: ToFlow,
         to_client: Callable[[bytes, UdpDatagram], str],
@@ -114,7 +118,8 @@ class Gateway6:
         self._link_local = settings.gateway_link_local
         self._own = frozenset({self._address, self._link_local})
         self._prefix = self._address[:8]
-        self._bindings = AddressBindings()
+        self._bindings = bindings
+        self._contests = contests
         self._announced: dict[bytes, bytes] = {}
         """The address that each known MAC was about to take, when it last looked for duplicates."""
         dns = self._address if services.has_dns else None
@@ -123,11 +128,10 @@ class Gateway6:
         self._advertisements = RouterAdvertisements(self._mac, self._link_local, self._address, dns)
         self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
 
-    def forget(self, macs: Iterable[bytes]) -> None:
-        """Forget the addresses of guests that left."""
-        for mac in macs:
-            self._bindings.release(mac)
-            self._announced.pop(mac, None)
+    def forget(self, mac: bytes) -> None:
+        """Forget the addresses of a guest that left."""
+        self._bindings.release(mac)
+        self._announced.pop(mac, None)
 
     def address_of(self, mac: bytes) -> bytes | None:
         """Tell where in the prefix a guest is reached: by its lasting address, else the one used last.
@@ -196,6 +200,7 @@ class Gateway6:
             raise Dropped("foreign_address")
         self._admit_mac(mac, batch)
         if not self._bindings.claim(mac, address):
+            self._contests.begin(address, mac, batch)
             raise Dropped("address_conflict")
 
     # -- the LAN ------------------------------------------------------------------------------------
@@ -235,6 +240,8 @@ class Gateway6:
             if target in self._own:
                 batch.replies.append(advertisement(self._mac, target, mac, source))
                 return "gateway.answered"
+        elif message.type == NEIGHBOUR_ADVERTISEMENT:
+            self._contests.answered(message.data[TARGET], mac, batch.now)
         return "gateway.ignored"
 
     def _ask_dhcp(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:

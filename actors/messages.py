@@ -215,6 +215,14 @@ class PortClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class MacAgedOut:
+    """SwitchActor -> GatewayActor: nothing came from ``mac`` for long; ``port`` has another now."""
+
+    port: int
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RegisterMac:
     """PeerActor -> SwitchActor: bind ``mac`` (6 bytes) to ``port``.
 

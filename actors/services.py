@@ -191,9 +191,13 @@ class LanServices:
         """Forget a session and its guests."""
         self._dhcp_rates.pop(port, None)
         for mac in macs:
-            self.names.forget(mac)
-            self._tell_dns(NameForgotten(mac))
+            self.forget_guest(mac)
         self._tell_dns(PortClosed(port))
+
+    def forget_guest(self, mac: bytes) -> None:
+        """Forget the name of a guest."""
+        self.names.forget(mac)
+        self._tell_dns(NameForgotten(mac))
 
     def _tell_dns(self, message: DnsQuestions | NameBound | NameForgotten | PortClosed) -> None:
         if self._dns is not None:

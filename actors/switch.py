@@ -32,6 +32,7 @@ from actors.messages import (
     FramesToGateway,
     FramesToPeer,
     GatewayAttached,
+    MacAgedOut,
     PeerList,
     PeerListRequest,
     PortClosed,
@@ -184,6 +185,8 @@ class SwitchActor(EventLoopActor):
             return "switch.drop.runt"
         source = header[6:12]
         verdict = self._table.learn(source, sender, now)
+        if verdict is Verdict.LEARNED:
+            self._tell_aged_out()
         if not verdict.accepted:
             self._tell_of_refusal(source, sender, verdict, now)
             from_gateway = source == self._settings.gateway_mac
@@ -276,6 +279,7 @@ class SwitchActor(EventLoopActor):
         now = self.now()
         takes_over = message.explicit or self._is_orphaned(message.mac, now)
         verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
+        self._tell_aged_out()
         if not verdict.accepted:
             tell_alive(port.peer, RegistrationRefused(_REFUSALS[verdict], message.mac))
             return
@@ -287,6 +291,12 @@ class SwitchActor(EventLoopActor):
         assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu, port.line)
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))
+
+    def _tell_aged_out(self) -> None:
+        """Let the gateway forget the guests whose MACs made room for a new one."""
+        for number, mac in self._table.take_aged_out():
+            if self._gateway is not None:
+                tell_alive(self._gateway, MacAgedOut(number, mac))
 
     def _is_orphaned(self, mac: bytes, now: float) -> bool:
         """Whether ``mac`` belongs to a session that nothing was heard of for a while."""

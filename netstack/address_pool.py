@@ -2,8 +2,10 @@
 
 Every address of the pool is in exactly one state: *fresh* (never given, or a hand-taken one given back),
 *held* by a MAC, or *remembered* for the MAC that released it. New MACs get fresh addresses first, then the
-one released longest ago. Guests that configured an address by hand claim it, first come first served.
-Addresses that the operator fixed for a MAC are outside the pool: nobody else gets or takes them.
+one released longest ago. Guests that configured an address by hand claim it, first come first served; the
+one that a guest used longest ago makes room when it claims too many. An address moves to another guest when
+the gateway found that its holder does not answer for it any more (``netstack.contests``). Addresses that the
+operator fixed for a MAC are outside the pool: nobody else gets or takes them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,6 @@ class Claim(Enum):
     """The network's, the broadcast, the gateway's or another service's address."""
     FOREIGN = "foreign"
     """Not in this LAN's network."""
-    TOO_MANY = "too_many"
 
     @property
     def accepted(self) -> bool:
@@ -66,7 +67,8 @@ class AddressPool:
         self._pool = frozenset(address for address in addresses if address not in taken)
         self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
         self._leases: dict[bytes, bytes] = {}
-        self._claims: dict[bytes, set[bytes]] = {}
+        # Per MAC the one used longest ago first.
+        self._claims: dict[bytes, dict[bytes, None]] = {}
         self._holders: dict[bytes, bytes] = {}
         # Released leases, oldest first; never more than the pool has addresses.
         self._remembered: dict[bytes, bytes] = {}
@@ -102,29 +104,59 @@ class AddressPool:
 
     def claim(self, mac: bytes, address: bytes) -> Claim:
         """Let ``mac`` use an address that nobody gave it. In the pool and its first, it becomes its lease."""
+        if self.uses(mac, address):
+            return Claim.OWN
         holder = self._holders.get(address)
-        if holder is not None:
-            return Claim.OWN if holder == mac else Claim.TAKEN
         if address in self._reserved or self._fixed_for_another(address, mac):
             return Claim.RESERVED
+        if holder is not None:
+            return Claim.TAKEN
         if IPv4Address(address) not in self._lan:
             return Claim.FOREIGN
         if mac not in self._leases and (address in self._pool or address == self._fixed.get(mac)):
             self._leases[mac] = address
         else:
-            claims = self._claims.setdefault(mac, set())
+            claims = self._claims.setdefault(mac, {})
             if len(claims) >= MAX_CLAIMS_PER_MAC:
-                return Claim.TOO_MANY
-            claims.add(address)
+                self._give_up(next(iter(claims)), claims)
+            claims[address] = None
         self._hold(address, mac)
         return Claim.GRANTED
 
-    def release(self, mac: bytes) -> None:
-        """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
-        for address in self._claims.pop(mac, ()):
-            del self._holders[address]
+    def uses(self, mac: bytes, address: bytes) -> bool:
+        """Whether ``mac`` holds ``address``, which it uses at this moment."""
+        if self._holders.get(address) != mac:
+            return False
+        claims = self._claims.get(mac)
+        if claims is not None and address in claims:
+            del claims[address]
+            claims[address] = None
+        return True
+
+    def move(self, address: bytes, mac: bytes) -> None:
+        """Give a held address to ``mac``: whoever held it does not answer for it any more."""
+        holder = self._holders.get(address)
+        if holder is None or self._fixed_for_another(address, mac):
+            return
+        claims = self._claims.get(holder, {})
+        if address in claims:
+            self._give_up(address, claims)
+        else:
+            del self._leases[holder], self._holders[address]
             if address in self._pool:
                 self._fresh[address] = None
+        self.claim(mac, address)
+
+    def _give_up(self, address: bytes, claims: dict[bytes, None]) -> None:
+        del claims[address], self._holders[address]
+        if address in self._pool:
+            self._fresh[address] = None
+
+    def release(self, mac: bytes) -> None:
+        """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
+        claims = self._claims.pop(mac, {})
+        for address in list(claims):
+            self._give_up(address, claims)
         lease = self._leases.pop(mac, None)
         if lease is not None:
             del self._holders[lease]

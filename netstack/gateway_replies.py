@@ -64,6 +64,9 @@ class GatewayReplies:
         self._arp_reply = bytes(
             ether / scapy.ARP(op="is-at", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)
         )
+        self._arp_request = bytes(
+            ether / scapy.ARP(op="who-has", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)
+        )
         header = {"src": format_ipv4(ip), "dst": "0.0.0.0", "flags": "DF", "id": 0, "ttl": 64}
         self._echo_reply = bytes(ether / scapy.IP(**header) / scapy.ICMP(type="echo-reply"))[:_ICMP]
         # Precedence 6, as RFC 1812 section 4.3.2.5 asks of errors.
@@ -83,6 +86,13 @@ class GatewayReplies:
         frame[28:32] = request.target_ip
         frame[32:38] = request.sender_mac
         frame[38:42] = request.sender_ip
+        return bytes(frame[:ARP_FRAME_LENGTH])
+
+    def arp_request(self, mac: bytes, address: bytes) -> bytes:
+        """Build the frame that asks one NIC whether it still has ``address`` (RFC 1122 section 2.3.2.1)."""
+        frame = bytearray(self._arp_request)
+        frame[0:6] = mac
+        frame[38:42] = address
         return bytes(frame[:ARP_FRAME_LENGTH])
 
     def echo_reply(self, frame: bytes) -> bytes:

@@ -3,6 +3,7 @@
 Two kinds of entries. *Bound* ones come from a registration: they never age and only an explicit
 registration moves them. *Learned* ones come from source addresses: they age after 300 s without a frame,
 and while they live no other port's frames move them (a guest cannot draw a neighbour's frames to itself).
+The exception are the MACs of virtual routers, which are made to move (VRRP, RFC 9568 section 7.3; CARP too).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ MAX_MACS_PER_PORT = 8
 
 MAX_MACS = 8192
 """All ports together: 1,000 sessions with eight MACs each, about 2 MB."""
+
+_VIRTUAL_ROUTERS = (b"\x00\x00\x5e\x00\x01", b"\x00\x00\x5e\x00\x02")
+"""How the MACs of virtual routers begin, for IPv4 (and CARP) and for IPv6."""
 
 _SWEEP_INTERVAL = 1.0
 """Seconds between walks over a full table, so that a flood of new MACs does not pay for one each."""
@@ -75,6 +79,7 @@ class MacTable:
         self._entries: dict[bytes, _Entry] = {}
         self._by_port: dict[int, set[bytes]] = {}
         self._next_sweep = 0.0
+        self._aged_out: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,7 +91,7 @@ class MacTable:
             if entry.port == port:
                 entry.seen = now
                 return Verdict.KNOWN
-            if entry.is_live(now):
+            if entry.is_live(now) and (entry.bound or not mac.startswith(_VIRTUAL_ROUTERS)):
                 return Verdict.OWNED_ELSEWHERE
             self._remove(mac)
         refusal = self._refusal(mac, port, now)
@@ -122,6 +127,11 @@ class MacTable:
         self._insert(mac, port, now, bound=True)
         return Registration(Verdict.REGISTERED, displaced)
 
+    def take_aged_out(self) -> list[tuple[int, bytes]]:
+        """Return the MACs that made room since the last call, each behind its port."""
+        aged_out, self._aged_out = self._aged_out, []
+        return aged_out
+
     def macs_of(self, port: int) -> frozenset[bytes]:
         """MACs behind ``port``, learned ones that aged out but were not swept yet included."""
         return frozenset(self._by_port.get(port, ()))
@@ -137,7 +147,7 @@ class MacTable:
         """Remove learned MACs that aged out, from all ports; returns how many."""
         old = [mac for mac, entry in self._entries.items() if not entry.is_live(now)]
         for mac in old:
-            self._remove(mac)
+            self._age_out(mac)
         return len(old)
 
     def _refusal(self, mac: bytes, port: int, now: float, *, moves: bool = False) -> Verdict | None:
@@ -147,7 +157,7 @@ class MacTable:
         macs = self._by_port.get(port, set())
         if len(macs) >= MAX_MACS_PER_PORT:
             for old in [other for other in macs if not self._entries[other].is_live(now)]:
-                self._remove(old)
+                self._age_out(old)
             if len(self._by_port.get(port, ())) >= MAX_MACS_PER_PORT:
                 return Verdict.PORT_FULL
         if not moves and len(self._entries) >= self._max_macs:
@@ -161,6 +171,10 @@ class MacTable:
     def _insert(self, mac: bytes, port: int, now: float, *, bound: bool) -> None:
         self._entries[mac] = _Entry(port, now, bound=bound)
         self._by_port.setdefault(port, set()).add(mac)
+
+    def _age_out(self, mac: bytes) -> None:
+        self._aged_out.append((self._entries[mac].port, mac))
+        self._remove(mac)
 
     def _remove(self, mac: bytes) -> None:
         port = self._entries.pop(mac).port

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from netstack.icmp import IcmpMessage  # noqa: TC001 - a parameter's type
-from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, build_icmpv6
+from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, build_icmpv6
 from netstack.ipv6 import UNSPECIFIED, is_multicast
 from netstack.malformed import MalformedPacket
 
@@ -20,7 +20,8 @@ ALL_NODES_MAC = bytes.fromhex("333300000001")
 
 _ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
-_TARGET_LENGTH = 16
+TARGET = slice(0, 16)
+"""Of a solicitation's or an advertisement's data: the address that it is about."""
 
 
 class Solicitation(NamedTuple):
@@ -32,8 +33,8 @@ class Solicitation(NamedTuple):
 
 def parse_solicitation(message: IcmpMessage) -> Solicitation:
     """Read a neighbour solicitation. Raises MalformedPacket for a bad target or bad options."""
-    target, options = message.data[:_TARGET_LENGTH], message.data[_TARGET_LENGTH:]
-    if len(target) < _TARGET_LENGTH or is_multicast(target) or message.code:
+    target, options = message.data[TARGET], message.data[TARGET.stop :]
+    if len(target) < TARGET.stop or is_multicast(target) or message.code:
         raise MalformedPacket("bad_neighbour")
     return Solicitation(target, link_layer_address(options))
 
@@ -66,6 +67,13 @@ def advertisement(gateway_mac: bytes, target: bytes, guest_mac: bytes, source: b
     return build_icmpv6(guest_mac + gateway_mac, target, source, message, ttl=HOP_LIMIT_ON_LINK)
 
 
+def solicitation(router_mac: bytes, source: bytes, target: bytes, guest_mac: bytes) -> bytes:
+    """Build the frame that asks one NIC whether it still has ``target`` (RFC 4861 section 7.3.1)."""
+    option = bytes((_SOURCE_LINK_LAYER, 1)) + router_mac
+    message = bytes((NEIGHBOUR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0)) + target + option
+    return build_icmpv6(guest_mac + router_mac, source, target, message, ttl=HOP_LIMIT_ON_LINK)
+
+
 class AddressBindings:
     """IPv6 addresses that guests chose, first come first served: nobody uses another's while that is here."""
 
@@ -92,6 +100,13 @@ class AddressBindings:
         own[address] = None
         self._holders[address] = mac
         return True
+
+    def move(self, address: bytes, mac: bytes) -> None:
+        """Give ``address`` to ``mac``: whoever used it does not answer for it any more."""
+        holder = self._holders.pop(address, None)
+        if holder is not None:
+            del self._addresses[holder][address]
+            self.claim(mac, address)
 
     def holder_of(self, address: bytes) -> bytes | None:
         """Tell which MAC uses ``address``, if any."""

@@ -14,6 +14,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
+    ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
     ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
@@ -27,6 +28,7 @@ from test_gateway import Lan, ether
 from actors.gateway import UPLINK_INTERVAL, UPLINK_REPEATS
 from actors.messages import ErrorFromNet, PortClosed, SendResult
 from actors.settings import LanSettings
+from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.router_advertisement import INTERVAL
 
 PREFIX = LanSettings().ipv6_prefix
@@ -247,6 +249,33 @@ def test_a_host_without_ipv6_is_no_default_router(loop, counters):
     (told,) = lan.sends(1, udp(1))
     assert told[ICMPv6DestUnreach].code == 0
     assert lan.drops() == {"no_ipv6": 1}
+
+
+def asks(frame):
+    return frame[ICMPv6ND_NS].tgt if ICMPv6ND_NS in frame else None
+
+
+@pytest.mark.parametrize("address", [guest(1), "fe80::1"])
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_address_of_two_guests_is_its_holders_while_that_answers(loop, lan, address, answers):
+    def pings(port):
+        target = LINK_LOCAL if address.startswith("fe80") else GATEWAY
+        return [f for f in lan.sends(port, ping(port, src=address, dst=target)) if ICMPv6EchoReply in f]
+
+    assert pings(1)
+    solicits = multicast(2, address, "ff02::1:ff00:2") / ICMPv6ND_NS(tgt=GATEWAY)
+    (question,) = lan.sends(2, solicits)
+    assert (question.dst, question[IPv6].dst, asks(question)) == (mac(1).hex(":"), address, address)
+    assert (question[IPv6].src, question[IPv6].hlim) == (LINK_LOCAL, 255)
+    again = question.copy()
+    del again[ICMPv6ND_NS].cksum
+    assert bytes(again) == bytes(question)
+    if answers:
+        advertisement = ICMPv6ND_NA(tgt=address, R=0, S=1) / ICMPv6NDOptDstLLAddr(lladdr=mac(1).hex(":"))
+        lan.sends(1, ether(1) / IPv6(src=address, dst=LINK_LOCAL, hlim=255) / advertisement)
+    loop.advance(PROBES * PROBE_INTERVAL)
+    lan.received()
+    assert bool(pings(2)) is not answers
 
 
 def test_guests_hear_at_once_that_the_way_out_is_lost_and_that_it_is_back(loop, lan):

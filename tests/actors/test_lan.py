@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from fake_loop import FakeLoop
 from hypothesis import given
@@ -262,6 +264,20 @@ datagrams = st.one_of(
 )
 
 
+def answer_arp(client, address):
+    """Let a client answer for its address, as real guests do."""
+    send = client.session.send
+
+    def send_and_answer(datagrams):
+        send(datagrams)
+        for question in [Ether(d[1:]) for d in datagrams if d[:1] == b"\1" and d[13:15] == b"\x08\x06"]:
+            if question[ARP].op == 1 and question[ARP].pdst == address:
+                reply = ARP(op=2, hwsrc=client.mac.hex(":"), psrc=address, pdst=question[ARP].psrc)
+                client.lan.loop.call_soon(partial(client.sends, client.to(GATEWAY_MAC) / reply))
+
+    client.session.send = send_and_answer
+
+
 @given(
     st.lists(
         st.tuples(
@@ -275,6 +291,7 @@ def test_no_input_hurts_a_neighbour(turns):
     with Scheduler(loop, counters).activate():
         lan = Lan(loop, counters)
         good, address = lan.join(500)
+        answer_arp(good, address)
         clients = {}
         for n, batch, pause in turns:
             if n not in clients or not clients[n].alive:

@@ -17,6 +17,7 @@ from actors.messages import (
     FramesToGateway,
     FramesToPeer,
     GatewayAttached,
+    MacAgedOut,
     PeerList,
     PeerListRequest,
     PortClosed,
@@ -29,6 +30,7 @@ from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
 from actors.switch import SwitchActor
 from netstack.counters import Counters
+from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
 
 BROADCAST = b"\xff" * 6
 MULTICAST = bytes.fromhex("333300000001")
@@ -91,6 +93,17 @@ def trio(lan):
 
 
 # -- forwarding -------------------------------------------------------------------------------------
+
+
+def test_the_gateway_hears_of_macs_that_made_room_for_others(loop, lan):
+    for n in range(MAX_MACS_PER_PORT):
+        lan.sends(1, frame(mac(10 + n), BROADCAST))
+    loop.advance(AGEING_TIME)
+    lan.gateway.clear()
+    lan.sends(1, frame(mac(99), BROADCAST))
+    told = lan.gateway.take(MacAgedOut)
+    assert {(m.port, m.mac) for m in told} == {(1, mac(10 + n)) for n in range(MAX_MACS_PER_PORT)}
+    assert len(lan.got(2)) == MAX_MACS_PER_PORT + 1
 
 
 @pytest.mark.parametrize("last", [0x00, 0x01, 0x02, 0x03, 0x0E, 0x0F])

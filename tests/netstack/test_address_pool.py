@@ -83,11 +83,42 @@ def test_an_address_outside_the_pool_may_be_taken_but_not_the_reserved_ones():
     assert pool.claim(mac(1), bytes(4)) is Claim.FOREIGN
 
 
-def test_one_guest_cannot_take_the_whole_network():
+def test_a_guest_that_takes_many_addresses_gives_up_those_used_longest_ago():
     pool = AddressPool()
-    verdicts = [pool.claim(mac(1), ip(last)) for last in range(10, 60)]
-    assert verdicts.count(Claim.GRANTED) == 1 + MAX_CLAIMS_PER_MAC
-    assert verdicts[-1] is Claim.TOO_MANY
+    free = pool.free
+    assert {pool.claim(mac(1), ip(last)) for last in range(10, 60)} == {Claim.GRANTED}
+    kept = [ip(10), *(ip(last) for last in range(60 - MAX_CLAIMS_PER_MAC, 60))]
+    assert [address for address, _ in pool.held()] == kept
+    assert pool.free == free - len(kept)
+    assert pool.claim(mac(1), kept[1]) is Claim.OWN
+    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
+    assert pool.holder_of(kept[1]) == mac(1)
+    assert pool.holder_of(kept[2]) is None
+    assert pool.claim(mac(2), kept[2]) is Claim.GRANTED
+
+
+def test_an_address_moves_from_a_lease_and_from_a_claim():
+    pool = AddressPool()
+    assert pool.assign(mac(1)) == ip(10)
+    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
+    for address in (ip(10), ip(99)):
+        assert pool.claim(mac(2), address) is Claim.TAKEN
+        pool.move(address, mac(2))
+        assert pool.holder_of(address) == mac(2)
+        assert pool.claim(mac(1), address) is Claim.TAKEN
+    assert pool.address_of(mac(2)) == ip(10)
+    assert pool.assign(mac(1)) == ip(11)
+    pool.release(mac(2))
+    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
+
+
+def test_what_nobody_holds_or_the_operator_fixed_does_not_move():
+    pool = AddressPool(fixed={mac(1): ip(50)})
+    pool.assign(mac(1))
+    pool.move(ip(50), mac(2))
+    pool.move(ip(60), mac(2))
+    assert pool.claim(mac(2), ip(50)) is Claim.RESERVED
+    assert pool.held() == ((ip(50), mac(1)),)
 
 
 def test_release_gives_back_all():
@@ -140,6 +171,12 @@ class AnyOrder(RuleBasedStateMachine):
     def claim(self, address, last):
         verdict = self.pool.claim(address, ip(last))
         assert verdict.accepted == (self.pool.holder_of(ip(last)) == address)
+
+    @rule(address=macs, last=st.integers(5, 12))
+    def move(self, address, last):
+        held = self.pool.holder_of(ip(last)) is not None
+        self.pool.move(ip(last), address)
+        assert (self.pool.holder_of(ip(last)) == address) == held
 
     @rule(address=macs)
     def release(self, address):

@@ -43,6 +43,35 @@ def test_a_live_learned_mac_is_not_moved_by_another_ports_frames():
     assert table.lookup(mac(1), AGEING_TIME) == 6
 
 
+@pytest.mark.parametrize("virtual", ["00005e000107", "00005e000207"])
+def test_the_mac_of_a_virtual_router_moves_with_its_frames(virtual):
+    virtual = bytes.fromhex(virtual)
+    table = MacTable()
+    table.learn(virtual, 5, 0)
+    assert table.learn(virtual, 6, 1) is Verdict.LEARNED
+    assert table.lookup(virtual, 1) == 6
+    assert table.learn(virtual, 5, 2) is Verdict.LEARNED
+    assert virtual not in table.macs_of(6)
+
+
+def test_the_mac_of_a_virtual_router_that_a_session_registered_stays_there():
+    virtual = bytes.fromhex("00005e000107")
+    table = MacTable()
+    table.register(virtual, 5, 0, explicit=True)
+    assert table.learn(virtual, 6, 1) is Verdict.OWNED_ELSEWHERE
+
+
+def test_macs_that_made_room_are_told_once():
+    table = MacTable()
+    for n in range(MAX_MACS_PER_PORT):
+        table.learn(mac(n), 5, 0)
+    assert table.learn(mac(99), 5, 1) is Verdict.PORT_FULL
+    assert table.take_aged_out() == []
+    assert table.learn(mac(99), 5, AGEING_TIME) is Verdict.LEARNED
+    assert sorted(table.take_aged_out()) == [(5, mac(n)) for n in range(MAX_MACS_PER_PORT)]
+    assert table.take_aged_out() == []
+
+
 def test_a_bound_mac_never_ages_and_never_moves_by_frames():
     table = MacTable()
     assert table.register(mac(1), 5, 0, explicit=True) == Registration(Verdict.REGISTERED)

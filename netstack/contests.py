@@ -1,0 +1,110 @@
+"""Addresses that one guest holds and another uses: who has one is found out by asking its holder.
+
+A guest may give an address up without a word, and another may take it: a container that restarts with another
+MAC, a second server that takes over a service address. So when a guest uses an address that is another's, the
+gateway asks the holder, by ARP (RFC 5227 section 2.4) or neighbour solicitation (RFC 4861 section 7.3). An
+answer settles it for a while, silence gives the address to the challenger.
+
+Sans I/O: times are monotonic seconds, and :meth:`Contests.due` says what to send and what was decided.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PROBES = 3
+PROBE_INTERVAL = 0.5
+"""Seconds between probes, and after the last: paths of 200 ms answer in time, silence costs 1.5 s."""
+
+SETTLED_FOR = 10.0
+"""Seconds for which a holder that answered is not asked again about the same address (RFC 5227's
+DEFEND_INTERVAL)."""
+
+MAX_CONTESTS = 256
+"""Running and settled ones of one LAN together."""
+
+MAX_PER_PORT = 8
+"""Running ones of one challenger's port: a guest that claims all addresses makes others answer this often."""
+
+NEVER = float("inf")
+
+
+class Contest(NamedTuple):
+    """``challenger``, behind switch port ``port``, uses an address of ``holder`` (MACs are 6 bytes)."""
+
+    address: bytes
+    holder: bytes
+    challenger: bytes
+    port: int
+
+
+class Due(NamedTuple):
+    """What is to be done now: ask the holders of these, and give the addresses of those to the challenger."""
+
+    probes: list[Contest]
+    lost: list[Contest]
+
+
+class Contests:
+    """Contests of one LAN, by address (4 or 16 bytes)."""
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, tuple[Contest, int, float]] = {}
+        """Each with its probes left and the time of the next step."""
+        self._settled: dict[bytes, float] = {}
+        """Addresses whose holder has answered, and until when that counts; the oldest first."""
+
+    @property
+    def poll_at(self) -> float:
+        """When :meth:`due` has something to say next."""
+        return min((at for _, _, at in self._running.values()), default=NEVER)
+
+    def begin(self, contest: Contest, now: float) -> bool:
+        """Start to find out; False when that runs, is settled, or when there are too many."""
+        address = contest.address
+        if address in self._running or self._settled.get(address, now) > now:
+            return False
+        self._forget_settled(now)
+        if len(self._running) + len(self._settled) >= MAX_CONTESTS:
+            return False
+        if sum(other.port == contest.port for other, _, _ in self._running.values()) >= MAX_PER_PORT:
+            return False
+        self._running[address] = (contest, PROBES, now)
+        return True
+
+    def answered(self, address: bytes, mac: bytes, now: float) -> bool:
+        """Note that ``mac`` says that it has ``address``; True when that ends a contest."""
+        running = self._running.get(address)
+        if running is None or running[0].holder != mac:
+            return False
+        del self._running[address]
+        self._settled.pop(address, None)
+        self._settled[address] = now + SETTLED_FOR
+        return True
+
+    def due(self, now: float) -> Due:
+        """Take the steps whose time has come."""
+        due = Due([], [])
+        for address, (contest, probes, at) in list(self._running.items()):
+            if at > now:
+                continue
+            if probes:
+                due.probes.append(contest)
+                self._running[address] = (contest, probes - 1, now + PROBE_INTERVAL)
+            else:
+                due.lost.append(contest)
+                del self._running[address]
+        return due
+
+    def forget(self, mac: bytes) -> None:
+        """End the contests of a guest that left, as holder or as challenger."""
+        for address, (contest, _, _) in list(self._running.items()):
+            if mac in (contest.holder, contest.challenger):
+                del self._running[address]
+
+    def _forget_settled(self, now: float) -> None:
+        while self._settled:
+            oldest = next(iter(self._settled))
+            if self._settled[oldest] > now:
+                return
+            del self._settled[oldest]
