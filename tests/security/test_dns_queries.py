@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 from guests import GATEWAY_MAC, Guest, Neighbour
 from processes import Relay
@@ -17,7 +19,13 @@ def costly_query():
     """One question and as many additional records as a datagram holds (42 KB); each cost 0.2 ms to read."""
     question = b"\3www\7example\0\0\1\0\1"
     header = b"\0\7\1\0\0\1\0\0\0\0" + RECORDS.to_bytes(2, "big")
-    return header + question + RECORDS * (b"\xc0\x0c\0\1\0\1" + bytes(4) + b"\0\0" + bytes(2))
+    return header + question + RECORDS * (b"\xc0\x0c\xff\0\0\1" + bytes(4) + b"\0\2\0\0")
+
+
+def processor_seconds(relay):
+    """Seconds that the relay's process has computed (proc(5): utime and stime)."""
+    fields = Path(f"/proc/{relay.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_queries_full_of_records():
@@ -34,8 +42,10 @@ def test_queries_full_of_records():
             await asyncio.sleep(0.05)
         guest.client.close()
 
+    before = processor_seconds(relay)
     with Neighbour(relay) as neighbour:
         asyncio.run(attack())
+    assert processor_seconds(relay) - before < 3.0, "20 queries at 0.2 s or more are above that"
     assert neighbour.intact == neighbour.sent > 0
     counters = relay.counters()
     assert counters["dns.refused"] > 0
