@@ -1,4 +1,6 @@
-"""What the TCP port shows to browsers: the connection page, its parts, and the certificate's hash.
+"""What the TCP port shows to browsers: the connection page, the client, and the certificate's hash.
+
+The client is what is built from ``clients/js``, in ``/client/``: modules that pages of any origin import.
 
 ``/cert-hash`` is JSON for any page to read: ``{"algorithm": "sha-256", "current": C, "next": C or null}``
 with C = ``{"hash": 64 hex digits, "notBefore": ..., "notAfter": ..., "pinned": bool}``, times in ISO 8601.
@@ -24,6 +26,9 @@ POLICY = (
 )
 """Content-Security-Policy: nothing but this relay's own files, and no connection but to it."""
 
+EVERYBODY = {"Access-Control-Allow-Origin": "*"}
+"""Headers of what pages of other origins may read: the client, which they import, and what it asks for."""
+
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -39,18 +44,18 @@ class WebPages:
         self._certificates = certificates
         folder = resources.files("relay") / "pages"
         self._pages: dict[str, Page] = {}
-        for prefix, files in (("/", folder), ("/client/", folder / "client")):
+        for prefix, files, readers in (("/", folder, {}), ("/client/", folder / "client", EVERYBODY)):
             for file in files.iterdir():
                 kind = _KINDS.get(PurePath(file.name).suffix)
                 if kind is not None:
-                    headers = {"Content-Security-Policy": POLICY}
+                    headers = {"Content-Security-Policy": POLICY, **readers}
                     self._pages[prefix + file.name] = (kind, file.read_bytes(), headers)
         self._pages["/"] = self._pages.pop("/index.html")
 
     def __call__(self, path: str) -> Page | None:
         """Return content type, body and further headers of the page at ``path``; None when there is none."""
         if path == "/cert-hash":
-            return "application/json", self._hashes(), {"Access-Control-Allow-Origin": "*"}
+            return "application/json", self._hashes(), EVERYBODY
         return self._pages.get(path)
 
     def _hashes(self) -> bytes:

@@ -23,7 +23,9 @@ function showCertificate({ current, next }) {
   element("validity").textContent = `valid until ${until}${following}`;
   const options = current.pinned ? `, { certificateHash: "${current.hash}" }` : "";
   element("example").textContent =
-    `import { connect } from "vmrelay-client";\n\nconst nic = await connect("${relayUrl}"${options});`;
+    `import { connect } from "${location.origin}/client/index.js";\n\n` +
+    `const nic = await connect("${relayUrl}"${options});\n` +
+    'console.log("address", nic.assigned.ip.join("."), "by", nic.carrier);';
 }
 
 element("copy").addEventListener("click", async () => {

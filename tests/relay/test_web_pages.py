@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from importlib import resources
 
 import pytest
 
@@ -24,6 +25,16 @@ def test_the_hash_of_this_and_the_next_certificate_is_for_everyone_to_read():
         "pinned": True,
     }
     assert said["next"]["hash"] == STORE.next.sha256
+
+
+def test_pages_of_all_origins_may_import_the_client_and_read_nothing_else_of_the_site():
+    pages = WebPages(STORE)
+    client = {f"/client/{file.name}" for file in resources.files("relay").joinpath("pages/client").iterdir()}
+    others = {"/", "/page.js", "/network.js", "/page.css"}
+    assert "/client/index.js" in client
+    readable = {path for path in client | others if "Access-Control-Allow-Origin" in pages(path)[2]}
+    assert readable == client
+    assert {pages(path)[2]["Access-Control-Allow-Origin"] for path in client} == {"*"}
 
 
 def test_a_next_certificate_need_not_be_known():
