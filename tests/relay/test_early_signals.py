@@ -98,8 +98,8 @@ def test_a_relay_that_still_starts_is_stopped_at_once_and_well(module, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-def test_attach_that_still_starts_leaves_or_counts(number):
-    words = ("attach", "--qemu", "/nonexistent/socket", "--insecure", "https://127.0.0.1:1/")
+def test_attach_that_still_starts_leaves_or_counts(number, tmp_path):
+    words = ("attach", "--qemu", tmp_path / "no folder" / "socket", "--insecure", "https://127.0.0.1:1/")
     with Started("relay.qemu", [number], *words) as started:
         status = started.ends()
         if number == signal.SIGUSR1:
