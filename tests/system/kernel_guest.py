@@ -1,4 +1,4 @@
-"""A Linux kernel as a guest: a namespace whose only NIC is a TAP device that ``vmrelay attach`` bridges."""
+"""Linux kernels as guests: a namespace whose only NIC is a TAP device on the relay's LAN."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import re
 import sys
 
 from namespaces import Namespace
+from processes import ROOT
 
 
 class KernelGuest:
-    """A namespace with a TAP device on the relay's LAN."""
+    """A namespace with a TAP device that ``vmrelay attach`` bridges."""
 
     device = "tap0"
 
     def __init__(self, role, relay, relay_namespace, *options):
         self.namespace = Namespace(role)
-        self._attached = relay_namespace.start(
+        self._attached = relay_namespace.start(*self._command(relay, options))
+        self._settle()
+
+    def _command(self, relay, options):
+        return (
             *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--configure"),
             *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, relay.url),
         )
+
+    def _settle(self):
         found = self._attached.wait_for(r"attached to \S+ as (\S+), address ([\d.]+)/24, gateway ([\d.]+)")
         self.mac, self.address, self.gateway = found.groups()
 
@@ -39,3 +46,32 @@ class KernelGuest:
     def leave(self):
         self._attached.stop()
         self.namespace.delete()
+
+
+class RawKernelGuest(KernelGuest):
+    """One with the raw encapsulation, which assigns nothing: it takes ``address`` by hand."""
+
+    address, gateway = "10.0.2.200", "10.0.2.2"
+
+    def _command(self, relay, options):
+        return (
+            *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--encap", "raw"),
+            *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, relay.url),
+        )
+
+    def _settle(self):
+        self.mac = self._attached.wait_for(r"attached to \S+ as (\S+)")[1]
+        self.run("ip", "address", "add", f"{self.address}/24", "dev", self.device)
+        self.run("ip", "route", "add", "default", "via", self.gateway)
+
+
+class WebSocketKernelGuest(KernelGuest):
+    """One whose session is a WebSocket."""
+
+    def _command(self, relay, options):
+        url = relay.url.replace("https:", "wss:")
+        script = ROOT / "tests/system/websocket_tap.py"
+        return (
+            *("env", f"PYTHONPATH={ROOT}", sys.executable, script),
+            *(self.device, self.namespace.name, url, *options),
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from processes import Program, Relay
 
@@ -15,20 +17,32 @@ def relay():
 
 
 @pytest.fixture(scope="module")
-def echo_server(relaybench):
-    """Address of a UDP echo server on loopback."""
+def servers(relaybench):
+    """What the load generator says of its servers on loopback."""
     # relaybench takes four ports in a row and cannot choose them itself; try until four are free.
     for port in range(21_000, 22_000, 4):
         server = Program(relaybench, "servers", "--bind", f"127.0.0.1:{port}")
         try:
-            listening = server.wait_for(r'"udp_echo":"([\d.:]+)"')
+            listening = server.wait_for(r"{.*}")
         except AssertionError:
             server.stop()
             continue
-        yield listening[1]
+        yield json.loads(listening[0])
         server.stop()
         return
     raise AssertionError("no four free ports in a row")
+
+
+@pytest.fixture(scope="module")
+def echo_server(servers):
+    """Address of a UDP echo server."""
+    return servers["udp_echo"]
+
+
+@pytest.fixture(scope="module")
+def tcp_source(servers):
+    """Address of a TCP server that sends."""
+    return servers["tcp_source"]
 
 
 @pytest.mark.parametrize("size", [200, 900, 1514], ids=lambda size: f"{size} bytes")
@@ -68,6 +82,15 @@ def test_pings_come_back_intact(relay, load, destination, size):
     assert (figures["replies"], figures["intact"]) == (50, 50)
 
 
+@pytest.mark.parametrize("streams", [5, 16, 30])
+def test_parallel_tcp_downloads_come_to_their_end(relay, load, tcp_source, streams):
+    figures = load(
+        relay, "tcp", "--dst", tcp_source, "--streams", streams, "--bytes", 12_000_000, "--mtu", 1100,
+    )  # fmt: skip
+    assert figures["complete"]
+    assert figures["corrupt_bytes"] == 0
+
+
 @pytest.mark.parametrize("flows", [1, 50])
 def test_udp_through_the_nat_reaches_the_right_flow(relay, load, echo_server, flows):
     figures = load(relay, "udp", "--dst", echo_server, "--window", 16, "--flows", flows, "--secs", 2)
@@ -81,4 +104,5 @@ def test_every_frame_is_accounted_for(relay):
     dropped = sum(count for name, count in counters.items() if name.startswith("switch.drop."))
     assert counters["switch.received"] > 10_000
     assert counters["switch.received"] == counters["switch.unicast"] + counters["switch.flooded"] + dropped
+    assert counters["tcp.stalled"] == 0
     assert "Traceback" not in relay.output

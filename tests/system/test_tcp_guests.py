@@ -17,10 +17,9 @@ import pytest
 from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
 from processes import ROOT, Relay
+from transfers import PATIENCE, blocks, connection, download, stream, tell, told, upload
 
 OUTSIDE = "10.99.1.2"
-BLOCK = bytes(range(251)) * 261
-PATIENCE = 60.0
 FILE = 100_000_000
 LARGE = 30_000_000
 SMALL = 400_000
@@ -38,10 +37,11 @@ def lab():
         stack.callback(relay.stop)
         servers = outside.start(sys.executable, ROOT / "tests/system/tcp_server.py", OUTSIDE)
         stack.callback(servers.stop)
-        ports = {
-            name: int(servers.wait_for(rf"{name} on port (\d+)")[1]) for name in ("source", "sink", "echo")
+        named = {
+            name: (OUTSIDE, int(servers.wait_for(rf"{name} on port (\d+)")[1]))
+            for name in ("source", "sink", "echo")
         }
-        yield SimpleNamespace(namespace=relay_namespace, outside=outside, relay=relay, **ports)
+        yield SimpleNamespace(namespace=relay_namespace, outside=outside, relay=relay, **named)
         assert "Traceback" not in relay.output
 
 
@@ -71,61 +71,12 @@ def bad_path(lab, relaybench):
         yield attach
 
 
-@contextlib.contextmanager
-def connection(guest, port):
-    with guest.namespace.socket(socket.SOCK_STREAM) as opened:
-        opened.settimeout(PATIENCE)
-        opened.connect((OUTSIDE, port))
-        yield opened
-
-
-def blocks(size):
-    """The first ``size`` bytes of the servers' pattern, in pieces."""
-    for at in range(0, size, len(BLOCK)):
-        yield BLOCK[: size - at]
-
-
-def stream(size):
-    return b"".join(blocks(size))
-
-
-def told(pieces):
-    """Length and SHA-256 of all of them together."""
-    digest, size = hashlib.sha256(), 0
-    for piece in pieces:
-        digest.update(piece)
-        size += len(piece)
-    return size, digest.hexdigest()
-
-
-def read_all(opened):
-    return told(iter(lambda: opened.recv(1 << 18), b""))
-
-
-def download(guest, lab, size):
-    with connection(guest, lab.source) as opened:
-        opened.sendall(f"{size}\n".encode())
-        return read_all(opened)
-
-
-def upload(guest, lab, size):
-    with connection(guest, lab.sink) as opened:
-        opened.sendall(stream(size))
-        opened.shutdown(socket.SHUT_WR)
-        return opened.recv(100).decode()
-
-
-def tell(size):
-    """What arrives when the first ``size`` bytes of the servers' pattern do."""
-    return told(blocks(size))
-
-
 def test_download(guest, lab):
-    assert download(guest, lab, LARGE) == tell(LARGE)
+    assert download(guest, lab.source, LARGE) == tell(LARGE)
 
 
 def test_upload(guest, lab):
-    assert upload(guest, lab, LARGE) == hashlib.sha256(stream(LARGE)).hexdigest()
+    assert upload(guest, lab.sink, LARGE) == hashlib.sha256(stream(LARGE)).hexdigest()
 
 
 def test_curl(guest, lab, tmp_path):
@@ -220,5 +171,5 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_paths(bad_path, lab, name):
     guest = bad_path(*BAD[name])
-    assert download(guest, lab, SMALL) == tell(SMALL)
-    assert upload(guest, lab, SMALL) == hashlib.sha256(stream(SMALL)).hexdigest()
+    assert download(guest, lab.source, SMALL) == tell(SMALL)
+    assert upload(guest, lab.sink, SMALL) == hashlib.sha256(stream(SMALL)).hexdigest()
