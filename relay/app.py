@@ -34,11 +34,13 @@ from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from relay import early_signals, logs
-from relay.certs import local_names
+from relay.certs import local_names, network_addresses
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
+from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.endpoint import Endpoint
+from transport.interfaces import interface_addresses
 from transport.outside import HostNetwork
 from transport.upstream_dns import HostResolvers
 from transport.web_listener import WebListener
@@ -65,8 +67,8 @@ SHUTDOWN_REASON = "relay is shutting down"
 PORT_ATTEMPTS = 8
 """Port numbers tried, when any will do, until one is free for both UDP and TCP."""
 
-UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-"""Where a relay that listens on all addresses is reached from its own machine."""
+SHOWN_ADDRESSES = 8
+"""Addresses for other machines that are named at start."""
 
 
 class StartError(Exception):
@@ -357,12 +359,40 @@ def _raise_file_limit() -> None:
 
 
 def _announce(certificate: Certificate, bind: str, port: int) -> None:
-    listening = f"[{bind}]" if ":" in bind else bind
-    reached = UNSPECIFIED.get(bind, listening)
+    url = f"https://{reached_at(bind)}:{port}"
     _say(f"Certificate SHA-256 Hash: {certificate.sha256}")
-    _say(f"Listening on https://{listening}:{port}")
+    _say(f"Listening on {url}")
     _say("To try it, paste this into the console of a page from https:// or http://localhost:")
-    _say(javascript(f"https://{reached}:{port}/", certificate))
+    _say(javascript(f"{url}/", certificate))
+    if bind in EVERY:
+        others = [
+            f"https://{_in_url(address)}:{port}"
+            for address in network_addresses()
+            if bind == EVERY_ADDRESS or ":" not in address
+        ]
+        if others:
+            logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
+
+
+def reached_at(bind: str) -> str:
+    """Host of a URL by which this machine reaches a relay that is bound to ``bind``.
+
+    A relay of one IP version is named by address, for browsers do not try the other one: they connect by
+    WebTransport to the first address of a name.
+    """
+    if bind not in EVERY:
+        return _in_url(bind)
+    return "localhost" if bind == EVERY_ADDRESS and "::1" in _own_addresses() else "127.0.0.1"
+
+
+def _own_addresses() -> frozenset[str]:
+    with contextlib.suppress(OSError):
+        return interface_addresses()
+    return frozenset()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def javascript(url: str, certificate: Certificate) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transport.certificates import generate
+from transport.interfaces import interface_addresses
 
 if TYPE_CHECKING:
     import argparse
@@ -21,10 +23,28 @@ CERTIFICATE_NAME = "relay-cert.pem"
 KEY_NAME = "relay-key.pem"
 
 
+MAX_ADDRESSES = 32
+"""Addresses of this machine that a certificate names: it has to fit a client's first answer."""
+
+
 def local_names() -> Iterator[str]:
     """Yield the names and addresses under which this machine is reached from itself and its network."""
     yield from ("localhost", "127.0.0.1", "::1")
     yield socket.gethostname()
+    yield from network_addresses()
+
+
+def network_addresses() -> list[str]:
+    """List this machine's addresses that others reach it at, IPv4 first; at most MAX_ADDRESSES."""
+    try:
+        found = map(ipaddress.ip_address, interface_addresses())
+    except OSError:
+        return []
+    # Link-local addresses mean nothing without an interface, for which URLs have no place.
+    usable = [address for address in found if not (address.is_loopback or address.is_link_local)]
+    return [str(address) for address in sorted(usable, key=lambda found: (found.version, int(found)))][
+        :MAX_ADDRESSES
+    ]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

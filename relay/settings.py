@@ -207,7 +207,14 @@ class Settings:
     port: Annotated[
         int, Option(_whole(0, 65535), "N", "UDP port for QUIC and TCP port for WebSocket; 0 takes a free one")
     ] = 4433
-    bind: Annotated[str, Option(_HOST, "ADDRESS", "address to listen on")] = "0.0.0.0"
+    bind: Annotated[
+        str,
+        Option(
+            _HOST,
+            "ADDRESS",
+            "address to listen on; :: is all of this machine's, IPv6 and IPv4, and 0.0.0.0 all of IPv4",
+        ),
+    ] = "::"
     web: Annotated[
         str,
         Option(

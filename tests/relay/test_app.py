@@ -14,6 +14,7 @@ from websockets.asyncio.client import connect as websocket
 from actors.gateway import GatewayActor
 from actors.switch import SwitchActor
 from netstack.ethernet import ETHERTYPE_ARP
+from relay import app
 from relay.app import Relay, StartError, is_loopback, javascript, serve
 from relay.logs import Limiter
 from relay.settings import Settings, SettingsError
@@ -78,10 +79,10 @@ def test_javascript_leaves_the_rest_to_the_browser():
 
 
 @pytest.mark.parametrize(
-    ("bind", "listening", "reached"),
-    [("0.0.0.0", "0.0.0.0", "127.0.0.1"), ("::1", "[::1]", "[::1]"), ("localhost", "localhost", "localhost")],
+    ("bind", "reached"),
+    [("::", "localhost"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("localhost", "localhost")],
 )
-def test_addresses_are_printed_so_that_they_can_be_used(capsys, bind, listening, reached):
+def test_addresses_are_printed_so_that_they_can_be_used(capsys, bind, reached):
     async def scenario():
         running = started(Settings(port=0, bind=bind))
         async with asyncio.timeout(PATIENCE):
@@ -92,12 +93,25 @@ def test_addresses_are_printed_so_that_they_can_be_used(capsys, bind, listening,
         first, second, _, script = printed.splitlines()
         port = second.rpartition(":")[2]
         assert first == f"Certificate SHA-256 Hash: {running.certificates.current.sha256}"
-        assert second == f"Listening on https://{listening}:{port}"
+        assert second == f"Listening on https://{reached}:{port}"
         assert f'"https://{reached}:{port}/"' in script
         running.stop()
         assert await running.status() == 0
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("found", "reached"), [(["127.0.0.1"], "127.0.0.1"), (OSError(1, "no"), "127.0.0.1")]
+)
+def test_where_this_machine_has_no_ipv6_loopback_the_printed_url_does_without(monkeypatch, found, reached):
+    def interfaces():
+        if isinstance(found, OSError):
+            raise found
+        return frozenset(found)
+
+    monkeypatch.setattr(app, "interface_addresses", interfaces)
+    assert app.reached_at("::") == reached
 
 
 # -- wiring -------------------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import socket
 import stat
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from relay.certs import local_names
+from relay import certs
+from relay.certs import MAX_ADDRESSES, local_names, network_addresses
 from relay.main import main
-from transport.certificates import load
+from transport.certificates import generate, load
 
 
 def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
@@ -25,6 +28,47 @@ def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
     assert {"127.0.0.1", "::1", "192.0.2.7"} <= {
         str(address) for address in names.get_values_for_type(x509.IPAddress)
     }
+
+
+ADDRESSES = [
+    "fe80::1",
+    "2001:db8::7",
+    "127.0.0.1",
+    "::1",
+    "192.0.2.9",
+    "192.0.2.10",
+    "169.254.1.1",
+    "fd00::1",
+]
+
+
+def test_certificates_name_the_addresses_that_others_reach_this_machine_at(monkeypatch):
+    monkeypatch.setattr(certs, "interface_addresses", lambda: frozenset(ADDRESSES))
+    assert network_addresses() == ["192.0.2.9", "192.0.2.10", "2001:db8::7", "fd00::1"]
+    assert list(local_names()) == [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        socket.gethostname(),
+        *network_addresses(),
+    ]
+
+
+def test_a_machine_of_many_addresses_has_a_certificate_that_fits(monkeypatch):
+    many = frozenset(f"2001:db8::{number:x}" for number in range(1, 1000))
+    monkeypatch.setattr(certs, "interface_addresses", lambda: many)
+    assert len(network_addresses()) == MAX_ADDRESSES
+    certificate = generate(local_names(), datetime.now(UTC))
+    # Beside the rest of the handshake, in three times the 1,200 bytes of a client's first packet.
+    assert len(certificate.leaf.public_bytes(Encoding.DER)) < 1500
+
+
+def test_where_interfaces_cannot_be_read_certificates_name_this_machine_only(monkeypatch):
+    def unreadable():
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(certs, "interface_addresses", unreadable)
+    assert list(local_names()) == ["localhost", "127.0.0.1", "::1", socket.gethostname()]
 
 
 def test_only_the_owner_reads_the_key(tmp_path):

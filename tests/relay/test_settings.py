@@ -48,7 +48,7 @@ def complaint(*flags: str, **kwargs: str) -> str:
 
 def test_defaults_are_those_of_the_existing_relay():
     found = settings()
-    assert (found.port, found.bind) == (4433, "0.0.0.0")
+    assert (found.port, found.bind) == (4433, "::")
     assert (found.cert_pem, found.key_pem) == (None, None)
     assert (found.heartbeat_interval, found.peer_timeout, found.cert_poll_interval) == (30, 150, 60)
     assert str(found.dns) == "10.0.2.2", "the gateway answers; the existing relay had 8.8.8.8"

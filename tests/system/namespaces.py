@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import socket
 
@@ -56,6 +57,10 @@ class Namespace:
 
     def delete(self):
         run("ip", "netns", "delete", self.name)
+
+    def device_of(self, address):
+        """Name of the device that has this address."""
+        return json.loads(self.run("ip", "-json", "address", "show", "to", address).stdout)[-1]["ifname"]
 
     def addresses(self, device):
         """Addresses of ``device``, as ``10.0.2.10/24``."""

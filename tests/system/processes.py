@@ -112,13 +112,13 @@ class Relay(Program):
     """A relay of this tree, on a port of its own choice."""
 
     def __init__(self, *options, bind="127.0.0.1", before=(), environment=None):
+        """``bind`` may be None for what the relay does by itself."""
         super().__init__(
             *before,
             sys.executable,
             "-m",
             "relay.main",
-            "--bind",
-            bind,
+            *(() if bind is None else ("--bind", bind)),
             "--port",
             0,
             "--log-format",
@@ -126,18 +126,21 @@ class Relay(Program):
             *options,
             environment=environment,
         )
-        self.host = bind
         self._asked = 0
         try:
             self.hash = self.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$")[1]
-            self.port = int(self.wait_for(r"Listening on https://\S+:(\d+)$")[1])
+            self.host, port = self.wait_for(r"Listening on https://(\S+):(\d+)$").groups()
+            self.port = int(port)
         except AssertionError:
             self.stop()
             raise
 
     @property
     def url(self):
-        return f"https://{self.host}:{self.port}/"
+        return self.url_at(self.host)
+
+    def url_at(self, host):
+        return f"https://{host}:{self.port}/"
 
     def counters(self):
         """Its totals at this moment; those that are zero still are not in it."""

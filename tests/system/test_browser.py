@@ -61,14 +61,14 @@ class Tab:
         self.page.evaluate("window.received = []")
         self._seen = 0
 
-    def connect(self, relay):
+    def connect(self, relay, url=None):
         self.page.add_script_tag(content=readme_function("connectToRelay"))
         nic = self.page.evaluate(
             """async ([url, hash]) => {
                  window.nic = await connectToRelay(url, { hash, onFrame: (f) => received.push([...f]) });
                  return { ...nic.assigned, mac: [...nic.mac] };
                }""",
-            [relay.url, relay.hash],
+            [url or relay.url, relay.hash],
         )
         self.address = ".".join(map(str, nic["ip"]))
         self.mac = bytes(nic["mac"]).hex(":")
@@ -194,14 +194,41 @@ def test_the_example_of_the_readme_gets_an_address(browser, origin, relay):
     assert any(line.startswith("address 10.0.2.") and line.endswith("gateway 10.0.2.2") for line in said)
 
 
-def test_the_line_that_the_relay_prints_connects(browser, origin, relay):
+def connects_by_the_printed_line(browser, origin, relay):
     tab = Tab(browser, origin)
     line = relay.wait_for(r"new WebTransport\(").string
     said = []
     tab.page.on("console", lambda message: said.append(message.text))
     tab.page.evaluate(f"async () => {{ {line} }}")
     tab.close()
-    assert said == ["connected"]
+    return said == ["connected"]
+
+
+def test_the_line_that_the_relay_prints_connects(browser, origin, relay):
+    assert connects_by_the_printed_line(browser, origin, relay)
+
+
+@pytest.fixture(scope="module")
+def relay_of_its_own_choice():
+    """Bound to what the relay is bound to when nobody says."""
+    relay = Relay(bind=None)
+    yield relay
+    relay.stop()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_relay_is_reached_by_each_name_of_this_machine(browser, origin, relay_of_its_own_choice, host):
+    relay = relay_of_its_own_choice
+    tab = Tab(browser, origin).connect(relay, relay.url_at(host))
+    assert tab.address.startswith("10.0.2.")
+    tab.close()
+    page = browser.new_page(ignore_https_errors=True)
+    assert page.goto(f"{relay.url_at(host)}cert-hash").json()["current"]["hash"] == relay.hash
+    page.close()
+
+
+def test_the_line_that_a_relay_of_all_addresses_prints_connects(browser, origin, relay_of_its_own_choice):
+    assert connects_by_the_printed_line(browser, origin, relay_of_its_own_choice)
 
 
 def test_a_wrong_hash_is_refused_by_the_browser(browser, origin, relay):
