@@ -46,6 +46,13 @@ def finish_udp(total: int) -> int:
     return finish(total) or 0xFFFF
 
 
+def update_span(old_checksum: int, before: bytes, after: bytes) -> int:
+    """Checksum after ``before`` became ``after``, of the same length and at an even offset (RFC 1624)."""
+    total = ((old_checksum ^ 0xFFFF) + add_up(after) - add_up(before)) % 0xFFFF
+    # Data that are not all zero never fold to 0: congruent to it is 0xFFFF.
+    return finish(total or 0xFFFF)
+
+
 def update(old_checksum: int, old_word: int, new_word: int) -> int:
     """Checksum after one 16-bit word of the data changed (RFC 1624, equation 3)."""
     total = (old_checksum ^ 0xFFFF) + (old_word ^ 0xFFFF) + new_word

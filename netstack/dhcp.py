@@ -26,6 +26,9 @@ BOOT_REPLY = 2
 MIN_LENGTH = 300
 """Bytes that a reply is padded to: BOOTP relays and old clients drop shorter ones (RFC 1542 section 2.1)."""
 
+CHADDR_AT = 28
+"""Where a message has its client's MAC."""
+
 _MIN_UDP_FRAME = 14 + 20 + 8
 _SERVER_PORT_BYTES = SERVER_PORT.to_bytes(2, "big")
 _ETHERNET = 1
@@ -119,6 +122,23 @@ def parse_dhcp(payload: bytes) -> DhcpMessage:
     except ValueError:
         raise MalformedPacket("bad_dhcp") from None
     return DhcpMessage(message_type, xid, bool(flags & _BROADCAST_FLAG), ciaddr, giaddr, mac, options)
+
+
+def option_spans(message: bytes, wanted: Code) -> Iterator[tuple[int, int]]:
+    """Find where values of an option stand in a UDP payload: from, to. Ends where it makes no sense."""
+    at = _HEADER.size
+    if message[at - len(_COOKIE) : at] != _COOKIE:
+        return
+    while at + 1 < len(message) and message[at] != _END:
+        if message[at] == _PAD:
+            at += 1
+            continue
+        end = at + 2 + message[at + 1]
+        if end > len(message):
+            return
+        if message[at] == wanted:
+            yield at + 2, end
+        at = end
 
 
 def is_server_reply(frame: bytes) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.malformed import MalformedPacket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CLIENT_PORT = 546
 SERVER_PORT = 547
@@ -51,6 +54,19 @@ def parse_information_request(payload: bytes) -> InformationRequest | None:
     if len(client_id) > MAX_CLIENT_ID:
         raise MalformedPacket("bad_dhcpv6")
     return InformationRequest(payload[1:4], client_id, options.get(_SERVER_ID, b""))
+
+
+def identifier_spans(message: bytes) -> Iterator[tuple[int, int]]:
+    """Find where the client's and the server's DUID stand in a UDP payload: from, to."""
+    at = 4
+    while at + 4 <= len(message):
+        kind, length = _OPTION.unpack_from(message, at)
+        at += 4
+        if at + length > len(message):
+            return
+        if kind in (_CLIENT_ID, _SERVER_ID):
+            yield at, at + length
+        at += length
 
 
 class Dhcpv6Server:

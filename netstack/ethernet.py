@@ -18,12 +18,25 @@ LAN_MTU = 1500
 
 ETHERTYPE_IPV4 = b"\x08\x00"
 ETHERTYPE_ARP = b"\x08\x06"
+ETHERTYPE_RARP = b"\x80\x35"
 ETHERTYPE_VLAN = b"\x81\x00"
+ETHERTYPE_SERVICE_VLAN = b"\x88\xa8"
 ETHERTYPE_IPV6 = b"\x86\xdd"
 ETHERTYPE_LLDP = b"\x88\xcc"
 
+ETHERTYPE_VLANS = frozenset({ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN})
+"""Behind these stand 2 bytes of tag and the next ethertype (IEEE 802.1Q)."""
+
 KNOWN_ETHERTYPES = frozenset(
-    {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_VLAN, ETHERTYPE_IPV6, ETHERTYPE_LLDP, b"\x88\xa8", b"\x88\x8e"}
+    {
+        ETHERTYPE_IPV4,
+        ETHERTYPE_ARP,
+        ETHERTYPE_VLAN,
+        ETHERTYPE_IPV6,
+        ETHERTYPE_LLDP,
+        ETHERTYPE_SERVICE_VLAN,
+        b"\x88\x8e",
+    }
 )
 """What a guest plausibly sends; used to tell encapsulations apart, never to filter."""
 

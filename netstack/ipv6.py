@@ -76,14 +76,24 @@ def is_link_local(address: bytes) -> bool:
     return address[0] == 0xFE and address[1] & 0xC0 == 0x80  # noqa: PLR2004
 
 
+def interface_id(mac: bytes) -> bytes:
+    """Give the last 8 bytes of addresses that are made of ``mac`` (RFC 4291 appendix A)."""
+    return bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
+
 def link_local_of(mac: bytes) -> bytes:
-    """Give the link-local address with the interface identifier of ``mac`` (RFC 4291 appendix A)."""
-    return b"\xfe\x80" + bytes(6) + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:]
+    """Give the link-local address with the interface identifier of ``mac``."""
+    return b"\xfe\x80" + bytes(6) + interface_id(mac)
 
 
 def solicited_node(address: bytes) -> bytes:
     """Give the multicast address at which neighbours ask for ``address`` (RFC 4291 section 2.7.1)."""
     return bytes.fromhex("ff0200000000000000000001ff") + address[13:]
+
+
+def multicast_mac(group: bytes) -> bytes:
+    """Give the MAC to which frames for a group go (RFC 2464 section 7)."""
+    return b"\x33\x33" + group[12:]
 
 
 def parse_ipv6(frame: bytes) -> Ipv6Packet:

@@ -14,6 +14,7 @@ from netstack.checksum import (
     is_valid,
     pseudo_header,
     update,
+    update_span,
 )
 
 word = st.integers(0, 0xFFFF)
@@ -70,3 +71,10 @@ def test_incremental_update_equals_computing_anew(words, data):
     old_checksum = checksum(b"".join(w.to_bytes(2, "big") for w in words))
     expected = checksum(b"".join(w.to_bytes(2, "big") for w in changed))
     assert update(old_checksum, words[index], new) == expected
+
+
+@given(st.binary(max_size=9), st.binary(max_size=60), st.binary(max_size=9).filter(any), st.data())
+def test_update_of_a_span_equals_computing_anew(start, old, end, data):
+    start = start[len(start) % 2 :]
+    new = data.draw(st.binary(min_size=len(old), max_size=len(old)))
+    assert update_span(checksum(start + old + end), old, new) == checksum(start + new + end)
