@@ -24,3 +24,5 @@ class CloseCode(IntEnum):
     """The relay stops; connect again later."""
     INTERNAL = 7
     """An error of the relay's own."""
+    REFUSED = 8
+    """The guest's MAC is the gateway's."""

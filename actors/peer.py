@@ -272,7 +272,15 @@ class PeerActor(EventLoopActor):
 
     @handles(SourceRefused)
     def _source_refused(self, message: SourceRefused) -> None:
+        is_new = (message.mac, message.reason) != self._refused
         self._warn_of(message.mac, message.reason)
+        if message.mac != self._settings.gateway_mac:
+            return
+        if self._mac is None and self._encapsulation is not None and self._encapsulation.kind is Kind.RAW:
+            # Its guest can never get on, and there is no other way to say so.
+            self._close(CloseCode.REFUSED, message.reason)
+        elif is_new:
+            self._send_error(message.reason)
 
     def _warn_of(self, mac: bytes, reason: str) -> None:
         """Log a refusal, unless it is the same as before: clients try again, and guests send on."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
+from netstack.ethernet import format_mac
 from netstack.ipv6 import link_local_of
 
 
@@ -99,6 +100,12 @@ class LanSettings:
     def gateway_link_local(self) -> bytes:
         """The gateway's link-local address, which guests know as their router's."""
         return link_local_of(self.gateway_mac)
+
+    @property
+    def gateway_mac_refusal(self) -> str:
+        """What a guest is told that has the gateway's MAC; fits the reason of a WebSocket's end."""
+        mac = format_mac(self.gateway_mac)
+        return f"{mac} is the gateway's MAC: give the guest another (QEMU: -device ...,mac=52:54:00:xx:xx:xx)"
 
     @property
     def gateway_ips(self) -> frozenset[bytes]:

@@ -203,7 +203,11 @@ class SwitchActor(EventLoopActor):
         port = self._ports[sender]
         if now >= port.next_complaint:
             port.next_complaint = now + COMPLAINT_EVERY
-            tell_alive(port.peer, SourceRefused(_REFUSALS[verdict], source))
+            tell_alive(port.peer, SourceRefused(self._reason(verdict, source), source))
+
+    def _reason(self, verdict: Verdict, mac: bytes) -> str:
+        is_gateways = mac == self._settings.gateway_mac
+        return self._settings.gateway_mac_refusal if is_gateways else _REFUSALS[verdict]
 
     @handles(FramesFromGateway)
     def _from_gateway(self, message: FramesFromGateway) -> None:
@@ -281,7 +285,7 @@ class SwitchActor(EventLoopActor):
         verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
         self._tell_aged_out()
         if not verdict.accepted:
-            tell_alive(port.peer, RegistrationRefused(_REFUSALS[verdict], message.mac))
+            tell_alive(port.peer, RegistrationRefused(self._reason(verdict, message.mac), message.mac))
             return
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)

@@ -50,14 +50,14 @@ _MAC_TEXT = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 
 
 def format_mac(mac: bytes) -> str:
-    """Write 6 bytes as ``52:54:00:12:34:56``."""
+    """Write 6 bytes as ``52:54:00:a1:b2:c3``."""
     return mac.hex(":")
 
 
 def parse_mac(text: str) -> bytes:
-    """Read ``52:54:00:12:34:56`` (or with dashes) as 6 bytes. Raises ValueError for anything else."""
+    """Read ``52:54:00:a1:b2:c3`` (or with dashes) as 6 bytes. Raises ValueError for anything else."""
     if not _MAC_TEXT.fullmatch(text):
-        raise ValueError(f"{text!r} is not a MAC address such as 52:54:00:12:34:56")
+        raise ValueError(f"{text!r} is not a MAC address such as 52:54:00:a1:b2:c3")
     return bytes.fromhex(text.replace(":", "").replace("-", ""))
 
 

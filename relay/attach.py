@@ -3,7 +3,8 @@
 Either is one NIC of the LAN: its MAC is registered, frames go both ways, and a lost session is replaced for
 as long as the command runs. A TAP device makes this machine's kernel a guest like any other: in a network
 namespace of its own it makes that namespace the guest; put on a bridge it brings in what else is there. A
-QEMU machine comes over a unix socket, which takes no privileges.
+QEMU machine comes over a unix socket, which takes no privileges. Guests with QEMU's default MACs, behind
+either, get MACs of their own on the LAN.
 """
 
 from __future__ import annotations
@@ -18,10 +19,20 @@ from typing import TYPE_CHECKING, Protocol
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
-from relay import client_arguments, early_signals
+from netstack.mac_rewriter import MacRewriter, is_qemu_default
+from relay import card_identity, client_arguments, early_signals
 from relay.qemu import MODES, QemuError, open_socket
-from relay.tap import Tap, TapError
-from relay.vm_client import MIN_MTU, Change, Detached, VirtualNic, choose_kind, vm_client
+from relay.tap import Tap, TapError, namespace_path
+from relay.vm_client import (
+    MIN_MTU,
+    Attached,
+    Change,
+    Detached,
+    Readdressed,
+    VirtualNic,
+    choose_kind,
+    vm_client,
+)
 from transport.client import ConnectError
 
 if TYPE_CHECKING:
@@ -120,12 +131,14 @@ async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
         if args.mac is not None:
             tap.set_mac(parse_mac(args.mac))
         tap.bring_up()
+        device = _Device(tap, args)
         async with vm_client(
             args.url,
-            mac=tap.mac,
+            mac=device.lan_mac,
             reconnect=True,
             patient=True,
-            on_change=_Device(tap, args).on_change,
+            on_change=device.on_change,
+            rewriter=device.rewriter,
             counters=counters,
             **client_arguments.client_options(args),
         ) as nic:
@@ -137,14 +150,20 @@ async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
 async def _attach_qemu(args: argparse.Namespace, counters: Counters) -> None:
     teller = _Teller(args.qemu, args.url)
     port = open_socket(args.qemu, args.qemu_mode or "listen", counters, teller.say)
+    chosen = None if args.mac is None else parse_mac(args.mac)
+    rewriter = MacRewriter(
+        card_identity.of_socket(args.qemu), chosen, lambda *macs: teller.say(str(Readdressed(*macs)))
+    )
     try:
-        mac, frames = (parse_mac(args.mac), []) if args.mac is not None else await _first_frames(port)
+        guest, frames = (chosen, []) if chosen is not None else await _first_frames(port)
+        mac = rewriter.lan_mac(guest)
         async with vm_client(
             args.url,
             mac=mac,
             reconnect=True,
             patient=True,
             on_change=lambda change: teller.tell(change, mac),
+            rewriter=rewriter,
             counters=counters,
             **client_arguments.client_options(args),
         ) as nic:
@@ -207,6 +226,9 @@ class _Teller:
 
     def tell(self, change: Change, mac: bytes) -> None:
         """Say what has become of the session."""
+        if isinstance(change, Readdressed):
+            self.say(str(change))
+            return
         if isinstance(change, Detached):
             self.say(f"not attached: {change.reason}; trying again")
             return
@@ -231,11 +253,16 @@ class _Device:
         self._mtu: int | None = args.mtu
         self._configure: bool = args.configure
         self._teller = _Teller(tap.name, args.url)
+        # Its own MAC was given to it on purpose; what is behind a bridge may be any QEMU.
+        own = tap.mac if is_qemu_default(tap.mac) else None
+        seed = card_identity.of_device(tap.name, namespace_path(args.netns))
+        self.rewriter = MacRewriter(seed, own, lambda *macs: self._teller.say(str(Readdressed(*macs))))
+        self.lan_mac = self.rewriter.lan_mac(tap.mac)
 
     def on_change(self, change: Change) -> None:
         """Set the device up for what has changed, and say so. Raises TapError."""
-        if not isinstance(change, Detached):
+        if isinstance(change, Attached):
             self._tap.set_mtu(self._mtu or change.mtu)
             if self._configure and change.assigned is not None:
                 self._tap.set_address(change.assigned.interface, change.assigned.gateway)
-        self._teller.tell(change, self._tap.mac)
+        self._teller.tell(change, self.lan_mac)

@@ -38,7 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "url", metavar="URL", type=_checked(Target.parse), help="the relay, such as https://HOST:4433/"
     )
-    parser.add_argument("--mac", type=_checked(_check_mac), help="MAC to register")
+    parser.add_argument(
+        "--mac",
+        type=_checked(_check_mac),
+        help="MAC to register (default: the device's or the guest's own, or a random one)",
+    )
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="host name to register for the LAN's DNS; '' for none (default: this machine's)",
+    )
     parser.add_argument(
         "--encap",
         choices=[kind.value for kind in Kind],
@@ -63,6 +72,7 @@ def client_options(args: argparse.Namespace) -> dict[str, Any]:
     logging.getLogger("quic").setLevel(logging.CRITICAL)
     return {
         "encap": args.encap,
+        "name": args.name,
         "cert_hash": args.cert_hash,
         "ca": args.ca,
         "insecure": args.insecure,

@@ -73,11 +73,20 @@ _ATTACH_ERRORS = {
     errno.EEXIST: "there is a device of this name that is not a TAP device",
 }
 
+OWN_NAMESPACE = Path("/proc/self/ns/net")
+
 T = TypeVar("T")
 
 
 class TapError(Exception):
     """The device cannot be had, and why, in one line."""
+
+
+def namespace_path(name: str | None) -> Path:
+    """Return the file of a network namespace, which is a name of ``ip netns``, a path, or None for ours."""
+    if name is None:
+        return OWN_NAMESPACE
+    return Path(name) if "/" in name else NAMESPACES / name
 
 
 def in_namespace(name: str, action: Callable[[], T]) -> T:
@@ -86,7 +95,7 @@ def in_namespace(name: str, action: Callable[[], T]) -> T:
     What it opens stays there: sockets and devices belong to the namespace they were made in. A thread of its
     own enters the namespace and ends there, so that this one never leaves its own. Raises TapError.
     """
-    path = Path(name) if "/" in name else NAMESPACES / name
+    path = namespace_path(name)
     outcome: list[T] = []
     failure: list[BaseException] = []
 

@@ -5,7 +5,8 @@
         frames = await nic.recv_batch()
 
 It speaks to any relay of this protocol. With ``reconnect`` the NIC outlives its sessions and keeps its MAC,
-by which the relay gives it the same address again.
+by which the relay gives it the same address again. Frames of guests that have QEMU's default MAC, which is
+the gateway's, are rewritten to a MAC of their own: see :mod:`netstack.mac_rewriter`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import json
 import random
 import secrets
+import socket
 from collections import deque
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
@@ -23,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from netstack import encapsulation
 from netstack.counters import Counters
 from netstack.encapsulation import Kind, kind_from_path
-from netstack.ethernet import HEADER_LENGTH, LAN_MTU, is_station, parse_mac
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
+from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
 from transport.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect, one_line
 from transport.target import Target, Trust, parse_certificate_hash
 
@@ -84,12 +87,30 @@ class Detached:
     retry_in: float
 
 
-Change = Attached | Detached
+@dataclass(frozen=True, slots=True)
+class Readdressed:
+    """A guest has a default MAC of QEMU's and another on the LAN; 6 bytes each. Told once for each guest."""
+
+    guest_mac: bytes
+    lan_mac: bytes
+
+    def __str__(self) -> str:
+        guest, lan = format_mac(self.guest_mac), format_mac(self.lan_mac)
+        return f"{guest} is QEMU's default MAC, which others have too: on the LAN this guest is {lan}"
+
+
+Change = Attached | Detached | Readdressed
 
 
 def random_mac() -> bytes:
     """Return a MAC in the range that virtual machines use (52:54:00, locally administered)."""
     return b"\x52\x54\x00" + secrets.token_bytes(3)
+
+
+def host_name() -> str:
+    """Return what this machine is called, for the LAN's DNS; empty when that is nothing in particular."""
+    name = socket.gethostname().partition(".")[0]
+    return "" if name == "localhost" else name
 
 
 def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
@@ -110,8 +131,8 @@ def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
 class VirtualNic:
     """One NIC, made by :func:`vm_client`; for use on the event loop that made it.
 
-    ``mac`` has 6 bytes; ``assigned`` is the latest address or None; ``attached`` tells whether frames can
-    leave at present.
+    ``mac`` has 6 bytes, as the LAN knows it; ``assigned`` is the latest address or None; ``attached`` tells
+    whether frames can leave at present.
     """
 
     def __init__(
@@ -123,6 +144,8 @@ class VirtualNic:
         trust: Trust,
         counters: Counters,
         on_change: Callable[[Change], None],
+        name: str = "",
+        rewriter: MacRewriter | None = None,
         **session_options: float,
     ) -> None:
         self.url = url
@@ -133,6 +156,8 @@ class VirtualNic:
         self.attached = False
         self._trust = trust
         self._on_change = on_change
+        self._name = name
+        self._rewriter = rewriter
         self._session_options = session_options
         self._session: WebTransportClient | None = None
         self._encapsulation = encapsulation.create(kind, counters)
@@ -158,6 +183,8 @@ class VirtualNic:
         if self._session is None or not self.attached:
             self.counters.add("nic.drop.detached", len(frames))
             return
+        if self._rewriter is not None:
+            frames = self._rewriter.to_lan(frames)
         self._session.send(self._encapsulation.wrap(frames, self._session.datagram_limit))
 
     async def wait_writable(self) -> None:
@@ -259,9 +286,10 @@ class VirtualNic:
         self._answered.clear()
         self._refusal = None
         reader = asyncio.create_task(self._read(session))
+        named = {"name": self._name} if self._name else {}
         try:
             for delay in REGISTER_DELAYS:
-                self._say(type="Register", mac=list(self.mac))
+                self._say(type="Register", mac=list(self.mac), **named)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._answered.wait(), delay)
                 if self._answered.is_set():
@@ -303,7 +331,9 @@ class VirtualNic:
         # Whoever waits for an answer to a Register need wait no longer.
         self._answered.set()
 
-    def _keep(self, frames: list[bytes]) -> None:
+    def _keep(self, frames: Sequence[bytes]) -> None:
+        if self._rewriter is not None:
+            frames = self._rewriter.to_guest(frames)
         self._frames.extend(frames)
         while len(self._frames) > FRAME_QUEUE:
             self._frames.popleft()
@@ -355,6 +385,7 @@ async def vm_client(
     url: str,
     *,
     mac: str | bytes | None = None,
+    name: str | None = None,
     encap: str | None = None,
     cert_hash: str | None = None,
     ca: Path | None = None,
@@ -362,6 +393,7 @@ async def vm_client(
     reconnect: bool = False,
     patient: bool = False,
     on_change: Callable[[Change], None] = lambda _: None,
+    rewriter: MacRewriter | bool = True,
     counters: Counters | None = None,
     keep_alive: float = KEEP_ALIVE,
     idle_timeout: float = IDLE_TIMEOUT,
@@ -369,8 +401,13 @@ async def vm_client(
     """Attach a NIC to the relay at ``url``; it is registered when the block begins.
 
     ``mac`` (random when None) and ``cert_hash`` may be text; ``encap`` is "framed" (the default) or "raw".
-    With ``reconnect`` a lost session is replaced; with ``patient`` so is one that the first attempt failed
-    to open, unless further ones cannot end better. ``on_change`` is told every change.
+    ``name`` is the guest's for the LAN's DNS: this machine's when None, none when empty. With ``reconnect`` a
+    lost session is replaced; with ``patient`` so is one that the first attempt failed to open, unless further
+    ones cannot end better. ``on_change`` is told every change.
+
+    QEMU's default MAC, which is the gateway's, is registered as another one, and guests that send by it or
+    its successors get others too. ``rewriter`` may be one that knows which; with False frames leave as they
+    are: for those who forge them.
 
     Raises ValueError for arguments that are wrong, ConnectError when the relay cannot be reached or refuses.
     """
@@ -378,6 +415,12 @@ async def vm_client(
     address = random_mac() if mac is None else parse_mac(mac) if isinstance(mac, str) else mac
     if not is_station(address):
         raise ValueError(f"{address.hex(':')} is not the MAC address of a station")
+    if rewriter is True:
+        rewriter = MacRewriter(
+            secrets.token_bytes(16), on_new=lambda guest, lan: on_change(Readdressed(guest, lan))
+        )
+    if rewriter and address == QEMU_DEFAULT:
+        address = rewriter.lan_mac(address)
     trust = Trust(parse_certificate_hash(cert_hash) if cert_hash else None, ca, insecure)
     nic = VirtualNic(
         url=url,
@@ -386,6 +429,8 @@ async def vm_client(
         trust=trust,
         counters=Counters() if counters is None else counters,
         on_change=on_change,
+        name=host_name() if name is None else name,
+        rewriter=rewriter or None,
         keep_alive=keep_alive,
         idle_timeout=idle_timeout,
     )

@@ -182,6 +182,24 @@ def test_no_registration_for_an_address_that_no_guest_may_have(peer, source):
     assert peer.to_switch() == [FramesFromPeer(7, [frame])]
 
 
+def test_a_raw_session_whose_guest_has_the_gateways_mac_is_ended_with_the_reason(loop, counters):
+    peer = Peer(counters)
+    peer.hears(IP_FRAME[:6] + GATEWAY_MAC + IP_FRAME[12:])
+    peer.tell(SourceRefused("it is the gateway's", GATEWAY_MAC))
+    assert peer.session.closed == (CloseCode.REFUSED, "it is the gateway's")
+
+
+def test_a_session_that_has_other_guests_goes_on_when_one_is_refused(loop, counters):
+    raw, framed = Peer(counters), Peer(counters, "/?encap=framed")
+    raw.hears(IP_FRAME)
+    framed.hears(b"\1" + IP_FRAME[:6] + GATEWAY_MAC + IP_FRAME[12:])
+    for peer in (raw, framed):
+        peer.tell(SourceRefused("it is the gateway's", GATEWAY_MAC))
+        assert peer.session.closed is None
+    assert raw.session.sent == []
+    assert framed.session.controls() == [{"type": "Error", "message": "it is the gateway's"}]
+
+
 def test_a_register_in_the_same_batch_comes_before_the_frames(peer):
     peer.hears(b"\1" + IP_FRAME, register(mac(2)))
     assert peer.to_switch() == [RegisterMac(7, mac(2), True), FramesFromPeer(7, [IP_FRAME])]

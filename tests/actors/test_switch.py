@@ -302,6 +302,16 @@ def test_an_address_that_no_guest_may_have_is_refused(lan, address):
     assert lan.gateway == []
 
 
+def test_the_gateways_mac_is_named_to_those_who_use_it(lan):
+    lan.register(1, GATEWAY_MAC)
+    (refused,) = lan.peers[1].take(RegistrationRefused)
+    for _ in range(3):
+        lan.sends(1, frame(GATEWAY_MAC, BROADCAST))
+    assert lan.peers[1].take(SourceRefused) == [SourceRefused(refused.reason, GATEWAY_MAC)], "once"
+    assert "52:54:00:12:34:56 is the gateway's MAC" in refused.reason
+    assert len(refused.reason) <= 123, "what a WebSocket's close frame has room for"
+
+
 def test_without_a_gateway_there_is_no_registration(loop, counters):
     switch = SwitchActor.start(counters, LanSettings())
     peer = Box()
@@ -318,7 +328,7 @@ def test_without_a_gateway_there_is_no_registration(loop, counters):
     ("source", "reason"),
     [
         (mac(1), "another session uses this MAC address"),
-        (GATEWAY_MAC, "this MAC address is not one that a guest may have"),
+        (GATEWAY_MAC, LanSettings().gateway_mac_refusal),
         (BROADCAST, "this MAC address is not one that a guest may have"),
     ],
 )

@@ -252,11 +252,31 @@ def test_leaving_is_told_to_the_relay(fresh_relay):
 
 def test_register_is_repeated_until_it_is_answered():
     async def scenario(url, relay):
-        async with vm_client(url, insecure=True, mac="52:54:00:00:00:01") as nic:
+        async with vm_client(url, insecure=True, mac="52:54:00:00:00:01", name="") as nic:
             assert nic.assigned.ip == IPv4Address("10.0.2.77")
         assert relay.heard[:3] == [{"type": "Register", "mac": [0x52, 0x54, 0, 0, 0, 1]}] * 3
 
     on_scripted_relay(scenario, lambda relay, _: [ASSIGNED] if len(relay.heard) == 3 else [])
+
+
+@pytest.mark.parametrize(
+    ("machine", "given", "registered"),
+    [
+        ("builder", None, "builder"),
+        ("builder.example.org", None, "builder"),
+        ("localhost", None, None),
+        ("builder", "web", "web"),
+        ("builder", "", None),
+    ],
+)
+def test_it_registers_what_its_machine_is_called(monkeypatch, machine, given, registered):
+    monkeypatch.setattr(vm_client_module.socket, "gethostname", lambda: machine)
+
+    async def scenario(url, relay):
+        async with vm_client(url, insecure=True, name=given):
+            assert relay.heard[0].get("name") == registered
+
+    on_scripted_relay(scenario, lambda *_: [ASSIGNED])
 
 
 def test_without_an_answer_it_gives_up(monkeypatch):

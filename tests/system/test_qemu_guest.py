@@ -19,6 +19,8 @@ BOOTING = 60.0
 """Seconds; an emulated machine on a busy computer takes its time."""
 SIZE = 3_000_000
 
+DEFAULT_MAC = "52:54:00:12:34:56"
+
 NETDEVS = {
     "listen": "stream,id=n0,server=off,addr.type=unix,addr.path={path}",
     "connect": "stream,id=n0,server=on,addr.type=unix,addr.path={path}",
@@ -67,6 +69,18 @@ def download(tmp_path_factory):
         thread.join()
 
 
+def start_qemu(machine, path, mode, url, device=""):
+    """A machine whose card has what QEMU gives it by itself, but for the options in ``device``."""
+    return Program(
+        *("qemu-system-x86_64", "-accel", "tcg", "-m", 220, "-nodefaults", "-no-reboot"),
+        *("-display", "none", "-serial", "stdio"),
+        *("-kernel", machine / "vmlinuz", "-initrd", machine / "initrd.img"),
+        *("-append", f"console=ttyS0 quiet panic=-1 url={url} name=host.example"),
+        *("-netdev", NETDEVS[mode].format(path=path)),
+        *("-device", f"virtio-net-pci,netdev=n0,romfile={device}"),
+    )
+
+
 @pytest.mark.parametrize("mode", NETDEVS)
 def test_a_guest_boots_and_uses_the_lan(machine, relay, download, tmp_path, mode):
     path, (url, digest) = tmp_path / "nic", download
@@ -84,14 +98,7 @@ def test_a_guest_boots_and_uses_the_lan(machine, relay, download, tmp_path, mode
 
     with contextlib.ExitStack() as stack:
         attached = attach()
-        guest = Program(
-            *("qemu-system-x86_64", "-accel", "tcg", "-m", 220, "-nodefaults", "-no-reboot"),
-            *("-display", "none", "-serial", "stdio"),
-            *("-kernel", machine / "vmlinuz", "-initrd", machine / "initrd.img"),
-            *("-append", f"console=ttyS0 quiet panic=-1 url={url} name=host.example"),
-            *("-netdev", NETDEVS[mode].format(path=path)),
-            *("-device", f"virtio-net-pci,netdev=n0,romfile=,mac={mac}"),
-        )
+        guest = start_qemu(machine, path, mode, url, f",mac={mac}")
         stack.callback(guest.stop)
         found = attached.wait_for(rf"attached to \S+ as {mac}, address ([\d.]+/24)", patience=BOOTING)
         told = guest.wait_for(r"address: ([\d.]+/24) of (\S+)", patience=BOOTING)
@@ -106,3 +113,34 @@ def test_a_guest_boots_and_uses_the_lan(machine, relay, download, tmp_path, mode
             again.wait_for(rf"attached to \S+ as {mac}, address {found[1]}")
             before = guest.output.count("alive")
             guest.wait_for("alive", count=before + 2)
+
+
+def test_two_machines_without_a_mac_of_their_own_use_the_lan(machine, relay, download, tmp_path):
+    """As the documentation's command line has it: both have the MAC that QEMU gives, the gateway's."""
+    url, digest = download
+    with contextlib.ExitStack() as stack:
+        pairs = []
+        for number in range(2):
+            path = tmp_path / f"nic{number}"
+            attached = Program(
+                *(sys.executable, "-m", "relay.main", "attach", "--qemu", path),
+                *("--cert-hash", relay.hash, relay.url),
+            )
+            stack.callback(attached.stop)
+            attached.wait_for("waiting for QEMU")
+            guest = start_qemu(machine, path, "listen", url)
+            stack.callback(guest.stop)
+            pairs.append((attached, guest))
+        seen = set()
+        for attached, guest in pairs:
+            mac, address = attached.wait_for(
+                r"attached to \S+ as (\S+), address ([\d.]+/24)", patience=BOOTING
+            ).groups()
+            seen |= {mac, address}
+            guest.wait_for(f"address: {address} of {DEFAULT_MAC}", patience=BOOTING)
+            guest.wait_for("ping: .* 3 packets received")
+            guest.wait_for(r"ipv6: (?=.*fd\S+:5054:ff:fe12:3456/64)(?=.*fe80::5054:ff:fe12:3456/64)")
+            guest.wait_for("ping6: .* 3 packets received")
+            guest.wait_for(f"download: {digest}")
+            assert attached.output.count("QEMU's default MAC") == 1
+        assert len(seen | {DEFAULT_MAC}) == 5
