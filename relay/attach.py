@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--qemu-mode",
         choices=MODES,
-        help="listen (the default) for QEMU's stream with server=off, connect for server=on, or dgram",
+        help="listen (the default) for QEMU's stream with server=off, connect for server=on, or dgram, "
+        "for the datagram sockets of vfkit, krunkit and libkrun too",
     )
     parser.add_argument(
         "--netns", metavar="NAME", help="make the device in this network namespace (see ip-netns)"

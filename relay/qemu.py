@@ -6,13 +6,17 @@ datagram (QEMU's net/stream.c and net/dgram.c). A guest that goes away may come 
 - listen: QEMU connects (``server=off``); its 7.2 does not try again, so its connection is kept as long as it
   lasts. One guest is served at a time; another one waits in the socket's queue until the first is gone.
 - connect: QEMU listens (``server=on``) and is tried until it is there, again after every loss.
-- dgram: either side may restart at any time; the guest's own path is that of its latest datagram.
+- dgram: either side may restart at any time; the guest's own path is that of its latest datagram. vfkit,
+  krunkit and libkrun come this way too (``unixgram``): with a connected socket, and perhaps with the four
+  bytes ``VFKT`` ahead of their frames. A connected socket takes datagrams of the one that it is connected to
+  and of no other, so those guests are answered from ``path`` itself (unix(7)).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -37,6 +41,10 @@ READS_PER_TURN = 64
 """Datagrams read per turn, so that the event loop gets to everything else in between."""
 SEND_QUEUE = 1024
 """Frames that wait for a guest which does not read, about 1.5 MB; over it the newest are dropped, counted."""
+HELLO = b"VFKT"
+"""What vfkit sends first, so that the other end learns its address before the guest speaks."""
+FULL_RETRY = 0.001
+"""Seconds after which a socket is tried again that cannot tell when its guest has room."""
 RETRY = 0.5
 """Seconds between attempts to connect: trying costs next to nothing on one machine."""
 
@@ -106,16 +114,26 @@ class StreamDecoder:
 
 
 class _Outbox:
-    """Sends to one guest; what its socket does not take at once waits, within bounds."""
+    """Sends to one guest; what its socket does not take at once waits, within bounds.
+
+    The socket is connected to the guest and closed with this; or, with ``guest``, it is one that others use
+    too and stays open. Such a one is writable while the guest is not, so it is tried again after a moment.
+    """
 
     def __init__(
-        self, to: socket.socket, counters: Counters, on_error: Callable[[OSError, list[bytes]], None]
+        self,
+        to: socket.socket,
+        counters: Counters,
+        on_error: Callable[[OSError, list[bytes]], None],
+        guest: str | bytes | None = None,
     ) -> None:
         self._socket = to
         self._counters = counters
         self._on_error = on_error
+        self._guest = guest
         self._items: deque[bytes] = deque()
         self._waiting = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, items: Sequence[bytes]) -> None:
         room = SEND_QUEUE - len(self._items)
@@ -130,7 +148,7 @@ class _Outbox:
         try:
             while items:
                 item = items[0]
-                sent = self._socket.send(item)
+                sent = self._send(item)
                 if sent < len(item):
                     items[0] = item[sent:]
                 else:
@@ -138,6 +156,9 @@ class _Outbox:
         except (BlockingIOError, InterruptedError):
             self._wait(True)
         except OSError as error:
+            if error.errno == errno.ENOBUFS:  # what BSDs say where Linux says EAGAIN
+                self._wait(True)
+                return
             self._wait(False)
             left = list(items)
             items.clear()
@@ -145,20 +166,28 @@ class _Outbox:
         else:
             self._wait(False)
 
+    def _send(self, item: bytes) -> int:
+        return self._socket.send(item) if self._guest is None else self._socket.sendto(item, self._guest)
+
     def _wait(self, wanted: bool) -> None:
-        if wanted is not self._waiting:
-            self._waiting = wanted
-            loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._guest is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_later(FULL_RETRY, self._flush) if wanted else None
+        elif wanted is not self._waiting:
             if wanted:
                 loop.add_writer(self._socket, self._flush)
             else:
                 loop.remove_writer(self._socket)
+        self._waiting = wanted
 
     def close(self) -> None:
         if self._items:
             self._counters.add("qemu.drop.no_guest", len(self._items))
         self._wait(False)
-        self._socket.close()
+        if self._guest is None:
+            self._socket.close()
 
 
 class _Stream:
@@ -264,15 +293,15 @@ class ConnectingStream(_Stream):
 
 
 class DatagramSocket:
-    """For ``-netdev dgram``: ``path`` is QEMU's remote path, where its frames come to."""
+    """For ``-netdev dgram`` and ``unixgram``: ``path`` is the guest's remote path, where its frames go."""
 
     def __init__(self, path: str, counters: Counters, tell: Callable[[str], None]) -> None:
         self.path = path
         self._counters = counters
         self._tell = tell
         self._socket = _bind(path, socket.SOCK_DGRAM)
-        # Frames leave by a socket of their own: connected, so that it tells when there is room again. A
-        # connected socket takes datagrams of its peer only, which a restarted QEMU no longer is.
+        # Frames leave by a socket of their own: connected, so that it tells when there is room again. This
+        # one must not be: it would take datagrams of its peer only, which a restarted QEMU no longer is.
         self._outbox: _Outbox | None = None
         self._guest: str | bytes | None = None
         tell("waiting for QEMU to send")
@@ -285,10 +314,12 @@ class DatagramSocket:
             with contextlib.suppress(BlockingIOError, InterruptedError):
                 while len(datagrams) < READS_PER_TURN:
                     datagrams += (self._socket.recvfrom(MAX_FRAME_LENGTH + 1),)
+            frames = [frame for frame, _ in datagrams if frame != HELLO]
             sender = datagrams[-1][1]
-            if sender and sender != self._guest:
+            # One that says hello has begun anew, perhaps at the path of one that is gone.
+            if sender and (sender != self._guest or len(frames) < len(datagrams)):
                 self._turn_to(sender)
-            frames = [frame for frame, _ in datagrams if self._fits(frame)]
+            frames = [frame for frame in frames if self._fits(frame)]
             if frames:
                 return frames
             await asyncio.sleep(0)
@@ -309,10 +340,14 @@ class DatagramSocket:
             return
         except OSError as error:
             sender.close()
-            self._tell(f"no way to send to {os.fsdecode(guest)}: {error.strerror}")
-            return
+            if error.errno != errno.EPERM:
+                self._tell(f"no way to send to {os.fsdecode(guest)}: {error.strerror}")
+                return
+            # It is connected to this end, and takes datagrams from nobody else.
+            self._outbox = _Outbox(self._socket, self._counters, self._on_send_error, guest)
+        else:
+            self._outbox = _Outbox(sender, self._counters, self._on_send_error)
         self._guest = guest
-        self._outbox = _Outbox(sender, self._counters, self._on_send_error)
         self._tell(f"QEMU is at {os.fsdecode(guest)}")
 
     def write(self, frames: Sequence[bytes]) -> None:

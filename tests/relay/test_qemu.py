@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import signal
 import socket
 import stat
+import struct
 import sys
+import time
 
 import pytest
 from processes import ROOT, Program, Relay, run
@@ -80,6 +83,18 @@ class DatagramGuest(socket.socket):
 
     def send(self, frame):
         self.sendto(frame, self.far)
+
+
+class ConnectedGuest(socket.socket):
+    """Sends as vfkit and libkrun do: from a path of its own, connected, and perhaps with a word ahead."""
+
+    def __init__(self, path, own, hello=b""):
+        super().__init__(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.settimeout(PATIENCE)
+        self.bind(str(own))
+        self.connect(path)
+        if hello:
+            self.send(hello)
 
 
 async def receive(guest, size):
@@ -318,6 +333,105 @@ def test_a_guest_that_cannot_be_sent_to_is_named(scenario, tmp_path):
     port = scenario("dgram", steps)
     assert port.said[1:] == [f"no way to send to {own}: No such file or directory"]
     assert port.counters == {"qemu.drop.no_guest": 1}
+
+
+# -- connected datagrams ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hello", [b"", qemu.HELLO])
+def test_a_connected_guest_is_answered(scenario, tmp_path, hello):
+    async def steps(port):
+        with ConnectedGuest(port.path, tmp_path / "vm", hello) as guest:
+            for frame in FRAMES:
+                guest.send(frame)
+            assert await port.read(len(FRAMES)) == FRAMES
+            port.socket.write(FRAMES)
+            assert [await asyncio.to_thread(guest.recv, 2000) for _ in FRAMES] == FRAMES
+
+    port = scenario("dgram", steps)
+    assert port.said[1:] == [f"QEMU is at {tmp_path}/vm"]
+    assert port.counters == {}
+
+
+def test_one_that_says_hello_gets_frames_before_it_sends_any(scenario, tmp_path):
+    async def steps(port):
+        reading = asyncio.create_task(port.read())
+        with ConnectedGuest(port.path, tmp_path / "vm", qemu.HELLO) as guest:
+            while len(port.said) < 2:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0)
+            port.socket.write(FRAMES[:1])
+            assert await asyncio.to_thread(guest.recv, 2000) == FRAMES[0]
+            guest.send(FRAMES[1])
+            assert await reading == [FRAMES[1]]
+
+    assert scenario("dgram", steps).counters == {}
+
+
+def test_guests_of_every_kind_may_follow_each_other_at_one_path(scenario, tmp_path):
+    own = tmp_path / "vm"
+    kinds = [
+        lambda path: ConnectedGuest(path, own, qemu.HELLO),
+        lambda path: ConnectedGuest(path, own, qemu.HELLO),
+        lambda path: DatagramGuest(path, own),
+        lambda path: ConnectedGuest(path, own),
+        lambda path: DatagramGuest(path, own),
+        lambda path: ConnectedGuest(path, own, qemu.HELLO),
+    ]
+
+    async def steps(port):
+        for kind in kinds:
+            with kind(port.path) as guest:
+                guest.send(FRAMES[0])
+                assert await port.read() == [FRAMES[0]]
+                port.socket.write(FRAMES)
+                assert [await asyncio.to_thread(guest.recv, 2000) for _ in FRAMES] == FRAMES
+            own.unlink()
+        port.socket.write(FRAMES)
+
+    port = scenario("dgram", steps)
+    assert port.counters == {"qemu.drop.no_guest": len(FRAMES)}
+    assert port.said[-1] == "QEMU has gone; waiting for it to send again"
+
+
+def test_a_burst_waits_for_a_connected_guest_that_is_slow(scenario, tmp_path):
+    """Also for one that has become unconnected, whose queue then takes a few and says no word of room."""
+    burst = [number.to_bytes(2, "big") * 700 for number in range(qemu.SEND_QUEUE)]
+
+    async def steps(port):
+        with ConnectedGuest(port.path, tmp_path / "vm", qemu.HELLO) as guest:
+            for _ in range(2):
+                guest.send(FRAMES[0])
+                await port.read()
+                port.socket.write(burst)
+                assert [await asyncio.to_thread(guest.recv, 2000) for _ in burst] == burst
+                unconnect(guest)
+                guest.send = lambda frame: guest.sendto(frame, port.path)
+
+    assert scenario("dgram", steps).counters == {}
+
+
+def unconnect(guest):
+    """Connect a socket to nobody again, for which Python has no words (connect(2))."""
+    nobody = ctypes.create_string_buffer(struct.pack("H14x", socket.AF_UNSPEC), 16)
+    assert ctypes.CDLL(None).connect(guest.fileno(), nobody, 16) == 0
+
+
+def test_a_connected_guest_that_does_not_read_costs_frames_and_not_time(scenario, tmp_path):
+    count = 3 * qemu.SEND_QUEUE
+
+    async def steps(port):
+        with ConnectedGuest(port.path, tmp_path / "vm", qemu.HELLO) as guest:
+            guest.send(FRAMES[0])
+            await port.read()
+            for _ in range(count):
+                port.socket.write([bytes(1514)])
+            assert 0 < port.counters["qemu.drop.send_queue"] < count - qemu.SEND_QUEUE
+            before = time.process_time()
+            await asyncio.sleep(0.2)
+            assert time.process_time() - before < 0.1, "it is asked now and then, not all the time"
+
+    port = scenario("dgram", steps)
+    assert port.counters["qemu.drop.no_guest"] == qemu.SEND_QUEUE
 
 
 # -- paths --------------------------------------------------------------------------------------------
