@@ -1,7 +1,7 @@
 // Boots a Linux in v86 and makes it a guest of the relay. ?relay=URL names another one than this machine's;
 // ?via=v86 lets v86's own network card connect, by WebSocket, instead of vmrelay-client's.
 import { V86 } from "./libv86.mjs";
-import { attachV86, connect } from "./client/index.js";
+import { connectV86 } from "./client/v86.js";
 
 const MEGABYTE = 1024 * 1024;
 const SCREEN_CHARACTERS = 50_000;
@@ -20,28 +20,28 @@ try {
 
 /** The card of vmrelay-client: WebTransport, and WebSocket where that fails. */
 async function bootWithClient() {
-  const nic = await connect(relay, {
+  let carrier = "";
+  await connectV86(boot({ type: "virtio" }), relay, {
     onstate: ({ state, reason }) => {
+      if (state === "open") carrier = reason;
       status.textContent = `${state} ${reason}`;
     },
+    onassigned: ({ ip }) => {
+      status.textContent = `connected by ${carrier}, address ${ip.join(".")}`;
+    },
   });
-  const address = nic.assigned.ip.join(".");
-  status.textContent = `connected by ${nic.carrier}, address ${address}`;
-  attachV86(boot(nic.mac, address, {}), nic);
 }
 
-/** What v86 can do alone: a WebSocket with a frame per message. The address comes by DHCP. */
+/** What v86 can do alone: a WebSocket with a frame per message. */
 function bootWithUrl() {
   const url = new URL("/raw", relay);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   status.textContent = `connected by v86 to ${url}`;
-  const mac = Uint8Array.of(0x52, 0x54, 0x00, ...crypto.getRandomValues(new Uint8Array(3)));
-  boot(mac, "", { relay_url: url.href });
+  boot({ type: "virtio", relay_url: url.href });
 }
 
-/** Starts the machine, with `address` for relays without DHCP. */
-function boot(macBytes, address, network) {
-  const mac = [...macBytes].map((byte) => byte.toString(16).padStart(2, "0")).join(":");
+/** Starts the machine; it is `emulator` in the browser's console. */
+function boot(network) {
   const emulator = new V86({
     wasm_path: "v86.wasm",
     bios: { url: "bios.bin" },
@@ -49,10 +49,9 @@ function boot(macBytes, address, network) {
     bzimage: { url: "vmlinuz" },
     initrd: { url: "initrd.img" },
     cmdline:
-      "console=ttyS0 tsc=reliable mitigations=off random.trust_cpu=on cryptomgr.notests noisapnp loglevel=2 " +
-      `mac=${mac} address=${address}`,
+      "console=ttyS0 tsc=reliable mitigations=off random.trust_cpu=on cryptomgr.notests noisapnp loglevel=2",
     memory_size: 128 * MEGABYTE,
-    net_device: { type: "virtio", ...network },
+    net_device: network,
     disable_speaker: true,
     autostart: true,
   });
@@ -83,5 +82,6 @@ function boot(macBytes, address, network) {
   for (const button of document.querySelectorAll(".try")) {
     button.addEventListener("click", () => type(button.textContent));
   }
+  globalThis.emulator = emulator;
   return emulator;
 }

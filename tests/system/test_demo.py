@@ -13,6 +13,34 @@ from processes import ROOT, Relay, run
 BUILDING = 300.0
 BOOTING = 120.0
 """Seconds; an emulated machine on a busy computer takes its time."""
+RESTORE = """async (relay) => {
+    // Two machines from the state of the one in this page, with cards by the client that the relay serves.
+    const [{ V86 }, { connectV86 }] = [await import("./libv86.mjs"), await import(`${relay}client/v86.js`)];
+    const state = await emulator.save_state();
+    window.restored = await Promise.all([0, 1].map(async () => {
+        const machine = new V86({
+            wasm_path: "v86.wasm", bios: { url: "bios.bin" }, vga_bios: { url: "vgabios-stdvga.bin" },
+            memory_size: 128 * 1024 * 1024, net_device: { type: "virtio" }, disable_speaker: true,
+            initial_state: { buffer: state.slice() }, autostart: true,
+        });
+        const it = { machine, said: "", mac: "" };
+        machine.add_listener("serial0-output-byte", (byte) => (it.said += String.fromCharCode(byte)));
+        it.nic = await connectV86(machine, relay);
+        return it;
+    }));
+}"""
+ASK = """async ([number, command, end]) => {
+    const it = restored[number];
+    const before = it.said.length;
+    const answered = new Promise((resolve) => {
+        it.machine.add_listener("serial0-output-byte", () => {
+            const said = it.said.slice(before).replaceAll("\\r", "");
+            if (new RegExp(end).test(said)) resolve(said);
+        });
+    });
+    it.machine.serial0_send(`${command}\\n`);
+    return answered;
+}"""
 PAGE = b"<!doctype html><title>fetched</title>a page for the machine\n"
 
 
@@ -119,6 +147,39 @@ def test_a_machine_fetches_a_page(tabs, web_server, which):
     assert PAGE.decode().strip() in said
 
 
+def test_machines_restored_from_one_state_have_an_address_each(tabs, relay):
+    page = tabs[0].page
+    page.evaluate(RESTORE, f"http://127.0.0.1:{relay.port}/")
+
+    def ask(number, command):
+        return page.evaluate(ASK, [number, command, r"\n/ # $"])
+
+    macs = {re.search(r"ether (\S+)", ask(number, "ip link show eth0"))[1] for number in (0, 1)}
+    assert len(macs) == 1
+    addresses = []
+    for number in (0, 1):
+        ask(number, "udhcpc -i eth0 -s /bin/address -q -n")
+        addresses.append(re.search(r"inet (10\.0\.2\.\d+)/24", ask(number, "ip addr show eth0"))[1])
+    assert addresses == page.evaluate("restored.map(({ nic }) => nic.assigned.ip.join('.'))")
+    assert len({*addresses, tabs[0].address, tabs[1].address}) == 4
+    assert "2 packets received" in ask(0, f"ping -c 2 {addresses[1]}")
+    assert "2 packets received" in ask(1, f"ping -c 2 {addresses[0]}")
+    assert "2 packets received" in ask(1, "ping -c 2 10.0.2.2")
+    # The one that they came from is not troubled.
+    assert "2 packets received" in tabs[0].type(f"ping -c 2 {addresses[0]}")
+
+
 def test_a_machine_resolves_a_name_of_the_lan(tabs):
     answer = tabs[0].type("nslookup gateway.vm.internal 10.0.2.2").partition("Name:")[2]
     assert "Address: 10.0.2.2" in answer
+
+
+def test_a_machine_that_changes_its_mac_has_the_address_of_the_new_one(tabs):
+    one, other = tabs
+    before = one.address
+    one.type("ip link set eth0 down; ip link set eth0 address 02:00:00:00:00:42; ip link set eth0 up")
+    one.type("udhcpc -i eth0 -s /bin/address -q -n")
+    address = re.search(r"inet (10\.0\.2\.\d+)/24", one.type("ip addr show eth0"))[1]
+    assert address != before
+    assert f"by webtransport, address {address}" in one.page.text_content("#status")
+    assert "2 packets received" in one.type(f"ping -c 2 {other.address}")
