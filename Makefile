@@ -9,7 +9,7 @@ PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors netstack relay transport
-SOURCES := $(CODE) tests bench docker examples
+SOURCES := $(CODE) setup.py tests bench docker examples
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint format types unit accelerated js system tools bench lock image clean
@@ -18,10 +18,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-access"
-	@exec $(BIN)/vmrelay $(ARGS)
+	@exec scripts/run.sh $(BIN)/vmrelay $(ARGS)
 
 demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
-	@site=$$(examples/v86/build.sh) && exec $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)
+	@site=$$(examples/v86/build.sh) && exec scripts/run.sh $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)
 
 test: lint types unit accelerated js system ## everything: lint, types, import rules, unit and system tests
 

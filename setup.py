@@ -1,17 +1,25 @@
 """Builds the accelerator: the modules of the datagram path, compiled by mypyc.
 
-Everything works without. VMRELAY_COMPILE=1 demands it, =0 leaves it out; otherwise a wheel has it when mypy
-and a C compiler are there. An editable install never has: its sources are meant to be changed.
+A wheel has it if it can be compiled; otherwise the build says why in one line and makes a wheel of pure
+Python, which does the same more slowly. VMRELAY_COMPILE=1 demands it, =0 leaves it out. An editable install
+never has it: its sources are meant to be changed.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
+import sysconfig
+import tempfile
+import textwrap
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from setuptools import setup
+if TYPE_CHECKING:
+    from setuptools import Extension
 
 COMPILED = [
     "netstack/chunks.py",
@@ -25,23 +33,73 @@ COMPILED = [
     "transport/path_mtu.py",
     "transport/udp.py",
 ]
-"""Hot modules that import nothing but typed code; the tests run on both forms."""
+"""Hot modules that import nothing but typed code; the tests run on both forms.
+
+What they import, however indirectly, has to be there while they are compiled, hence stands among the build
+requirements in pyproject.toml: mypyc cannot compile names whose modules it has not seen.
+"""
 
 
-def compiles() -> bool:
-    """Whether to build the accelerator now."""
-    wish = os.environ.get("VMRELAY_COMPILE", "")
-    if wish:
-        return wish != "0"
-    possible = find_spec("mypyc") is not None and shutil.which(os.environ.get("CC", "cc")) is not None
-    return possible and "bdist_wheel" in sys.argv
+def obstacle() -> str | None:
+    """Name what is missing for compiling, as far as a look tells; None when nothing is."""
+    if find_spec("mypyc") is None:
+        return "mypy is not installed"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler ({compiler})"
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").exists():
+        return f"Python's headers are missing ({headers}/Python.h; on Debian python3-dev has them)"
+    return None
 
 
-extensions = []
-if compiles():
+def accelerator(folder: str) -> list[Extension]:
+    """Give the extension modules; their C code is written to ``folder``."""
     from mypyc.build import mypycify
 
     options = ["--ignore-missing-imports", "--follow-imports=silent"]
-    extensions = mypycify([*options, *COMPILED], opt_level="3", group_name="vmrelay")
+    extensions: list[Extension] = mypycify(
+        [*options, *COMPILED], opt_level="3", group_name="vmrelay", target_dir=folder
+    )
+    return extensions
 
-setup(ext_modules=extensions)
+
+def build_wheel(folder: str) -> None:
+    """Build with the accelerator or, unless it is demanded, without; intermediate files go to ``folder``.
+
+    Without it the build starts afresh: leaving out what failed would result in half an accelerator, or in
+    pure Python in a wheel that is bound to one platform.
+    """
+    from setuptools import setup
+
+    wish = os.environ.get("VMRELAY_COMPILE", "")
+    reason = "VMRELAY_COMPILE=0" if wish == "0" else None if wish else obstacle()
+    if reason is None:
+        try:
+            setup(ext_modules=accelerator(folder), options={"build": {"build_base": f"{folder}/compiled"}})
+        except (Exception, SystemExit) as error:
+            if wish:
+                raise
+            # One line of it: what was said in full stands above it in the build's output.
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        else:
+            return
+    said = f"vmrelay: building pure Python, without the accelerator: {reason}"
+    print(said, file=sys.stderr)  # noqa: T201
+    setup(options={"build": {"build_base": f"{folder}/pure"}})
+
+
+def main() -> None:
+    """Do what the build backend asks for."""
+    if "bdist_wheel" in sys.argv:
+        # Not in the tree, where the next build would find what this one leaves.
+        with tempfile.TemporaryDirectory(prefix="vmrelay-build-") as scratch:
+            build_wheel(scratch)
+    else:
+        from setuptools import setup
+
+        setup()
+
+
+if __name__ == "__main__":
+    main()
