@@ -37,6 +37,7 @@ from relay import early_signals, logs
 from relay.certs import local_names, network_addresses
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
+from transport import datagram_path
 from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.endpoint import Endpoint
@@ -164,6 +165,7 @@ class Relay:
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
+        logger.info("datagram path: {}", path_form())
         _announce(self._certificates.current, self._settings.bind, endpoint.port)
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
@@ -316,6 +318,11 @@ def _certificates(settings: Settings) -> CertificateStore:
         return FileCertificateStore(settings.cert_pem, settings.key_pem)
     except CertificateError as error:
         raise SettingsError(str(error)) from None
+
+
+def path_form() -> str:
+    """Say which form of the datagram path runs, in an operator's words."""
+    return "pure Python" if datagram_path.__file__.endswith(".py") else "compiled accelerator"
 
 
 def is_loopback(bind: str) -> bool:

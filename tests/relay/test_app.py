@@ -232,6 +232,17 @@ def test_where_no_ping_is_possible_it_is_said_once(capsys, lines, monkeypatch, a
     assert sum("guests cannot ping the outside" in line for line in lines) == (not allowed)
 
 
+def test_the_start_says_which_form_of_the_datagram_path_runs(capsys, lines):
+    async def scenario():
+        running = started()
+        await running.port(capsys)
+        running.stop()
+        await running.status()
+
+    asyncio.run(scenario())
+    assert [line for line in lines if "datagram path" in line] == ["INFO datagram path: pure Python"]
+
+
 def test_all_files_that_the_system_allows_are_taken(monkeypatch):
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     asked = []
