@@ -28,3 +28,10 @@ apt_install() {
         }
     fi
 }
+
+# install_compiler PYTHON -> a C compiler and the headers of PYTHON, when they are missing
+install_compiler() {
+    command -v cc >/dev/null 2>&1 || apt_install gcc libc6-dev || return 1
+    [ -f "$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
+        apt_install "$("$1" -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')"
+}

@@ -28,6 +28,7 @@ packages=$(missing \
     debootstrap:debootstrap)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || apt_install $packages
+install_compiler .venv/bin/python
 
 # Debian packages Chromium. Ubuntu has it only as a snap, which headless machines cannot run: there,
 # playwright fetches the build it was made for.

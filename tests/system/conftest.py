@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import interpreters
 import pytest
 from processes import ROOT, run
 
@@ -29,3 +30,7 @@ def load(relaybench):
         return json.loads(done.stdout.splitlines()[-1])
 
     return run_load
+
+
+def pytest_report_header():
+    return interpreters.report()

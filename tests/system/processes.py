@@ -108,16 +108,17 @@ def run(*command, patience=PATIENCE, check=True, **options):
     return done
 
 
-class Relay(Program):
-    """A relay of this tree, on a port of its own choice."""
+THIS_TREE = (sys.executable, "-m", "relay.main")
 
-    def __init__(self, *options, bind="127.0.0.1", before=(), environment=None):
-        """``bind`` may be None for what the relay does by itself."""
+
+class Relay(Program):
+    """A relay of this tree, or another ``program``, on a port of its own choice."""
+
+    def __init__(self, *options, bind="127.0.0.1", before=(), environment=None, program=THIS_TREE):
+        """Leave ``bind`` None for what the relay does by itself."""
         super().__init__(
             *before,
-            sys.executable,
-            "-m",
-            "relay.main",
+            *program,
             *(() if bind is None else ("--bind", bind)),
             "--port",
             0,

@@ -2,45 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import shutil
+import time
 
 import pytest
 from processes import ROOT, Program
+from trees import copy_of_the_tree
 
-NOT_IN_A_CLONE = shutil.ignore_patterns(
-    ".git",
-    ".venv",
-    ".cache",
-    "__pycache__",
-    "*.egg-info",
-    ".*_cache",
-    ".hypothesis",
-    "build",
-    "dist",
-    "node_modules",
-)
 SETTING_UP = 300.0
-"""Seconds for making an environment and installing what the lock files name."""
+"""Seconds for making an environment, installing what the lock files name, and compiling."""
+
+
+# A home that cannot be written to, as for a service account; nothing of the make that runs these tests.
+SURROUNDINGS = {"HOME": "/nonexistent", "MAKEFLAGS": "", "PYTHONPATH": ""}
+
+
+class MadeRelay(Program):
+    """A relay that ``make run`` starts in a tree; ``form`` is the one that it names."""
+
+    def __init__(self, tree):
+        options = "--port 0 --bind 127.0.0.1"
+        super().__init__("make", "-C", tree, "run", f"ARGS={options}", environment=SURROUNDINGS)
+        self.hash = self.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$", patience=SETTING_UP)[1]
+        self.url = self.wait_for(r"Listening on (https://\S+)$")[1]
+        self.form = self.wait_for(r"datagram path: ([\w ]+)")[1]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    return copy_of_the_tree(tmp_path_factory.mktemp("clone") / "vmrelay")
 
 
 @pytest.fixture
-def clone(tmp_path):
-    return shutil.copytree(ROOT, tmp_path / "vmrelay", ignore=NOT_IN_A_CLONE)
+def make_run(clone):
+    """Start relays by ``make run``, one after the other."""
+    with contextlib.ExitStack() as stack:
+
+        def start():
+            relay = MadeRelay(clone)
+            stack.callback(relay.stop)
+            return relay
+
+        yield start
 
 
-def test_make_run_sets_up_and_starts_the_relay(clone, load):
-    # A home that cannot be written to, as for a service account.
-    options = "--port 0 --bind 127.0.0.1"
-    relay = Program(
-        "make", "-C", clone, "run", f"ARGS={options}", environment={"HOME": "/nonexistent", "MAKEFLAGS": ""}
-    )
-    relay.hash = relay.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$", patience=SETTING_UP)[1]
-    relay.url = relay.wait_for(r"Listening on (https://\S+)$")[1]
+def compiled_forms(clone):
+    return set(clone.glob(".cache/accelerated/[0-9a-f]*/"))
+
+
+def test_make_run_sets_up_and_starts_the_relay(make_run, load):
+    relay = make_run()
     figures = load(relay, "ping", "--dst", "10.0.2.2", "--count", 3)
     relay.stop()
     assert figures["intact"] == 3
+    assert relay.form == "compiled accelerator"
     assert "the relay is shutting down" in relay.output
+
+
+def test_changed_sources_run_at_once_and_are_compiled_for_the_next_start(clone, make_run):
+    make_run().stop()
+    before = compiled_forms(clone)
+    changed = clone / "relay/app.py"
+    changed.write_text(changed.read_text().replace("datagram path: {}", "changed, datagram path: {}"))
+    at_once = make_run()
+    at_once.stop()
+    assert at_once.form == "pure Python"
+    assert "changed, datagram path" in at_once.output
+    deadline = time.monotonic() + SETTING_UP
+    while compiled_forms(clone) == before:
+        assert time.monotonic() < deadline, "nothing was compiled in the background"
+        time.sleep(0.2)
+    next_time = make_run()
+    next_time.stop()
+    assert next_time.form == "compiled accelerator"
+    assert "changed, datagram path" in next_time.output
 
 
 def test_readme_opens_with_make_run_and_make_test():
