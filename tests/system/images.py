@@ -15,9 +15,12 @@ from processes import ROOT, run
 
 SUITE = "bookworm"
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-BASE = "localhost/vmrelay-test-base"
-BASE_ARCHIVE = ROOT / f".cache/{SUITE}-python.tar"
-"""The base as podman imports it; made once, a minute."""
+PACKAGES = {
+    "plain": ("python3", "python3-venv"),
+    # As docker.io/library/python has them, the default of BUILD_BASE.
+    "compiler": ("python3", "python3-venv", "python3-dev", "gcc"),
+}
+"""Bases by name: what they have beyond the least of Debian."""
 
 LIMITS = ("--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096")
 BUILD_ENVIRONMENT = {
@@ -27,22 +30,25 @@ BUILD_ENVIRONMENT = {
 MINUTES = 60.0
 
 
-def make_base():
-    """Debian with Python and venv, as an archive of its files."""
-    if BASE_ARCHIVE.exists():
-        return
-    BASE_ARCHIVE.parent.mkdir(exist_ok=True)
+def base_archive(name):
+    """Debian with the packages of a base, as an archive of its files for podman; made once, in a minute."""
+    archive = ROOT / f".cache/{SUITE}-{'-'.join(PACKAGES[name])}.tar"
+    if archive.exists():
+        return archive
+    downloads = archive.parent / f"{SUITE}-packages"
+    downloads.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="vmrelay-base-"))
-    unfinished = BASE_ARCHIVE.with_suffix(".part")
-    options = ("--variant=minbase", "--include=python3,python3-venv")
+    unfinished = archive.with_suffix(".part")
+    options = ("--variant=minbase", f"--include={','.join(PACKAGES[name])}", f"--cache-dir={downloads}")
     try:
         run("debootstrap", *options, SUITE, root, MIRROR, patience=10 * MINUTES)
         for leftover in ("var/cache/apt/archives", "var/lib/apt/lists"):
             shutil.rmtree(root / leftover, ignore_errors=True)
         run("tar", "--numeric-owner", "-C", root, "-cf", unfinished, ".", patience=5 * MINUTES)
-        unfinished.rename(BASE_ARCHIVE)
+        unfinished.rename(archive)
     finally:
         shutil.rmtree(root)
+    return archive
 
 
 def host_configuration():
@@ -65,13 +71,15 @@ class Podman:
         environment = os.environ | BUILD_ENVIRONMENT
         return run(*self.command, *arguments, patience=patience, check=check, env=environment, cwd=ROOT)
 
-    def build(self, tag):
-        """Build docker/Dockerfile on the base."""
-        make_base()
-        self("import", BASE_ARCHIVE, BASE)
+    def build(self, tag, *, build_base="compiler"):
+        """Build docker/Dockerfile: its first stage on ``build_base``, the image itself on the plain base."""
+        bases = {name: f"localhost/vmrelay-test-{name}" for name in {"plain", build_base}}
+        for name, base in bases.items():
+            if self("image", "exists", base, check=False).returncode:
+                self("import", base_archive(name), base)
         self(
             *("build", "--pull=never", "--file", "docker/Dockerfile", "--tag", tag),
-            *("--build-arg", f"BASE={BASE}", "--build-arg", f"BUILD_BASE={BASE}"),
+            *("--build-arg", f"BASE={bases['plain']}", "--build-arg", f"BUILD_BASE={bases[build_base]}"),
             *(*LIMITS, *host_configuration(), "."),
             patience=5 * MINUTES,
         )

@@ -17,8 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from images import LIMITS, Podman
 from processes import PATIENCE, ROOT, run
+from setup_parts import compiled_modules
 
 IMAGE = "localhost/vmrelay"
+IMAGE_WITHOUT_COMPILER = "localhost/vmrelay-built-without-compiler"
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,7 @@ def podman():
     folder.mkdir()
     podman = Podman(folder)
     podman.build(IMAGE)
+    podman.build(IMAGE_WITHOUT_COMPILER, build_base="plain")
     yield podman
     podman("system", "reset", "--force", check=False)
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,13 +83,13 @@ def start(podman):
     """Start a container with everything taken away that can be; ``podman run`` options may be given."""
     names = []
 
-    def start_container(*options, words=()):
+    def start_container(*options, image=IMAGE, words=()):
         port = free_udp_port()
         names.append(f"relay-{port}")
         podman(
             *("run", "--detach", "--name", names[-1], *LIMITS, "--publish", f"127.0.0.1:{port}:4433/udp"),
             *("--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt", "no-new-privileges"),
-            *("--sysctl", "net.ipv4.ping_group_range=0 2147483647", *options, IMAGE, *words),
+            *("--sysctl", "net.ipv4.ping_group_range=0 2147483647", *options, image, *words),
         )
         return Container(podman, names[-1], port)
 
@@ -98,6 +101,21 @@ def start(podman):
 @pytest.fixture
 def container(start):
     return start()
+
+
+@pytest.mark.parametrize(
+    ("image", "form", "suffix"),
+    [(IMAGE, "compiled accelerator", ".so"), (IMAGE_WITHOUT_COMPILER, "pure Python", ".py")],
+    ids=["built with a compiler", "built without one"],
+)
+def test_the_image_has_the_accelerator_if_it_can_be_compiled(start, load, image, form, suffix):
+    container = start(image=image)
+    assert container.wait_for(r"datagram path: ([\w ]+)")[1] == form
+    code = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    python = ("/opt/vmrelay/bin/python", "-c", code)
+    files = container.execute(*python, *compiled_modules()).stdout.split()
+    assert {Path(file).suffix for file in files} == {suffix}
+    assert load(container, "ping", "--dst", "10.0.2.2", "--count", 3)["intact"] == 3
 
 
 def test_nothing_runs_as_root(container):
