@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from relay.settings import OPTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -20,13 +22,18 @@ def test_every_setting_is_in_the_table_with_its_variable():
     }
 
 
+def anchors(text):
+    """What links may name of a Markdown file's sections, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
 def test_files_and_sections_that_are_linked_exist():
-    targets = re.findall(r"\]\((?!https?:)([^)]+)\)", README)
-    sections = {
-        "#" + re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)
-    }
-    assert [t for t in targets if t not in sections and not (ROOT / t).exists()] == []
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        file, _, section = target.partition("#")
+        path = ROOT / (file or "README.md")
+        assert path.exists(), target
+        assert not section or section in anchors(path.read_text()), target
 
 
 def test_make_targets_that_are_named_exist():
@@ -34,3 +41,14 @@ def test_make_targets_that_are_named_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named
     assert named <= targets
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [("# vmrelay", "Contents: "), ("## What guests may reach", "- `--allow-cidr")],
+    ids=["introduction", "section"],
+)
+def test_it_says_by_what_guests_reach_the_outside_and_are_reached(begins, ends):
+    told = README.partition(f"{begins}\n")[2].partition(f"\n{ends}")[0]
+    for way in ("TCP", "UDP", "ping", "IPv6", "`--forward`"):
+        assert re.search(rf"(?<!\w){way}(?!\w)", told), way
