@@ -227,6 +227,9 @@ def test_it_follows_its_relay_through_a_restart(certificate_options):
         assert "OSError" in terminal.ask(f'sock.send(Ether()/ARP(pdst="{GATEWAY}"))')
         relay = Relay(*certificate_options, "--port", relay.port)
         relay.wait_for("registered 52:54:00:00:30:01")
+        # The shell hears of that a moment later.
+        attached = "any(peer.nic.attached or __import__('time').sleep(0.01) for _ in range(3000))"
+        assert "True" in terminal.ask(attached)
         assert "echo-reply" in terminal.ask(f'sr1(IP(dst="{GATEWAY}")/ICMP(), timeout=5)')
     finally:
         terminal.close()
