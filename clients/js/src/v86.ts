@@ -4,15 +4,15 @@ import { NetworkInterface } from "./client.js";
 import type { Options } from "./client.js";
 import { CardMac } from "./mac.js";
 
-/** What is used of the class `V86` as its package describes it. */
+/** What is used of the class `V86`. Its package describes no bus, but it has one from the start. */
 export interface V86Like {
   add_listener(event: "net0-send", listener: (frame: Uint8Array) => void): void;
   remove_listener(event: "net0-send", listener: (frame: Uint8Array) => void): void;
+  readonly bus?: { send(event: "net0-receive", frame: Uint8Array): void };
 }
 
-/** What else is used, and undescribed there; all but the bus may be missing. */
+/** What else is used where it is there, and not described either. */
 interface Internals {
-  readonly bus?: { send(event: "net0-receive", frame: Uint8Array): void };
   /** Made by the constructor. */
   readonly emulator_bus?: object;
   /** Made when the machine has been loaded. */
@@ -33,7 +33,7 @@ const attached = new WeakMap<V86Like, () => void>();
  */
 export function attachV86(emulator: V86Like, nic: NetworkInterface): () => void {
   const internals = emulator as unknown as Internals;
-  const { bus } = internals;
+  const { bus } = emulator;
   if (typeof bus?.send !== "function") throw new TypeError("this v86 has no bus: there is no way into its network card");
   attached.get(emulator)?.();
   let latest = "";

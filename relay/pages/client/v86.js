@@ -11,7 +11,7 @@ const attached = new WeakMap();
  */
 export function attachV86(emulator, nic) {
     const internals = emulator;
-    const { bus } = internals;
+    const { bus } = emulator;
     if (typeof bus?.send !== "function")
         throw new TypeError("this v86 has no bus: there is no way into its network card");
     attached.get(emulator)?.();

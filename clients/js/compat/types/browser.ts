@@ -14,6 +14,7 @@ export async function machine(url: string): Promise<string> {
   part();
   const like: V86Like = emulator;
   await connectV86(like, url);
+  await connectV86({ add_listener() {}, remove_listener() {}, bus: { send() {} } }, url);
   const address: Address | undefined = nic.assigned?.ip;
   return address?.join(".") ?? "";
 }
