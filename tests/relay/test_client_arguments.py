@@ -21,13 +21,14 @@ def parse(*words):
     [
         ((), {}),
         (("--cert-hash", HASH), {"cert_hash": HASH}),
+        (("--name", "web"), {"name": "web"}),
         (("--ca", "ca.pem"), {"ca": Path("ca.pem")}),
         (("--insecure", "--encap", "raw"), {"insecure": True, "encap": "raw"}),
     ],
 )
 def test_what_was_asked_for_is_what_the_client_gets(words, options):
     args = parse(*words, "https://relay.example:4433/")
-    nothing = {"encap": None, "cert_hash": None, "ca": None, "insecure": False}
+    nothing = {"encap": None, "cert_hash": None, "ca": None, "insecure": False, "name": None}
     assert client_arguments.client_options(args) == nothing | options
     assert (args.url, args.mac) == ("https://relay.example:4433/", None)
 
