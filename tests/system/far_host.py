@@ -51,7 +51,8 @@ class FarHost:
     def hear(self, flags, *, size=0):
         """The next segment with these flags (PSH aside) and ``size`` bytes that acknowledges all said so far.
 
-        Others are passed over (they are repetitions), but a RST is never right.
+        Others are passed over (they are repetitions), but a RST is never right. What is said to other ports
+        belongs to connections of others.
         """
         deadline, passed = time.monotonic() + PATIENCE, []
         while True:
@@ -61,6 +62,8 @@ class FarHost:
             if packet.version != 4 or TCP not in packet or packet.dst != self.address:
                 continue
             segment = packet[TCP]
+            if segment.dport != self.port or self.peer_port not in (0, segment.sport):
+                continue
             assert "R" not in segment.flags, "the connection was reset"
             heard = str(segment.flags).replace("P", "")
             up_to_date = not segment.flags.A or segment.ack == self.sequence

@@ -14,7 +14,7 @@ import contextlib
 
 import pytest
 from kernel_guest import KernelGuest
-from lab import EXTERNAL, SERVERS, Lab
+from lab import EXTERNAL, SERVERS, Lab, settle
 from namespaces import Namespace, connect
 from processes import Relay
 
@@ -42,12 +42,20 @@ def relay(lab):
     relay.stop()
 
 
-@pytest.fixture(scope="package")
-def guests(lab, relay):
-    pair = [KernelGuest(role, relay, lab.relay, "--mtu", "1500") for role in ("one", "two")]
-    yield pair
-    for guest in pair:
+@pytest.fixture(scope="module")
+def pair(lab, relay):
+    guests = [KernelGuest(role, relay, lab.relay, "--mtu", "1500") for role in ("one", "two")]
+    yield guests
+    for guest in guests:
         guest.leave()
+
+
+@pytest.fixture
+def guests(pair):
+    """Two guests that the tests of a module share, quiet at the beginning of each."""
+    for guest in pair:
+        settle(guest)
+    return pair
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import socket
+import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +21,12 @@ GATEWAY = "10.0.2.2"
 GATEWAY_MAC = "52:54:00:12:34:56"
 EXTERNAL = "10.99.0.1"
 SERVERS = ("10.99.0.2", "10.99.0.3", "10.99.0.4")
+
+
+TCP_TIME_WAIT, TCP_LISTEN = "06", "0A"
+"""As the kernel writes them in /proc/net/tcp."""
+
+_questions = itertools.count()
 
 
 class Lab(NamedTuple):
@@ -43,7 +53,9 @@ class Sockets:
         return opened
 
     def tcp(self, place, address="", port=0):
+        """A connection that is there still when the test ends is aborted: later tests hear nothing of it."""
         opened = self._open(place, socket.SOCK_STREAM)
+        self._stack.callback(reset_at_close, opened)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((address, port))
         return opened
@@ -65,36 +77,81 @@ class Sockets:
         return opened
 
 
+def reset_at_close(opened):
+    """Have the end of a TCP socket that is open still be a RST."""
+    with suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def settle(guest, *, patience=PATIENCE):
+    """Wait until nothing of earlier tests reaches a guest: no connection goes on, all frames are there."""
+    until(lambda: not _goes_on(guest), patience=patience)
+    # Its answer comes behind all that was on its way, in both directions.
+    assert guest.ping(GATEWAY, count=1)[0] == 1
+
+
+def _goes_on(guest):
+    """TCP sockets of a guest that may still say something."""
+    with guest.namespace.entered():
+        lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+    return [line for line in lines if line.split()[3] not in (TCP_TIME_WAIT, TCP_LISTEN)]
+
+
 def external_of(inside, server):
     """Let a guest's socket write to a server's; give the external (address, port) that the server sees."""
-    inside.sendto(b"where am I?", server.getsockname())
+    question = b"where am I? %d" % next(_questions)
+    inside.sendto(question, server.getsockname())
     while True:
         data, external = server.recvfrom(2048)
-        if data == b"where am I?":
+        if data == question:
             return external
 
 
 def udp_ports(relay):
-    """UDP ports that the relay's machine has bound at this moment."""
-    lines = Path(f"/proc/{relay.pid}/net/udp").read_text().splitlines()[1:]
-    return {int(line.split()[1].rpartition(":")[2], 16) for line in lines}
+    """UDP ports that a relay has bound at this moment, those of the other relays of its machine left out."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{relay.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if found := re.fullmatch(r"socket:\[(\d+)\]", str(descriptor.readlink())):
+                sockets.add(found[1])
+    lines = [line.split() for line in Path(f"/proc/{relay.pid}/net/udp").read_text().splitlines()[1:]]
+    return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in sockets}
 
 
-def until(condition, *, every=0.02):
+def until(condition, *, every=0.02, patience=PATIENCE):
     """Wait for what has no event: a counter, a timer inside the relay."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(every)
 
 
-def refusals(receiver, count=1):
-    """The next ICMP errors of ``receiver``, parsed by scapy."""
+def refusal(ears, *, to, of=None):
+    """The next ICMP error about what was sent to ``to`` (address and port), from the port ``of`` where given.
+
+    ``ears`` is a raw socket, which hears all that is said to its machine: others' errors are passed over.
+    """
     from scapy.layers.inet import ICMP, IP
 
-    found = []
-    while len(found) < count:
-        packet = IP(receiver.recv(4096))
-        if ICMP in packet and packet[ICMP].type in (3, 11, 12):
-            found.append(packet)
-    return found
+    while True:
+        packet = IP(ears.recv(4096))
+        if ICMP not in packet or packet[ICMP].type not in (3, 11, 12):
+            continue
+        quoted = packet[ICMP].payload
+        ports = getattr(quoted, "sport", None), getattr(quoted, "dport", None)
+        if (quoted.dst, ports[1]) == to and of in (None, ports[0]):
+            return packet
+
+
+def port_of(opened):
+    return opened.getsockname()[1]
+
+
+def echo_request(ears, payload):
+    """The next ping with this payload that reaches a raw socket, as an IP packet."""
+    from scapy.layers.inet import ICMP, IP
+
+    while True:
+        packet = IP(ears.recv(4096))
+        if ICMP in packet and packet[ICMP].type == 8 and bytes(packet[ICMP].payload) == payload:
+            return packet

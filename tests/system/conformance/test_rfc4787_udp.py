@@ -7,7 +7,7 @@ import os
 import socket
 
 import pytest
-from lab import EXTERNAL, GATEWAY, GATEWAY_MAC, SERVERS, external_of, refusals, udp_ports, until
+from lab import EXTERNAL, GATEWAY, GATEWAY_MAC, SERVERS, external_of, port_of, refusal, udp_ports, until
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -164,7 +164,7 @@ def test_req_13_dont_fragment_is_kept_and_too_big_is_told(lab, guest, sockets):
     lab.relay.run("ip", "link", "set", device, "mtu", narrow)
     try:
         inside.sendto(bytes(1400), server.getsockname())
-        (error,) = refusals(errors)
+        error = refusal(errors, of=port_of(inside), to=server.getsockname())
         assert (error[ICMP].type, error[ICMP].code) == (3, 4)
         assert error[ICMP].nexthopmtu <= narrow
         _send_past_errors(inside, bytes(1200), server.getsockname())
