@@ -283,6 +283,7 @@ export class NetworkInterface {
     this.#holds = false;
     this.#openSince = Date.now();
     this.#enter("open", carrier.kind);
+    if (this.#carrier !== carrier) return; // closed by whoever was told
     void this.#serve(carrier);
     this.#followCard();
     this.#flush();

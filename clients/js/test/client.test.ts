@@ -430,6 +430,19 @@ describe("a lost connection", () => {
   });
 });
 
+test("closing as soon as it is open leaves nothing behind", async () => {
+  relay.install();
+  let nic: NetworkInterface | undefined;
+  const onstate = ({ state }: StateChange): void => {
+    if (state === "open") nic!.close();
+  };
+  nic = await attach("https://relay.example/", { mac: "guest", transport: "websocket", onstate });
+  nic.send(frame(60));
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(nic.state).toBe("closed");
+  expect(nic.statistics).toMatchObject({ framesSent: 0, framesDropped: 1 });
+});
+
 test("closing says goodbye and is final", async () => {
   relay.install();
   const changes: string[] = [];
