@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     import argparse
 
     from relay.relay_socket import RelayPeer
+
+LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+SIGNAL_AGAIN = 0.1
+"""Seconds that a signal may take until its handler runs."""
 
 BANNER = """\
 scapy on the LAN of {url} as {mac}{address}.
@@ -43,9 +49,10 @@ def run(args: argparse.Namespace) -> int:
     """Open the shell or run the program; return the exit status."""
     # Its remarks on the machine's own interfaces and libraries are of no interest here.
     logging.getLogger("scapy").setLevel(logging.ERROR)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    leaving = _Leaving()
+    for number in LEAVE_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, _leave)
+            signal.signal(number, leaving.leave)
     counters = Counters()
     signal.signal(signal.SIGUSR1, lambda *_: _print_counters(counters))
     if early_signals.came(signal.SIGUSR1):
@@ -59,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     except ConnectError as error:
         return _complain(str(error), 1)
     finally:
+        leaving.close()
         if shell is not None:
             shell.close()
 
@@ -74,9 +82,39 @@ def _print_counters(counters: Counters) -> None:
         os.write(2, f"counters: {json.dumps(counters, sort_keys=True)}\n".encode())
 
 
-def _leave(number: int, _frame: object) -> NoReturn:
-    """Unwind on a signal, so that the relay is told."""
-    sys.exit(128 + number)
+class _Leaving:
+    """Unwinds on a signal, so that the relay is told, also while the prompt waits for a key.
+
+    CPython's readline looks for signals when its wait is interrupted, and not just before it: a signal that
+    comes in between would wait for a key as well. So it is sent again until it has been seen.
+    """
+
+    def __init__(self) -> None:
+        self._seen = threading.Event()
+        receiver, self._sender = socket.socketpair()
+        self._sender.setblocking(False)
+        # Written to at once, by the signal itself, while its handler waits for the main thread.
+        signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._insist, args=(receiver,), name="signals", daemon=True).start()
+
+    def leave(self, number: int, _frame: object) -> NoReturn:
+        """Handle the signal."""
+        self._seen.set()
+        sys.exit(128 + number)
+
+    def close(self) -> None:
+        """Leave signals alone again."""
+        self._seen.set()
+        signal.set_wakeup_fd(-1)
+        self._sender.close()
+
+    def _insist(self, receiver: socket.socket) -> None:
+        main = threading.main_thread().ident
+        with receiver:
+            while numbers := receiver.recv(64):
+                for number in LEAVE_SIGNALS:
+                    while main is not None and number in numbers and not self._seen.wait(SIGNAL_AGAIN):
+                        signal.pthread_kill(main, number)
 
 
 class _Shell:

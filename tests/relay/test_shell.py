@@ -219,6 +219,18 @@ def test_leaving_is_clean(fresh_relay, leave):
         terminal.close()
 
 
+def test_a_signal_that_does_not_interrupt_the_prompt_is_seen(fresh_relay):
+    terminal = Terminal(fresh_relay)
+    try:
+        # One that another thread gets is noted, and the wait for a key goes on.
+        terminal.ask("import signal, threading")
+        terminal.ask("threading.Timer(0.3, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()")
+        assert terminal.wait() == 128 + signal.SIGTERM
+        fresh_relay.wait_for("peer 1 closed: disconnected")
+    finally:
+        terminal.close()
+
+
 def test_it_follows_its_relay_through_a_restart(certificate_options):
     relay = Relay(*certificate_options)
     terminal = Terminal(relay, "--mac", "52:54:00:00:30:01")
