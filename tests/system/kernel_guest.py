@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+from pathlib import Path
 
 from namespaces import Namespace
-from processes import ROOT
+from processes import PATIENCE, ROOT
+
+TCP_TIME_WAIT, TCP_LISTEN = "06", "0A"
+"""As the kernel writes them in /proc/net/tcp."""
 
 
 class KernelGuest:
@@ -39,6 +44,20 @@ class KernelGuest:
         """Ping and give (replies, whole output)."""
         done = self.run("ping", "-n", "-c", count, "-i", "0.05", "-W", 5, *options, destination, check=False)
         return int(re.search(r"(\d+) received", done.stdout)[1]), done.stdout
+
+    def wait_until_quiet(self, *, patience=PATIENCE):
+        """Wait until nothing of earlier tests comes any more: no connection goes on, all frames are there."""
+        deadline = time.monotonic() + patience
+        while self._goes_on():
+            assert time.monotonic() < deadline, "there are connections still"
+            time.sleep(0.02)
+        # Its answer comes behind all that was on its way, in both directions.
+        assert self.ping(self.gateway, count=1)[0] == 1
+
+    def _goes_on(self):
+        with self.namespace.entered():
+            sockets = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+        return any(line.split()[3] not in (TCP_TIME_WAIT, TCP_LISTEN) for line in sockets)
 
     def wait_for_news(self, pattern, **options):
         return self._attached.wait_for(pattern, **options)

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import socket
+import struct
 
 from processes import PATIENCE, Program, run
 
@@ -76,6 +77,12 @@ def connect(one, one_address, other, other_address):
     for namespace, end, address in ((one, ends[0], one_address), (other, ends[1], other_address)):
         namespace.run("ip", "address", "add", address, "dev", end)
         namespace.run("ip", "link", "set", end, "up")
+
+
+def reset_at_close(opened):
+    """Have the end of a TCP socket, if it is open still, be a RST: nobody says anything after it."""
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _enter(namespace):

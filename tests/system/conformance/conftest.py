@@ -14,7 +14,7 @@ import contextlib
 
 import pytest
 from kernel_guest import KernelGuest
-from lab import EXTERNAL, SERVERS, Lab, settle
+from lab import EXTERNAL, SERVERS, Lab
 from namespaces import Namespace, connect
 from processes import Relay
 
@@ -54,7 +54,7 @@ def pair(lab, relay):
 def guests(pair):
     """Two guests that the tests of a module share, quiet at the beginning of each."""
     for guest in pair:
-        settle(guest)
+        guest.wait_until_quiet()
     return pair
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-import struct
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from namespaces import reset_at_close
 
 if TYPE_CHECKING:
     from namespaces import Namespace
@@ -22,9 +23,6 @@ GATEWAY_MAC = "52:54:00:12:34:56"
 EXTERNAL = "10.99.0.1"
 SERVERS = ("10.99.0.2", "10.99.0.3", "10.99.0.4")
 
-
-TCP_TIME_WAIT, TCP_LISTEN = "06", "0A"
-"""As the kernel writes them in /proc/net/tcp."""
 
 _questions = itertools.count()
 
@@ -77,26 +75,6 @@ class Sockets:
         return opened
 
 
-def reset_at_close(opened):
-    """Have the end of a TCP socket that is open still be a RST."""
-    with suppress(OSError):
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def settle(guest, *, patience=PATIENCE):
-    """Wait until nothing of earlier tests reaches a guest: no connection goes on, all frames are there."""
-    until(lambda: not _goes_on(guest), patience=patience)
-    # Its answer comes behind all that was on its way, in both directions.
-    assert guest.ping(GATEWAY, count=1)[0] == 1
-
-
-def _goes_on(guest):
-    """TCP sockets of a guest that may still say something."""
-    with guest.namespace.entered():
-        lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
-    return [line for line in lines if line.split()[3] not in (TCP_TIME_WAIT, TCP_LISTEN)]
-
-
 def external_of(inside, server):
     """Let a guest's socket write to a server's; give the external (address, port) that the server sees."""
     question = b"where am I? %d" % next(_questions)
@@ -118,9 +96,9 @@ def udp_ports(relay):
     return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in sockets}
 
 
-def until(condition, *, every=0.02, patience=PATIENCE):
+def until(condition, *, every=0.02):
     """Wait for what has no event: a counter, a timer inside the relay."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         time.sleep(every)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from lab import EXTERNAL, SERVERS, echo_request, external_of, port_of, refusal, settle
+from lab import EXTERNAL, SERVERS, echo_request, external_of, port_of, refusal
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.packet import Raw
 
@@ -63,13 +63,13 @@ def test_an_error_that_an_earlier_test_caused_is_not_taken_for_ones_own(lab, gue
     assert refusal(ears, to=ours[1].getsockname())[ICMP].code == 3
 
 
-def test_a_guest_settles_when_its_connections_have_ended(lab, guest, sockets):
+def test_a_guest_is_quiet_when_its_connections_have_ended(lab, guest, sockets):
     listener = sockets.tcp(lab.outside, SERVERS[0])
     listener.listen()
     inside = sockets.tcp(guest)
     inside.connect(listener.getsockname())
-    with pytest.raises(AssertionError, match="it never came"):
-        settle(guest, patience=0.1)
+    with pytest.raises(AssertionError, match="there are connections still"):
+        guest.wait_until_quiet(patience=0.1)
     listener.accept()[0].close()
     inside.close()
-    settle(guest)
+    guest.wait_until_quiet()

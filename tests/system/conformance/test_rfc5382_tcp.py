@@ -13,7 +13,8 @@ import struct
 import pytest
 from far_host import FIRST, FarHost
 from kernel_guest import KernelGuest
-from lab import EXTERNAL, SERVERS, port_of, refusal, reset_at_close
+from lab import EXTERNAL, SERVERS, port_of, refusal
+from namespaces import reset_at_close
 from processes import Relay
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.packet import Raw
