@@ -18,6 +18,9 @@ GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
 HOST6, OUTSIDE6 = "2001:db8:98::1", "2001:db8:98::2"
 HOST, OUTSIDE, SECOND = "10.98.0.1", "10.98.0.2", "10.98.0.3"
 BY_MAC, BY_ADDRESS, BY_NAME, TCP, TCP_LOCAL, NOBODY, LOCAL6, PROXY, SEEN = range(7001, 7010)
+GATEWAY6 = "fd76:6d72:656c:6179::2"
+ROUTED = "until ip -6 route show default | grep -q ra; do :; done"
+SETTLED = "while ip -6 address show tentative | grep -q .; do :; done"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,9 @@ def lab():
         other = KernelGuest("oth", relay, host)
         stack.callback(other.leave)
         assert guest.address == GUEST_IP
+        # Its IPv6 address too is one that it has and that the gateway has heard of.
+        guest.run("sh", "-c", f"{ROUTED}; {SETTLED}")
+        assert guest.ping(GATEWAY6, "-6", count=1)[0] == 1
         yield host, outside, relay, guest, other
         assert "Traceback" not in relay.output
 
