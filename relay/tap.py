@@ -16,6 +16,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from relay import tun_devices
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from ipaddress import IPv4Address, IPv4Interface
@@ -37,7 +39,9 @@ ROUTE_METRIC = 2000
 
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
 _IFF_TAP = 0x0002
+_IFF_MULTI_QUEUE = 0x0100
 _IFF_NO_PI = 0x1000
 # linux/sockios.h, linux/if.h, linux/route.h
 _SIOCADDRT = 0x890B
@@ -66,12 +70,18 @@ _OPEN_ERRORS = {
     errno.EACCES: f"no permission to open {CLONE_DEVICE}; it takes root or CAP_NET_ADMIN",
     errno.ENODEV: "the kernel has no TUN/TAP driver (modprobe tun)",
 }
+_IN_USE = "the device is in use by another process"
 _ATTACH_ERRORS = {
     errno.EPERM: "no permission to make the device; it takes root or CAP_NET_ADMIN",
-    errno.EBUSY: "the device is in use by another process",
+    errno.EBUSY: _IN_USE,
     errno.EINVAL: "there is a device of this name that is not a TAP device, or the name is not allowed",
     errno.EEXIST: "there is a device of this name that is not a TAP device",
 }
+
+_NOT_ETHERNET = (
+    "there is a TUN device of this name, which carries IP packets and no Ethernet frames; delete it, or make "
+    "one by 'ip tuntap add mode tap'"
+)
 
 OWN_NAMESPACE = Path("/proc/self/ns/net")
 
@@ -149,12 +159,35 @@ class Tap:
         except OSError as error:
             raise self._error(error, _OPEN_ERRORS) from None
         try:
-            request = struct.pack("16sH22x", self.name.encode(), _IFF_TAP | _IFF_NO_PI)
-            fcntl.ioctl(fd, _TUNSETIFF, request)
-        except OSError as error:
+            self._take(fd)
+        except BaseException:
             os.close(fd)
-            raise self._error(error, _ATTACH_ERRORS) from None
+            raise
         return fd, socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def _take(self, fd: int) -> None:
+        """Make ``fd`` the device, or the one queue in use of a device made for several."""
+        flags = _IFF_TAP | _IFF_NO_PI
+        try:
+            try:
+                self._set_interface(fd, flags)
+            except OSError as error:
+                kind = tun_devices.kind_of(self.name) if error.errno == errno.EINVAL else ""
+                if kind == "tun":
+                    raise TapError(f"{self.name}: {_NOT_ETHERNET}") from None
+                if kind != "tap":
+                    raise
+                self._set_interface(fd, flags | _IFF_MULTI_QUEUE)
+                # Another process's queue would get its share of the frames, and says what they look like.
+                if tun_devices.queues_of(self.name) > 1:
+                    raise TapError(f"{self.name}: {_IN_USE}") from None
+            # A process before this one may have left it with large segments and open checksums.
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
+        except OSError as error:
+            raise self._error(error, _ATTACH_ERRORS) from None
+
+    def _set_interface(self, fd: int, flags: int) -> None:
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
 
     def close(self) -> None:
         """Close the device."""

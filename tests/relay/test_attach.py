@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -213,6 +215,59 @@ def test_a_device_in_use_is_named(live_relay, namespace):
         assert line == f"vmrelay: error: {DEVICE}: the device is in use by another process"
     finally:
         program.stop()
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("multi_queue",), ("vnet_hdr",), ("pi",), ("multi_queue", "vnet_hdr")]
+)
+def test_a_device_that_is_there_already_is_taken_however_it_was_made(live_relay, namespace, options):
+    namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tap", *options)
+    before, _, _ = link(namespace)
+    program = attach(live_relay, namespace, "--configure")
+    try:
+        assert program.wait_for(ATTACHED)[3] == before
+        namespace.run("ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", "-s", "1400", "10.0.2.2")
+        # With the other end in use, of as many queues as there may be.
+        line = complaint("--tap", DEVICE, "--netns", namespace.name, "--insecure", live_relay.url)
+        assert line == f"vmrelay: error: {DEVICE}: the device is in use by another process"
+        namespace.run("ping", "-n", "-c", "2", "-i", "0.05", "-W", "5", "10.0.2.2")
+    finally:
+        program.stop()
+    assert link(namespace)[0] == before, "it was not made here and stays"
+
+
+def leaves_checksums_open(namespace):
+    """Whether the kernel counts on the device to fill in checksums (SIOCETHTOOL, ETHTOOL_GTXCSUM)."""
+    value = ctypes.create_string_buffer(struct.pack("II", 0x16, 0))
+    with namespace.socket() as control:
+        fcntl.ioctl(control, 0x8946, struct.pack("16sP16x", DEVICE.encode(), ctypes.addressof(value)))
+    return struct.unpack_from("II", value)[1] != 0
+
+
+def test_offloads_that_another_process_left_are_undone(live_relay, namespace):
+    namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tap", "vnet_hdr")
+    with namespace.entered(), Path("/dev/net/tun").open("r+b", buffering=0) as before:
+        iff_tap, iff_no_pi, iff_vnet_hdr = 0x0002, 0x1000, 0x4000
+        request = struct.pack("16sH22x", DEVICE.encode(), iff_tap | iff_no_pi | iff_vnet_hdr)
+        fcntl.ioctl(before, 0x400454CA, request)  # TUNSETIFF
+        fcntl.ioctl(before, 0x400454D0, 0x1 | 0x2 | 0x4)  # TUNSETOFFLOAD: TUN_F_CSUM, _TSO4 and _TSO6
+    assert leaves_checksums_open(namespace)
+    program = attach(live_relay, namespace)
+    try:
+        program.wait_for(ATTACHED)
+        assert not leaves_checksums_open(namespace)
+    finally:
+        program.stop()
+
+
+def test_a_device_without_ethernet_is_named_for_what_it_is(namespace):
+    where = ("--tap", DEVICE, "--netns", namespace.name, "https://127.0.0.1:9/")
+    for options in ((), ("multi_queue",)):
+        namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tun", *options)
+        assert "TUN device of this name, which carries IP packets and no Ethernet" in complaint(*where)
+        namespace.run("ip", "link", "delete", DEVICE)
+    namespace.run("ip", "link", "add", DEVICE, "type", "bridge")
+    assert "that is not a TAP device" in complaint(*where)
 
 
 def test_a_certificate_or_ca_that_does_not_fit_is_named(live_relay, namespace, tmp_path):
