@@ -12,7 +12,8 @@ never move one. An explicit Register takes a MAC over and ends the older session
 an unregistered session) takes over only from a session that has been silent for SILENT_AFTER: a tab that was
 reloaded must not wait until QUIC gives up on the old one.
 
-Guests do not serve DHCP: what comes from its server's port is dropped, whoever it is for.
+Guests do not serve DHCP: what is for a client's port is dropped, whoever it is from or for. Tags that only
+carry a priority are taken off first, and all checks look through those of VLANs (``netstack.vlan``).
 
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``switch.drop.*``, in frames.
 """
@@ -45,9 +46,10 @@ from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
-from netstack.dhcp import SERVER_PORT, is_server_reply
+from netstack.dhcp import CLIENT_PORT, is_for_client
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_link_control
 from netstack.mac_table import MacTable, Verdict
+from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,14 +70,14 @@ FLOOD_BURST = 2.0
 COMPLAINT_EVERY = 10.0
 """Seconds between two words to a peer about sources that it may not use; between them frames only count."""
 
-_CLAIMING = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6})
-"""Protocols in which a packet may say who somebody is."""
+_LOOKED_AT = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6}) | TAGS
+"""Ethertypes of which every frame is looked at: the next one may say something else of who somebody is."""
 
 _IP_START = slice(14, 15)
 _PLAIN_IPV4 = b"\x45"
-_UDP_SOURCE_PORT = slice(34, 36)
+_UDP_DESTINATION_PORT = slice(36, 38)
 """Where it stands in a frame, if the IPv4 header has no options."""
-_DHCP_SERVER_PORT = SERVER_PORT.to_bytes(2, "big")
+_DHCP_CLIENT_PORT = CLIENT_PORT.to_bytes(2, "big")
 
 _DROPS = {
     Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
@@ -133,18 +135,21 @@ class SwitchActor(EventLoopActor):
         now = self.now()
         decided = b""
         forward: Callable[[bytes], None] = batch.flood
-        for frame in frames:
+        for received in frames:
+            frame = received
             # Two looks at each frame, and a third at the few that may be a DHCP server's.
             if (
-                frame[_UDP_SOURCE_PORT] == _DHCP_SERVER_PORT or frame[_IP_START] != _PLAIN_IPV4
-            ) and is_server_reply(frame):
+                frame[_UDP_DESTINATION_PORT] == _DHCP_CLIENT_PORT or frame[_IP_START] != _PLAIN_IPV4
+            ) and is_for_client(frame):
                 batch.dropped += 1
                 self._counters.add("switch.drop.rogue_dhcp")
                 continue
             header = frame[:HEADER_LENGTH]
             if header != decided:
                 try:
-                    drop, forward, decided = self._decide(frame, header, port, batch, now)
+                    if header[12:] in TAGS:
+                        frame = without_priority_tags(frame)
+                    drop, forward, decided = self._decide(frame, port, batch, now)
                 except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
                     self._mishaps.note(error, now)
                     batch.dropped += 1
@@ -158,12 +163,13 @@ class SwitchActor(EventLoopActor):
         self._deliver(batch, len(frames))
 
     def _decide(
-        self, frame: bytes, header: bytes, port: _Port, batch: _Batch, now: float
+        self, frame: bytes, port: _Port, batch: _Batch, now: float
     ) -> tuple[str | None, Callable[[bytes], None], bytes]:
         """Say why to drop a frame, or None; else where to put it, and for which header that holds."""
-        drop = self._refusal(frame, header, batch.sender, now)
+        drop = self._refusal(frame, batch.sender, now)
         if drop is not None:
             return drop, batch.flood, b""
+        header = frame[:HEADER_LENGTH]
         destination = header[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", batch.flood, b""
@@ -175,15 +181,14 @@ class SwitchActor(EventLoopActor):
             return None if port.floods.take(now) else "switch.drop.flood_rate", batch.flood, b""
         if target == batch.sender:
             return "switch.drop.same_port", batch.flood, b""
-        # Every packet of these is looked at: the next one may claim something else.
-        holds_for = b"" if header[12:] in _CLAIMING else header
+        holds_for = b"" if header[12:] in _LOOKED_AT else header
         return None, batch.unicast_to(target), holds_for
 
-    def _refusal(self, frame: bytes, header: bytes, sender: int, now: float) -> str | None:
+    def _refusal(self, frame: bytes, sender: int, now: float) -> str | None:
         """Name the counter under which a frame is dropped for what it says of its sender."""
-        if len(header) < HEADER_LENGTH:
+        if len(frame) < HEADER_LENGTH:
             return "switch.drop.runt"
-        source = header[6:12]
+        source = frame[6:12]
         verdict = self._table.learn(source, sender, now)
         if verdict is Verdict.LEARNED:
             self._tell_aged_out()
@@ -191,12 +196,20 @@ class SwitchActor(EventLoopActor):
             self._tell_of_refusal(source, sender, verdict, now)
             from_gateway = source == self._settings.gateway_mac
             return "switch.drop.gateway_source" if from_gateway else _DROPS[verdict]
-        if header[12:] == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
+        inside = without_tags(frame) if frame[12:14] in TAGS else frame
+        if inside is None or hides_protocol(inside):
+            return "switch.drop.hidden_protocol"
+        return self._claims_too_much(inside)
+
+    def _claims_too_much(self, frame: bytes) -> str | None:
+        """As :meth:`_refusal`, for what an untagged frame says in its payload."""
+        ethertype = frame[12:14]
+        if ethertype == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
             return "switch.drop.gateway_arp"
-        if header[12:] == ETHERTYPE_IPV6:
+        if ethertype == ETHERTYPE_IPV6:
             rogue = ra_guard.refusal(frame, self._gateway_ip6)
             return None if rogue is None else f"switch.drop.{rogue}"
-        return None
+        return "switch.drop.rogue_dhcp" if is_for_client(frame) else None
 
     def _tell_of_refusal(self, source: bytes, sender: int, verdict: Verdict, now: float) -> None:
         """Have the peer say, now and then, whose frames are dropped."""

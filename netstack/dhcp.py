@@ -30,7 +30,7 @@ CHADDR_AT = 28
 """Where a message has its client's MAC."""
 
 _MIN_UDP_FRAME = 14 + 20 + 8
-_SERVER_PORT_BYTES = SERVER_PORT.to_bytes(2, "big")
+_CLIENT_PORT_BYTES = CLIENT_PORT.to_bytes(2, "big")
 _ETHERNET = 1
 _MAC_LENGTH = 6
 _BROADCAST_FLAG = 0x8000
@@ -141,16 +141,17 @@ def option_spans(message: bytes, wanted: Code) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def is_server_reply(frame: bytes) -> bool:
-    """Whether an Ethernet frame comes from a DHCP server's port; with IPv4 options or without.
+def is_for_client(frame: bytes) -> bool:
+    """Whether an Ethernet frame is for a DHCP client's port, and so a server's; with IPv4 options or without.
 
-    Fragments after the first have no ports, but without the first nobody puts them together.
+    The port from which it comes says nothing: clients do not look at it. Fragments after the first have no
+    ports, but without the first nobody puts them together.
     """
     if len(frame) < _MIN_UDP_FRAME or frame[12:14] != ETHERTYPE_IPV4 or frame[23] != PROTOCOL_UDP:
         return False
-    source_port = HEADER_LENGTH + (frame[HEADER_LENGTH] & 0x0F) * 4
+    ports = HEADER_LENGTH + (frame[HEADER_LENGTH] & 0x0F) * 4
     first = int.from_bytes(frame[20:22], "big") & 0x1FFF == 0
-    return first and frame[source_port : source_port + 2] == _SERVER_PORT_BYTES
+    return first and frame[ports + 2 : ports + 4] == _CLIENT_PORT_BYTES
 
 
 def build_reply(

@@ -6,13 +6,16 @@ one is as good as any; a first fragment that hides its upper layer is refused, l
 
 from __future__ import annotations
 
+from netstack.dhcpv6 import CLIENT_PORT
 from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, PROTOCOL_ICMPV6, REDIRECT, ROUTER_ADVERTISEMENT
 from netstack.ipv6 import MAX_EXTENSION_HEADERS, NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, SOURCE6
 
-_EXTENSIONS = frozenset({0, 43, 60})
+_AUTHENTICATION = 51
+_EXTENSIONS = frozenset({0, 43, 60, _AUTHENTICATION, 135, 139, 140})
+"""Hop-by-hop, routing and destination options, authentication, mobility, HIP, shim6 (IANA's registry)."""
 _TCP, _UDP = 6, 17
-_FROM_DHCPV6_SERVER = b"\x02\x23\x02\x22"
-"""UDP ports 547 to 546."""
+_DHCPV6_CLIENT = CLIENT_PORT.to_bytes(2, "big")
+"""The destination port of what clients listen to; they do not look at the source port."""
 _TARGET = slice(8, 24)
 _FRAGMENT_OFFSET = 0xFFF8
 
@@ -28,7 +31,8 @@ def refusal(frame: bytes, gateway_addresses: frozenset[bytes]) -> str | None:
                 return None
             length = 8
         elif protocol in _EXTENSIONS:
-            length = 8 + (frame[at + 1] * 8 if len(frame) > at + 1 else 0)
+            units = frame[at + 1] if len(frame) > at + 1 else 0
+            length = 8 + units * 4 if protocol == _AUTHENTICATION else 8 + units * 8
         else:
             return _upper_layer(protocol, frame[at:], gateway_addresses)
         if len(frame) < at + 8:
@@ -45,6 +49,6 @@ def _upper_layer(protocol: int, payload: bytes, gateway_addresses: frozenset[byt
         if kind == NEIGHBOUR_ADVERTISEMENT and payload[_TARGET] in gateway_addresses:
             return "gateway_ipv6"
         return "hidden_ipv6" if kind < 0 else None
-    if protocol == _UDP and payload[:4] == _FROM_DHCPV6_SERVER:
+    if protocol == _UDP and payload[2:4] == _DHCPV6_CLIENT:
         return "rogue_dhcpv6"
     return None

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import GATEWAY_MAC, Box, mac
 from scapy.layers.inet import IP, UDP, IPOption
-from scapy.layers.l2 import ARP, Ether
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_RA, IPv6
+from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Dot3, Ether
 
 from actors.close_codes import CloseCode
 from actors.messages import (
@@ -31,6 +32,7 @@ from actors.settings import LanSettings
 from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
+from netstack.vlan import MAX_TAGS
 
 BROADCAST = b"\xff" * 6
 MULTICAST = bytes.fromhex("333300000001")
@@ -381,6 +383,56 @@ def test_a_dead_peer_does_not_hurt_the_others(trio):
     trio.sends(2, frame(mac(2), mac(1)), frame(mac(2), BROADCAST), frame(mac(2), mac(3)))
     assert len(trio.got(3)) == 2
     assert trio.counters["peer.drop.closed"] == 2
+
+
+WRAPPINGS = {
+    "priority": [Dot1Q(vlan=0, prio=5)],
+    "service tag": [Dot1AD(vlan=0)],
+    "two priorities": [Dot1Q(vlan=0), Dot1Q(vlan=0)],
+    "a vlan": [Dot1Q(vlan=7)],
+    "stacked": [Dot1AD(vlan=7), Dot1Q(vlan=0), Dot1Q(vlan=8)],
+}
+CLAIMS = {
+    "gateway_arp": ARP(op=2, hwsrc=mac(1).hex(":"), psrc="10.0.2.2"),
+    "rogue_dhcp": IP(dst="10.0.2.11") / UDP(sport=1067, dport=68) / b"offer",
+    "rogue_router": IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_RA(),
+    "rogue_dhcpv6": IPv6(src="fe80::1", dst="ff02::1") / UDP(sport=1547, dport=546) / b"reply",
+    "gateway_ipv6": IPv6(src="fe80::1", dst="ff02::1", hlim=255) / ICMPv6ND_NA(tgt="fe80::5054:ff:fe12:3456"),
+}
+
+
+def wrapped(tags, packet, destination=BROADCAST):
+    built = Ether(src=mac(1).hex(":"), dst=destination.hex(":"))
+    for tag in tags:
+        built /= tag
+    return bytes(built / packet)
+
+
+@pytest.mark.parametrize("tags", WRAPPINGS.values(), ids=WRAPPINGS)
+@pytest.mark.parametrize(("reason", "packet"), CLAIMS.items(), ids=CLAIMS)
+def test_no_tag_gets_a_claim_past_the_guards(trio, tags, reason, packet):
+    trio.sends(1, wrapped(tags, packet), wrapped(tags, packet, mac(2)))
+    assert (trio.got(2), trio.got(3), trio.gateway_got()) == ([], [], [])
+    assert trio.drops() == {reason: 2}
+
+
+def test_priority_tags_are_taken_off_and_vlans_pass(trio):
+    packet = IP(src="10.0.2.10", dst="10.0.2.11") / UDP() / b"data"
+    plain, vlan = wrapped([], packet, mac(2)), wrapped(WRAPPINGS["a vlan"], packet, mac(2))
+    trio.sends(1, plain, wrapped(WRAPPINGS["two priorities"], packet, mac(2)), vlan, plain, vlan)
+    assert trio.got(2) == [plain, plain, vlan, plain, vlan]
+    to_gateway = wrapped(WRAPPINGS["priority"], packet, GATEWAY_MAC)
+    trio.sends(1, to_gateway)
+    assert trio.gateway_got() == [wrapped([], packet, GATEWAY_MAC)]
+
+
+def test_what_hides_its_protocol_goes_nowhere(trio):
+    snap = LLC(dsap=0xAA, ssap=0xAA, ctrl=3) / SNAP(OUI=0, code=0x0806)
+    hidden = Dot3(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff") / snap / CLAIMS["gateway_arp"]
+    deep = wrapped([Dot1Q(vlan=7)] * (MAX_TAGS + 1), CLAIMS["gateway_arp"])
+    trio.sends(1, bytes(hidden), deep)
+    assert trio.got(2) == []
+    assert trio.drops() == {"hidden_protocol": 2}
 
 
 def test_an_error_in_the_switch_costs_one_frame(trio, monkeypatch):

@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netstack.dhcp import Code, MessageType, build_reply, is_server_reply, parse_dhcp
+from netstack.dhcp import Code, MessageType, build_reply, is_for_client, parse_dhcp
 from netstack.malformed import MalformedPacket
 
 MAC = bytes.fromhex("525400aa0001")
@@ -122,20 +122,21 @@ def test_scapy_understands_a_reply():
 
 
 @pytest.mark.parametrize("options", [[], [IPOption(b"\x94\x04\0\0")], [IPOption(b"\x01" * 40)]])
-def test_a_servers_frames_are_known_by_their_port(options):
+def test_what_is_for_a_client_is_known_by_its_destination_port(options):
     ip = Ether() / IP(dst="10.0.2.15", options=options)
-    assert is_server_reply(bytes(ip / UDP(sport=67, dport=68) / BOOTP(op=2)))
-    assert is_server_reply(bytes(ip / UDP(sport=67, dport=1000)))
-    assert not is_server_reply(bytes(ip / UDP(sport=68, dport=67) / BOOTP()))
-    assert not is_server_reply(bytes(ip / TCP(sport=67)))
+    for source in (67, 1067, 68):
+        assert is_for_client(bytes(ip / UDP(sport=source, dport=68) / BOOTP(op=2)))
+    assert not is_for_client(bytes(ip / UDP(sport=68, dport=67) / BOOTP()))
+    assert not is_for_client(bytes(ip / UDP(sport=67, dport=1000)))
+    assert not is_for_client(bytes(ip / TCP(sport=67, dport=68)))
     first, later = (
-        bytes(Ether() / f) for f in fragment(ip[IP] / UDP(sport=67) / Raw(b"\0\x43" * 500), 600)[:2]
+        bytes(Ether() / f) for f in fragment(ip[IP] / UDP(dport=68) / Raw(b"\0\x44" * 500), 600)[:2]
     )
-    assert is_server_reply(first)
-    assert not is_server_reply(later)
-    assert not is_server_reply(bytes(Ether() / IPv6() / UDP(sport=67)))
+    assert is_for_client(first)
+    assert not is_for_client(later)
+    assert not is_for_client(bytes(Ether() / IPv6() / UDP(dport=68)))
 
 
 @given(st.binary(max_size=80))
 def test_no_frame_whatever_is_too_odd_to_judge(frame):
-    assert is_server_reply(frame) in (True, False)
+    assert is_for_client(frame) in (True, False)

@@ -22,6 +22,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NA,
     ICMPv6ND_NS,
     ICMPv6ND_RA,
+    ICMPv6ND_Redirect,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
     ICMPv6NDOptPrefixInfo,
@@ -31,7 +32,10 @@ from scapy.layers.inet6 import (
     IPv6,
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
 )
+from scapy.layers.ipsec import AH
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
@@ -229,6 +233,11 @@ HEADER = IPv6(src="fe80::1", dst="ff02::1", hlim=255)
         (HEADER / ICMPv6ND_NA(tgt="fd00::2"), "gateway_ipv6"),
         (HEADER / ICMPv6ND_NA(tgt="fd00::3"), None),
         (HEADER / UDP(sport=547, dport=546), "rogue_dhcpv6"),
+        (HEADER / UDP(sport=1547, dport=546), "rogue_dhcpv6"),
+        (HEADER / IPv6ExtHdrHopByHop() / UDP(sport=1, dport=546), "rogue_dhcpv6"),
+        (HEADER / AH(nh=58, payloadlen=4, icv=bytes(12)) / ICMPv6ND_RA(), "rogue_router"),
+        (HEADER / IPv6ExtHdrRouting() / ICMPv6ND_Redirect(), "rogue_router"),
+        (IPv6(src="fd00::9", nh=135) / Raw(b"\x3a\0\0\0\0\0\0\0" + bytes(ICMPv6ND_RA())), "rogue_router"),
         (HEADER / UDP(sport=546, dport=547), None),
         (IPv6(src="fd00::2") / UDP(), "gateway_ipv6"),
         (HEADER / ICMPv6ND_NS(), None),

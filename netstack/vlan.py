@@ -1,0 +1,53 @@
+"""What may stand between a frame's addresses and its protocol: tags (IEEE 802.1Q), LLC and SNAP (RFC 1042).
+
+A tag with VLAN 0 carries a priority only, and receivers take such a frame as one without: so the switch takes
+those tags off before it looks at anything. A frame of a VLAN is for the guests in it, and passes with its
+tags; what it holds is looked at as if it had none, since some receivers ignore the VLAN's number.
+"""
+
+from __future__ import annotations
+
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN
+
+TAGS = frozenset({ETHERTYPE_VLAN, b"\x88\xa8", b"\x91\x00", b"\x92\x00"})
+"""Customer and service tags, and the numbers that service tags had before 802.1ad."""
+
+MAX_TAGS = 4
+"""Two are in use anywhere; a frame with more hides something."""
+
+_ADDRESSES = 12
+_TAG = 4
+_VLAN_ID = 0x0FFF
+_MAX_LENGTH_FIELD = 1500
+_SNAP_HEADERS = frozenset({b"\xaa\xaa\x03\x00\x00\x00", b"\xaa\xaa\x03\x00\x00\xf8"})
+"""LLC with SNAP, and the organisations 00-00-00 (RFC 1042) and 00-00-f8 (802.1H): an ethertype follows."""
+_SNAP = slice(14, 20)
+_SNAP_ETHERTYPE = slice(20, 22)
+_GUARDED = TAGS | {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6}
+
+
+def without_priority_tags(frame: bytes) -> bytes:
+    """Take the tags of VLAN 0 off that stand before all others."""
+    at = _ADDRESSES
+    while frame[at : at + 2] in TAGS and not int.from_bytes(frame[at + 2 : at + 4], "big") & _VLAN_ID:
+        at += _TAG
+    return frame if at == _ADDRESSES else frame[:_ADDRESSES] + frame[at:]
+
+
+def without_tags(frame: bytes) -> bytes | None:
+    """Give the frame as it is inside its tags; None when there are too many of them."""
+    at = _ADDRESSES
+    for _ in range(MAX_TAGS + 1):
+        if frame[at : at + 2] not in TAGS:
+            return frame[:_ADDRESSES] + frame[at:]
+        at += _TAG
+    return None
+
+
+def hides_protocol(frame: bytes) -> bool:
+    """Whether IP, ARP or a tag is wrapped in LLC and SNAP: on Ethernet nobody needs that (RFC 1122)."""
+    return (
+        int.from_bytes(frame[12:14], "big") <= _MAX_LENGTH_FIELD
+        and frame[_SNAP] in _SNAP_HEADERS
+        and frame[_SNAP_ETHERTYPE] in _GUARDED
+    )
