@@ -31,6 +31,7 @@ from actors.gateway6 import Gateway6
 from actors.icmp_flow import IcmpFlowActor
 from actors.messages import (
     AddressAssigned,
+    AddressUsed,
     AssignAddress,
     ClientGone,
     ClientShown,
@@ -76,6 +77,7 @@ from netstack.malformed import MalformedPacket
 from netstack.neighbour import AddressBindings
 from netstack.reassembly import Reassembler
 from netstack.router_advertisement import INTERVAL as RA_INTERVAL
+from netstack.source_guard import SourceGuard
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import is_intact_udp, parse_udp, udp_head
 
@@ -152,8 +154,8 @@ class GatewayActor(EventLoopActor):
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
         self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports)
         self._reassembler = Reassembler(counters)
-        bindings = AddressBindings()
-        self._contests = AddressContests(self._lan, self._pool, bindings, self._address_moved)
+        self._bindings = AddressBindings()
+        self._contests = AddressContests(self._lan, self._pool, self._bindings, self._address_moved)
         self._ipv6: Gateway6 | None = None
         self._look_at = NEVER
         self._changes_to_tell = 0
@@ -163,7 +165,7 @@ class GatewayActor(EventLoopActor):
                 self._services,
                 self._tcp,
                 self._reassembler,
-                bindings=bindings,
+                bindings=self._bindings,
                 contests=self._contests,
                 admit_mac=self._move_to,
                 to_flow=self._to_flow,
@@ -176,7 +178,9 @@ class GatewayActor(EventLoopActor):
 
     def on_start(self) -> None:
         """Take the gateway's place at the switch."""
-        self._switch.tell(GatewayAttached(self.actor_ref))
+        prefix = self._settings.ipv6_prefix
+        guard = SourceGuard(self._pool, self._bindings, prefix) if self._settings.source_guard else None
+        self._switch.tell(GatewayAttached(self.actor_ref, guard))
 
     def on_stop(self) -> None:
         """Stop all flows."""
@@ -550,6 +554,15 @@ class GatewayActor(EventLoopActor):
             self._forget(mac)
         for key, connections in port.forwarded.items():
             self._tcp_forwards.ended(connections, key)
+
+    @handles(AddressUsed)
+    def _address_used(self, message: AddressUsed) -> None:
+        """Follow what the switch has seen on frames that do not come here."""
+        now = self.now()
+        batch = Batch(message.port, self._port(message.port), now)
+        if self._move(message.mac, message.port, batch.port) and message.contested:
+            self._contests.begin(message.address, message.mac, batch)
+        self.poll_at = min(self._look_at, self._contests.poll_at)
 
     @handles(MacAgedOut)
     def _mac_aged_out(self, message: MacAgedOut) -> None:

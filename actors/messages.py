@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.line import Line
     from actors.ports import WaitingClients
     from netstack.forward import Forward
+    from netstack.source_guard import SourceGuard
 
 
 class Mailbox(Protocol):
@@ -202,9 +203,13 @@ class PortOpened:
 
 @dataclass(frozen=True, slots=True)
 class GatewayAttached:
-    """GatewayActor -> SwitchActor: frames for the gateway's MAC, and flooded ones, go to ``gateway``."""
+    """GatewayActor -> SwitchActor: frames for the gateway's MAC, and flooded ones, go to ``gateway``.
+
+    ``sources`` tells whose address is whose, by the gateway's tables; None lets guests use any.
+    """
 
     gateway: Mailbox
+    sources: SourceGuard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +217,16 @@ class PortClosed:
     """PeerActor -> SwitchActor -> GatewayActor: forget the port, its MACs, addresses and flows."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressUsed:
+    """SwitchActor -> GatewayActor: ``mac`` behind ``port`` uses ``address``, its own or ``contested``."""
+
+    port: int
+    mac: bytes
+    address: bytes
+    contested: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class LanSettings:
 
     max_peers: int = 1024
     """Ports of the switch; each costs some 60 KB with its session."""
+    source_guard: bool = True
+    """Whether the switch lets guests send from their own addresses only."""
     floods_per_second: float = 200.0
     """Frames per port that the switch may copy to all others; above it they are dropped."""
     max_half_open_per_peer: int = 64

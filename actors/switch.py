@@ -15,6 +15,9 @@ reloaded must not wait until QUIC gives up on the old one.
 Guests do not serve DHCP: what is for a client's port is dropped, whoever it is from or for. Tags that only
 carry a priority are taken off first, and all checks look through those of VLANs (``netstack.vlan``).
 
+A guest sends from its own addresses only (``netstack.source_guard``); the gateway, which keeps the tables, is
+told of those that it did not hold. The gateway's own frames are flooded only if they are for all.
+
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``switch.drop.*``, in frames.
 """
 
@@ -26,6 +29,7 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from actors.messages import (
+    AddressUsed,
     AssignAddress,
     ClosePeer,
     FramesFromGateway,
@@ -46,8 +50,16 @@ from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
+from netstack.address_pool import Claim
 from netstack.dhcp import CLIENT_PORT, is_for_client
-from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_link_control
+from netstack.ethernet import (
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    HEADER_LENGTH,
+    format_mac,
+    is_link_control,
+)
 from netstack.mac_table import MacTable, Verdict
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
@@ -57,6 +69,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
+    from netstack.source_guard import SourceGuard
 
 GATEWAY = -1
 """The gateway's port; sessions count from 0."""
@@ -64,17 +77,27 @@ GATEWAY = -1
 SILENT_AFTER = 45.0
 """Seconds without any packet, three QUIC keep-alives, after which a session gives way to its successor."""
 
+CLAIMS_PER_SECOND = 20.0
+"""Frames of one port that may name a sender's address which is not known as its own; above it they are
+dropped."""
+
+CLAIM_BURST = 100.0
+"""How many at once: a bridge comes up with all its guests and their addresses."""
+
 FLOOD_BURST = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
 
 COMPLAINT_EVERY = 10.0
 """Seconds between two words to a peer about sources that it may not use; between them frames only count."""
 
-_LOOKED_AT = frozenset({ETHERTYPE_ARP, ETHERTYPE_IPV6}) | TAGS
-"""Ethertypes of which every frame is looked at: the next one may say something else of who somebody is."""
-
-_IP_START = slice(14, 15)
-_PLAIN_IPV4 = b"\x45"
+_HEAD = slice(0, 15)
+_SOURCE = slice(26, 30)
+"""The Ethernet header with the first byte of IPv4, and its source address: frames that are alike in these,
+and are not for a DHCP client, go the same way."""
+_ETHERTYPE_AND_START = slice(12, 15)
+_PLAIN_IPV4 = ETHERTYPE_IPV4 + b"\x45"
+"""IPv4 without options. Of all others every frame is looked at: the next one may say something else of who
+somebody is."""
 _UDP_DESTINATION_PORT = slice(36, 38)
 """Where it stands in a frame, if the IPv4 header has no options."""
 _DHCP_CLIENT_PORT = CLIENT_PORT.to_bytes(2, "big")
@@ -84,6 +107,13 @@ _DROPS = {
     Verdict.INVALID: "switch.drop.invalid_source",
     Verdict.PORT_FULL: "switch.drop.too_many_macs",
     Verdict.TABLE_FULL: "switch.drop.mac_table_full",
+}
+
+_NEWS = frozenset({Claim.GRANTED, Claim.TAKEN})
+_CLAIM_DROPS = {
+    Claim.TAKEN: "switch.drop.spoofed_address",
+    Claim.RESERVED: "switch.drop.reserved_address",
+    Claim.FOREIGN: "switch.drop.foreign_source",
 }
 
 _REFUSALS = {
@@ -97,9 +127,10 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
+    __slots__ = ("claims", "floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
 
-    def __init__(self, opened: PortOpened, floods: TokenBucket) -> None:
+    def __init__(self, opened: PortOpened, floods: TokenBucket, claims: TokenBucket) -> None:
+        self.claims = claims
         self.peer = opened.peer
         self.last_heard = opened.last_heard
         self.link_mtu = opened.link_mtu
@@ -116,6 +147,7 @@ class SwitchActor(EventLoopActor):
         self._counters = counters
         self._settings = settings
         self._gateway: Mailbox | None = None
+        self._sources: SourceGuard | None = None
         self._ports: dict[int, _Port] = {}
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
@@ -137,17 +169,9 @@ class SwitchActor(EventLoopActor):
         forward: Callable[[bytes], None] = batch.flood
         for received in frames:
             frame = received
-            # Two looks at each frame, and a third at the few that may be a DHCP server's.
-            if (
-                frame[_UDP_DESTINATION_PORT] == _DHCP_CLIENT_PORT or frame[_IP_START] != _PLAIN_IPV4
-            ) and is_for_client(frame):
-                batch.dropped += 1
-                self._counters.add("switch.drop.rogue_dhcp")
-                continue
-            header = frame[:HEADER_LENGTH]
-            if header != decided:
+            if frame[_HEAD] + frame[_SOURCE] != decided or frame[_UDP_DESTINATION_PORT] == _DHCP_CLIENT_PORT:
                 try:
-                    if header[12:] in TAGS:
+                    if frame[12:14] in TAGS:
                         frame = without_priority_tags(frame)
                     drop, forward, decided = self._decide(frame, port, batch, now)
                 except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
@@ -165,12 +189,11 @@ class SwitchActor(EventLoopActor):
     def _decide(
         self, frame: bytes, port: _Port, batch: _Batch, now: float
     ) -> tuple[str | None, Callable[[bytes], None], bytes]:
-        """Say why to drop a frame, or None; else where to put it, and for which header that holds."""
-        drop = self._refusal(frame, batch.sender, now)
+        """Say why to drop a frame, or None; else where to put it, and for which others that holds too."""
+        drop = self._refusal(frame, batch.sender, port, now)
         if drop is not None:
             return drop, batch.flood, b""
-        header = frame[:HEADER_LENGTH]
-        destination = header[:6]
+        destination = frame[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", batch.flood, b""
         if destination == self._settings.gateway_mac:
@@ -181,10 +204,10 @@ class SwitchActor(EventLoopActor):
             return None if port.floods.take(now) else "switch.drop.flood_rate", batch.flood, b""
         if target == batch.sender:
             return "switch.drop.same_port", batch.flood, b""
-        holds_for = b"" if header[12:] in _LOOKED_AT else header
+        holds_for = frame[_HEAD] + frame[_SOURCE] if frame[_ETHERTYPE_AND_START] == _PLAIN_IPV4 else b""
         return None, batch.unicast_to(target), holds_for
 
-    def _refusal(self, frame: bytes, sender: int, now: float) -> str | None:
+    def _refusal(self, frame: bytes, sender: int, port: _Port, now: float) -> str | None:
         """Name the counter under which a frame is dropped for what it says of its sender."""
         if len(frame) < HEADER_LENGTH:
             return "switch.drop.runt"
@@ -199,10 +222,32 @@ class SwitchActor(EventLoopActor):
         inside = without_tags(frame) if frame[12:14] in TAGS else frame
         if inside is None or hides_protocol(inside):
             return "switch.drop.hidden_protocol"
-        return self._claims_too_much(inside)
+        drop = self._pretends(inside)
+        if drop is None and inside is frame and self._sources is not None:
+            return self._refuse_source(self._sources, frame, sender, port, now)
+        return drop
 
-    def _claims_too_much(self, frame: bytes) -> str | None:
-        """As :meth:`_refusal`, for what an untagged frame says in its payload."""
+    def _refuse_source(
+        self, sources: SourceGuard, frame: bytes, sender: int, port: _Port, now: float
+    ) -> str | None:
+        """Name the counter for a frame that names a sender's address which is not its sender's."""
+        mac = frame[6:12]
+        # A frame may name two addresses: its own, and one that it advertises.
+        while (suspicion := sources.look(frame)) is not None:
+            if suspicion.drop:
+                return f"switch.drop.{suspicion.drop}"
+            if not port.claims.take(now):
+                return "switch.drop.claim_rate"
+            claim = sources.claim(mac, suspicion.address)
+            if self._gateway is not None and claim in _NEWS:
+                contested = claim is Claim.TAKEN
+                tell_alive(self._gateway, AddressUsed(sender, mac, suspicion.address, contested))
+            if not claim.accepted:
+                return _CLAIM_DROPS[claim]
+        return None
+
+    def _pretends(self, frame: bytes) -> str | None:
+        """As :meth:`_refusal`, for an untagged frame that poses as the gateway's or a server's."""
         ethertype = frame[12:14]
         if ethertype == ETHERTYPE_ARP and frame[28:32] in self._settings.gateway_ips:
             return "switch.drop.gateway_arp"
@@ -227,16 +272,21 @@ class SwitchActor(EventLoopActor):
         frames = message.frames
         self._counters.add("switch.received", len(frames))
         batch = _Batch(GATEWAY)
-        now = self.now()
         decided = b""
         forward: Callable[[bytes], None] = batch.flood
         for frame in frames:
             destination = frame[:6]
             if destination != decided:
-                target = None if destination[0] & 1 else self._table.lookup(destination, now)
-                forward = batch.flood if target is None else batch.unicast_to(target)
                 decided = destination
+                if destination[0] & 1:
+                    forward = batch.flood
+                else:
+                    # A guest that was silent for long may wait for just this; its neighbours do not.
+                    target = self._table.last_port_of(destination)
+                    forward = batch.drop if target is None else batch.unicast_to(target)
             forward(frame)
+        if batch.dropped:
+            self._counters.add("switch.drop.unknown_destination", batch.dropped)
         self._deliver(batch, len(frames))
 
     def _deliver(self, batch: _Batch, received: int) -> None:
@@ -268,6 +318,7 @@ class SwitchActor(EventLoopActor):
     @handles(GatewayAttached)
     def _gateway_attached(self, message: GatewayAttached) -> None:
         self._gateway = message.gateway
+        self._sources = message.sources
 
     @handles(PortOpened)
     def _port_opened(self, message: PortOpened) -> None:
@@ -278,7 +329,8 @@ class SwitchActor(EventLoopActor):
             return
         rate = self._settings.floods_per_second
         floods = TokenBucket(rate, rate * FLOOD_BURST, self.now())
-        self._ports[message.port] = _Port(message, floods)
+        claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, self.now())
+        self._ports[message.port] = _Port(message, floods, claims)
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:
@@ -346,6 +398,10 @@ class _Batch:
         if frames is None:
             frames = self.by_port[port] = self.flooded.copy()
         return frames.append
+
+    def drop(self, _frame: bytes) -> None:
+        """Count a frame that goes nowhere."""
+        self.dropped += 1
 
     def flood(self, frame: bytes) -> None:
         """Take a frame for all ports but the sender's."""

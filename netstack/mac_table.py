@@ -107,6 +107,11 @@ class MacTable:
             return None
         return entry.port
 
+    def last_port_of(self, mac: bytes) -> int | None:
+        """Port behind which ``mac`` is or was heard last, until another MAC took its place."""
+        entry = self._entries.get(mac)
+        return None if entry is None else entry.port
+
     def register(self, mac: bytes, port: int, now: float, *, explicit: bool) -> Registration:
         """Bind ``mac`` to ``port``. Only an ``explicit`` registration takes it over from another port."""
         entry = self._entries.get(mac)

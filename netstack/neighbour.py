@@ -86,15 +86,23 @@ class AddressBindings:
     def __len__(self) -> int:
         return len(self._holders)
 
+    def uses(self, mac: bytes, address: bytes) -> bool:
+        """Whether ``mac`` holds ``address``, which it uses at this moment."""
+        if self._holders.get(address) != mac:
+            return False
+        own = self._addresses[mac]
+        del own[address]
+        own[address] = None
+        return True
+
     def claim(self, mac: bytes, address: bytes) -> bool:
         """Note that ``mac`` uses ``address``; False when it is another's."""
-        holder = self._holders.get(address)
-        if holder is not None and holder != mac:
+        if self.uses(mac, address):
+            return True
+        if address in self._holders:
             return False
         own = self._addresses.setdefault(mac, {})
-        if holder is not None:
-            del own[address]
-        elif len(own) >= self._max_per_mac:
+        if len(own) >= self._max_per_mac:
             oldest = next(iter(own))
             del own[oldest], self._holders[oldest]
         own[address] = None

@@ -275,6 +275,9 @@ class Settings:
     lease_time: Annotated[
         float, Option(_seconds(30, _DAY), "SECONDS", "life of a DHCP lease; guests renew it at half time")
     ] = 3600.0
+    source_guard: Annotated[
+        bool, Option(_SWITCH, None, "drop what guests send from addresses that are not their own")
+    ] = True
     ipv6: Annotated[bool, Option(_SWITCH, None, "give guests IPv6, by router advertisements")] = True
     ipv6_prefix: Annotated[
         IPv6Network, Option(_PREFIX, "NETWORK", "/64 network of the guests' IPv6 addresses")

@@ -112,7 +112,14 @@ def lan(loop, counters):
 
 
 def test_the_gateway_takes_its_place_at_the_switch(lan):
-    assert lan.switch.take(GatewayAttached) == [GatewayAttached(lan.ref)]
+    (attached,) = lan.switch.take(GatewayAttached)
+    assert attached.gateway is lan.ref
+    assert attached.sources is not None
+
+
+def test_guests_may_use_any_address_where_the_operator_says_so(loop, counters):
+    (attached,) = Lan(counters, source_guard=False).switch.take(GatewayAttached)
+    assert attached.sources is None
 
 
 def test_addresses_come_from_the_pool_and_the_same_mac_gets_the_same_back(lan):

@@ -11,6 +11,7 @@ from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Dot3, Ether
 
 from actors.close_codes import CloseCode
 from actors.messages import (
+    AddressUsed,
     AssignAddress,
     ClosePeer,
     FramesFromGateway,
@@ -29,9 +30,12 @@ from actors.messages import (
 )
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
-from actors.switch import SwitchActor
+from actors.switch import CLAIM_BURST, CLAIMS_PER_SECOND, SwitchActor
+from netstack.address_pool import AddressPool
 from netstack.counters import Counters
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
+from netstack.neighbour import AddressBindings
+from netstack.source_guard import SourceGuard
 from netstack.vlan import MAX_TAGS
 
 BROADCAST = b"\xff" * 6
@@ -424,6 +428,82 @@ def test_priority_tags_are_taken_off_and_vlans_pass(trio):
     to_gateway = wrapped(WRAPPINGS["priority"], packet, GATEWAY_MAC)
     trio.sends(1, to_gateway)
     assert trio.gateway_got() == [wrapped([], packet, GATEWAY_MAC)]
+
+
+@pytest.fixture
+def guarded(trio):
+    """Three guests of which each holds an address: 10.0.2.10, .11, .12."""
+    pool = AddressPool()
+    for number in (1, 2, 3):
+        pool.assign(mac(number))
+    trio.tell(GatewayAttached(trio.gateway, SourceGuard(pool, AddressBindings(), bytes(8))))
+    return trio
+
+
+def from_address(source, number=1, destination=None, sport=1000):
+    ether = Ether(src=mac(number).hex(":"), dst=(destination or mac(2)).hex(":"))
+    return bytes(ether / IP(src=source, dst="10.0.2.11") / UDP(sport=sport, dport=9) / b"data")
+
+
+def test_a_guest_sends_from_its_own_address_only(guarded):
+    own = from_address("10.0.2.10")
+    spoofed = [from_address(f"10.0.2.{n}") for n in (12, 2)] + [from_address("8.8.8.8")]
+    guarded.sends(1, own, *spoofed, own, spoofed[0], own)
+    assert guarded.got(2) == [own, own, own]
+    assert guarded.drops() == {"spoofed_address": 2, "reserved_address": 1, "foreign_source": 1}
+
+
+def test_the_gateway_hears_of_new_and_of_contested_addresses(guarded):
+    guarded.sends(1, from_address("10.0.2.77"), from_address("10.0.2.77"), from_address("10.0.2.12"))
+    assert len(guarded.got(2)) == 2
+    used = guarded.gateway.take(AddressUsed)
+    assert [(m.port, m.mac, m.address[3], m.contested) for m in used] == [
+        (1, mac(1), 77, False),
+        (1, mac(1), 12, True),
+    ]
+
+
+def test_a_guest_that_tries_many_addresses_is_slowed_down(loop, guarded):
+    frames = [from_address(f"10.0.2.{n}") for n in range(20, 170)]
+    guarded.sends(1, *frames)
+    assert guarded.drops() == {"claim_rate": 150 - CLAIM_BURST}
+    assert len(guarded.gateway.take(AddressUsed)) == CLAIM_BURST
+    loop.advance(1)
+    guarded.sends(1, *frames[:50])
+    assert guarded.drops() == {"claim_rate": 200 - CLAIM_BURST - CLAIMS_PER_SECOND}
+    own = from_address("10.0.2.11", 2, mac(1))
+    guarded.sends(2, own)
+    assert guarded.got(1) == [own], "a neighbour is not affected"
+
+
+def test_what_passed_does_not_speak_for_the_next_frame(guarded):
+    """Nor is a DHCP offer between other frames of the same guests to the same one passed over."""
+    own, spoofed = from_address("10.0.2.10"), from_address("10.0.2.12")
+    packet = Ether(own)
+    packet[UDP].dport = 68
+    del packet[UDP].chksum
+    offer = bytes(packet)
+    guarded.sends(1, own, offer, own, spoofed, offer, own)
+    assert guarded.got(2) == [own, own, own]
+    assert guarded.drops() == {"rogue_dhcp": 2, "spoofed_address": 1}
+
+
+def test_frames_of_a_vlan_may_have_addresses_of_another_network(guarded):
+    frame = wrapped(WRAPPINGS["a vlan"], IP(src="192.168.7.1", dst="192.168.7.2") / UDP(), mac(2))
+    guarded.sends(1, frame)
+    assert guarded.got(2) == [frame]
+
+
+def test_what_the_gateway_sends_to_a_silent_guest_is_not_flooded(loop, lan):
+    lan.sends(1, frame(mac(9), BROADCAST))
+    loop.advance(2 * AGEING_TIME)
+    for number in (1, 2, 3):
+        lan.got(number)
+    to_guest = frame(GATEWAY_MAC, mac(9))
+    unknown = frame(GATEWAY_MAC, mac(77))
+    lan.tell(FramesFromGateway([to_guest, unknown, to_guest]))
+    assert (lan.got(1), lan.got(2), lan.got(3)) == ([to_guest, to_guest], [], [])
+    assert lan.drops() == {"unknown_destination": 1}
 
 
 def test_what_hides_its_protocol_goes_nowhere(trio):

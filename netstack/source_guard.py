@@ -1,0 +1,88 @@
+"""Whose address a guest's frame names as its sender's: source address validation at the switch (RFC 7039).
+
+An address belongs to the guest that holds it in the LAN's tables: the one to whom it was given, or who was
+the first to use it. What names another's address, the gateway's or one that is not of this LAN goes nowhere.
+The tables are the gateway's, which moves an address whose holder does not answer (``netstack.contests``).
+
+Looked at are the source of IPv4 and IPv6 packets, the sender in ARP, and the target of a neighbour
+advertisement. Guests without an address yet (0.0.0.0, ``::``), and IPv4 link-local ones (RFC 3927), pass.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from netstack.address_pool import Claim
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
+from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, PROTOCOL_ICMPV6
+from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, SOURCE6, UNSPECIFIED, is_link_local, is_multicast
+
+if TYPE_CHECKING:
+    from netstack.address_pool import AddressPool
+    from netstack.neighbour import AddressBindings
+
+_SOURCE4 = slice(26, 30)
+_ARP_SENDER_MAC = slice(22, 28)
+_ARP_SENDER_IP = slice(28, 32)
+_ADVERTISED = slice(PAYLOAD_AT + 8, PAYLOAD_AT + 24)
+_IPV4_LENGTH, _IPV6_LENGTH = 4, 16
+_NOBODY = bytes(4)
+_LINK_LOCAL4 = bytes((169, 254))
+
+
+class Suspicion(NamedTuple):
+    """What is not in order with a frame: why it goes nowhere, or an address (4 or 16 bytes) to be claimed."""
+
+    drop: str
+    address: bytes = b""
+
+
+_ARP_SENDER = Suspicion("arp_sender")
+_FOREIGN = Suspicion("foreign_source")
+
+
+class SourceGuard:
+    """Looks at frames without tags; ``prefix`` is the LAN's /64 (8 bytes), None where it has no IPv6."""
+
+    def __init__(self, pool: AddressPool, bindings: AddressBindings, prefix: bytes | None) -> None:
+        self._pool = pool
+        self._bindings = bindings
+        self._prefix = prefix
+
+    def look(self, frame: bytes) -> Suspicion | None:
+        """Say what is not in order; None when all that the frame names is its sender's already."""
+        ethertype, mac = frame[12:14], frame[6:12]
+        if ethertype == ETHERTYPE_IPV4:
+            return self._ipv4(mac, frame[_SOURCE4])
+        if ethertype == ETHERTYPE_ARP:
+            return self._ipv4(mac, frame[_ARP_SENDER_IP]) if frame[_ARP_SENDER_MAC] == mac else _ARP_SENDER
+        if ethertype == ETHERTYPE_IPV6:
+            return self._ipv6(mac, frame)
+        return None
+
+    def claim(self, mac: bytes, address: bytes) -> Claim:
+        """Let ``mac`` have an address that a frame of its names, if nobody else does."""
+        if len(address) == _IPV4_LENGTH:
+            return self._pool.claim(mac, address)
+        return Claim.GRANTED if self._bindings.claim(mac, address) else Claim.TAKEN
+
+    def _ipv4(self, mac: bytes, address: bytes) -> Suspicion | None:
+        if self._pool.uses(mac, address):
+            return None
+        if len(address) < _IPV4_LENGTH or address == _NOBODY or address.startswith(_LINK_LOCAL4):
+            return None
+        return Suspicion("", address)
+
+    def _ipv6(self, mac: bytes, frame: bytes) -> Suspicion | None:
+        suspicion = self._ipv6_address(mac, frame[SOURCE6])
+        if suspicion is not None or len(frame) <= PAYLOAD_AT:
+            return suspicion
+        if frame[NEXT_HEADER] == PROTOCOL_ICMPV6 and frame[PAYLOAD_AT] == NEIGHBOUR_ADVERTISEMENT:
+            return self._ipv6_address(mac, frame[_ADVERTISED])
+        return None
+
+    def _ipv6_address(self, mac: bytes, address: bytes) -> Suspicion | None:
+        if self._bindings.uses(mac, address) or len(address) < _IPV6_LENGTH or address == UNSPECIFIED:
+            return None
+        on_link = is_link_local(address) or self._prefix is None or address[:8] == self._prefix
+        return _FOREIGN if is_multicast(address) or not on_link else Suspicion("", address)
