@@ -85,7 +85,10 @@ class LanServices:
             settings.domain,
             int(settings.dhcp_lease_time),
         )
+        self._pool = pool
         self._dhcp_server = DhcpServer(options, pool)
+        self._further_names: dict[bytes, set[bytes]] = {}
+        """What further leases of a MAC are known by among the names: the MAC and the address."""
         self._dhcp_rates: dict[int, TokenBucket] = {}
         self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {dhcp.SERVER_PORT: self._dhcp}
         if dns is not None:
@@ -134,13 +137,13 @@ class LanServices:
         request = dhcp.parse_dhcp(datagram.payload)
         if request.mac != frame[6:12]:
             raise Dropped("dhcp_spoofed")  # else one guest could take all addresses
-        reply = self._dhcp_server.answer(request, batch.port.link_mtu())
+        reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.number, batch.now)
         if isinstance(reply, Unanswered):
             self._counters.add(f"dhcp.{reply.value}")
             return "gateway.answered"
         self._counters.add(f"dhcp.{reply.kind.name.lower()}")
         if reply.lease is not None:
-            self.name(request.mac, reply.lease, request.host_name)
+            self._name_client(request.mac, reply.lease, request.host_name)
         settings = self._settings
         template = UdpFrameTemplate(
             reply.mac + settings.gateway_mac,
@@ -194,10 +197,27 @@ class LanServices:
             self.forget_guest(mac)
         self._tell_dns(PortClosed(port))
 
+    def _name_client(self, mac: bytes, lease: bytes, name: str) -> None:
+        """Let a DHCP client be found by its name; several behind one MAC have theirs."""
+        if lease == self._pool.address_of(mac):
+            self.name(mac, lease, name)
+            return
+        known = self._further_names.setdefault(mac, set())
+        for owner in [owner for owner in known if owner[len(mac) :] not in self._pool.further_of(mac)]:
+            known.discard(owner)
+            self._forget_name(owner)
+        known.add(mac + lease)
+        self.name(mac + lease, lease, name)
+
     def forget_guest(self, mac: bytes) -> None:
-        """Forget the name of a guest."""
-        self.names.forget(mac)
-        self._tell_dns(NameForgotten(mac))
+        """Forget a guest: its names, and the DHCP clients behind its MAC."""
+        self._dhcp_server.forget(mac)
+        for owner in {mac} | self._further_names.pop(mac, set()):
+            self._forget_name(owner)
+
+    def _forget_name(self, owner: bytes) -> None:
+        self.names.forget(owner)
+        self._tell_dns(NameForgotten(owner))
 
     def _tell_dns(self, message: DnsQuestions | NameBound | NameForgotten | PortClosed) -> None:
         if self._dns is not None:

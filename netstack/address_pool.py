@@ -6,6 +6,9 @@ one released longest ago. Guests that configured an address by hand claim it, fi
 one that a guest used longest ago makes room when it claims too many. An address moves to another guest when
 the gateway found that its holder does not answer for it any more (``netstack.contests``). Addresses that the
 operator fixed for a MAC are outside the pool: nobody else gets or takes them.
+
+A MAC has one lease of its own. DHCP clients that share it get *further* leases (``netstack.dhcp_clients``
+decides that): these are held by the MAC like all others, and fresh again as soon as they are given back.
 """
 
 from __future__ import annotations
@@ -67,8 +70,9 @@ class AddressPool:
         self._pool = frozenset(address for address in addresses if address not in taken)
         self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
         self._leases: dict[bytes, bytes] = {}
-        # Per MAC the one used longest ago first.
+        # Claims and further leases: per MAC the one used longest ago first.
         self._claims: dict[bytes, dict[bytes, None]] = {}
+        self._further: dict[bytes, dict[bytes, None]] = {}
         self._holders: dict[bytes, bytes] = {}
         # Released leases, oldest first; never more than the pool has addresses.
         self._remembered: dict[bytes, bytes] = {}
@@ -92,15 +96,34 @@ class AddressPool:
         """Give ``mac`` the address it holds, else the one it had, else another; None when all are held."""
         address = self._leases.get(mac) or self._fixed.get(mac) or self._remembered.get(mac)
         if address is None:
-            if self._fresh:
-                address = next(iter(self._fresh))
-            elif self._remembered:
-                address = next(iter(self._remembered.values()))
-            else:
-                return None
-        self._hold(address, mac)
-        self._leases[mac] = address
+            address = self._next()
+        if address is not None:
+            self._hold(address, mac)
+            self._leases[mac] = address
         return address
+
+    def assign_further(self, mac: bytes) -> bytes | None:
+        """Give ``mac`` one more address beside its own; None when all are held."""
+        address = self._next()
+        if address is not None:
+            self._hold(address, mac)
+            self._further.setdefault(mac, {})[address] = None
+        return address
+
+    def _next(self) -> bytes | None:
+        return next(iter(self._fresh), None) or next(iter(self._remembered.values()), None)
+
+    def further_of(self, mac: bytes) -> tuple[bytes, ...]:
+        """List the further leases of ``mac``, the one used longest ago first."""
+        return tuple(self._further.get(mac, ()))
+
+    def give_back(self, mac: bytes, address: bytes) -> None:
+        """Take a further lease back, if ``mac`` has it."""
+        further = self._further.get(mac, {})
+        if address in further:
+            self._give_up(address, further)
+            if not further:
+                del self._further[mac]
 
     def claim(self, mac: bytes, address: bytes) -> Claim:
         """Let ``mac`` use an address that nobody gave it. In the pool and its first, it becomes its lease."""
@@ -127,10 +150,10 @@ class AddressPool:
         """Whether ``mac`` holds ``address``, which it uses at this moment."""
         if self._holders.get(address) != mac:
             return False
-        claims = self._claims.get(mac)
-        if claims is not None and address in claims:
-            del claims[address]
-            claims[address] = None
+        for beside in (self._claims.get(mac), self._further.get(mac)):
+            if beside is not None and address in beside:
+                del beside[address]
+                beside[address] = None
         return True
 
     def move(self, address: bytes, mac: bytes) -> None:
@@ -141,22 +164,25 @@ class AddressPool:
         claims = self._claims.get(holder, {})
         if address in claims:
             self._give_up(address, claims)
+        elif self._leases.get(holder) != address:
+            self.give_back(holder, address)
         else:
             del self._leases[holder], self._holders[address]
             if address in self._pool:
                 self._fresh[address] = None
         self.claim(mac, address)
 
-    def _give_up(self, address: bytes, claims: dict[bytes, None]) -> None:
-        del claims[address], self._holders[address]
+    def _give_up(self, address: bytes, beside: dict[bytes, None]) -> None:
+        """Free one of the claims or the further leases of a MAC."""
+        del beside[address], self._holders[address]
         if address in self._pool:
             self._fresh[address] = None
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
-        claims = self._claims.pop(mac, {})
-        for address in list(claims):
-            self._give_up(address, claims)
+        for beside in (self._claims.pop(mac, {}), self._further.pop(mac, {})):
+            for address in list(beside):
+                self._give_up(address, beside)
         lease = self._leases.pop(mac, None)
         if lease is not None:
             del self._holders[lease]

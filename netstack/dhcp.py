@@ -1,4 +1,4 @@
-"""DHCPv4 messages (RFC 2131 section 2, options of RFC 2132): checked parsing, building.
+"""DHCPv4 and BOOTP messages (RFC 2131 section 2, RFC 951): checked parsing, building.
 
 Layout: op 0, htype 1, hlen 2, hops 3, xid 4:8, secs 8:10, flags 10:12, ciaddr 12:16, yiaddr 16:20,
 siaddr 20:24, giaddr 24:28, chaddr 28:44, sname 44:108, file 108:236, magic cookie 236:240, options from 240.
@@ -12,11 +12,12 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP
+from netstack.dhcp_options import COOKIE, END, Code, read_options
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 SERVER_PORT = 67
 CLIENT_PORT = 68
@@ -34,10 +35,9 @@ _CLIENT_PORT_BYTES = CLIENT_PORT.to_bytes(2, "big")
 _ETHERNET = 1
 _MAC_LENGTH = 6
 _BROADCAST_FLAG = 0x8000
-_COOKIE = b"\x63\x82\x53\x63"
 _HEADER = Struct("!BBBxIHH4s4s4s4s6s10x64s128s4s")
-_PAD, _END = 0, 255
-_OVERLOAD_FILE, _OVERLOAD_SNAME = 1, 2
+_MIN_CLIENT_ID = 2
+_BOOT_LOADERS = (b"PXEClient", b"HTTPClient")
 
 _FQDN_FIXED = 3
 _FQDN_WIRE_FORMAT = 0x04
@@ -47,6 +47,8 @@ _MAX_LABEL = 63
 class MessageType(IntEnum):
     """Option 53 (RFC 2132 section 9.6)."""
 
+    BOOTP = 0
+    """A message without that option (RFC 1534 section 2); never written."""
     DISCOVER = 1
     OFFER = 2
     REQUEST = 3
@@ -55,28 +57,6 @@ class MessageType(IntEnum):
     NAK = 6
     RELEASE = 7
     INFORM = 8
-
-
-class Code(IntEnum):
-    """Options that are read or written here."""
-
-    SUBNET_MASK = 1
-    ROUTER = 3
-    DNS_SERVERS = 6
-    HOST_NAME = 12
-    DOMAIN_NAME = 15
-    INTERFACE_MTU = 26
-    BROADCAST_ADDRESS = 28
-    REQUESTED_ADDRESS = 50
-    LEASE_TIME = 51
-    OVERLOAD = 52
-    MESSAGE_TYPE = 53
-    SERVER_ID = 54
-    MESSAGE = 56
-    RENEWAL_TIME = 58
-    REBINDING_TIME = 59
-    CLIENT_ID = 61
-    CLIENT_FQDN = 81
 
 
 class DhcpMessage(NamedTuple):
@@ -96,6 +76,18 @@ class DhcpMessage(NamedTuple):
         return value if value is not None and len(value) == 4 else None  # noqa: PLR2004 - an IPv4 address
 
     @property
+    def client_identifier(self) -> bytes:
+        """Option 61; empty when it is missing or shorter than RFC 2132 section 9.14 allows."""
+        value = self.options.get(Code.CLIENT_ID, b"")
+        return value if len(value) >= _MIN_CLIENT_ID else b""
+
+    @property
+    def is_boot_loader(self) -> bool:
+        """Whether firmware says it, not an operating system (RFC 4578; UEFI 2.10 section 24.7)."""
+        vendor = self.options.get(Code.VENDOR_CLASS, b"")
+        return vendor.startswith(_BOOT_LOADERS) or Code.CLIENT_ARCHITECTURE in self.options
+
+    @property
     def host_name(self) -> str:
         """The client's name from option 81 (RFC 4702) or 12, as it wrote it; empty when it gave none."""
         fqdn = self.options.get(Code.CLIENT_FQDN, b"")
@@ -106,39 +98,36 @@ class DhcpMessage(NamedTuple):
 
 
 def parse_dhcp(payload: bytes) -> DhcpMessage:
-    """Read a client's message. Raises MalformedPacket("bad_dhcp") for what is none of an Ethernet client."""
+    """Read a client's message. Raises MalformedPacket("bad_dhcp") for what is none of an Ethernet client.
+
+    BOOTP clients may have nothing in the vendor's area, not even the cookie (RFC 951).
+    """
+    if len(payload) == _HEADER.size - len(COOKIE):
+        payload += bytes(len(COOKIE))
     if len(payload) < _HEADER.size:
         raise MalformedPacket("bad_dhcp")
     op, hardware, length, xid, _, flags, ciaddr, _, _, giaddr, mac, sname, file, cookie = _HEADER.unpack_from(
         payload
     )
-    if (op, hardware, length, cookie) != (BOOT_REQUEST, _ETHERNET, _MAC_LENGTH, _COOKIE):
+    if (op, hardware, length) != (BOOT_REQUEST, _ETHERNET, _MAC_LENGTH) or cookie not in (COOKIE, bytes(4)):
         raise MalformedPacket("bad_dhcp")
-    options = _read_options(payload[_HEADER.size :], sname, file)
-    kind = options.get(Code.MESSAGE_TYPE, b"")
+    options = read_options(payload[_HEADER.size :], sname, file) if cookie == COOKIE else {}
+    message_type = _message_type(options)
+    return DhcpMessage(message_type, xid, bool(flags & _BROADCAST_FLAG), ciaddr, giaddr, mac, options)
+
+
+def _message_type(options: Mapping[int, bytes]) -> MessageType:
+    kind = options.get(Code.MESSAGE_TYPE)
+    if kind is None:
+        return MessageType.BOOTP
     try:
         (number,) = kind
         message_type = MessageType(number)
     except ValueError:
         raise MalformedPacket("bad_dhcp") from None
-    return DhcpMessage(message_type, xid, bool(flags & _BROADCAST_FLAG), ciaddr, giaddr, mac, options)
-
-
-def option_spans(message: bytes, wanted: Code) -> Iterator[tuple[int, int]]:
-    """Find where values of an option stand in a UDP payload: from, to. Ends where it makes no sense."""
-    at = _HEADER.size
-    if message[at - len(_COOKIE) : at] != _COOKIE:
-        return
-    while at + 1 < len(message) and message[at] != _END:
-        if message[at] == _PAD:
-            at += 1
-            continue
-        end = at + 2 + message[at + 1]
-        if end > len(message):
-            return
-        if message[at] == wanted:
-            yield at + 2, end
-        at = end
+    if message_type is MessageType.BOOTP:
+        raise MalformedPacket("bad_dhcp")
+    return message_type
 
 
 def is_for_client(frame: bytes) -> bool:
@@ -157,7 +146,10 @@ def is_for_client(frame: bytes) -> bool:
 def build_reply(
     request: DhcpMessage, kind: MessageType, address: bytes, options: Mapping[Code, bytes]
 ) -> bytes:
-    """Build the server's answer to ``request``: ``address`` is yiaddr, the type goes first."""
+    """Build the server's answer to ``request``: ``address`` is yiaddr, the type goes first.
+
+    The client's identifier comes back as it was (RFC 6842).
+    """
     header = _HEADER.pack(
         BOOT_REPLY,
         _ETHERNET,
@@ -172,39 +164,12 @@ def build_reply(
         request.mac,
         b"",
         b"",
-        _COOKIE,
+        COOKIE,
     )
-    fields = {Code.MESSAGE_TYPE: bytes((kind,)), **options}
+    fields = dict(options)
+    if kind is not MessageType.BOOTP:
+        fields = {Code.MESSAGE_TYPE: bytes((kind,)), **options}
+        if Code.CLIENT_ID in request.options:
+            fields[Code.CLIENT_ID] = request.options[Code.CLIENT_ID]
     body = b"".join(bytes((code, len(value))) + value for code, value in fields.items())
-    return (header + body + bytes((_END,))).ljust(MIN_LENGTH, b"\0")
-
-
-def _read_options(area: bytes, sname: bytes, file: bytes) -> dict[int, bytes]:
-    """Join the option areas: file, then sname, where option 52 says that they hold options (RFC 3396)."""
-    options = _collect(area, {})
-    overload = options.get(Code.OVERLOAD, b"\0")[:1]
-    where = overload[0] if overload else 0
-    if where & _OVERLOAD_FILE:
-        _collect(file, options)
-    if where & _OVERLOAD_SNAME:
-        _collect(sname, options)
-    return options
-
-
-def _collect(area: bytes, options: dict[int, bytes]) -> dict[int, bytes]:
-    for code, value in _fields(area):
-        options[code] = options.get(code, b"") + value
-    return options
-
-
-def _fields(area: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(area) and area[at] != _END:
-        if area[at] == _PAD:
-            at += 1
-            continue
-        if at + 1 >= len(area) or at + 2 + area[at + 1] > len(area):
-            raise MalformedPacket("bad_dhcp")
-        end = at + 2 + area[at + 1]
-        yield area[at], area[at + 2 : end]
-        at = end
+    return (header + body + bytes((END,))).ljust(MIN_LENGTH, b"\0")

@@ -1,9 +1,11 @@
 """The LAN's DHCPv4 server (RFC 2131 section 4.3): tells guests what the address pool has given them.
 
 There is nothing to negotiate: a MAC that is on the LAN holds its address in the pool, the one that Assigned
-names too, until its session ends. So every OFFER is that address, a REQUEST for any other one is refused
-with a NAK, and a RELEASE changes nothing: a guest that reboots asks again. The lease time only makes guests
-ask now and then, which brings a changed MTU or name server to them.
+names too, until its session ends; further clients behind one MAC have theirs (``netstack.dhcp_clients``). So
+every OFFER is that address, a REQUEST for any other one is refused with a NAK, and a RELEASE leaves the MAC
+its own: a guest that reboots asks again. The lease time makes guests ask now and then, which brings a changed
+MTU or name server to them, and ends the leases of further clients. BOOTP clients get the MAC's address for
+good (RFC 1534 section 2: an infinite lease).
 
 Replies go where RFC 2131 section 4.1 says. There are no relay agents on the LAN: messages that name one
 are dropped.
@@ -14,7 +16,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from netstack.dhcp import Code, MessageType, build_reply
+from netstack.dhcp import MessageType, build_reply
+from netstack.dhcp_clients import DhcpClients, client_of
+from netstack.dhcp_options import Code
 from netstack.ethernet import BROADCAST
 
 if TYPE_CHECKING:
@@ -61,42 +65,59 @@ class DhcpServer:
 
     def __init__(self, options: DhcpOptions, pool: AddressPool) -> None:
         self._options = options
-        self._pool = pool
+        self._clients = DhcpClients(pool, options.lease_time)
         network = int.from_bytes(options.server, "big") & int.from_bytes(options.netmask, "big")
         hosts = int.from_bytes(options.netmask, "big") ^ 0xFFFF_FFFF
         self._broadcast = (network | hosts).to_bytes(4, "big")
 
-    def answer(self, request: DhcpMessage, mtu: int) -> Reply | Unanswered:
-        """Answer one message; ``mtu`` is what the guest's NIC should have."""
+    def forget(self, mac: bytes) -> None:
+        """Forget a guest that left, and all clients behind its MAC."""
+        self._clients.forget(mac)
+
+    def answer(self, request: DhcpMessage, mtu: int, port: int, now: float) -> Reply | Unanswered:
+        """Answer one message from a switch port; ``mtu`` is what the guest's NIC should have."""
         if request.relay_address != _UNSPECIFIED:
             return Unanswered.RELAYED
+        client = client_of(request)
         match request.type:
-            case MessageType.DISCOVER:
-                lease = self._pool.assign(request.mac)
-                if lease is None:
-                    return Unanswered.POOL_FULL
-                return self._grant(request, MessageType.OFFER, lease, mtu)
+            case MessageType.DISCOVER | MessageType.BOOTP:
+                lease = self._clients.assign(client, port, now)
+                return Unanswered.POOL_FULL if lease is None else self._offer(request, lease, mtu)
             case MessageType.REQUEST:
-                return self._request(request, mtu)
+                return self._request(request, mtu, port, now)
             case MessageType.INFORM:
                 return self._inform(request, mtu)
             case MessageType.DECLINE:
-                return self._decline(request)
+                self._clients.decline(client, request.address(Code.REQUESTED_ADDRESS))
+                return Unanswered.DECLINED
             case MessageType.RELEASE:
+                self._clients.release(client, request.client_address)
                 return Unanswered.RELEASED
             case _:
                 return Unanswered.NOT_A_REQUEST
 
-    def _request(self, request: DhcpMessage, mtu: int) -> Reply | Unanswered:
+    def _request(self, request: DhcpMessage, mtu: int, port: int, now: float) -> Reply | Unanswered:
         """Tell the three kinds of REQUEST apart (RFC 2131 section 4.3.2); all want the same address."""
         server = request.options.get(Code.SERVER_ID)
         if server is not None and server != self._options.server:
             return Unanswered.OTHER_SERVER
         wanted = request.address(Code.REQUESTED_ADDRESS) or request.client_address
-        lease = self._pool.assign(request.mac)
+        client = client_of(request)
+        lease = self._clients.assign(client, port, now)
         if lease is None or wanted != lease:
             return self._refuse(request, "this is not your address")
+        self._clients.acknowledge(client, now)
         return self._grant(request, MessageType.ACK, lease, mtu)
+
+    def _offer(self, request: DhcpMessage, lease: bytes, mtu: int) -> Reply:
+        """Answer who asks for any address; a BOOTP client has it then."""
+        if request.type is not MessageType.BOOTP:
+            return self._grant(request, MessageType.OFFER, lease, mtu)
+        options = self._parameters(mtu)
+        del options[Code.SERVER_ID]  # an option of DHCP only (RFC 1534 section 2)
+        mac, address = self._destination(request, lease)
+        payload = build_reply(request, MessageType.BOOTP, lease, options)
+        return Reply(MessageType.BOOTP, mac, address, payload, lease)
 
     def _inform(self, request: DhcpMessage, mtu: int) -> Reply:
         """Give parameters to a guest that has its address by other means (RFC 2131 section 4.3.5)."""
@@ -104,12 +125,6 @@ class DhcpServer:
         given = request.client_address
         address = _BROADCAST_IP if given == _UNSPECIFIED else given
         return Reply(MessageType.ACK, request.mac, address, payload, None)
-
-    def _decline(self, request: DhcpMessage) -> Unanswered:
-        """Have another address ready for a guest that found its own in use (RFC 2131 section 4.3.3)."""
-        if request.address(Code.REQUESTED_ADDRESS) == self._pool.address_of(request.mac):
-            self._pool.decline(request.mac)
-        return Unanswered.DECLINED
 
     def _grant(self, request: DhcpMessage, kind: MessageType, lease: bytes, mtu: int) -> Reply:
         seconds = self._options.lease_time
@@ -120,12 +135,17 @@ class DhcpServer:
         }
         packed = {code: time.to_bytes(4, "big") for code, time in times.items()}
         payload = build_reply(request, kind, lease, packed | self._parameters(mtu))
-        mac, address = request.mac, lease
-        if request.client_address != _UNSPECIFIED:
-            address = request.client_address
-        elif request.broadcast:
-            mac, address = BROADCAST, _BROADCAST_IP
+        mac, address = self._destination(request, lease)
         return Reply(kind, mac, address, payload, lease if kind is MessageType.ACK else None)
+
+    @staticmethod
+    def _destination(request: DhcpMessage, lease: bytes) -> tuple[bytes, bytes]:
+        """Give MAC and address of a positive answer."""
+        if request.client_address != _UNSPECIFIED:
+            return request.mac, request.client_address
+        if request.broadcast:
+            return BROADCAST, _BROADCAST_IP
+        return request.mac, lease
 
     def _refuse(self, request: DhcpMessage, reason: str) -> Reply:
         options = {Code.SERVER_ID: self._options.server, Code.MESSAGE: reason.encode()}

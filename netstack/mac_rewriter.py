@@ -26,7 +26,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 
-from netstack import dhcp, dhcpv6
+from netstack import dhcp, dhcp_options, dhcpv6
 from netstack.checksum import PROTOCOL_UDP, update_span
 from netstack.ethernet import (
     ETHERTYPE_ARP,
@@ -232,7 +232,7 @@ class MacRewriter:
         message_at = udp_at + _UDP_HEADER_LENGTH
         if packet[message_at + 1 : message_at + 3] == _ETHERNET_HARDWARE:
             self._swap_at(packet, message_at + dhcp.CHADDR_AT)
-        for start, end in dhcp.option_spans(bytes(packet[message_at:]), dhcp.Code.CLIENT_ID):
+        for start, end in dhcp_options.option_spans(bytes(packet[message_at:]), dhcp_options.Code.CLIENT_ID):
             self._swap_within(packet, message_at + start, message_at + end)
         _update_checksum(packet, udp_at, PROTOCOL_UDP, before, bytes(packet[udp_at:]))
 

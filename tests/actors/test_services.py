@@ -123,6 +123,37 @@ def test_renewing_by_unicast(lan):
     assert (options_of(ack)["message-type"], ack[IP].dst) == (5, "10.0.2.10")
 
 
+def test_two_clients_behind_one_mac_use_their_addresses_and_names(lan):
+    lan.assign(1)
+    for number, name in enumerate((b"one", b"two")):
+        address = f"10.0.2.{10 + number}"
+        options = (("client_id", b"\0" + name), ("hostname", name))
+        (offer,) = lan.dhcp(1, "discover", *options)
+        assert offer[BOOTP].yiaddr == address
+        (ack,) = lan.dhcp(1, "request", *options, ("requested_addr", address))
+        assert (options_of(ack)["message-type"], options_of(ack)["client_id"]) == (5, b"\0" + name)
+        bound = [m for m in lan.dns.take(NameBound) if m.name]
+        assert [(m.address, m.name) for m in bound] == [(ip(address), name.decode())]
+    for address in ("10.0.2.10", "10.0.2.11"):
+        (answer,) = lan.sends(1, from_guest(1, address) / ICMP())
+        assert answer[IP].dst == address
+    lan.dns.take(NameForgotten)
+    lan.tell(PortClosed(1))
+    forgotten = {m.mac for m in lan.dns.take(NameForgotten)}
+    assert forgotten == {mac(1), mac(1) + ip("10.0.2.11")}
+    assert lan.assign(2).ip != lan.assign(3).ip
+
+
+def test_bootp_through_the_gateway(lan):
+    lan.assign(1)
+    request = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")
+    request /= UDP(sport=68, dport=67) / BOOTP(chaddr=mac(1), xid=9) / Raw(bytes(64))
+    (reply,) = lan.sends(1, request)
+    assert (reply[BOOTP].yiaddr, reply[BOOTP].xid, reply[BOOTP].op) == ("10.0.2.10", 9, 2)
+    assert "message-type" not in options_of(reply)
+    assert lan.counters["dhcp.bootp"] == 1
+
+
 def test_a_wrong_address_is_refused(lan):
     lan.assign(1)
     (nak,) = lan.dhcp(1, "request", ("requested_addr", "192.168.1.5"))

@@ -179,6 +179,19 @@ class AnyOrder(RuleBasedStateMachine):
         assert (self.pool.holder_of(ip(last)) == address) == held
 
     @rule(address=macs)
+    def assign_further(self, address):
+        before, free = self.pool.further_of(address), self.pool.free
+        given_ip = self.pool.assign_further(address)
+        assert (given_ip is None) == (free == 0)
+        assert self.pool.further_of(address) == (before if given_ip is None else (*before, given_ip))
+
+    @rule(address=macs, last=st.integers(5, 12))
+    def give_back(self, address, last):
+        had = ip(last) in self.pool.further_of(address)
+        self.pool.give_back(address, ip(last))
+        assert not had or self.pool.holder_of(ip(last)) is None
+
+    @rule(address=macs)
     def release(self, address):
         self.pool.release(address)
         assert address not in [holder for _, holder in self.pool.held()]

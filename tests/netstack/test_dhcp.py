@@ -11,7 +11,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netstack.dhcp import Code, MessageType, build_reply, is_for_client, parse_dhcp
+from netstack.dhcp import MessageType, build_reply, is_for_client, parse_dhcp
+from netstack.dhcp_options import Code
 from netstack.malformed import MalformedPacket
 
 MAC = bytes.fromhex("525400aa0001")
@@ -82,8 +83,8 @@ def test_the_clients_name(options, name):
         message(op=2),
         message(htype=6),
         message(hlen=16),
-        bytes(BOOTP(chaddr=MAC)),
-        bytes(BOOTP(chaddr=MAC) / DHCP(options=["end"])),
+        bytes(BOOTP(chaddr=MAC)) + b"\x63\x82\x53\x64",
+        message(kind=0),
         message(kind=99),
         message()[:240] + b"\x35",
         message()[:240] + b"\x35\x02\x01",
@@ -93,6 +94,22 @@ def test_the_clients_name(options, name):
 def test_what_is_no_message_of_a_client_is_refused(payload):
     with pytest.raises(MalformedPacket, match="bad_dhcp"):
         parse_dhcp(payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        bytes(BOOTP(chaddr=MAC)),
+        bytes(BOOTP(chaddr=MAC)) + bytes(64),
+        bytes(BOOTP(chaddr=MAC) / DHCP(options=["end"])),
+        bytes(BOOTP(chaddr=MAC) / DHCP(options=[("hostname", b"old"), "end"])),
+    ],
+    ids=["no vendor area", "an empty one", "RFC 1497, nothing", "RFC 1497"],
+)
+def test_without_a_message_type_it_is_bootp(payload):
+    found = parse_dhcp(payload)
+    assert (found.type, found.mac) == (MessageType.BOOTP, MAC)
+    assert found.host_name in ("", "old")
 
 
 @given(st.binary(max_size=60), st.integers(0, 400))

@@ -23,11 +23,12 @@ class Conversation:
     def __init__(self, **pool):
         self.pool = AddressPool(**pool)
         self.server = DhcpServer(OPTIONS, self.pool)
+        self.now = 0.0
 
-    def says(self, kind, *options, mac=MAC, mtu=1395, **fields):
+    def says(self, kind, *options, mac=MAC, mtu=1395, port=1, **fields):
         header = BOOTP(chaddr=mac + bytes(10), xid=7, **fields)
         payload = bytes(header / DHCP(options=[("message-type", kind), *options, "end"]))
-        return self.server.answer(parse_dhcp(payload), mtu)
+        return self.server.answer(parse_dhcp(payload), mtu, port, self.now)
 
 
 def told(reply):
@@ -152,6 +153,45 @@ def test_when_all_addresses_are_held():
     assert dhcp.says("request", ("requested_addr", "10.0.2.10")).kind is MessageType.NAK
 
 
+def test_bootp_is_answered_for_good_with_the_macs_address(dhcp):
+    dhcp.says("discover")
+    request = bytes(BOOTP(chaddr=MAC + bytes(10), xid=7) / DHCP(options=["end"]))
+    reply = dhcp.server.answer(parse_dhcp(request), 1395, 1, 0.0)
+    assert (reply.kind, reply.mac, reply.address) == (MessageType.BOOTP, MAC, bytes((10, 0, 2, 10)))
+    address, options = told(reply)
+    assert address == "10.0.2.10"
+    assert options.keys() == {
+        "subnet_mask",
+        "router",
+        "name_server",
+        "domain",
+        "interface-mtu",
+        "broadcast_address",
+    }
+    assert len(reply.payload) == 300
+    assert reply.lease == bytes((10, 0, 2, 10))
+
+
+@pytest.mark.parametrize("kind", ["discover", "request", "inform"])
+@pytest.mark.parametrize("wanted", ["10.0.2.10", "10.0.2.99"])
+def test_the_identifier_comes_back_in_every_answer(dhcp, kind, wanted):
+    """RFC 6842 section 3: in OFFER, ACK and NAK."""
+    reply = dhcp.says(kind, ("client_id", b"\0me"), ("requested_addr", wanted))
+    assert told(reply)[1]["client_id"] == b"\0me"
+
+
+def test_two_identifiers_behind_one_mac_are_two_leases(dhcp):
+    for _ in range(2):
+        for identifier, address in ((b"\0one", "10.0.2.10"), (b"\0two", "10.0.2.11")):
+            client = ("client_id", identifier)
+            assert told(dhcp.says("discover", client))[0] == address
+            ack = dhcp.says("request", client, ("requested_addr", address))
+            assert (ack.kind, ack.lease) == (MessageType.ACK, bytes(map(int, address.split("."))))
+            assert dhcp.pool.holder_of(ack.lease) == MAC
+    nak = dhcp.says("request", ("client_id", b"\0two"), ("requested_addr", "10.0.2.10"))
+    assert nak.kind is MessageType.NAK
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "fields", "why"),
     [
@@ -194,7 +234,7 @@ def test_no_conversation_gives_one_address_to_two(messages):
             request = parse_dhcp(header + b"\x63\x82\x53\x63\x35\x01" + bytes((kind,)) + body)
         except MalformedPacket:
             continue
-        reply = server.answer(request, 1500)
+        reply = server.answer(request, 1500, 1, 0.0)
         if isinstance(reply, Reply) and reply.lease is not None:
             assert pool.holder_of(reply.lease) == mac
     held = pool.held()

@@ -1,0 +1,153 @@
+"""Which DHCP client gets which address of its MAC: RFC 2131 section 2 knows clients by their identifier.
+
+A MAC's own address, the one that Assigned names, is for whoever names no identifier, and for boot loaders
+(PXE, HTTP boot) whatever they name: the firmware and the system that it starts are one machine. Of the
+clients that do name one (option 61) the first gets the MAC's own address too. It is the *owner* until it
+releases the address, or until a lease time after it was last acknowledged. The hardware address as identifier
+(01 and the MAC) and the first DUID (type 255, RFC 4361) are taken for one client: an initial RAM disk and the
+system behind it, which has an identifier of its own. Each other identifier gets a further address, for its
+lease time.
+
+Bounds: a MAC has :data:`MAX_FURTHER_PER_MAC` further leases, and the one whose address was used longest ago
+makes room for another; so a machine that makes up a new identifier at each boot replaces only old leases of
+its own. A switch port has :data:`MAX_FURTHER_PER_PORT`. No clock: times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from netstack.address_pool import AddressPool
+    from netstack.dhcp import DhcpMessage
+
+MAX_FURTHER_PER_MAC = 8
+"""Containers that share their host's MAC (ipvlan), not a pool used up by one guest."""
+
+MAX_FURTHER_PER_PORT = 16
+"""As many as a port may have MACs."""
+
+OFFERED_FOR = 60.0
+"""Seconds for which an offer stands that is not requested."""
+
+_HARDWARE = b"\1"
+_DUID = b"\xff"
+
+
+class Client(NamedTuple):
+    """A MAC (6 bytes) and what its client calls itself; ``identifier`` is empty for the MAC's own client."""
+
+    mac: bytes
+    identifier: bytes
+
+
+class _Lease(NamedTuple):
+    address: bytes
+    port: int
+    until: float
+
+
+class _Owner(NamedTuple):
+    identifier: bytes
+    until: float
+
+
+def client_of(message: DhcpMessage) -> Client:
+    """Tell who says this."""
+    return Client(message.mac, b"" if message.is_boot_loader else message.client_identifier)
+
+
+class DhcpClients:
+    """The clients of one LAN and their addresses in its pool."""
+
+    def __init__(self, pool: AddressPool, lease_time: float) -> None:
+        self._pool = pool
+        self._lease_time = lease_time
+        self._owners: dict[bytes, _Owner] = {}
+        self._further: dict[Client, _Lease] = {}
+
+    def assign(self, client: Client, port: int, now: float) -> bytes | None:
+        """Give a client behind a switch port its address; None when there is none left for it."""
+        self._expire(now)
+        own = self._pool.assign(client.mac)
+        if own is None or not client.identifier:
+            return own
+        lease = self._further.get(client)
+        if lease is not None:
+            return lease.address
+        if self._owns(client, now):
+            return own
+        return self._assign_further(client, port, now)
+
+    def acknowledge(self, client: Client, now: float) -> None:
+        """Begin a client's lease time again."""
+        until = now + self._lease_time
+        lease = self._further.get(client)
+        if lease is not None:
+            self._further[client] = lease._replace(until=until)
+        elif client.identifier == self._identifier_of_owner(client.mac):
+            self._owners[client.mac] = _Owner(client.identifier, until)
+
+    def release(self, client: Client, address: bytes) -> None:
+        """End a client's lease. The MAC's own address stays the MAC's, for whoever asks next."""
+        lease = self._further.get(client)
+        if lease is not None and lease.address == address:
+            del self._further[client]
+            self._pool.give_back(client.mac, address)
+        elif client.identifier == self._identifier_of_owner(client.mac):
+            del self._owners[client.mac]
+
+    def decline(self, client: Client, address: bytes | None) -> None:
+        """Take an address back that its client found in use (RFC 2131 section 4.3.3)."""
+        lease = self._further.get(client)
+        if lease is not None:
+            if lease.address == address:
+                self.release(client, address)
+        elif address == self._pool.address_of(client.mac):
+            self._pool.decline(client.mac)
+
+    def forget(self, mac: bytes) -> None:
+        """Forget the clients of a guest that left; the pool takes all of its addresses back."""
+        self._owners.pop(mac, None)
+        for client in [client for client in self._further if client.mac == mac]:
+            del self._further[client]
+
+    def _expire(self, now: float) -> None:
+        """Take back what is over, and forget what moved to another guest."""
+        for client, lease in list(self._further.items()):
+            if lease.until <= now or lease.address not in self._pool.further_of(client.mac):
+                del self._further[client]
+                self._pool.give_back(client.mac, lease.address)
+
+    def _owns(self, client: Client, now: float) -> bool:
+        """Whether the MAC's own address is for this client, which it becomes if it is nobody's."""
+        owner = self._owners.get(client.mac)
+        if owner is None or owner.until <= now:
+            self._owners[client.mac] = _Owner(client.identifier, now + OFFERED_FOR)
+            return True
+        if owner.identifier == client.identifier:
+            return True
+        hardware = _HARDWARE + client.mac
+        if client.identifier == hardware:
+            return owner.identifier.startswith(_DUID)
+        if owner.identifier == hardware and client.identifier.startswith(_DUID):
+            self._owners[client.mac] = owner._replace(identifier=client.identifier)
+            return True
+        return False
+
+    def _identifier_of_owner(self, mac: bytes) -> bytes | None:
+        owner = self._owners.get(mac)
+        return None if owner is None else owner.identifier
+
+    def _assign_further(self, client: Client, port: int, now: float) -> bytes | None:
+        mine = self._pool.further_of(client.mac)
+        behind_port = sum(lease.port == port for lease in self._further.values())
+        if mine and (len(mine) >= MAX_FURTHER_PER_MAC or behind_port >= MAX_FURTHER_PER_PORT):
+            self._pool.give_back(client.mac, mine[0])
+            self._expire(now)
+        elif behind_port >= MAX_FURTHER_PER_PORT:
+            return None
+        address = self._pool.assign_further(client.mac)
+        if address is not None:
+            self._further[client] = _Lease(address, port, now + OFFERED_FOR)
+        return address
