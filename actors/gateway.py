@@ -496,6 +496,7 @@ class GatewayActor(EventLoopActor):
                 settings.netmask,
                 settings.dns,
                 message.link_mtu(),
+                message.resume,
             ),
         )
 
@@ -584,7 +585,7 @@ class GatewayActor(EventLoopActor):
 
     @handles(PeerListRequest)
     def _peer_list_request(self, message: PeerListRequest) -> None:
-        tell_alive(message.peer, PeerList(self._pool.held()))
+        tell_alive(message.peer, PeerList(self._pool.held() if self._settings.peer_list else ()))
 
     _BY_ETHERTYPE: ClassVar[dict[bytes, Callable[[GatewayActor, bytes, Batch], str]]] = {
         ETHERTYPE_ARP: _arp,

@@ -199,6 +199,8 @@ class PortOpened:
     last_heard: Callable[[], float]
     link_mtu: Callable[[], int] = full_mtu
     line: Line | None = None
+    client: Callable[[], str] = str
+    """Returns the host from which the client's packets come at present; empty when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +243,8 @@ class MacAgedOut:
 class RegisterMac:
     """PeerActor -> SwitchActor: bind ``mac`` (6 bytes) to ``port``.
 
-    ``explicit`` is true for a client's Register, which may take the MAC over from an older session, and
-    false where a data frame of an unregistered session stands for it.
+    ``explicit`` is true for a client's Register, which may take the MAC over from an older session of the
+    same client's, and false where a data frame of an unregistered session stands for it.
     """
 
     port: int
@@ -250,6 +252,8 @@ class RegisterMac:
     explicit: bool
     name: str = ""
     """Host name that the client gave, for the LAN's DNS."""
+    resume: str = ""
+    """Secret by which the client says that the MAC is its own, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +285,8 @@ class AssignAddress:
     name: str = ""
     link_mtu: Callable[[], int] = full_mtu
     line: Line | None = None
+    resume: str = ""
+    """Secret for the client to come back with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +299,7 @@ class AddressAssigned:
     netmask: bytes
     dns: bytes
     mtu: int = LAN_MTU
+    resume: str = ""
 
 
 @dataclass(frozen=True, slots=True)

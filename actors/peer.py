@@ -112,7 +112,12 @@ class PeerActor(EventLoopActor):
         logger.info("peer {} connected from {}", self._port, self._session.remote)
         self._switch.tell(
             PortOpened(
-                self._port, self.actor_ref, lambda: self._session.last_heard, self._link_mtu, self._line
+                self._port,
+                self.actor_ref,
+                lambda: self._session.last_heard,
+                self._link_mtu,
+                self._line,
+                lambda: self._session.remote.rpartition(":")[0],
             )
         )
         try:
@@ -195,8 +200,8 @@ class PeerActor(EventLoopActor):
             self._counters.add("peer.drop.control_rate")
             return
         match control.parse_control(text):
-            case control.Register(mac, name):
-                self._register(mac, name)
+            case control.Register(mac, name, resume):
+                self._register(mac, name, resume)
             case control.Heartbeat():
                 again = [self._assigned] if self._assigned and not self._address_shown else []
                 self._session.send([control.HEARTBEAT_ACK, *again])
@@ -220,11 +225,11 @@ class PeerActor(EventLoopActor):
 
     # -- registration -------------------------------------------------------------------------------
 
-    def _register(self, mac: bytes, name: str) -> None:
+    def _register(self, mac: bytes, name: str, resume: str) -> None:
         if mac == self._mac and self._assigned is not None and self._asked_explicitly:
             self._session.send([self._assigned])
             return
-        self._ask_for(mac, explicit=True, name=name)
+        self._ask_for(mac, explicit=True, name=name, resume=resume)
 
     def _register_implicitly(self, frames: list[bytes], now: float) -> None:
         """Take the first usable source MAC as the registration that was lost, or that raw clients lack."""
@@ -237,10 +242,10 @@ class PeerActor(EventLoopActor):
             self._next_implicit = now + IMPLICIT_RETRY
             self._ask_for(mac, explicit=False)
 
-    def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "") -> None:
+    def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
         self._mac = mac
         self._asked_explicitly = explicit
-        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, name))
+        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, name, resume))
 
     @handles(AddressAssigned)
     def _address_assigned(self, message: AddressAssigned) -> None:
@@ -250,8 +255,9 @@ class PeerActor(EventLoopActor):
             self._ip = message.ip
             address = ".".join(map(str, message.ip))
             logger.info("peer {} registered {} as {}", self._port, format_mac(message.mac), address)
+        resume = {"resume": message.resume} if message.resume else {}
         self._assigned = control.encode_assigned(
-            message.ip, message.gateway, message.netmask, message.dns, mtu=message.mtu
+            message.ip, message.gateway, message.netmask, message.dns, mtu=message.mtu, **resume
         )
         if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
             self._session.send([self._assigned])

@@ -58,6 +58,8 @@ class LanSettings:
 
     max_peers: int = 1024
     """Ports of the switch; each costs some 60 KB with its session."""
+    peer_list: bool = True
+    """Whether a client is told of the others when it asks."""
     source_guard: bool = True
     """Whether the switch lets guests send from their own addresses only."""
     floods_per_second: float = 200.0

@@ -8,8 +8,9 @@ the one before, so the decision (destination list, source allowed) is kept from 
 only when the 14 header bytes change.
 
 Who may use a MAC is in ``netstack.mac_table``: a registration binds it, source addresses are learned, frames
-never move one. An explicit Register takes a MAC over and ends the older session. An implicit one (a frame of
-an unregistered session) takes over only from a session that has been silent for SILENT_AFTER: a tab that was
+never move one. A Register takes one over, and ends the older session, if it comes from the same client: from
+its host, or with the secret that Assigned told (``netstack.resume``). Anyone else, and a frame of an
+unregistered session, gets it only if the older session has been silent for SILENT_AFTER: a tab that was
 reloaded must not wait until QUIC gives up on the old one.
 
 Guests do not serve DHCP: what is for a client's port is dropped, whoever it is from or for. Tags that only
@@ -23,6 +24,7 @@ Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``sw
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -61,6 +63,7 @@ from netstack.ethernet import (
     is_link_control,
 )
 from netstack.mac_table import MacTable, Verdict
+from netstack.resume import is_secret_of, secret_of
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
 if TYPE_CHECKING:
@@ -127,10 +130,11 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("claims", "floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
+    __slots__ = ("claims", "client", "floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
 
     def __init__(self, opened: PortOpened, floods: TokenBucket, claims: TokenBucket) -> None:
         self.claims = claims
+        self.client = opened.client
         self.peer = opened.peer
         self.last_heard = opened.last_heard
         self.link_mtu = opened.link_mtu
@@ -148,6 +152,7 @@ class SwitchActor(EventLoopActor):
         self._settings = settings
         self._gateway: Mailbox | None = None
         self._sources: SourceGuard | None = None
+        self._key = secrets.token_bytes(32)
         self._ports: dict[int, _Port] = {}
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
@@ -346,7 +351,7 @@ class SwitchActor(EventLoopActor):
         if port is None:
             return
         now = self.now()
-        takes_over = message.explicit or self._is_orphaned(message.mac, now)
+        takes_over = self._may_take(message, port, now)
         verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
         self._tell_aged_out()
         if not verdict.accepted:
@@ -357,7 +362,15 @@ class SwitchActor(EventLoopActor):
             self._counters.add("switch.takeovers")
             reason = f"another session registered {format_mac(message.mac)}"
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
-        assign = AssignAddress(message.port, message.mac, port.peer, message.name, port.link_mtu, port.line)
+        assign = AssignAddress(
+            message.port,
+            message.mac,
+            port.peer,
+            message.name,
+            port.link_mtu,
+            port.line,
+            secret_of(self._key, message.mac),
+        )
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))
 
@@ -367,11 +380,21 @@ class SwitchActor(EventLoopActor):
             if self._gateway is not None:
                 tell_alive(self._gateway, MacAgedOut(number, mac))
 
-    def _is_orphaned(self, mac: bytes, now: float) -> bool:
-        """Whether ``mac`` belongs to a session that nothing was heard of for a while."""
-        owner = self._table.lookup(mac, now)
-        port = None if owner is None else self._ports.get(owner)
-        return port is not None and now - port.last_heard() >= SILENT_AFTER
+    def _may_take(self, message: RegisterMac, port: _Port, now: float) -> bool:
+        """Whether a session may have a MAC that is another's, if it is.
+
+        Of a session that nothing was heard of for a while, anyone; else the same client, which a Register
+        shows by where it comes from, or by the secret that came with the address.
+        """
+        owner = self._table.lookup(message.mac, now)
+        other = None if owner is None else self._ports.get(owner)
+        if other is None:
+            return True
+        if now - other.last_heard() >= SILENT_AFTER:
+            return True
+        if not message.explicit:
+            return False
+        return port.client() == other.client() != "" or is_secret_of(self._key, message.mac, message.resume)
 
     @handles(PeerListRequest)
     def _peer_list_request(self, message: PeerListRequest) -> None:

@@ -30,10 +30,14 @@ _MAX_NAME_SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The client names its NIC's MAC (6 bytes, unicast) and wants an address; ``name`` is its host name."""
+    """The client names its NIC's MAC (6 bytes, unicast) and wants an address; ``name`` is its host name.
+
+    ``resume`` is the secret that an earlier Assigned told for this MAC (``netstack.resume``), if any.
+    """
 
     mac: bytes
     name: str = ""
+    resume: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,12 @@ def _parse_register(fields: dict[str, Any]) -> ControlMessage:
     if not is_station(mac):
         return Refused("mac must be a unicast address and not zero")
     name = fields.get("name") or fields.get("hostname")
-    return Register(mac, name[:MAX_NAME_LENGTH] if isinstance(name, str) else "")
+    resume = fields.get("resume")
+    return Register(
+        mac,
+        name[:MAX_NAME_LENGTH] if isinstance(name, str) else "",
+        resume if isinstance(resume, str) else "",
+    )
 
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], ControlMessage]] = {

@@ -100,6 +100,7 @@ class Relay:
             dns_allow_private=settings.dns_allow_private,
             fixed_leases=settings.static_lease,
             dhcp_lease_time=settings.lease_time,
+            peer_list=settings.peer_list,
             source_guard=settings.source_guard,
             ipv6_prefix=settings.ipv6_prefix.network_address.packed[:8] if settings.ipv6 else None,
             host_access=settings.host_access,

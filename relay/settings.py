@@ -275,6 +275,7 @@ class Settings:
     lease_time: Annotated[
         float, Option(_seconds(30, _DAY), "SECONDS", "life of a DHCP lease; guests renew it at half time")
     ] = 3600.0
+    peer_list: Annotated[bool, Option(_SWITCH, None, "tell a client of the others when it asks")] = True
     source_guard: Annotated[
         bool, Option(_SWITCH, None, "drop what guests send from addresses that are not their own")
     ] = True

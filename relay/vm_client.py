@@ -157,6 +157,8 @@ class VirtualNic:
         self._trust = trust
         self._on_change = on_change
         self._name = name
+        self._resume = ""
+        """What the relay told with the address; it shows that a later session is this client's too."""
         self._rewriter = rewriter
         self._session_options = session_options
         self._session: WebTransportClient | None = None
@@ -286,10 +288,11 @@ class VirtualNic:
         self._answered.clear()
         self._refusal = None
         reader = asyncio.create_task(self._read(session))
-        named = {"name": self._name} if self._name else {}
+        said = {"name": self._name, "resume": self._resume}
+        said = {key: value for key, value in said.items() if value}
         try:
             for delay in REGISTER_DELAYS:
-                self._say(type="Register", mac=list(self.mac), **named)
+                self._say(type="Register", mac=list(self.mac), **said)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._answered.wait(), delay)
                 if self._answered.is_set():
@@ -348,6 +351,8 @@ class VirtualNic:
             self.counters.add("nic.drop.malformed_control")
             return
         if name == "Assigned":
+            resume = fields.get("resume")
+            self._resume = resume if isinstance(resume, str) else ""
             self._on_assigned(parse_assigned(fields))
         elif name == "Error" and not self._answered.is_set():
             self._refusal = one_line(str(fields.get("message", ""))) or "the relay refuses the registration"

@@ -153,6 +153,14 @@ def test_the_peer_list_names_every_guest(lan):
     assert asker == [PeerList(tuple((ip(guest_ip(n)), mac(n)) for n in (1, 2, 3)))]
 
 
+def test_nobody_is_told_of_the_others_where_the_operator_says_so(loop, counters):
+    lan = Lan(counters, peer_list=False)
+    lan.assign(1)
+    asker = Box()
+    lan.tell(PeerListRequest(asker))
+    assert asker == [PeerList(())]
+
+
 # -- ARP --------------------------------------------------------------------------------------------
 
 

@@ -179,12 +179,25 @@ def test_a_guest_that_is_gone_leaves_nothing_behind(loop, lan, how, caplog):
 def test_a_reloaded_tab_takes_its_address_along(loop, lan):
     old, address = lan.join(1)
     new = lan.connect(mac(1))
+    new.session.remote = old.session.remote
     new.hears(register(mac(1)))
     assert old.session.closed[0] == CloseCode.TAKEN_OVER
     assert ".".join(map(str, new.session.controls()[0]["ip"])) == address
     new.sends(new.to(GATEWAY_MAC) / IP(src=address, dst="10.0.2.2") / ICMP())
     assert len(new.frames()) == 1
     assert old.frames() == []
+
+
+def test_a_client_that_changed_its_network_shows_what_it_was_told(lan):
+    old = lan.connect(mac(1))
+    old.hears(register(mac(1)))
+    (assigned,) = old.session.controls()
+    thief, new = lan.connect(mac(1)), lan.connect(mac(1))
+    thief.hears(register(mac(1)))
+    assert thief.session.controls() == [{"type": "Error", "message": "another session uses this MAC address"}]
+    new.hears(control(type="Register", mac=list(mac(1)), resume=assigned["resume"]))
+    assert old.session.closed[0] == CloseCode.TAKEN_OVER
+    assert new.session.controls()[0]["ip"] == assigned["ip"]
 
 
 def test_a_raw_tab_that_was_reloaded_gets_through_once_the_old_one_is_silent(loop, lan):

@@ -54,8 +54,9 @@ class Peer:
     def hears(self, *datagrams):
         self.tell(DatagramsFromClient(list(datagrams)))
 
-    def assign(self, address="10.0.2.10", hardware=MAC):
-        self.tell(AddressAssigned(hardware, ip(address), GATEWAY_IP, ip("255.255.255.0"), ip("8.8.8.8")))
+    def assign(self, address="10.0.2.10", hardware=MAC, **more):
+        addresses = (ip(address), GATEWAY_IP, ip("255.255.255.0"), ip("8.8.8.8"))
+        self.tell(AddressAssigned(hardware, *addresses, **more))
 
     def registered(self):
         self.hears(register(MAC))
@@ -90,6 +91,13 @@ def test_register_is_passed_on_and_answered(peer):
         b'\0{"type":"Assigned","ip":[10,0,2,10],"gateway":[10,0,2,2],"netmask":[255,255,255,0],"dns":[8,8,8,8],'
         b'"mtu":1500}'
     )
+
+
+def test_the_secret_of_a_mac_goes_both_ways(peer):
+    peer.hears(control(type="Register", mac=list(MAC), resume="0123"))
+    assert peer.to_switch() == [RegisterMac(7, MAC, True, resume="0123")]
+    peer.assign(resume="4567")
+    assert peer.session.controls()[0]["resume"] == "4567"
 
 
 def test_a_repeated_register_gets_the_same_answer_without_bothering_the_lan(peer):

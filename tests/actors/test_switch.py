@@ -30,7 +30,7 @@ from actors.messages import (
 )
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
-from actors.switch import CLAIM_BURST, CLAIMS_PER_SECOND, SwitchActor
+from actors.switch import CLAIM_BURST, CLAIMS_PER_SECOND, SILENT_AFTER, SwitchActor
 from netstack.address_pool import AddressPool
 from netstack.counters import Counters
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
@@ -56,6 +56,7 @@ class Lan:
         self.tell(GatewayAttached(self.gateway))
         self.peers = {}
         self.heard = {}
+        self.hosts = {}
         for number in range(1, ports + 1):
             self.open(number)
 
@@ -66,13 +67,25 @@ class Lan:
     def open(self, number):
         self.peers[number] = Box()
         self.heard[number] = 1000.0
-        self.tell(PortOpened(number, self.peers[number], lambda: self.heard[number]))
+        self.hosts[number] = "192.0.2.1"
+        self.tell(
+            PortOpened(
+                number,
+                self.peers[number],
+                lambda: self.heard[number],
+                client=lambda: self.hosts[number],
+            )
+        )
 
     def sends(self, number, *frames):
         self.tell(FramesFromPeer(number, list(frames)))
 
-    def register(self, number, address, explicit=True):
-        self.tell(RegisterMac(number, address, explicit))
+    def register(self, number, address, explicit=True, resume=""):
+        self.tell(RegisterMac(number, address, explicit, resume=resume))
+
+    def assigned(self):
+        """What the gateway is asked to assign."""
+        return [(m.port, m.mac, m.peer) for m in self.gateway.take(AssignAddress)]
 
     def got(self, number):
         return [f for m in self.peers[number].take(FramesToPeer) for f in m.frames]
@@ -271,19 +284,59 @@ def test_frames_of_a_port_that_is_not_open_are_counted(trio):
 
 def test_a_registration_is_passed_to_the_gateway(lan):
     lan.register(1, mac(1))
-    assert lan.gateway == [AssignAddress(1, mac(1), lan.peers[1])]
+    assert lan.assigned() == [(1, mac(1), lan.peers[1])]
 
 
-def test_an_explicit_registration_takes_the_address_over_and_ends_the_older_session(trio):
+def test_a_registration_of_the_same_client_takes_the_address_over_and_ends_the_older_session(trio):
     trio.register(2, mac(1))
     (close,) = trio.peers[1].take(ClosePeer)
     assert close.code == CloseCode.TAKEN_OVER
     assert mac(1).hex(":") in close.reason
     trio.sends(3, frame(mac(3), mac(1)))
     assert trio.got(2) == [frame(mac(3), mac(1))]
-    assert trio.gateway == [AssignAddress(2, mac(1), trio.peers[2])]
+    assert trio.assigned() == [(2, mac(1), trio.peers[2])]
     trio.sends(1, frame(mac(1), mac(3)))
     assert trio.drops() == {"spoofed_source": 1}
+
+
+@pytest.mark.parametrize("host", ["192.0.2.2", ""])
+def test_another_client_takes_nothing_from_a_live_session(loop, trio, host):
+    trio.hosts[2] = host
+    trio.heard[1] = loop.time()
+    trio.register(2, mac(1))
+    assert len(trio.peers[2].take(RegistrationRefused)) == 1
+    assert trio.peers[1].take(ClosePeer) == []
+    loop.advance(SILENT_AFTER)
+    trio.register(2, mac(1))
+    assert len(trio.peers[1].take(ClosePeer)) == 1
+
+
+def test_clients_of_which_nothing_is_known_are_not_the_same(trio):
+    trio.hosts[1] = trio.hosts[2] = ""
+    trio.register(2, mac(1))
+    assert len(trio.peers[2].take(RegistrationRefused)) == 1
+
+
+def test_a_client_that_comes_from_elsewhere_shows_that_the_address_is_its_own(trio):
+    trio.register(1, mac(1))
+    trio.register(3, mac(3))
+    secrets = {m.mac: m.resume for m in trio.gateway.take(AssignAddress)}
+    trio.hosts[2] = "198.51.100.7"
+    for wrong in ("", secrets[mac(3)], secrets[mac(1)][:-1]):
+        trio.register(2, mac(1), resume=wrong)
+        assert len(trio.peers[2].take(RegistrationRefused)) == 1
+    trio.register(2, mac(1), resume=secrets[mac(1)])
+    assert len(trio.peers[1].take(ClosePeer)) == 1
+    assert trio.assigned() == [(2, mac(1), trio.peers[2])]
+
+
+def test_a_learned_address_is_not_another_clients_to_register(trio):
+    trio.sends(1, frame(mac(50), BROADCAST))
+    trio.hosts[2] = "198.51.100.7"
+    trio.register(2, mac(50))
+    assert len(trio.peers[2].take(RegistrationRefused)) == 1
+    trio.sends(3, frame(mac(3), mac(50)))
+    assert frame(mac(3), mac(50)) in trio.got(1)
 
 
 def test_an_implicit_registration_takes_nothing_from_a_live_session(loop, trio):
@@ -298,7 +351,7 @@ def test_an_implicit_registration_replaces_a_session_that_fell_silent(loop, trio
     trio.heard[2] = loop.time()
     trio.register(2, mac(1), explicit=False)
     assert len(trio.peers[1].take(ClosePeer)) == 1
-    assert trio.gateway == [AssignAddress(2, mac(1), trio.peers[2])]
+    assert trio.assigned() == [(2, mac(1), trio.peers[2])]
 
 
 @pytest.mark.parametrize("address", [GATEWAY_MAC, BROADCAST, bytes(6), b"short"])

@@ -126,7 +126,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"]}
-    values |= {"source_guard": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}
+    values |= {"source_guard": False, "peer_list": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
     rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})

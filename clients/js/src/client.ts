@@ -120,6 +120,8 @@ export class NetworkInterface {
   readonly #reconnect: boolean;
   #state: State = "connecting";
   #assigned: Assigned | undefined;
+  /** What shows the relay that a MAC is this card's: told with its address. */
+  #resume: { mac: Uint8Array; secret: string } = { mac: new Uint8Array(), secret: "" };
   #carrier: Carrier | undefined;
   /** Counts carriers; what a former one still delivers is not for this card any more. */
   #session = 0;
@@ -270,7 +272,8 @@ export class NetworkInterface {
     if (lan === undefined || (registered !== undefined && isAt(lan, 0, registered))) return;
     if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
       this.#registered = lan;
-      this.#registration?.ask(lan, this.#name);
+      const { mac, secret } = this.#resume;
+      this.#registration?.ask(lan, this.#name, isAt(lan, 0, mac) ? secret : "");
       this.#flush();
     } else if (this.#state === "open") {
       // An address is a session's until its end: one machine is not to hold two.
@@ -443,6 +446,7 @@ export class NetworkInterface {
       case "Assigned": {
         const before = this.#assigned;
         this.#assigned = message.assigned;
+        if (this.#registered !== undefined) this.#resume = { mac: this.#registered, secret: message.resume };
         this.#registration?.end();
         if (String(before?.ip) !== String(message.assigned.ip)) this.onassigned(message.assigned);
         break;

@@ -21,16 +21,21 @@ export class Registration {
     void carrier.closed.then(({ reason }) => this.end(new CarrierError(reason || "the relay closed the connection")));
   }
 
-  /** Asks for the address of `mac`, whose guest calls itself `name` unless that is empty. */
-  ask(mac: Uint8Array, name: string): void {
+  /**
+   * Asks for the address of `mac`, whose guest calls itself `name` unless that is empty.
+   *
+   * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours.
+   */
+  ask(mac: Uint8Array, name: string, resume: string): void {
     if (this.#over) return;
     const delay = DELAYS[this.#attempt++];
     if (delay === undefined) {
       this.end(new CarrierError("the relay gives no address"));
       return;
     }
-    this.#timer = setTimeout(() => this.ask(mac, name), delay);
-    this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...(name === "" ? {} : { name }) }));
+    this.#timer = setTimeout(() => this.ask(mac, name, resume), delay);
+    const named = name === "" ? {} : { name };
+    this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...named, ...(resume === "" ? {} : { resume }) }));
   }
 
   /** The relay has answered, or never will. */

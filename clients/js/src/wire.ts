@@ -36,7 +36,7 @@ export interface Assigned {
 }
 
 export type ControlMessage =
-  | { type: "Assigned"; assigned: Assigned }
+  | { type: "Assigned"; assigned: Assigned; resume: string }
   | { type: "HeartbeatAck" }
   | { type: "Error"; message: string }
   | { type: "Other" };
@@ -66,7 +66,8 @@ export function parseControl(datagram: Uint8Array): ControlMessage | undefined {
       if (!ip || !gateway || !netmask || !dns) return undefined;
       const mtu = fields["mtu"];
       const usable = typeof mtu === "number" && Number.isInteger(mtu) && mtu >= 576 && mtu <= 1500;
-      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 } };
+      const resume = typeof fields["resume"] === "string" ? fields["resume"] : "";
+      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 }, resume };
     }
     case "HeartbeatAck":
       return { type: "HeartbeatAck" };

@@ -430,6 +430,17 @@ describe("a lost connection", () => {
   });
 });
 
+test("a new connection shows that the MAC is this card's", async () => {
+  relay.install();
+  relay.resume = "5ec2e7";
+  const nic = await attach("https://relay.example/", {});
+  const mac = [...nic.mac!];
+  expect(relay.links[0]!.sent[0]).toEqual(control({ type: "Register", mac }));
+  relay.links[0]!.end(1, "network gone");
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(relay.links[1]!.sent[0]).toEqual(control({ type: "Register", mac, resume: "5ec2e7" }));
+});
+
 test("closing as soon as it is open leaves nothing behind", async () => {
   relay.install();
   let nic: NetworkInterface | undefined;

@@ -23,6 +23,8 @@ export class FakeRelay {
   readonly links: Link[] = [];
   readonly addresses = new Map<string, number[]>();
   readonly #owners = new Map<string, Link>();
+  /** What is told for the client to come back with. */
+  resume: string | undefined;
   answer: (link: Link, datagram: Uint8Array) => void = (link, datagram) => {
     if (datagram[0] !== 0 || datagram[1] !== 0x7b) return;
     const { type, mac } = JSON.parse(new TextDecoder().decode(datagram.subarray(1)));
@@ -33,7 +35,7 @@ export class FakeRelay {
     if (owner !== undefined && owner !== link) owner.end(4004, "another session registered it");
     const ip = this.addresses.get(String(mac)) ?? [10, 0, 2, 10 + this.addresses.size];
     this.addresses.set(String(mac), ip);
-    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip }));
+    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip, ...(this.resume === undefined ? {} : { resume: this.resume }) }));
   };
 
   /** What clients have said, without the bytes of frames. */

@@ -22,6 +22,7 @@ describe("control messages", () => {
     expect(parseControl(control(`${assigned}${more},"room":"new"}`))).toEqual({
       type: "Assigned",
       assigned: { ip: [10, 0, 2, 10], gateway: [10, 0, 2, 2], netmask: [255, 255, 255, 0], dns: [8, 8, 8, 8], mtu },
+      resume: "",
     });
   });
 

@@ -64,6 +64,8 @@ export class NetworkInterface {
     #reconnect;
     #state = "connecting";
     #assigned;
+    /** What shows the relay that a MAC is this card's: told with its address. */
+    #resume = { mac: new Uint8Array(), secret: "" };
     #carrier;
     /** Counts carriers; what a former one still delivers is not for this card any more. */
     #session = 0;
@@ -211,7 +213,8 @@ export class NetworkInterface {
             return;
         if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
             this.#registered = lan;
-            this.#registration?.ask(lan, this.#name);
+            const { mac, secret } = this.#resume;
+            this.#registration?.ask(lan, this.#name, isAt(lan, 0, mac) ? secret : "");
             this.#flush();
         }
         else if (this.#state === "open") {
@@ -385,6 +388,8 @@ export class NetworkInterface {
             case "Assigned": {
                 const before = this.#assigned;
                 this.#assigned = message.assigned;
+                if (this.#registered !== undefined)
+                    this.#resume = { mac: this.#registered, secret: message.resume };
                 this.#registration?.end();
                 if (String(before?.ip) !== String(message.assigned.ip))
                     this.onassigned(message.assigned);

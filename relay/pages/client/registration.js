@@ -15,8 +15,12 @@ export class Registration {
         this.#done = done;
         void carrier.closed.then(({ reason }) => this.end(new CarrierError(reason || "the relay closed the connection")));
     }
-    /** Asks for the address of `mac`, whose guest calls itself `name` unless that is empty. */
-    ask(mac, name) {
+    /**
+     * Asks for the address of `mac`, whose guest calls itself `name` unless that is empty.
+     *
+     * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours.
+     */
+    ask(mac, name, resume) {
         if (this.#over)
             return;
         const delay = DELAYS[this.#attempt++];
@@ -24,8 +28,9 @@ export class Registration {
             this.end(new CarrierError("the relay gives no address"));
             return;
         }
-        this.#timer = setTimeout(() => this.ask(mac, name), delay);
-        this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...(name === "" ? {} : { name }) }));
+        this.#timer = setTimeout(() => this.ask(mac, name, resume), delay);
+        const named = name === "" ? {} : { name };
+        this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...named, ...(resume === "" ? {} : { resume }) }));
     }
     /** The relay has answered, or never will. */
     end(problem) {

@@ -44,7 +44,8 @@ export function parseControl(datagram) {
                 return undefined;
             const mtu = fields["mtu"];
             const usable = typeof mtu === "number" && Number.isInteger(mtu) && mtu >= 576 && mtu <= 1500;
-            return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 } };
+            const resume = typeof fields["resume"] === "string" ? fields["resume"] : "";
+            return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 }, resume };
         }
         case "HeartbeatAck":
             return { type: "HeartbeatAck" };
