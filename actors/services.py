@@ -84,13 +84,20 @@ class LanServices:
             settings.dns,
             settings.domain,
             int(settings.dhcp_lease_time),
+            settings.dhcp_boot,
+            settings.dhcp_search,
+            settings.dhcp_ntp,
+            settings.dhcp_routes,
+            settings.dhcp_wpad,
         )
         self._pool = pool
         self._dhcp_server = DhcpServer(options, pool)
         self._further_names: dict[bytes, set[bytes]] = {}
         """What further leases of a MAC are known by among the names: the MAC and the address."""
         self._dhcp_rates: dict[int, TokenBucket] = {}
-        self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {dhcp.SERVER_PORT: self._dhcp}
+        self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {}
+        if settings.dhcp:
+            self._by_port[dhcp.SERVER_PORT] = self._dhcp
         if dns is not None:
             self._by_port[DNS_PORT] = self._ask_dns
 
@@ -121,7 +128,7 @@ class LanServices:
         if frame[23:24] != _UDP or frame[30:34] != _EVERYONE:
             return "gateway.ignored"
         datagram = parse_udp(parse_ipv4(frame))
-        if datagram.destination_port != dhcp.SERVER_PORT:
+        if datagram.destination_port != dhcp.SERVER_PORT or not self._settings.dhcp:
             return "gateway.ignored"
         admit(frame[6:12], batch)
         return self._dhcp(frame, datagram, batch)

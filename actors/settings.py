@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.ethernet import format_mac
 from netstack.ipv6 import link_local_of
+
+if TYPE_CHECKING:
+    from netstack.dhcp_boot import BootFile
+    from netstack.dhcp_options import Route
 
 
 class FixedLease(NamedTuple):
@@ -40,6 +44,14 @@ class LanSettings:
     """Guests that always get the same address."""
     dhcp_lease_time: float = 3600.0
     """How often guests ask for their address again, about twice in it; they hear of a new MTU then."""
+    dhcp: bool = True
+    """Whether the gateway answers DHCP; if not, a guest may."""
+    dhcp_boot: tuple[BootFile, ...] = ()
+    """What machines boot over the network."""
+    dhcp_search: tuple[str, ...] = ()
+    dhcp_ntp: tuple[bytes, ...] = ()
+    dhcp_routes: tuple[Route, ...] = ()
+    dhcp_wpad: str = ""
     ipv6_prefix: bytes | None = bytes.fromhex("fd766d72656c6179")
     """First 8 bytes of the LAN's IPv6 addresses, a ULA prefix (RFC 4193); None for a LAN without IPv6. The
     same at each start, so that guests keep their addresses."""

@@ -259,7 +259,7 @@ class SwitchActor(EventLoopActor):
         if ethertype == ETHERTYPE_IPV6:
             rogue = ra_guard.refusal(frame, self._gateway_ip6)
             return None if rogue is None else f"switch.drop.{rogue}"
-        return "switch.drop.rogue_dhcp" if is_for_client(frame) else None
+        return "switch.drop.rogue_dhcp" if self._settings.dhcp and is_for_client(frame) else None
 
     def _tell_of_refusal(self, source: bytes, sender: int, verdict: Verdict, now: float) -> None:
         """Have the peer say, now and then, whose frames are dropped."""

@@ -12,7 +12,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP
-from netstack.dhcp_options import COOKIE, END, Code, read_options
+from netstack.dhcp_options import COOKIE, OPTIONS_AT, Code, arrange, read_options
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
 from netstack.malformed import MalformedPacket
 
@@ -26,6 +26,10 @@ BOOT_REQUEST = 1
 BOOT_REPLY = 2
 MIN_LENGTH = 300
 """Bytes that a reply is padded to: BOOTP relays and old clients drop shorter ones (RFC 1542 section 2.1)."""
+
+MIN_MESSAGE_SIZE = 576
+"""What every client takes (RFC 2131 section 2), with the headers of IP and UDP."""
+_IP_AND_UDP = 28
 
 CHADDR_AT = 28
 """Where a message has its client's MAC."""
@@ -80,6 +84,22 @@ class DhcpMessage(NamedTuple):
         """Option 61; empty when it is missing or shorter than RFC 2132 section 9.14 allows."""
         value = self.options.get(Code.CLIENT_ID, b"")
         return value if len(value) >= _MIN_CLIENT_ID else b""
+
+    @property
+    def asked_for(self) -> bytes:
+        """Codes of the options that the client wants (option 55); empty when it does not say."""
+        return self.options.get(Code.PARAMETER_LIST, b"")
+
+    @property
+    def longest_answer(self) -> int:
+        """Bytes of the largest answer that the client takes (option 57, which counts IP's and UDP's headers).
+
+        A BOOTP client takes 300 (RFC 1542 section 2.1).
+        """
+        if self.type is MessageType.BOOTP:
+            return MIN_LENGTH
+        size = int.from_bytes(self.options.get(Code.MAX_MESSAGE_SIZE, b""), "big")
+        return max(size, MIN_MESSAGE_SIZE) - _IP_AND_UDP
 
     @property
     def is_boot_loader(self) -> bool:
@@ -143,13 +163,36 @@ def is_for_client(frame: bytes) -> bool:
     return first and frame[ports + 2 : ports + 4] == _CLIENT_PORT_BYTES
 
 
+class Boot(NamedTuple):
+    """What the header says of booting: the server's address (4 bytes) and a file, empty for none."""
+
+    server: bytes = bytes(4)
+    file: bytes = b""
+
+
 def build_reply(
-    request: DhcpMessage, kind: MessageType, address: bytes, options: Mapping[Code, bytes]
+    request: DhcpMessage,
+    kind: MessageType,
+    address: bytes,
+    options: Mapping[Code, bytes],
+    *,
+    boot: Boot = Boot(),  # noqa: B008 - immutable
+    mtu: int = MIN_MESSAGE_SIZE,
 ) -> bytes:
     """Build the server's answer to ``request``: ``address`` is yiaddr, the type goes first.
 
-    The client's identifier comes back as it was (RFC 6842).
+    The client's identifier comes back as it was (RFC 6842). ``options``, the most important first, are left
+    out where they are more than the client takes, or a packet of ``mtu`` bytes.
     """
+    fields = dict(options)
+    bootp = kind is MessageType.BOOTP
+    if not bootp:
+        fields = {Code.MESSAGE_TYPE: bytes((kind,))}
+        if Code.CLIENT_ID in request.options:
+            fields[Code.CLIENT_ID] = request.options[Code.CLIENT_ID]
+        fields |= options
+    longest = min(request.longest_answer, max(mtu, MIN_MESSAGE_SIZE) - _IP_AND_UDP)
+    areas = arrange(fields, longest - OPTIONS_AT, file=not bootp and not boot.file, sname=not bootp)
     header = _HEADER.pack(
         BOOT_REPLY,
         _ETHERNET,
@@ -157,19 +200,13 @@ def build_reply(
         request.xid,
         0,
         _BROADCAST_FLAG if request.broadcast else 0,
-        request.client_address if kind is MessageType.ACK else bytes(4),
+        request.client_address if kind in (MessageType.ACK, MessageType.BOOTP) else bytes(4),
         address,
-        bytes(4),
+        boot.server,
         request.relay_address,
         request.mac,
-        b"",
-        b"",
+        areas.sname,
+        areas.file or boot.file,
         COOKIE,
     )
-    fields = dict(options)
-    if kind is not MessageType.BOOTP:
-        fields = {Code.MESSAGE_TYPE: bytes((kind,)), **options}
-        if Code.CLIENT_ID in request.options:
-            fields[Code.CLIENT_ID] = request.options[Code.CLIENT_ID]
-    body = b"".join(bytes((code, len(value))) + value for code, value in fields.items())
-    return (header + body + bytes((END,))).ljust(MIN_LENGTH, b"\0")
+    return (header + areas.options).ljust(MIN_LENGTH, b"\0")

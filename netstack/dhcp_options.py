@@ -1,14 +1,15 @@
-"""Options of DHCPv4 messages (RFC 2132, RFC 3396): the codes, and how they are read."""
+"""Options of DHCPv4 messages (RFC 2132, RFC 3396): the codes, how they are read, written and made to fit."""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from netstack.dns_local import parse_domain
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 PAD, END = 0, 255
 OVERLOAD_FILE, OVERLOAD_SNAME = 1, 2
@@ -16,6 +17,14 @@ OVERLOAD_FILE, OVERLOAD_SNAME = 1, 2
 OPTIONS_AT = 240
 """Where a message's options begin, behind the magic cookie."""
 COOKIE = b"\x63\x82\x53\x63"
+
+FILE_LENGTH, SNAME_LENGTH = 128, 64
+MAX_VALUE = 255
+"""Bytes of an option; a longer value is in several of the same code (RFC 3396)."""
+
+_OVERLOAD_OPTION = 3
+_LABEL_POINTER = 0xC000
+_MAX_POINTED = 0x3FFF
 
 
 class Code(IntEnum):
@@ -43,6 +52,7 @@ class Code(IntEnum):
     CLIENT_ID = 61
     TFTP_SERVER = 66
     BOOT_FILE = 67
+    USER_CLASS = 77
     CLIENT_FQDN = 81
     CLIENT_ARCHITECTURE = 93
     DOMAIN_SEARCH = 119
@@ -97,3 +107,79 @@ def _fields(area: bytes) -> Iterator[tuple[int, bytes]]:
         end = at + 2 + area[at + 1]
         yield area[at], area[at + 2 : end]
         at = end
+
+
+class Route(NamedTuple):
+    """A network (4 bytes, and the length of its prefix) and the address of the router to it."""
+
+    network: bytes
+    prefix_length: int
+    router: bytes
+
+
+def encode_routes(routes: Iterable[Route], default_router: bytes) -> bytes:
+    """Write option 121 (RFC 3442), with a default route: who understands it ignores the router option."""
+    routes = list(routes)
+    if all(route.prefix_length for route in routes):
+        routes.append(Route(bytes(4), 0, default_router))
+    return b"".join(
+        bytes((length,)) + network[: (length + 7) // 8] + router for network, length, router in routes
+    )
+
+
+def encode_domain_search(domains: Iterable[str]) -> bytes:
+    """Write option 119 (RFC 3397): names as in DNS, compressed by pointers into the value itself."""
+    value = bytearray()
+    known: dict[tuple[bytes, ...], int] = {}
+    for domain in domains:
+        labels = parse_domain(domain).labels
+        for at in range(len(labels)):
+            rest = labels[at:]
+            if rest in known:
+                value += (_LABEL_POINTER | known[rest]).to_bytes(2, "big")
+                break
+            if rest[0] and len(value) <= _MAX_POINTED:
+                known[rest] = len(value)
+            value += bytes((len(rest[0]),)) + rest[0]
+    return bytes(value)
+
+
+class Areas(NamedTuple):
+    """The areas of a message that have options; ``file`` and ``sname`` are empty where they have none."""
+
+    options: bytes
+    file: bytes
+    sname: bytes
+
+
+def arrange(fields: Mapping[Code, bytes], room: int, *, file: bool, sname: bool) -> Areas:
+    """Write options, the most important first, into ``room`` bytes.
+
+    What does not fit goes to the header's fields ``file`` and ``sname`` where these are free (option 52, RFC
+    2132 section 9.3), and what fits nowhere is left out. An option stays in one area.
+    """
+    written = [_written(code, value) for code, value in fields.items()]
+    everything = b"".join(written)
+    if len(everything) < room:
+        return Areas(everything + bytes((END,)), b"", b"")
+    free = [
+        room - 1 - _OVERLOAD_OPTION * (file or sname),
+        (FILE_LENGTH - 1) * file,
+        (SNAME_LENGTH - 1) * sname,
+    ]
+    areas = [b"", b"", b""]
+    for field in written:
+        at = next((at for at, left in enumerate(free) if len(field) <= left), None)
+        if at is not None:
+            areas[at] += field
+            free[at] -= len(field)
+    first, *others = areas
+    where = OVERLOAD_FILE * bool(others[0]) | OVERLOAD_SNAME * bool(others[1])
+    if where:
+        first += bytes((Code.OVERLOAD, 1, where))
+    return Areas(first + bytes((END,)), *(area and area + bytes((END,)) for area in others))
+
+
+def _written(code: Code, value: bytes) -> bytes:
+    pieces = [value[at : at + MAX_VALUE] for at in range(0, len(value), MAX_VALUE)]
+    return b"".join(bytes((code, len(piece))) + piece for piece in pieces)

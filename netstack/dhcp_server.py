@@ -16,9 +16,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from netstack.dhcp import MessageType, build_reply
+from netstack.dhcp import Boot, MessageType, build_reply
+from netstack.dhcp_boot import BootFile, choose, wants_boot_file
 from netstack.dhcp_clients import DhcpClients, client_of
-from netstack.dhcp_options import Code
+from netstack.dhcp_options import FILE_LENGTH, Code, Route, encode_domain_search, encode_routes
 from netstack.ethernet import BROADCAST
 
 if TYPE_CHECKING:
@@ -27,6 +28,20 @@ if TYPE_CHECKING:
 
 _UNSPECIFIED = bytes(4)
 _BROADCAST_IP = b"\xff" * 4
+_HTTP_CLIENT = b"HTTPClient"
+
+_ONLY_WHEN_ASKED_FOR = frozenset(
+    {
+        Code.TFTP_SERVER,
+        Code.BOOT_FILE,
+        Code.NTP_SERVERS,
+        Code.DOMAIN_SEARCH,
+        Code.CLASSLESS_ROUTES,
+        Code.MICROSOFT_CLASSLESS_ROUTES,
+        Code.WPAD,
+    }
+)
+"""Options that are left out where the client's list (option 55) does not name them."""
 
 
 class DhcpOptions(NamedTuple):
@@ -37,6 +52,13 @@ class DhcpOptions(NamedTuple):
     dns: bytes
     domain: str
     lease_time: int
+    boot: tuple[BootFile, ...] = ()
+    search: tuple[str, ...] = ()
+    """Domains in which short names are looked for."""
+    ntp: tuple[bytes, ...] = ()
+    routes: tuple[Route, ...] = ()
+    wpad: str = ""
+    """URL of a proxy configuration."""
 
 
 class Unanswered(Enum):
@@ -69,6 +91,7 @@ class DhcpServer:
         network = int.from_bytes(options.server, "big") & int.from_bytes(options.netmask, "big")
         hosts = int.from_bytes(options.netmask, "big") ^ 0xFFFF_FFFF
         self._broadcast = (network | hosts).to_bytes(4, "big")
+        self._on_demand = self._demanded()
 
     def forget(self, mac: bytes) -> None:
         """Forget a guest that left, and all clients behind its MAC."""
@@ -113,15 +136,15 @@ class DhcpServer:
         """Answer who asks for any address; a BOOTP client has it then."""
         if request.type is not MessageType.BOOTP:
             return self._grant(request, MessageType.OFFER, lease, mtu)
-        options = self._parameters(mtu)
+        options = self._parameters(request, mtu)
         del options[Code.SERVER_ID]  # an option of DHCP only (RFC 1534 section 2)
         mac, address = self._destination(request, lease)
-        payload = build_reply(request, MessageType.BOOTP, lease, options)
+        payload = self._build(request, MessageType.BOOTP, lease, options, mtu)
         return Reply(MessageType.BOOTP, mac, address, payload, lease)
 
     def _inform(self, request: DhcpMessage, mtu: int) -> Reply:
         """Give parameters to a guest that has its address by other means (RFC 2131 section 4.3.5)."""
-        payload = build_reply(request, MessageType.ACK, _UNSPECIFIED, self._parameters(mtu))
+        payload = self._build(request, MessageType.ACK, _UNSPECIFIED, self._parameters(request, mtu), mtu)
         given = request.client_address
         address = _BROADCAST_IP if given == _UNSPECIFIED else given
         return Reply(MessageType.ACK, request.mac, address, payload, None)
@@ -134,7 +157,7 @@ class DhcpServer:
             Code.REBINDING_TIME: seconds * 7 // 8,
         }
         packed = {code: time.to_bytes(4, "big") for code, time in times.items()}
-        payload = build_reply(request, kind, lease, packed | self._parameters(mtu))
+        payload = self._build(request, kind, lease, packed | self._parameters(request, mtu), mtu)
         mac, address = self._destination(request, lease)
         return Reply(kind, mac, address, payload, lease if kind is MessageType.ACK else None)
 
@@ -153,9 +176,34 @@ class DhcpServer:
         # Broadcast, since the guest may have no valid address; to its own NIC only, since it is known.
         return Reply(MessageType.NAK, request.mac, _BROADCAST_IP, payload, None)
 
-    def _parameters(self, mtu: int) -> dict[Code, bytes]:
+    def _build(
+        self, request: DhcpMessage, kind: MessageType, address: bytes, options: dict[Code, bytes], mtu: int
+    ) -> bytes:
+        """Build an answer that grants something, with what the client is to boot."""
+        boot, chosen = Boot(), choose(self._options.boot, request)
+        booting: dict[Code, bytes] = {}
+        if chosen is not None and wants_boot_file(request):
+            file = chosen.file.encode()
+            # A longer name is in option 67 only; the field ends with a zero byte.
+            boot = Boot(chosen.server, file if len(file) < FILE_LENGTH else b"")
+            if chosen.server != _UNSPECIFIED:
+                booting[Code.TFTP_SERVER] = ".".join(map(str, chosen.server)).encode()
+            booting[Code.BOOT_FILE] = file
+            vendor = request.options.get(Code.VENDOR_CLASS, b"")
+            if vendor.startswith(_HTTP_CLIENT):
+                booting[Code.VENDOR_CLASS] = _HTTP_CLIENT  # else it ignores the URL (UEFI 2.10 section 24.7)
+        asked = request.asked_for
+        wanted = {
+            code: value
+            for code, value in (booting | options).items()
+            if code not in _ONLY_WHEN_ASKED_FOR or not asked or code in asked
+        }
+        return build_reply(request, kind, address, wanted, boot=boot, mtu=mtu)
+
+    def _parameters(self, request: DhcpMessage, mtu: int) -> dict[Code, bytes]:
+        """Give the configuration, the most important first."""
         options = self._options
-        return {
+        always = {
             Code.SERVER_ID: options.server,
             Code.SUBNET_MASK: options.netmask,
             Code.ROUTER: options.server,
@@ -164,3 +212,20 @@ class DhcpServer:
             Code.INTERFACE_MTU: mtu.to_bytes(2, "big"),
             Code.BROADCAST_ADDRESS: self._broadcast,
         }
+        demanded = dict(self._on_demand)
+        if Code.MICROSOFT_CLASSLESS_ROUTES not in request.asked_for:
+            demanded.pop(Code.MICROSOFT_CLASSLESS_ROUTES, None)
+        return always | demanded
+
+    def _demanded(self) -> dict[Code, bytes]:
+        """Write what the operator wants to be told beside the usual, once for all."""
+        options = self._options
+        routes = encode_routes(options.routes, options.server) if options.routes else b""
+        values = {
+            Code.CLASSLESS_ROUTES: routes,
+            Code.MICROSOFT_CLASSLESS_ROUTES: routes,
+            Code.NTP_SERVERS: b"".join(options.ntp),
+            Code.DOMAIN_SEARCH: encode_domain_search(options.search),
+            Code.WPAD: options.wpad.encode(),
+        }
+        return {code: value for code, value in values.items() if value}

@@ -1,4 +1,4 @@
-"""How name servers and fixed leases are written: text to value, for ``relay.settings``."""
+"""How name servers, leases and what DHCP tells are written: text to value, for ``relay.settings``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from actors.settings import FixedLease, LanSettings
 from netstack.address_pool import AddressPool
+from netstack.dhcp_boot import ARCHITECTURES, BootFile
+from netstack.dhcp_options import Route
 from netstack.dns_local import parse_domain
 from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import is_station, parse_mac
@@ -20,6 +22,13 @@ MAX_LEASES = 250
 
 MAX_DOMAINS = 64
 """Domains of ``--dns-allow-private``: each is looked at for each question."""
+
+
+MAX_SEARCH_DOMAINS, MAX_NTP_SERVERS, MAX_ROUTES, MAX_BOOT_FILES = 32, 8, 32, 32
+"""What DHCP tells has to fit a message, of 548 bytes with many clients."""
+
+MAX_FILE = 255
+"""Bytes of a boot file's name or URL, and of a proxy configuration's URL: one option."""
 
 
 def parse_name_servers(text: str) -> tuple[NameServer, ...]:
@@ -97,6 +106,118 @@ def _fixed_lease(text: str) -> FixedLease:
     if named and (label != name.lower() or not label or label in RESERVED_NAMES):
         raise ValueError(f"{name!r} cannot be the name of a guest")
     return FixedLease(mac, ip, label)
+
+
+def parse_search_domains(text: str) -> tuple[str, ...]:
+    """Read ``example.com``, with commas between. Raises ValueError for no domain, or too many."""
+    domains = parse_domains(text)
+    if len(domains) > MAX_SEARCH_DOMAINS:
+        raise ValueError(f"must be at most {MAX_SEARCH_DOMAINS} domains")
+    if any(parse_domain(domain) == parse_domain(".") for domain in domains):
+        raise ValueError("the root is no domain to search in")
+    return domains
+
+
+def parse_addresses(text: str) -> tuple[bytes, ...]:
+    """Read the IPv4 addresses of NTP servers, with commas between. Raises ValueError."""
+    addresses = tuple(_ipv4(item, f"{item!r} is not an IPv4 address") for item in _items(text))
+    if len(addresses) > MAX_NTP_SERVERS:
+        raise ValueError(f"must be at most {MAX_NTP_SERVERS} servers")
+    return addresses
+
+
+def parse_routes(text: str) -> tuple[Route, ...]:
+    """Read ``192.168.0.0/16=10.0.2.15``, with commas between.
+
+    Raises ValueError for what is not written so, or leads to a router that is not on the LAN.
+    """
+    routes = tuple(_route(item) for item in _items(text))
+    if len(routes) > MAX_ROUTES:
+        raise ValueError(f"must be at most {MAX_ROUTES} routes")
+    if len({route[:2] for route in routes}) < len(routes):
+        raise ValueError("has the same network twice")
+    return routes
+
+
+def _route(text: str) -> Route:
+    network_text, _, router_text = text.partition("=")
+    expected = f"{text!r} is not NETWORK=ROUTER, as 192.168.0.0/16=10.0.2.15"
+    router = _ipv4(router_text, expected)
+    try:
+        network = ipaddress.IPv4Network(network_text)
+    except ValueError:
+        raise ValueError(expected) from None
+    lan = LanSettings().network
+    if ipaddress.IPv4Address(router) not in ipaddress.IPv4Network(lan):
+        raise ValueError(f"{router_text} is no router for guests: it is not in {lan}")
+    return Route(network.network_address.packed, network.prefixlen, router)
+
+
+def parse_boot_files(text: str) -> tuple[BootFile, ...]:
+    """Read ``FILE@SERVER``, ``ARCH=FILE@SERVER`` or ``ARCH=URL``, with commas between.
+
+    ARCH is a number (RFC 4578) or one of ``netstack.dhcp_boot.ARCHITECTURES``; a file without it is for all
+    others. Raises ValueError for what is not written so, or has an architecture twice.
+    """
+    files = tuple(_boot_file(item) for item in _items(text))
+    if len(files) > MAX_BOOT_FILES:
+        raise ValueError(f"must be at most {MAX_BOOT_FILES} boot files")
+    if sum(not file.architectures for file in files) > 1:
+        raise ValueError("has two files for all architectures")
+    numbers = [number for file in files for number in file.architectures]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("has the same architecture twice")
+    return files
+
+
+def _boot_file(text: str) -> BootFile:
+    name, chosen, rest = text.partition("=")
+    architectures: tuple[int, ...] = ()
+    # In a file's name or a URL there is a dot or a slash before any "=".
+    if chosen and name.isascii() and name.replace("-", "").isalnum():
+        architectures = _architectures(name)
+    else:
+        rest = text
+    file, _, server = rest.rpartition("@")
+    try:
+        address = ipaddress.IPv4Address(server).packed
+    except ValueError:
+        file, address = rest, bytes(4)
+    if address == bytes(4) and "://" not in file:
+        raise ValueError(f"{text!r} is not FILE@SERVER, with the IPv4 address of a TFTP server, nor a URL")
+    _check_text(file, "the name of a file")
+    return BootFile(architectures, file, address)
+
+
+def _architectures(name: str) -> tuple[int, ...]:
+    known = ARCHITECTURES.get(name.lower())
+    if known is not None:
+        return known
+    if name.isdecimal() and int(name[:6]) <= 0xFFFF:  # noqa: PLR2004 - 16 bits
+        return (int(name),)
+    raise ValueError(f"{name!r} is no architecture: {', '.join(ARCHITECTURES)}, or a number (RFC 4578)")
+
+
+def parse_wpad(text: str) -> str:
+    """Read the URL of a proxy configuration, or nothing. Raises ValueError."""
+    if not text:
+        return ""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must be a URL, as http://10.0.2.15/wpad.dat")
+    _check_text(text, "a URL")
+    return text
+
+
+def _check_text(text: str, what: str) -> None:
+    if not text or len(text) > MAX_FILE or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"{text[:80]!r} is not {what}: up to {MAX_FILE} printable ASCII characters")
+
+
+def _ipv4(text: str, expected: str) -> bytes:
+    try:
+        return ipaddress.IPv4Address(text).packed
+    except ValueError:
+        raise ValueError(expected) from None
 
 
 def _items(text: str) -> Iterator[str]:

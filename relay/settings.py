@@ -18,10 +18,21 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
-from actors.settings import FixedLease  # noqa: TC001 - the table's types are read when it is built
+from actors.settings import FixedLease, LanSettings
+from netstack.dhcp_boot import BootFile  # noqa: TC001 - same
+from netstack.dhcp_options import Route  # noqa: TC001 - same
 from netstack.forward import Clients, Forward, parse_forwards
 from netstack.name_servers import NameServer  # noqa: TC001 - same
-from relay.lan_options import parse_domains, parse_fixed_leases, parse_name_servers
+from relay.lan_options import (
+    parse_addresses,
+    parse_boot_files,
+    parse_domains,
+    parse_fixed_leases,
+    parse_name_servers,
+    parse_routes,
+    parse_search_domains,
+    parse_wpad,
+)
 from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
 
 if TYPE_CHECKING:
@@ -180,6 +191,11 @@ _NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
 _NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
 _FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
 _DOMAINS = Kind(parse_domains, (list,), "a list of strings")
+_SEARCH = Kind(parse_search_domains, (list,), "a list of strings")
+_ADDRESSES = Kind(parse_addresses, (list,), "a list of strings")
+_ROUTES = Kind(parse_routes, (list,), "a list of strings")
+_BOOT_FILES = Kind(parse_boot_files, (list,), "a list of strings")
+_WPAD = Kind(parse_wpad, (str,), "a string")
 _ADDRESS = Kind(_parse_address, (str,), "a string")
 _PREFIX = Kind(_parse_prefix, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
@@ -193,6 +209,10 @@ _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
     _NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
     _DOMAINS: {"action": "append", "metavar": "DOMAIN"},
     _FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
+    _SEARCH: {"action": "append", "metavar": "DOMAIN"},
+    _ADDRESSES: {"action": "append", "metavar": "ADDRESS"},
+    _ROUTES: {"action": "append", "metavar": "NETWORK=ROUTER"},
+    _BOOT_FILES: {"action": "append", "metavar": "[ARCH=]FILE[@SERVER]"},
 }
 """How argparse takes the kinds that are not "a flag and its text"."""
 
@@ -279,6 +299,37 @@ class Settings:
     source_guard: Annotated[
         bool, Option(_SWITCH, None, "drop what guests send from addresses that are not their own")
     ] = True
+    dhcp: Annotated[
+        bool, Option(_SWITCH, None, "answer DHCP and BOOTP; without, a guest may be the DHCP server")
+    ] = True
+    dhcp_boot: Annotated[
+        tuple[BootFile, ...],
+        Option(
+            _BOOT_FILES,
+            None,
+            "what machines boot: a file at a TFTP server (10.0.2.4 is this machine, with --host-access) or a "
+            "URL; ARCH is bios, efi32, efi64, arm32, arm64, ipxe or a number of RFC 4578, and without it the "
+            "file is for all others; repeat, or comma list",
+        ),
+    ] = ()
+    dhcp_search: Annotated[
+        tuple[str, ...],
+        Option(_SEARCH, None, "domain in which guests look for short names; repeat, or comma list"),
+    ] = ()
+    dhcp_ntp: Annotated[
+        tuple[bytes, ...],
+        Option(_ADDRESSES, None, "NTP server that guests are told of; repeat, or comma list"),
+    ] = ()
+    dhcp_route: Annotated[
+        tuple[Route, ...],
+        Option(
+            _ROUTES,
+            None,
+            "network that guests reach by way of another guest, who has the address ROUTER; repeat, or comma "
+            "list",
+        ),
+    ] = ()
+    dhcp_wpad: Annotated[str, Option(_WPAD, "URL", "proxy configuration (WPAD) that guests are told of")] = ""
     ipv6: Annotated[bool, Option(_SWITCH, None, "give guests IPv6, by router advertisements")] = True
     ipv6_prefix: Annotated[
         IPv6Network, Option(_PREFIX, "NETWORK", "/64 network of the guests' IPv6 addresses")
@@ -412,10 +463,25 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
         raise SettingsError(
             f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
         )
+    _refuse_idle_dhcp(settings)
     for forward in settings.forward:
         if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not settings.ipv6:
             raise SettingsError(f"--forward: {forward} needs IPv6 on the LAN, which --no-ipv6 takes away")
     return settings
+
+
+def _refuse_idle_dhcp(settings: Settings) -> None:
+    """Refuse what DHCP is to tell where there is none, or what it must not tell."""
+    for name in OPTIONS:
+        if name.startswith("dhcp_") and getattr(settings, name) and not settings.dhcp:
+            raise SettingsError(f"{_flag(name)} needs DHCP, which --no-dhcp takes away")
+    host = LanSettings().host_ip
+    servers = {"dhcp_boot": [file.server for file in settings.dhcp_boot], "dhcp_ntp": settings.dhcp_ntp}
+    for name, addresses in servers.items():
+        if host in addresses and not settings.host_access:
+            raise SettingsError(
+                f"{_flag(name)}: {IPv4Address(host)} is this machine, which needs --host-access"
+            )
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:

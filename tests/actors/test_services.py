@@ -24,6 +24,7 @@ from actors.messages import (
 from actors.runtime import run_ready
 from actors.services import DHCP_BURST
 from actors.settings import FixedLease, LanSettings
+from netstack.dhcp_boot import BootFile
 
 
 class Lan:
@@ -152,6 +153,25 @@ def test_bootp_through_the_gateway(lan):
     assert (reply[BOOTP].yiaddr, reply[BOOTP].xid, reply[BOOTP].op) == ("10.0.2.10", 9, 2)
     assert "message-type" not in options_of(reply)
     assert lan.counters["dhcp.bootp"] == 1
+
+
+def test_without_dhcp_nothing_answers_and_addresses_stay(loop, counters):
+    lan = Lan(counters, dhcp=False)
+    assert lan.assign(1).ip == ip("10.0.2.10")
+    assert lan.dhcp(1, "discover") == []
+    (error,) = lan.sends(1, from_guest(1, "10.0.2.10") / UDP(sport=68, dport=67) / BOOTP(chaddr=mac(1)))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 3)
+    assert len(lan.sends(1, from_guest(1, "10.0.2.10") / ICMP())) == 1
+    assert not any(name.startswith("dhcp.") for name in lan.counters)
+
+
+def test_what_the_operator_adds_is_told(loop, counters):
+    boot = BootFile((0,), "bios.0", ip("10.0.2.15"))
+    lan = Lan(counters, dhcp_boot=(boot,), dhcp_search=("a.example",), dhcp_ntp=(ip("192.0.2.1"),))
+    lan.assign(1)
+    (offer,) = lan.dhcp(1, "discover", (93, b"\0\0"))
+    assert (offer[BOOTP].siaddr, offer[BOOTP].file.rstrip(b"\0")) == ("10.0.2.15", b"bios.0")
+    assert options_of(offer)["NTP_server"] == "192.0.2.1"
 
 
 def test_a_wrong_address_is_refused(lan):

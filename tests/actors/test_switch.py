@@ -242,6 +242,20 @@ def test_arp_for_the_host_address_is_guarded_where_it_is_the_gateways(loop, coun
     assert lan.drops() == {"gateway_arp": 1}
 
 
+def test_where_the_gateway_answers_no_dhcp_a_guest_may(loop, counters):
+    lan = Lan(counters, settings=LanSettings(dhcp=False))
+    lan.sends(2, frame(mac(2), mac(1)))
+    offer = bytes(
+        Ether(src=mac(1).hex(":"), dst=mac(2).hex(":"))
+        / IP(dst="10.0.2.11")
+        / UDP(sport=67, dport=68)
+        / b"offer"
+    )
+    lan.sends(1, offer)
+    assert lan.got(2) == [offer]
+    assert lan.drops() == {}
+
+
 def test_a_guest_is_no_dhcp_server(trio):
     """Neither to all nor to one, with IPv4 options or without, also between other frames to the same one."""
     to_one = Ether(src=mac(1).hex(":"), dst=mac(2).hex(":"))

@@ -7,6 +7,8 @@ from scapy.layers.dhcp import BOOTP, DHCP
 
 from netstack.address_pool import AddressPool
 from netstack.dhcp import MessageType, parse_dhcp
+from netstack.dhcp_boot import BootFile
+from netstack.dhcp_options import Route
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Reply, Unanswered
 from netstack.malformed import MalformedPacket
 
@@ -20,9 +22,9 @@ OPTIONS = DhcpOptions(GATEWAY, bytes((255, 255, 255, 0)), GATEWAY, "vm.internal"
 class Conversation:
     """A server, and what a guest says to it."""
 
-    def __init__(self, **pool):
+    def __init__(self, options=OPTIONS, **pool):
         self.pool = AddressPool(**pool)
-        self.server = DhcpServer(OPTIONS, self.pool)
+        self.server = DhcpServer(options, self.pool)
         self.now = 0.0
 
     def says(self, kind, *options, mac=MAC, mtu=1395, port=1, **fields):
@@ -211,6 +213,107 @@ def test_a_fixed_address():
     assert told(dhcp.says("discover"))[0] == "10.0.2.50"
     dhcp.says("decline", ("requested_addr", "10.0.2.50"))
     assert told(dhcp.says("discover"))[0] == "10.0.2.50"
+
+
+TELLS = OPTIONS._replace(
+    boot=(
+        BootFile((0,), "bios.0", bytes((10, 0, 2, 15))),
+        BootFile((16,), "http://10.0.2.15/boot.efi", bytes(4)),
+        BootFile((7,), "/long" * 30, bytes((10, 0, 2, 15))),
+    ),
+    search=("corp.example",),
+    ntp=(bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))),
+    routes=(Route(bytes((192, 168, 0, 0)), 16, bytes((10, 0, 2, 15))),),
+    wpad="http://10.0.2.15/wpad.dat",
+)
+ROUTES = b"\x10\xc0\xa8\x0a\0\2\x0f" + b"\0" + GATEWAY
+BESIDES = {
+    42: b"\xc0\0\2\1\xc0\0\2\2",
+    119: b"\4corp\7example\0",
+    121: ROUTES,
+    249: ROUTES,
+    252: b"http://10.0.2.15/wpad.dat",
+}
+
+
+def raw_options(reply):
+    """Options by code, as bytes."""
+    return dict(parse_dhcp(b"\1" + reply.payload[1:]).options)
+
+
+def test_what_the_operator_adds_is_told_to_who_asks_for_it():
+    dhcp = Conversation(TELLS)
+    for asked, told_of in (
+        (b"\1\3\x2a", {42}),
+        (b"\x77\x79\xfc", {119, 121, 252}),
+        (b"\xf9", {249}),
+        (b"\1", set()),
+    ):
+        for kind in ("discover", "inform"):
+            options = raw_options(dhcp.says(kind, (55, asked)))
+            assert {code: value for code, value in options.items() if code in BESIDES} == {
+                code: BESIDES[code] for code in told_of
+            }
+            assert options[3] == GATEWAY
+    assert raw_options(dhcp.says("discover")).keys() >= {42, 119, 121, 252}, "it did not say what it wants"
+
+
+def test_the_file_to_boot_is_in_the_header_and_in_options():
+    dhcp = Conversation(TELLS)
+    reply = dhcp.says("discover", (93, b"\0\0"), (55, b"\1\x42\x43"))
+    header = BOOTP(reply.payload)
+    assert (header.siaddr, header.file.rstrip(b"\0"), header.sname.rstrip(b"\0")) == (
+        "10.0.2.15",
+        b"bios.0",
+        b"",
+    )
+    options = raw_options(reply)
+    assert (options[66], options[67]) == (b"10.0.2.15", b"bios.0")
+    reply = dhcp.says("discover", (93, b"\0\0"), (55, b"\1"))
+    assert BOOTP(reply.payload).file.rstrip(b"\0") == b"bios.0"
+    assert not raw_options(reply).keys() & {66, 67}
+
+
+def test_firmware_that_boots_by_http_is_answered_as_such():
+    reply = Conversation(TELLS).says(
+        "discover", (60, b"HTTPClient:Arch:00016"), (93, b"\0\x10"), (55, b"\x3c\x43")
+    )
+    options = raw_options(reply)
+    assert (options[60], options[67]) == (b"HTTPClient", b"http://10.0.2.15/boot.efi")
+    assert BOOTP(reply.payload).siaddr == "0.0.0.0"
+
+
+def test_a_name_too_long_for_the_header_is_in_the_option_only():
+    reply = Conversation(TELLS).says("discover", (93, b"\0\7"), (55, b"\x43"))
+    assert raw_options(reply)[67] == b"/long" * 30
+    assert BOOTP(reply.payload).siaddr == "10.0.2.15"
+
+
+def test_who_has_no_use_for_a_boot_file_is_not_told_of_one():
+    options = TELLS._replace(boot=(BootFile((), "any", bytes((10, 0, 2, 15))),))
+    header = BOOTP(Conversation(options).says("discover", (55, b"\1\3")).payload)
+    assert (header.siaddr, header.file.rstrip(b"\0")) == ("0.0.0.0", b"")
+    bootp = parse_dhcp(bytes(BOOTP(chaddr=MAC) / DHCP(options=["end"])))
+    reply = Conversation(options).server.answer(bootp, 1395, 1, 0.0)
+    assert (BOOTP(reply.payload).siaddr, len(reply.payload)) == ("10.0.2.15", 300)
+    assert raw_options(reply).keys() >= {1, 3, 6}
+
+
+@pytest.mark.parametrize(
+    ("size", "mtu", "longest"),
+    [(None, 1500, 548), (100, 1500, 548), (576, 1500, 548), (800, 1500, 772), (1500, 1141, 1113)],
+)
+def test_an_answer_is_no_longer_than_the_client_takes(size, mtu, longest):
+    """Option 57, or 576 bytes (RFC 2131 section 2), with the headers of IP and UDP."""
+    many = TELLS._replace(search=tuple(f"{n:060}.example" for n in range(32)), wpad="http://h/" + "x" * 200)
+    wants = [(55, b"\x77\xfc\x2a\x79")]
+    wants += [] if size is None else [("max_dhcp_size", size)]
+    reply = Conversation(many).says("discover", *wants, mtu=mtu)
+    assert len(reply.payload) <= longest
+    options = raw_options(reply)
+    assert options.keys() >= {1, 3, 6, 15, 26, 51, 54, 42, 121}
+    assert 119 not in options, "32 domains do not fit"
+    assert 252 in options
 
 
 @given(

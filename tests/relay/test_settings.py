@@ -127,6 +127,9 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"]}
     values |= {"source_guard": False, "peer_list": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}
+    values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
+    values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
+    values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat"}
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
     rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})
@@ -148,6 +151,11 @@ def test_the_table_is_complete():
 # -- bad values: one line that says where -------------------------------------------------------------
 
 BAD = [
+    ("dhcp-boot", "pxelinux.0", "is not FILE@SERVER"),
+    ("dhcp-search", "a..b", "is not a domain"),
+    ("dhcp-ntp", "ntp.example", "is not an IPv4 address"),
+    ("dhcp-route", "192.168.0.0/16", "is not NETWORK=ROUTER"),
+    ("dhcp-wpad", "wpad.dat", "must be a URL"),
     ("dns-allow-private", "a..b", "is not a domain"),
     ("port", "70000", "whole number from 0 to 65535"),
     ("port", "-1", "whole number"),
@@ -254,3 +262,18 @@ def test_transparent_ipv6_forwards_need_ipv6_on_the_lan():
     assert settings("--no-ipv6", "--forward", "tcp::8080:web:80,transparent").ipv6 is False
     with pytest.raises(SettingsError, match="needs IPv6"):
         settings("--no-ipv6", *forward)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--no-dhcp", "--dhcp-boot", "a@10.0.2.15"), "--dhcp-boot needs DHCP, which --no-dhcp takes away"),
+        (("--no-dhcp", "--dhcp-wpad", "http://a/"), "--dhcp-wpad needs DHCP"),
+        (("--dhcp-boot", "a@10.0.2.4"), "--dhcp-boot: 10.0.2.4 is this machine, which needs --host-access"),
+        (("--dhcp-ntp", "10.0.2.4"), "--dhcp-ntp: 10.0.2.4 is this machine"),
+    ],
+)
+def test_what_dhcp_cannot_tell_is_refused_at_the_start(flags, message):
+    with pytest.raises(SettingsError, match=message):
+        settings(*flags)
+    assert settings("--host-access", *flags[-2:])
