@@ -110,6 +110,9 @@ def relay(relay_namespace, name_server):
     relay = Relay(
         *("--allow-cidr", "10.99.0.0/24", "--host-access", "--upstream-dns", NAME_SERVER),
         *("--static-lease", "=".join(FIXED), "--lease-time", 30),
+        *("--dhcp-search", "corp.example,lab.corp.example", "--dhcp-ntp", "192.0.2.1,192.0.2.2"),
+        *("--dhcp-route", "192.168.77.0/24=10.0.2.50", "--dhcp-wpad", "http://10.0.2.50/wpad.dat"),
+        *("--dhcp-boot", "bios=pxelinux.0@10.0.2.50", "--dhcp-boot", "efi64=ipxe.efi@10.0.2.50"),
         before=relay_namespace.prefix,
     )
     yield relay
@@ -187,6 +190,92 @@ def test_a_fixed_lease(plug_in):
     guest = plug_in("fixed", "--mac", mac)
     assert guest.assigned == guest.dhcp()["ip"] == address
     assert dig(guest, f"{name}.vm.internal", "A") == ("NOERROR", [address])
+
+
+def test_two_clients_behind_one_mac_are_found_at_their_own_addresses(plug_in):
+    guest = plug_in("shared")
+    own = guest.dhcp("-C", "-x", "0x3d:006f6e65", "-x", "hostname:one")
+    further = guest.dhcp("-C", "-x", "0x3d:0074776f", "-x", "hostname:two")
+    assert own["ip"] == guest.assigned != further["ip"]
+    assert guest.dhcp("-C", "-x", "0x3d:006f6e65")["ip"] == own["ip"]
+    for name, lease in (("one", own), ("two", further)):
+        assert guest.ping(GATEWAY, "-I", lease["ip"])[0] == 5
+        assert dig(guest, f"{name}.vm.internal", "A") == ("NOERROR", [lease["ip"]])
+
+
+def test_a_machine_keeps_its_address_from_its_boot_loader_to_its_system(plug_in):
+    guest = plug_in("boots")
+    duid = "ff000000010004" + "ab" * 16
+    firmware = (
+        "-C",
+        "-x",
+        "0x3d:00" + "cd" * 16,
+        "-V",
+        "PXEClient:Arch:00007:UNDI:003016",
+        "-x",
+        "0x5d:0007",
+    )
+    for options in (
+        firmware,
+        (),
+        ("-C",),
+        ("-C", "-x", f"0x3d:{duid}"),
+        firmware,
+        ("-C", "-x", f"0x3d:{duid}"),
+    ):
+        assert guest.dhcp(*options)["ip"] == guest.assigned
+
+
+@pytest.mark.parametrize(("number", "file"), [("0000", "pxelinux.0"), ("0009", "ipxe.efi")])
+def test_what_dhcp_tells_besides(plug_in, number, file):
+    guest = plug_in("besides")
+    asked = [
+        word
+        for name in ("search", "ntpsrv", "staticroutes", "wpad", "bootfile", "tftp")
+        for word in ("-O", name)
+    ]
+    lease = guest.dhcp(*asked, "-x", f"0x5d:{number}")
+    assert lease["search"] == "corp.example lab.corp.example"
+    assert lease["ntpsrv"] == "192.0.2.1 192.0.2.2"
+    assert lease["staticroutes"] == f"192.168.77.0/24 10.0.2.50 0.0.0.0/0 {GATEWAY}"
+    assert lease["wpad"] == "http://10.0.2.50/wpad.dat"
+    assert (lease["bootfile"], lease["boot_file"], lease["tftp"]) == (file, file, "10.0.2.50")
+    assert lease["siaddr"] == "10.0.2.50"
+    assert not guest.dhcp().keys() & {"search", "staticroutes", "wpad", "tftp"}
+
+
+def test_without_dhcp_a_guest_may_serve_it(relay_namespace, tmp_path):
+    relay = Relay("--no-dhcp", before=relay_namespace.prefix)
+    guests = []
+    try:
+        server = KernelGuest("serves", relay, relay_namespace)
+        guests.append(server)
+        guests.append(DhcpGuest("served", relay, relay_namespace, tmp_path))
+        served = guests[-1]
+        answers = served.run(*served.udhcpc, "-q", "-n", "-T", 1, "-t", 2, check=False)
+        assert "no lease" in answers.stdout + answers.stderr
+        dnsmasq = server.start(
+            *(
+                "dnsmasq",
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--port=0",
+                "--user=root",
+                "--pid-file=",
+            ),
+            *(f"--interface={server.device}", "--bind-dynamic", "--dhcp-authoritative", "--no-ping"),
+            *("--dhcp-range=10.0.2.100,10.0.2.200", "--log-facility=-", "--leasefile-ro"),
+            *(f"--dhcp-option=option:router,{GATEWAY}", "--dhcp-option=option:mtu,1280"),
+        )
+        guests.append(dnsmasq)
+        dnsmasq.wait_for("started")
+        lease = served.dhcp()
+        assert lease["serverid"] == server.address
+        assert served.ping(GATEWAY, "-I", lease["ip"])[0] == 5
+    finally:
+        for guest in reversed(guests):
+            (guest.stop if guest is not server and not isinstance(guest, KernelGuest) else guest.leave)()
+        relay.stop()
 
 
 def test_a_guest_that_serves_dhcp_is_not_heard(plug_in, relay):
