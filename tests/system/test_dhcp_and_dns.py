@@ -6,6 +6,7 @@ server (dnsmasq) is outside.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 
@@ -205,35 +206,18 @@ def test_two_clients_behind_one_mac_are_found_at_their_own_addresses(plug_in):
 
 def test_a_machine_keeps_its_address_from_its_boot_loader_to_its_system(plug_in):
     guest = plug_in("boots")
-    duid = "ff000000010004" + "ab" * 16
-    firmware = (
-        "-C",
-        "-x",
-        "0x3d:00" + "cd" * 16,
-        "-V",
-        "PXEClient:Arch:00007:UNDI:003016",
-        "-x",
-        "0x5d:0007",
-    )
-    for options in (
-        firmware,
-        (),
-        ("-C",),
-        ("-C", "-x", f"0x3d:{duid}"),
-        firmware,
-        ("-C", "-x", f"0x3d:{duid}"),
-    ):
+    vendor = "PXEClient:Arch:00007:UNDI:003016"
+    firmware = ("-C", "-x", "0x3d:00" + "cd" * 16, "-x", "0x5d:0007", "-V", vendor)
+    system = ("-C", "-x", "0x3d:ff000000010004" + "ab" * 16)
+    for options in (firmware, (), ("-C",), system, firmware, system):
         assert guest.dhcp(*options)["ip"] == guest.assigned
 
 
 @pytest.mark.parametrize(("number", "file"), [("0000", "pxelinux.0"), ("0009", "ipxe.efi")])
 def test_what_dhcp_tells_besides(plug_in, number, file):
     guest = plug_in("besides")
-    asked = [
-        word
-        for name in ("search", "ntpsrv", "staticroutes", "wpad", "bootfile", "tftp")
-        for word in ("-O", name)
-    ]
+    names = ("search", "ntpsrv", "staticroutes", "wpad", "bootfile", "tftp")
+    asked = [word for name in names for word in ("-O", name)]
     lease = guest.dhcp(*asked, "-x", f"0x5d:{number}")
     assert lease["search"] == "corp.example lab.corp.example"
     assert lease["ntpsrv"] == "192.0.2.1 192.0.2.2"
@@ -244,57 +228,40 @@ def test_what_dhcp_tells_besides(plug_in, number, file):
     assert not guest.dhcp().keys() & {"search", "staticroutes", "wpad", "tftp"}
 
 
+def serve_dhcp(guest, *options):
+    """Start dnsmasq in a guest as a DHCP server."""
+    server = guest.start(
+        *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"),
+        *("--pid-file=", f"--interface={guest.device}", "--bind-dynamic", "--dhcp-authoritative"),
+        *("--no-ping", "--dhcp-range=10.0.2.100,10.0.2.200", "--log-dhcp", "--log-facility=-"),
+        *("--leasefile-ro", *options),
+    )
+    server.wait_for("started")
+    return server
+
+
 def test_without_dhcp_a_guest_may_serve_it(relay_namespace, tmp_path):
-    relay = Relay("--no-dhcp", before=relay_namespace.prefix)
-    guests = []
-    try:
-        server = KernelGuest("serves", relay, relay_namespace)
-        guests.append(server)
-        guests.append(DhcpGuest("served", relay, relay_namespace, tmp_path))
-        served = guests[-1]
-        answers = served.run(*served.udhcpc, "-q", "-n", "-T", 1, "-t", 2, check=False)
-        assert "no lease" in answers.stdout + answers.stderr
-        dnsmasq = server.start(
-            *(
-                "dnsmasq",
-                "--keep-in-foreground",
-                "--conf-file=/dev/null",
-                "--port=0",
-                "--user=root",
-                "--pid-file=",
-            ),
-            *(f"--interface={server.device}", "--bind-dynamic", "--dhcp-authoritative", "--no-ping"),
-            *("--dhcp-range=10.0.2.100,10.0.2.200", "--log-facility=-", "--leasefile-ro"),
-            *(f"--dhcp-option=option:router,{GATEWAY}", "--dhcp-option=option:mtu,1280"),
-        )
-        guests.append(dnsmasq)
-        dnsmasq.wait_for("started")
-        lease = served.dhcp()
-        assert lease["serverid"] == server.address
-        assert served.ping(GATEWAY, "-I", lease["ip"])[0] == 5
-    finally:
-        for guest in reversed(guests):
-            (guest.stop if guest is not server and not isinstance(guest, KernelGuest) else guest.leave)()
-        relay.stop()
+    with contextlib.ExitStack() as stack:
+        relay = Relay("--no-dhcp", before=relay_namespace.prefix)
+        stack.callback(relay.stop)
+        host = KernelGuest("serves", relay, relay_namespace)
+        stack.callback(host.leave)
+        guest = DhcpGuest("served", relay, relay_namespace, tmp_path)
+        stack.callback(guest.leave)
+        done = guest.run(*guest.udhcpc, "-q", "-n", "-T", 1, "-t", 2, check=False)
+        assert "no lease" in done.stdout + done.stderr
+        told = (f"--dhcp-option=option:router,{GATEWAY}", "--dhcp-option=option:mtu,1280")
+        stack.callback(serve_dhcp(host, *told).stop)
+        lease = guest.dhcp()
+        assert lease["serverid"] == host.address
+        assert guest.ping(GATEWAY, "-I", lease["ip"])[0] == 5
 
 
 def test_a_guest_that_serves_dhcp_is_not_heard(plug_in, relay):
     rogue, victim = plug_in("rogue"), plug_in("victim")
     rogue.dhcp()
     before = relay.counters()["switch.drop.rogue_dhcp"]
-    server = rogue.start(
-        *(
-            "dnsmasq",
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--user=root",
-            "--pid-file=",
-        ),
-        *(f"--interface={rogue.device}", "--bind-dynamic", "--dhcp-authoritative", "--no-ping"),
-        *("--dhcp-range=10.0.2.100,10.0.2.200", "--log-dhcp", "--log-facility=-", "--leasefile-ro"),
-    )
-    server.wait_for("started")
+    server = serve_dhcp(rogue)
     assert victim.dhcp("-B")["ip"] == victim.assigned
     server.wait_for("DHCPOFFER")
     server.stop()
