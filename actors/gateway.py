@@ -479,6 +479,7 @@ class GatewayActor(EventLoopActor):
         port.line = message.line or port.line
         address = None
         if self._move(message.mac, message.port, port):
+            self._services.expire_leases(self.now())
             address = self._pool.assign(message.mac)
         if address is None:
             self._counters.add("gateway.pool_full")

@@ -204,6 +204,10 @@ class LanServices:
             self.forget_guest(mac)
         self._tell_dns(PortClosed(port))
 
+    def expire_leases(self, now: float) -> None:
+        """Free addresses that DHCP clients have no more."""
+        self._dhcp_server.expire(now)
+
     def _name_client(self, mac: bytes, lease: bytes, name: str) -> None:
         """Let a DHCP client be found by its name; several behind one MAC have theirs."""
         if lease == self._pool.address_of(mac):

@@ -102,9 +102,10 @@ class AddressPool:
             self._leases[mac] = address
         return address
 
-    def assign_further(self, mac: bytes) -> bytes | None:
-        """Give ``mac`` one more address beside its own; None when all are held."""
-        address = self._next()
+    def assign_further(self, mac: bytes, wanted: bytes | None = None) -> bytes | None:
+        """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
+        free = wanted in self._fresh or wanted in self._remembered_for
+        address = wanted if free else self._next()
         if address is not None:
             self._hold(address, mac)
             self._further.setdefault(mac, {})[address] = None

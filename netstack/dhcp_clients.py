@@ -10,12 +10,15 @@ lease time.
 
 Bounds: a MAC has :data:`MAX_FURTHER_PER_MAC` further leases, and the one whose address was used longest ago
 makes room for another; so a machine that makes up a new identifier at each boot replaces only old leases of
-its own. A switch port has :data:`MAX_FURTHER_PER_PORT`. No clock: times are monotonic seconds.
+its own. A switch port has :data:`MAX_FURTHER_PER_PORT`. What ended is remembered for a client that comes
+back, as after a lost connection (RFC 2131 section 4.3.1): the last :data:`MAX_REMEMBERED`.
+
+No clock: times are monotonic seconds.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from netstack.address_pool import AddressPool
@@ -27,8 +30,14 @@ MAX_FURTHER_PER_MAC = 8
 MAX_FURTHER_PER_PORT = 16
 """As many as a port may have MACs."""
 
+MAX_REMEMBERED = 512
+"""Former owners of one LAN, and as many former further leases."""
+
 OFFERED_FOR = 60.0
 """Seconds for which an offer stands that is not requested."""
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 _HARDWARE = b"\1"
 _DUID = b"\xff"
@@ -65,15 +74,18 @@ class DhcpClients:
         self._lease_time = lease_time
         self._owners: dict[bytes, _Owner] = {}
         self._further: dict[Client, _Lease] = {}
+        self._former_owners: dict[bytes, _Owner] = {}
+        self._former: dict[Client, bytes] = {}
 
     def assign(self, client: Client, port: int, now: float) -> bytes | None:
         """Give a client behind a switch port its address; None when there is none left for it."""
-        self._expire(now)
+        self.expire(now)
         own = self._pool.assign(client.mac)
         if own is None or not client.identifier:
             return own
         lease = self._further.get(client)
         if lease is not None:
+            self._further[client] = lease._replace(port=port)
             return lease.address
         if self._owns(client, now):
             return own
@@ -92,8 +104,7 @@ class DhcpClients:
         """End a client's lease. The MAC's own address stays the MAC's, for whoever asks next."""
         lease = self._further.get(client)
         if lease is not None and lease.address == address:
-            del self._further[client]
-            self._pool.give_back(client.mac, address)
+            self._end(client)
         elif client.identifier == self._identifier_of_owner(client.mac):
             del self._owners[client.mac]
 
@@ -102,26 +113,35 @@ class DhcpClients:
         lease = self._further.get(client)
         if lease is not None:
             if lease.address == address:
-                self.release(client, address)
+                self._end(client)
+                del self._former[client]
         elif address == self._pool.address_of(client.mac):
             self._pool.decline(client.mac)
 
     def forget(self, mac: bytes) -> None:
-        """Forget the clients of a guest that left; the pool takes all of its addresses back."""
-        self._owners.pop(mac, None)
+        """End the further leases of a guest that left, which may come back."""
+        owner = self._owners.pop(mac, None)
+        if owner is not None:
+            _remember(self._former_owners, mac, owner)
         for client in [client for client in self._further if client.mac == mac]:
-            del self._further[client]
+            self._end(client)
 
-    def _expire(self, now: float) -> None:
+    def expire(self, now: float) -> None:
         """Take back what is over, and forget what moved to another guest."""
         for client, lease in list(self._further.items()):
             if lease.until <= now or lease.address not in self._pool.further_of(client.mac):
-                del self._further[client]
-                self._pool.give_back(client.mac, lease.address)
+                self._end(client)
+
+    def _end(self, client: Client) -> None:
+        address = self._further.pop(client).address
+        self._pool.give_back(client.mac, address)
+        _remember(self._former, client, address)
 
     def _owns(self, client: Client, now: float) -> bool:
         """Whether the MAC's own address is for this client, which it becomes if it is nobody's."""
-        owner = self._owners.get(client.mac)
+        owner = self._owners.get(client.mac) or self._former_owners.pop(client.mac, None)
+        if owner is not None:
+            self._owners[client.mac] = owner
         if owner is None or owner.until <= now:
             self._owners[client.mac] = _Owner(client.identifier, now + OFFERED_FOR)
             return True
@@ -144,10 +164,17 @@ class DhcpClients:
         behind_port = sum(lease.port == port for lease in self._further.values())
         if mine and (len(mine) >= MAX_FURTHER_PER_MAC or behind_port >= MAX_FURTHER_PER_PORT):
             self._pool.give_back(client.mac, mine[0])
-            self._expire(now)
+            self.expire(now)
         elif behind_port >= MAX_FURTHER_PER_PORT:
             return None
-        address = self._pool.assign_further(client.mac)
+        address = self._pool.assign_further(client.mac, self._former.pop(client, None))
         if address is not None:
             self._further[client] = _Lease(address, port, now + OFFERED_FOR)
         return address
+
+
+def _remember(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > MAX_REMEMBERED:
+        del table[next(iter(table))]

@@ -93,6 +93,10 @@ class DhcpServer:
         self._broadcast = (network | hosts).to_bytes(4, "big")
         self._on_demand = self._demanded()
 
+    def expire(self, now: float) -> None:
+        """Free the addresses of clients whose lease time is over."""
+        self._clients.expire(now)
+
     def forget(self, mac: bytes) -> None:
         """Forget a guest that left, and all clients behind its MAC."""
         self._clients.forget(mac)

@@ -145,6 +145,16 @@ def test_two_clients_behind_one_mac_use_their_addresses_and_names(lan):
     assert lan.assign(2).ip != lan.assign(3).ip
 
 
+def test_addresses_of_clients_that_are_gone_are_for_new_guests(loop, counters):
+    lan = Lan(counters, pool_last=ip("10.0.2.11"), dhcp_lease_time=60.0)
+    lan.assign(1)
+    for identifier in (b"\0one", b"\0two"):
+        assert len(lan.dhcp(1, "discover", ("client_id", identifier))) == 1
+    assert not hasattr(lan.assign(2), "ip"), "all are held"
+    loop.advance(60)
+    assert lan.assign(2).ip == ip("10.0.2.11")
+
+
 def test_bootp_through_the_gateway(lan):
     lan.assign(1)
     request = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")

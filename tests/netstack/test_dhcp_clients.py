@@ -11,6 +11,7 @@ from netstack.dhcp import parse_dhcp
 from netstack.dhcp_clients import (
     MAX_FURTHER_PER_MAC,
     MAX_FURTHER_PER_PORT,
+    MAX_REMEMBERED,
     OFFERED_FOR,
     Client,
     DhcpClients,
@@ -127,6 +128,35 @@ def test_a_further_lease_ends_by_release_by_time_and_with_its_guest(table):
         assert table.pool.holder_of(address) is None
         assert table.pool.further_of(MAC) == ()
         assert table.pool.free == 245 - len(table.pool.held())
+
+
+def test_clients_keep_their_addresses_when_their_guest_comes_back(table):
+    """In whatever order they ask then; another guest has come meanwhile."""
+    table.lease(b"\0one")
+    assert table.lease(b"\0two") == ip(11)
+    table.clients.forget(MAC)
+    table.pool.release(MAC)
+    assert table.lease(mac=OTHER) == ip(12)
+    assert table.lease(b"\0two") == ip(11)
+    assert table.lease(b"\0one") == ip(10)
+
+
+def test_a_former_address_is_not_taken_from_who_has_it_now(table):
+    table.lease(b"\0one")
+    assert table.lease(b"\0two") == ip(11)
+    table.clients.release(Client(MAC, b"\0two"), ip(11))
+    assert table.pool.claim(OTHER, ip(11)).accepted
+    assert table.lease(b"\0two") == ip(12)
+
+
+def test_what_is_remembered_of_guests_that_left_is_bounded(table):
+    for n in range(MAX_REMEMBERED + 50):
+        mac = b"\2\0" + n.to_bytes(4, "big")
+        table.lease(b"\0one", mac=mac)
+        table.lease(b"\0two", mac=mac)
+        table.clients.forget(mac)
+        table.pool.release(mac)
+    assert len(table.clients._former) == len(table.clients._former_owners) == MAX_REMEMBERED
 
 
 def test_an_offer_that_nobody_takes_ends_soon(table):
