@@ -63,6 +63,9 @@ class DnsStream:
             return 0
         return max(0, MAX_UNREAD - len(self._answers) - len(self._partial))
 
+    def keep_alive(self, seconds: float) -> None:
+        """Nobody needs to be probed."""
+
     def write(self, chunks: Sequence[bytes]) -> int:
         """Take questions, or parts of them. Raises OSError for what cannot be one."""
         if self._failed:

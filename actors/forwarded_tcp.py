@@ -21,6 +21,7 @@ class ForwardedTcpFlowActor(TcpFlowActor):
     @handles(ConnectionMade)
     def _connection_made(self, _: ConnectionMade) -> None:
         guest, remote, now = self._guest, self._remote, self.now()
+        self._socket.keep_alive(self._lan.settings.tcp_keep_alive)
         macs = guest.mac + self._lan.settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
         offer = Offer(self._mss(), self._socket.room)

@@ -119,6 +119,9 @@ class TcpSocket(Protocol):
     def room(self) -> int:
         """Bytes that :meth:`write` takes at present, about."""
 
+    def keep_alive(self, seconds: float) -> None:
+        """Have the other end probed after ``seconds`` of silence; never for 0."""
+
     def read(self, limit: int) -> bytes | None:
         """Read up to ``limit`` bytes; none at the end; None when there is nothing now.
 

@@ -99,6 +99,9 @@ class LanSettings:
 
     tcp_idle_timeout: float = 7440.0
     """RFC 5382 REQ-5: two hours and four minutes, so that keep-alives after two hours find the connection."""
+    tcp_keep_alive: float = 300.0
+    """Silence of a host outside after which it is probed, so that one that is gone is noticed; 0 for never.
+    The guests' own keep-alives end at the relay."""
     tcp_transitory_timeout: float = 240.0
     """Of connections that are opening or that one side has ended; RFC 5382 REQ-5 demands four minutes."""
 

@@ -166,6 +166,7 @@ class TcpFlowActor(EventLoopActor):
     @handles(ConnectionMade)
     def _connection_made(self, _: ConnectionMade) -> None:
         guest, remote = self._guest, self._remote
+        self._socket.keep_alive(self._lan.settings.tcp_keep_alive)
         macs = guest.mac + self._lan.settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
         now = self.now()

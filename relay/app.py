@@ -121,6 +121,7 @@ class Relay:
             dns_answered_timeout=settings.dns_timeout,
             tcp_idle_timeout=settings.tcp_timeout,
             tcp_transitory_timeout=settings.tcp_transitory_timeout,
+            tcp_keep_alive=settings.tcp_keep_alive,
             icmp_idle_timeout=settings.icmp_timeout,
             endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
         )

@@ -58,6 +58,9 @@ MAX_NETWORKS = 1024
 
 _DAY = 86_400.0
 
+MAX_KEEP_ALIVE = 32_767.0
+"""Seconds of silence that Linux takes before it probes."""
+
 _PREFIX_LENGTH = 64
 """SLAAC needs it so (RFC 4862 with RFC 2464)."""
 
@@ -372,6 +375,15 @@ class Settings:
         float,
         Option(_seconds(1, _DAY), "SECONDS", "the same of one that is opening, or that one side has ended"),
     ] = 240.0
+    tcp_keep_alive: Annotated[
+        float,
+        Option(
+            _seconds(0, MAX_KEEP_ALIVE),
+            "SECONDS",
+            "silence after which the far end of a TCP connection is probed, and given up if it is gone; "
+            "0 for never",
+        ),
+    ] = 300.0
     icmp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a ping's mapping after its last request")
     ] = 60.0

@@ -256,6 +256,8 @@ def _bound(kind: int, host: str, port: int) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:  # connections of a relay before this one may still be ending
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Inherited: a client's urgent bytes may come before its connection is taken.
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         if kind == socket.SOCK_DGRAM and host in EVERY:  # before any datagram can come
             tell_local_addresses(opened)
         opened.bind((host, port))

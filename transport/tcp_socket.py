@@ -33,6 +33,12 @@ CHUNKS_PER_WRITE = 512
 GUESSED_ROOM = 256 * 1024
 """Bytes that a socket takes where the system does not tell how full it is."""
 
+KEEP_ALIVE_PROBES = 4
+"""Probes without an answer after which the other end is gone: one or two may get lost."""
+
+KEEP_ALIVE_INTERVAL = 60
+"""Seconds between probes at most."""
+
 RESULTS = {
     errno.ECONNREFUSED: SendResult.REFUSED,
     errno.EHOSTUNREACH: SendResult.UNREACHABLE,
@@ -48,6 +54,8 @@ RESULTS = {
 _IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 _ABORT = Struct("ii").pack(1, 0)
 _LINUX = sys.platform == "linux"
+_TCP_KEEPIDLE: int | None = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+"""macOS calls it TCP_KEEPALIVE."""
 
 
 class TcpFlowSocket:
@@ -64,6 +72,8 @@ class TcpFlowSocket:
         self._waits_to_read = False
         self._waits_to_write = False
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Urgent bytes are read where they stand in the stream (RFC 6093), and not lost.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
     def follow(self, number: int) -> None:
         """Tell the flow ConnectionMade or ConnectionFailed, later; ``number`` is what connect_ex returned."""
@@ -90,6 +100,27 @@ class TcpFlowSocket:
         size = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         queued = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
         return max(0, size - int.from_bytes(queued, sys.byteorder))
+
+    def keep_alive(self, seconds: float) -> None:
+        """Have the other end probed after ``seconds`` of silence; never for 0.
+
+        It is taken as gone, and the connection fails, when KEEP_ALIVE_PROBES of them in a row, at a quarter
+        of the time but at most KEEP_ALIVE_INTERVAL apart, have no answer.
+        """
+        if not seconds:
+            return
+        opened = self._socket
+        interval = max(1, min(int(seconds / 4), KEEP_ALIVE_INTERVAL))
+        options = (
+            (_TCP_KEEPIDLE, max(1, int(seconds))),
+            (getattr(socket, "TCP_KEEPINTVL", None), interval),
+            (getattr(socket, "TCP_KEEPCNT", None), KEEP_ALIVE_PROBES),
+        )
+        with contextlib.suppress(OSError):  # reset already, on some systems
+            for option, value in options:
+                if option is not None:
+                    opened.setsockopt(socket.IPPROTO_TCP, option, value)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def read(self, limit: int) -> bytes | None:
         """Read up to ``limit`` bytes; none at the end; None when there is nothing now.
@@ -161,6 +192,9 @@ class DeniedTcpSocket:
 
     def __init__(self, flow: Mailbox) -> None:
         flow.tell(ConnectionFailed(SendResult.DENIED))
+
+    def keep_alive(self, seconds: float) -> None:
+        """Nobody is there to be probed."""
 
     def read(self, limit: int) -> bytes | None:  # noqa: ARG002 - nothing ever comes
         """Nothing."""

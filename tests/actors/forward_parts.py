@@ -69,6 +69,7 @@ class FakeConnection:
 
     def __init__(self):
         self.attached = self.refused = self.closed = False
+        self.kept_alive = None
         self.client = ("192.0.2.1", 40_000)
         self.local = ("198.51.100.2", 8080)
         self.to_read = b""
@@ -91,6 +92,9 @@ class FakeConnection:
 
     def wait_for_room(self):
         pass
+
+    def keep_alive(self, seconds):
+        self.kept_alive = seconds
 
     def close(self, *, abort=False):
         self.closed = "reset" if abort else "closed"

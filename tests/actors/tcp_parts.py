@@ -33,6 +33,10 @@ class FakeTcpSocket:
         self.closed = None
         self.was_shut_down = False
         self.waiting = False
+        self.kept_alive = None
+
+    def keep_alive(self, seconds):
+        self.kept_alive = seconds
 
     def tell(self, message):
         self.flow.tell(message)

@@ -99,6 +99,12 @@ def test_no_socket_is_an_icmp_error(lan):
     assert (lan.one()[ICMP].type, lan.counters["gateway.drop.no_socket"]) == (3, 1)
 
 
+@pytest.mark.parametrize("seconds", [300.0, 0.0])
+def test_the_host_is_probed_as_the_setting_says(loop, counters, seconds):
+    lan = Lan(loop, counters, tcp_keep_alive=seconds)
+    assert lan.connect().kept_alive == seconds
+
+
 def test_data_both_ways(lan):
     socket = lan.connect()
     lan.ack(payload=b"GET / HTTP/1.0\r\n\r\n")

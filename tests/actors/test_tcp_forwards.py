@@ -46,6 +46,12 @@ def test_tcp_towards_a_guest_that_answers(loop, counters):
     assert not connection.closed
 
 
+def test_a_client_that_is_silent_is_probed(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, _ = forwarded.connects()
+    assert connection.kept_alive == 300.0
+
+
 def test_rfc5382_req5_idle_and_transitory_timeouts(loop, counters):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
     connection, (syn,) = forwarded.connects()

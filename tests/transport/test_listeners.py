@@ -6,7 +6,7 @@ import socket
 import pytest
 from host_parts import add_ipv6, in_namespace, ip, sysctl
 
-from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SendResult
+from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SendResult, SocketReadable
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
@@ -96,6 +96,31 @@ def test_tcp_connections_wait_for_a_flow(host):
         with pytest.raises(OSError, match="in use"):
             TcpListener(owner, host, port, ready(), Counters())
         listener.close()
+        listener.close()
+
+    asyncio.run(main())
+
+
+@BOTH_VERSIONS
+def test_a_clients_urgent_bytes_are_read_where_they_stand_though_they_came_early(host):
+    async def main():
+        owner, flow, port = Owner(), Owner(), free_port(socket.SOCK_STREAM, host)
+        listener = TcpListener(owner, host, port, ready(), Counters())
+        with socket.create_connection((host, port), 8) as client:
+            client.send(b"!", socket.MSG_OOB)
+            client.sendall(b"between")
+            client.send(b"?", socket.MSG_OOB)
+            client.sendall(b"after")
+            client.shutdown(socket.SHUT_WR)
+            attached = (await taken(owner)).attach(flow)
+            await flow.next(ConnectionMade)
+            received = b""
+            while (data := attached.read(99)) != b"":
+                if data is None:
+                    await flow.next(SocketReadable)
+                received += data or b""
+            assert received == b"!between?after"
+            attached.close()
         listener.close()
 
     asyncio.run(main())

@@ -6,13 +6,14 @@ import asyncio
 import socket
 
 import pytest
+from host_parts import in_namespace, ip
 
 from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.outside import HostNetwork
-from transport.tcp_socket import DeniedTcpSocket
+from transport.tcp_socket import KEEP_ALIVE_PROBES, DeniedTcpSocket
 
 ALLOWED = EgressPolicy(allow=["127.0.0.0/8"])
 
@@ -112,6 +113,60 @@ def test_a_full_socket_takes_no_more_and_tells_when_it_does():
     run(main)
 
 
+def option(ours, level, name):
+    return ours._socket.getsockopt(level, name)
+
+
+def test_an_urgent_byte_is_read_where_it_stands_in_the_stream():
+    async def main(outside):
+        loop = asyncio.get_running_loop()
+        flow, ours, theirs, _ = await outside.connect()
+        assert ours.read(100) is None
+        await loop.sock_sendall(theirs, b"before")
+        theirs.send(b"!", socket.MSG_OOB)
+        await loop.sock_sendall(theirs, b"after")
+        theirs.shutdown(socket.SHUT_WR)
+        received = []
+        while (data := ours.read(100)) != b"":
+            if data is None:
+                assert await flow.next() == SocketReadable()
+            else:
+                received.append(data)
+        assert b"".join(received) == b"before!after"
+
+    run(main)
+
+
+def test_the_other_end_is_probed_when_it_is_silent():
+    async def main(outside):
+        _, ours, _, _ = await outside.connect()
+        assert option(ours, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        ours.keep_alive(0)
+        assert option(ours, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        for seconds, idle, interval in ((300, 300, 60), (40, 40, 10), (0.5, 1, 1), (32_767, 32_767, 60)):
+            ours.keep_alive(seconds)
+            assert option(ours, socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert option(ours, socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
+            assert option(ours, socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == interval
+            assert option(ours, socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == KEEP_ALIVE_PROBES
+
+    run(main)
+
+
+def test_a_host_that_is_gone_is_noticed():
+    async def main():
+        with Outside() as outside:
+            flow, ours, _, _ = await outside.connect()
+            ours.keep_alive(1)
+            assert ours.read(1) is None
+            ip("link set lo down")
+            assert await flow.next() == SocketReadable()
+            with pytest.raises(OSError, match=r"timed out|[Nn]o route|unreachable"):
+                ours.read(1)
+
+    in_namespace(main)
+
+
 def test_many_small_pieces_are_taken_bit_by_bit():
     async def main(outside):
         _, ours, theirs, _ = await outside.connect()
@@ -141,6 +196,7 @@ def test_a_forbidden_address_opens_no_socket(monkeypatch):
         opened = outside.open(flow, ("10.1.2.3", 80))
         assert isinstance(opened, DeniedTcpSocket)
         assert await flow.next() == ConnectionFailed(SendResult.DENIED)
+        opened.keep_alive(300)
         assert (opened.read(1), opened.write([b"x"])) == (None, 0)
         assert len(outside.network._tcp_ports) == 0
 
