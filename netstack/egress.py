@@ -1,7 +1,8 @@
 """Which addresses guests may reach: the one decision behind every socket that the relay opens for them.
 
-Order: ``deny`` before ``allow`` before the host's own addresses before the default table. Decisions are
-about binary addresses; text that is not a canonical address is refused, so ``127.1`` and ``0x7f000001``
+Order: ``deny``, the host's own addresses, ``allow``, the default table. What leads back to the relay's own
+host, or to the cloud's metadata, is allowed only by a network that names just that. Decisions are about
+binary addresses; text that is not a canonical address is refused, so ``127.1`` and ``0x7f000001``
 never reach a resolver. An IPv6 address that embeds an IPv4 address must be allowed as both.
 """
 
@@ -66,6 +67,35 @@ DEFAULT_DENY: tuple[Network, ...] = tuple(
 )
 """Denied unless allowed by name. The standard library's ``is_global`` passes several of these."""
 
+NAMED_ONLY: tuple[Network, ...] = tuple(
+    ip_network(cidr)
+    for cidr in (
+        "0.0.0.0/8",  # Linux connects 0.0.0.0 to itself
+        "127.0.0.0/8",
+        "169.254.0.0/16",  # link-local
+        "224.0.0.0/4",  # multicast comes back to the services of its sender's host
+        "255.255.255.255/32",
+        "169.254.169.254/32",  # metadata: most clouds
+        "169.254.170.2/32",  # metadata: tasks of Amazon ECS
+        "169.254.170.23/32",  # metadata: pods of Amazon EKS
+        "100.100.100.200/32",  # metadata: Alibaba
+        "168.63.129.16/32",  # metadata: Azure
+        "192.0.0.192/32",  # metadata: Oracle
+        "::/128",
+        "::1/128",
+        "fe80::/10",  # link-local
+        "ff00::/8",  # multicast
+        "fd00:ec2::254/128",  # metadata: Amazon
+        "fd00:ec2::23/128",  # metadata: pods of Amazon EKS
+        "fd20:ce::254/128",  # metadata: Google
+    )
+)
+"""A network of ``allow`` opens what is in one of these only if it lies inside that one itself: ``0.0.0.0/0``
+does not mean the relay's loopback, ``127.0.0.0/8`` does."""
+
+SMTP_PORT = 25
+"""Mail between servers. Submission by users (465, 587) asks who they are."""
+
 
 class Decision(NamedTuple):
     """Answer for one address. ``dial`` is what to connect to; empty when not allowed.
@@ -98,6 +128,31 @@ class _Networks:
         return any(v == version and low <= number <= high for v, low, high in self._ranges)
 
 
+class _Allowed:
+    """The networks of ``allow``, of which wide ones do not open what has to be named."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self._all = _Networks(self._networks)
+        narrowest_first = sorted(NAMED_ONLY, key=lambda network: network.num_addresses)
+        self._named = [
+            (named, _Networks(network for network in self._networks if _is_inside(network, named)))
+            for named in narrowest_first
+        ]
+
+    def __contains__(self, address: Address) -> bool:
+        if address not in self._all:
+            return False
+        for named, inside in self._named:
+            if address in named:
+                return address in inside
+        return True
+
+
+def _is_inside(inner: Network, outer: Network) -> bool:
+    return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
+
+
 def parse_cidrs(texts: Iterable[str]) -> list[Network]:
     """Read networks such as ``192.0.2.0/24``. Raises ValueError that names the first that is none."""
     networks: list[Network] = []
@@ -118,14 +173,16 @@ class EgressPolicy:
         deny: Iterable[str] = (),
         *,
         host_access: bool = False,
+        allow_smtp: bool = False,
     ) -> None:
         """Take CIDR texts; raises ValueError for what is none.
 
-        ``allow`` overrides the default table. A network in it does not open the relay host's own addresses
-        inside it: for these the address itself must be allowed (/32 or /128). ``deny`` overrides all.
+        ``allow`` overrides the default table; for what it takes in :data:`NAMED_ONLY` see there. A network in
+        it does not open the relay host's own addresses inside it: for these the address itself must be
+        allowed (/32 or /128). ``deny`` overrides all. Without ``allow_smtp`` no TCP connection to port 25 is.
         """
         allowed = parse_cidrs(allow)
-        self._allow = _Networks(allowed)
+        self._allow = _Allowed(allowed)
         self._allow_hosts = frozenset(
             str(network.network_address) for network in allowed if network.prefixlen == network.max_prefixlen
         )
@@ -138,6 +195,7 @@ class EgressPolicy:
         self._deny = _Networks(parse_cidrs(deny))
         self._default = _Networks(DEFAULT_DENY)
         self._host_access = host_access
+        self._allow_smtp = allow_smtp
         self._own: frozenset[str] = frozenset()
         self.decide: Callable[[str | bytes], Decision] = lru_cache(maxsize=CACHED_DECISIONS)(self._decide)
         """Decide about an address as the guest named it: canonical text, or 4 or 16 bytes. Never raises."""
@@ -153,6 +211,10 @@ class EgressPolicy:
         if own != self._own:
             self._own = own
             self.decide.cache_clear()  # type: ignore[attr-defined]
+
+    def may_connect(self, port: int) -> bool:
+        """Whether TCP connections to this port of an allowed address are allowed."""
+        return port != SMTP_PORT or self._allow_smtp
 
     def shown(self, address: str) -> str:
         """Tell under which address a guest knows the host that answered from ``address``."""

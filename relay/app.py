@@ -152,6 +152,7 @@ class Relay:
             map(str, self._settings.allow_cidr),
             map(str, self._settings.deny_cidr),
             host_access=self._settings.host_access,
+            allow_smtp=self._settings.allow_smtp,
         )
         network = HostNetwork(
             policy,

@@ -340,7 +340,10 @@ class Settings:
     allow_cidr: Annotated[
         tuple[Network, ...],
         Option(
-            _NETWORKS, "NETWORK", "let guests reach this otherwise refused network; repeat, or comma list"
+            _NETWORKS,
+            "NETWORK",
+            "let guests reach this otherwise refused network; what is this machine's own must be named "
+            "itself; repeat, or comma list",
         ),
     ] = ()
     deny_cidr: Annotated[
@@ -349,6 +352,9 @@ class Settings:
     ] = ()
     host_access: Annotated[
         bool, Option(_SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4")
+    ] = False
+    allow_smtp: Annotated[
+        bool, Option(_SWITCH, None, "let guests connect to TCP port 25, as mail servers do, and bots")
     ] = False
     max_peers: Annotated[
         int, Option(_whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")

@@ -45,6 +45,9 @@ INTERFACES_INTERVAL = 5.0
 ANY_ADDRESS = "0.0.0.0"
 ANY_ADDRESS6 = "::"
 
+HAIRPIN = "hairpin"
+"""Reason of a permission: the address is one of this machine's, and the port leads to a guest."""
+
 PORT_HOLD = 120.0
 """Seconds for which the port of an ended UDP flow is not used again (RFC 6888 REQ-8)."""
 
@@ -162,6 +165,9 @@ class HostNetwork:
         decision = self._decide_with(self._tcp_listeners, address)
         if not decision.allowed:
             return DeniedTcpSocket(flow)
+        if not self._policy.may_connect(address[1]) and decision.reason != HAIRPIN:
+            self._counters.add("outside.denied.smtp")
+            return DeniedTcpSocket(flow)
         return open_tcp(flow, (decision.dial, address[1]), owner, self._tcp_ports, self.ready)
 
     def decide(self, address: str) -> Decision:
@@ -196,7 +202,7 @@ class HostNetwork:
         leads_to_guest = everywhere in to_guests or address in to_guests
         if leads_to_guest and self._policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
-            return Decision(allowed=True, reason="hairpin", dial=host)
+            return Decision(allowed=True, reason=HAIRPIN, dial=host)
         return self.decide(host)
 
     def message(self, received: list[Received]) -> DatagramsFromNet:

@@ -194,3 +194,52 @@ def test_the_cache_is_bounded():
     for number in range(CACHED_DECISIONS + 100):
         some.decide(number.to_bytes(4, "big"))
     assert some.decide.cache_info().currsize == CACHED_DECISIONS
+
+
+OWN = ("192.0.2.7", "2001:db8::7", "8.8.8.8")
+EVERYTHING = ("0.0.0.0/0", "::/0")
+HALVES = ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1")
+OF_THE_HOST = [
+    *("0.0.0.0", "127.0.0.1", "127.255.255.254", "169.254.1.1", "224.0.0.251", "255.255.255.255"),
+    *("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16", "192.0.0.192"),
+    *("::", "::1", "fe80::1", "ff02::fb", "fd00:ec2::254", "::ffff:127.0.0.1", "::127.0.0.1"),
+    *("64:ff9b::7f00:1", "2002:7f00:1::", "2002:a9fe:a9fe::1", "::ffff:169.254.169.254"),
+    *OWN,
+    *("::ffff:192.0.2.7", "64:ff9b::808:808", "2002:c000:207::1"),
+]
+
+
+@pytest.mark.parametrize("allow", [EVERYTHING, HALVES, (*EVERYTHING, *HALVES)])
+@pytest.mark.parametrize("address", OF_THE_HOST)
+def test_a_wide_network_does_not_open_what_leads_to_the_host(allow, address):
+    wide = EgressPolicy(allow=allow)
+    wide.own_addresses = OWN
+    assert not wide.decide(address).allowed
+    assert not wide.decide(ip_address(address).packed).allowed
+    for neighbour in ("10.1.2.3", "192.0.2.8", "2001:db8::8", "fd00::1", "100.100.100.201"):
+        assert wide.decide(neighbour).allowed
+
+
+@pytest.mark.parametrize(
+    ("allow", "opened"),
+    [
+        ("127.0.0.0/8", "127.0.0.1"),
+        ("127.0.0.1/32", "127.0.0.1"),
+        ("::1/128", "::1"),
+        ("169.254.0.0/16", "169.254.1.1"),
+        ("169.254.169.254/32", "169.254.169.254"),
+        ("192.0.2.7/32", "192.0.2.7"),
+        ("2001:db8::7/128", "2001:db8::7"),
+    ],
+)
+def test_what_is_named_is_opened(allow, opened):
+    named = EgressPolicy(allow=[*EVERYTHING, allow])
+    named.own_addresses = OWN
+    assert named.decide(opened).allowed
+
+
+@pytest.mark.parametrize("allow", ["126.0.0.0/7", "169.254.0.0/16", "169.254.169.254/31", "::/127"])
+def test_a_network_that_is_wider_than_what_it_would_name_does_not_open_it(allow):
+    narrow = EgressPolicy(allow=[allow])
+    for address in ("127.0.0.1", "169.254.169.254", "::1"):
+        assert not narrow.decide(address).allowed

@@ -120,7 +120,14 @@ def test_lists_come_from_one_source_and_flags_repeat(file):
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
-    values = {"cert_pem": "a", "key_pem": "b", "dns": "1.2.3.4", "bind": "::1", "host_access": True}
+    values = {
+        "cert_pem": "a",
+        "key_pem": "b",
+        "dns": "1.2.3.4",
+        "bind": "::1",
+        "host_access": True,
+        "allow_smtp": True,
+    }
     values |= {"web": "off"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}

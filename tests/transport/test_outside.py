@@ -186,6 +186,49 @@ def test_a_forward_opens_no_other_service_on_its_port():
     in_namespace(main)
 
 
+@pytest.mark.parametrize("allow_smtp", [False, True])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "10.0.2.4"])
+def test_mail_servers_are_reached_only_where_that_is_allowed(allow_smtp, address):
+    async def main():
+        policy = EgressPolicy(["127.0.0.0/8", "::1/128"], host_access=True, allow_smtp=allow_smtp)
+        counters = Counters()
+        network = Network(policy, counters)
+        dialled = "127.0.0.1" if address == "10.0.2.4" else address
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((dialled, 25), family=family) as smtp:
+            smtp.settimeout(5 if allow_smtp else 0)
+            flow = Box()
+            opened = network.open_tcp(flow, (address, 25), 1)
+            if allow_smtp:
+                smtp.accept()[0].close()
+            else:
+                assert [message.result for message in flow] == [SendResult.DENIED]
+                with pytest.raises(BlockingIOError):
+                    smtp.accept()
+            opened.close()
+        with socket.create_server((dialled, 587), family=family) as submission:
+            submission.settimeout(5)
+            opened = network.open_tcp(Box(), (address, 587), 2)
+            submission.accept()[0].close()
+            opened.close()
+        assert counters["outside.denied.smtp"] == (not allow_smtp)
+
+    in_namespace(main)
+
+
+def test_a_forwarded_port_25_of_this_machine_is_reached_by_guests_too():
+    async def main():
+        ip("address add 198.18.9.9/24 dev lo")
+        network = Network(LOOPBACK, Counters())
+        listener = network.listen_tcp(Flow(), "198.18.9.9", 25)
+        flow = Box()
+        network.open_tcp(flow, ("198.18.9.9", 25), 1).close()
+        assert not list(flow)
+        listener.close()
+
+    in_namespace(main)
+
+
 def test_rfc6888_req8_a_released_port_rests():
     async def main():
         sysctl("ip_local_port_range", "40000 40009")
