@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from netstack.dns_local import parse_domain
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -127,12 +126,14 @@ def encode_routes(routes: Iterable[Route], default_router: bytes) -> bytes:
     )
 
 
-def encode_domain_search(domains: Iterable[str]) -> bytes:
-    """Write option 119 (RFC 3397): names as in DNS, compressed by pointers into the value itself."""
+def encode_domain_search(domains: Iterable[tuple[bytes, ...]]) -> bytes:
+    """Write option 119 (RFC 3397): names as in DNS, compressed by pointers into the value itself.
+
+    Each name is its labels, the root's at the end: ``(b"corp", b"example", b"")``.
+    """
     value = bytearray()
     known: dict[tuple[bytes, ...], int] = {}
-    for domain in domains:
-        labels = parse_domain(domain).labels
+    for labels in domains:
         for at in range(len(labels)):
             rest = labels[at:]
             if rest in known:

@@ -20,6 +20,7 @@ from netstack.dhcp import Boot, MessageType, build_reply
 from netstack.dhcp_boot import BootFile, choose, wants_boot_file
 from netstack.dhcp_clients import DhcpClients, client_of
 from netstack.dhcp_options import FILE_LENGTH, Code, Route, encode_domain_search, encode_routes
+from netstack.dns_local import parse_domain
 from netstack.ethernet import BROADCAST
 
 if TYPE_CHECKING:
@@ -229,7 +230,9 @@ class DhcpServer:
             Code.CLASSLESS_ROUTES: routes,
             Code.MICROSOFT_CLASSLESS_ROUTES: routes,
             Code.NTP_SERVERS: b"".join(options.ntp),
-            Code.DOMAIN_SEARCH: encode_domain_search(options.search),
+            Code.DOMAIN_SEARCH: encode_domain_search(
+                parse_domain(domain).labels for domain in options.search
+            ),
             Code.WPAD: options.wpad.encode(),
         }
         return {code: value for code, value in values.items() if value}

@@ -33,10 +33,11 @@ def test_no_message_whatever_is_too_odd_to_look_through(message):
 
 def test_search_domains_are_compressed():
     """The example of RFC 3397 section 2."""
-    assert encode_domain_search(["eng.apple.com.", "marketing.apple.com."]) == (
+    assert encode_domain_search([(b"eng", b"apple", b"com", b""), (b"marketing", b"apple", b"com", b"")]) == (
         b"\3eng\5apple\3com\0\x09marketing\xc0\x04"
     )
-    assert encode_domain_search(["a.example", "A.Example", "example"]) == b"\1a\7example\0\xc0\0\xc0\2"
+    name = (b"a", b"example", b"")
+    assert encode_domain_search([name, name, name[1:]]) == b"\1a\7example\0\xc0\0\xc0\2"
 
 
 GATEWAY = bytes((10, 0, 2, 2))
