@@ -35,6 +35,7 @@ from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from relay import early_signals, logs
 from relay.certs import local_names, network_addresses
+from relay.line_writer import LineWriter
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
 from transport import datagram_path
@@ -81,17 +82,23 @@ def serve(settings: Settings) -> int:
 
     Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
     """
-    limiter = logs.setup(settings.log_format, settings.log_level)
-    certificates = _certificates(settings)
-    _raise_file_limit()
-    _calm_garbage_collector()
-    return asyncio.run(Relay(settings, certificates).run(limiter))
+    with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
+        limiter = logs.setup(settings.log_format, settings.log_level, log)
+        certificates = _certificates(settings)
+        _raise_file_limit()
+        _calm_garbage_collector()
+        relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"))
+        return asyncio.run(relay.run(limiter))
 
 
 class Relay:
     """One relay: its actors, its endpoint, and the signals that steer it."""
 
-    def __init__(self, settings: Settings, certificates: CertificateStore) -> None:
+    def __init__(
+        self, settings: Settings, certificates: CertificateStore, say: Callable[[str], object] = print
+    ) -> None:
+        """``say`` takes lines for whoever started the relay."""
+        self._say = say
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
@@ -176,7 +183,7 @@ class Relay:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
         logger.info("datagram path: {}", path_form())
-        _announce(self._certificates.current, self._settings.bind, endpoint.port)
+        self._announce(endpoint.port)
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
         if not network.can_ping:
@@ -245,6 +252,23 @@ class Relay:
             turns=current_scheduler(),
             counters=self._counters,
         )
+
+    def _announce(self, port: int) -> None:
+        """Say where the relay is, and how to try it."""
+        certificate, bind, say = self._certificates.current, self._settings.bind, self._say
+        url = f"https://{reached_at(bind)}:{port}"
+        say(f"Certificate SHA-256 Hash: {certificate.sha256}")
+        say(f"Listening on {url}")
+        say("To try it, paste this into the console of a page from https:// or http://localhost:")
+        say(javascript(f"{url}/", certificate))
+        if bind in EVERY:
+            others = [
+                f"https://{_in_url(address)}:{port}"
+                for address in network_addresses()
+                if bind == EVERY_ADDRESS or ":" not in address
+            ]
+            if others:
+                logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
 
     def _open_session(self, session: Session) -> Mailbox:
         peer = PeerActor.start(session, self._switch, self._counters, self._lan)
@@ -315,7 +339,7 @@ class Relay:
             logger.exception("the certificate stays as it was")
             return
         if changed:
-            _say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
+            self._say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
             logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
         elif asked:
             logger.info("the certificate has not changed")
@@ -375,22 +399,6 @@ def _raise_file_limit() -> None:
 # -- what is printed ----------------------------------------------------------------------------------
 
 
-def _announce(certificate: Certificate, bind: str, port: int) -> None:
-    url = f"https://{reached_at(bind)}:{port}"
-    _say(f"Certificate SHA-256 Hash: {certificate.sha256}")
-    _say(f"Listening on {url}")
-    _say("To try it, paste this into the console of a page from https:// or http://localhost:")
-    _say(javascript(f"{url}/", certificate))
-    if bind in EVERY:
-        others = [
-            f"https://{_in_url(address)}:{port}"
-            for address in network_addresses()
-            if bind == EVERY_ADDRESS or ":" not in address
-        ]
-        if others:
-            logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
-
-
 def reached_at(bind: str) -> str:
     """Host of a URL by which this machine reaches a relay that is bound to ``bind``.
 
@@ -422,9 +430,3 @@ def javascript(url: str, certificate: Certificate) -> str:
         value = f'Uint8Array.from("{certificate.sha256}".match(/../g), (byte) => parseInt(byte, 16))'
         options = f', {{serverCertificateHashes: [{{algorithm: "sha-256", value: {value}}}]}}'
     return f'var relay = new WebTransport("{url}"{options}); await relay.ready; console.log("connected");'
-
-
-def _say(line: str) -> None:
-    """Print for whoever started the relay; nobody may be listening any more."""
-    with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stdout, flush=True)  # noqa: T201

@@ -12,25 +12,25 @@ how many there were. Debug lines are exempt: who asks for them wants all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import math
 import os
 import re
-import sys
 import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
 
     from loguru import Message, Record
+
+    from relay.line_writer import Output
 
 WINDOW = 60.0
 """Seconds over which repeated events are summed up."""
@@ -103,20 +103,23 @@ class Limiter:
                 yield window.level, window.held_back, window.text
 
 
-def setup(form: str, level: str, stream: TextIO | None = None) -> Limiter:
-    """Send all logs of the process to ``stream`` (standard error).
+def setup(form: str, level: str, output: Output) -> Limiter:
+    """Send all logs of the process to ``output``, which never waits (``relay.line_writer``).
 
     ``form`` is ``"json"``, ``"human"``, or ``"auto"``: human, in colour on a terminal. ``level`` is the
     lowest that is shown: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``. Returns what counts the
     lines that are held back; the caller sees to it that it is told of (:func:`keep_summing_up`).
     """
     limiter = Limiter()
-    output = stream or sys.stderr
     colour = form == "auto" and output.isatty() and "NO_COLOR" not in os.environ
     line = _json_line if form == "json" else _coloured_line if colour else _human_line
+
+    def write(message: Message) -> None:
+        output.write(line(message.record) + "\n")
+
     logger.remove()
     logger.add(
-        _writer(output, line),
+        write,
         level=level.upper(),
         format="{message}",
         filter=lambda record: _passes(record, limiter),
@@ -154,16 +157,6 @@ def _passes(record: Record, limiter: Limiter) -> bool:
         return True
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
-
-
-def _writer(stream: TextIO, line: Callable[[Record], str]) -> Callable[[Message], None]:
-    def write(message: Message) -> None:
-        # A closed terminal or a full disk must not become the relay's problem.
-        with contextlib.suppress(OSError, ValueError):
-            stream.write(line(message.record) + "\n")
-            stream.flush()
-
-    return write
 
 
 def _human_line(record: Record) -> str:

@@ -131,13 +131,6 @@ def test_colour_only_for_auto_on_a_terminal(logs, monkeypatch):
     assert "\x1b" not in logs.getvalue()
 
 
-def test_a_closed_stream_is_nobodys_problem(logs, capsys):
-    logs.setup()
-    logs.close()
-    logger.error("nowhere to go")
-    assert capsys.readouterr().err == ""
-
-
 # -- levels and libraries -----------------------------------------------------------------------------
 
 
