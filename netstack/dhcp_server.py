@@ -191,19 +191,20 @@ class DhcpServer:
             file = chosen.file.encode()
             # A longer name is in option 67 only; the field ends with a zero byte.
             boot = Boot(chosen.server, file if len(file) < FILE_LENGTH else b"")
+            booting[Code.BOOT_FILE] = file
             if chosen.server != _UNSPECIFIED:
                 booting[Code.TFTP_SERVER] = ".".join(map(str, chosen.server)).encode()
-            booting[Code.BOOT_FILE] = file
             vendor = request.options.get(Code.VENDOR_CLASS, b"")
             if vendor.startswith(_HTTP_CLIENT):
                 booting[Code.VENDOR_CLASS] = _HTTP_CLIENT  # else it ignores the URL (UEFI 2.10 section 24.7)
         asked = request.asked_for
-        wanted = {
+        usual = {code: value for code, value in options.items() if code not in _ONLY_WHEN_ASKED_FOR}
+        besides = {
             code: value
             for code, value in (booting | options).items()
-            if code not in _ONLY_WHEN_ASKED_FOR or not asked or code in asked
+            if code not in usual and (code not in _ONLY_WHEN_ASKED_FOR or not asked or code in asked)
         }
-        return build_reply(request, kind, address, wanted, boot=boot, mtu=mtu)
+        return build_reply(request, kind, address, usual | besides, boot=boot, mtu=mtu)
 
     def _parameters(self, request: DhcpMessage, mtu: int) -> dict[Code, bytes]:
         """Give the configuration, the most important first."""

@@ -299,6 +299,21 @@ def test_who_has_no_use_for_a_boot_file_is_not_told_of_one():
     assert raw_options(reply).keys() >= {1, 3, 6}
 
 
+@pytest.mark.parametrize("length", [10, 40, 120, 200, 255])
+@pytest.mark.parametrize("kind", ["bootp", "discover"])
+def test_a_long_boot_file_takes_nothing_from_what_every_guest_needs(kind, length):
+    options = OPTIONS._replace(boot=(BootFile((), "x" * length, bytes((10, 0, 2, 15))),))
+    dhcp = Conversation(options)
+    if kind == "discover":
+        found = raw_options(dhcp.says(kind))
+        assert found.keys() >= {1, 3, 6, 15, 26, 28, 51, 53, 54, 58, 59}
+        assert (67 in found) == (length <= 200), "of the longest a client hears if it takes more (option 57)"
+    else:
+        request = parse_dhcp(bytes(BOOTP(chaddr=MAC) / DHCP(options=["end"])))
+        found = raw_options(dhcp.server.answer(request, 1395, 1, 0.0))
+        assert found.keys() >= {1, 3, 6, 15, 26, 28}
+
+
 @pytest.mark.parametrize(
     ("size", "mtu", "longest"),
     [(None, 1500, 548), (100, 1500, 548), (576, 1500, 548), (800, 1500, 772), (1500, 1141, 1113)],
