@@ -291,6 +291,8 @@ class GatewayActor(EventLoopActor):
 
     def _ipv4_fragment(self, frame: bytes, batch: Batch) -> str:
         """Keep a fragment, or handle the packet that it completes (RFC 4787 REQ-14)."""
+        if not batch.port.fragments.take(batch.now):
+            raise Dropped("fragment_rate")
         whole = self._reassembler.accept(batch.number, parse_fragment(frame), batch.now)
         if whole is None:
             return "gateway.fragments"

@@ -184,6 +184,8 @@ class Gateway6:
 
     def _fragment(self, frame: bytes, batch: Batch) -> str:
         """Keep a fragment, or handle the packet that it completes."""
+        if not batch.port.fragments.take(batch.now):
+            raise Dropped("fragment_rate")
         whole = self._reassembler.accept(batch.number, parse_fragment6(frame), batch.now)
         if whole is None:
             return "gateway.fragments"

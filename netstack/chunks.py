@@ -6,6 +6,7 @@ Nothing acknowledges a chunk: what is incomplete after 5 s stays so, and its mem
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -82,8 +83,9 @@ class ChunkReassembler:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        # In order of arrival of their first chunk, hence also in order of their deadlines.
-        self._partials: dict[int, _Partial] = {}
+        # In order of arrival of their first chunk, hence also in order of their deadlines. A linked list:
+        # in a dict, finding the first key takes time in proportion to the keys deleted before it.
+        self._partials: OrderedDict[int, _Partial] = OrderedDict()
         self._cost = 0
 
     @property

@@ -390,6 +390,17 @@ def test_broken_packets_are_counted_by_reason(lan, broken, reason):
     assert lan.outside.udp == lan.outside.echo == []
 
 
+def test_a_port_may_send_so_many_fragments(lan, loop):
+    piece = packet(1, flags="MF") / UDP(sport=1, dport=2) / bytes(8)
+    assert lan.sends(1, *[piece] * 1600) == []
+    assert lan.drops() == {"fragment_rate": 100}
+    assert lan.sends(2, packet(2, flags="MF") / UDP() / bytes(8)) == []
+    assert lan.drops() == {"fragment_rate": 100}
+    loop.advance(0.05)
+    assert lan.sends(1, *[piece] * 900) == []
+    assert lan.drops() == {"fragment_rate": 100}
+
+
 def test_an_error_in_the_gateway_costs_one_frame(lan, monkeypatch):
     def broken(frame):
         raise ZeroDivisionError

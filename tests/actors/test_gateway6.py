@@ -236,6 +236,12 @@ def test_fragments_go_out_as_one_datagram_that_may_be_fragmented(lan):
     assert max(len(f) for f in lan.received()) <= 1514
 
 
+def test_a_port_may_send_so_many_fragments(lan):
+    piece = ether(1) / IPv6(src=guest(1), dst=REMOTE) / IPv6ExtHdrFragment(m=1, nh=17) / Raw(bytes(8))
+    assert lan.sends(1, *[piece] * 1600) == []
+    assert lan.drops() == {"fragment_rate": 100}
+
+
 def test_link_local_and_multicast_stay_here(lan):
     assert lan.sends(1, udp(1, dst="fe80::99"), udp(1, src="fe80::1")) == []
     assert lan.drops() == {"not_routable": 2}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,17 @@ from scapy.packet import Raw
 from netstack.counters import Counters
 from netstack.ipv4 import build_whole, parse_fragment, parse_ipv4
 from netstack.malformed import MalformedPacket
-from netstack.reassembly import FRAGMENT_COST, LIFETIME, MAX_BYTES, MAX_BYTES_PER_OWNER, Fragment, Reassembler
+from netstack.reassembly import (
+    FRAGMENT_COST,
+    LIFETIME,
+    MAX_BYTES,
+    MAX_BYTES_PER_OWNER,
+    MAX_EXPIRED,
+    MAX_PIECES,
+    PACKET_COST,
+    Fragment,
+    Reassembler,
+)
 
 
 def piece(offset, data, more=True, key="packet", head=b"head"):
@@ -117,6 +128,71 @@ def test_small_fragments_pay_for_their_objects(reassembler):
         reassembler.accept(1, piece(at, bytes(8)), 0)
     assert reassembler.cost <= MAX_BYTES_PER_OWNER
     assert MAX_BYTES_PER_OWNER // FRAGMENT_COST < 2100
+
+
+def test_a_packet_has_a_bounded_number_of_pieces(counters):
+    reassembler = Reassembler(counters, max_bytes_per_owner=MAX_BYTES)
+    for number in range(MAX_PIECES + 1):
+        reassembler.accept(1, piece(number * 16, bytes(8)), 0)
+    assert counters["gateway.reassembly.pieces"] == 1
+    assert reassembler.cost == 0
+
+
+def test_where_all_together_hold_too_much_it_is_not_who_holds_little_that_loses(counters):
+    reassembler = Reassembler(counters, max_bytes=40_000, max_bytes_per_owner=10_000)
+    reassembler.accept(0, piece(0, bytes(8)), 0)
+    for number in range(100):
+        for owner in range(1, 9):
+            reassembler.accept(owner, piece(0, bytes(1000), key=number), 0)
+    assert reassembler.cost <= 40_000
+    assert reassembler.accept(0, piece(8, b"x", more=False), 0) is not None
+
+
+def test_what_is_old_goes_little_by_little(reassembler, counters):
+    for owner in range(40):
+        for number in range(100):
+            reassembler.accept(owner, piece(0, bytes(8), key=number), 0)
+    for number in range(1, 500):
+        reassembler.accept(99, piece(0, bytes(8), key=number, more=False), LIFETIME)
+        assert counters["gateway.reassembly.expired"] == MAX_EXPIRED * number
+    # A piece that comes for one which is still there begins another packet.
+    assert reassembler.accept(39, piece(8, b"x", key=99, more=False), LIFETIME) is None
+
+
+def lines_run(function, *arguments):
+    """Count the lines of Python that a call runs: its work, whatever else the machine does."""
+    lines = 0
+
+    def trace(_frame, event, _argument):
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_the_work_for_a_piece_does_not_grow_with_what_others_hold(reassembler):
+    held = MAX_BYTES_PER_OWNER // (PACKET_COST + FRAGMENT_COST + 12) - 2
+    for owner in range(31):
+        for number in range(held):
+            reassembler.accept(owner, piece(0, bytes(8), key=number), 0)
+    assert reassembler.cost > 31 * MAX_BYTES_PER_OWNER * 0.9
+    for number in range(20):
+        for owner in (0, 30, 31):
+            assert lines_run(reassembler.accept, owner, piece(0, bytes(8), key=("new", number)), 0) < 150
+
+
+@pytest.mark.parametrize("order", [range(1300), range(1299, -1, -1)])
+def test_the_work_for_a_piece_does_not_grow_with_its_packet(reassembler, order):
+    for number in order:
+        assert lines_run(reassembler.accept, 1, piece(number * 16, bytes(8)), 0) < 100
+    assert reassembler.cost > 1300 * FRAGMENT_COST
 
 
 @given(st.integers(0, 9000), st.integers(8, 1480), st.booleans())
