@@ -12,7 +12,7 @@ CODE := actors netstack relay transport
 SOURCES := $(CODE) setup.py tests bench docker examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit accelerated js system tools bench lock image clean
+.PHONY: help run demo test lint format types unit accelerated js system tools bench lock image sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ image: ## the container image, with podman or docker
 
 lock: .venv/run.stamp ## resolve the dependencies anew into requirements*.lock
 	scripts/lock.sh
+
+sbom: .venv/run.stamp ## print what the relay consists of, with licences (CycloneDX)
+	@$(BIN)/python docker/sbom.py --lock requirements.lock
 
 clean: ## remove what the targets above made
 	rm -rf clients/js/node_modules clients/js/compat/*/node_modules clients/js/dist clients/js/.pack examples/v86/node_modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -116,6 +117,23 @@ def test_the_image_has_the_accelerator_if_it_can_be_compiled(start, load, image,
     files = container.execute(*python, *compiled_modules()).stdout.split()
     assert {Path(file).suffix for file in files} == {suffix}
     assert load(container, "ping", "--dst", "10.0.2.2", "--count", 3)["intact"] == 3
+
+
+def test_what_is_in_the_image_is_listed_with_its_licences(podman, container):
+    listed = json.loads(container.execute("cat", "/opt/vmrelay/share/sbom.cdx.json").stdout)["components"]
+    code = "from importlib.metadata import distributions\nfor d in distributions(): print(d.version)"
+    versions = container.execute("/opt/vmrelay/bin/python", "-c", code).stdout.split()
+    assert sorted(component["version"] for component in listed) == sorted(versions)
+    assert {"vmrelay", "scapy", "pykka", "aioquic"} <= {component["name"] for component in listed}
+    label = podman("inspect", "--format", '{{index .Labels "org.opencontainers.image.licenses"}}', IMAGE)
+    said = {licence for component in listed for licence in licences_of(component)}
+    assert {licence.strip("()\n") for licence in label.stdout.split(" AND ")} >= said >= {"GPL-2.0-only"}
+
+
+def licences_of(component):
+    return [
+        said["license"]["id"] if "license" in said else said["expression"] for said in component["licenses"]
+    ]
 
 
 def test_nothing_runs_as_root(container):
