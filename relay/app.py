@@ -43,6 +43,7 @@ from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.endpoint import Endpoint
 from transport.interfaces import interface_addresses
+from transport.origins import OriginPolicy
 from transport.outside import HostNetwork
 from transport.upstream_dns import HostResolvers
 from transport.web_listener import WebListener
@@ -132,6 +133,9 @@ class Relay:
             icmp_idle_timeout=settings.icmp_timeout,
             endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
         )
+        self._admission = OriginPolicy(
+            settings.allow_origin, certificates, on_loopback=is_loopback(settings.bind)
+        )
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
         self._stop = asyncio.Event()
@@ -218,6 +222,7 @@ class Relay:
                 host=bind,
                 port=port,
                 certificates=self._certificates,
+                admit=self._admission.admit,
                 open_session=self._open_session,
                 turns=current_scheduler(),
                 counters=self._counters,
@@ -247,6 +252,7 @@ class Relay:
             plain=self._settings.web == "auto" and is_loopback(self._settings.bind),
             certificates=self._certificates,
             pages=WebPages(self._certificates),
+            admit=self._admission.admit,
             open_session=self._open_session,
             next_session_number=endpoint.next_session_number,
             turns=current_scheduler(),
@@ -259,7 +265,7 @@ class Relay:
         url = f"https://{reached_at(bind)}:{port}"
         say(f"Certificate SHA-256 Hash: {certificate.sha256}")
         say(f"Listening on {url}")
-        say("To try it, paste this into the console of a page from https:// or http://localhost:")
+        say("To try it, paste this into the console of a page from http://localhost, or of the relay's own:")
         say(javascript(f"{url}/", certificate))
         if bind in EVERY:
             others = [

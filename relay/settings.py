@@ -34,6 +34,7 @@ from relay.lan_options import (
     parse_wpad,
 )
 from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
+from transport.origins import MAX_ALLOWED, parse_origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,6 +144,13 @@ def _parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(networks)
 
 
+def _parse_origins(text: str) -> tuple[str, ...]:
+    origins = parse_origins(text)
+    if len(origins) > MAX_ALLOWED:
+        raise ValueError(f"must be at most {MAX_ALLOWED} origins")
+    return origins
+
+
 def _parse_address(text: str) -> IPv4Address:
     try:
         return IPv4Address(text)
@@ -199,6 +207,7 @@ _ADDRESSES = Kind(parse_addresses, (list,), "a list of strings")
 _ROUTES = Kind(parse_routes, (list,), "a list of strings")
 _BOOT_FILES = Kind(parse_boot_files, (list,), "a list of strings")
 _WPAD = Kind(parse_wpad, (str,), "a string")
+_ORIGINS = Kind(_parse_origins, (list,), "a list of strings")
 _ADDRESS = Kind(_parse_address, (str,), "a string")
 _PREFIX = Kind(_parse_prefix, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
@@ -211,6 +220,7 @@ _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
     _FORWARDS: {"action": "append", "metavar": "FORWARD"},
     _NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
     _DOMAINS: {"action": "append", "metavar": "DOMAIN"},
+    _ORIGINS: {"action": "append", "metavar": "ORIGIN"},
     _FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
     _SEARCH: {"action": "append", "metavar": "DOMAIN"},
     _ADDRESSES: {"action": "append", "metavar": "ADDRESS"},
@@ -246,6 +256,15 @@ class Settings:
             "WebSocket on the TCP port: auto (https, and http too when bound to loopback), https, or off",
         ),
     ] = "auto"
+    allow_origin: Annotated[
+        tuple[str, ...],
+        Option(
+            _ORIGINS,
+            None,
+            "let web pages of this origin connect, such as https://example.org or, for any one label, "
+            "https://*.example.org; * is all pages of the internet; repeat, or comma list",
+        ),
+    ] = ()
     cert_pem: Annotated[
         Path | None,
         Option(

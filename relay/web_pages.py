@@ -2,9 +2,10 @@
 
 The client is what is built from ``clients/js``, in ``/client/``: modules that pages of any origin import.
 
-``/cert-hash`` is JSON for any page to read: ``{"algorithm": "sha-256", "current": C, "next": C or null}``
-with C = ``{"hash": 64 hex digits, "notBefore": ..., "notAfter": ..., "pinned": bool}``, times in ISO 8601.
-``pinned`` says whether browsers take the certificate by its hash, or expect an authority to stand for it.
+``/cert-hash`` is JSON, for pages to read whose origin may connect (``transport.origins``):
+``{"algorithm": "sha-256", "current": C, "next": C or null}`` with C = ``{"hash": 64 hex digits,
+"notBefore": ..., "notAfter": ..., "pinned": bool}``, times in ISO 8601. ``pinned`` says whether browsers take
+the certificate by its hash, or expect an authority to stand for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ POLICY = (
 """Content-Security-Policy: nothing but this relay's own files, and no connection but to it."""
 
 EVERYBODY = {"Access-Control-Allow-Origin": "*"}
-"""Headers of what pages of other origins may read: the client, which they import, and what it asks for."""
+"""Headers of what pages of all origins may read: the client, which they import."""
 
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -55,7 +56,7 @@ class WebPages:
     def __call__(self, path: str) -> Page | None:
         """Return content type, body and further headers of the page at ``path``; None when there is none."""
         if path == "/cert-hash":
-            return "application/json", self._hashes(), EVERYBODY
+            return "application/json", self._hashes(), {}
         return self._pages.get(path)
 
     def _hashes(self) -> bytes:

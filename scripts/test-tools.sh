@@ -35,3 +35,6 @@ install_compiler .venv/bin/python
 if [ -z "${CHROMIUM:-}" ] && [ -n "$(missing chromium:chromium)" ] && ! apt_install chromium; then
     .venv/bin/python -m playwright install --with-deps chromium
 fi
+
+# Debian's Firefox; Ubuntu has it as a snap only, and the tests that drive it are skipped there.
+[ -z "$(missing firefox-esr:firefox-esr)" ] || apt_install firefox-esr || true

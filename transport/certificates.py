@@ -89,6 +89,11 @@ class Certificate:
         return _is_self_signed(self.leaf)
 
     @property
+    def names(self) -> frozenset[str]:
+        """Domains, in lower case and with wildcards as they stand there, and addresses of subjectAltName."""
+        return _names(self.leaf)
+
+    @property
     def can_be_pinned(self) -> bool:
         """Whether browsers accept it by its hash: made by nobody else, ECDSA P-256, at most 14 days."""
         return self.is_self_signed and not obstacles_to_pinning(self)
@@ -277,6 +282,16 @@ def _is_self_signed(leaf: x509.Certificate) -> bool:
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
+
+
+@lru_cache(maxsize=8)
+def _names(leaf: x509.Certificate) -> frozenset[str]:
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return frozenset()
+    domains = found.get_values_for_type(x509.DNSName)
+    return frozenset((*map(str.lower, domains), *map(str, found.get_values_for_type(x509.IPAddress))))
 
 
 def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:

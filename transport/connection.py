@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.aioquic_internals import RelayQuicConnection
+    from transport.origins import ClientRequest, Refusal
     from transport.udp import Address
 
 SESSION_DEADLINE = 10.0
@@ -58,6 +59,9 @@ class Host(Protocol):
 
     def clock(self) -> float:
         """Return the event loop's time in seconds."""
+
+    def admit(self, request: ClientRequest) -> Refusal | None:
+        """Return why a request for a session is refused, None when it is granted."""
 
     def open_session(self, session: WebTransportSession) -> Mailbox:
         """Start the session's actor."""
@@ -372,6 +376,11 @@ class Connection:
             return
         request = webtransport.read_request(event.headers)
         response = webtransport.answer(request, event.headers, has_session=self._session is not None)
+        reason = ""
+        if response.session:
+            refusal = self._host.admit(webtransport.client_request(event.headers, self.remote))
+            if refusal is not None:
+                response, reason = webtransport.refuse(refusal), f": {refusal.reason}"
         ended = not response.session and not response.body
         self._h3.send_headers(event.stream_id, response.headers, end_stream=ended)
         if response.session:
@@ -381,8 +390,9 @@ class Connection:
         else:
             self._host.counters.add(f"request.status_{response.status}")
             logger.bind(reason=f"request refused: {response.status}").warning(
-                "{} was refused {} {}: status {}",
-                *(self.remote, request.method.decode("ascii", "replace"), request.path, response.status),
+                "{} was refused {} {}: status {}{}",
+                *(self.remote, request.method.decode("ascii", "replace"), request.path),
+                *(response.status, reason),
             )
             if response.body:
                 self._h3.send_data(event.stream_id, response.body, end_stream=True)

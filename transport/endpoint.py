@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from netstack.counters import Counters
     from transport.certificates import Certificate, CertificateStore
+    from transport.origins import ClientRequest, Refusal
     from transport.session import WebTransportSession
     from transport.turns import Turns
     from transport.udp import Address, Run
@@ -85,11 +86,13 @@ class Endpoint:
         host: str,
         port: int,
         certificates: CertificateStore,
+        admit: Callable[[ClientRequest], Refusal | None],
         open_session: Callable[[WebTransportSession], Mailbox],
         turns: Turns,
         counters: Counters,
     ) -> None:
         self.counters = counters
+        self.admit = admit
         self.open_session = open_session
         self._bind = (host, port)
         self._certificates = certificates

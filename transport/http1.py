@@ -78,14 +78,6 @@ class Request:
         members = (self.field(name) or "").split(",")
         return tuple(filter(None, (member.strip().lower() for member in members)))
 
-    @property
-    def hosts(self) -> frozenset[str]:
-        """Names and addresses of target and Host field, without brackets and ports: usually one."""
-        named = {self.authority, *(value for name, value in self.fields if name == "host")}
-        return frozenset(
-            host_and_port(authority)[0].strip("[]") for authority in named if authority is not None
-        )
-
 
 class Answer(NamedTuple):
     """A response."""

@@ -37,6 +37,8 @@ LINGER = 2.0
 """Seconds for which a client may go on sending after it was refused."""
 LINGER_BYTES = 8 * 1024 * 1024
 """Bytes that are thrown away meanwhile."""
+ADMISSION_STATUSES = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.MISDIRECTED_REQUEST})
+"""Answers that the log tells of whatever was asked for: a setting would have it another one."""
 WRITE_BUFFER = 64 * 1024
 """Bytes given to asyncio before requests wait, or datagrams of a session, where old ones can be dropped."""
 UNSENT_BYTES = 64 * 1024
@@ -49,7 +51,7 @@ _TCP_NOTSENT_LOWAT = 25
 class HttpHost(WebSocketHost, Protocol):
     """What a connection needs of the listener that accepted it."""
 
-    def respond(self, request: Request, *, secure: bool) -> Answer | str:
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | str:
         """Answer a request; a path is that of a session, for which a WebSocket is to be opened."""
 
     def connection_began(self, connection: WebSocketConnection) -> None:
@@ -156,17 +158,19 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(BadRequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; see its log."))
 
     def _answer(self, request: Request) -> None:
-        found = self._host.respond(request, secure=self._secure)
+        found = self._host.respond(request, secure=self._secure, remote=self.remote)
         if isinstance(found, str):
             protocol, refusal = websocket.shake_hands(request)
             if refusal is None:
                 self._become_websocket(WebSocketConnection(self._host, protocol, found, self.remote))
                 return
             found = refusal
-        if websocket.is_asked_for(request):
-            logger.bind(reason="websocket refused").warning(
-                "{} was refused a WebSocket at {}: {} {}",
-                *(self.remote, request.target, found.status.value, found.status.phrase),
+        if websocket.is_asked_for(request) or found.status in ADMISSION_STATUSES:
+            what = "a WebSocket at " if websocket.is_asked_for(request) else ""
+            logger.bind(reason=f"web request refused: {found.status.value}").warning(
+                "{} was refused {}{}: {} {}: {}",
+                *(self.remote, what, request.target, found.status.value, found.status.phrase),
+                found.body.decode().strip(),
             )
         close = not request.keep_alive or self._requests >= MAX_REQUESTS
         self._send(found, close=close, head_only=request.method == "HEAD")

@@ -1,9 +1,9 @@
 """The relay's TCP port: HTTPS (and plain HTTP where that is allowed) for pages and WebSockets.
 
 A connection shows by its first byte which of the two it is: 0x16 begins a TLS handshake record (RFC 8446,
-section 5.1), and no HTTP method. Plain HTTP is for relays that are bound to a loopback address, where a
-page of a name that somebody else pointed there (DNS rebinding) is refused by its Host header; elsewhere who
-speaks it is sent to https.
+section 5.1), and no HTTP method. Plain HTTP is for relays that are bound to a loopback address; elsewhere who
+speaks it is sent to https. Which hosts are answered for, and whose pages may connect, says admission
+(``transport.origins``).
 
 Certificates come from the store that the QUIC endpoint uses, and are read for each new connection.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import socket
 import ssl
@@ -26,6 +25,7 @@ from transport import tls_alerts, websocket
 from transport.binding import bound_socket
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
+from transport.origins import GUARDED_PAGES, ClientRequest
 from transport.session import WebTransportSession, remote_text
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.certificates import Certificate, CertificateStore
     from transport.http1 import Request
+    from transport.origins import Carrier, Refusal
     from transport.turns import Turns
     from transport.websocket import WebSocketConnection
 
@@ -80,6 +81,7 @@ class WebListener:
         plain: bool,
         certificates: CertificateStore,
         pages: Callable[[str], Page | None],
+        admit: Callable[[ClientRequest], Refusal | None],
         open_session: Callable[[WebTransportSession], Mailbox],
         next_session_number: Callable[[], int],
         turns: Turns,
@@ -93,6 +95,7 @@ class WebListener:
         self._certificates = certificates
         self._configured: tuple[Certificate, ssl.SSLContext] | None = None
         self._pages = pages
+        self._admit = admit
         self._open_session = open_session
         self._next_session_number = next_session_number
         self._connections: set[HttpConnection | WebSocketConnection] = set()
@@ -166,27 +169,32 @@ class WebListener:
         )
         return session, self._open_session(session)
 
-    def respond(self, request: Request, *, secure: bool) -> Answer | str:
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | str:
         """Answer a request; a path is that of a session, for which a WebSocket is to be opened."""
         if not secure and not self._plain:
             self.counters.add("web.not_https")
             return _to_https(request)
-        if not secure and not all(map(_is_this_machine, request.hosts)):
-            # Only an attacker's name server leads a domain to this loopback address.
-            return _text(HTTPStatus.MISDIRECTED_REQUEST, "Use http://127.0.0.1 or http://localhost.")
+        path, _, query = request.target.partition("#")[0].partition("?")
+        carrier: Carrier = "websocket" if websocket.is_asked_for(request) else "http"
+        refusal = self._admit(
+            ClientRequest(carrier, path, query, request.fields, request.authority or "", secure, remote)
+        )
+        if refusal is not None:
+            return _text(refusal.status, refusal.reason)
         if request.method == "OPTIONS":
             return Answer(HTTPStatus.NO_CONTENT, {"Allow": ALLOWED})
         if request.method not in {"GET", "HEAD"}:
             known = request.method in OTHER_METHODS
             status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_IMPLEMENTED
             return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
-        path, _, query = request.target.partition("#")[0].partition("?")
-        if websocket.is_asked_for(request):
+        if carrier == "websocket":
             return self._upgrade(path, query)
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
         kind, body, extra = page
+        if path in GUARDED_PAGES:
+            extra = {**extra, **_readable_by(request.field("origin"))}
         return Answer(HTTPStatus.OK, {"Content-Type": kind, **_HEADERS, **extra}, body)
 
     def _upgrade(self, path: str, query: str) -> Answer | str:
@@ -325,15 +333,9 @@ def _to_https(request: Request) -> Answer:
     return _text(HTTPStatus.TEMPORARY_REDIRECT, f"This port speaks HTTPS: {url}", {"Location": url})
 
 
-def _is_this_machine(name: str) -> bool:
-    """Whether a name is an address or localhost, which no name server can lead elsewhere."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def _readable_by(origin: str | None) -> dict[str, str]:
+    """Headers that let pages of an admitted origin read the answer, and no cache show it to others."""
+    return {"Vary": "Origin", **({} if origin is None else {"Access-Control-Allow-Origin": origin})}
 
 
 def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:

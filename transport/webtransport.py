@@ -6,9 +6,14 @@ draft-ietf-webtrans-http3 (drafts 02 to 15, which differ in the setting that ann
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
+
+from transport.origins import ClientRequest
+
+if TYPE_CHECKING:
+    from transport.origins import Refusal
 
 SETTING_MAX_FIELD_SECTION_SIZE = 0x06
 SETTING_ENABLE_WEBTRANSPORT_DRAFT_02 = 0x2B603742
@@ -84,6 +89,27 @@ def answer(request: Request, headers: Headers, *, has_session: bool) -> Response
     return Response(
         200, [(b":status", b"200"), (b"sec-webtransport-http3-draft", b"draft02")], b"", session=True
     )
+
+
+def client_request(headers: Headers, remote: str) -> ClientRequest:
+    """Put together what admission decides by."""
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    said = dict(fields)
+    path, _, query = said.get(":path", "/").partition("?")
+    return ClientRequest(
+        carrier="webtransport",
+        path=path,
+        query=query,
+        headers=fields,
+        authority=said.get(":authority", ""),
+        secure=True,
+        remote=remote,
+    )
+
+
+def refuse(refusal: Refusal) -> Response:
+    """Answer a request for a session that is not granted."""
+    return _refusal(refusal.status.value, f"{refusal.reason}\n".encode())
 
 
 def _refusal(status: int, text: bytes, extra: Headers | None = None, *, head: bool = False) -> Response:

@@ -132,7 +132,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
-    values |= {"dns_allow_private": ["corp.example"]}
+    values |= {"dns_allow_private": ["corp.example"], "allow_origin": ["https://app.example"]}
     values |= {"source_guard": False, "peer_list": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}
     values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
@@ -284,3 +284,10 @@ def test_what_dhcp_cannot_tell_is_refused_at_the_start(flags, message):
     with pytest.raises(SettingsError, match=message):
         settings(*flags)
     assert settings("--host-access", *flags[-2:])
+
+
+def test_origins_repeat_and_have_one_spelling():
+    found = settings("--allow-origin", "HTTPS://A.example:443,null", "--allow-origin", "https://*.b.example")
+    assert found.allow_origin == ("https://a.example", "null", "https://*.b.example")
+    assert "--allow-origin: 'a.example' is no origin; write " in complaint("--allow-origin", "a.example")
+    assert "at most 256 origins" in complaint("--allow-origin", ",".join(["*"] * 257))

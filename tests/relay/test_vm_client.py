@@ -74,6 +74,7 @@ def on_scripted_relay(scenario, answer):
             host="127.0.0.1",
             port=0,
             certificates=EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)),
+            admit=lambda _: None,
             open_session=script.open_session,
             turns=current_scheduler(),
             counters=Counters(),

@@ -13,6 +13,7 @@ from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.aioquic_internals import ClientQuicConnection
 from transport.endpoint import Endpoint
+from transport.origins import OriginPolicy
 from transport.target import Trust
 
 PATIENCE = 20
@@ -42,7 +43,7 @@ class EchoPeer:
 class RunningEndpoint:
     """An endpoint with the peers of its sessions."""
 
-    def __init__(self, certificates=CERTIFICATES, make_peer=EchoPeer, host="127.0.0.1"):
+    def __init__(self, certificates=CERTIFICATES, make_peer=EchoPeer, host="127.0.0.1", allow_origin=()):
         self.counters = Counters()
         self.peers = []
         self.make_peer = make_peer
@@ -50,6 +51,7 @@ class RunningEndpoint:
             host=host,
             port=0,
             certificates=certificates,
+            admit=OriginPolicy(allow_origin, certificates, on_loopback=True).admit,
             open_session=self.open_session,
             turns=current_scheduler(),
             counters=self.counters,

@@ -95,6 +95,9 @@ class Host:
     def clock(self):
         return self.now
 
+    def admit(self, request):
+        return None
+
     def open_session(self, session):
         self.peers.append(Recorder(session))
         return self.peers[-1]

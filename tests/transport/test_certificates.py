@@ -299,3 +299,8 @@ def test_a_file_that_vanishes_and_comes_back(paths):
     assert store.current.sha256 == certificate.sha256
     write(certificate, paths)
     assert not store.refresh(NOW), "the same certificate again"
+
+
+def test_names_are_domains_and_addresses_without_their_kind():
+    certificate = generate(["LocalHost", "127.0.0.1", "0:0::1", "*.example.org"], NOW)
+    assert certificate.names == {"localhost", "127.0.0.1", "::1", "*.example.org"}

@@ -60,6 +60,7 @@ async def relay():
         host="127.0.0.1",
         port=0,
         certificates=CERTIFICATES,
+        admit=lambda _: None,
         open_session=open_session,
         turns=current_scheduler(),
         counters=Counters(),

@@ -211,6 +211,24 @@ def test_requests_that_open_no_session_get_a_status(fields, status):
     run(scenario)
 
 
+def test_a_page_of_another_origin_is_refused_before_there_is_a_session():
+    async def scenario():
+        async with running_endpoint(allow_origin=["https://app.example"]) as relay:
+            for origin, status in (
+                (b"https://evil.example", b"403"),
+                (b"null", b"403"),
+                (b"http://localhost:8000", b"200"),
+                (b"https://app.example", b"200"),
+            ):
+                before = len(relay.peers)
+                async with udp_client(client_configuration(), relay.address) as client:
+                    assert await ask(client, headers(extra=[(b"origin", origin)])) == status
+                    assert len(relay.peers) - before == (status == b"200")
+            assert relay.counters["request.status_403"] == 2
+
+    run(scenario)
+
+
 def test_two_hundred_kilobytes_of_headers_close_the_connection():
     async def scenario():
         async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
@@ -614,6 +632,7 @@ def test_a_taken_port_is_an_oserror():
                 host="127.0.0.1",
                 port=relay.endpoint.port,
                 certificates=CERTIFICATES,
+                admit=lambda _: None,
                 open_session=None,
                 turns=None,
                 counters=Counters(),

@@ -6,12 +6,21 @@ import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from web_parts import PATIENCE, ask, get, serving, until
+from loguru import logger
+from web_parts import PATIENCE, ask, connected, get, read_answer, serving, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from transport import web_listener
 from transport.certificates import RENEW_AFTER, EphemeralCertificateStore
+
+
+@pytest.fixture
+def lines():
+    said = []
+    sink = logger.add(said.append, format="{level} {message}", level="WARNING")
+    yield said
+    logger.remove(sink)
 
 
 def run(scenario, **options):
@@ -64,26 +73,70 @@ def test_pages_are_served_with_and_without_tls_on_one_port(secure):
 @pytest.mark.parametrize("secure", [False, True])
 def test_every_request_gets_its_status(request_bytes, status, secure):
     async def scenario(web):
-        # Over TLS any name will do.
-        expected = 200 if secure and status == 421 else status
-        assert (await ask(web, request_bytes, secure=secure)).status == expected
+        assert (await ask(web, request_bytes, secure=secure)).status == status
 
     run(scenario)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:4433", "[::1]:4433", "localhost", "vm.localhost:1"])
-def test_plain_http_answers_to_names_of_this_machine(host):
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:4433", "[::1]:4433", "localhost", "vm.localhost:1", "myhost:4433"]
+)
+@pytest.mark.parametrize("secure", [False, True])
+def test_it_answers_to_addresses_and_to_names_of_this_machine_and_of_its_certificate(host, secure):
     async def scenario(web):
-        assert (await ask(web, get(host=host))).status == 200
+        assert (await ask(web, get(host=host), secure=secure)).status == 200
 
-    run(scenario)
+    run(scenario, certificates=EphemeralCertificateStore(["127.0.0.1", "myhost"], datetime.now(UTC)))
 
 
-def test_https_answers_to_any_name():
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("path", ["/", "/raw", "/?encap=raw"])
+def test_a_page_of_another_origin_is_refused_before_there_is_a_session(secure, path, lines):
     async def scenario(web):
-        assert (await ask(web, get(host="relay.example"), secure=True)).status == 200
+        answer = await ask(web, get(path, more=f"{UPGRADE}Origin: https://evil.example\r\n"), secure=secure)
+        assert answer.status == 403
+        assert b"--allow-origin https://evil.example " in answer.body
+        assert web.peers == []
+        for origin in ("", "Origin: http://localhost:8000\r\n", "Origin: https://app.example\r\n"):
+            async with connected(web, secure=secure) as (reader, writer):
+                writer.write(get(path, more=f"{UPGRADE}{origin}"))
+                assert (await read_answer(reader)).status == 101
+        assert web.counters["web.status_403"] == 1
 
-    run(scenario)
+    run(scenario, allow_origin=["https://app.example"])
+    [line] = lines
+    assert f"was refused a WebSocket at {path}: 403 Forbidden: " in line
+    assert "--allow-origin https://evil.example " in line
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_hash_is_for_pages_that_may_connect(method, lines):
+    async def scenario(web):
+        async def read(origin):
+            more = "" if origin is None else f"Origin: {origin}\r\n"
+            return await ask(web, get("/cert-hash", method=method, more=more), head_only=method == "HEAD")
+
+        refused = await read("https://evil.example")
+        assert refused.status == 403
+        assert "Access-Control-Allow-Origin" not in refused.headers
+        for origin in ("http://localhost:8000", "https://app.example"):
+            answer = await read(origin)
+            assert answer.status == 200
+            assert answer.headers["Access-Control-Allow-Origin"] == origin
+            assert answer.headers["Vary"] == "Origin"
+        answer = await read(None)
+        assert (answer.status, answer.headers["Vary"]) == (200, "Origin")
+        assert "Access-Control-Allow-Origin" not in answer.headers
+
+    run(scenario, allow_origin=["https://app.example"])
+    [line] = lines
+    assert "was refused /cert-hash: 403 Forbidden: " in line
 
 
 def test_head_is_get_without_the_body():

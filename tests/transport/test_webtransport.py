@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transport import webtransport
-from transport.webtransport import CapsuleReader, SessionClosure, answer, encode_close_capsule, read_request
+from transport.webtransport import (
+    CapsuleReader,
+    SessionClosure,
+    answer,
+    client_request,
+    encode_close_capsule,
+    read_request,
+)
 
 
 def request(method=b"CONNECT", protocol=b"webtransport", extra=()):
@@ -53,6 +60,13 @@ def test_other_requests_get_their_status(headers, has_session, status):
     assert not response.session
     assert dict(response.headers)[b":status"] == str(status).encode()
     assert int(dict(response.headers)[b"content-length"]) == len(response.body)
+
+
+def test_admission_is_told_what_was_asked_for():
+    asked = client_request(request(extra=[(b"origin", b"https://a.example")]), "192.0.2.1:5")
+    assert (asked.carrier, asked.path, asked.query) == ("webtransport", "/", "encap=raw")
+    assert (asked.authority, asked.secure, asked.remote) == ("vm.test", True, "192.0.2.1:5")
+    assert asked.values("origin") == ["https://a.example"]
 
 
 def test_405_names_the_allowed_method_and_head_has_no_body():

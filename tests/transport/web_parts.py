@@ -15,11 +15,15 @@ from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
+from transport.origins import OriginPolicy
 from transport.web_listener import WebListener
 
 PATIENCE = 30.0
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))
-PAGES = {"/": ("text/plain", b"a page", {"X-Test": "yes"})}
+PAGES = {
+    "/": ("text/plain", b"a page", {"X-Test": "yes"}),
+    "/cert-hash": ("application/json", b"{}", {}),
+}
 
 
 class Peer:
@@ -40,7 +44,7 @@ class Peer:
 class Web:
     """A running listener."""
 
-    def __init__(self, *, plain=True, peer=Peer, certificates=CERTIFICATES):
+    def __init__(self, *, plain=True, peer=Peer, certificates=CERTIFICATES, allow_origin=()):
         self.peers = []
         self.counters = Counters()
         self.certificates = certificates
@@ -51,6 +55,7 @@ class Web:
             plain=plain,
             certificates=certificates,
             pages=PAGES.get,
+            admit=OriginPolicy(allow_origin, certificates, on_loopback=True).admit,
             open_session=self._open,
             next_session_number=count(100).__next__,
             turns=current_scheduler(),
