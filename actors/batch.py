@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors.line import Line
 from actors.messages import full_mtu
 from actors.token_bucket import TokenBucket
+from netstack.tcp_time_wait import TimeWaits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,7 @@ class PortState:
 
     __slots__ = (
         *("errors", "flows", "forwarded", "fragments", "half_open", "line"),
-        *("link_mtu", "macs", "new_flows"),
+        *("link_mtu", "macs", "new_flows", "time_waits"),
     )
 
     def __init__(self, settings: LanSettings, now: float) -> None:
@@ -49,6 +50,8 @@ class PortState:
         """Of the flows, the keys of those that clients outside opened through a forward."""
         self.half_open: dict[bytes, float] = {}
         """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
+        self.time_waits = TimeWaits()
+        """TCP connections that are over but for what the guest may repeat."""
         self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self.fragments = TokenBucket(FRAGMENTS_PER_SECOND, FRAGMENT_BURST, now)

@@ -6,29 +6,16 @@ while the guest is asked. A guest that refuses, or does not answer, has the clie
 
 from __future__ import annotations
 
-import secrets
+from typing import TYPE_CHECKING
 
-from actors.messages import ConnectionMade
-from actors.runtime import handles
 from actors.tcp_flow import TcpFlowActor
-from netstack.tcp_connection import Offer, TcpConnection
-from netstack.tcp_segment import TcpFrameTemplate
+
+if TYPE_CHECKING:
+    from netstack.tcp_connection import TcpConnection
 
 
 class ForwardedTcpFlowActor(TcpFlowActor):
     """One connection that a client outside opened to a guest."""
 
-    @handles(ConnectionMade)
-    def _connection_made(self, _: ConnectionMade) -> None:
-        guest, remote, now = self._guest, self._remote, self.now()
-        self._socket.keep_alive(self._lan.settings.tcp_keep_alive)
-        macs = guest.mac + self._lan.settings.gateway_mac
-        template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
-        offer = Offer(self._mss(), self._socket.room)
-        self._connection = TcpConnection(template, secrets.randbits(32), offer, now)
-        self._connection.connect(now)
-        self._idle_timeout = self._lan.settings.tcp_transitory_timeout
-        self._advance(self._connection, now)
-
-    def _reopen(self, frames: list[bytes]) -> None:
-        """Do nothing: a guest cannot open a connection to a client of a forward."""
+    def _begin(self, connection: TcpConnection, now: float) -> None:
+        connection.connect(now)

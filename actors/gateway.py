@@ -37,8 +37,10 @@ from actors.messages import (
     ClientShown,
     FlowClosed,
     FlowEstablished,
+    FlowRests,
     ForwardOpened,
     FramesFromGateway,
+    FramesReturned,
     FramesToFlow,
     FramesToGateway,
     GatewayAttached,
@@ -437,6 +439,21 @@ class GatewayActor(EventLoopActor):
         connections = port.forwarded.pop(key, None)
         if connections is not None:
             self._tcp_forwards.ended(connections, key)
+
+    @handles(FlowRests)
+    def _flow_rests(self, message: FlowRests) -> None:
+        port = self._ports.get(int.from_bytes(message.key[:8], "big"))
+        if port is not None and message.key in port.flows:
+            self._counters.add("tcp.time_waits")
+            if port.time_waits.add(message.key, message.entry, self.now()):
+                self._counters.add("tcp.time_waits_cut_short")
+
+    @handles(FramesReturned)
+    def _frames_returned(self, message: FramesReturned) -> None:
+        if message.port in self._ports:
+            self._from_lan(FramesToGateway(*message))
+        else:
+            self._counters.add("gateway.lost_to_ended_flows", len(message.frames))
 
     @handles(FlowEstablished)
     def _flow_established(self, message: FlowEstablished) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.ports import WaitingClients
     from netstack.forward import Forward
     from netstack.source_guard import SourceGuard
+    from netstack.tcp_time_wait import TimeWait
 
 
 class Mailbox(Protocol):
@@ -72,6 +73,13 @@ class FramesFromGateway(NamedTuple):
 class FramesToFlow(NamedTuple):
     """GatewayActor -> flow actor: the guest's frames of one mapping, checked (lengths, checksums)."""
 
+    frames: list[bytes]
+
+
+class FramesReturned(NamedTuple):
+    """Flow -> GatewayActor: frames that came from ``port`` for a flow that has ended."""
+
+    port: int
     frames: list[bytes]
 
 
@@ -158,6 +166,7 @@ DATA_MESSAGES: frozenset[type] = frozenset(
         FramesToGateway,
         FramesFromGateway,
         FramesToFlow,
+        FramesReturned,
         DatagramsFromNet,
         DnsQuestions,
         ErrorsFromNet,
@@ -352,6 +361,14 @@ class FlowClosed:
     """Flow actor -> GatewayActor: the mapping ended (idle, failed or stopped); forget it."""
 
     key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRests:
+    """TCP flow -> GatewayActor, before FlowClosed: the connection is in TIME-WAIT."""
+
+    key: bytes
+    entry: TimeWait
 
 
 @dataclass(frozen=True, slots=True)

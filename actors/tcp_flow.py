@@ -12,12 +12,17 @@ room of the socket. Host data are read from the socket when the guest's window, 
 the peer's line have room, and stay in the kernel else. A FIN of one side ends that direction of the other,
 a RST of one side both of the other.
 
+When both directions have ended the flow does too, and gives its socket back. What TIME-WAIT asks for is
+kept in a table of the session's (``netstack.tcp_time_wait``). Segments that come for a flow that has ended
+go back to the gateway, which starts another one for a SYN.
+
 Liveness: whoever has something to send has a timer or is registered with whoever will wake it. That is the
 connection's timer, the line (``actors.line``), or the host socket for either direction; after each step
 ``_is_stalled`` looks whether one of them will.
 
 Timeouts: ``tcp_idle_timeout`` while both directions are open, ``tcp_transitory_timeout`` before and after
-(RFC 5382 REQ-5). An ICMP error never ends a connection (REQ-10): the host's kernel sees to that.
+(RFC 5382 REQ-5). While the host connects: CONNECT_TIMEOUT, or until the guest should have repeated its SYN
+and has not. An ICMP error never ends a connection (REQ-10): the host's kernel sees to that.
 """
 
 from __future__ import annotations
@@ -30,7 +35,9 @@ from actors.messages import (
     ConnectionMade,
     FlowClosed,
     FlowEstablished,
+    FlowRests,
     FramesFromGateway,
+    FramesReturned,
     FramesToFlow,
     LineWritable,
     SendResult,
@@ -43,6 +50,7 @@ from netstack.gateway_replies import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
 from netstack.tcp_segment import (
+    ACK,
     RST,
     SYN,
     TCP_HEADER_LENGTH,
@@ -53,16 +61,28 @@ from netstack.tcp_segment import (
 from netstack.tcp_states import OPENING, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from actors.flow import Guest, Lan
     from actors.line import Line
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from netstack.tcp_segment import Segment
 
 CONNECT_TIMEOUT = 60.0
 """Seconds that the host may take to connect; guests give up after about as long."""
+
+SYN_PATIENCE = 4.0
+"""Seconds within which a guest repeats its SYN if it still waits: the first time after 1 s (RFC 6298), or 3 s
+with older systems."""
+
+SYN_MARGIN = 2.0
+"""Seconds by which the next SYN may be later than twice the time between the last two."""
+
+CHALLENGED_FOR = 3.0
+"""Seconds for which a SYN is kept that was challenged: a guest that began anew answers at once with a RST,
+and need not wait until it repeats the SYN."""
 
 LOW_WINDOW = MAX_WINDOW // 4
 """Bytes of the guest's window below which it is looked whether the host socket has more room."""
@@ -110,10 +130,11 @@ class TcpFlowActor(EventLoopActor):
         remote: Remote,
         *,
         syn: bytes = b"",
+        first: int | None = None,
         link: Link,
         dial: Callable[[Mailbox], TcpSocket],
     ) -> None:
-        """``syn`` is the frame with which the guest began, if it did.
+        """``syn`` is the frame with which the guest began, if it did; ``first`` our first sequence number.
 
         ``dial`` connects to what the guest wants to reach: a host outside, or a service of the gateway.
 
@@ -129,27 +150,31 @@ class TcpFlowActor(EventLoopActor):
         self._link = link
         self._connection: TcpConnection | None = None
         self._syn = syn
+        self._first = secrets.randbits(32) if first is None else first
         self._headers = _IP_HEADER_LENGTHS[len(remote.ip)] + TCP_HEADER_LENGTH
         self._half_open = True
         self._host_ended = False
+        """Whether everything that the host sends has been read."""
         self._shut_down = False
+        """Whether the host was told that the guest has ended."""
+        self._challenged: tuple[bytes, float] | None = None
+        """The SYN that was challenged last, and when."""
         self._waits_for_line = self._waits_to_read = self._waits_to_write = False
         """Who has been asked to wake this flow: its line, and the host socket for either direction."""
         self._turn = 0
         """Bytes of the line that are kept for this flow."""
         self._ended = False
         self._idle_timeout = CONNECT_TIMEOUT
-        self._idle_at = self.poll_at = self.now() + CONNECT_TIMEOUT
+        now = self.now()
+        self._syn_at = now
+        self._give_up_at = now + CONNECT_TIMEOUT
+        self._idle_at = self.poll_at = now + SYN_PATIENCE
         self._socket = dial(self.actor_ref)
 
     def on_stop(self) -> None:
         """Give the socket back; a connection that has not ended is reset outside."""
         self._ended = True
-        self._link.line.leave(self.actor_ref)
-        self._give_turn_back()
-        connection = self._connection
-        whole = connection is not None and connection.ending is Ending.FINISHED
-        self._socket.close(abort=not whole)
+        self._let_go()
 
     def on_failure(
         self,
@@ -158,28 +183,33 @@ class TcpFlowActor(EventLoopActor):
         _traceback: TracebackType | None,
     ) -> None:
         """Reset the connection outside; segments that still come find no flow and are reset too."""
-        self._socket.close(abort=True)
         self._end()
 
     # -- opening --------------------------------------------------------------------------------------
 
     @handles(ConnectionMade)
     def _connection_made(self, _: ConnectionMade) -> None:
-        guest, remote = self._guest, self._remote
-        self._socket.keep_alive(self._lan.settings.tcp_keep_alive)
-        macs = guest.mac + self._lan.settings.gateway_mac
+        if self._ended:
+            return
+        guest, remote, settings = self._guest, self._remote, self._lan.settings
+        self._socket.keep_alive(settings.tcp_keep_alive)
+        macs = guest.mac + settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
         now = self.now()
-        room = self._socket.room
-        first = secrets.randbits(32)
-        connection = TcpConnection(template, first, Offer(self._mss(), room), now)
-        connection.accept(read_tcp(self._syn), now)
+        connection = TcpConnection(template, self._first, Offer(self._mss(), self._socket.room), now)
         self._connection = connection
-        self._idle_timeout = self._lan.settings.tcp_transitory_timeout
+        self._begin(connection, now)
+        self._idle_timeout = settings.tcp_transitory_timeout
+        self._idle_at = now + CONNECT_TIMEOUT
         self._advance(connection, now)
+
+    def _begin(self, connection: TcpConnection, now: float) -> None:
+        connection.accept(read_tcp(self._syn), now)
 
     @handles(ConnectionFailed)
     def _connection_failed(self, message: ConnectionFailed) -> None:
+        if self._ended:
+            return
         result = message.result
         self._counters.add(f"tcp.failed.{result.value}")
         if result is SendResult.REFUSED:
@@ -194,14 +224,18 @@ class TcpFlowActor(EventLoopActor):
 
     def _before_connection(self, frames: list[bytes]) -> None:
         """Keep the SYN, which the guest repeats while the host connects; a RST takes it back."""
-        for frame in frames:
+        for index, frame in enumerate(frames):
             flags = read_tcp(frame).flags
             if flags & RST:
                 self._counters.add("tcp.given_up")
-                self._end()
+                self._syn = b""  # a SYN behind the RST is meant anew, whatever its number
+                self._end(frames[index + 1 :])
                 return
             if flags & SYN:
-                self._syn = frame
+                now = self.now()
+                patience = max(SYN_PATIENCE, 2 * (now - self._syn_at) + SYN_MARGIN)
+                self._syn, self._syn_at = frame, now
+                self._idle_at = self.poll_at = min(now + patience, self._give_up_at)
 
     def _mss(self) -> int:
         """Bytes of data that fit the guest's link at present, so that no frame has to travel in chunks."""
@@ -211,32 +245,57 @@ class TcpFlowActor(EventLoopActor):
 
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
-        self._counters.add("tcp.frames_from_guest", len(message.frames))
+        frames = message.frames
+        if self._ended:
+            self._give_back(frames)
+            return
+        self._counters.add("tcp.frames_from_guest", len(frames))
         connection = self._connection
         if connection is None:
-            self._before_connection(message.frames)
+            self._before_connection(frames)
             return
         now = self.now()
-        connection.process(map(read_tcp, message.frames), now)
+        segments = list(map(read_tcp, frames))
+        taken = len(segments)
+        if any(segment.flags & (SYN | ACK) == SYN for segment in segments):
+            taken = self._process_openings(connection, frames, segments, now)
+        else:
+            connection.process(segments, now)
         self._idle_at = now + self._idle_timeout
         self._advance(connection, now)
-        if connection.state is State.TIME_WAIT:
-            self._reopen(message.frames)
+        if taken < len(frames):
+            self._end(frames[taken:])
 
-    def _reopen(self, frames: list[bytes]) -> None:
-        """Take a SYN in TIME-WAIT as a connection of its own (RFC 9293 section 3.6.1)."""
-        syn = next((frame for frame in frames if read_tcp(frame).flags & (SYN | RST) == SYN), None)
-        if syn is None:
-            return
-        self._connection, self._syn = None, syn
-        self._host_ended = self._shut_down = False
-        self._idle_timeout = CONNECT_TIMEOUT
-        self._idle_at = self.poll_at = self.now() + CONNECT_TIMEOUT
-        self._socket.close()
-        try:
-            self._socket = self._dial(self.actor_ref)
-        except OSError:
-            self._end()
+    def _process_openings(
+        self, connection: TcpConnection, frames: list[bytes], segments: list[Segment], now: float
+    ) -> int:
+        """Process segments up to a SYN that opens another connection in this one's place; return how many."""
+        for index, segment in enumerate(segments):
+            if segment.flags & (SYN | ACK | RST) == SYN:
+                # The host's port is needed again: what the guest sent before its FIN must have been taken.
+                is_over = connection.state is State.CLOSED or not connection.received
+                if is_over and connection.gives_way_to(segment):
+                    self._syn = b""  # so this is none that was repeated, whatever its number
+                    return index
+                if not self._began_with(segment):
+                    self._challenged = (frames[index], now)
+            connection.process((segment,), now)
+        return len(segments)
+
+    def _began_with(self, segment: Segment) -> bool:
+        """Whether this is the SYN with which the guest opened the connection."""
+        if not self._syn or not segment.flags & SYN:
+            return False
+        return segment.sequence == read_tcp(self._syn).sequence
+
+    def _give_back(self, frames: Sequence[bytes]) -> None:
+        """Let the gateway see to segments that came after this flow's end.
+
+        A repeated SYN, which this flow has answered already, does not begin it again.
+        """
+        returned = [frame for frame in frames if not self._began_with(read_tcp(frame))]
+        if returned:
+            tell_alive(self._lan.gateway, FramesReturned(int.from_bytes(self._key[:8], "big"), returned))
 
     @handles(SocketReadable)
     def _socket_readable(self, _: SocketReadable) -> None:
@@ -349,14 +408,18 @@ class TcpFlowActor(EventLoopActor):
         state = connection.state
         if state is State.CLOSED:
             self._counters.add(f"tcp.{connection.ending.value}" if connection.ending else "tcp.closed")
+            self._end(self._confirmed_syn(now))
+            return
+        if state is State.TIME_WAIT and self._shut_down:
+            self._counters.add("tcp.finished")
+            tell_alive(self._lan.gateway, FlowRests(self._key, connection.time_wait()))
             self._end()
             return
         if self._half_open and state not in OPENING:
             self._half_open = False
             tell_alive(self._lan.gateway, FlowEstablished(self._key))
         settings = self._lan.settings
-        is_open = state is State.ESTABLISHED
-        timeout = settings.tcp_idle_timeout if is_open else settings.tcp_transitory_timeout
+        timeout = settings.tcp_idle_timeout if state is State.ESTABLISHED else settings.tcp_transitory_timeout
         if timeout != self._idle_timeout:
             self._idle_timeout = timeout
             self._idle_at = now + timeout
@@ -377,11 +440,32 @@ class TcpFlowActor(EventLoopActor):
                 return True
         elif not self._host_ended and not self._waits_to_read and connection.room > 0:
             return True
-        return bool(connection.received) and not self._waits_to_write and not self._shut_down
+        return bool(connection.received) and not self._waits_to_write
 
-    def _end(self) -> None:
-        """Tell the gateway, once; it stops this flow then."""
+    def _confirmed_syn(self, now: float) -> list[bytes]:
+        """Give the SYN that the guest meant, as its answer to the challenge has shown."""
+        connection, challenged = self._connection, self._challenged
+        if challenged is None or connection is None or connection.ending is not Ending.RESET:
+            return []
+        syn, when = challenged
+        return [syn] if now - when <= CHALLENGED_FOR else []
+
+    def _let_go(self) -> None:
+        """Give back what this flow holds of others: turns of the line, and the socket."""
+        self._link.line.leave(self.actor_ref)
+        self._give_turn_back()
+        connection = self._connection
+        whole = connection is not None and (
+            connection.ending is Ending.FINISHED or connection.state is State.TIME_WAIT
+        )
+        self._socket.close(abort=not whole)
+
+    def _end(self, following: Sequence[bytes] = ()) -> None:
+        """Tell the gateway, once; it stops this flow then, and sees to the frames that follow."""
         if not self._ended:
             self._ended = True
             self.poll_at = NEVER
+            # At once, for another connection may want the host's port.
+            self._let_go()
             tell_alive(self._lan.gateway, FlowClosed(self._key))
+        self._give_back(following)

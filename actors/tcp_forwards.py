@@ -157,7 +157,7 @@ class TcpForwards:
             remote = Remote(self._lan.settings.gateway_ip, self._next_port)
             self._next_port = FIRST_PORT if self._next_port == LAST_PORT else self._next_port + 1
             key = flow_key(place.number, guest, remote)
-            if key not in port.flows:
+            if key not in port.flows and key not in port.time_waits:
                 return key, remote
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.batch import TO_FLOWS, Dropped
 from actors.flow import Guest
 from actors.tcp_flow import Link, Remote, TcpFlowActor
-from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, reset_for
+from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, read_tcp, reset_for
+from netstack.tcp_time_wait import NEW_START, Reaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from actors.flow import Lan
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from netstack.tcp_time_wait import TimeWait
 
     Dial = Callable[[Mailbox], TcpSocket]
     Start = Callable[[Callable[[], pykka.ActorRef[Any]], Batch], pykka.ActorRef[Any]]
@@ -63,10 +66,17 @@ class TcpRouter:
         frames = batch.to_flows.get(key)
         if frames is None:
             if key not in batch.port.flows:
+                first = None
+                entry = batch.port.time_waits.find(key, batch.now)
+                if entry is not None and entry.answer[:6] == guest.mac:  # else the address has moved
+                    reaction = batch.port.time_waits.react(key, entry, read_tcp(frame), batch.now)
+                    if reaction is not Reaction.OPEN:
+                        return _repeat(entry, reaction, batch)
+                    first = entry.sent + NEW_START + secrets.randbits(24) & 0xFFFF_FFFF
                 if dial is None or head.flags & _KINDS != SYN:
                     return _reset(frame, batch)
                 link = Link(batch.port.line, batch.port.link_mtu)
-                flow = partial(TcpFlowActor.start, key, guest, self._lan, remote)
+                flow = partial(TcpFlowActor.start, key, guest, self._lan, remote, first=first)
                 self._open(key, partial(flow, syn=frame, link=link, dial=dial(guest, remote)), batch)
             frames = batch.to_flows[key] = []
         frames.append(frame)
@@ -104,6 +114,16 @@ class TcpRouter:
         port.flows.pop(key).stop(block=False)
         self._lan.counters.add("tcp.gave_way")
         self._lan.counters.add("gateway.flows_closed")
+
+
+def _repeat(entry: TimeWait, reaction: Reaction, batch: Batch) -> str:
+    """Say to a guest what it may not have heard of a connection that is in TIME-WAIT."""
+    if reaction is Reaction.IGNORE:
+        return "gateway.ignored"
+    if not batch.port.errors.take(batch.now):
+        raise Dropped("time_wait")
+    batch.replies.append(entry.answer)
+    return "gateway.answered"
 
 
 def _reset(frame: bytes, batch: Batch) -> str:

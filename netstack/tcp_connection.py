@@ -9,9 +9,11 @@ at most ``room`` of it. :meth:`TcpConnection.finish` says that the host has ende
 ``guest_finished`` that the guest has ended its own; each may go on alone.
 
 What is checked of a segment follows RFC 9293 section 3.10.7 with RFC 5961: a RST counts only at exactly the
-next position, one elsewhere in the window and every SYN get a challenge ACK, of which there are few per
-second. The urgent flag is ignored: its bytes are data like all others. Timestamps are not offered, so they
-cost nothing. Transitions are in ``tcp_states``, the halves in ``tcp_sender`` and ``tcp_receiver``.
+next position (what was received, or the number that was acknowledged while the host has not taken all of it),
+one elsewhere in the window and every SYN get a challenge ACK, of which there are few per second. A guest that
+has begun anew answers that with a RST which is exact. The urgent flag is ignored: its bytes are data like all
+others. Timestamps are not offered, so they cost nothing. Transitions are in ``tcp_states``, the halves in
+``tcp_sender`` and ``tcp_receiver``.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from netstack.tcp_segment import (
 )
 from netstack.tcp_sender import Sender
 from netstack.tcp_states import MAY_RECEIVE, OPENING, SYNCHRONIZED, Event, State, after
+from netstack.tcp_time_wait import TIME_WAIT, TimeWait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,10 +60,6 @@ QUICK_ACKS = 16
 
 MAX_SYNS = 6
 """Times that a SYN or SYN-ACK is sent: some 60 s."""
-
-TIME_WAIT = 10.0
-"""Seconds, twice what a segment can live: there is no router between relay and guest, and the session's
-queue drops what has waited for 1 s (RFC 9293 section 3.4.1 leaves the lifetime to the network)."""
 
 CHALLENGES = 10
 CHALLENGE_PERIOD = 5.0
@@ -292,6 +291,8 @@ class TcpConnection:
         elif flags & RST:
             if position == self.receiver.next:
                 self._end(Ending.RESET)
+            elif self.receiver.acceptable(position, 0):
+                self._challenge(now)
         elif flags & ACK:
             if segment.acknowledgment != self._first + 1 & _WORD:
                 self._refuse(segment)
@@ -311,14 +312,14 @@ class TcpConnection:
         receiver = self.receiver
         position = receiver.next + ((sequence - receiver.next + _HALF) & _WORD) - _HALF
         length = len(payload)
+        if flags & RST:
+            self._take_reset(position, now)
+            return
         if not receiver.acceptable(position, length + (flags & FIN)):
             self._out_of_window(segment, position, now)
             return
-        if flags & (RST | SYN):
-            if flags & RST and position == receiver.next:
-                self._end(Ending.RESET)
-            else:
-                self._challenge(now)
+        if flags & SYN:
+            self._challenge(now)
             return
         if not flags & ACK:
             return
@@ -342,10 +343,20 @@ class TcpConnection:
         if (length or flags & FIN) and self.state in MAY_RECEIVE:
             self._take(position, payload, flags, now)
 
+    def _take_reset(self, position: int, now: float) -> None:
+        """End at an exact RST, challenge one elsewhere in the window that the guest knows (RFC 5961).
+
+        While the host has not taken everything, that window begins at the number that was acknowledged.
+        """
+        receiver = self.receiver
+        acknowledged = max(receiver.acknowledged, self._told)
+        if position in {receiver.next, acknowledged}:
+            self._end(Ending.RESET)
+        elif acknowledged < position <= receiver.edge:
+            self._challenge(now)
+
     def _out_of_window(self, segment: Segment, position: int, now: float) -> None:
-        """Answer with where we are, unless it is a RST; a repeated FIN begins TIME-WAIT again."""
-        if segment.flags & RST:
-            return
+        """Answer with where we are; a repeated FIN begins TIME-WAIT again."""
         if segment.flags & SYN:
             self._challenge(now)
             return
@@ -357,6 +368,21 @@ class TcpConnection:
             self._told = self.receiver.next
         if segment.flags & ACK and position + sequence_length(segment) == self.receiver.next:
             self._take_late_acknowledgment(segment, now)
+
+    def gives_way_to(self, syn: Segment) -> bool:
+        """Whether a SYN without ACK opens another connection in the place of this one.
+
+        It does so after the end, and in TIME-WAIT if its number is beyond all that the guest used before
+        (RFC 9293 section 3.6.1).
+        """
+        if self.state is State.CLOSED:
+            return True
+        return self.state is State.TIME_WAIT and self._position(syn) >= self.receiver.next
+
+    def time_wait(self) -> TimeWait:
+        """Give what has to be kept of this connection in TIME-WAIT."""
+        sent, expected = self.sender.next & _WORD, self.receiver.next & _WORD
+        return TimeWait(expected, sent, self._template.build(sent, expected, ACK, MAX_UNSCALED))
 
     def _take_late_acknowledgment(self, segment: Segment, now: float) -> None:
         """Take the acknowledgement of a segment whose data are known already (or of a window probe)."""
@@ -384,6 +410,8 @@ class TcpConnection:
                 self._ends_at = now + TIME_WAIT
 
     def _fin_acknowledged(self, now: float) -> None:
+        if self.state is State.LAST_ACK and self.receiver.ready:
+            return  # the end is that of both directions: the host has not taken everything
         if self.state in {State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK}:
             self._move(Event.FIN_ACKNOWLEDGED)
         if self.state is State.TIME_WAIT:
@@ -450,8 +478,12 @@ class TcpConnection:
         if self.state in OPENING:
             if self._syn_at <= now:
                 self._send_syn(frames, now)
+            elif self._ack_now and self.state is State.SYN_RECEIVED:
+                self._send(frames, 0, now, probe=False)
         elif self.state is not State.CLOSED:
             self._send(frames, budget, now, probe=probe)
+            if self.state is State.LAST_ACK and self.sender.all_acknowledged:
+                self._fin_acknowledged(now)
         if self._resets:
             frames += self._resets
             self._resets = []
@@ -459,7 +491,9 @@ class TcpConnection:
 
     def _tick(self, now: float) -> bool:
         """Let time pass; return whether the guest's closed window is to be probed."""
-        if now >= self._ends_at:
+        if now >= self._ends_at and self.receiver.ready:
+            self._ends_at = now + TIME_WAIT
+        elif now >= self._ends_at:
             self._ends_at = NEVER
             self._end(Ending.FINISHED)
         if self.state not in SYNCHRONIZED:

@@ -82,7 +82,19 @@ OPENING = {
         >> S 0
         << SA 0 ack 1
         >> S 5000
+        << A 1 ack 1                  # at once
+        << nothing
+        >> R 1                        # as a guest that has begun anew says to that
+        ended RESET
+    """,
+    "a RST within the window of a handshake is challenged": """
+        >> S 0
+        << SA 0 ack 1
+        >> R 2
+        << A 1 ack 1
         state SYN_RECEIVED
+        >> R 70000
+        << nothing
     """,
     "FIN right after the handshake": """
         >> S 0
@@ -266,6 +278,35 @@ CLOSING = {
         state CLOSE_WAIT
         host got 200
     """,
+    "the end waits until the host has taken everything": """
+        open
+        host is slow
+        >> FA 1:100 ack 1
+        << A 1 ack 1
+        host ends
+        << FA 1 ack 1
+        >> A 102 ack 2
+        state LAST_ACK
+        host takes 100
+        << A 2 ack 102
+        ended FINISHED
+        host got 100
+    """,
+    "so does TIME-WAIT": """
+        open
+        host is slow
+        host ends
+        << FA 1
+        >> A 1 ack 2
+        >> FA 1:100 ack 2
+        << A 2 ack 1
+        wait 15
+        state TIME_WAIT
+        host takes 100
+        << A 2 ack 102
+        wait 11
+        ended FINISHED
+    """,
     "data after the FIN are not taken": """
         open
         >> FA 1:10 ack 1
@@ -286,6 +327,34 @@ RESETS = {
         open
         >> R 100
         << A 1 ack 1
+        state ESTABLISHED
+    """,
+    "a RST at the number that was acknowledged counts while data are held": """
+        open
+        host is slow
+        >> A 1:1000 ack 1
+        << A 1 ack 1
+        >> R 1
+        ended RESET
+    """,
+    "a RST between what was acknowledged and what has come is challenged": """
+        open
+        host is slow
+        >> A 1:1000 ack 1
+        << A 1 ack 1
+        >> R 500
+        << A 1 ack 1
+        state ESTABLISHED
+        >> R 1001
+        ended RESET
+    """,
+    "a RST of what was acknowledged before is ignored": """
+        open
+        >> A 1:1000 ack 1
+        << A 1 ack 1001
+        >> R 1
+        >> R 1000
+        << nothing
         state ESTABLISHED
     """,
     "a RST outside of the window is ignored": """
