@@ -41,12 +41,13 @@ from relay.web_pages import WebPages
 from transport import datagram_path
 from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
+from transport.descriptors import own_budget
 from transport.endpoint import Endpoint
 from transport.interfaces import interface_addresses
 from transport.origins import OriginPolicy
 from transport.outside import HostNetwork
 from transport.upstream_dns import HostResolvers
-from transport.web_listener import WebListener
+from transport.web_listener import MAX_CONNECTIONS, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -226,6 +227,7 @@ class Relay:
                 open_session=self._open_session,
                 turns=current_scheduler(),
                 counters=self._counters,
+                client_share=self._settings.client_share,
             )
             try:
                 await endpoint.start()
@@ -257,6 +259,8 @@ class Relay:
             next_session_number=endpoint.next_session_number,
             turns=current_scheduler(),
             counters=self._counters,
+            client_share=self._settings.client_share,
+            max_connections=min(MAX_CONNECTIONS, own_budget().connections),
         )
 
     def _announce(self, port: int) -> None:

@@ -378,6 +378,15 @@ class Settings:
     max_peers: Annotated[
         int, Option(_whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")
     ] = 1024
+    client_share: Annotated[
+        int,
+        Option(
+            _whole(0, 100),
+            "PERCENT",
+            "what the clients of one address (IPv6: of one /64) may take of connections, sessions and LAN "
+            "addresses; 0, as behind a proxy, is no limit",
+        ),
+    ] = 98
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
     flow_rate: Annotated[
         int, Option(_whole(1, 65535), "N", "NAT flows that one peer may open per second, on average")

@@ -26,6 +26,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.tls import CipherSuite
 from loguru import logger
 
+from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
 from transport.connection import Connection
@@ -50,11 +51,11 @@ LONG_HEADER = 0x80
 IDLE_TIMEOUT = 180.0
 """Seconds without a packet after which QUIC gives a connection up."""
 MAX_CONNECTIONS = 4096
-"""Connections in every state; one costs 50 to 100 KB."""
+"""Connections in every state; one costs 50 to 100 KB. Clients of one address get ``client_share`` of them."""
 RETRY_HANDSHAKES = 64
 """Handshakes in progress above which a client must first show that its address is its own (Retry)."""
 MAX_HANDSHAKES = 512
-"""Handshakes in progress at most; each costs about 3 ms of CPU and 100 KB."""
+"""Handshakes in progress at most, half of them from one address; each costs about 3 ms of CPU and 100 KB."""
 CLOSE_PAUSE = 0.25
 """Seconds between the last word to the clients and the end of their connections."""
 MAX_DATAGRAM_FRAME = 65535
@@ -90,7 +91,9 @@ class Endpoint:
         open_session: Callable[[WebTransportSession], Mailbox],
         turns: Turns,
         counters: Counters,
+        client_share: int = 0,
     ) -> None:
+        """``client_share`` is what one client address may have of the connections, in percent; 0: all."""
         self.counters = counters
         self.admit = admit
         self.open_session = open_session
@@ -102,6 +105,10 @@ class Endpoint:
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
         self._handshakes: set[Connection] = set()
+        self._clients: dict[Connection, str] = {}
+        """By which address each connection is counted: that of its first packet."""
+        self._handshake_shares = Shares(MAX_HANDSHAKES, client_share and HALF)
+        self._shares = Shares(MAX_CONNECTIONS, client_share)
         self._dirty: dict[Connection, None] = {}
         self._ended: list[Connection] = []
         self._flush_scheduled = False
@@ -182,7 +189,9 @@ class Endpoint:
 
     def handshake_ended(self, connection: Connection) -> None:
         """Take note that the connection no longer counts as a handshake in progress."""
-        self._handshakes.discard(connection)
+        if connection in self._handshakes:
+            self._handshakes.discard(connection)
+            self._handshake_shares.give_back(self._clients[connection])
 
     def handshake_failed(self, connection: Connection, end: ConnectionTerminated) -> None:
         """Log that client and relay did not come together."""
@@ -201,7 +210,10 @@ class Endpoint:
             self._connections.pop(connection_id, None)
         connection.connection_ids.clear()
         self._live.discard(connection)
-        self._handshakes.discard(connection)
+        self.handshake_ended(connection)
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            self._shares.give_back(client)
         self._dirty.pop(connection, None)
         if connection.timer is not None:
             connection.timer.cancel()
@@ -366,12 +378,9 @@ class Endpoint:
         return self._accept(header, address, now)
 
     def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
-        if self._closing or len(self._live) >= MAX_CONNECTIONS or len(self._handshakes) >= MAX_HANDSHAKES:
-            self.counters.add("endpoint.drop.too_many_connections")
-            if now >= self._next_complaint:
-                # Not for each: this is the way of a flood.
-                self._next_complaint = now + COMPLAINT_EVERY
-                logger.warning("{} and others are refused: too many connections", address[0])
+        client = client_network(address[0])
+        if self._closing or not (self._handshake_shares.may_take(client) and self._shares.may_take(client)):
+            self._refuse(client, now)
             return None
         original_cid, retry_source_cid = header.destination_cid, None
         if header.token:
@@ -390,10 +399,23 @@ class Endpoint:
         connection = Connection(quic, self, address, now)
         self._live.add(connection)
         self._handshakes.add(connection)
+        self._clients[connection] = client
+        self._handshake_shares.add(client)
+        self._shares.add(client)
         self.add_connection_id(header.destination_cid, connection)
         self.add_connection_id(quic.host_cid, connection)
         self.counters.add("endpoint.accepted")
         return connection
+
+    def _refuse(self, client: str, now: float) -> None:
+        """Count a client that finds no room, and say whether that is its own address's doing."""
+        full = self._shares.total >= MAX_CONNECTIONS or self._handshake_shares.total >= MAX_HANDSHAKES
+        self.counters.add(f"endpoint.drop.too_many_{'connections' if full else 'of_one_address'}")
+        if now >= self._next_complaint:
+            # Not for each: this is the way of a flood.
+            self._next_complaint = now + COMPLAINT_EVERY
+            reason = "too many connections" if full else "too many connections from one address"
+            logger.warning("{} and others are refused: {}", client, reason)
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         source_cid = new_connection_id()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts, websocket
 from transport.binding import bound_socket
 from transport.http1 import TEXT, Answer, host_and_port
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 BACKLOG = 128
 """Connections that the kernel keeps until they are accepted."""
 MAX_CONNECTIONS = 2048
-"""Connections in every state; one costs 50 KB with TLS."""
+"""Connections in every state; one costs 50 KB with TLS. Clients of one address get ``client_share`` of them,
+and of those that carry no session half at most."""
 TLS_RECORD = 0x16
 """First byte of a TLS handshake."""
 ACCEPT_PAUSE = 0.1
@@ -86,8 +88,13 @@ class WebListener:
         next_session_number: Callable[[], int],
         turns: Turns,
         counters: Counters,
+        client_share: int = 0,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
-        """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path."""
+        """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path.
+
+        ``client_share`` is what one client address may have of ``max_connections``, in percent; 0: all.
+        """
         self.counters = counters
         self.turns = turns
         self._bind = (host, port)
@@ -99,6 +106,9 @@ class WebListener:
         self._open_session = open_session
         self._next_session_number = next_session_number
         self._connections: set[HttpConnection | WebSocketConnection] = set()
+        self._shares = Shares(max_connections, client_share)
+        self._requests = Shares(max_connections, client_share and HALF)
+        """Of the connections, those that carry no session."""
         self._greeting: set[asyncio.Task[None]] = set()
         self._dirty: dict[WebSocketConnection, None] = {}
         self._flush_scheduled = False
@@ -118,7 +128,7 @@ class WebListener:
     @property
     def connection_count(self) -> int:
         """Connections in every state."""
-        return len(self._connections) + len(self._greeting)
+        return self._shares.total
 
     async def close(self) -> None:
         """Let go of the port and end all connections, once what was written to them has left."""
@@ -153,10 +163,13 @@ class WebListener:
     def connection_began(self, connection: WebSocketConnection) -> None:
         """Remember a connection that speaks WebSocket from now on."""
         self._connections.add(connection)
+        self._shares.add(client_of(connection.remote))
 
     def connection_ended(self, connection: HttpConnection | WebSocketConnection) -> None:
         """Forget the connection."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._give_back(connection.remote, request=isinstance(connection, HttpConnection))
         self._dirty.pop(connection, None)  # type: ignore[arg-type] # only WebSockets are in it
         if not self._connections:
             self._emptied.set()
@@ -216,14 +229,33 @@ class WebListener:
                 self.counters.add("web.accept_failed")
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            if self.connection_count >= MAX_CONNECTIONS:
-                self.counters.add("web.drop.too_many_connections")
-                logger.warning("{} is refused: too many TCP connections", remote_text(address))
+            remote = remote_text(address)
+            if not self._has_room_for(remote):
                 client.close()
                 continue
-            task = self._loop.create_task(self._greet(client, remote_text(address)))
+            task = self._loop.create_task(self._greet(client, remote))
             self._greeting.add(task)
             task.add_done_callback(self._greeting.discard)
+
+    def _has_room_for(self, remote: str) -> bool:
+        """Count a connection, if there is room for one more of this client."""
+        client = client_of(remote)
+        if self._requests.may_take(client) and self._shares.may_take(client):
+            self._requests.add(client)
+            self._shares.add(client)
+            return True
+        full = self._shares.total >= self._shares.limit
+        self.counters.add(f"web.drop.too_many_{'connections' if full else 'of_one_address'}")
+        logger.bind(reason="TCP refused").warning(
+            "{} is refused: too many TCP connections{}", remote, "" if full else " from one address"
+        )
+        return False
+
+    def _give_back(self, remote: str, *, request: bool) -> None:
+        client = client_of(remote)
+        self._shares.give_back(client)
+        if request:
+            self._requests.give_back(client)
 
     async def _greet(self, client: socket.socket, remote: str) -> None:
         """Look at the first byte, then hand the connection to HTTP with or without TLS."""
@@ -231,15 +263,13 @@ class WebListener:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 first = await self._first_byte(client)
             if first is None:
-                self.counters.add("web.drop.no_request")
-                client.close()
+                self._give_up(client, remote)
                 return
             secure = first == TLS_RECORD
             connection = HttpConnection(self, remote, secure=secure)
             self._connections.add(connection)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            self.counters.add("web.drop.no_request")
-            client.close()
+            self._give_up(client, remote)
             return
         try:
             await self._loop.connect_accepted_socket(
@@ -255,6 +285,12 @@ class WebListener:
                 tls_alerts.log_handshake_error(remote, error, self._certificates.current)
             client.close()
             self.connection_ended(connection)
+
+    def _give_up(self, client: socket.socket, remote: str) -> None:
+        """Close a connection on which nothing was asked."""
+        self.counters.add("web.drop.no_request")
+        client.close()
+        self._give_back(remote, request=True)
 
     async def _first_byte(self, client: socket.socket) -> int | None:
         """Wait for the first byte and leave it where it is; None when the client sends none."""
@@ -281,6 +317,11 @@ class WebListener:
         if self._configured is None or self._configured[0] is not certificate:
             self._configured = certificate, _tls_context(certificate)
         return self._configured[1]
+
+
+def client_of(remote: str) -> str:
+    """Tell by which address a client is counted; ``remote`` is ``host:port``."""
+    return client_network(remote.rpartition(":")[0])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -43,7 +43,14 @@ class EchoPeer:
 class RunningEndpoint:
     """An endpoint with the peers of its sessions."""
 
-    def __init__(self, certificates=CERTIFICATES, make_peer=EchoPeer, host="127.0.0.1", allow_origin=()):
+    def __init__(
+        self,
+        certificates=CERTIFICATES,
+        make_peer=EchoPeer,
+        host="127.0.0.1",
+        allow_origin=(),
+        client_share=0,
+    ):
         self.counters = Counters()
         self.peers = []
         self.make_peer = make_peer
@@ -55,6 +62,7 @@ class RunningEndpoint:
             open_session=self.open_session,
             turns=current_scheduler(),
             counters=self.counters,
+            client_share=client_share,
         )
 
     def open_session(self, session):

@@ -365,6 +365,25 @@ def test_connections_and_handshakes_have_a_limit(monkeypatch, limit):
     run(scenario)
 
 
+@pytest.mark.parametrize(("limit", "left"), [("MAX_CONNECTIONS", 1), ("MAX_HANDSHAKES", 4)])
+def test_one_address_leaves_connections_and_handshakes_for_others(monkeypatch, limit, left):
+    monkeypatch.setattr(endpoint_module, limit, 8)
+
+    async def scenario():
+        async with running_endpoint(client_share=98) as relay:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+                raw.bind(("127.0.0.2", 0))
+                raw.connect(relay.address)
+                for _ in range(10):
+                    raw.send(first_packet())
+                await until(lambda: relay.counters["endpoint.drop.too_many_of_one_address"] == 2 + left)
+                assert relay.endpoint.connection_count == 8 - left
+                client = await connect(relay.url, pinned())
+                client.close()
+
+    run(scenario)
+
+
 # -- hostile and unlucky -------------------------------------------------------------------------------
 
 

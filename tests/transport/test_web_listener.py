@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
 from datetime import UTC, datetime, timedelta
@@ -231,9 +232,7 @@ def test_rubbish_is_dropped_and_hurts_nobody(rubbish, monkeypatch):
     run(scenario)
 
 
-def test_connections_have_a_limit(monkeypatch):
-    monkeypatch.setattr(web_listener, "MAX_CONNECTIONS", 2)
-
+def test_connections_have_a_limit():
     async def scenario(web):
         async with web.client("/"), web.client("/"):
             reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
@@ -243,7 +242,54 @@ def test_connections_have_a_limit(monkeypatch):
         await until(lambda: web.listener.connection_count == 0)
         assert (await ask(web, get())).status == 200
 
-    run(scenario)
+    run(scenario, max_connections=2)
+
+
+@contextlib.asynccontextmanager
+async def silent_connections(web, count):
+    """Connections of 127.0.0.1 that say nothing; those that are refused are at their end already."""
+    writers = [(await asyncio.open_connection("127.0.0.1", web.port))[1] for _ in range(count)]
+    try:
+        yield
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+def test_silent_connections_of_one_address_leave_half_for_others():
+    async def scenario(web):
+        async with silent_connections(web, 12):
+            await until(lambda: web.counters["web.drop.too_many_of_one_address"] == 7)
+            assert web.listener.connection_count == 5
+            async with web.client("/", local_addr=("127.0.0.2", 0)):
+                assert (await web.peer()).session.remote.startswith("127.0.0.2:")
+        await until(lambda: web.listener.connection_count == 0)
+        assert (await ask(web, get())).status == 200
+
+    run(scenario, max_connections=10, client_share=90)
+
+
+def test_websockets_of_one_address_leave_their_share_for_others():
+    async def scenario(web):
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(web.client("/"))
+            for _ in range(2):
+                _, writer = await asyncio.open_connection("127.0.0.1", web.port)
+                stack.callback(writer.close)
+            await until(lambda: web.counters["web.drop.too_many_of_one_address"] == 1)
+            await stack.enter_async_context(web.client("/", local_addr=("127.0.0.2", 0)))
+        await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario, max_connections=10, client_share=90)
+
+
+def test_without_a_share_one_address_may_have_all_connections():
+    async def scenario(web):
+        async with silent_connections(web, 12):
+            await until(lambda: web.counters["web.drop.too_many_connections"] == 2)
+
+    run(scenario, max_connections=10, client_share=0)
 
 
 def test_new_connections_get_a_renewed_certificate_and_old_sessions_go_on():

@@ -44,7 +44,7 @@ class Peer:
 class Web:
     """A running listener."""
 
-    def __init__(self, *, plain=True, peer=Peer, certificates=CERTIFICATES, allow_origin=()):
+    def __init__(self, *, plain=True, peer=Peer, certificates=CERTIFICATES, allow_origin=(), **limits):
         self.peers = []
         self.counters = Counters()
         self.certificates = certificates
@@ -60,6 +60,7 @@ class Web:
             next_session_number=count(100).__next__,
             turns=current_scheduler(),
             counters=self.counters,
+            **limits,
         )
 
     @property

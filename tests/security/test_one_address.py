@@ -1,0 +1,105 @@
+"""Clients of one address that take all they can get: who comes from another one joins, and its pings return.
+
+The attackers are at 127.0.0.2, the newcomers at 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+import ssl
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+from guests import Neighbour
+from processes import Relay
+from test_hostile import quic_configuration
+from websockets.asyncio.client import connect as websocket
+
+ATTACKER = "127.0.0.2"
+RETRY = 0xF0
+"""First bits of a Retry packet (RFC 9000, section 17.2.5)."""
+UNVERIFIED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+UNVERIFIED.check_hostname = False
+UNVERIFIED.verify_mode = ssl.CERT_NONE
+
+
+@pytest.fixture
+def relay():
+    relay = Relay()
+    yield relay
+    assert "Traceback" not in relay.output
+    relay.stop()
+
+
+@pytest.fixture
+def many_files():
+    """Let this process have as many sockets as the attacks need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def newcomer_is_served(relay):
+    """A guest joins now, and pings the gateway for a moment."""
+    with Neighbour(relay) as neighbour:
+        pass
+    return neighbour.intact == neighbour.sent > 0
+
+
+def begin_handshake(relay, stack):
+    """Send the first packet of a handshake, again with its token where the relay asks for that (Retry)."""
+    quic = QuicConnection(configuration=quic_configuration())
+    quic.connect((relay.host, relay.port), now=0.0)
+    attacker = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    attacker.settimeout(0.5)
+    attacker.bind((ATTACKER, 0))
+    attacker.connect((relay.host, relay.port))
+    for packet, _ in quic.datagrams_to_send(now=0.0):
+        attacker.send(packet)
+    with contextlib.suppress(TimeoutError):
+        answer = attacker.recv(2000)
+        if answer[0] & 0xF0 == RETRY:
+            quic.receive_datagram(answer, (relay.host, relay.port), now=0.0)
+            attacker.send(quic.datagrams_to_send(now=0.0)[0][0])
+
+
+def test_handshakes_that_nobody_goes_on_with(relay, many_files):
+    with contextlib.ExitStack() as stack:
+        while not relay_is_full(relay):
+            for _ in range(64):
+                begin_handshake(relay, stack)
+        assert newcomer_is_served(relay)
+
+
+def relay_is_full(relay):
+    """Whether the relay refuses connections, of one address or of all."""
+    refused = (counters := relay.counters())["endpoint.drop.too_many_of_one_address"]
+    return refused + counters["endpoint.drop.too_many_connections"] > 0
+
+
+def silent_connections(relay, count, stack):
+    """Open TCP connections that say nothing."""
+    for _ in range(count):
+        connection = stack.enter_context(socket.socket())
+        connection.bind((ATTACKER, 0))
+        connection.connect((relay.host, relay.port))
+
+
+def test_tcp_connections_that_say_nothing(relay, many_files):
+    with contextlib.ExitStack() as stack:
+        silent_connections(relay, 1100, stack)
+        assert newcomer_is_served_by_websocket(relay)
+    assert relay.counters()["web.drop.too_many_of_one_address"] > 0
+
+
+def newcomer_is_served_by_websocket(relay):
+    async def join():
+        async with websocket(f"wss://{relay.host}:{relay.port}/", proxy=None, ssl=UNVERIFIED) as client:
+            await client.send(b'\0{"type":"Register","mac":[82,84,0,0,0,7]}')
+            return await client.recv()
+
+    return b'"Assigned"' in asyncio.run(asyncio.wait_for(join(), 10))

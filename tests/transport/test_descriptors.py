@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from transport.descriptors import OWN, SOCKETS_PER_QUESTION, UNLIMITED, budget, own_budget
+
+
+@pytest.mark.parametrize("limit", [64, 256, 1024, 4096, 65_536, 1 << 20])
+def test_the_parts_are_no_more_than_the_whole(limit):
+    connections, flows, questions = budget(limit)
+    assert connections + flows + questions * SOCKETS_PER_QUESTION + min(OWN, limit // 4) <= limit
+    assert min(connections, flows, questions) >= 1
+    assert connections <= limit // 2
+
+
+def test_with_few_descriptors_both_sides_have_some():
+    connections, flows, questions = budget(256)
+    assert connections == 96
+    assert flows == 64
+    assert questions == 8
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, 1 << 40])
+def test_no_limit_is_a_large_one(limit):
+    assert budget(limit) == budget(UNLIMITED)
+
+
+def test_the_limit_is_the_process_s():
+    assert own_budget() == budget(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
