@@ -10,6 +10,9 @@ empty meanwhile. While anybody waits nobody else is let in. Turns are of equal s
 one is longest ago: each backlogged flow has the same share, however soon it comes back for more. A flow that
 is held back by its pace keeps the rest of its turn, which counts as queued until it is used.
 
+Where the session's rate is limited (``actors.rate_limit``), what that leaves counts as room too, and a timer
+wakes those who wait for it.
+
 Liveness: whoever waits is woken by the session, when what is in its queue leaves. Where too little is in the
 queue for that (what was granted got lost on its way, or those who had a turn had no use for it), a look at
 the end of the scheduler's run wakes them.
@@ -27,6 +30,7 @@ from actors.runtime import current_scheduler, tell_alive
 if TYPE_CHECKING:
     from actors.messages import Mailbox
     from actors.ports import Session
+    from actors.rate_limit import RateLimit
 
 LINE_BYTES = 128 * 1024
 """Bytes that flows together keep queued for one peer: half of what its session takes before it drops, so
@@ -37,13 +41,23 @@ TURN_BYTES = 12 * 1024
 are woken later rather than all for a segment each."""
 
 
+TIMER_SLACK = 0.001
+"""Seconds beyond the moment at which the rate leaves room, so that rounding makes no second timer."""
+
+
 class Line:
     """One per port; its PeerActor makes it, its flows ask it."""
 
-    __slots__ = ("_granted", "_last_turn", "_promised", "_session", "_settles", "_turns", "_waiting")
+    __slots__ = (
+        *("_granted", "_last_turn", "_limit", "_promised", "_session", "_settles", "_timed", "_turns"),
+        "_waiting",
+    )
 
-    def __init__(self, session: Session | None = None) -> None:
+    def __init__(self, session: Session | None = None, limit: RateLimit | None = None) -> None:
         """Without a session (a port that is not a client's) there is always room."""
+        self._limit = limit
+        self._timed = False
+        """Whether :meth:`_wake_by_time` is called when the rate leaves room for a turn."""
         self._session = session
         self._granted = 0
         self._promised = 0
@@ -65,7 +79,11 @@ class Line:
     def _free(self) -> int:
         if self._session is None:
             return LINE_BYTES
-        return LINE_BYTES - self._session.queued_bytes - self._granted - self._promised
+        under_way = self._granted + self._promised
+        free = LINE_BYTES - self._session.queued_bytes - under_way
+        if self._limit is None:
+            return free
+        return min(free, self._limit.room(current_scheduler().loop.time()) - under_way)
 
     def grant(self, size: int) -> None:
         """Note that ``size`` bytes are on their way to the session."""
@@ -110,7 +128,7 @@ class Line:
         """Give turns to those who have been without one for longest, as far as there is room."""
         waiting, last_turn, free = self._waiting, self._last_turn, self._free
         turns = min(len(waiting), free // TURN_BYTES)
-        if turns:
+        if turns > 0:
             turn = LineWritable(free // turns)
             for flow in nsmallest(turns, waiting, key=lambda flow: last_turn.get(flow, 0)):
                 del waiting[flow]
@@ -119,3 +137,20 @@ class Line:
                     last_turn[flow] = next(self._turns)
         if waiting and self._session is not None:
             self._session.call_when_writable(self._wake)
+            self._wake_when_rate_allows()
+
+    def _wake_when_rate_allows(self) -> None:
+        """Come back when the limit of the rate, if it is that, leaves room for a turn."""
+        if self._limit is None or self._timed:
+            return
+        loop = current_scheduler().loop
+        wanted = TURN_BYTES + self._granted + self._promised
+        seconds = self._limit.seconds_until(wanted, loop.time())
+        if seconds > 0:
+            self._timed = True
+            loop.call_at(loop.time() + seconds + TIMER_SLACK, self._wake_by_time)
+
+    def _wake_by_time(self) -> None:
+        self._timed = False
+        if self._waiting:
+            self._wake()

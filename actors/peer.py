@@ -38,6 +38,7 @@ from actors.messages import (
     SourceRefused,
     Tick,
 )
+from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
@@ -85,7 +86,10 @@ class PeerActor(EventLoopActor):
         self._switch = switch
         self._counters = counters
         self._settings = settings
-        self._line = Line(session)
+        now = self.now()
+        self._from_limit = self._limit_of(settings, now)
+        self._to_limit = self._limit_of(settings, now)
+        self._line = Line(session, self._to_limit)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
@@ -98,7 +102,6 @@ class PeerActor(EventLoopActor):
         self._address_shown = False
         self._refused = (b"", "")
         """MAC and reason of the last refusal that was logged."""
-        now = self.now()
         self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
         self._next_implicit = now
         self._heard = now
@@ -106,6 +109,12 @@ class PeerActor(EventLoopActor):
         self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
         self._next_check = now + self._check_every
         self._closed = False
+
+    @staticmethod
+    def _limit_of(settings: LanSettings, now: float) -> RateLimit | None:
+        if not settings.bits_per_second and not settings.packets_per_second:
+            return None
+        return RateLimit(settings.bits_per_second, settings.packets_per_second, now)
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
@@ -168,6 +177,8 @@ class PeerActor(EventLoopActor):
             elif not self._address_shown:
                 self._look_for_address(frames)
             self._counters.add("peer.frames_from_client", len(frames))
+            if self._from_limit is not None:
+                frames = self._within(self._from_limit, frames, "peer.drop.rate_from_client")
             tell_alive(self._switch, FramesFromPeer(self._port, frames))
 
     @handles(FramesToPeer)
@@ -177,9 +188,19 @@ class PeerActor(EventLoopActor):
             # A client that has said nothing yet; it is not known how it wants its frames.
             self._counters.add("peer.drop.encapsulation_unknown", len(message.frames))
             return
-        self._counters.add("peer.frames_to_client", len(message.frames))
-        self._session.send(speaks.wrap(message.frames, self._session.datagram_limit))
+        frames = message.frames
+        if self._to_limit is not None:
+            frames = self._within(self._to_limit, frames, "peer.drop.rate_to_client")
+        self._counters.add("peer.frames_to_client", len(frames))
+        self._session.send(speaks.wrap(frames, self._session.datagram_limit))
         self._line.arrived()
+
+    def _within(self, limit: RateLimit, frames: list[bytes], drop: str) -> list[bytes]:
+        """Leave out what goes over the limit, and count it."""
+        passing = limit.take(frames, self.now(), self._settings.gateway_mac)
+        if len(passing) < len(frames):
+            self._counters.add(drop, len(frames) - len(passing))
+        return passing
 
     def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
         for datagram in datagrams:

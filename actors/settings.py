@@ -74,6 +74,10 @@ class LanSettings:
     """Whether a client is told of the others when it asks."""
     source_guard: bool = True
     """Whether the switch lets guests send from their own addresses only."""
+    bits_per_second: int = 0
+    """Of frames, from and to each session; 0 for no limit."""
+    packets_per_second: int = 0
+    """Frames from and to each session; 0 for no limit."""
     floods_per_second: float = 200.0
     """Frames per port that the switch may copy to all others; above it they are dropped."""
     max_half_open_per_peer: int = 64

@@ -122,6 +122,8 @@ class Relay:
             heartbeat_interval=settings.heartbeat_interval,
             peer_timeout=settings.peer_timeout,
             max_peers=settings.max_peers,
+            bits_per_second=settings.bit_rate,
+            packets_per_second=settings.packet_rate,
             max_flows_per_peer=settings.max_flows,
             new_flows_per_second=settings.flow_rate,
             max_half_open_per_peer=settings.max_half_open,
@@ -188,6 +190,7 @@ class Relay:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
         logger.info("datagram path: {}", path_form())
+        logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
@@ -362,6 +365,15 @@ def _certificates(settings: Settings) -> CertificateStore:
         return FileCertificateStore(settings.cert_pem, settings.key_pem)
     except CertificateError as error:
         raise SettingsError(str(error)) from None
+
+
+def limits(settings: Settings) -> str:
+    """Name what a session may have and send, in an operator's words."""
+    bits, packets = (rate or "any number of" for rate in (settings.bit_rate, settings.packet_rate))
+    return (
+        f"{bits} bits/s and {packets} packets/s each way, {settings.max_flows} flows, "
+        f"{settings.flow_rate} new ones/s, {settings.max_half_open} half-open; {settings.max_peers} sessions"
+    )
 
 
 def path_form() -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
@@ -107,6 +108,20 @@ def _whole(low: int, high: int) -> Kind:
         raise ValueError(f"must be a whole number from {low} to {high}")
 
     return Kind(parse, (int,), "a whole number")
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+MAX_RATE = 10**12
+
+
+def _parse_rate(text: str) -> int:
+    """Read a number per second, or ``off``, which is 0."""
+    if text.lower() == "off":
+        return 0
+    match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+    if match and 1 <= (value := int(match[1]) * _UNITS[match[2]]) <= MAX_RATE:
+        return value
+    raise ValueError("must be off, or a number per second, such as 50M, with k, M or G for thousands")
 
 
 def _seconds(low: float, high: float) -> Kind:
@@ -212,6 +227,7 @@ _ADDRESS = Kind(_parse_address, (str,), "a string")
 _PREFIX = Kind(_parse_prefix, (str,), "a string")
 _HOST = Kind(_parse_host, (str,), "a string")
 _PATH = Kind(_parse_path, (str,), "a string")
+_RATE = Kind(_parse_rate, (int, str), "a number or a string")
 _SWITCH = Kind(_parse_switch, (bool,), "true or false")
 
 _ARGUMENT: Mapping[Kind, dict[str, Any]] = {
@@ -395,6 +411,14 @@ class Settings:
         int,
         Option(_whole(1, 65535), "N", "TCP connections of one peer, or one forward, that wait for an answer"),
     ] = 64
+    bit_rate: Annotated[
+        int,
+        Option(_RATE, "N", "bits per second from one peer, and to it: off, or a number such as 50M"),
+    ] = 0
+    packet_rate: Annotated[
+        int,
+        Option(_RATE, "N", "packets per second from one peer, and to it: off, or a number such as 20k"),
+    ] = 0
     udp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a UDP mapping that its guest does not use")
     ] = 300.0

@@ -1,0 +1,143 @@
+"""Bits and packets per second of a session: who slows down, who loses, and that nobody waits for ever."""
+
+from __future__ import annotations
+
+import pytest
+from lan_parts import GATEWAY_MAC, Box, FakeSession, mac
+
+from actors.line import TURN_BYTES, Line
+from actors.messages import DatagramsFromClient, FramesFromPeer, FramesToPeer, LineWritable
+from actors.peer import PeerActor
+from actors.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, RateLimit
+from actors.runtime import run_ready
+from actors.settings import LanSettings
+
+
+def frame(size, source=b"\2" * 6, ethertype=b"\x88\xb5"):
+    return mac(1) + source + ethertype + bytes(size - 14)
+
+
+def tcp_frame(size, version=4):
+    if version == 4:
+        return mac(1) + GATEWAY_MAC + b"\x08\x00" + bytes(9) + b"\6" + bytes(size - 24)
+    return mac(1) + GATEWAY_MAC + b"\x86\xdd" + bytes(6) + b"\6" + bytes(size - 21)
+
+
+def passed(limit, seconds, frames_per_ms, size):
+    """Bytes and frames that pass in so many seconds, when these are offered every millisecond."""
+    count = sum(
+        len(limit.take([frame(size)] * frames_per_ms, ms / 1000)) for ms in range(int(seconds * 1000))
+    )
+    return count * size, count
+
+
+@pytest.mark.parametrize("bits", [1_000_000, 50_000_000])
+def test_bits_pass_at_the_rate_after_a_burst(bits):
+    volume, _ = passed(RateLimit(bits, 0, 0.0), 10, 10, 1000)
+    burst = max(bits / 8 * BURST, MIN_BURST_BYTES)
+    assert volume == pytest.approx(bits / 8 * 10 + burst, rel=0.01)
+
+
+@pytest.mark.parametrize("packets", [100, 5000])
+def test_packets_pass_at_the_rate_after_a_burst(packets):
+    _, count = passed(RateLimit(0, packets, 0.0), 10, 10, 60)
+    assert count == pytest.approx(packets * 10 + max(packets * BURST, MIN_BURST_PACKETS), abs=10)
+
+
+def test_the_stricter_of_both_holds():
+    limit = RateLimit(8_000_000, 100, 0.0)
+    assert passed(limit, 10, 10, 60)[1] < 1100
+    assert passed(RateLimit(80_000, 100_000, 0.0), 10, 10, 1000)[0] < 10_000 * 10 + MIN_BURST_BYTES + 2000
+
+
+def test_what_passes_keeps_its_order_and_a_small_frame_may_pass_a_large_one():
+    limit = RateLimit(8_000, 0, 0.0)
+    limit.take([frame(MIN_BURST_BYTES - 1000)], 0.0)
+    first, large, second = frame(400), frame(900), frame(500)
+    assert limit.take([first, large, second], 0.0) == [first, second]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_of_the_gateway_pass_and_are_owed(version):
+    limit = RateLimit(80_000, 0, 0.0)
+    limit.take([frame(MIN_BURST_BYTES)], 0.0)
+    segment, other = tcp_frame(1000, version), frame(1000)
+    assert limit.take([segment, other, segment], 0.0, GATEWAY_MAC) == [segment, segment]
+    assert limit.room(0.0) == 0
+    assert limit.seconds_until(500, 0.0) == pytest.approx(0.25)
+    assert limit.take([other], 0.2, GATEWAY_MAC) == []
+    assert limit.take([other], 0.31, GATEWAY_MAC) == [other]
+
+
+def test_segments_of_guests_are_dropped_as_others_are():
+    limit = RateLimit(80_000, 0, 0.0)
+    limit.take([frame(MIN_BURST_BYTES)], 0.0)
+    from_guest = tcp_frame(1000).replace(GATEWAY_MAC, mac(2))
+    assert limit.take([from_guest], 0.0, GATEWAY_MAC) == []
+
+
+# -- at a session -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def peer(loop, counters):
+    """A session of 80 kbit/s, its switch, and the actor."""
+    session, switch = FakeSession(path="/raw"), Box()
+    ref = PeerActor.start(session, switch, counters, LanSettings(bits_per_second=80_000))
+    run_ready()
+    yield session, switch, ref
+    ref.stop(block=False)
+    run_ready()
+
+
+def test_both_directions_are_limited_and_what_is_dropped_is_counted(peer, counters, loop):
+    session, switch, ref = peer
+    offered = [frame(1000)] * 200
+    ref.tell(DatagramsFromClient(offered))
+    run_ready()
+    (message,) = switch.take(FramesFromPeer)
+    assert len(message.frames) == 65
+    assert counters["peer.drop.rate_from_client"] == 135
+    ref.tell(FramesToPeer(offered))
+    run_ready()
+    assert len(session.take()) == 65
+    assert counters["peer.drop.rate_to_client"] == 135
+    loop.advance(0.5)
+    ref.tell(FramesToPeer(offered))
+    run_ready()
+    assert len(session.take()) == 5
+
+
+class Flow:
+    def __init__(self):
+        self.turns = []
+
+    def tell(self, message):
+        assert type(message) is LineWritable
+        self.turns.append(message.room)
+
+
+def test_a_flow_that_waits_for_the_rate_is_woken_by_time(loop):
+    limit = RateLimit(800_000, 0, loop.time())
+    line, flow = Line(FakeSession(), limit), Flow()
+    assert line.room == MIN_BURST_BYTES
+    limit.take([frame(MIN_BURST_BYTES)], loop.time())
+    assert line.room == 0
+    line.wait(flow)
+    loop.run()
+    assert flow.turns == []
+    loop.advance(TURN_BYTES / 100_000 - 0.01)
+    assert flow.turns == []
+    loop.advance(0.02)
+    assert flow.turns == [pytest.approx(TURN_BYTES, abs=200)]
+
+
+def test_a_flow_that_waits_for_packets_is_woken_by_time(loop):
+    limit = RateLimit(0, 10, loop.time())
+    line, flow = Line(FakeSession(), limit), Flow()
+    limit.take([frame(60)] * MIN_BURST_PACKETS, loop.time())
+    line.wait(flow)
+    loop.advance(0.05)
+    assert flow.turns == []
+    loop.advance(0.06)
+    assert len(flow.turns) == 1
