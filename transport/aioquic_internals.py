@@ -1,4 +1,4 @@
-"""The one place that uses names which the pinned aioquic keeps private.
+"""What the relay uses of the pinned aioquic that aioquic keeps private; its limits are in ``aioquic_limits``.
 
 ``tests/transport/test_aioquic_internals.py`` names what moved when a new version of aioquic breaks this.
 """
@@ -11,7 +11,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aioquic.buffer import Buffer, encode_uint_var
-from aioquic.h3.connection import FrameType, H3Connection, encode_frame
+from aioquic.h3.connection import FrameType, encode_frame
 from aioquic.quic import connection as aioquic_connection
 from aioquic.quic.connection import (
     QuicConnection,
@@ -26,6 +26,7 @@ from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from transport.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
 from transport.frames import Ack, write_ack
 from transport.ledger import SentPacket
 from transport.packet_keys import AES_SUITES, PacketKeys
@@ -104,7 +105,7 @@ class OpenQuicConnection(QuicConnection):
         return self._remote_max_datagram_frame_size or 0
 
 
-class RelayQuicConnection(OpenQuicConnection):
+class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
     """aioquic's connection with the relay's own connection IDs."""
 
     peer_packet_limit = LARGEST_UDP_PAYLOAD
@@ -650,11 +651,8 @@ class ClientQuicConnection(OpenQuicConnection):
         return certificate.fingerprint(SHA256()) if certificate is not None else b""
 
 
-class RelayH3Connection(H3Connection):
+class RelayH3Connection(BoundedH3Connection):
     """aioquic's HTTP/3 with the settings of every WebTransport dialect."""
-
-    def __init__(self, quic: QuicConnection) -> None:
-        super().__init__(quic, enable_webtransport=True)
 
     def _get_local_settings(self) -> dict[int, int]:
         return super()._get_local_settings() | WEBTRANSPORT_SETTINGS

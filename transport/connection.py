@@ -18,6 +18,7 @@ from mypy_extensions import mypyc_attr
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
 from transport.aioquic_internals import RelayH3Connection
+from transport.aioquic_limits import FieldsTooLarge, TooMuchData
 from transport.datagram_path import DatagramPath
 from transport.path_mtu import BASE
 from transport.session import WebTransportSession, remote_text
@@ -356,9 +357,12 @@ class Connection:
     def _check_stream_bytes(self) -> None:
         limit = MAX_STREAM_BYTES if self._prefix else MAX_REQUEST_BYTES
         if self.quic.stream_bytes - self._session_bytes > limit and self.quic.ended is None:
-            self._host.counters.add("connection.excessive_stream_data")
-            self._h3 = None
-            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
+            self._too_much_data()
+
+    def _too_much_data(self) -> None:
+        self._host.counters.add("connection.excessive_stream_data")
+        self._h3 = None
+        self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
 
     def _on_h3_event(self, event: H3Event) -> None:
         match event:
@@ -368,6 +372,10 @@ class Connection:
                 self._host.counters.add("connection.drop.no_session")
             case HeadersReceived():
                 self._on_request(event)
+            case FieldsTooLarge():
+                self._refuse(event.stream_id, webtransport.FIELDS_TOO_LARGE, "a request of too many fields")
+            case TooMuchData():
+                self._too_much_data()
             case DataReceived() if self._session is not None and event.stream_id == self._stream_id:
                 self._on_session_data(event)
 
@@ -381,21 +389,25 @@ class Connection:
             refusal = self._host.admit(webtransport.client_request(event.headers, self.remote))
             if refusal is not None:
                 response, reason = webtransport.refuse(refusal), f": {refusal.reason}"
-        ended = not response.session and not response.body
-        self._h3.send_headers(event.stream_id, response.headers, end_stream=ended)
-        if response.session:
-            self._open_session(event.stream_id, request.path)
-            if event.stream_ended:
-                self._session_closed_by_client(0, "")
-        else:
-            self._host.counters.add(f"request.status_{response.status}")
-            logger.bind(reason=f"request refused: {response.status}").warning(
-                "{} was refused {} {}: status {}{}",
-                *(self.remote, request.method.decode("ascii", "replace"), request.path),
-                *(response.status, reason),
-            )
-            if response.body:
-                self._h3.send_data(event.stream_id, response.body, end_stream=True)
+        if not response.session:
+            asked = f"{request.method.decode('ascii', 'replace')} {request.path}"
+            self._refuse(event.stream_id, response, asked, reason)
+            return
+        self._h3.send_headers(event.stream_id, response.headers)
+        self._open_session(event.stream_id, request.path)
+        if event.stream_ended:
+            self._session_closed_by_client(0, "")
+
+    def _refuse(self, stream_id: int, response: webtransport.Response, asked: str, reason: str = "") -> None:
+        if self._h3 is None:
+            return
+        self._h3.send_headers(stream_id, response.headers, end_stream=not response.body)
+        self._host.counters.add(f"request.status_{response.status}")
+        logger.bind(reason=f"request refused: {response.status}").warning(
+            "{} was refused {}: status {}{}", self.remote, asked, response.status, reason
+        )
+        if response.body:
+            self._h3.send_data(stream_id, response.body, end_stream=True)
 
     def _open_session(self, stream_id: int, path: str) -> None:
         self._stream_id = stream_id

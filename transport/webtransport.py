@@ -77,7 +77,7 @@ def read_request(headers: Headers) -> Request:
 def answer(request: Request, headers: Headers, *, has_session: bool) -> Response:
     """Decide on a request; ``has_session`` is whether the connection already carries a session."""
     if sum(len(name) + len(value) + 32 for name, value in headers) > MAX_FIELD_SECTION_SIZE:
-        return _refusal(431, b"Request headers are too large.\n")
+        return FIELDS_TOO_LARGE
     if request.method != b"CONNECT":
         # 405 must name what is allowed (RFC 9110, 15.5.6).
         return _refusal(405, USAGE, [(b"allow", b"CONNECT")], head=request.method == b"HEAD")
@@ -120,6 +120,10 @@ def _refusal(status: int, text: bytes, extra: Headers | None = None, *, head: bo
         *(extra or []),
     ]
     return Response(status, headers, b"" if head else text, session=False)
+
+
+FIELDS_TOO_LARGE = _refusal(431, b"Request headers are too large.\n")
+"""RFC 6585, section 5."""
 
 
 def encode_close_capsule(code: int, reason: str) -> bytes:

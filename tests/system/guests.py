@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 
 from processes import PATIENCE
 from scapy.layers.inet import ICMP, IP
@@ -62,7 +63,8 @@ class Neighbour:
     """A guest of a relay under attack, in a thread of its own: pings the gateway all the time.
 
     ``with Neighbour(relay) as neighbour:`` attack; afterwards ``neighbour.sent`` and ``neighbour.intact``
-    tell how many pings left and how many came back with the payload they had.
+    tell how many pings left and how many came back with the payload they had, ``neighbour.p99`` how long
+    the slowest hundredth of them took.
     """
 
     INTERVAL = 0.02
@@ -75,6 +77,12 @@ class Neighbour:
         self._waiting = {}
         self.sent = 0
         self.intact = 0
+        self.round_trips = []
+
+    @property
+    def p99(self):
+        """Seconds in which 99 of 100 pings came back."""
+        return sorted(self.round_trips)[len(self.round_trips) * 99 // 100]
 
     def __enter__(self):
         self._thread.start()
@@ -91,7 +99,7 @@ class Neighbour:
         while not self._enough.is_set() or self.sent == 0:
             payload = os.urandom(32)
             self.sent += 1
-            self._waiting[self.sent & 0xFFFF] = payload
+            self._waiting[self.sent & 0xFFFF] = payload, time.perf_counter()
             guest.send_frames([guest.echo_request(self.sent & 0xFFFF, payload)])
             await asyncio.sleep(self.INTERVAL)
             self._settled.set()
@@ -103,8 +111,11 @@ class Neighbour:
 
     async def _listen(self, guest):
         while self._waiting or not self._enough.is_set():
-            for frame in await guest.next_frames():
+            frames = await guest.next_frames()
+            arrived_at = time.perf_counter()
+            for frame in frames:
                 packet = Ether(frame)
                 if ICMP in packet and packet[ICMP].type == 0:
-                    payload = self._waiting.pop(packet[ICMP].seq, None)
+                    payload, sent_at = self._waiting.pop(packet[ICMP].seq, (None, 0.0))
                     self.intact += payload == packet[Raw].load
+                    self.round_trips.append(arrived_at - sent_at)

@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+from aioquic.h3.connection import H3Connection
 from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNetworkPath
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -41,6 +42,7 @@ USED = {
         "_events",
         "_get_or_create_stream",
         "_handle_ack_frame",
+        "_handle_crypto_frame",
         "_handle_padding_frame",
         "_handle_reset_stream_frame",
         "_handle_stream_frame",
@@ -48,6 +50,7 @@ USED = {
         "_host_cid_seq",
         "_host_cids",
         "_idle_timeout",
+        "_initialize",
         "_local_ack_delay_exponent",
         "_local_initial_source_connection_id",
         "_local_max_data",
@@ -113,7 +116,10 @@ USED = {
     "QuicPacketNumberWindow": ("_size", "add"),
     "QuicStream": ("max_stream_data_local", "receiver"),
     "QuicStreamReceiver": (
+        "_buffer_start",
         "_final_size",
+        "_stream_id",
+        "handle_frame",
         "handle_reset",
         "highest_offset",
         "is_finished",
@@ -125,14 +131,30 @@ USED = {
     "CryptoContext": ("aead", "cipher_suite", "hp", "key_phase", "secret"),
     "AEAD": ("_aead", "_iv"),
     "HeaderProtection": ("_encryptor",),
-    "QuicNetworkPath": ("addr", "bytes_sent", "is_validated"),
+    "QuicNetworkPath": ("addr", "bytes_received", "bytes_sent", "is_validated"),
     "QuicConnectionId": ("cid",),
     "Context": ("_peer_certificate", "handle_message"),
-    "H3Connection": ("_get_local_settings", "_local_control_stream_id", "_quic"),
+    "H3Connection": (
+        "_check_request_or_push_frame_type",
+        "_decode_headers",
+        "_decoder",
+        "_encoder",
+        "_get_local_settings",
+        "_local_control_stream_id",
+        "_quic",
+        "_receive_stream_data",
+        "_stream",
+    ),
 }
 
 ARGUMENTS = {
     (QuicConnection, "_handle_ack_frame"): ["self", "context", "frame_type", "buf"],
+    (QuicConnection, "_handle_crypto_frame"): ["self", "context", "frame_type", "buf"],
+    (QuicConnection, "_initialize"): ["self", "peer_cid"],
+    (H3Connection, "_check_request_or_push_frame_type"): ["self", "frame_type", "stream"],
+    (H3Connection, "_decode_headers"): ["self", "stream_id", "frame_data"],
+    (H3Connection, "_receive_stream_data"): ["self", "event"],
+    (QuicStreamReceiver, "handle_frame"): ["self", "frame"],
     (QuicConnection, "_handle_padding_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_handle_reset_stream_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_handle_stream_frame"): ["self", "context", "frame_type", "buf"],
@@ -189,9 +211,10 @@ def test_private_methods_take_the_same_arguments(owner, name):
 
 
 def test_every_private_name_that_is_used_is_in_the_table():
-    tree = ast.parse(Path(aioquic_internals.__file__).read_text())
+    modules = Path(aioquic_internals.__file__).parent.glob("aioquic_*.py")
+    tree = ast.parse("".join(module.read_text() for module in modules))
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    own |= set(aioquic_internals.OneRttState.__slots__)
+    own |= {*aioquic_internals.OneRttState.__slots__, "_reassembly", "_refused"}
     own -= {name for names in USED.values() for name in names}
     used = {
         node.attr

@@ -1,0 +1,221 @@
+"""Where aioquic leaves a peer free to cost more than it brings: each limit, and what is told beyond it."""
+
+from __future__ import annotations
+
+import pytest
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import ErrorCode, Setting, encode_frame
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.tls import AlertDescription, Epoch
+from forged_initials import ForgedInitials, crypto_frame
+from quic_parts import CLIENT_ADDRESS, START, Forge, Host, Pair, Relay, relay_configuration
+from stream_frames import cut, in_packets, stream_frame
+
+from transport.aioquic_internals import RelayQuicConnection
+from transport.aioquic_limits import AMPLIFICATION, MAX_CRYPTO_BYTES, MAX_ENCODED_FIELDS
+from transport.connection import SESSION_DEADLINE, Connection
+from transport.reassembly import MAX_PIECES
+
+
+def fresh_relay(initials):
+    """A relay's connection for a client that has sent nothing yet."""
+    host = Host()
+    quic = RelayQuicConnection(relay_configuration(), initials.destination)
+    return Relay(host, Connection(quic, host, CLIENT_ADDRESS, START))
+
+
+# -- reassembly ----------------------------------------------------------------------------------------
+
+
+def test_a_client_hello_in_pieces_without_end_is_refused():
+    initials = ForgedInitials()
+    relay = fresh_relay(initials)
+    packets = list(initials.pieces(40_000))
+    for packet in packets:
+        relay.receive(packet)
+    assert relay.quic.ended.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+    assert relay.host.handshakes_failed == []
+
+
+def test_a_client_hello_may_come_in_some_pieces():
+    initials = ForgedInitials()
+    relay = fresh_relay(initials)
+    for packet in initials.pieces(MAX_PIECES):
+        relay.receive(packet)
+    assert relay.quic.ended is None
+
+
+@pytest.mark.parametrize("offset", [MAX_CRYPTO_BYTES, 500_000, 1 << 40])
+def test_crypto_data_far_ahead_are_refused(offset):
+    initials = ForgedInitials()
+    relay = fresh_relay(initials)
+    relay.receive(initials.packet(crypto_frame(offset, b"x")))
+    assert relay.quic.ended.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+
+
+def test_crypto_data_ahead_cost_what_they_have():
+    initials = ForgedInitials()
+    relay = fresh_relay(initials)
+    relay.receive(initials.packet(crypto_frame(MAX_CRYPTO_BYTES - 1, b"x")))
+    assert relay.quic.ended is None
+    assert relay.quic._crypto_streams[Epoch.INITIAL].receiver.bytes_waiting == 1
+
+
+@pytest.mark.parametrize("stock", [True, False])
+@pytest.mark.parametrize(
+    ("offset", "code"),
+    [
+        (0, QuicErrorCode.CRYPTO_ERROR + AlertDescription.unexpected_message),
+        (5000, QuicErrorCode.CRYPTO_ERROR + AlertDescription.unexpected_message),
+        (MAX_CRYPTO_BYTES, QuicErrorCode.CRYPTO_BUFFER_EXCEEDED),
+        (500_000, QuicErrorCode.CRYPTO_BUFFER_EXCEEDED),
+    ],
+)
+def test_crypto_data_after_the_handshake_are_refused_wherever_they_are(stock, offset, code):
+    pair = Pair.established(stock=stock)
+    pair.relay.receive(Forge(pair.client).packet(crypto_frame(offset, b"x")), now=pair.now)
+    assert pair.relay.quic.ended.error_code == code
+
+
+@pytest.mark.parametrize("stock", [True, False])
+@pytest.mark.parametrize("stream", [0, 2, 4, 14])
+def test_a_stream_in_pieces_without_end_closes_the_connection(stock, stream):
+    pair = Pair.established(stock=stock)
+    forge = Forge(pair.client)
+    frames = [stream_frame(stream, 2000 + 2 * number, b"x") for number in range(MAX_PIECES + 1)]
+    for packet in in_packets(forge, frames):
+        pair.relay.receive(packet, now=pair.now)
+    assert pair.relay.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert pair.relay.quic.ended.frame_type is None, "a close by the application"
+
+
+def test_a_stream_far_ahead_costs_what_it_has():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    pair.relay.receive(forge.packet(stream_frame(4, 60_000, b"x")), now=pair.now)
+    assert pair.relay.quic._streams[4].receiver.bytes_waiting == 1
+    pair.relay.receive(forge.packet(b"\x04\x04\x00" + encode_uint_var(60_001)), now=pair.now)
+    assert pair.relay.quic._streams[4].receiver.bytes_waiting == 0, "a reset leaves nothing to wait for"
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [stream_frame(4, 10, b"x", fin=True), stream_frame(4, 11, b"x")],
+        [stream_frame(4, 10, b"x", fin=True), stream_frame(4, 5, b"x", fin=True)],
+        [stream_frame(4, 10, b"x"), stream_frame(4, 5, b"x", fin=True)],
+    ],
+)
+def test_a_final_size_stays_what_it_is(frames):
+    pair = Pair.established()
+    pair.relay.receive(Forge(pair.client).packet(b"".join(frames)), now=pair.now)
+    assert pair.relay.quic.ended.error_code == QuicErrorCode.FINAL_SIZE_ERROR
+
+
+# -- fields --------------------------------------------------------------------------------------------
+
+
+def test_no_dynamic_table_is_announced():
+    pair = Pair.established()
+    received = pair.client.h3.received_settings
+    assert received[Setting.QPACK_MAX_TABLE_CAPACITY] == received[Setting.QPACK_BLOCKED_STREAMS] == 0
+
+
+@pytest.mark.parametrize("instruction", [b"\xc0\1a", b"\x41a\1b", b"\x3f\x45", b"\0"])
+def test_instructions_that_change_the_dynamic_table_close_the_connection(instruction):
+    pair = Pair.established()
+    encoder = pair.client.h3._local_encoder_stream_id
+    offset = pair.client.quic._streams[encoder].sender.highest_offset
+    packet = Forge(pair.client).packet(stream_frame(encoder, offset, instruction))
+    pair.relay.receive(packet, now=pair.now)
+    assert pair.relay.quic.ended.error_code == ErrorCode.QPACK_ENCODER_STREAM_ERROR
+
+
+def headers_frame(section):
+    return encode_frame(1, section)
+
+
+BOMB = b"\0\0" + b"\xd1" * 600
+"""Six hundred times ":method: GET": 602 bytes that become 26 KB of fields, and objects of 100 KB."""
+
+
+def test_fields_that_are_short_only_when_encoded_are_not_decoded(monkeypatch):
+    pair = Pair.established()
+
+    class Untouchable:
+        def __getattr__(self, name):
+            raise AssertionError(f"the decoder was asked to {name}")
+
+    monkeypatch.setattr(pair.relay.connection._h3, "_decoder", Untouchable())
+    forge = Forge(pair.client)
+    for packet in in_packets(forge, cut(4, headers_frame(BOMB))):
+        pair.relay.receive(packet, now=pair.now)
+    assert pair.relay.host.counters["request.status_431"] == 1
+    # What comes after it on the same stream is passed over; other streams go on.
+    pair.relay.receive(forge.packet(stream_frame(4, len(headers_frame(BOMB)), b"\0\4abcd")), now=pair.now)
+    assert pair.relay.quic.ended is None
+    assert pair.relay.host.counters["request.status_431"] == 1
+
+
+def test_large_trailers_close_the_connection():
+    pair = Pair.established()
+    used = pair.client.quic._streams[0].sender.highest_offset
+    forge = Forge(pair.client)
+    for packet in in_packets(forge, cut(0, headers_frame(BOMB), start=used)):
+        pair.relay.receive(packet, now=pair.now)
+    assert pair.relay.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+
+
+@pytest.mark.parametrize("section", [b"\x02\0\x80", b"\0\0\x80", b"\0\0\x10"])
+def test_references_to_a_dynamic_table_close_the_connection(section):
+    pair = Pair.established()
+    pair.relay.receive(Forge(pair.client).packet(stream_frame(4, 0, headers_frame(section))), now=pair.now)
+    assert pair.relay.quic.ended.error_code == ErrorCode.QPACK_DECOMPRESSION_FAILED
+
+
+@pytest.mark.parametrize("where", ["request", "control"])
+def test_frames_that_announce_too_much_are_not_waited_for(where):
+    pair = Pair.established()
+    announced = encode_uint_var(MAX_ENCODED_FIELDS + 1)
+    if where == "request":
+        frame = stream_frame(4, 0, b"\x01" + announced)
+    else:
+        control = pair.client.h3._local_control_stream_id
+        used = pair.client.quic._streams[control].sender.highest_offset
+        frame = stream_frame(control, used, b"\x0d" + announced + b"x")
+    pair.relay.receive(Forge(pair.client).packet(frame), now=pair.now)
+    assert pair.relay.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert pair.relay.host.counters["connection.excessive_stream_data"] == 1
+
+
+def test_answers_do_not_depend_on_what_a_client_offers_to_remember():
+    pair = Pair()
+    pair.settle()
+    relay_h3 = pair.relay.connection._h3
+    pair.request()
+    pair.settle()
+    assert pair.client.status == b"200"
+    encoder_stream = pair.relay.quic._streams[relay_h3._local_encoder_stream_id]
+    assert encoder_stream.sender._buffer_stop == 1, "nothing but the stream's type was ever sent"
+
+
+# -- what goes to an address that has not proved to be one -----------------------------------------------
+
+
+@pytest.mark.parametrize("flight", ["hello", "pieces", "nonsense"])
+def test_no_more_than_three_times_what_came_goes_to_an_address_before_it_answers(flight):
+    initials = ForgedInitials()
+    if flight == "hello":
+        pair = Pair()
+        relay = pair.relay
+        packets = pair.client.packets(START)
+    else:
+        relay = fresh_relay(initials)
+        frames = crypto_frame(0, bytes(4)) if flight == "nonsense" else crypto_frame(1, b"x")
+        packets = [initials.packet(frames)]
+    sent = []
+    for packet in packets:
+        sent += relay.receive(packet)
+    sent += relay.pass_time(2 * SESSION_DEADLINE)
+    assert relay.quic.ended is not None
+    assert sum(len(packet) for packet, _ in sent) <= AMPLIFICATION * sum(map(len, packets))
