@@ -353,8 +353,13 @@ class PeerActor(EventLoopActor):
         return speaks is not None and speaks.kind is Kind.FRAMED and self._assigned is None
 
     def _last_sign(self) -> float:
-        """When the client last showed life: framed ones send heartbeats, others have only QUIC's."""
-        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+        """When the client last showed life: framed ones send heartbeats, others have only QUIC's.
+
+        That counts once they are registered: who never said anything must not keep a port.
+        """
+        if self._assigned is None or (
+            self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED
+        ):
             return self._heard
         return max(self._heard, self._session.last_heard)
 

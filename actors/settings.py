@@ -64,12 +64,15 @@ class LanSettings:
     heartbeat_interval: float = 30.0
     """How often a session is checked for signs of life."""
     peer_timeout: float = 150.0
-    """Silence after which a session is removed: ten of the clients' heartbeats."""
+    """Silence after which a session is removed: ten of the clients' heartbeats. One that never said
+    anything is removed after it too."""
     registration_timeout: float = 30.0
     """Time that a framed client has for its Register."""
 
     max_peers: int = 1024
     """Ports of the switch; each costs some 60 KB with its session."""
+    client_share: int = 98
+    """What the sessions of one client address may have of ports and LAN addresses, in percent; 0: all."""
     peer_list: bool = True
     """Whether a client is told of the others when it asks."""
     source_guard: bool = True

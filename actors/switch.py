@@ -64,10 +64,11 @@ from netstack.ethernet import (
 )
 from netstack.mac_table import MacTable, Verdict
 from netstack.resume import is_secret_of, secret_of
+from netstack.shares import Shares, client_network
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from actors.messages import Mailbox
     from actors.settings import LanSettings
@@ -76,6 +77,9 @@ if TYPE_CHECKING:
 
 GATEWAY = -1
 """The gateway's port; sessions count from 0."""
+
+SHARED_PORTS = 64
+"""Ports from which on no client address may have all: with fewer, those who come are few, and expected."""
 
 SILENT_AFTER = 45.0
 """Seconds without any packet, three QUIC keep-alives, after which a session gives way to its successor."""
@@ -130,9 +134,21 @@ _REFUSALS = {
 class _Port:
     """An attached session."""
 
-    __slots__ = ("claims", "client", "floods", "last_heard", "line", "link_mtu", "next_complaint", "peer")
+    __slots__ = (
+        "claims",
+        "client",
+        "floods",
+        "last_heard",
+        "line",
+        "link_mtu",
+        "next_complaint",
+        "owner",
+        "peer",
+    )
 
-    def __init__(self, opened: PortOpened, floods: TokenBucket, claims: TokenBucket) -> None:
+    def __init__(self, opened: PortOpened, owner: Hashable, floods: TokenBucket, claims: TokenBucket) -> None:
+        self.owner = owner
+        """As whose the port is counted."""
         self.claims = claims
         self.client = opened.client
         self.peer = opened.peer
@@ -154,6 +170,10 @@ class SwitchActor(EventLoopActor):
         self._sources: SourceGuard | None = None
         self._key = secrets.token_bytes(32)
         self._ports: dict[int, _Port] = {}
+        share = settings.client_share if settings.max_peers >= SHARED_PORTS else 0
+        self._shares = Shares(settings.max_peers, share)
+        self._silent: dict[int, None] = {}
+        """Ports whose guests have not shown themselves, the oldest first."""
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
         self._mishaps = Mishaps("switch", counters)
@@ -327,20 +347,41 @@ class SwitchActor(EventLoopActor):
 
     @handles(PortOpened)
     def _port_opened(self, message: PortOpened) -> None:
-        limit = self._settings.max_peers
-        if len(self._ports) >= limit:
-            self._counters.add("switch.ports_refused")
-            tell_alive(message.peer, ClosePeer(CloseCode.FULL, f"this LAN is full: it has {limit} ports"))
+        owner = client_network(message.client()) or message.port
+        if self._shares.is_tight:
+            self._make_room(owner)
+        if not self._shares.may_take(owner):
+            limit = self._settings.max_peers
+            full = len(self._ports) >= limit
+            self._counters.add("switch.ports_refused" if full else "switch.ports_refused_to_one_address")
+            reason = f"this LAN is full: it has {limit} ports" if full else "too many sessions of one address"
+            tell_alive(message.peer, ClosePeer(CloseCode.FULL, reason))
             return
+        self._shares.add(owner)
+        self._silent[message.port] = None
         rate = self._settings.floods_per_second
         floods = TokenBucket(rate, rate * FLOOD_BURST, self.now())
         claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, self.now())
-        self._ports[message.port] = _Port(message, floods, claims)
+        self._ports[message.port] = _Port(message, owner, floods, claims)
+
+    def _make_room(self, owner: Hashable) -> None:
+        """Close the oldest session that never said anything, of an address that has more than half of all."""
+        for number in self._silent:
+            other = self._ports[number].owner
+            if other != owner and self._shares.held_by(other) > self._shares.limit // 2:
+                self._counters.add("switch.silent_ports_closed")
+                reason = "others need the port of this session, which never said anything"
+                tell_alive(self._ports[number].peer, ClosePeer(CloseCode.SILENT, reason))
+                self._port_closed(PortClosed(number))
+                return
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:
-        if self._ports.pop(message.port, None) is None:
+        port = self._ports.pop(message.port, None)
+        if port is None:
             return
+        self._shares.give_back(port.owner)
+        self._silent.pop(message.port, None)
         self._table.forget_port(message.port)
         if self._gateway is not None:
             tell_alive(self._gateway, message)
@@ -357,6 +398,7 @@ class SwitchActor(EventLoopActor):
         if not verdict.accepted:
             tell_alive(port.peer, RegistrationRefused(self._reason(verdict, message.mac), message.mac))
             return
+        self._silent.pop(message.port, None)
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)
             self._counters.add("switch.takeovers")

@@ -74,6 +74,11 @@ class Shares:
         self.total -= self._held.pop(owner, 0)
 
     @property
+    def is_tight(self) -> bool:
+        """Whether there is no more than the reserve."""
+        return self.limit - self.total <= self._reserve
+
+    @property
     def owners(self) -> int:
         """Owners that have anything."""
         return len(self._held)

@@ -124,6 +124,7 @@ class Relay:
             max_peers=settings.max_peers,
             bits_per_second=settings.bit_rate,
             packets_per_second=settings.packet_rate,
+            client_share=settings.client_share,
             max_flows_per_peer=settings.max_flows,
             new_flows_per_second=settings.flow_rate,
             max_half_open_per_peer=settings.max_half_open,

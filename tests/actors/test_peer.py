@@ -251,12 +251,14 @@ def test_a_framed_client_that_never_registers_is_closed(loop, counters):
     assert peer.to_switch() == [PortClosed(7)]
 
 
-def test_a_client_that_only_listens_is_left_alone(loop, counters):
-    peer = Peer(counters)
-    for _ in range(60):
-        peer.session.last_heard = loop.time()  # QUIC's keep-alives
+@pytest.mark.parametrize("path", ["/", "/?encap=raw", "/?encap=framed"])
+def test_a_client_that_never_says_anything_is_removed(loop, counters, path):
+    peer = Peer(counters, path)
+    for _ in range(15):
+        peer.session.last_heard = loop.time()  # QUIC's keep-alives, or a WebSocket's pongs
         loop.advance(10)
-    assert peer.session.closed is None
+    assert peer.session.closed[0] in (CloseCode.SILENT, CloseCode.NOT_REGISTERED)
+    assert PortClosed(7) in peer.to_switch()
 
 
 # -- what the log says of refusals ------------------------------------------------------------------
@@ -439,6 +441,8 @@ def test_a_silent_framed_session_is_removed(loop, peer):
 
 def test_a_raw_session_lives_by_its_keep_alives(loop, counters):
     peer = Peer(counters, "/?encap=raw")
+    peer.hears(IP_FRAME)
+    peer.assign(hardware=IP_FRAME[6:12])
     for _ in range(30):
         peer.session.last_heard = loop.time()
         loop.advance(15)

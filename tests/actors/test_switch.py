@@ -64,10 +64,10 @@ class Lan:
         self.ref.tell(message)
         run_ready()
 
-    def open(self, number):
+    def open(self, number, host="192.0.2.1"):
         self.peers[number] = Box()
         self.heard[number] = 1000.0
-        self.hosts[number] = "192.0.2.1"
+        self.hosts[number] = host
         self.tell(
             PortOpened(
                 number,
@@ -441,6 +441,49 @@ def test_a_full_switch_says_so(loop, counters):
     lan.tell(PortClosed(1))
     lan.open(4)
     assert lan.peers[4] == []
+
+
+def test_silent_sessions_of_an_address_that_has_most_ports_give_way_to_others(counters, loop):
+    lan = Lan(counters, ports=64, settings=LanSettings(max_peers=64))
+    assert lan.peers[64].take(ClosePeer)[0].code == CloseCode.FULL
+    lan.register(1, mac(1))
+    for number, given_way in ((101, 2), (102, 3)):
+        lan.open(number, host="192.0.2.2")
+        assert lan.peers[number] == []
+        assert lan.peers[given_way].take(ClosePeer)[0].code == CloseCode.SILENT
+        lan.tell(PortClosed(given_way))
+    assert counters["switch.silent_ports_closed"] == 2
+    assert not lan.peers[1].take(ClosePeer), "registered"
+
+
+def test_registered_sessions_give_way_to_nobody(counters, loop):
+    lan = Lan(counters, ports=63, settings=LanSettings(max_peers=64))
+    for number in range(1, 64):
+        lan.register(number, mac(number))
+    lan.open(101, host="192.0.2.2")
+    assert not any(peer.take(ClosePeer) for peer in lan.peers.values())
+    lan.open(102, host="192.0.2.2")
+    assert lan.peers[102].take(ClosePeer)
+
+
+@pytest.mark.parametrize(("share", "ports"), [(98, 63), (75, 48), (0, 64)])
+def test_registered_sessions_of_one_address_have_their_share(counters, loop, share, ports):
+    lan = Lan(counters, ports=0, settings=LanSettings(max_peers=64, client_share=share))
+    for number in range(1, 70):
+        lan.open(number)
+        lan.register(number, mac(number))
+    assert sum(not peer.take(ClosePeer) for peer in lan.peers.values()) == ports
+    lan.open(100, host="2001:db8::1")
+    assert bool(lan.peers[100].take(ClosePeer)) is (ports == 64)
+
+
+def test_sessions_of_one_ipv6_network_share(counters, loop):
+    lan = Lan(counters, ports=0, settings=LanSettings(max_peers=64))
+    for number in range(1, 65):
+        lan.open(number, host=f"[2001:db8::{number:x}]")
+    assert counters["switch.ports_refused_to_one_address"] == 1
+    lan.open(50, host="[2001:db8:0:1::1]")
+    assert lan.peers[50] == []
 
 
 def test_a_dead_peer_does_not_hurt_the_others(trio):

@@ -103,3 +103,34 @@ def newcomer_is_served_by_websocket(relay):
             return await client.recv()
 
     return b'"Assigned"' in asyncio.run(asyncio.wait_for(join(), 10))
+
+
+def test_raw_sessions_that_say_nothing(relay, many_files):
+    """As many as the LAN has ports, and some more."""
+
+    async def attack():
+        async with contextlib.AsyncExitStack() as stack:
+            url = f"wss://{relay.host}:{relay.port}/raw"
+            for _ in range(1040):
+                await stack.enter_async_context(
+                    websocket(url, proxy=None, ssl=UNVERIFIED, local_addr=(ATTACKER, 0))
+                )
+            assert await asyncio.to_thread(newcomer_is_served, relay)
+
+    asyncio.run(attack())
+    counters = relay.counters()
+    assert counters["switch.ports_refused_to_one_address"] > 0
+    assert counters["switch.silent_ports_closed"] > 0, "they give way to others"
+
+
+def test_sessions_that_say_nothing_do_not_stay():
+    relay = Relay("--peer-timeout", 2, "--heartbeat-interval", 1)
+
+    async def wait_for_the_end():
+        url = f"wss://{relay.host}:{relay.port}/raw"
+        async with websocket(url, proxy=None, ssl=UNVERIFIED) as client:
+            await asyncio.wait_for(client.wait_closed(), 10)
+            return client.close_code
+
+    assert asyncio.run(wait_for_the_end()) == 4003
+    relay.stop()
