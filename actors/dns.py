@@ -103,6 +103,8 @@ class DnsActor(EventLoopActor):
         self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private)
         self._network = IPv4Network(settings.network)
         self._cache = DnsCache()
+        self._limit = min(IN_FLIGHT, settings.max_questions)
+        self._share = max(1, min(SHARE, self._limit // 2))
         self._ports: dict[int, _Port] = {}
         self._tokens = count()
         self._asked: dict[Question, int] = {}
@@ -190,7 +192,7 @@ class DnsActor(EventLoopActor):
         """Ask what waits in the queues while there is room, one of each session in turn."""
         for port in list(self._queues):
             queue = self._queues[port]
-            while queue and len(self._owner) < IN_FLIGHT and self._in_flight.get(port, 0) < SHARE:
+            while queue and len(self._owner) < self._limit and self._in_flight.get(port, 0) < self._share:
                 token = queue.popleft()
                 self._owner[token] = port
                 self._in_flight[port] = self._in_flight.get(port, 0) + 1

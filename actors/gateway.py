@@ -56,13 +56,14 @@ from actors.messages import (
 from actors.mishaps import LOG_WINDOW, Mishaps
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.services import LanServices
-from actors.tcp_forwards import TcpForwards
+from actors.tcp_forwards import FORWARDED, TcpForwards
 from actors.tcp_routing import TcpRouter
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
 from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
+from netstack.family import family_of
 from netstack.gateway_replies import GatewayReplies, IcmpError
 from netstack.icmp import ECHO_REQUEST, parse_icmp
 from netstack.icmpv6 import Icmpv6Replies
@@ -79,6 +80,7 @@ from netstack.malformed import MalformedPacket
 from netstack.neighbour import AddressBindings
 from netstack.reassembly import Reassembler
 from netstack.router_advertisement import INTERVAL as RA_INTERVAL
+from netstack.shares import Shares
 from netstack.source_guard import SourceGuard
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import is_intact_udp, parse_udp, udp_head
@@ -145,7 +147,11 @@ class GatewayActor(EventLoopActor):
         errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
         self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
-        self._tcp = TcpRouter(self._lan, self._start_flow)
+        self._flows = Shares(settings.max_flows)
+        """All flows, by session."""
+        self._udp_flows = Shares(outside.udp_ports)
+        """Of these, those that have a UDP port of the host to themselves."""
+        self._tcp = TcpRouter(self._lan, self._start_flow, self._flows)
         netmask = int.from_bytes(settings.netmask, "big")
         network = int.from_bytes(settings.gateway_ip, "big") & netmask
         self._netmask, self._network = netmask, network
@@ -154,7 +160,7 @@ class GatewayActor(EventLoopActor):
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
-        self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports)
+        self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports, self._flows)
         self._reassembler = Reassembler(counters)
         self._bindings = AddressBindings()
         self._contests = AddressContests(self._lan, self._pool, self._bindings, self._address_moved)
@@ -401,16 +407,41 @@ class GatewayActor(EventLoopActor):
         frames = batch.to_flows.get(key)
         if frames is None:
             if key not in batch.port.flows:
+                self._check_destination(kind, frame, guest)
+                if kind is UdpFlowActor:
+                    self._udp_flows.limit = self._outside.udp_ports
+                    if not self._udp_flows.may_take(batch.number):
+                        raise Dropped("port_share", IcmpError.PROHIBITED)
                 batch.port.flows[key] = self._start_flow(lambda: kind.start(key, guest, self._lan), batch)
+                if kind is UdpFlowActor:
+                    self._udp_flows.add(batch.number)
             frames = batch.to_flows[key] = []
         frames.append(frame)
         batch.latest = frames
         return TO_FLOWS
 
+    def _check_destination(
+        self, kind: type[UdpFlowActor | IcmpFlowActor], frame: bytes, guest: Guest
+    ) -> None:
+        """Open no socket for a destination that is not allowed. Raises Dropped.
+
+        Of a flow that exists its socket asks, for each datagram.
+        """
+        family = family_of(guest.ip)
+        if kind is UdpFlowActor:
+            _, _, destination, port, _ = family.read_udp(frame)
+            allowed = self._outside.allows_udp((family.format(destination), port))
+        else:
+            allowed = self._outside.allows_echo(family.format(family.parse(frame).destination))
+        if not allowed:
+            raise Dropped("denied", IcmpError.PROHIBITED)
+
     def _start_flow(self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> pykka.ActorRef[Any]:
         """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
         if len(batch.port.flows) - len(batch.port.forwarded) >= self._settings.max_flows_per_peer:
             raise Dropped("flow_limit", IcmpError.PROHIBITED)
+        if not self._flows.may_take(batch.number):
+            raise Dropped("flow_share", IcmpError.PROHIBITED)
         if not batch.port.new_flows.take(batch.now):
             raise Dropped("flow_rate", IcmpError.PROHIBITED)
         try:
@@ -420,6 +451,7 @@ class GatewayActor(EventLoopActor):
                 self._warn_again = batch.now + LOG_WINDOW
                 logger.warning("no socket for a new flow: {}", error)
             raise Dropped("no_socket", IcmpError.PROHIBITED) from error
+        self._flows.add(batch.number)
         self._counters.add("gateway.flows_opened")
         return flow
 
@@ -434,6 +466,10 @@ class GatewayActor(EventLoopActor):
         if flow is None:
             return
         port.half_open.pop(key, None)
+        number = int.from_bytes(key[:8], "big")
+        self._flows.give_back(FORWARDED if key in port.forwarded else number)
+        if key[8] == PROTOCOL_UDP:
+            self._udp_flows.give_back(number)
         self._counters.add("gateway.flows_closed")
         flow.stop(block=False)
         connections = port.forwarded.pop(key, None)
@@ -569,11 +605,14 @@ class GatewayActor(EventLoopActor):
         self._reassembler.forget(message.port)
         for flow in port.flows.values():
             flow.stop(block=False)
+        self._flows.forget(message.port)
+        self._udp_flows.forget(message.port)
         self._counters.add("gateway.flows_closed", len(port.flows))
         self._services.forget(message.port, port.macs)
         for mac in port.macs:
             self._forget(mac)
         for key, connections in port.forwarded.items():
+            self._flows.give_back(FORWARDED)
             self._tcp_forwards.ended(connections, key)
 
     @handles(AddressUsed)

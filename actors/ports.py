@@ -218,6 +218,16 @@ class Outside(Protocol):
     def has_ipv6_route(self) -> bool:
         """Whether what guests send by IPv6 would go anywhere at this moment; sends nothing."""
 
+    @property
+    def udp_ports(self) -> int:
+        """How many ports this host has for UDP flows."""
+
+    def allows_udp(self, address: tuple[str, int]) -> bool:
+        """Whether the egress policy lets a guest write to ``address``, as the guest names it."""
+
+    def allows_echo(self, address: str) -> bool:
+        """Whether the egress policy lets a guest ping ``address``."""
+
     def open_udp(self, flow: Mailbox, version: int = 4) -> UdpSocket:
         """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
 

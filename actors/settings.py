@@ -87,6 +87,10 @@ class LanSettings:
     """TCP connections that a session's guests open and that wait for an answer; as many of each forward."""
     max_flows_per_peer: int = 512
     """NAT mappings that a session's guests open; each holds one socket of the relay's host."""
+    max_flows: int = 65_536
+    """Mappings of all sessions; a session has half of them at most, and of the host's UDP ports too."""
+    max_questions: int = 500
+    """Questions to the host's name servers that are not answered yet."""
     max_connections_per_forward: int = 512
     """TCP connections that clients outside have through one forward; further ones wait until one ends."""
     new_flows_per_second: float = 50.0

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from actors.messages import TcpForGuest
     from actors.ports import Accepted, WaitingClients
     from netstack.forward import Forward
+    from netstack.shares import Shares
+
+FORWARDED = -1
+"""As whose all flows of forwards are counted: they take none from the guest that they lead to."""
 
 TAKEN_AT_ONCE = 64
 """Clients taken in one go, so that the others' frames get their turn in between."""
@@ -56,12 +60,17 @@ class TcpForwards:
     """TCP forwards of one LAN."""
 
     def __init__(
-        self, lan: Lan, locate: Callable[[bytes | str], Place | None], ports: dict[int, PortState]
+        self,
+        lan: Lan,
+        locate: Callable[[bytes | str], Place | None],
+        ports: dict[int, PortState],
+        flows: Shares,
     ) -> None:
-        """``locate`` finds a guest, ``ports`` are the gateway's sessions by number."""
+        """``locate`` finds a guest, ``ports`` are the gateway's sessions by number, ``flows`` counts all."""
         self._lan = lan
         self._locate = locate
         self._ports = ports
+        self._flows = flows
         self._by_index: dict[int, ForwardedConnections] = {}
         self._next_port = FIRST_PORT
 
@@ -119,6 +128,9 @@ class TcpForwards:
             key, remote = self._free_key(place, port, guest)
         else:
             key, remote = flow_key(place.number, guest, shown), shown
+        if not self._flows.may_take(FORWARDED):
+            self._refuse(client, "flow_share")
+            return
         if key in port.flows:  # by another forward, or the guest's own: the client takes another port
             self._refuse(client, "client_twice")
             return
@@ -130,6 +142,7 @@ class TcpForwards:
         except OSError:  # it ended before anything could be done with it
             self._refuse(client, "lost")
             return
+        self._flows.add(FORWARDED)
         port.flows[key] = flow
         port.forwarded[key] = connections
         connections.open.add(key)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.flow import Lan
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from netstack.shares import Shares
     from netstack.tcp_time_wait import TimeWait
 
     Dial = Callable[[Mailbox], TcpSocket]
@@ -30,7 +31,7 @@ HALF_OPEN_KEPT = 3.0
 """Seconds for which an attempt to connect keeps its place among ``max_half_open_per_peer``, though others
 want it: the host has sent its SYN three times by then (RFC 6298: after 1 s, and 2 s later)."""
 
-OVER_LIMITS = frozenset({"gateway.drop.flow_limit", "gateway.drop.flow_rate"})
+OVER_LIMITS = frozenset({f"gateway.drop.flow_{what}" for what in ("limit", "rate", "share")})
 """Why a SYN is dropped that may be taken when it is repeated."""
 
 _KINDS = SYN | ACK | FIN | RST
@@ -39,8 +40,9 @@ _KINDS = SYN | ACK | FIN | RST
 class TcpRouter:
     """Finds and starts the TCP flows of a LAN."""
 
-    def __init__(self, lan: Lan, start: Start) -> None:
-        """``start`` opens a flow within its port's limits; it raises Dropped where these are reached."""
+    def __init__(self, lan: Lan, start: Start, flows: Shares) -> None:
+        """``start`` opens a flow within the limits, and counts it among ``flows``; else it raises Dropped."""
+        self._flows = flows
         self._lan = lan
         self._start = start
 
@@ -112,6 +114,7 @@ class TcpRouter:
             raise Dropped("half_open_limit")
         del port.half_open[key]
         port.flows.pop(key).stop(block=False)
+        self._flows.give_back(batch.number)
         self._lan.counters.add("tcp.gave_way")
         self._lan.counters.add("gateway.flows_closed")
 

@@ -31,13 +31,13 @@ IPV6_PREFIX = 8
 class Shares:
     """What is held of a resource, by owner."""
 
-    __slots__ = ("_held", "_reserve", "limit", "total")
+    __slots__ = ("_held", "_percent", "limit", "total")
 
     def __init__(self, limit: int, percent: int = HALF) -> None:
         """Share ``limit`` units, of which one owner alone may have ``percent``; 0 turns that off."""
         self.limit = limit
         self.total = 0
-        self._reserve = reserve_of(limit, percent)
+        self._percent = percent
         self._held: Counter[Hashable] = Counter()
 
     def held_by(self, owner: Hashable) -> int:
@@ -46,7 +46,9 @@ class Shares:
 
     def may_take(self, owner: Hashable) -> bool:
         """Whether there is one more for this owner."""
-        return is_within_share(self._held[owner], self.limit - self.total, self._reserve)
+        free = self.limit - self.total
+        reserve = reserve_of(self.limit, self._percent)
+        return free > reserve or (reserve > 0 and self._held[owner] < free)
 
     def take(self, owner: Hashable) -> bool:
         """Take a unit for an owner, if there is one for it."""
@@ -76,7 +78,7 @@ class Shares:
     @property
     def is_tight(self) -> bool:
         """Whether there is no more than the reserve."""
-        return self.limit - self.total <= self._reserve
+        return self.limit - self.total <= reserve_of(self.limit, self._percent)
 
     @property
     def owners(self) -> int:
@@ -87,11 +89,6 @@ class Shares:
 def reserve_of(limit: int, percent: int) -> int:
     """Tell how many of ``limit`` units are a reserve where an owner alone may have ``percent`` (0: all)."""
     return 0 if percent in {0, WHOLE} else max(1, limit * (WHOLE - percent) // WHOLE)
-
-
-def is_within_share(held: int, free: int, reserve: int) -> bool:
-    """Whether an owner of ``held`` units may have one more while ``free`` are left."""
-    return free > reserve or (reserve > 0 and held < free)
 
 
 def client_network(host: str) -> str:

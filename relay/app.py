@@ -125,6 +125,8 @@ class Relay:
             bits_per_second=settings.bit_rate,
             packets_per_second=settings.packet_rate,
             client_share=settings.client_share,
+            max_flows=min(settings.max_flows_total, own_budget().flows),
+            max_questions=own_budget().questions,
             max_flows_per_peer=settings.max_flows,
             new_flows_per_second=settings.flow_rate,
             max_half_open_per_peer=settings.max_half_open,

@@ -404,6 +404,15 @@ class Settings:
         ),
     ] = 98
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
+    max_flows_total: Annotated[
+        int,
+        Option(
+            _whole(1, 1_000_000),
+            "N",
+            "NAT flows of all peers at a time, as far as there are files for them (ulimit -n); one peer gets "
+            "half of these, and of the host's UDP ports",
+        ),
+    ] = 65_536
     flow_rate: Annotated[
         int, Option(_whole(1, 65535), "N", "NAT flows that one peer may open per second, on average")
     ] = 50

@@ -16,6 +16,7 @@ import contextlib
 import secrets
 import socket
 import sys
+from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,10 @@ PORT_HOLD = 120.0
 
 PORTS_HELD = 8192
 """Ports held at a time: less than a third of those that Linux chooses from, so that flows still find one."""
+
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+DYNAMIC_PORTS = 16_384
+"""Ports that other systems choose from: 49152 to 65535 (RFC 6335 section 6)."""
 
 PORT_TRIES = 16
 """Sockets opened in search of a port that is not held; then a held one has to do."""
@@ -114,6 +119,19 @@ class HostNetwork:
     def has_ipv6_route(self) -> bool:
         """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere."""
         return any(map(_is_routed, (_SOMEWHERE_IPV6, *self._policy.allowed_ipv6)))
+
+    @property
+    def udp_ports(self) -> int:
+        """How many ports this host chooses from, as of the last look at its interfaces."""
+        return self._port_range
+
+    def allows_udp(self, address: tuple[str, int]) -> bool:
+        """Whether the egress policy lets a guest write to ``address``; a refusal is counted."""
+        return self.decide_udp(address).allowed
+
+    def allows_echo(self, address: str) -> bool:
+        """As :meth:`allows_udp`, for pings."""
+        return self.decide(address).allowed
 
     def open_udp(self, flow: Mailbox, version: int = 4) -> UdpFlowSocket:
         """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
@@ -223,11 +241,20 @@ class HostNetwork:
 
     def _read_interfaces(self) -> None:
         self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
+        self._port_range = port_range()
         try:
             self._policy.own_addresses = interface_addresses()
         except OSError:
             # What was read last still protects more than nothing would.
             self._counters.add("outside.interfaces_unread")
+
+
+def port_range() -> int:
+    """Tell how many ports the system chooses from, for each IP version and protocol (Linux: ip(7))."""
+    with contextlib.suppress(OSError, ValueError):
+        low, high = map(int, PORT_RANGE.read_text().split())
+        return high - low + 1
+    return DYNAMIC_PORTS
 
 
 def _any_of(family: Family) -> str:

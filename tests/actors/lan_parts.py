@@ -135,8 +135,16 @@ class FakeOutside:
         self.has_ipv6 = True
         self.has_ipv6_route = True
         self.error = None
+        self.udp_ports = 28_232
+        self.denied = set()
         self.udp = []
         self.echo = []
+
+    def allows_udp(self, address):
+        return self.allows_echo(address[0])
+
+    def allows_echo(self, address):
+        return address not in self.denied
 
     def open_udp(self, flow, version=4):
         return self._open(FakeUdpSocket, flow, self.udp, version)

@@ -344,6 +344,46 @@ def test_a_burst_of_flows_up_to_the_limit_works_and_one_more_is_refused(loop, la
     assert lan.sends(1, udp(1, 9999)) == []
 
 
+def test_a_session_leaves_flows_for_others(loop, counters):
+    lan = Lan(counters, max_flows=10)
+    lan.assign(1)
+    lan.assign(2)
+    errors = lan.sends(1, *[udp(1, 1000 + n) for n in range(5)], *[ping(1, n) for n in range(5)])
+    assert [(e[ICMP].type, e[ICMP].code) for e in errors] == [(3, 13)] * 5
+    assert lan.drops() == {"flow_share": 5}
+    assert lan.sends(2, udp(2), ping(2)) == []
+    loop.advance(300)  # all have ended
+    assert lan.sends(1, *[udp(1, 2000 + n) for n in range(5)]) == []
+    lan.tell(PortClosed(1))
+    assert lan.sends(2, *[udp(2, 2000 + n) for n in range(5)]) == []
+
+
+@pytest.mark.parametrize(("one", "other"), [(udp, udp6), (udp6, udp)])
+def test_a_session_leaves_ports_of_the_host_for_others(loop, both, one, other):
+    lan = both
+    lan.outside.udp_ports = 8
+    lan.assign(2)
+    assert len(lan.sends(1, *[one(1, 1000 + n) for n in range(4)], *[other(1, n) for n in range(4)])) == 4
+    assert lan.drops() == {"port_share": 4}
+    assert lan.sends(2, other(2)) == []
+    loop.advance(300)
+    lan.sends(1, *[other(1, 2000 + n) for n in range(4)])
+    assert lan.drops() == {"port_share": 4}
+
+
+@pytest.mark.parametrize(
+    ("frame", "denied"),
+    [(udp(1), "192.0.2.1"), (ping(1), "192.0.2.1"), (udp6(1), "2606:4700::1111")],
+    ids=["udp", "ping", "udp6"],
+)
+def test_no_socket_is_opened_for_a_denied_destination(both, frame, denied):
+    both.outside.denied = {denied}
+    (error,) = both.sends(1, frame)
+    assert ICMP not in error or (error[ICMP].type, error[ICMP].code) == (3, 13)
+    assert both.outside.udp + both.outside.echo == []
+    assert both.drops() == {"denied": 1}
+
+
 def test_new_flows_are_limited_in_rate(loop, counters):
     lan = Lan(counters, max_flows_per_peer=10, new_flows_per_second=5, udp_idle_timeout=0.1)
     lan.assign(1)

@@ -46,6 +46,19 @@ def test_tcp_towards_a_guest_that_answers(loop, counters):
     assert not connection.closed
 
 
+def test_forwards_leave_flows_for_guests_and_take_none_of_theirs(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_flows=4)
+    connections = [forwarded.connects()[0] for _ in range(3)]
+    assert [connection.refused for connection in connections] == [False, False, True]
+    assert counters["forward.drop.flow_share"] == 1
+    question = packet(1, "192.0.2.1") / UDP(sport=4000, dport=7000)
+    assert forwarded.lan.sends(1, question) == []
+    assert len(forwarded.lan.outside.udp) == 1
+    loop.advance(300)
+    assert counters["gateway.flows_opened"] == counters["gateway.flows_closed"] == 3
+    assert not forwarded.connects()[0].refused
+
+
 def test_a_client_that_is_silent_is_probed(loop, counters):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
     connection, _ = forwarded.connects()

@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from ipaddress import ip_address
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -243,6 +244,17 @@ def test_rfc6888_req8_a_released_port_rests():
         assert {flow.port for flow in first} == {flow.port for flow in third}
         with pytest.raises(OSError, match="in use"):
             network.open_udp(Flow())
+
+    in_namespace(main)
+
+
+def test_the_ports_of_the_host_are_counted(monkeypatch):
+    async def main():
+        sysctl("ip_local_port_range", "40000 40009")
+        network = Network(LOOPBACK, Counters())
+        assert network.udp_ports == 10
+        monkeypatch.setattr(outside, "PORT_RANGE", Path("/nowhere"))
+        assert outside.port_range() == outside.DYNAMIC_PORTS
 
     in_namespace(main)
 
