@@ -119,6 +119,10 @@ class TcpSocket(Protocol):
     def room(self) -> int:
         """Bytes that :meth:`write` takes at present, about."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and the other end may yet acknowledge; 0 where that is unknown."""
+
     def keep_alive(self, seconds: float) -> None:
         """Have the other end probed after ``seconds`` of silence; never for 0."""
 

@@ -9,8 +9,12 @@ see without a NAT.
 From then on bytes move as both sides take them, and nothing is kept but what ``netstack.tcp_connection``
 bounds. The guest's data go to the host socket and are acknowledged when that took them; its window is the
 room of the socket. Host data are read from the socket when the guest's window, the congestion window and
-the peer's line have room, and stay in the kernel else. A FIN of one side ends that direction of the other,
-a RST of one side both of the other.
+the peer's line have room, and stay in the kernel else. A FIN of one side ends that direction of the other.
+
+A RST of one side is one of the other, behind what came before it. A server that answers early and closes
+resets the connection while its answer is under way: the host socket fails at writing, and is read to its end
+all the same; the guest gets all of that, then the RST, and what it still sends goes nowhere. It is the same
+the other way round, where the server is the guest: the host socket is closed when it has nothing unsent.
 
 When both directions have ended the flow does too, and gives its socket back. What TIME-WAIT asks for is
 kept in a table of the session's (``netstack.tcp_time_wait``). Segments that come for a flow that has ended
@@ -84,6 +88,18 @@ CHALLENGED_FOR = 3.0
 """Seconds for which a SYN is kept that was challenged: a guest that began anew answers at once with a RST,
 and need not wait until it repeats the SYN."""
 
+DRAIN_TIMEOUT = 30.0
+"""Seconds that the host's system may take to deliver what a guest sent before its RST."""
+
+DRAIN_PATIENCE = 2.0
+"""Seconds of these without any progress: the far end does not read, and is reset."""
+
+FIRST_LOOK, LAST_LOOK = 0.005, 0.5
+"""Seconds between looks at how much is left; each look doubles them."""
+
+DISCARDING_ROOM = 64 * 1024
+"""Bytes of window for a guest whose data nobody takes any more, until it is reset."""
+
 LOW_WINDOW = MAX_WINDOW // 4
 """Bytes of the guest's window below which it is looked whether the host socket has more room."""
 
@@ -117,6 +133,30 @@ class Link(NamedTuple):
 
     line: Line
     mtu: Callable[[], int]
+
+
+class _Drain:
+    """How what a guest sent before its RST gets out of the host."""
+
+    __slots__ = ("_end", "_give_up_at", "_left", "_pause")
+
+    def __init__(self, now: float) -> None:
+        self._end = now + DRAIN_TIMEOUT
+        self._give_up_at = now + DRAIN_PATIENCE
+        self._left = 0
+        self._pause = FIRST_LOOK
+
+    def look(self, left: int, now: float) -> float:
+        """Take note that ``left`` bytes are left; return when to look again, NEVER to end this."""
+        if left < self._left:
+            self._give_up_at = now + DRAIN_PATIENCE
+        self._left = left
+        until = min(self._give_up_at, self._end)
+        if not left or now >= until:
+            return NEVER
+        again = min(now + self._pause, until)
+        self._pause = min(2 * self._pause, LAST_LOOK)
+        return again
 
 
 class TcpFlowActor(EventLoopActor):
@@ -157,6 +197,10 @@ class TcpFlowActor(EventLoopActor):
         """Whether everything that the host sends has been read."""
         self._shut_down = False
         """Whether the host was told that the guest has ended."""
+        self._discards = False
+        """Whether the host takes nothing any more, and what the guest sends goes nowhere."""
+        self._drain: _Drain | None = None
+        """Set when the guest has reset the connection, and the host has not delivered everything."""
         self._challenged: tuple[bytes, float] | None = None
         """The SYN that was challenged last, and when."""
         self._waits_for_line = self._waits_to_read = self._waits_to_write = False
@@ -336,20 +380,31 @@ class TcpFlowActor(EventLoopActor):
         """Move what can be moved, send what may be sent."""
         if self._ended:
             return
-        try:
+        if self._drain is None:
             if connection.received or connection.guest_finished or connection.window_left < LOW_WINDOW:
                 self._write_to_host(connection)
             if not self._host_ended:
                 self._read_from_host(connection)
-        except OSError:
-            self._counters.add("tcp.reset_by_host")
-            connection.abort()
         self._send(connection, now)
         self._follow(connection, now)
 
     def _write_to_host(self, connection: TcpConnection) -> None:
         if self._shut_down:
             return
+        try:
+            if not self._discards:
+                self._write(connection)
+                return
+        except OSError:
+            self._counters.add("tcp.write_failures")
+            self._discards = True
+            if self._host_ended:
+                connection.reset_after_data()
+        # What the host sent before it failed is read to its end, and then the guest is reset.
+        connection.host_took(sum(map(len, connection.received)), DISCARDING_ROOM)
+
+    def _write(self, connection: TcpConnection) -> None:
+        """Let the host socket take what it can. Raises OSError."""
         taken = 0
         socket = self._socket
         if connection.received:
@@ -361,23 +416,31 @@ class TcpFlowActor(EventLoopActor):
             self._waits_to_write = True
             socket.wait_for_room()
         if connection.guest_finished:
-            self._shut_down = True
             socket.shut_down()
+            self._shut_down = True
 
     def _read_from_host(self, connection: TcpConnection) -> None:
         total = 0
         read = self._socket.read
-        while (room := connection.room) > 0:
-            data = read(room)
-            if data is None:
-                self._waits_to_read = True
-                break
-            if not data:
-                self._host_ended = True
-                connection.finish()
-                break
-            connection.write(data)
-            total += len(data)
+        try:
+            while (room := connection.room) > 0:
+                data = read(room)
+                if data:
+                    connection.write(data)
+                    total += len(data)
+                elif data is None and (self._waits_to_read or not self._discards):
+                    self._waits_to_read = True
+                    break
+                elif self._discards:  # nothing more comes of a connection that has failed
+                    self._host_ended = True
+                    connection.reset_after_data()
+                else:
+                    self._host_ended = True
+                    connection.finish()
+        except OSError:
+            self._counters.add("tcp.reset_by_host")
+            self._host_ended = self._discards = True
+            connection.reset_after_data()
         if total:
             self._counters.add("tcp.bytes_from_net", total)
 
@@ -407,8 +470,9 @@ class TcpFlowActor(EventLoopActor):
         """Do what the connection's state asks for, and set the timer."""
         state = connection.state
         if state is State.CLOSED:
-            self._counters.add(f"tcp.{connection.ending.value}" if connection.ending else "tcp.closed")
-            self._end(self._confirmed_syn(now))
+            if not self._drains(connection, now):
+                self._counters.add(f"tcp.{connection.ending.value}" if connection.ending else "tcp.closed")
+                self._end(self._confirmed_syn(now))
             return
         if state is State.TIME_WAIT and self._shut_down:
             self._counters.add("tcp.finished")
@@ -419,7 +483,7 @@ class TcpFlowActor(EventLoopActor):
             self._half_open = False
             tell_alive(self._lan.gateway, FlowEstablished(self._key))
         settings = self._lan.settings
-        timeout = settings.tcp_idle_timeout if state is State.ESTABLISHED else settings.tcp_transitory_timeout
+        timeout = settings.tcp_idle_timeout if connection.is_open else settings.tcp_transitory_timeout
         if timeout != self._idle_timeout:
             self._idle_timeout = timeout
             self._idle_at = now + timeout
@@ -442,6 +506,29 @@ class TcpFlowActor(EventLoopActor):
             return True
         return bool(connection.received) and not self._waits_to_write
 
+    def _drains(self, connection: TcpConnection, now: float) -> bool:
+        """Whether, after the guest's RST, the host's system has yet to deliver what the guest sent before."""
+        if connection.ending is not Ending.RESET or self._discards:
+            return False
+        if self._confirmed_syn(now):  # the next connection needs the port
+            return False
+        socket = self._socket
+        try:
+            if connection.received:
+                taken = socket.write(connection.received)
+                connection.host_took(taken, 0)
+                self._counters.add("tcp.bytes_to_net", taken)
+        except OSError:
+            return False
+        left = sum(map(len, connection.received)) + socket.unsent
+        if self._drain is None:
+            if not left:
+                return False
+            self._counters.add("tcp.drains")
+            self._drain = _Drain(now)
+        self.poll_at = self._drain.look(left, now)
+        return self.poll_at < NEVER
+
     def _confirmed_syn(self, now: float) -> list[bytes]:
         """Give the SYN that the guest meant, as its answer to the challenge has shown."""
         connection, challenged = self._connection, self._challenged
@@ -458,7 +545,7 @@ class TcpFlowActor(EventLoopActor):
         whole = connection is not None and (
             connection.ending is Ending.FINISHED or connection.state is State.TIME_WAIT
         )
-        self._socket.close(abort=not whole)
+        self._socket.close(abort=not whole or self._discards)
 
     def _end(self, following: Sequence[bytes] = ()) -> None:
         """Tell the gateway, once; it stops this flow then, and sees to the frames that follow."""

@@ -111,6 +111,7 @@ class TcpConnection:
         self._shift: int | None = WINDOW_SHIFT
         self._sack = True
         self._finish_asked = False
+        self._reset_asked = False
         self._window_from = (0, 0)
         """Sequence and acknowledgement numbers of the segment that told the guest's window last."""
         self._told = 0
@@ -207,6 +208,11 @@ class TcpConnection:
         return self.sender.waits_for_budget and self.state in SYNCHRONIZED
 
     @property
+    def is_open(self) -> bool:
+        """Whether both directions go on."""
+        return self.state is State.ESTABLISHED and not self._reset_asked
+
+    @property
     def is_paced(self) -> bool:
         """Whether the last :meth:`dispatch` left something unsent for the sake of the pace, for a moment."""
         return self.sender.is_paced and self.state in SYNCHRONIZED
@@ -232,6 +238,13 @@ class TcpConnection:
         """End the direction towards the guest, after all that was written."""
         self._finish_asked = True
         self.sender.finished = True
+
+    def reset_after_data(self) -> None:
+        """Reset the connection once the guest has acknowledged all that was written; nothing more will be."""
+        if self.state in SYNCHRONIZED:
+            self._finish_asked = self._reset_asked = True
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Reset the connection; the RST is the next that is dispatched."""
@@ -482,7 +495,9 @@ class TcpConnection:
                 self._send(frames, 0, now, probe=False)
         elif self.state is not State.CLOSED:
             self._send(frames, budget, now, probe=probe)
-            if self.state is State.LAST_ACK and self.sender.all_acknowledged:
+            if self._reset_asked and not self.sender.is_busy:
+                self.abort()
+            elif self.state is State.LAST_ACK and self.sender.all_acknowledged:
                 self._fin_acknowledged(now)
         if self._resets:
             frames += self._resets

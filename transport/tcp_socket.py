@@ -53,6 +53,8 @@ RESULTS = {
 
 _IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 _ABORT = Struct("ii").pack(1, 0)
+_TCP_CLOSE = 7
+"""State of a socket whose connection failed (tcp(7), TCP_INFO)."""
 _LINUX = sys.platform == "linux"
 _TCP_KEEPIDLE: int | None = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 """macOS calls it TCP_KEEPALIVE."""
@@ -98,8 +100,21 @@ class TcpFlowSocket:
         if not _LINUX:
             return GUESSED_ROOM
         size = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        return max(0, size - self._queued())
+
+    @property
+    def unsent(self) -> int:
+        """Bytes written that the other end has not acknowledged and still may.
+
+        0 where the system does not tell, and when the connection failed.
+        """
+        if not _LINUX or self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+            return 0
+        return self._queued()
+
+    def _queued(self) -> int:
         queued = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
-        return max(0, size - int.from_bytes(queued, sys.byteorder))
+        return int.from_bytes(queued, sys.byteorder)
 
     def keep_alive(self, seconds: float) -> None:
         """Have the other end probed after ``seconds`` of silence; never for 0.
@@ -188,7 +203,7 @@ def reset_at_close(opened: socket.socket) -> None:
 class DeniedTcpSocket:
     """Stands for a connection that the egress policy forbids: no socket was opened."""
 
-    room = 0
+    room = unsent = 0
 
     def __init__(self, flow: Mailbox) -> None:
         flow.tell(ConnectionFailed(SendResult.DENIED))

@@ -66,6 +66,7 @@ class FakeConnection:
     """A client's connection; as a TCP socket it has nothing to say."""
 
     room = 65_536
+    unsent = 0
 
     def __init__(self):
         self.attached = self.refused = self.closed = False

@@ -29,10 +29,11 @@ class FakeTcpSocket:
         self.room = 256 * 1024
         self.to_read = []
         self.written = b""
-        self.error = None
+        self.error = self.write_error = None
         self.closed = None
         self.was_shut_down = False
         self.waiting = False
+        self.unsent = 0
         self.kept_alive = None
 
     def keep_alive(self, seconds):
@@ -48,13 +49,17 @@ class FakeTcpSocket:
         if not self.to_read:
             return None
         data = self.to_read.pop(0)
+        if isinstance(data, OSError):
+            raise data
+        if data is None:
+            return None
         if len(data) > limit:
             self.to_read.insert(0, data[limit:])
         return data[:limit]
 
     def write(self, chunks):
-        if self.error:
-            raise self.error
+        if self.error or self.write_error:
+            raise self.error or self.write_error
         taken = b"".join(chunks)[: self.room]
         self.written += taken
         return len(taken)

@@ -18,7 +18,7 @@ from actors.messages import (
     SocketWritable,
 )
 from actors.runtime import run_ready
-from actors.tcp_flow import CONNECT_TIMEOUT, SYN_PATIENCE
+from actors.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.tcp_time_wait import MAX_TIME_WAITS, NEW_START, TIME_WAIT
 
@@ -115,7 +115,8 @@ def test_a_reset_at_the_number_that_was_acknowledged_counts_while_data_are_held(
     socket.room = 0
     lan.ack(payload=b"held")
     lan.send(flags="R", seq=101)
-    assert socket.closed == "abort"
+    lan.loop.advance(DRAIN_PATIENCE)  # what is held may still be taken
+    assert (socket.closed, socket.written) == ("abort", b"")
 
 
 def test_a_syn_that_is_repeated_as_the_host_refuses_asks_it_only_once(lan):
@@ -250,3 +251,128 @@ def test_64_silent_destinations_do_not_stop_others_for_long(lan):
     lan.loop.advance(SYN_PATIENCE + 0.1)
     assert {socket.closed for socket in lan.outside.tcp} == {"abort"}
     lan.connect(sport=3000)
+
+
+# -- resets that come behind data ---------------------------------------------------------------------
+
+
+def answers_early(lan, *answer, to=SERVER):
+    """Connect, and let the host answer and fail while the guest still sends."""
+    socket = lan.connect(destination=to)
+    socket.to_read += answer
+    socket.write_error = BrokenPipeError()
+    lan.ack(payload=b"x" * 1000, destination=to)
+    return socket
+
+
+@DESTINATIONS
+@pytest.mark.parametrize("end", [b"", ConnectionResetError()], ids=["end", "reset"])
+def test_the_guest_gets_the_answer_of_a_host_that_resets_before_the_reset(lan, to, end):
+    socket = answers_early(lan, b"413 Too Large", end, to=to)
+    answer, *others = lan.received()
+    assert bytes(answer[TCP].payload) == b"413 Too Large"
+    assert (others, socket.closed) == ([], None)
+    lan.ack(13, seq=1101, payload=b"y" * 1000, destination=to)  # nobody takes it, and the guest may not know
+    resets = [packet[TCP] for packet in lan.received() if packet[TCP].flags.R]
+    assert [(reset.seq, reset.ack) for reset in resets] == [((lan.answer.seq + 14) % 2**32, 2101)]
+    assert (socket.closed, socket.written) == ("abort", b"")
+    assert lan.counters["gateway.flows_closed"] == 1
+
+
+def test_an_answer_that_is_lost_is_sent_again_before_the_reset(lan):
+    answers_early(lan, b"413 Too Large", b"")
+    lan.received()
+    lan.loop.advance(1.5)
+    again = lan.received()
+    assert {bytes(packet[TCP].payload) for packet in again} == {b"413 Too Large"}
+    assert not any(packet[TCP].flags.R for packet in again)
+    lan.ack(13, seq=1101)
+    assert lan.one()[TCP].flags.R
+
+
+def test_a_long_answer_comes_whole_though_the_guest_goes_on_sending(lan):
+    answer = bytes(range(250)) * 400
+    socket = answers_early(lan, answer, b"")
+    received, sent, is_reset = b"", 1000, False
+    while not is_reset:
+        assert sent < 500_000
+        for packet in lan.received():
+            is_reset = bool(packet[TCP].flags.R)
+            if (packet[TCP].seq - lan.answer.seq - 1) % 2**32 == len(received):
+                received += bytes(packet[TCP].payload)
+        lan.loop.advance(0.01)  # segments are paced
+        lan.ack(len(received), seq=101 + sent, payload=b"y" * 1000)
+        sent += 1000
+    assert (received == answer, socket.closed) == (True, "abort")
+    assert sent > 10_000
+
+
+def test_a_host_that_ended_and_then_fails_resets_the_guest_behind_its_end(lan):
+    socket = lan.connect()
+    socket.to_read += [b"answer", b""]
+    socket.tell(SocketReadable())
+    lan.received()
+    socket.write_error = BrokenPipeError()
+    lan.ack(payload=b"more")
+    assert not any(packet[TCP].flags.R for packet in lan.received())
+    lan.ack(7, seq=105)
+    assert (lan.one()[TCP].flags.R, socket.closed) == (True, "abort")
+
+
+@pytest.mark.parametrize("end", [b"", None, ConnectionResetError()], ids=["end", "silence", "reset"])
+def test_a_host_that_fails_with_nothing_to_say_resets_the_guest(lan, end):
+    socket = answers_early(lan)
+    assert not any(packet[TCP].flags.R for packet in lan.received())
+    socket.to_read.append(end)
+    socket.tell(SocketReadable())
+    assert (lan.one()[TCP].flags, socket.closed) == ("RA", "abort")
+
+
+@DESTINATIONS
+def test_what_a_guest_sent_before_its_reset_is_delivered_before_the_hosts(lan, to):
+    socket = lan.connect(destination=to)
+    socket.room = 6
+    lan.ack(payload=b"the answer", destination=to)
+    socket.room, socket.unsent = 0, 6
+    lan.send(flags="R", seq=111, destination=to)
+    assert (socket.written, socket.closed) == (b"the an", None)
+    socket.room = 100
+    lan.loop.advance(1)
+    assert (socket.written, socket.closed) == (b"the answer", None)
+    socket.unsent = 0
+    lan.loop.advance(1)
+    assert socket.closed == "abort"
+    assert lan.counters["gateway.flows_closed"] == 1
+
+
+def test_a_far_end_that_reads_slowly_is_waited_for_but_not_for_ever(lan):
+    socket = lan.connect()
+    lan.ack(payload=b"the answer")
+    socket.unsent = 1000
+    lan.send(flags="R", seq=111)
+    passed = 0
+    while socket.closed is None:
+        passed += 1
+        socket.unsent -= 1
+        lan.loop.advance(1)
+    assert passed == DRAIN_TIMEOUT
+
+
+def test_a_far_end_that_does_not_read_is_reset_soon(lan):
+    socket = lan.connect()
+    lan.ack(payload=b"the answer")
+    socket.unsent = 10
+    lan.send(flags="R", seq=111)
+    lan.loop.advance(DRAIN_PATIENCE - 0.1)
+    assert socket.closed is None
+    lan.loop.advance(0.1)
+    assert socket.closed == "abort"
+
+
+def test_a_new_connection_does_not_wait_for_what_the_old_one_left(lan):
+    socket = lan.connect()
+    lan.ack(payload=b"the answer")
+    socket.unsent = 10
+    lan.send(flags="R", seq=111)
+    lan.send(flags="S", seq=90_000)
+    assert (socket.closed, len(lan.outside.tcp)) == ("abort", 2)

@@ -307,6 +307,49 @@ CLOSING = {
         wait 11
         ended FINISHED
     """,
+    "the host's RST comes when the guest has everything": """
+        open mss 1000
+        >> A 1 ack 1 win 1000
+        host writes 1500
+        << A 1:1000
+        host resets
+        << nothing
+        >> A 1 ack 1001 win 1000
+        << PA 1001:500
+        << nothing
+        state ESTABLISHED
+        >> A 1 ack 1501
+        << RA 1501 ack 1
+        ended ABORTED
+    """,
+    "the host's RST comes at once when nothing is under way": """
+        open
+        host resets
+        << RA 1 ack 1
+        ended ABORTED
+    """,
+    "the host's RST comes behind its FIN": """
+        open
+        host writes 10
+        << PA 1:10
+        host ends
+        << FA 11
+        host resets
+        << nothing
+        >> A 1 ack 12
+        << RA 12 ack 1
+        ended ABORTED
+    """,
+    "a host that resets may have to send again before": """
+        open
+        host writes 10
+        << PA 1:10
+        host resets
+        wait 0.3
+        << PA 1:10
+        >> A 1 ack 11
+        << RA 11 ack 1
+    """,
     "data after the FIN are not taken": """
         open
         >> FA 1:10 ack 1

@@ -4,7 +4,7 @@
     << SA 0 ack 1 mss 1360        the next frame that the guest gets; only what is written is compared
     << nothing                    and no other
     open [OPTIONS]                the guest's SYN with these options, the SYN-ACK and its ACK
-    host writes 3000 | host ends | host takes 100 | host is slow | host has room 5000
+    host writes 3000 | host ends | host resets | host takes 100 | host is slow | host has room 5000
     wait 0.3                      time passes; what falls due on the way is sent when it is due
     state ESTABLISHED | window 5000 | abort | connect | ended RESET
 
@@ -197,6 +197,8 @@ class Talk:
                 self.write(int(count))
             case ["ends"]:
                 self.connection.finish()
+            case ["resets"]:
+                self.connection.reset_after_data()
             case ["is", "slow"]:
                 self.slow = True
             case ["is", "fast"]:

@@ -55,6 +55,8 @@ class Conversation(RuleBasedStateMachine):
         self.written = [0, 0]
         self.taken = [0, 0]
         self.finished = [False, False]
+        self.resets = [False, False]
+        """Whose host has failed, and wants that said when the other end has everything."""
         self.budget = [MAX_WINDOW, MAX_WINDOW]
         """Bytes that each end may send at a time."""
         self.ends[GUEST].connect(self.now)
@@ -82,6 +84,14 @@ class Conversation(RuleBasedStateMachine):
         if not self.finished[who] and self.ends[who].state in {State.ESTABLISHED, State.CLOSE_WAIT}:
             self.finished[who] = True
             self.ends[who].finish()
+            self.dispatch()
+
+    @precondition(lambda self: not any(self.resets))
+    @rule(who=side)
+    def reset(self, who):
+        if self.ends[who].state in {State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1}:
+            self.resets[who] = self.finished[who] = True
+            self.ends[who].reset_after_data()
             self.dispatch()
 
     @rule(who=side, budget=st.one_of(st.integers(-3000, 3000), st.just(MAX_WINDOW)))
@@ -172,11 +182,19 @@ class Conversation(RuleBasedStateMachine):
             assert waiting == stream(other, self.taken[who], len(waiting))
 
     @invariant()
+    def nobody_is_reset_before_everything_has_arrived(self):
+        for who, resets in enumerate(getattr(self, "resets", ())):
+            if resets and self.ends[who].ending is Ending.ABORTED:
+                waiting = sum(map(len, self.ends[1 - who].received))
+                assert self.taken[1 - who] + waiting == self.written[who]
+
+    @invariant()
     def nobody_ends_for_a_reason_that_nobody_gave(self):
         endings = [end.ending for end in getattr(self, "ends", ())]
         for ending, other in zip(endings, reversed(endings), strict=True):
             # Who has ended answers what still comes with a RST (RFC 9293, 3.10.7.1).
-            assert ending in {None, Ending.FINISHED, Ending.TIMED_OUT} or other is not None
+            given = {None, Ending.FINISHED, Ending.TIMED_OUT, Ending.ABORTED if any(self.resets) else None}
+            assert ending in given or other is not None
 
     # -- helpers --------------------------------------------------------------------------------------
 
@@ -203,7 +221,7 @@ class Conversation(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "ends"):
             return
-        given_up = any(end.ending not in {None, Ending.FINISHED} for end in self.ends)
+        given_up = any(self.resets) or any(end.ending not in {None, Ending.FINISHED} for end in self.ends)
         deadline = self.now + PATIENCE
         self.budget = [MAX_WINDOW, MAX_WINDOW]
         while self.now < deadline and not all(end.ending for end in self.ends):

@@ -167,6 +167,32 @@ def test_a_host_that_is_gone_is_noticed():
     in_namespace(main)
 
 
+def test_what_the_other_end_may_yet_acknowledge():
+    async def main(outside):
+        flow, ours, theirs, _ = await outside.connect()
+        assert ours.unsent == 0
+        sent = 0
+        while taken := ours.write([bytes(100_000)] * 4):
+            sent += taken
+        left = ours.unsent
+        assert 0 < left <= sent
+        got = 0
+        while got < sent:
+            got += len(await asyncio.get_running_loop().sock_recv(theirs, 1_000_000))
+        while ours.unsent:  # noqa: ASYNC110 - of an acknowledgement, which may be delayed, nobody tells
+            await asyncio.sleep(0.005)
+        assert ours.unsent == 0
+        while ours.write([bytes(100_000)] * 4):
+            pass
+        assert ours.unsent > 0
+        assert ours.read(1) is None
+        theirs.close()  # with unread data: a RST
+        assert await flow.next() == SocketReadable()
+        assert ours.unsent == 0
+
+    run(main)
+
+
 def test_many_small_pieces_are_taken_bit_by_bit():
     async def main(outside):
         _, ours, theirs, _ = await outside.connect()
