@@ -55,3 +55,9 @@ def test_every_test_of_a_package_has_its_module(package):
     modules, tests = _names(package)
     stray = {test for test in tests if not any(_belongs(test, module, package) for module in modules)}
     assert stray - OF_SEVERAL_MODULES == set()
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names, all folders together."""
+    names = [path.stem for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
