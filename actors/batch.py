@@ -35,12 +35,14 @@ class PortState:
     """What the gateway keeps for one session."""
 
     __slots__ = (
-        *("errors", "flows", "forwarded", "fragments", "half_open", "line"),
+        *("client", "errors", "flows", "forwarded", "fragments", "half_open", "line"),
         *("link_mtu", "macs", "new_flows", "time_waits"),
     )
 
     def __init__(self, settings: LanSettings, now: float) -> None:
         self.macs: set[bytes] = set()
+        self.client = ""
+        """The network that the session's client is in; empty when that is not known."""
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
         self.line = Line()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from loguru import logger
 
 from actors.address_contests import AddressContests
+from actors.address_shares import AddressShares
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
 from actors.flow import Guest, Lan
 from actors.forwards import Forwards
@@ -114,6 +115,7 @@ _CLAIM_DROPS = {
     Claim.TAKEN: "address_conflict",
     Claim.RESERVED: "reserved_address",
     Claim.FOREIGN: "foreign_address",
+    Claim.OVER_SHARE: "address_share",
 }
 
 
@@ -159,6 +161,8 @@ class GatewayActor(EventLoopActor):
         self._ports: dict[int, PortState] = {}
         self._port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
+        shares = AddressShares(self._pool, self._ports, self._port_of, settings.client_share)
+        self._pool.admits = shares.admits
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
         self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports, self._flows)
         self._reassembler = Reassembler(counters)
@@ -532,13 +536,15 @@ class GatewayActor(EventLoopActor):
         port = self._port(message.port)
         port.link_mtu = message.link_mtu
         port.line = message.line or port.line
+        port.client = message.client
         address = None
         if self._move(message.mac, message.port, port):
             self._services.expire_leases(self.now())
             address = self._pool.assign(message.mac)
         if address is None:
             self._counters.add("gateway.pool_full")
-            tell_alive(message.peer, RegistrationRefused("address pool is full", message.mac))
+            reason = "this client has too many addresses" if self._pool.free else "address pool is full"
+            tell_alive(message.peer, RegistrationRefused(reason, message.mac))
             return
         if message.name:
             self._services.name(message.mac, address, message.name)

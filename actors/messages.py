@@ -296,6 +296,8 @@ class AssignAddress:
     line: Line | None = None
     resume: str = ""
     """Secret for the client to come back with."""
+    client: str = ""
+    """The network (``netstack.shares``) that the client's packets come from; empty when that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

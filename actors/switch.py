@@ -121,6 +121,7 @@ _CLAIM_DROPS = {
     Claim.TAKEN: "switch.drop.spoofed_address",
     Claim.RESERVED: "switch.drop.reserved_address",
     Claim.FOREIGN: "switch.drop.foreign_source",
+    Claim.OVER_SHARE: "switch.drop.address_share",
 }
 
 _REFUSALS = {
@@ -412,6 +413,7 @@ class SwitchActor(EventLoopActor):
             port.link_mtu,
             port.line,
             secret_of(self._key, message.mac),
+            client_network(port.client()),
         )
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 MAX_CLAIMS_PER_MAC = 4
 """Hand-taken addresses beside the assigned one: aliases on a NIC, not a subnet swept by one guest."""
@@ -36,11 +36,17 @@ class Claim(Enum):
     """The network's, the broadcast, the gateway's or another service's address."""
     FOREIGN = "foreign"
     """Not in this LAN's network."""
+    OVER_SHARE = "over_share"
+    """Others need what is left."""
 
     @property
     def accepted(self) -> bool:
         """Whether the guest may use the address."""
         return self in (Claim.GRANTED, Claim.OWN)
+
+
+def _anyone(_mac: bytes) -> bool:
+    return True
 
 
 class AddressPool:
@@ -70,6 +76,8 @@ class AddressPool:
         self._pool = frozenset(address for address in addresses if address not in taken)
         self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
         self._leases: dict[bytes, bytes] = {}
+        self.admits: Callable[[bytes], bool] = _anyone
+        """Whether a MAC may have one more address; the gateway knows what its session has already."""
         # Claims and further leases: per MAC the one used longest ago first.
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
@@ -88,15 +96,25 @@ class AddressPool:
         return addresses
 
     @property
+    def size(self) -> int:
+        """Addresses that new MACs could get if nobody had any."""
+        return len(self._pool)
+
+    def count_of(self, mac: bytes) -> int:
+        """How many addresses ``mac`` holds."""
+        beside = len(self._claims.get(mac, ())) + len(self._further.get(mac, ()))
+        return (mac in self._leases) + beside
+
+    @property
     def free(self) -> int:
         """Addresses that a new MAC could get."""
         return len(self._fresh) + len(self._remembered)
 
     def assign(self, mac: bytes) -> bytes | None:
-        """Give ``mac`` the address it holds, else the one it had, else another; None when all are held."""
-        address = self._leases.get(mac) or self._fixed.get(mac) or self._remembered.get(mac)
-        if address is None:
-            address = self._next()
+        """Give ``mac`` the address it holds, else the one it had, else another; None when it gets none."""
+        address = self._leases.get(mac) or self._fixed.get(mac)
+        if address is None and self.admits(mac):
+            address = self._remembered.get(mac) or self._next()
         if address is not None:
             self._hold(address, mac)
             self._leases[mac] = address
@@ -104,6 +122,8 @@ class AddressPool:
 
     def assign_further(self, mac: bytes, wanted: bytes | None = None) -> bytes | None:
         """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
+        if not self.admits(mac):
+            return None
         free = wanted in self._fresh or wanted in self._remembered_for
         address = wanted if free else self._next()
         if address is not None:
@@ -137,6 +157,8 @@ class AddressPool:
             return Claim.TAKEN
         if IPv4Address(address) not in self._lan:
             return Claim.FOREIGN
+        if len(self._claims.get(mac, ())) < MAX_CLAIMS_PER_MAC and not self.admits(mac):
+            return Claim.OVER_SHARE
         if mac not in self._leases and (address in self._pool or address == self._fixed.get(mac)):
             self._leases[mac] = address
         else:

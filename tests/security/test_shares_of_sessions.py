@@ -1,4 +1,4 @@
-"""Sessions that take all flows, clients that take all descriptors: the other guests still get through."""
+"""Sessions that take all flows or addresses, clients that take all descriptors: others still get through."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from name_server import ANSWER, answer
 from processes import PATIENCE, Relay
 from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 LOOPBACK = ("--allow-cidr", "127.0.0.1")
@@ -96,6 +96,36 @@ def test_two_sessions_that_open_flows_without_end():
     with Answering(bytes) as echo:
         asyncio.run(main(echo.port))
     assert relay.counters()["gateway.drop.flow_share"] > 0
+    relay.stop()
+
+
+async def takes_all_addresses(relay, number):
+    """A session with as many guests as a port may have, that use as many addresses as they get."""
+    guest = await Guest.join(relay)
+    for last in range(10, 255):
+        mac = f"52:54:00:99:{number:02x}:{last % 8:02x}"
+        announcement = ARP(op=1, hwsrc=mac, psrc=f"10.0.2.{last}", pdst=f"10.0.2.{last}")
+        guest.send_frames([bytes(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / announcement)])
+        await guest.client.wait_writable()
+    return guest
+
+
+def test_seven_sessions_that_take_addresses_without_end():
+    relay = Relay()
+
+    async def main():
+        guests = []
+        for _ in range(2):  # again, for what they are allowed at a time
+            guests += [await takes_all_addresses(relay, number) for number in range(7)]
+            await asyncio.sleep(1)
+        guests += [await asyncio.wait_for(Guest.join(relay), PATIENCE) for _ in range(20)]
+        for guest in guests:
+            guest.client.close()
+
+    asyncio.run(main())
+    counters = relay.counters()
+    assert counters["switch.drop.address_share"] > 0
+    assert counters["gateway.pool_full"] == 0
     relay.stop()
 
 
