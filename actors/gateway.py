@@ -78,6 +78,7 @@ from netstack.ipv4 import (
     parse_ipv4,
 )
 from netstack.malformed import MalformedPacket
+from netstack.multicast import Queries
 from netstack.neighbour import AddressBindings
 from netstack.reassembly import Reassembler
 from netstack.router_advertisement import INTERVAL as RA_INTERVAL
@@ -192,7 +193,9 @@ class GatewayActor(EventLoopActor):
         """Take the gateway's place at the switch."""
         prefix = self._settings.ipv6_prefix
         guard = SourceGuard(self._pool, self._bindings, prefix) if self._settings.source_guard else None
-        self._switch.tell(GatewayAttached(self.actor_ref, guard))
+        link_local = None if prefix is None else self._settings.gateway_link_local
+        queries = Queries(self._settings.gateway_mac, self._settings.gateway_ip, link_local)
+        self._switch.tell(GatewayAttached(self.actor_ref, guard, queries))
 
     def on_stop(self) -> None:
         """Stop all flows."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from actors.line import Line
     from actors.ports import WaitingClients
     from netstack.forward import Forward
+    from netstack.multicast import Queries
     from netstack.source_guard import SourceGuard
     from netstack.tcp_time_wait import TimeWait
 
@@ -216,11 +217,13 @@ class PortOpened:
 class GatewayAttached:
     """GatewayActor -> SwitchActor: frames for the gateway's MAC, and flooded ones, go to ``gateway``.
 
-    ``sources`` tells whose address is whose, by the gateway's tables; None lets guests use any.
+    ``sources`` tells whose address is whose, by the gateway's tables; None lets guests use any. With
+    ``queries`` the gateway asks, through the switch, who listens to which multicast groups.
     """
 
     gateway: Mailbox
     sources: SourceGuard | None = None
+    queries: Queries | None = None
 
 
 @dataclass(frozen=True, slots=True)

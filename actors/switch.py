@@ -19,7 +19,12 @@ carry a priority are taken off first, and all checks look through those of VLANs
 A guest sends from its own addresses only (``netstack.source_guard``); the gateway, which keeps the tables, is
 told of those that it did not hold. The gateway's own frames are flooded only if they are for all.
 
-Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.flooded`` + ``switch.drop.*``, in frames.
+Multicast frames go to the ports that asked for their group (``netstack.multicast``), and to the gateway, in
+whose name the switch asks for reports: all ports now and then, a new one once it is known. What goes to many
+ports counts against the sender's floods.
+
+Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.multicast`` + ``switch.flooded`` +
+``switch.drop.*``, in frames.
 """
 
 from __future__ import annotations
@@ -47,9 +52,10 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SourceRefused,
+    Tick,
 )
 from actors.mishaps import Mishaps
-from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
 from netstack.address_pool import Claim
@@ -63,6 +69,7 @@ from netstack.ethernet import (
     is_link_control,
 )
 from netstack.mac_table import MacTable, Verdict
+from netstack.multicast import QUERY_INTERVAL, MulticastGroups, Said, may_be_membership
 from netstack.resume import is_secret_of, secret_of
 from netstack.shares import Shares, client_network
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
@@ -73,6 +80,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
+    from netstack.multicast import Queries
     from netstack.source_guard import SourceGuard
 
 GATEWAY = -1
@@ -93,6 +101,16 @@ CLAIM_BURST = 100.0
 
 FLOOD_BURST = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
+
+FIRST_QUERY_AFTER = 1.0
+"""Seconds after its registration until a port is asked for multicast groups: clients configure their NIC."""
+
+MULTICAST_COPIES = 8
+"""Ports that a group's frame may go to without counting as flooded."""
+
+LEAVES_PER_SECOND = 1.0
+LEAVE_BURST = 4.0
+"""Queries that a port is sent because somebody behind it left a group; other memberships expire with time."""
 
 COMPLAINT_EVERY = 10.0
 """Seconds between two words to a peer about sources that it may not use; between them frames only count."""
@@ -136,27 +154,23 @@ class _Port:
     """An attached session."""
 
     __slots__ = (
-        "claims",
-        "client",
-        "floods",
-        "last_heard",
-        "line",
-        "link_mtu",
-        "next_complaint",
-        "owner",
-        "peer",
+        *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
+        *("next_complaint", "owner", "peer"),
     )
 
-    def __init__(self, opened: PortOpened, owner: Hashable, floods: TokenBucket, claims: TokenBucket) -> None:
+    def __init__(self, opened: PortOpened, owner: Hashable, rate: float, now: float) -> None:
         self.owner = owner
         """As whose the port is counted."""
-        self.claims = claims
+        self.asked = False
+        """Whether the port was asked which multicast groups it wants."""
+        self.claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, now)
+        self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
+        self.leaves = TokenBucket(LEAVES_PER_SECOND, LEAVE_BURST, now)
         self.client = opened.client
         self.peer = opened.peer
         self.last_heard = opened.last_heard
         self.link_mtu = opened.link_mtu
         self.line = opened.line
-        self.floods = floods
         self.next_complaint = 0.0
 
 
@@ -177,6 +191,11 @@ class SwitchActor(EventLoopActor):
         """Ports whose guests have not shown themselves, the oldest first."""
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._table = MacTable(reserved=frozenset({settings.gateway_mac}))
+        self._groups = MulticastGroups(counters)
+        self._queries: Queries | None = None
+        self._query_at = NEVER
+        self._new_ports: list[int] = []
+        """Ports that are to be asked for the first time."""
         self._mishaps = Mishaps("switch", counters)
 
     # -- frames -------------------------------------------------------------------------------------
@@ -222,16 +241,36 @@ class SwitchActor(EventLoopActor):
         destination = frame[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", batch.flood, b""
+        if destination[0] & 1:
+            return *self._decide_multicast(frame, port, batch, now), b""
         if destination == self._settings.gateway_mac:
             target: int | None = GATEWAY
         else:
-            target = None if destination[0] & 1 else self._table.lookup(destination, now)
+            target = self._table.lookup(destination, now)
         if target is None:
             return None if port.floods.take(now) else "switch.drop.flood_rate", batch.flood, b""
         if target == batch.sender:
             return "switch.drop.same_port", batch.flood, b""
         holds_for = frame[_HEAD] + frame[_SOURCE] if frame[_ETHERTYPE_AND_START] == _PLAIN_IPV4 else b""
         return None, batch.unicast_to(target), holds_for
+
+    def _decide_multicast(
+        self, frame: bytes, port: _Port, batch: _Batch, now: float
+    ) -> tuple[str | None, Callable[[bytes], None]]:
+        """As :meth:`_decide`, for a frame that is not for one NIC."""
+        if may_be_membership(frame):
+            if not port.floods.take(now):
+                return "switch.drop.flood_rate", batch.flood
+            said = self._groups.hear(frame, batch.sender, now)
+            if said is Said.LEAVE and self._queries is not None and port.leaves.take(now):
+                tell_alive(port.peer, FramesToPeer(self._queries.urgent))
+            if said in (Said.REPORT, Said.LEAVE):
+                return None, batch.multicast_to(self._groups.routers(now))
+            return None, batch.flood
+        ports = self._groups.members(frame, now)
+        if (ports is None or len(ports) > MULTICAST_COPIES) and not port.floods.take(now):
+            return "switch.drop.flood_rate", batch.flood
+        return None, batch.flood if ports is None else batch.multicast_to(ports)
 
     def _refusal(self, frame: bytes, sender: int, port: _Port, now: float) -> str | None:
         """Name the counter under which a frame is dropped for what it says of its sender."""
@@ -317,9 +356,11 @@ class SwitchActor(EventLoopActor):
 
     def _deliver(self, batch: _Batch, received: int) -> None:
         flooded = batch.flooded
-        unicast = received - len(flooded) - batch.dropped
+        unicast = received - len(flooded) - batch.dropped - batch.multicast
         if unicast:
             self._counters.add("switch.unicast", unicast)
+        if batch.multicast:
+            self._counters.add("switch.multicast", batch.multicast)
         for target, frames in batch.by_port.items():
             if target == GATEWAY:
                 self._tell_gateway(FramesToGateway(batch.sender, frames))
@@ -345,6 +386,33 @@ class SwitchActor(EventLoopActor):
     def _gateway_attached(self, message: GatewayAttached) -> None:
         self._gateway = message.gateway
         self._sources = message.sources
+        self._queries = message.queries
+        self._query_at = self.now()
+        self._set_timer()
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        if self.now() < self._query_at:
+            self._ask_for_groups(self._new_ports)
+        else:
+            self._query_at = self.now() + QUERY_INTERVAL
+            self._groups.expire(self.now())
+            self._ask_for_groups([number for number, port in self._ports.items() if port.asked])
+        self._new_ports = []
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._queries is not None:
+            new_at = self.now() + FIRST_QUERY_AFTER if self._new_ports else NEVER
+            self.poll_at = min(self._query_at, new_at, self.poll_at if self._new_ports else NEVER)
+
+    def _ask_for_groups(self, numbers: list[int]) -> None:
+        """Have guests say which multicast groups they want."""
+        if self._queries is not None:
+            queries = FramesToPeer(self._queries.general)
+            for number in numbers:
+                if number in self._ports:
+                    tell_alive(self._ports[number].peer, queries)
 
     @handles(PortOpened)
     def _port_opened(self, message: PortOpened) -> None:
@@ -361,9 +429,7 @@ class SwitchActor(EventLoopActor):
         self._shares.add(owner)
         self._silent[message.port] = None
         rate = self._settings.floods_per_second
-        floods = TokenBucket(rate, rate * FLOOD_BURST, self.now())
-        claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, self.now())
-        self._ports[message.port] = _Port(message, owner, floods, claims)
+        self._ports[message.port] = _Port(message, owner, rate, self.now())
 
     def _make_room(self, owner: Hashable) -> None:
         """Close the oldest session that never said anything, of an address that has more than half of all."""
@@ -384,6 +450,7 @@ class SwitchActor(EventLoopActor):
         self._shares.give_back(port.owner)
         self._silent.pop(message.port, None)
         self._table.forget_port(message.port)
+        self._groups.forget_port(message.port)
         if self._gateway is not None:
             tell_alive(self._gateway, message)
 
@@ -400,6 +467,10 @@ class SwitchActor(EventLoopActor):
             tell_alive(port.peer, RegistrationRefused(self._reason(verdict, message.mac), message.mac))
             return
         self._silent.pop(message.port, None)
+        if not port.asked:
+            port.asked = True
+            self._new_ports.append(message.port)
+            self._set_timer()
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)
             self._counters.add("switch.takeovers")
@@ -449,11 +520,12 @@ class SwitchActor(EventLoopActor):
 class _Batch:
     """Where the frames of one message go. Every port gets its frames in the order in which they came."""
 
-    __slots__ = ("by_port", "dropped", "flooded", "sender")
+    __slots__ = ("by_port", "dropped", "flooded", "multicast", "sender")
 
     def __init__(self, sender: int) -> None:
         self.sender = sender
         self.dropped = 0
+        self.multicast = 0
         self.flooded: list[bytes] = []
         """Frames for everyone; whoever is not in ``by_port`` gets this list, all the same one."""
         self.by_port: dict[int, list[bytes]] = {}
@@ -465,6 +537,18 @@ class _Batch:
         if frames is None:
             frames = self.by_port[port] = self.flooded.copy()
         return frames.append
+
+    def multicast_to(self, ports: list[int]) -> Callable[[bytes], None]:
+        """Return what takes frames for some ports, but not their sender's, and for the gateway."""
+
+        def take(frame: bytes) -> None:
+            self.multicast += 1
+            for port in ports:
+                if port != self.sender:
+                    self.unicast_to(port)(frame)
+            self.unicast_to(GATEWAY)(frame)
+
+        return take
 
     def drop(self, _frame: bytes) -> None:
         """Count a frame that goes nowhere."""
