@@ -54,8 +54,16 @@ class AddressShares:
             return False
         if not port.client or free > reserve_of(pool.size, self._percent):
             return True
-        same = (other for other in self._ports.values() if other.client == port.client)
-        return self._percent == 0 or sum(map(self._held, same)) < free
+        return self._percent == 0 or not self._has(port.client, free)
+
+    def _has(self, client: str, count: int) -> bool:
+        """Whether a client's sessions hold ``count`` addresses; looks at no more of them than it must."""
+        for port in self._ports.values():
+            if count <= 0:
+                break
+            if port.client == client:
+                count -= self._held(port)
+        return count <= 0
 
     def _held(self, port: PortState) -> int:
         return sum(map(self._pool.count_of, port.macs))
