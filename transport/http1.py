@@ -29,6 +29,11 @@ MAX_BODY = 64 * 1024
 MAX_CHUNK_LINE = 1024
 """Bytes of a chunk's size with its extensions."""
 
+MAX_CHUNKS = 1024
+"""Chunks of a body: each costs work, however small it is."""
+MAX_EMPTY_LINES = 16
+"""Lines without content before a request."""
+
 TEXT = {"Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store"}
 """Headers of an answer that is a sentence."""
 
@@ -124,6 +129,8 @@ class RequestReader:
         self._fields: list[tuple[str, str]] = []
         self._left_of_head = MAX_HEAD
         self._left_of_body = self._left_of_chunk = 0
+        self._left_of_chunks = MAX_CHUNKS
+        self._left_of_empty_lines = MAX_EMPTY_LINES
         self._head: Request | None = None
         self._step = self._start_line
 
@@ -158,6 +165,9 @@ class RequestReader:
             return False
         if not line:
             # Some clients end the body before with a line that does not count (RFC 9112, section 2.2).
+            self._left_of_empty_lines -= 1
+            if self._left_of_empty_lines < 0:
+                raise _bad("There is no request.")
             return True
         found = _REQUEST_LINE.fullmatch(line)
         if found is None:
@@ -210,7 +220,8 @@ class RequestReader:
             raise _bad("A chunk has no size.")
         size = int(found[1], 16)
         self._left_of_body -= size
-        if self._left_of_body < 0:
+        self._left_of_chunks -= 1
+        if self._left_of_body < 0 or self._left_of_chunks < 0:
             raise _too_large()
         self._left_of_chunk = size
         self._step = self._chunk_data if size else self._trailer_line

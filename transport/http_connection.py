@@ -20,6 +20,7 @@ from loguru import logger
 
 from transport import websocket
 from transport.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
+from transport.slices import SLICE
 from transport.websocket import WebSocketConnection, WebSocketHost
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class HttpConnection(asyncio.Protocol):
         self._reader = RequestReader()
         self._transport: asyncio.Transport
         self._timer: asyncio.TimerHandle | None = None
-        self._requests = 0
+        self.requests = 0
+        """Requests that were answered."""
         self._paused = False
         self._ending = False
         self._thrown_away = 0
@@ -102,7 +104,8 @@ class HttpConnection(asyncio.Protocol):
         if self._reader.idle:
             self._call_later(REQUEST_TIMEOUT, self._timed_out)
         self._reader.feed(data)
-        self._serve()
+        if self._host.slices.serve(self):
+            self._transport.pause_reading()
 
     def eof_received(self) -> bool:
         """Take the client's end: it will ask for nothing more, but may wait for what it asked for."""
@@ -115,6 +118,7 @@ class HttpConnection(asyncio.Protocol):
         self._ending = True
         if self._timer is not None:
             self._timer.cancel()
+        self._host.slices.forget(self)
         self._host.connection_ended(self)
 
     def pause_writing(self) -> None:
@@ -125,9 +129,7 @@ class HttpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on."""
         self._paused = False
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._serve()
+        self._host.slices.serve(self)
 
     # -- the listener's side ------------------------------------------------------------------------
 
@@ -141,21 +143,35 @@ class HttpConnection(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """Answer the requests that are complete; whatever goes wrong ends this connection only."""
+    def work(self) -> bool:
+        """Answer requests that are complete; whatever goes wrong ends this connection only."""
+        more = self._serve()
+        if self._transport.get_protocol() is self:  # else it has become a WebSocket's
+            if more or self._paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+        return more
+
+    def _serve(self) -> bool:
+        """Answer those that fit a slice; return whether there may be more of them."""
+        deadline = self._host.clock() + SLICE
         try:
             while not (self._paused or self._ending):
                 request = self._reader.next()
                 if request is None:
-                    return
-                self._requests += 1
+                    return False
+                self.requests += 1
                 self._answer(request)
+                if self._host.clock() >= deadline:
+                    return not (self._paused or self._ending)
         except BadRequestError as error:
             self._refuse(error)
         except Exception:  # noqa: BLE001
             self._host.counters.add("web.failed")
             logger.exception("An HTTP connection failed and is dropped")
             self._refuse(BadRequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "The relay failed; see its log."))
+        return False
 
     def _answer(self, request: Request) -> None:
         found = self._host.respond(request, secure=self._secure, remote=self.remote)
@@ -172,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
                 *(self.remote, what, request.target, found.status.value, found.status.phrase),
                 found.body.decode().strip(),
             )
-        close = not request.keep_alive or self._requests >= MAX_REQUESTS
+        close = not request.keep_alive or self.requests >= MAX_REQUESTS
         self._send(found, close=close, head_only=request.method == "HEAD")
         if close:
             self._end(linger=request.unread_body or not self._reader.idle)
@@ -185,6 +201,7 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
         self._host.connection_began(connection)
         self._host.connection_ended(self)
+        self._transport.resume_reading()
         self._transport.set_protocol(connection)
         connection.begin(self._transport)
         rest = self._reader.take_rest()

@@ -6,6 +6,10 @@ speaks it is sent to https. Which hosts are answered for, and whose pages may co
 (``transport.origins``).
 
 Certificates come from the store that the QUIC endpoint uses, and are read for each new connection.
+
+When all MAX_CONNECTIONS are taken, a newcomer gets the place of the one that has been silent for longest: of
+those that have sent nothing or are in the TLS handshake, else of those that have completed no request, else
+of those that speak HTTP. Sessions keep their places.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.origins import GUARDED_PAGES, ClientRequest
 from transport.session import WebTransportSession, remote_text
+from transport.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -45,6 +50,8 @@ BACKLOG = 128
 MAX_CONNECTIONS = 2048
 """Connections in every state; one costs 50 KB with TLS. Clients of one address get ``client_share`` of them,
 and of those that carry no session half at most."""
+FEW = 16
+"""Connections of one client that are no more than it needs; browsers open 6 to a host."""
 TLS_RECORD = 0x16
 """First byte of a TLS handshake."""
 ACCEPT_PAUSE = 0.1
@@ -105,11 +112,13 @@ class WebListener:
         self._admit = admit
         self._open_session = open_session
         self._next_session_number = next_session_number
-        self._connections: set[HttpConnection | WebSocketConnection] = set()
+        self._connections: dict[HttpConnection | WebSocketConnection, str] = {}
+        """Oldest first, with their clients."""
         self._shares = Shares(max_connections, client_share)
         self._requests = Shares(max_connections, client_share and HALF)
         """Of the connections, those that carry no session."""
-        self._greeting: set[asyncio.Task[None]] = set()
+        self._greeting: dict[asyncio.Task[None], str] = {}
+        """Those of which nothing is known but the client, oldest first."""
         self._dirty: dict[WebSocketConnection, None] = {}
         self._flush_scheduled = False
         self._emptied = asyncio.Event()
@@ -117,6 +126,7 @@ class WebListener:
     def start(self) -> None:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
+        self.slices = Slices(self.clock)
         self._socket = _listen(*self._bind)
         self._accepting = self._loop.create_task(self._accept())
 
@@ -162,13 +172,13 @@ class WebListener:
 
     def connection_began(self, connection: WebSocketConnection) -> None:
         """Remember a connection that speaks WebSocket from now on."""
-        self._connections.add(connection)
-        self._shares.add(client_of(connection.remote))
+        self._connections[connection] = client = client_of(connection.remote)
+        self._shares.add(client)
 
     def connection_ended(self, connection: HttpConnection | WebSocketConnection) -> None:
         """Forget the connection."""
         if connection in self._connections:
-            self._connections.discard(connection)
+            del self._connections[connection]
             self._give_back(connection.remote, request=isinstance(connection, HttpConnection))
         self._dirty.pop(connection, None)  # type: ignore[arg-type] # only WebSockets are in it
         if not self._connections:
@@ -230,26 +240,54 @@ class WebListener:
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
             remote = remote_text(address)
-            if not self._has_room_for(remote):
+            whose = client_of(remote)
+            if not self._has_room_for(whose) and self._evict(whose):
+                await asyncio.sleep(0)  # a task that was cancelled has its turn
+            if not self._has_room_for(whose):
+                self._log_refusal(remote)
                 client.close()
                 continue
+            self._requests.add(whose)
+            self._shares.add(whose)
             task = self._loop.create_task(self._greet(client, remote))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
+            self._greeting[task] = whose
+            task.add_done_callback(lambda done: self._greeting.pop(done, None))
+            # What is cancelled before it has begun would clean nothing up; and others have their turn.
+            await asyncio.sleep(0)
 
-    def _has_room_for(self, remote: str) -> bool:
-        """Count a connection, if there is room for one more of this client."""
-        client = client_of(remote)
-        if self._requests.may_take(client) and self._shares.may_take(client):
-            self._requests.add(client)
-            self._shares.add(client)
-            return True
+    def _evict(self, client: str) -> bool:
+        """End the connection that has said least, so that a newcomer finds room; return whether there is one.
+
+        It is one of the newcomer's own address, or anybody's where that has few itself and all are taken.
+        """
+        of_anybody = self._shares.total >= self._shares.limit and self._shares.held_by(client) <= FEW
+        task = next((task for task, whose in self._greeting.items() if of_anybody or whose == client), None)
+        if task is not None:
+            del self._greeting[task]
+            task.cancel()
+        else:
+            victims = [
+                found
+                for found, whose in self._connections.items()
+                if isinstance(found, HttpConnection) and (of_anybody or whose == client)
+            ]
+            if not victims:
+                return False
+            victim = next((found for found in victims if not found.requests), victims[0])
+            self.connection_ended(victim)
+            victim.abort()
+        self.counters.add("web.evicted")
+        return True
+
+    def _has_room_for(self, client: str) -> bool:
+        return self._requests.may_take(client) and self._shares.may_take(client)
+
+    def _log_refusal(self, remote: str) -> None:
         full = self._shares.total >= self._shares.limit
         self.counters.add(f"web.drop.too_many_{'connections' if full else 'of_one_address'}")
         logger.bind(reason="TCP refused").warning(
             "{} is refused: too many TCP connections{}", remote, "" if full else " from one address"
         )
-        return False
 
     def _give_back(self, remote: str, *, request: bool) -> None:
         client = client_of(remote)
@@ -267,7 +305,7 @@ class WebListener:
                 return
             secure = first == TLS_RECORD
             connection = HttpConnection(self, remote, secure=secure)
-            self._connections.add(connection)
+            self._connections[connection] = client_of(remote)
         except (OSError, TimeoutError, asyncio.CancelledError):
             self._give_up(client, remote)
             return

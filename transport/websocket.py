@@ -5,13 +5,16 @@ offers upwards what a WebTransport session offers: datagrams in batches, a bound
 is a datagram (RFC 6455, section 5.6). The request that opens it was read by ``transport.http_connection``.
 
 While the client does not read, asyncio's buffer fills to WRITE_BUFFER, then datagrams wait in the session's
-queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay. What the
-protocol itself answers (pongs) is not queued: a client that asks for more than MAX_UNREAD of it is dropped.
+queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay. Of the
+pongs that it does not read either, only the latest is kept (RFC 6455, section 5.5.3), and after
+MAX_UNREAD_PINGS nothing more is read of it until it reads.
+
+What a client sends is worked off in slices (``transport.slices``), and nothing more is read of it meanwhile.
 
 Closing codes: the relay's code 0 is 1000 (normal closure), SHUTDOWN is 1001 (going away), any other code is
 4000 + code, of the range for private use (RFC 6455, section 7.4.2). A client that breaks the protocol gets
 the code that RFC 6455 has for that: 1002, 1007 for a text or a reason that is not UTF-8, 1009 for a message
-over MAX_MESSAGE, and 1003 for a text message, which has no meaning here.
+over MAX_MESSAGE or of more than MAX_FRAGMENTS, and 1003 for a text message, which has no meaning here.
 
 Of the subprotocols that a client offers, ``binary`` is selected, which says what is done anyway and without
 which Emscripten's sockets give up; of others none. Extensions are never negotiated: compression would cost
@@ -28,7 +31,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol, cast
 
 from loguru import logger
-from websockets.frames import Frame, Opcode
+from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import OPEN, SEND_EOF
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
@@ -36,6 +39,7 @@ from websockets.typing import Subprotocol
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport.http1 import TEXT, Answer
+from transport.slices import SLICE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,14 +50,21 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.http1 import Request
     from transport.session import WebTransportSession
+    from transport.slices import Slices
     from transport.turns import Turns
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of a message that are taken; the largest frame has 1,522 and a control message a few hundred."""
+MAX_FRAGMENTS = 1024
+"""Frames of a message, empty ones included."""
+PIECE = 2048
+"""Bytes that are taken apart between two looks at the clock: 340 of the smallest frames, 1 ms."""
+MAX_BATCH = 512
+"""Messages after which a slice ends: what they cost their session's actor is yet to come."""
 DATAGRAM_LIMIT = 65535
 """TCP cuts as it likes: nothing needs to be sent in chunks."""
-MAX_UNREAD = 1024 * 1024
-"""Bytes that wait for a client at most; the session's queue, all at once, is a quarter of it."""
+MAX_UNREAD_PINGS = 16
+"""Pings of a client that does not read, after which it is not read either."""
 PING_INTERVAL = 15.0
 """Seconds between pings: NATs and proxies forget silent connections after a minute."""
 IDLE_TIMEOUT = 180.0
@@ -63,6 +74,7 @@ CLOSE_TIMEOUT = 2.0
 MAX_REASON = 123
 """Bytes of UTF-8 in a closing reason (RFC 6455, section 5.5)."""
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INVALID_DATA, PRIVATE_USE = 1000, 1001, 1003, 1007, 4000
+MESSAGE_TOO_BIG = 1009
 SUBPROTOCOL = Subprotocol("binary")
 VERSION = "13"
 
@@ -91,6 +103,7 @@ class WebSocketHost(Protocol):
 
     counters: Counters
     turns: Turns
+    slices: Slices
 
     def clock(self) -> float:
         """Monotonic time."""
@@ -146,7 +159,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._path = path
         self._transport: asyncio.Transport
         self._paused = False
+        self._backlog = b""
+        self._taken = 0
+        """Bytes of the backlog that were worked off."""
+        self._unread_pings = 0
+        self._pong = b""
+        """The latest answer to them."""
         self._partial: list[bytes] | None = None
+        self._fragments = 0
         self._text: codecs.IncrementalDecoder | None = None
         """Checks the text message that has begun; None outside of one."""
         self._refused = False
@@ -169,16 +189,24 @@ class WebSocketConnection(asyncio.Protocol):
     # -- asyncio's side -----------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; whatever goes wrong ends this connection only."""
+        """Take what came."""
         self.last_heard = self._host.clock()
+        self._backlog = self._backlog[self._taken :] + data if self._backlog else data
+        self._taken = 0
+        if self._host.slices.serve(self):
+            self._transport.pause_reading()
+
+    def work(self) -> bool:
+        """Work off a slice of what came; whatever goes wrong ends this connection only."""
         try:
-            self._protocol.receive_data(data)
-            self._handle_events()
-            self.flush(self.last_heard)
+            self._take_slice()
+            self.flush(self._host.clock())
             if self._protocol.state is not OPEN:
                 self._session_ended(None)
         except Exception:  # noqa: BLE001
             self._fail()
+        self._read_or_not()
+        return bool(self._backlog)
 
     def eof_received(self) -> bool:
         """Take the client's end for the connection's."""
@@ -188,6 +216,8 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session, if there was one."""
         self._timer.cancel()
+        self._backlog = b""
+        self._host.slices.forget(self)
         self._host.connection_ended(self)
         self._session_ended(exc)
 
@@ -198,6 +228,8 @@ class WebSocketConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Send what has waited, unless it is too old to be of use."""
         self._paused = False
+        self._unread_pings = 0
+        self._read_or_not()
         self._host.want_flush(self)
 
     # -- the session's side -------------------------------------------------------------------------
@@ -238,8 +270,22 @@ class WebSocketConnection(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------
 
+    def _read_or_not(self) -> None:
+        if self._backlog or self._unread_pings > MAX_UNREAD_PINGS:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
     def _write(self) -> None:
         chunks = self._protocol.data_to_send()
+        if self._paused and self._protocol.state is OPEN:
+            # No datagrams are among them: these are pongs.
+            self._unread_pings += len(chunks)
+            self._pong = chunks[-1] if chunks else self._pong
+            return
+        if self._pong:
+            chunks.insert(0, self._pong)
+            self._pong = b""
         if not chunks or self._transport.is_closing():
             return
         data = b"".join(chunks)
@@ -247,9 +293,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._transport.write(data)
         if chunks[-1] == SEND_EOF:
             self._close_transport()
-        elif self._transport.get_write_buffer_size() > MAX_UNREAD:
-            self._host.counters.add("websocket.drop.not_reading")
-            self._transport.abort()
 
     def _close_transport(self) -> None:
         """End the connection, but not under a close frame that the client, still sending, has not read."""
@@ -279,16 +322,32 @@ class WebSocketConnection(asyncio.Protocol):
             self._protocol.send_close(code, reason)
             self._call_later(CLOSE_TIMEOUT, self._transport.abort)
 
-    def _handle_events(self) -> None:
+    def _take_slice(self) -> None:
         datagrams: list[bytes] = []
-        for event in self._protocol.events_received():
-            if isinstance(event, Frame) and not self._refused:
-                self._take(event, datagrams)
+        deadline = self._host.clock() + SLICE
+        while self._backlog:
+            end = self._taken + PIECE
+            self._protocol.receive_data(self._backlog[self._taken : end])
+            self._taken = end
+            if end >= len(self._backlog):
+                self._backlog, self._taken = b"", 0
+            for event in self._protocol.events_received():
+                if isinstance(event, Frame) and not self._refused:
+                    self._take(event, datagrams)
+            if len(datagrams) >= MAX_BATCH or self._host.clock() >= deadline:
+                break
         if datagrams:
             self._tell(DatagramsFromClient(datagrams))
 
     def _take(self, frame: Frame, datagrams: list[bytes]) -> None:
         """Collect whole binary messages; the protocol has checked sizes and the order of fragments."""
+        if frame.opcode is Opcode.CONT:
+            self._fragments += 1
+            if self._fragments > MAX_FRAGMENTS:
+                self._refuse(MESSAGE_TOO_BIG, f"a message has more than {MAX_FRAGMENTS} fragments")
+                return
+        elif frame.opcode in DATA_OPCODES:
+            self._fragments = 1
         match frame.opcode:
             case Opcode.BINARY if frame.fin:
                 datagrams.append(bytes(frame.data))
@@ -332,8 +391,9 @@ class WebSocketConnection(asyncio.Protocol):
             self._host.counters.add("websocket.idle_timeouts")
             self._transport.abort()
         elif self._protocol.state is OPEN:
-            self._protocol.send_ping(b"")
-            self._write()
+            if not self._paused:
+                self._protocol.send_ping(b"")
+                self._write()
             self._call_later(PING_INTERVAL, self._keep_alive)
 
     def _call_later(self, delay: float, callback: Callable[[], None]) -> None:
@@ -345,4 +405,5 @@ class WebSocketConnection(asyncio.Protocol):
     def _fail(self) -> None:
         self._host.counters.add("websocket.failed")
         logger.exception("A WebSocket connection failed and is dropped")
+        self._backlog = b""
         self._transport.abort()

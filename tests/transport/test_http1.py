@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from transport.http1 import (
     MAX_BODY,
+    MAX_CHUNKS,
     MAX_FIELDS,
     MAX_HEAD,
     MAX_REQUEST_LINE,
@@ -192,6 +193,8 @@ BAD = {
     "a body without an end": (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400),
     "no coding": (POST + b"Transfer-Encoding: \r\n\r\n", 400),
     "a large body": (POST + b"Content-Length: %d\r\n\r\n" % (MAX_BODY + 1), 413),
+    "many chunks": (CHUNKED + b"1\r\nx\r\n" * (MAX_CHUNKS + 1), 413),
+    "nothing but ends of lines": (b"\r\n" * 100, 400),
     "a large chunk": (CHUNKED + b"fffffffff\r\n", 413),
     "large chunks": (CHUNKED + (b"1000\r\n" + bytes(4096) + b"\r\n") * 17, 413),
     "a chunk without a size": (CHUNKED + b"\r\nhello\r\n", 400),

@@ -247,7 +247,7 @@ def test_connections_have_a_limit():
 
 @contextlib.asynccontextmanager
 async def silent_connections(web, count):
-    """Connections of 127.0.0.1 that say nothing; those that are refused are at their end already."""
+    """Connections of 127.0.0.1 that say nothing; for want of room the oldest are ended."""
     writers = [(await asyncio.open_connection("127.0.0.1", web.port))[1] for _ in range(count)]
     try:
         yield
@@ -259,7 +259,7 @@ async def silent_connections(web, count):
 def test_silent_connections_of_one_address_leave_half_for_others():
     async def scenario(web):
         async with silent_connections(web, 12):
-            await until(lambda: web.counters["web.drop.too_many_of_one_address"] == 7)
+            await until(lambda: web.counters["web.evicted"] == 7)
             assert web.listener.connection_count == 5
             async with web.client("/", local_addr=("127.0.0.2", 0)):
                 assert (await web.peer()).session.remote.startswith("127.0.0.2:")
@@ -277,7 +277,7 @@ def test_websockets_of_one_address_leave_their_share_for_others():
             for _ in range(2):
                 _, writer = await asyncio.open_connection("127.0.0.1", web.port)
                 stack.callback(writer.close)
-            await until(lambda: web.counters["web.drop.too_many_of_one_address"] == 1)
+            await until(lambda: web.counters["web.evicted"] == 1)
             await stack.enter_async_context(web.client("/", local_addr=("127.0.0.2", 0)))
         await until(lambda: web.listener.connection_count == 0)
 
@@ -287,9 +287,43 @@ def test_websockets_of_one_address_leave_their_share_for_others():
 def test_without_a_share_one_address_may_have_all_connections():
     async def scenario(web):
         async with silent_connections(web, 12):
-            await until(lambda: web.counters["web.drop.too_many_connections"] == 2)
+            await until(lambda: web.counters["web.evicted"] == 2)
 
     run(scenario, max_connections=10, client_share=0)
+
+
+async def is_closed(reader):
+    try:
+        return await reader.read() == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: ", b"\x16\3\1\2\0\1", get()], ids=repr)
+def test_who_has_said_least_makes_room_for_a_newcomer(secure, said):
+    async def scenario(web):
+        async with web.client("/") as session:
+            held = [await asyncio.open_connection("127.0.0.1", web.port) for _ in range(3)]
+            for _, writer in held:
+                writer.write(said)
+            if said == get():
+                assert [(await read_answer(reader)).status for reader, _ in held] == [200] * 3
+            else:
+                await until(lambda: web.listener.connection_count >= 4)
+            for _ in range(9):
+                assert (await ask(web, get(more="Connection: close\r\n"), secure=secure)).status == 200
+            assert web.counters["web.evicted"] >= 1
+            assert await is_closed(held[0][0])
+            await session.send(b"still there")
+            peer = await web.peer()
+            await until(lambda: peer.datagrams == [b"still there"])
+            for _, writer in held:
+                writer.close()
+        await until(lambda: web.listener.connection_count == 0)
+        assert web.listener._shares.total == web.listener._requests.total == 0
+
+    run(scenario, max_connections=4)
 
 
 def test_new_connections_get_a_renewed_certificate_and_old_sessions_go_on():

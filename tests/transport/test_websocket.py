@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
-from transport import websocket
+from transport import http_connection, websocket
 from transport.session import QUEUE_BYTES
 from transport.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
 
@@ -202,31 +202,72 @@ def test_a_client_that_closes_and_takes_nothing_is_given_up(monkeypatch):
     run(scenario)
 
 
-def test_fragments_without_a_byte_cost_nothing():
+@pytest.mark.parametrize("opcode", [BINARY, TEXT])
+@pytest.mark.parametrize("data", [b"", b"a"])
+def test_a_message_has_a_number_of_fragments_at_most(opcode, data):
     async def scenario(web):
         async with web.client("/") as client:
             peer = await web.peer()
-            client.transport.write(frame(BINARY, b"a", fin=False) + frame(CONTINUED, b"", fin=False) * 10_000)
-            [connection] = web.listener._connections
-            await until(lambda: connection._partial == [b"a"])
-            client.transport.write(frame(CONTINUED, b"b"))
-            await until(lambda: peer.datagrams == [b"ab"])
+            some = frame(CONTINUED, data, fin=False) * (websocket.MAX_FRAGMENTS - 2)
+            if opcode is BINARY:
+                for _ in range(2):
+                    client.transport.write(frame(BINARY, b"a", fin=False) + some + frame(CONTINUED, b"b"))
+                await until(lambda: len(peer.datagrams) == 2)
+                assert set(peer.datagrams) == {b"a" + data * (websocket.MAX_FRAGMENTS - 2) + b"b"}
+            client.transport.write(
+                frame(opcode, b"a", fin=False) + some + frame(CONTINUED, b"", fin=False) * 2
+            )
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.recv()
+            assert closed.value.rcvd.code == 1009
 
     run(scenario)
 
 
-def test_a_client_that_asks_for_pongs_and_takes_none_is_dropped(monkeypatch):
-    monkeypatch.setattr(websocket, "MAX_UNREAD", 20_000)
-
+def test_much_at_once_is_worked_off_whole_and_in_order():
     async def scenario(web):
         async with web.client("/") as client:
             peer = await web.peer()
+            messages = [number.to_bytes(3, "big") for number in range(40_000)]
+            client.transport.write(b"".join(frame(BINARY, message) for message in messages))
+            await until(lambda: len(peer.datagrams) == len(messages))
+            assert peer.datagrams == messages
+            assert peer.batches > len(messages) // websocket.MAX_BATCH // 2
+
+    class Counting(Peer):
+        batches = 0
+
+        def tell(self, message):
+            super().tell(message)
+            self.batches += 1
+            if isinstance(message, DatagramsFromClient):
+                assert len(message.datagrams) <= websocket.MAX_BATCH + websocket.PIECE // 6
+
+    run(scenario, peer=Counting)
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_a_client_that_asks_for_pongs_and_takes_none_is_not_read_until_it_does(scheme):
+    async def scenario(web):
+        async with web.client("/", scheme) as client:
+            peer = await web.peer()
+            [connection] = web.listener._connections
             client.transport.pause_reading()
             pings = frame(PING, bytes(125)) * 1000
-            while not peer.closed:
+            while connection._unread_pings <= websocket.MAX_UNREAD_PINGS:
                 client.transport.write(pings)
                 await asyncio.sleep(0)
-            assert web.counters["websocket.drop.not_reading"] == 1
+            client.transport.write(pings * 100 + frame(BINARY, b"behind"))
+            written = connection._transport.get_write_buffer_size()
+            assert written <= http_connection.WRITE_BUFFER + len(pings) * 3
+            # What waits at the client does not become less: nobody reads it.
+            await until(lambda: client.transport.get_write_buffer_size() > 0)
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+            assert connection._transport.get_write_buffer_size() == written
+            assert peer.datagrams == []
+            client.transport.resume_reading()
+            await until(lambda: peer.datagrams == [b"behind"])
 
     run(scenario)
 

@@ -1,0 +1,108 @@
+"""TCP clients that ask for much and read nothing, or say nothing: a neighbour does not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+from guests import Neighbour
+from processes import PATIENCE, Relay
+
+ATTACK = 3.0
+"""Seconds."""
+UPGRADE = (
+    b"GET /raw HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+KILOBYTES_256 = 256 * 1024
+MEGABYTE = 1024 * 1024
+P99 = 0.1
+"""Seconds. Attackers, neighbour and relay share the machine's cores, of which there may be two; without
+slices half of all pings take longer than that."""
+
+
+def frame(opcode, payload=b"", *, fin=True):
+    """A frame as a client sends it (RFC 6455, section 5.2), masked with zeros; at most 125 bytes."""
+    return bytes([opcode | 0x80 * fin, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+def many(one):
+    return one * (KILOBYTES_256 // len(one))
+
+
+TEXT, BINARY, CONTINUED, PING = 0x1, 0x2, 0x0, 0x9
+
+FLOODS = {
+    "pings": (b"", many(frame(PING, bytes(125)))),
+    "empty pings": (b"", many(frame(PING))),
+    "tiny messages": (b"", many(frame(BINARY, b"x"))),
+    "empty messages": (b"", many(frame(BINARY))),
+    "empty fragments": (frame(BINARY, b"x", fin=False), many(frame(CONTINUED, fin=False))),
+    "fragments of text": (frame(TEXT, b"x", fin=False), many(frame(CONTINUED, fin=False))),
+    "pings within a message": (frame(BINARY, b"x", fin=False), many(frame(PING, b"x"))),
+    "pings and messages": (b"", many(frame(PING, b"x") + frame(BINARY, bytes(60)))),
+}
+
+
+def flood(relay, opening, data, until):
+    """Send and never read; connect again whenever the relay has ended it."""
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", relay.port)) as client:
+            client.settimeout(0.2)
+            client.sendall(UPGRADE)
+            client.recv(4096)
+            client.sendall(opening)
+            while time.monotonic() < until:
+                with contextlib.suppress(TimeoutError):
+                    client.send(data)
+
+
+@pytest.fixture
+def relay():
+    relay = Relay()
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+@pytest.mark.parametrize("case", FLOODS)
+def test_a_client_that_sends_without_end_and_reads_nothing(relay, case):
+    opening, data = FLOODS[case]
+    with Neighbour(relay) as neighbour:
+        before = relay.memory
+        until = time.monotonic() + ATTACK
+        attackers = [threading.Thread(target=flood, args=(relay, opening, data, until)) for _ in range(4)]
+        for attacker in attackers:
+            attacker.start()
+        for attacker in attackers:
+            attacker.join(PATIENCE)
+        grown = relay.memory - before
+    print(f"{case}: p99 {neighbour.p99 * 1000:.1f} ms, {grown / MEGABYTE:.1f} MB")
+    assert neighbour.intact == neighbour.sent > ATTACK / neighbour.INTERVAL / 4
+    assert grown < 24 * MEGABYTE
+    assert neighbour.p99 < P99
+
+
+SILENCE = {
+    "nothing": b"",
+    "half a request": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ",
+    "half a handshake": b"\x16\x03\x01\x02\x00\x01",
+}
+
+
+@pytest.mark.parametrize("case", SILENCE)
+def test_2048_connections_that_say_little_leave_room(relay, case):
+    with Neighbour(relay) as neighbour, contextlib.ExitStack() as stack:
+        for _ in range(2100):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+            client.sendall(SILENCE[case])
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
+                client.sendall(UPGRADE)
+                assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+    print(f"{case}: p99 {neighbour.p99 * 1000:.1f} ms")
+    assert neighbour.intact == neighbour.sent > 0
+    assert relay.counters()["web.evicted"] > 0
