@@ -263,6 +263,19 @@ def test_silent_servers_of_some_sessions_leave_room_for_others(service):
         service.upstream.fail()
 
 
+def test_where_descriptors_are_few_so_are_the_questions_in_flight(loop, counters):
+    service = Service(counters, max_questions=4)
+    for port in (1, 2, 3):
+        for n in range(5):
+            service.asks(f"n{n}.of{port}.example.", port=port)
+    assert len(service.upstream.asked) == 4
+    service.upstream.fail()
+    assert len(service.upstream.asked) == 4, "the next that waited is asked"
+    while service.upstream.asked:
+        service.upstream.fail()
+    assert counters["dns.asked_upstream"] == 15
+
+
 def test_one_bad_record_does_not_cost_the_others(service):
     responses = service.asks()
     query = service.upstream.asked[0][0]
