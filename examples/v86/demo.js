@@ -1,4 +1,5 @@
-// Boots a Linux in v86 and makes it a guest of the relay. ?relay=URL names another one than this machine's;
+// Boots a Linux in v86 and makes it a guest of the relay. ?relay=URL names it (serve.py names its own), and
+// &hash=HASH its certificate where that is not fetched from the relay's TCP port by http;
 // ?via=v86 lets v86's own network card connect, by WebSocket, instead of vmrelay-client's.
 import { V86 } from "./libv86.mjs";
 import { connectV86 } from "./client/v86.js";
@@ -22,6 +23,7 @@ try {
 async function bootWithClient() {
   let carrier = "";
   await connectV86(boot({ type: "virtio" }), relay, {
+    certificateHash: parameters.get("hash") ?? undefined,
     onstate: ({ state, reason }) => {
       if (state === "open") carrier = reason;
       status.textContent = `${state} ${reason}`;
