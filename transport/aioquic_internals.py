@@ -309,6 +309,9 @@ class _FrameHandlers:
 
     def __getitem__(self, kind: int) -> tuple[Callable[..., None], frozenset[Epoch]]:
         handler, epochs = _HANDLERS[kind]
+        self._quic.frames_left -= 1
+        if self._quic.frames_left < 0:
+            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, kind, "too many frames in a packet")
         return MethodType(handler, self._quic), epochs
 
 

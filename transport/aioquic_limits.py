@@ -44,6 +44,10 @@ AMPLIFICATION = 3
 """How many times what came from an address may go there before it is validated (RFC 9000, 8.1)."""
 
 
+MAX_FRAMES = 256
+"""Frames in one packet that aioquic reads; a handful is usual, and each takes some microseconds."""
+
+
 class BoundedReceiver(QuicStreamReceiver):
     """aioquic's receiving part of a stream, with a reassembly that has limits."""
 
@@ -91,6 +95,15 @@ class BoundedReceiver(QuicStreamReceiver):
 
 class BoundedQuicConnection(QuicConnection):
     """aioquic's connection as a server that no peer makes keep, work or send more than its share."""
+
+    frames_left = MAX_FRAMES
+    """How many more the packet may have that is being read; counted by whoever looks up their handlers."""
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self.frames_left = MAX_FRAMES
+        return super()._payload_received(context, plain, crypto_frame_required)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)

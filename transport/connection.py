@@ -6,6 +6,7 @@ the session collect until ``deliver`` tells them to the session's actor in one b
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from aioquic.buffer import encode_uint_var
@@ -19,7 +20,7 @@ from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
 from transport.aioquic_internals import RelayH3Connection
 from transport.aioquic_limits import FieldsTooLarge, TooMuchData
-from transport.datagram_path import DatagramPath
+from transport.datagram_path import MOST_ARRIVED, DatagramPath
 from transport.path_mtu import BASE
 from transport.session import WebTransportSession, remote_text
 from transport.tls_alerts import CRYPTO_ERRORS
@@ -51,6 +52,24 @@ DATAGRAMS_IN_AIOQUIC = 64
 """Datagrams handed to aioquic ahead of its window; the rest waits in the session's bounded queue."""
 PACKET_OVERHEAD = 1 + 20 + 4 + 16 + 3
 """Bytes of a 1-RTT packet around a datagram at most: flags, connection ID, number, tag, frame header."""
+
+
+SHARE = 0.004
+"""Seconds that a connection's packets may take of a turn; what is left waits until the others were served."""
+SLICE = 64
+"""Packets between two looks at the clock."""
+SLOW_SHARE = 0.001
+"""Seconds beyond what the packets ordinarily cost after which the share is used up too."""
+ORDINARY_COST = 0.0005
+"""Seconds that a packet may cost on the slow way: TLS aside, an ordinary one takes a fifth of it."""
+RELIEF = 0.1
+"""Seconds of excess forgiven per second."""
+TOLERATED_EXCESS = 0.005
+"""Seconds of work beyond the ordinary with which a connection is still served with the others."""
+MOST_EXCESS = 0.25
+"""Seconds of work beyond the ordinary after which a connection is closed."""
+MOST_AT_ONCE = 0.010
+"""Seconds that are charged for one slice at most: the machine may have been busy with something else."""
 
 
 class Host(Protocol):
@@ -123,6 +142,9 @@ class Connection:
         self._path: DatagramPath | None = None
         self._aioquic_is_idle = False
         self._has_ended = False
+        self.excess = 0.0
+        """Seconds of work beyond what its packets ordinarily cost, of late."""
+        self._charged_at = now
         self._slow_deadline: float | None = None
 
     # -- SessionCarrier ---------------------------------------------------------------------------
@@ -177,16 +199,43 @@ class Connection:
 
     # -- called by the endpoint -------------------------------------------------------------------
 
-    def receive(self, packets: Sequence[bytes], address: Address, now: float) -> None:
-        """Take a run of packets from one address."""
-        if self._path is not None:
-            self._path.receive(packets, address, now, self._arrived)
-            if self._path.aioquic_has_news:
-                self._path.aioquic_has_news = False
-                self._aioquic_is_idle = False
-        else:
-            for packet in packets:
-                self._receive_by_aioquic(packet, address, now)
+    def receive(self, packets: Sequence[bytes], address: Address, now: float) -> int:
+        """Take a run of packets from one address, as far as the share of a turn goes; return how many."""
+        started = perf_counter()
+        taken, count = 0, len(packets)
+        while True:
+            path = self._path
+            if path is None:
+                self._receive_by_aioquic(packets[taken], address, now)
+                taken += 1
+            else:
+                part = packets[taken : taken + SLICE] if taken or count > SLICE else packets
+                taken += path.receive(part, address, now, self._arrived)
+                if path.aioquic_has_news:
+                    path.aioquic_has_news = False
+                    self._aioquic_is_idle = False
+            spent = perf_counter() - started
+            ordinary = taken * ORDINARY_COST
+            if taken >= count or spent > SHARE or spent > ordinary + SLOW_SHARE:
+                break
+            if len(self._arrived) >= MOST_ARRIVED:
+                break
+        if self.excess or spent > ordinary:
+            self._charge(spent, ordinary, now)
+        return taken
+
+    def _charge(self, spent: float, ordinary: float, now: float) -> None:
+        """Note seconds of work; who goes on costing more than is ordinary is closed."""
+        relief = (now - self._charged_at) * RELIEF
+        self._charged_at = now
+        self.excess = max(0.0, self.excess - relief + min(spent, ordinary + MOST_AT_ONCE) - ordinary)
+        if self.excess > MOST_EXCESS and self.quic.ended is None:
+            self._host.counters.add("connection.excessive_work")
+            logger.bind(reason="excessive work").warning(
+                "{} is closed: its packets cost more than their share", self.remote
+            )
+            self._h3 = None
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "packets cost more than their share")
 
     def _receive_by_aioquic(self, packet: bytes, address: Address, now: float) -> None:
         self._aioquic_is_idle = False
@@ -216,6 +265,7 @@ class Connection:
         """Send what waits: what aioquic has, then the session's datagrams and acknowledgements."""
         session, path = self._session, self._path
         if not self._aioquic_is_idle:
+            started = perf_counter()
             if session is not None and path is None:
                 path = self._path = self._open_path()
                 if path is None:
@@ -225,6 +275,7 @@ class Connection:
             self._send(now)
             if path is not None:
                 path.refresh()
+            self._charge(perf_counter() - started, ORDINARY_COST, now)
         if session is not None and path is not None:
             session.queue.drop_stale(now)
             packets = path.flush(session.queue, now)

@@ -54,6 +54,9 @@ ACKS_REMEMBERED = 64
 SHORT_NUMBER_DISTANCE = 1 << 14
 """Unacknowledged packets up to which two bytes of packet number are plenty (RFC 9000, 17.1)."""
 
+MOST_ARRIVED = 256
+"""Datagrams of a session that are taken before its actor is told; it works on them for some milliseconds."""
+
 PING_EVERY = 8
 """While packets are missing, each eighth packet that only acknowledges also asks to be acknowledged."""
 MAX_FRAME_HEAD = 3
@@ -105,13 +108,16 @@ class DatagramPath:
 
     # -- receiving --------------------------------------------------------------------------------
 
-    def receive(self, packets: Sequence[bytes], address: Address, now: float, arrived: list[bytes]) -> None:
-        """Take packets of one sender in order; append the session's datagrams to ``arrived``."""
+    def receive(self, packets: Sequence[bytes], address: Address, now: float, arrived: list[bytes]) -> int:
+        """Take packets of one sender in order; append the session's datagrams to ``arrived``.
+
+        Returns how many were taken, at least one: after each that is for aioquic, which may cost much, the
+        caller decides whether there is time for more.
+        """
         state = self._state
         if not self.usable or address != self.address or min(map(len, packets)) < SHORTEST:
-            for packet in packets:
-                self._give_to_aioquic(packet, address, now)
-            return
+            self._give_to_aioquic(packets[0], address, now)
+            return 1
         expected_flags = FIXED | self._key_phase << 2
         expected = state.expected_number
         largest = state.largest_received
@@ -162,9 +168,8 @@ class DatagramPath:
             if elicits is None:
                 if numbers:
                     self._note_received(numbers, in_order, eliciting, now)
-                for rest in packets[index:]:
-                    self._give_to_aioquic(rest, address, now)
-                return
+                self._give_to_aioquic(packet, address, now)
+                return index + 1
             eliciting += elicits
             if number != previous + 1 and numbers:
                 in_order = False
@@ -173,8 +178,11 @@ class DatagramPath:
                 largest = number
                 expected = number + 1
             numbers.append(number)
+            if len(arrived) >= MOST_ARRIVED:
+                break
         if numbers:
             self._note_received(numbers, in_order, eliciting, now)
+        return index + 1
 
     def _note_received(self, numbers: list[int], in_order: bool, eliciting: int, now: float) -> None:
         state = self._state

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from functools import partial
 from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from aioquic.buffer import Buffer
@@ -29,7 +30,7 @@ from loguru import logger
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
-from transport.connection import Connection
+from transport.connection import TOLERATED_EXCESS, Connection
 from transport.udp import READS_PER_TURN, UdpSocket
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ MAX_STREAM_WINDOW = 64 * 1024
 
 COMPLAINT_EVERY = 10.0
 """Seconds between two lines about clients that find no room."""
+
+BEHIND_SHARE = 0.004
+"""Seconds between two turns of the others that those get together who need more than their own turns."""
+MOST_BEHIND = 32768
+"""Packets that wait for such turns, of all connections together; each may have its part of them."""
+FEWEST_PARTS = 8
 
 FEW_RUNS = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
@@ -111,6 +118,9 @@ class Endpoint:
         self._shares = Shares(MAX_CONNECTIONS, client_share)
         self._dirty: dict[Connection, None] = {}
         self._ended: list[Connection] = []
+        self._behind: dict[Connection, None] = {}
+        """Connections whose pending packets wait until the others were served, by turns."""
+        self._catching_up = False
         self._flush_scheduled = False
         self._in_turn = False
         self._lone = False
@@ -215,6 +225,7 @@ class Endpoint:
         if client is not None:
             self._shares.give_back(client)
         self._dirty.pop(connection, None)
+        self._behind.pop(connection, None)
         if connection.timer is not None:
             connection.timer.cancel()
 
@@ -243,14 +254,34 @@ class Endpoint:
         if runs:
             self._turn(runs)
 
+        if self._behind and not self._catching_up:
+            self._catching_up = True
+            self._loop.call_soon(self._catch_up)
+
     def _turn(self, runs: list[Run]) -> None:
         self._in_turn = True
-        arrived = self._route(runs, self.clock())
+        self._finish_turn(self._route(runs, self.clock()))
+
+    def _finish_turn(self, arrived: list[Connection]) -> None:
         self._turns.turn(partial(self._for_each, arrived, Connection.deliver))
         for connection in arrived:
             self._dirty[connection] = None
         self._in_turn = False
         self._flush()
+
+    def _catch_up(self) -> None:
+        """Serve those who need more than their share, each in a turn of its own, while there is time."""
+        self._catching_up = False
+        stop = perf_counter() + BEHIND_SHARE
+        while self._behind and perf_counter() < stop:
+            connection = next(iter(self._behind))
+            del self._behind[connection]
+            self._in_turn = True
+            self._receive(connection, self.clock())
+            self._finish_turn([connection])
+        if self._behind:
+            self._catching_up = True
+            self._loop.call_soon(self._catch_up)
 
     def _route(self, runs: list[Run], now: float) -> list[Connection]:
         """Hand each connection its packets; return the connections that got any."""
@@ -270,19 +301,41 @@ class Endpoint:
                 elif connection.pending_address != address:
                     # The client migrates in this very turn: what came from the old address goes first.
                     self._receive(connection, now)
+                    self._drop_pending(connection, 0)
                     pending = connection.pending
                     connection.pending_address = address
                 pending.append(packet)
+        served: list[Connection] = []
         for connection in arrived:
-            self._receive(connection, now)
-        return arrived
+            if connection.excess > TOLERATED_EXCESS:
+                self._leave_behind(connection)
+            else:
+                self._receive(connection, now)
+                served.append(connection)
+        return served
 
     def _receive(self, connection: Connection, now: float) -> None:
         packets, connection.pending = connection.pending, []
         try:
-            connection.receive(packets, connection.pending_address, now)
+            taken = connection.receive(packets, connection.pending_address, now)
         except Exception:  # noqa: BLE001
             self._drop_failed(connection)
+            return
+        if taken < len(packets) and connection in self._live:
+            connection.pending = packets[taken:]
+            self._leave_behind(connection)
+
+    def _leave_behind(self, connection: Connection) -> None:
+        """Have what is pending served after all others."""
+        self._behind[connection] = None
+        self._drop_pending(connection, MOST_BEHIND // max(FEWEST_PARTS, len(self._behind)))
+
+    def _drop_pending(self, connection: Connection, room: int) -> None:
+        """Keep no more than the first ``room`` pending packets."""
+        excess = len(connection.pending) - room
+        if excess > 0:
+            self.counters.add("endpoint.drop.behind", excess)
+            del connection.pending[room:]
 
     def _flush(self) -> None:
         self._flush_scheduled = False

@@ -174,7 +174,9 @@ class Relay:
         """Take packets of one turn; return what was sent in answer."""
         if now is not None:
             self.host.now = now
-        self.connection.receive(list(packets), address, self.host.now)
+        left = list(packets)
+        while left:
+            del left[: self.connection.receive(left, address, self.host.now)]
         self.connection.deliver()
         return self.flush()
 

@@ -1,0 +1,115 @@
+"""A connection's share of a turn: what is left waits, the others go first, and who goes on is closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioquic.h3.connection import ErrorCode
+from endpoint_parts import pinned, receive, running_endpoint
+from quic_parts import Forge, Pair, datagram_frame
+
+from transport import connection as connection_module
+from transport import endpoint as endpoint_module
+from transport.client import connect
+from transport.connection import MOST_EXCESS, SLICE
+from transport.datagram_path import MOST_ARRIVED
+
+STREAM_LIMITS = b"\x10\x01" * 200
+"""Frames that only aioquic reads."""
+
+
+class SlowClock:
+    """Gives each look at the clock a number of seconds more than the last."""
+
+    def __init__(self, step):
+        self.step = step
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+def test_a_batch_of_frames_is_taken_in_one_go():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    packets = [forge.datagram(b"frame") for _ in range(SLICE)]
+    assert pair.relay.connection.receive(packets, pair.address, pair.now) == SLICE
+
+
+def test_a_slow_packet_is_the_last_when_the_share_is_used_up(monkeypatch):
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    packets = [forge.packet(STREAM_LIMITS), *(forge.datagram(b"%d" % n) for n in range(3))]
+    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.01))
+    connection = pair.relay.connection
+    assert connection.receive(packets, pair.address, pair.now) == 1
+    assert connection.receive(packets[1:], pair.address, pair.now) == 3
+    connection.deliver()
+    assert pair.relay.peer.datagrams == [b"0", b"1", b"2"]
+
+
+def test_an_actor_is_told_of_no_more_datagrams_at_a_time_than_it_can_work_on():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    packets = [forge.packet(datagram_frame(b"") * 100) for _ in range(20)]
+    taken = pair.relay.connection.receive(packets, pair.address, pair.now)
+    assert taken == -(-MOST_ARRIVED // 100)
+
+
+def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.005))
+    packets = 0
+    while pair.relay.quic.ended is None:
+        pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
+        packets += 1
+        assert packets < 200
+    assert pair.relay.quic.ended.error_code == ErrorCode.H3_EXCESSIVE_LOAD
+    assert pair.relay.quic.ended.reason_phrase == "packets cost more than their share"
+    assert pair.relay.host.counters["connection.excessive_work"] == 1
+    assert pair.relay.peer.closed
+
+
+def test_excess_is_forgiven_in_time(monkeypatch):
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.005))
+    for _ in range(200):
+        pair.now += 1.0
+        pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
+    assert pair.relay.quic.ended is None
+    assert pair.relay.connection.excess < MOST_EXCESS / 10
+
+
+def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
+    monkeypatch.setattr(connection_module, "SHARE", 0.0)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            sent = [b"%04d" % number + bytes(800) for number in range(400)]
+            for at in range(0, len(sent), 100):
+                client.send(sent[at : at + 100])
+                await client.wait_writable()
+            assert await receive(client, len(sent)) == sent
+            assert relay.counters["endpoint.drop.behind"] == 0
+            client.close()
+
+    asyncio.run(scenario())
+
+
+def test_those_with_an_excess_are_served_after_the_others(monkeypatch):
+    monkeypatch.setattr(endpoint_module, "TOLERATED_EXCESS", -1.0)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            # Everybody is behind: all the more, everything works.
+            client = await connect(relay.url, pinned())
+            client.send([b"hello"])
+            assert await receive(client, 1) == [b"hello"]
+            client.close()
+            await asyncio.wait_for(relay.peers[0].closed, 10)
+
+    asyncio.run(scenario())
