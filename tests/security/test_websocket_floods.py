@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -95,6 +96,8 @@ SILENCE = {
 
 @pytest.mark.parametrize("case", SILENCE)
 def test_2048_connections_that_say_little_leave_room(relay, case):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with Neighbour(relay) as neighbour, contextlib.ExitStack() as stack:
         for _ in range(2100):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
