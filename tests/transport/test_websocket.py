@@ -257,7 +257,9 @@ def test_a_client_that_asks_for_pongs_and_takes_none_is_not_read_until_it_does(s
             while connection._unread_pings <= websocket.MAX_UNREAD_PINGS:
                 client.transport.write(pings)
                 await asyncio.sleep(0)
-            client.transport.write(pings * 100 + frame(BINARY, b"behind"))
+            for _ in range(100):
+                client.transport.write(pings)
+            client.transport.write(frame(BINARY, b"behind"))
             written = connection._transport.get_write_buffer_size()
             assert written <= http_connection.WRITE_BUFFER + len(pings) * 3
             # What waits at the client does not become less: nobody reads it.
