@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from relay.healthcheck import Process, processes, speaks_quic
 
@@ -31,12 +32,6 @@ def check(*words, **environment):
     return done.returncode, done.stdout + done.stderr
 
 
-def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Running:
     """A relay, with the working directory and the environment that a test gives it."""
 
@@ -50,7 +45,9 @@ class Running:
             text=True,
         )
         while not (line := self.process.stdout.readline()).startswith("Listening on "):
-            assert line, "it ended"
+            if not line:
+                self.process.communicate()
+                raise AssertionError("it ended")
         self.port = int(line.rpartition(":")[2])
         self.pid = self.process.pid
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +21,19 @@ PATIENCE = 30.0
 """Seconds that anything may take before a test gives up on it; nothing is expected to need them."""
 
 KEPT_LINES = 10_000
+
+
+_ports = itertools.count(os.getpid() * 16)
+
+
+def free_port():
+    """Give a port that nobody has, UDP and TCP, of those that systems give to nobody by themselves."""
+    while True:
+        port = 10_000 + next(_ports) % 10_000
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                stack.enter_context(socket.socket(socket.AF_INET, kind)).bind(("", port))
+            return port
 
 
 class Program:

@@ -10,14 +10,9 @@ import sys
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from processes import ROOT, Program
+from processes import ROOT, Program, free_port
 
 PAGE = b"<!doctype html><title>a page</title>"
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Demo:
