@@ -77,7 +77,7 @@ def page_at(namespace, host, port):
     with namespace.socket(socket.SOCK_STREAM, family=family) as plain:
         plain.connect((host, port))
         with context.wrap_socket(plain) as secure:
-            secure.sendall(b"GET /cert-hash HTTP/1.1\r\nHost: relay\r\n\r\n")
+            secure.sendall(f"GET /cert-hash HTTP/1.1\r\nHost: {in_url(host)}\r\n\r\n".encode())
             return secure.recv(100).split(b"\r\n")[0], secure.getpeercert(binary_form=True)
 
 
