@@ -22,6 +22,7 @@ from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import MacRewriter, is_qemu_default
 from relay import card_identity, client_arguments, early_signals
 from relay.qemu import MODES, QemuError, open_socket
+from relay.resolver import Resolver
 from relay.tap import Tap, TapError, namespace_path
 from relay.vm_client import (
     MIN_MTU,
@@ -38,6 +39,7 @@ from transport.client import ConnectError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from ipaddress import IPv4Address
 
     from relay.qemu import QemuSocket
 
@@ -69,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--configure",
         action="store_true",
-        help="give the device the address that the relay assigns, and a default route",
+        help="give the device the address that the relay assigns, a default route, and its name "
+        "server to the namespace of --netns or to systemd-resolved",
     )
 
 
@@ -128,11 +131,13 @@ def _print_counters(counters: Counters) -> None:
 
 async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
     tap = Tap(args.tap, counters, args.netns)
+    teller = _Teller(tap.name, args.url)
+    resolver = Resolver(tap.name, args.netns, teller.say)
     try:
         if args.mac is not None:
             tap.set_mac(parse_mac(args.mac))
         tap.bring_up()
-        device = _Device(tap, args)
+        device = _Device(tap, resolver, teller, args)
         async with vm_client(
             args.url,
             mac=device.lan_mac,
@@ -145,6 +150,7 @@ async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
         ) as nic:
             await _carry_frames(tap, nic)
     finally:
+        resolver.close()
         tap.close()
 
 
@@ -249,11 +255,13 @@ class _Teller:
 class _Device:
     """Keeps the device's settings in step with the NIC."""
 
-    def __init__(self, tap: Tap, args: argparse.Namespace) -> None:
+    def __init__(self, tap: Tap, resolver: Resolver, teller: _Teller, args: argparse.Namespace) -> None:
         self._tap = tap
+        self._resolver = resolver
+        self._dns: IPv4Address | None = None
         self._mtu: int | None = args.mtu
         self._configure: bool = args.configure
-        self._teller = _Teller(tap.name, args.url)
+        self._teller = teller
         # Its own MAC was given to it on purpose; what is behind a bridge may be any QEMU.
         own = tap.mac if is_qemu_default(tap.mac) else None
         seed = card_identity.of_device(tap.name, namespace_path(args.netns))
@@ -266,4 +274,10 @@ class _Device:
             self._tap.set_mtu(self._mtu or change.mtu)
             if self._configure and change.assigned is not None:
                 self._tap.set_address(change.assigned.interface, change.assigned.gateway)
+                self._set_dns(change.assigned.dns)
         self._teller.tell(change, self.lan_mac)
+
+    def _set_dns(self, server: IPv4Address) -> None:
+        if server != self._dns:
+            self._dns = server
+            self._resolver.set(server)
