@@ -163,6 +163,9 @@ def lifetime(answer: dns.message.Message, question: Question) -> int:
     """
     if answer.errors:
         return 0
+    if question.dnssec_ok and answer.edns < 0:
+        # From a server that was asked without EDNS: the signatures are missing (RFC 3225 section 3).
+        return 0
     if answer.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN) or answer.flags & dns.flags.TC:
         return 0
     ttls = [rrset.ttl for rrset in answer.answer]

@@ -8,7 +8,11 @@ Every question leaves from a socket of its own, connected, with a port of the ke
 (RFC 5452): an answer has to come from the server, to that port, with that id and question. A server that is
 silent, refuses or fails gives way to the next, and all that were asked are listened to until the deadline.
 One that missed is asked after the others for a while. Who does not know EDNS is asked without it (RFC 6891
-section 7).
+section 7). After mere silence a question with DO is asked with EDNS once more before that, since an answer
+without EDNS has no signatures.
+
+Options of the file hold for the servers that it names (resolv.conf(5)): ``use-vc``, ``timeout:n``,
+``attempts:n`` and ``rotate``.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.messages import NameServerAnswered
-from netstack.name_servers import NameServer, parse_resolv_conf
+from netstack.dns_wire import MalformedMessageError, WireMessage
+from netstack.name_servers import NameServer, ResolverOptions, parse_options, parse_resolv_conf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +53,14 @@ TCP_TIMEOUT = 3.0
 DEADLINE = 9.0
 """Seconds for all attempts together; after two tries of its own the guest has given up."""
 
+LONGEST_DEADLINE = 30.0
+"""Seconds for all attempts where the file's timeout asks for more than DEADLINE."""
+
 ROUNDS = 2
 """How often each server is asked: datagrams get lost."""
+
+MAX_OPEN = 4
+"""Sockets that one question holds; a further attempt ends the oldest."""
 
 REST = 30.0
 """Seconds for which a server that missed is asked after the others."""
@@ -65,9 +76,13 @@ _HEADER = 12
 _TRUNCATED = 0x02
 _RESPONSE = 0x80
 _RCODE = 0x0F
-_WITHOUT_EDNS = frozenset({1, 4})
-"""FORMERR and NOTIMP: what servers say that do not know EDNS."""
+_WITHOUT_EDNS = frozenset({1, 4, 16})
+"""FORMERR, NOTIMP and BADVERS: what servers say that do not know EDNS, or not ours."""
+_SERVFAIL = 2
 _OPT_LENGTH = 11
+_DNSSEC_OK_AT = -4
+"""The byte of a query of ours, OPT being last, whose highest bit is DO."""
+_DNSSEC_OK = 0x80
 _LOOPBACK = (NameServer("127.0.0.1"),)
 """Who is asked where the file names nobody: resolv.conf(5)."""
 _FINAL = frozenset({0, 3})
@@ -91,6 +106,10 @@ class HostResolvers:
         self._file = resolv_conf
         self._loop = asyncio.get_running_loop()
         self._found: tuple[NameServer, ...] = ()
+        self._options = ResolverOptions()
+        """Those of the file; the defaults where the operator named the servers."""
+        self._turn = 0
+        """The server that is first, where they rotate."""
         self._read_again_at = 0.0
         self._reading: asyncio.Task[None] | None = None
         self._rests_until: dict[NameServer, float] = {}
@@ -117,8 +136,12 @@ class HostResolvers:
     async def _answer(self, query: bytes, token: int, asker: Mailbox) -> None:
         response = None
         try:
-            async with asyncio.timeout(DEADLINE):
-                response = await self._ask_all(query)
+            async with asyncio.timeout(DEADLINE) as deadline:
+                servers = await self._servers()
+                patience = (self._options.timeout or 0) * (self._options.attempts or ROUNDS) * len(servers)
+                if patience > DEADLINE:
+                    deadline.reschedule(self._loop.time() + min(patience, LONGEST_DEADLINE))
+                response = await self._ask_all(query, servers)
         except TimeoutError:
             self._counters.add("dns.upstream.deadlines")
         except Exception:  # noqa: BLE001 - whatever it was, the guest is to hear of it in time
@@ -128,20 +151,27 @@ class HostResolvers:
             self._counters.add("dns.upstream.unanswered")
         asker.tell(NameServerAnswered(token, response))
 
-    async def _ask_all(self, query: bytes) -> bytes | None:
+    async def _ask_all(self, query: bytes, servers: Sequence[NameServer]) -> bytes | None:
         """Ask one server after the other; what a failing one said is better than nothing."""
-        servers = await self._servers()
-        plan = [(server, turn > 0) for turn in range(ROUNDS) for server in servers]
+        plan = self._plan(query, servers)
         attempts: dict[asyncio.Task[bytes], NameServer] = {}
         failure = None
         try:
             while plan or attempts:
                 latest = None
                 if plan:
-                    latest, again = plan.pop(0)
-                    attempts[self._loop.create_task(self._ask_one(latest, query, plain=again))] = latest
-                patience = UDP_TIMEOUT if plan or failure is not None else None
-                done, _ = await asyncio.wait(attempts, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                    latest, plain = plan.pop(0)
+                    if len(attempts) == MAX_OPEN:
+                        oldest = next(iter(attempts))
+                        del attempts[oldest]
+                        oldest.cancel()
+                    attempts[self._loop.create_task(self._ask_one(latest, query, plain=plain))] = latest
+                patience = self._options.timeout or UDP_TIMEOUT
+                done, _ = await asyncio.wait(
+                    attempts,
+                    timeout=patience if plan or failure is not None else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 if not done:
                     self._missed(latest)
                     if not plan:
@@ -151,7 +181,7 @@ class HostResolvers:
                     response = self._outcome(attempt, server)
                     if response is None:
                         continue
-                    if response[3] & _RCODE in _FINAL and not response[2] & _TRUNCATED:
+                    if _rcode(response) in _FINAL and not response[2] & _TRUNCATED:
                         return response
                     if failure is None or not failure[2] & _TRUNCATED:
                         failure = response
@@ -159,6 +189,16 @@ class HostResolvers:
             for attempt in attempts:
                 attempt.cancel()
         return failure
+
+    def _plan(self, query: bytes, servers: Sequence[NameServer]) -> list[tuple[NameServer, bool]]:
+        """List who is asked one after the other, and whether without EDNS: in the last of several rounds.
+
+        With DO that round is one more, since signatures come by EDNS only.
+        """
+        rounds = self._options.attempts or ROUNDS
+        if query[_DNSSEC_OK_AT] & _DNSSEC_OK:
+            rounds = max(rounds, ROUNDS) + 1
+        return [(server, turn > 0 and turn == rounds - 1) for turn in range(rounds) for server in servers]
 
     def _outcome(self, attempt: asyncio.Task[bytes], server: NameServer) -> bytes | None:
         """Take what a server said, if anything, and remember how it did."""
@@ -168,7 +208,7 @@ class HostResolvers:
             self._missed(server)
             return None
         self._rests_until.pop(server, None)
-        if response[3] & _RCODE not in _FINAL:
+        if _rcode(response) not in _FINAL:
             self._counters.add("dns.upstream.failures")
         return response
 
@@ -182,15 +222,21 @@ class HostResolvers:
         if plain or self._loop.time() < self._plain_until.get(server, 0.0):
             return await self._exchange(server, _without_edns(query))
         response = await self._exchange(server, query)
-        if response[3] & _RCODE not in _WITHOUT_EDNS:
+        if not _refuses_edns(response):
             return response
         self._counters.add("dns.upstream.without_edns")
-        self._plain_until[server] = self._loop.time() + PLAIN_TIME
-        return await self._exchange(server, _without_edns(query))
+        response = await self._exchange(server, _without_edns(query))
+        if _rcode(response) in _FINAL:
+            # It was EDNS then, and not the name.
+            self._plain_until[server] = self._loop.time() + PLAIN_TIME
+        return response
 
     async def _exchange(self, server: NameServer, query: bytes) -> bytes:
         """Ask by UDP, then by TCP if the answer was cut; the cut one where that fails."""
         query = secrets.token_bytes(2) + query[2:]
+        if self._options.use_vc:
+            async with asyncio.timeout(TCP_TIMEOUT):
+                return await self._by_tcp(server, query)
         response = await self._by_udp(server, query)
         if not response[2] & _TRUNCATED:
             return response
@@ -240,6 +286,9 @@ class HostResolvers:
         for marks in (self._rests_until, self._plain_until):
             for server in [server for server, until in marks.items() if until <= now]:
                 del marks[server]
+        if self._options.rotate:
+            self._turn = (self._turn + 1) % len(servers)
+            servers = servers[self._turn :] + servers[: self._turn]
         return sorted(servers, key=self._rests_until.__contains__)
 
     async def _read_file(self) -> None:
@@ -250,6 +299,7 @@ class HostResolvers:
             self._counters.add("dns.upstream.file_unread")
         else:
             self._found = parse_resolv_conf(text)
+            self._options = parse_options(text)
         self._read_again_at = self._loop.time() + RELOAD_INTERVAL
         self._reading = None
 
@@ -276,7 +326,7 @@ def _connected(server: NameServer) -> socket.socket:
 
 def _answers(response: bytes, query: bytes) -> bool:
     """Whether this is a response with the id and the question of ``query``, as it was written."""
-    if len(response) >= _HEADER and response[4:6] == b"\0\0" and response[3] & _RCODE not in _FINAL:
+    if len(response) >= _HEADER and response[4:6] == b"\0\0" and _rcode(response) not in _FINAL:
         # Some say what is wrong without repeating the question.
         return response[:2] == query[:2] and response[2] & _RESPONSE != 0
     end = _HEADER
@@ -290,6 +340,25 @@ def _answers(response: bytes, query: bytes) -> bool:
         and response[4:6] == query[4:6]
         and response[_HEADER:end] == query[_HEADER:end]
     )
+
+
+def _rcode(response: bytes) -> int:
+    """Code of a response, with the upper bits of its OPT record where it can be read."""
+    try:
+        return WireMessage(response).rcode()
+    except MalformedMessageError:
+        return response[3] & _RCODE
+
+
+def _refuses_edns(response: bytes) -> bool:
+    """Whether a server says that it cannot take EDNS: by a code, or by SERVFAIL without an OPT record."""
+    code = _rcode(response)
+    if code != _SERVFAIL:
+        return code in _WITHOUT_EDNS
+    try:
+        return not WireMessage(response).options()
+    except MalformedMessageError:
+        return True
 
 
 def _without_edns(query: bytes) -> bytes:

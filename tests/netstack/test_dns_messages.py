@@ -223,6 +223,15 @@ def test_a_cut_answer_is_not_kept():
     assert lifetime(answer, parsed(ask()).question) == 0
 
 
+def test_an_answer_without_edns_is_not_kept_for_those_who_want_signatures():
+    query = ask(want_dnssec=True)
+    answer = answer_to(query, "www.example. 300 IN A 192.0.2.1")
+    assert lifetime(answer, parsed(query).question) == 300
+    answer.use_edns(-1)
+    assert lifetime(answer, parsed(query).question) == 0
+    assert lifetime(answer, parsed(ask()).question) == 300
+
+
 def test_any_is_kept_by_what_there_is():
     query = ask(kind="ANY")
     assert lifetime(answer_to(query, "www.example. 70 IN A 192.0.2.1"), parsed(query).question) == 70

@@ -205,7 +205,7 @@ async def test_a_slow_server_is_listened_to_until_the_deadline(network, *_):
     assert addresses(await network.ask()) == ["192.0.2.1"]
 
 
-@pytest.mark.parametrize("refusal", ["FORMERR", "NOTIMP", "header only", "silence"])
+@pytest.mark.parametrize("refusal", ["FORMERR", "NOTIMP", "BADVERS", "SERVFAIL", "header only", "silence"])
 @pytest.mark.parametrize("dnssec", [False, True])
 def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tmp_path):
     def respond(query):
@@ -215,7 +215,11 @@ def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tm
             return []
         if refusal == "header only":
             return [query.to_wire()[:2] + b"\x80\x01" + bytes(8)]
-        return [answer(query, code=dns.rcode.from_text(refusal))]
+        response = dns.message.make_response(query)
+        if refusal == "SERVFAIL":
+            response.use_edns(-1)
+        response.set_rcode(dns.rcode.from_text(refusal))
+        return [response.to_wire()]
 
     @scenario
     async def attempt(network, *_):
@@ -223,9 +227,61 @@ def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tm
         network.use(server)
         for _ in range(2):
             assert addresses(await network.ask(QUESTION._replace(dnssec_ok=dnssec))) == ["192.0.2.1"]
-        assert len(server.queries) == (4 if refusal == "silence" else 3)
+        in_all = 3 if refusal != "silence" else 6 if dnssec else 4
+        assert len(server.queries) == in_all
 
     attempt(monkeypatch, tmp_path)
+
+
+@scenario
+async def test_a_lost_question_with_do_is_repeated_with_do(network, *_):
+    server = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
+    network.use(server)
+    assert addresses(await network.ask(QUESTION._replace(dnssec_ok=True))) == ["192.0.2.1"]
+    assert [bool(query.ednsflags & dns.flags.DO) for query in server.queries] == [True, True]
+
+
+@scenario
+async def test_a_name_that_fails_with_and_without_edns_leaves_edns_on(network, *_):
+    def respond(query):
+        response = dns.message.make_response(query)
+        response.use_edns(-1)
+        response.set_rcode(dns.rcode.SERVFAIL)
+        return [response.to_wire()]
+
+    server = await network.server(respond)
+    network.use(server)
+    assert (await network.ask()).rcode() == dns.rcode.SERVFAIL
+    server.respond = lambda query: [answer(query)]
+    await network.ask()
+    assert server.queries[-1].edns == 0
+
+
+@scenario
+async def test_failing_with_an_opt_record_is_not_a_refusal_of_edns(network, *_):
+    server = await network.server(lambda query: [answer(query, code=dns.rcode.SERVFAIL)])
+    network.use(server)
+    await network.ask()
+    assert network.counters["dns.upstream.without_edns"] == 0
+
+
+@scenario
+async def test_a_question_holds_so_many_sockets_at_most(network, monkeypatch, _):
+    monkeypatch.setattr(upstream_dns, "UDP_TIMEOUT", 0.02)
+    monkeypatch.setattr(upstream_dns, "DEADLINE", 1.0)
+    opened = []
+    most = []
+
+    def connect(server, connected=upstream_dns._connected):
+        opened.append(connected(server))
+        most.append(sum(each.fileno() >= 0 for each in opened))
+        return opened[-1]
+
+    monkeypatch.setattr(upstream_dns, "_connected", connect)
+    network.use(*[await network.server(lambda query: []) for _ in range(8)])
+    assert await network.ask() is None
+    assert len(opened) == 16
+    assert max(most) == upstream_dns.MAX_OPEN
 
 
 @scenario
@@ -340,6 +396,60 @@ async def test_servers_come_from_the_file_which_is_read_again_when_it_changes(ne
     monkeypatch.setattr(upstream_dns, "_LOOPBACK", (local.address,))
     file.write_text("")
     assert addresses(await network.ask()) == ["192.0.2.3"], "who is named by nobody is on this machine"
+
+
+def use_file(network, monkeypatch, tmp_path, options, *servers):
+    """Use a resolv.conf with ``options`` that names ``servers``."""
+    file = tmp_path / "resolv.conf"
+    file.write_text(f"nameserver 127.0.0.1\noptions {options}\n")
+    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda _: tuple(each.address for each in servers))
+    network.use(resolv_conf=file)
+
+
+@scenario
+async def test_use_vc_asks_by_tcp_only(network, monkeypatch, tmp_path):
+    server = await network.server(lambda query: [], lambda query: framed(answer(query)))
+    use_file(network, monkeypatch, tmp_path, "use-vc", server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert server.queries == []
+
+
+@scenario
+async def test_rotate_begins_with_another_server_each_time(network, monkeypatch, tmp_path):
+    servers = [await network.server(lambda query: [answer(query)]) for _ in range(3)]
+    use_file(network, monkeypatch, tmp_path, "rotate", *servers)
+    for _ in range(6):
+        await network.ask()
+    assert [len(server.queries) for server in servers] == [2, 2, 2]
+
+
+@scenario
+async def test_attempts_say_how_often_a_server_is_asked(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(upstream_dns, "DEADLINE", 1.5)
+    server = await network.server(lambda query: [])
+    use_file(network, monkeypatch, tmp_path, "attempts:3", server)
+    assert await network.ask() is None
+    assert len(server.queries) == 3
+
+
+@scenario
+async def test_the_timeout_says_when_the_next_is_asked(network, monkeypatch, tmp_path):
+    silent = await network.server(lambda query: [])
+    other = await network.server(lambda query: [answer(query)])
+    use_file(network, monkeypatch, tmp_path, "timeout:1", silent, other)
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert loop.time() - before > 0.9, "the default of these tests is 0.2 s"
+
+
+@scenario
+async def test_a_long_timeout_moves_the_deadline(network, monkeypatch, tmp_path):
+    monkeypatch.setattr(upstream_dns, "DEADLINE", 0.3)
+    silent = await network.server(lambda query: [])
+    other = await network.server(lambda query: [answer(query)])
+    use_file(network, monkeypatch, tmp_path, "timeout:1", silent, other)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
 
 
 @scenario
