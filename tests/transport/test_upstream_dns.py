@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 
 import dns.flags
 import dns.message
@@ -73,15 +74,26 @@ class Network:
 
     async def server(self, respond, by_tcp=None):
         """Start a server; give its address and itself."""
-        loop = asyncio.get_running_loop()
         server = Server(respond, by_tcp)
+        while not await self._bind(server):
+            pass
+        return server
+
+    async def _bind(self, server):
+        """Listen by UDP and, if wanted, TCP; False if someone else has the TCP port of that number."""
+        loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 0))
         self._cleanup.callback(transport.close)
         server.address = NameServer(*transport.get_extra_info("sockname"))
-        if by_tcp is not None:
-            listener = await asyncio.start_server(server.serve_stream, *server.address)
+        if server.by_tcp is not None:
+            try:
+                listener = await asyncio.start_server(server.serve_stream, *server.address)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                return False
             self._cleanup.callback(listener.close)
-        return server
+        return True
 
     def use(self, *servers, **options):
         policy = EgressPolicy(options.pop("allow", ()))
