@@ -38,7 +38,7 @@ types: .venv/test.stamp ## mypy, strict
 	$(BIN)/mypy
 
 unit: tools ## tests of the packages: pytest options in ARGS
-	$(SUDO) $(PYTEST) --ignore tests/system $(ARGS)
+	$(SUDO) $(PYTEST) --ignore tests/system --ignore tests/security $(ARGS)
 
 accelerated: tools ## tests of the packages on their compiled form
 	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH=$$ACCELERATED \
@@ -48,8 +48,8 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 	scripts/npm.sh clients/js clients/js/compat/types
 	npm --prefix clients/js run --silent check
 
-system: tools ## tests on real browsers, kernels, containers and loads: pytest options in ARGS
-	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system $(ARGS)
+system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
+	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system tests/security $(ARGS)
 
 tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
 	scripts/test-tools.sh

@@ -16,6 +16,8 @@ COMPATIBILITY = ROOT / "clients/js/compat/node"
 PROCESSOR = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine())
 POOL = 245
 """Addresses that a relay has for guests."""
+RESERVE = 4
+"""Of these, what the clients of one address leave to others."""
 
 GATEWAY_PING = """async () => {
     // ARP for the gateway, and its answer, as a guest would do it.
@@ -247,11 +249,19 @@ def test_nothing_there_is_one_clear_error_on_node(program, version):
     assert "no answer within" not in said["problem"]
 
 
-def test_every_machine_takes_one_address_until_there_are_none(program, relay):
+def test_every_machine_takes_one_address_until_there_are_none(program):
+    relay = Relay("--client-share", "100")
     outcomes = program(22, "machines_on_node.mjs", f"http://127.0.0.1:{relay.port}/", POOL + 5, ws=False)
     served = [outcome for outcome in outcomes if "problem" not in outcome]
-    assert len(served) == POOL
+    assert len(served) == POOL, [outcome["problem"] for outcome in outcomes if "problem" in outcome]
     assert all(outcome["own"] and outcome["offered"] == outcome["assigned"] for outcome in served)
     assert len({outcome["assigned"] for outcome in served}) == POOL
     problems = {outcome["problem"] for outcome in outcomes if "problem" in outcome}
     assert problems == {"address pool is full"}
+    relay.stop()
+
+
+def test_a_client_leaves_addresses_to_others(program, relay):
+    outcomes = program(22, "machines_on_node.mjs", f"http://127.0.0.1:{relay.port}/", POOL, ws=False)
+    problems = [outcome["problem"] for outcome in outcomes if "problem" in outcome]
+    assert problems == ["this client has too many addresses"] * RESERVE
