@@ -81,8 +81,9 @@ class Web:
         return ssl.create_default_context(cadata=self.certificates.current.chain_pem().decode())
 
     def client(self, path, scheme="ws", **options):
+        """A client of the library, which on leaving waits no longer for an answer that it does not read."""
         options |= {"ssl": self.trust()} if scheme == "wss" else {}
-        return connect(f"{scheme}://127.0.0.1:{self.port}{path}", proxy=None, **options)
+        return connect(f"{scheme}://127.0.0.1:{self.port}{path}", proxy=None, close_timeout=0.5, **options)
 
 
 class Answered(NamedTuple):
