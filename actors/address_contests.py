@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.batch import Batch
-    from actors.flow import Lan
+    from actors.flow import FlowContext
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings
 
@@ -33,13 +33,13 @@ class AddressContests:
 
     def __init__(
         self,
-        lan: Lan,
+        context: FlowContext,
         pool: AddressPool,
         bindings: AddressBindings,
         moved: Callable[[bytes, bytes], None],
     ) -> None:
         """Tell ``moved`` each address that another guest got, and the MAC that had it."""
-        self._lan = lan
+        self._context = context
         self._pool = pool
         self._bindings = bindings
         self._moved = moved
@@ -56,25 +56,25 @@ class AddressContests:
         if holder is None:
             return
         if self._contests.begin(Contest(address, holder, challenger, batch.number), batch.now):
-            self._lan.counters.add("gateway.contests")
+            self._context.counters.add("gateway.contests")
             self.step(batch.now)
 
     def answered(self, address: bytes, mac: bytes, now: float) -> None:
         """Note that ``mac`` said by ARP or neighbour discovery that it has ``address``."""
         if self._contests.answered(address, mac, now):
-            self._lan.counters.add("gateway.addresses_defended")
+            self._context.counters.add("gateway.addresses_defended")
 
     def step(self, now: float) -> None:
         """Ask whom it is time to ask, and move what was not defended."""
         due = self._contests.due(now)
         if due.probes:
-            tell_alive(self._lan.switch, FramesFromGateway(list(map(self._probe, due.probes))))
+            tell_alive(self._context.switch, FramesFromGateway(list(map(self._probe, due.probes))))
         for contest in due.lost:
             table = self._table(contest.address)
             if table.holder_of(contest.address) != contest.holder:
                 continue
             table.move(contest.address, contest.challenger)
-            self._lan.counters.add("gateway.addresses_moved")
+            self._context.counters.add("gateway.addresses_moved")
             logger.info(
                 "{} moved from {} to {}: its holder does not answer for it",
                 family_of(contest.address).format(contest.address),
@@ -92,8 +92,8 @@ class AddressContests:
 
     def _probe(self, contest: Contest) -> bytes:
         if len(contest.address) == _IPV4_LENGTH:
-            return self._lan.replies.arp_request(contest.holder, contest.address)
-        settings = self._lan.settings
+            return self._context.replies.arp_request(contest.holder, contest.address)
+        settings = self._context.settings
         return solicitation(
             settings.gateway_mac, settings.gateway_link_local, contest.address, contest.holder
         )

@@ -64,7 +64,7 @@ class Guest(NamedTuple):
     number: int
 
 
-class Lan(NamedTuple):
+class FlowContext(NamedTuple):
     """What a flow needs of its LAN; one for all flows."""
 
     gateway: Mailbox
@@ -81,15 +81,15 @@ class FlowActor(EventLoopActor):
     part = "flow"
     """First word of the counters' names."""
 
-    def __init__(self, key: bytes, guest: Guest, lan: Lan, idle_timeout: float) -> None:
+    def __init__(self, key: bytes, guest: Guest, context: FlowContext, idle_timeout: float) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
         super().__init__()
         self._key = key
         self._guest = guest
         self._family = family_of(guest.ip)
-        self._lan = lan
-        self._counters = lan.counters
-        self._macs = guest.mac + lan.settings.gateway_mac
+        self._context = context
+        self._counters = context.counters
+        self._macs = guest.mac + context.settings.gateway_mac
         self._idle_timeout = idle_timeout
         self._ended = False
         self._identification = 0
@@ -137,7 +137,7 @@ class FlowActor(EventLoopActor):
         if not self._ended:
             self._ended = True
             self.poll_at = NEVER
-            tell_alive(self._lan.gateway, FlowClosed(self._key))
+            tell_alive(self._context.gateway, FlowClosed(self._key))
 
     def _used(self) -> None:
         """Note that the guest sent something: that, and nothing else, keeps a mapping (RFC 4787 REQ-6)."""
@@ -165,7 +165,7 @@ class FlowActor(EventLoopActor):
         if error is None or not self._errors.take(self.now()):
             return
         mtu = (self._socket.path_mtu or MTU_HINT) if error is IcmpError.FRAGMENTATION_NEEDED else 0
-        reply = self._lan.replies.icmp_error(frame, error, mtu)
+        reply = self._context.replies.icmp_error(frame, error, mtu)
         if reply is not None:
             self._counters.add(f"{self.part}.icmp_errors")
             self._send_to_guest([reply])
@@ -194,7 +194,7 @@ class FlowActor(EventLoopActor):
         if drop is not None or head is None:
             self._counters.add(f"{self.part}.drop.{drop}")
             return None
-        family, settings = self._family, self._lan.settings
+        family, settings = self._family, self._context.settings
         if error.router:
             source = family.pack(error.router)
         else:
@@ -211,4 +211,4 @@ class FlowActor(EventLoopActor):
         """Send frames to the LAN, in pieces where they are longer than the guest's MTU."""
         fragment = self._family.fragment
         pieces = [piece for frame in frames for piece in fragment(frame)]
-        tell_alive(self._lan.switch, FramesFromGateway(pieces))
+        tell_alive(self._context.switch, FramesFromGateway(pieces))

@@ -26,7 +26,7 @@ from loguru import logger
 from actors.address_contests import AddressContests
 from actors.address_shares import AddressShares
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
-from actors.flow import Guest, Lan
+from actors.flow import FlowContext, Guest
 from actors.forwards import Forwards
 from actors.gateway6 import Gateway6
 from actors.icmp_flow import IcmpFlowActor
@@ -130,8 +130,14 @@ class GatewayActor(EventLoopActor):
         counters: Counters,
         settings: LanSettings,
         dns: Mailbox | None = None,
+        *,
+        flows: Shares | None = None,
+        udp_flows: Shares | None = None,
     ) -> None:
-        """``dns`` answers the guests' questions; without it there is no name server at the gateway."""
+        """``dns`` answers the guests' questions; without it there is no name server at the gateway.
+
+        ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share.
+        """
         super().__init__()
         self._switch = switch
         self._counters = counters
@@ -149,12 +155,12 @@ class GatewayActor(EventLoopActor):
         self._services = LanServices(switch, dns, self._pool, counters, settings)
         errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
-        self._lan = Lan(self.actor_ref, switch, outside, self._replies, counters, settings)
-        self._flows = Shares(settings.max_flows)
+        self._context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings)
+        self._flows = Shares(settings.max_flows) if flows is None else flows
         """All flows, by session."""
-        self._udp_flows = Shares(outside.udp_ports)
+        self._udp_flows = Shares(outside.udp_ports) if udp_flows is None else udp_flows
         """Of these, those that have a UDP port of the host to themselves."""
-        self._tcp = TcpRouter(self._lan, self._start_flow, self._flows)
+        self._tcp = TcpRouter(self._context, self._start_flow, self._flows)
         netmask = int.from_bytes(settings.netmask, "big")
         network = int.from_bytes(settings.gateway_ip, "big") & netmask
         self._netmask, self._network = netmask, network
@@ -165,16 +171,16 @@ class GatewayActor(EventLoopActor):
         shares = AddressShares(self._pool, self._ports, self._port_of, settings.client_share)
         self._pool.admits = shares.admits
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
-        self._tcp_forwards = TcpForwards(self._lan, self._forwards.locate, self._ports, self._flows)
+        self._tcp_forwards = TcpForwards(self._context, self._forwards.locate, self._ports, self._flows)
         self._reassembler = Reassembler(counters)
         self._bindings = AddressBindings()
-        self._contests = AddressContests(self._lan, self._pool, self._bindings, self._address_moved)
+        self._contests = AddressContests(self._context, self._pool, self._bindings, self._address_moved)
         self._ipv6: Gateway6 | None = None
         self._look_at = NEVER
         self._changes_to_tell = 0
         if settings.ipv6_prefix is not None:
             self._ipv6 = Gateway6(
-                self._lan,
+                self._context,
                 self._services,
                 self._tcp,
                 self._reassembler,
@@ -198,10 +204,14 @@ class GatewayActor(EventLoopActor):
         self._switch.tell(GatewayAttached(self.actor_ref, guard, queries))
 
     def on_stop(self) -> None:
-        """Stop all flows."""
-        for port in self._ports.values():
+        """Stop all flows, and give back what of the host's they had."""
+        for number, port in self._ports.items():
             for flow in port.flows.values():
                 flow.stop(block=False)
+            self._flows.forget(number)
+            self._udp_flows.forget(number)
+            for _ in port.forwarded:
+                self._flows.give_back(FORWARDED)
 
     def on_failure(
         self,
@@ -419,7 +429,7 @@ class GatewayActor(EventLoopActor):
                     self._udp_flows.limit = self._outside.udp_ports
                     if not self._udp_flows.may_take(batch.number):
                         raise Dropped("port_share", IcmpError.PROHIBITED)
-                batch.port.flows[key] = self._start_flow(lambda: kind.start(key, guest, self._lan), batch)
+                batch.port.flows[key] = self._start_flow(lambda: kind.start(key, guest, self._context), batch)
                 if kind is UdpFlowActor:
                     self._udp_flows.add(batch.number)
             frames = batch.to_flows[key] = []

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.batch import Dropped
-from actors.flow import Guest, Lan
+from actors.flow import FlowContext, Guest
 from actors.icmp_flow import IcmpFlowActor
 from actors.udp_flow import UdpFlowActor
 from netstack.checksum import PROTOCOL_UDP
@@ -90,7 +90,7 @@ class Gateway6:
 
     def __init__(
         self,
-        lan: Lan,
+        context: FlowContext,
         services: LanServices,
         tcp: TcpRouter,
         reassembler: Reassembler,
@@ -105,8 +105,8 @@ class Gateway6:
 
         ``to_client`` takes an answer to a forward's client, or returns an empty string.
         """
-        settings = lan.settings
-        self._lan = lan
+        settings = context.settings
+        self._context = context
         self._services = services
         self._tcp = tcp
         self._reassembler = reassembler
@@ -123,8 +123,8 @@ class Gateway6:
         self._announced: dict[bytes, bytes] = {}
         """The address that each known MAC was about to take, when it last looked for duplicates."""
         dns = self._address if services.has_dns else None
-        self._has_ipv6 = lan.outside.has_ipv6
-        self._has_uplink = lan.outside.has_ipv6_route
+        self._has_ipv6 = context.outside.has_ipv6
+        self._has_uplink = context.outside.has_ipv6_route
         self._advertisements = RouterAdvertisements(self._mac, self._link_local, self._address, dns)
         self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
 
@@ -149,7 +149,7 @@ class Gateway6:
 
     def uplink_changed(self) -> bool:
         """Look whether the host still has, or has by now, a way to the IPv6 internet."""
-        before, self._has_uplink = self._has_uplink, self._lan.outside.has_ipv6_route
+        before, self._has_uplink = self._has_uplink, self._context.outside.has_ipv6_route
         return self._has_uplink != before
 
     def advertisement(self, guest_mac: bytes, mtu: int) -> bytes:
@@ -312,7 +312,7 @@ class Gateway6:
             message = parse_icmpv6(packet)
             if message.type != ECHO_REQUEST6:
                 raise Dropped("icmp_type")
-            if not self._lan.outside.can_ping:
+            if not self._context.outside.can_ping:
                 raise Dropped("no_ping", IcmpError.PROHIBITED)
             guest = Guest(mac, source, message.identifier)
             return self._to_flow(IcmpFlowActor, PROTOCOL_ICMPV6, guest, frame, batch)
@@ -323,7 +323,7 @@ class Gateway6:
         return partial(self._connect, address, guest)
 
     def _connect(self, address: tuple[str, int], guest: Guest, flow: Mailbox) -> TcpSocket:
-        return self._lan.outside.open_tcp(flow, address, (guest.ip, guest.number))
+        return self._context.outside.open_tcp(flow, address, (guest.ip, guest.number))
 
 
 def _unextended(frame: bytes, packet: Ipv6Packet) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.flow import FlowActor, Guest, Lan
+from actors.flow import FlowActor, FlowContext, Guest
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
 from netstack.malformed import MalformedPacket
@@ -26,12 +26,12 @@ class IcmpFlowActor(FlowActor):
     part = "icmp"
     _socket: EchoSocket
 
-    def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
+    def __init__(self, key: bytes, guest: Guest, context: FlowContext) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
-        super().__init__(key, guest, lan, lan.settings.icmp_idle_timeout)
+        super().__init__(key, guest, context, context.settings.icmp_idle_timeout)
 
     def _open(self) -> EchoSocket:
-        return self._lan.outside.open_echo(self.actor_ref, self._family.version)
+        return self._context.outside.open_echo(self.actor_ref, self._family.version)
 
     def _sent_as(self, error: ErrorFromNet) -> Hashable:
         return error.address[0], int.from_bytes(error.quoted[6:8], "big")

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from actors.flow import Guest, Lan
+    from actors.flow import FlowContext, Guest
     from actors.line import Line
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
@@ -166,7 +166,7 @@ class TcpFlowActor(EventLoopActor):
         self,
         key: bytes,
         guest: Guest,
-        lan: Lan,
+        context: FlowContext,
         remote: Remote,
         *,
         syn: bytes = b"",
@@ -183,8 +183,8 @@ class TcpFlowActor(EventLoopActor):
         super().__init__()
         self._key = key
         self._guest = guest
-        self._lan = lan
-        self._counters = lan.counters
+        self._context = context
+        self._counters = context.counters
         self._dial = dial
         self._remote = remote
         self._link = link
@@ -235,7 +235,7 @@ class TcpFlowActor(EventLoopActor):
     def _connection_made(self, _: ConnectionMade) -> None:
         if self._ended:
             return
-        guest, remote, settings = self._guest, self._remote, self._lan.settings
+        guest, remote, settings = self._guest, self._remote, self._context.settings
         self._socket.keep_alive(settings.tcp_keep_alive)
         macs = guest.mac + settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
@@ -259,11 +259,11 @@ class TcpFlowActor(EventLoopActor):
         if result is SendResult.REFUSED:
             reply = reset_for(self._syn)
         elif result in _ICMP_ERRORS:
-            reply = self._lan.replies.icmp_error(self._syn, _ICMP_ERRORS[result])
+            reply = self._context.replies.icmp_error(self._syn, _ICMP_ERRORS[result])
         else:
             reply = None
         if reply is not None:
-            tell_alive(self._lan.switch, FramesFromGateway([reply]))
+            tell_alive(self._context.switch, FramesFromGateway([reply]))
         self._end()
 
     def _before_connection(self, frames: list[bytes]) -> None:
@@ -339,7 +339,7 @@ class TcpFlowActor(EventLoopActor):
         """
         returned = [frame for frame in frames if not self._began_with(read_tcp(frame))]
         if returned:
-            tell_alive(self._lan.gateway, FramesReturned(int.from_bytes(self._key[:8], "big"), returned))
+            tell_alive(self._context.gateway, FramesReturned(int.from_bytes(self._key[:8], "big"), returned))
 
     @handles(SocketReadable)
     def _socket_readable(self, _: SocketReadable) -> None:
@@ -455,7 +455,7 @@ class TcpFlowActor(EventLoopActor):
                 used = min(size, self._turn)
                 self._turn -= used
                 line.give_back(used)
-            tell_alive(self._lan.switch, FramesFromGateway(frames))
+            tell_alive(self._context.switch, FramesFromGateway(frames))
         if self._turn and not connection.is_paced:
             self._give_turn_back()
         if connection.waits_for_budget and not self._waits_for_line:
@@ -476,13 +476,13 @@ class TcpFlowActor(EventLoopActor):
             return
         if state is State.TIME_WAIT and self._shut_down:
             self._counters.add("tcp.finished")
-            tell_alive(self._lan.gateway, FlowRests(self._key, connection.time_wait()))
+            tell_alive(self._context.gateway, FlowRests(self._key, connection.time_wait()))
             self._end()
             return
         if self._half_open and state not in OPENING:
             self._half_open = False
-            tell_alive(self._lan.gateway, FlowEstablished(self._key))
-        settings = self._lan.settings
+            tell_alive(self._context.gateway, FlowEstablished(self._key))
+        settings = self._context.settings
         timeout = settings.tcp_idle_timeout if connection.is_open else settings.tcp_transitory_timeout
         if timeout != self._idle_timeout:
             self._idle_timeout = timeout
@@ -554,5 +554,5 @@ class TcpFlowActor(EventLoopActor):
             self.poll_at = NEVER
             # At once, for another connection may want the host's port.
             self._let_go()
-            tell_alive(self._lan.gateway, FlowClosed(self._key))
+            tell_alive(self._context.gateway, FlowClosed(self._key))
         self._give_back(following)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.batch import PortState
-    from actors.flow import Lan
+    from actors.flow import FlowContext
     from actors.forwards import Place
     from actors.messages import TcpForGuest
     from actors.ports import Accepted, WaitingClients
@@ -61,13 +61,13 @@ class TcpForwards:
 
     def __init__(
         self,
-        lan: Lan,
+        context: FlowContext,
         locate: Callable[[bytes | str], Place | None],
         ports: dict[int, PortState],
         flows: Shares,
     ) -> None:
         """``locate`` finds a guest, ``ports`` are the gateway's sessions by number, ``flows`` counts all."""
-        self._lan = lan
+        self._context = context
         self._locate = locate
         self._ports = ports
         self._flows = flows
@@ -94,14 +94,14 @@ class TcpForwards:
         self.answered(connections, key)
 
     def _let_in(self, connections: ForwardedConnections) -> None:
-        settings, clients = self._lan.settings, connections.clients
+        settings, clients = self._context.settings, connections.clients
         connections.is_full = False
         for _ in range(TAKEN_AT_ONCE):
             if (
                 len(connections.open) >= settings.max_connections_per_forward
                 or len(connections.half_open) >= settings.max_half_open_per_peer
             ):
-                self._lan.counters.add("forward.full")
+                self._context.counters.add("forward.full")
                 connections.is_full = True
                 return
             client = clients.take()
@@ -112,7 +112,7 @@ class TcpForwards:
 
     def _open(self, connections: ForwardedConnections, client: Accepted) -> None:
         """Connect a client to its guest, or refuse it."""
-        forward, lan = connections.forward, self._lan
+        forward, context = connections.forward, self._context
         place = self._locate(forward.vm)
         port = None if place is None else self._ports.get(place.number)
         if place is None or port is None:
@@ -138,7 +138,7 @@ class TcpForwards:
         try:
             preface = _proxy_header(client) if forward.clients is Clients.PROXY else b""
             dial = partial(client.attach, preface=preface)
-            flow = ForwardedTcpFlowActor.start(key, guest, lan, remote, link=link, dial=dial)
+            flow = ForwardedTcpFlowActor.start(key, guest, context, remote, link=link, dial=dial)
         except OSError:  # it ended before anything could be done with it
             self._refuse(client, "lost")
             return
@@ -147,27 +147,27 @@ class TcpForwards:
         port.forwarded[key] = connections
         connections.open.add(key)
         connections.half_open.add(key)
-        lan.counters.add("gateway.flows_opened")
-        lan.counters.add("forward.connections")
+        context.counters.add("gateway.flows_opened")
+        context.counters.add("forward.connections")
 
     def _shown(self, forward: Forward, client: Accepted) -> Remote | None:
         """Tell as what the guest sees the client; None for one at the gateway."""
         if forward.clients is not Clients.TRANSPARENT:
             return None
-        settings, (host, port) = self._lan.settings, client.client
+        settings, (host, port) = self._context.settings, client.client
         address = pack_ip(host)
         return (
             Remote(address, port) if can_be_shown(address, settings.network, settings.ipv6_prefix) else None
         )
 
     def _refuse(self, client: Accepted, reason: str) -> None:
-        self._lan.counters.add(f"forward.drop.{reason}")
+        self._context.counters.add(f"forward.drop.{reason}")
         client.refuse()
 
     def _free_key(self, place: Place, port: PortState, guest: Guest) -> tuple[bytes, Remote]:
         """Choose the port at which the guest sees the client. There are more of them than connections."""
         while True:
-            remote = Remote(self._lan.settings.gateway_ip, self._next_port)
+            remote = Remote(self._context.settings.gateway_ip, self._next_port)
             self._next_port = FIRST_PORT if self._next_port == LAST_PORT else self._next_port + 1
             key = flow_key(place.number, guest, remote)
             if key not in port.flows and key not in port.time_waits:

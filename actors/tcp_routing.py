@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.batch import Batch
-    from actors.flow import Lan
+    from actors.flow import FlowContext
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
     from netstack.shares import Shares
@@ -40,10 +40,10 @@ _KINDS = SYN | ACK | FIN | RST
 class TcpRouter:
     """Finds and starts the TCP flows of a LAN."""
 
-    def __init__(self, lan: Lan, start: Start, flows: Shares) -> None:
+    def __init__(self, context: FlowContext, start: Start, flows: Shares) -> None:
         """``start`` opens a flow within the limits, and counts it among ``flows``; else it raises Dropped."""
         self._flows = flows
-        self._lan = lan
+        self._context = context
         self._start = start
 
     def route(
@@ -78,7 +78,7 @@ class TcpRouter:
                 if dial is None or head.flags & _KINDS != SYN:
                     return _reset(frame, batch)
                 link = Link(batch.port.line, batch.port.link_mtu)
-                flow = partial(TcpFlowActor.start, key, guest, self._lan, remote, first=first)
+                flow = partial(TcpFlowActor.start, key, guest, self._context, remote, first=first)
                 self._open(key, partial(flow, syn=frame, link=link, dial=dial(guest, remote)), batch)
             frames = batch.to_flows[key] = []
         frames.append(frame)
@@ -91,7 +91,7 @@ class TcpRouter:
         ICMP error would end its attempt.
         """
         port = batch.port
-        if len(port.half_open) >= self._lan.settings.max_half_open_per_peer:
+        if len(port.half_open) >= self._context.settings.max_half_open_per_peer:
             self._make_room(batch)
         try:
             flow = self._start(start, batch)
@@ -115,8 +115,8 @@ class TcpRouter:
         del port.half_open[key]
         port.flows.pop(key).stop(block=False)
         self._flows.give_back(batch.number)
-        self._lan.counters.add("tcp.gave_way")
-        self._lan.counters.add("gateway.flows_closed")
+        self._context.counters.add("tcp.gave_way")
+        self._context.counters.add("gateway.flows_closed")
 
 
 def _repeat(entry: TimeWait, reaction: Reaction, batch: Batch) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.flow import MAX_REMOTES, FlowActor, Guest, Lan
+from actors.flow import MAX_REMOTES, FlowActor, FlowContext, Guest
 from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
 from actors.runtime import handles
 
@@ -42,11 +42,11 @@ class UdpFlowActor(FlowActor):
     part = "udp"
     _socket: UdpSocket
 
-    def __init__(self, key: bytes, guest: Guest, lan: Lan) -> None:
+    def __init__(self, key: bytes, guest: Guest, context: FlowContext) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
-        settings = lan.settings
+        settings = context.settings
         unanswered = max(settings.dns_idle_timeout, settings.dns_answered_timeout)
-        super().__init__(key, guest, lan, min(unanswered, settings.udp_idle_timeout))
+        super().__init__(key, guest, context, min(unanswered, settings.udp_idle_timeout))
         self._is_dns = True
         """Whether the guest wrote to name servers only."""
         self._questions = 0
@@ -55,7 +55,7 @@ class UdpFlowActor(FlowActor):
         self._templates: dict[tuple[str, int], UdpFrameTemplate | UdpFrameTemplate6] = {}
 
     def _open(self) -> UdpSocket:
-        return self._lan.outside.open_udp(self.actor_ref, self._family.version)
+        return self._context.outside.open_udp(self.actor_ref, self._family.version)
 
     def _sent_as(self, error: ErrorFromNet) -> Hashable:
         return error.address
@@ -80,7 +80,7 @@ class UdpFlowActor(FlowActor):
         (destination, port, ttl, whole), frames, payloads = run
         if port != DNS_PORT:
             self._is_dns = False
-            self._idle_timeout = self._lan.settings.udp_idle_timeout
+            self._idle_timeout = self._context.settings.udp_idle_timeout
         remote = self._family.format(destination)
         address = (remote, port)
         sent = self._socket.send_run(payloads, address, ttl, whole) if len(payloads) > 1 else 0
@@ -121,7 +121,7 @@ class UdpFlowActor(FlowActor):
         answers = sum(port == DNS_PORT and host in remotes for _, (host, port), _ in datagrams)
         self._questions = max(0, self._questions - answers)
         if not self._questions:
-            self._idle_at = min(self._idle_at, self.now() + self._lan.settings.dns_answered_timeout)
+            self._idle_at = min(self._idle_at, self.now() + self._context.settings.dns_answered_timeout)
             if not self._ended:
                 self.poll_at = self._idle_at
 

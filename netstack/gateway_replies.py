@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Network
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netstack.arp import ARP_FRAME_LENGTH
 from netstack.checksum import PROTOCOL_ICMP, add_up, finish
@@ -18,6 +19,8 @@ from netstack.icmp import DESTINATION_UNREACHABLE, ERROR_TYPES, TIME_EXCEEDED
 from netstack.ipv4 import DESTINATION, MIN_HEADER_LENGTH, SOURCE, format_ipv4
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from netstack.arp import ArpPacket
     from netstack.icmpv6 import Icmpv6Replies
 
@@ -48,6 +51,38 @@ class IcmpError(Enum):
     TTL_EXCEEDED = (TIME_EXCEEDED, 0)
 
 
+class _Templates(NamedTuple):
+    """Frames of a gateway with what differs from one to the next left out."""
+
+    arp_reply: bytes
+    arp_request: bytes
+    echo_reply: bytes
+    errors: Mapping[IcmpError, bytes]
+
+
+@lru_cache(maxsize=64)
+def _templates(mac: bytes, ip: bytes) -> _Templates:
+    """Render the frames; LANs whose gateways have the same addresses share them."""
+    scapy = _Scapy()
+    ether = scapy.Ether(src=format_mac(mac), dst=format_mac(bytes(6)))
+    arp = {"hwsrc": format_mac(mac), "psrc": format_ipv4(ip)}
+    header = {"src": format_ipv4(ip), "dst": "0.0.0.0", "flags": "DF", "id": 0, "ttl": 64}
+    return _Templates(
+        arp_reply=bytes(ether / scapy.ARP(op="is-at", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)),
+        arp_request=bytes(ether / scapy.ARP(op="who-has", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)),
+        echo_reply=bytes(ether / scapy.IP(**header) / scapy.ICMP(type="echo-reply"))[:_ICMP],
+        # Precedence 6, as RFC 1812 section 4.3.2.5 asks of errors.
+        errors={
+            error: bytes(
+                ether
+                / scapy.IP(tos=0xC0, **header)
+                / scapy.ICMP(type=error.value[0], code=error.value[1], unused=0)
+            )
+            for error in IcmpError
+        },
+    )
+
+
 class GatewayReplies:
     """Replies of the gateway that has ``mac`` (6 bytes) and ``ip`` (4 bytes) in ``network``."""
 
@@ -58,26 +93,11 @@ class GatewayReplies:
         self._ipv6 = ipv6
         lan = IPv4Network(network)
         self._nobody = frozenset({lan.network_address.packed, lan.broadcast_address.packed})
-        scapy = _Scapy()
-        ether = scapy.Ether(src=format_mac(mac), dst=format_mac(bytes(6)))
-        arp = {"hwsrc": format_mac(mac), "psrc": format_ipv4(ip)}
-        self._arp_reply = bytes(
-            ether / scapy.ARP(op="is-at", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)
-        )
-        self._arp_request = bytes(
-            ether / scapy.ARP(op="who-has", hwdst=format_mac(bytes(6)), pdst="0.0.0.0", **arp)
-        )
-        header = {"src": format_ipv4(ip), "dst": "0.0.0.0", "flags": "DF", "id": 0, "ttl": 64}
-        self._echo_reply = bytes(ether / scapy.IP(**header) / scapy.ICMP(type="echo-reply"))[:_ICMP]
-        # Precedence 6, as RFC 1812 section 4.3.2.5 asks of errors.
-        self._errors = {
-            error: bytes(
-                ether
-                / scapy.IP(tos=0xC0, **header)
-                / scapy.ICMP(type=error.value[0], code=error.value[1], unused=0)
-            )
-            for error in IcmpError
-        }
+        templates = _templates(mac, ip)
+        self._arp_reply = templates.arp_reply
+        self._arp_request = templates.arp_request
+        self._echo_reply = templates.echo_reply
+        self._errors = templates.errors
 
     def arp_reply(self, request: ArpPacket) -> bytes:
         """Build the frame that tells the sender of ``request`` that the wanted address is the gateway's."""

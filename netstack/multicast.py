@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from netstack.checksum import add_up, is_valid
@@ -29,7 +30,7 @@ from netstack.ipv6 import DESTINATION6, NEXT_HEADER, format_ipv6, parse_ipv6
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from netstack.counters import Counters
 
@@ -282,12 +283,14 @@ class Queries:
     """General queries of the gateway, as frames for all: of IGMPv2 and, where the LAN has IPv6, of MLD."""
 
     def __init__(self, mac: bytes, ip: bytes, link_local: bytes | None) -> None:
-        self.general = _queries(mac, ip, link_local, RESPONSE_TIME)
-        self.urgent = _queries(mac, ip, link_local, LEAVE_RESPONSE_TIME)
+        self.general = list(_queries(mac, ip, link_local, RESPONSE_TIME))
+        self.urgent = list(_queries(mac, ip, link_local, LEAVE_RESPONSE_TIME))
         """To be answered within a second: who else behind a port wants what somebody has left?"""
 
 
-def _queries(mac: bytes, ip: bytes, link_local: bytes | None, seconds: float) -> list[bytes]:
+@lru_cache(maxsize=64)
+def _queries(mac: bytes, ip: bytes, link_local: bytes | None, seconds: float) -> Sequence[bytes]:
+    """Build the frames; LANs whose gateways have the same addresses share them."""
     # It warns of missing routes and the like, of no interest to one who only builds packets.
     logging.getLogger("scapy").setLevel(logging.ERROR)
     from scapy.contrib.igmp import IGMP
@@ -304,4 +307,4 @@ def _queries(mac: bytes, ip: bytes, link_local: bytes | None, seconds: float) ->
         options = IPv6ExtHdrHopByHop(options=[RouterAlert()])
         query6 = ICMPv6MLQuery(mrd=int(seconds * 1000))
         frames.append(bytes(Ether(src=source, dst="33:33:00:00:00:01") / ip6 / options / query6))
-    return frames
+    return tuple(frames)

@@ -30,41 +30,46 @@ class RouterAdvertisements:
         self._link_local = link_local
         self._prefix = prefix
         self._dns = dns
-        self._built = lru_cache(maxsize=32)(self._build)
 
     def frame(self, guest_mac: bytes, mtu: int, *, is_default_router: bool) -> bytes:
         """Build the frame for one NIC: all-nodes in IPv6, that NIC's address in Ethernet (RFC 6085)."""
         lifetime = ROUTER_LIFETIME if is_default_router else 0
-        return guest_mac + self._built(min(LAN_MTU, max(MIN_MTU, mtu)), lifetime)[6:]
+        addresses = self._mac, self._link_local, self._prefix, self._dns
+        return guest_mac + _build(*addresses, mtu=min(LAN_MTU, max(MIN_MTU, mtu)), lifetime=lifetime)[6:]
 
-    def _build(self, mtu: int, lifetime: int) -> bytes:
-        # It warns of missing routes and the like, of no interest to one who only builds packets.
-        logging.getLogger("scapy").setLevel(logging.ERROR)
-        from scapy.layers.inet6 import (
-            ICMPv6ND_RA,
-            ICMPv6NDOptMTU,
-            ICMPv6NDOptPrefixInfo,
-            ICMPv6NDOptRDNSS,
-            ICMPv6NDOptSrcLLAddr,
-            IPv6,
-        )
-        from scapy.layers.l2 import Ether
 
-        packet = (
-            Ether(src=format_mac(self._mac), dst="33:33:00:00:00:01", type=0x86DD)
-            / IPv6(src=format_ipv6(self._link_local), dst="ff02::1", hlim=255)
-            / ICMPv6ND_RA(chlim=64, M=0, O=1, prf=_MEDIUM_PREFERENCE, routerlifetime=lifetime)
-            / ICMPv6NDOptSrcLLAddr(lladdr=format_mac(self._mac))
-            / ICMPv6NDOptMTU(mtu=mtu)
-            / ICMPv6NDOptPrefixInfo(
-                prefix=format_ipv6(self._prefix[:8] + bytes(8)),
-                prefixlen=64,
-                L=1,
-                A=1,
-                preferredlifetime=PREFERRED_LIFETIME,
-                validlifetime=VALID_LIFETIME,
-            )
+@lru_cache(maxsize=256)
+def _build(
+    mac: bytes, link_local: bytes, prefix: bytes, dns: bytes | None, *, mtu: int, lifetime: int
+) -> bytes:
+    """Build the frame; LANs whose routers say the same share it."""
+    # It warns of missing routes and the like, of no interest to one who only builds packets.
+    logging.getLogger("scapy").setLevel(logging.ERROR)
+    from scapy.layers.inet6 import (
+        ICMPv6ND_RA,
+        ICMPv6NDOptMTU,
+        ICMPv6NDOptPrefixInfo,
+        ICMPv6NDOptRDNSS,
+        ICMPv6NDOptSrcLLAddr,
+        IPv6,
+    )
+    from scapy.layers.l2 import Ether
+
+    packet = (
+        Ether(src=format_mac(mac), dst="33:33:00:00:00:01", type=0x86DD)
+        / IPv6(src=format_ipv6(link_local), dst="ff02::1", hlim=255)
+        / ICMPv6ND_RA(chlim=64, M=0, O=1, prf=_MEDIUM_PREFERENCE, routerlifetime=lifetime)
+        / ICMPv6NDOptSrcLLAddr(lladdr=format_mac(mac))
+        / ICMPv6NDOptMTU(mtu=mtu)
+        / ICMPv6NDOptPrefixInfo(
+            prefix=format_ipv6(prefix[:8] + bytes(8)),
+            prefixlen=64,
+            L=1,
+            A=1,
+            preferredlifetime=PREFERRED_LIFETIME,
+            validlifetime=VALID_LIFETIME,
         )
-        if self._dns is not None:
-            packet /= ICMPv6NDOptRDNSS(dns=[format_ipv6(self._dns)], lifetime=3 * int(INTERVAL))
-        return bytes(packet)
+    )
+    if dns is not None:
+        packet /= ICMPv6NDOptRDNSS(dns=[format_ipv6(dns)], lifetime=3 * int(INTERVAL))
+    return bytes(packet)

@@ -1,9 +1,9 @@
 """The running relay: what is started, in which order, and how it ends.
 
-Start: host network, switch, name server, gateway, endpoint; each needs the ones before it. The end is the
-reverse, begun by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors
-stop and close what they hold. Nothing waits for a client's answer, so the end takes no longer than sending
-those packets.
+Start: the default LAN, endpoint, web listener; each needs the ones before it. The end is the reverse, begun
+by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors of all LANs stop
+and close what they hold. Nothing waits for a client's answer, so the end takes no longer than sending those
+packets.
 """
 
 from __future__ import annotations
@@ -17,24 +17,18 @@ import resource
 import signal
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING
 
 from loguru import logger
 
 from actors.close_codes import CloseCode
-from actors.dns import DnsActor
-from actors.gateway import GatewayActor
-from actors.messages import ClosePeer
-from actors.peer import PeerActor
-from actors.port_forward import PortForwardActor
-from actors.runtime import current_scheduler, run_ready, tell_alive
-from actors.settings import LanSettings
-from actors.switch import SwitchActor
+from actors.runtime import current_scheduler
 from netstack.counters import Counters
-from netstack.egress import EgressPolicy
 from relay import early_signals, logs
 from relay.certs import local_names, network_addresses
+from relay.lan import ForwardError, Lan, Shared
+from relay.lan_plan import lan_plan, max_flows
+from relay.lans import Lans
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
@@ -45,17 +39,11 @@ from transport.descriptors import own_budget
 from transport.endpoint import Endpoint
 from transport.interfaces import interface_addresses
 from transport.origins import OriginPolicy
-from transport.outside import HostNetwork
-from transport.upstream_dns import HostResolvers
 from transport.web_listener import MAX_CONNECTIONS, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pykka
-
-    from actors.messages import Mailbox
-    from actors.ports import Session
     from relay.settings import Settings
     from transport.certificates import Certificate, CertificateStore
 
@@ -104,46 +92,9 @@ class Relay:
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
-        self._lan = LanSettings(
-            dns=settings.dns.packed,
-            dns_allow_private=settings.dns_allow_private,
-            fixed_leases=settings.static_lease,
-            dhcp_lease_time=settings.lease_time,
-            peer_list=settings.peer_list,
-            dhcp=settings.dhcp,
-            dhcp_boot=settings.dhcp_boot,
-            dhcp_search=settings.dhcp_search,
-            dhcp_ntp=settings.dhcp_ntp,
-            dhcp_routes=settings.dhcp_route,
-            dhcp_wpad=settings.dhcp_wpad,
-            source_guard=settings.source_guard,
-            ipv6_prefix=settings.ipv6_prefix.network_address.packed[:8] if settings.ipv6 else None,
-            host_access=settings.host_access,
-            heartbeat_interval=settings.heartbeat_interval,
-            peer_timeout=settings.peer_timeout,
-            max_peers=settings.max_peers,
-            bits_per_second=settings.bit_rate,
-            packets_per_second=settings.packet_rate,
-            client_share=settings.client_share,
-            max_flows=min(settings.max_flows_total, own_budget().flows),
-            max_questions=own_budget().questions,
-            max_flows_per_peer=settings.max_flows,
-            new_flows_per_second=settings.flow_rate,
-            max_half_open_per_peer=settings.max_half_open,
-            max_connections_per_forward=settings.max_forwarded,
-            udp_idle_timeout=settings.udp_timeout,
-            dns_answered_timeout=settings.dns_timeout,
-            tcp_idle_timeout=settings.tcp_timeout,
-            tcp_transitory_timeout=settings.tcp_transitory_timeout,
-            tcp_keep_alive=settings.tcp_keep_alive,
-            icmp_idle_timeout=settings.icmp_timeout,
-            endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
-        )
         self._admission = OriginPolicy(
             settings.allow_origin, certificates, on_loopback=is_loopback(settings.bind)
         )
-        self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
-        """Their actors and sessions keep them, and nobody else."""
         self._stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
 
@@ -165,29 +116,14 @@ class Relay:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         current_scheduler().counters = self._counters
-        policy = EgressPolicy(
-            map(str, self._settings.allow_cidr),
-            map(str, self._settings.deny_cidr),
-            host_access=self._settings.host_access,
-            allow_smtp=self._settings.allow_smtp,
-        )
-        network = HostNetwork(
-            policy,
-            self._counters,
-            current_scheduler(),
-            port_hold=self._settings.port_hold,
-            ports_held=self._settings.ports_held,
-        )
-        stack.callback(network.ready.close)
-        self._switch = SwitchActor.start(self._counters, self._lan)
-        stack.callback(_stop, self._switch)
-        name_servers = HostResolvers(self._settings.upstream_dns, policy, self._counters)
-        self._dns = DnsActor.start(name_servers, self._counters, self._lan)
-        stack.callback(_stop, self._dns)
-        self._gateway = GatewayActor.start(self._switch, network, self._counters, self._lan, self._dns)
-        stack.callback(_stop, self._gateway)
-        run_ready()
-        self._open_forwards(network, stack)
+        self._shared = Shared(current_scheduler(), max_flows(self._settings))
+        stack.callback(self._shared.close)
+        plan = lan_plan(self._settings)
+        try:
+            self._lans = Lans(lambda name: Lan(name, plan, self._shared), self._counters)
+        except ForwardError as error:
+            raise StartError(str(error)) from None
+        stack.callback(self._lans.stop)
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
@@ -195,6 +131,7 @@ class Relay:
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
+        network = self._lans.default.network
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
         if not network.can_ping:
@@ -202,24 +139,6 @@ class Relay:
                 "guests cannot ping the outside: this system allows neither unprivileged ICMP sockets "
                 "(net.ipv4.ping_group_range) nor raw ones (CAP_NET_RAW)"
             )
-
-    def _open_forwards(self, network: HostNetwork, stack: contextlib.AsyncExitStack) -> None:
-        """Listen for the guests. Raises StartError."""
-        for index, forward in enumerate(self._settings.forward):
-            try:
-                actor = PortForwardActor.start(
-                    forward,
-                    index,
-                    gateway=self._gateway,
-                    switch=self._switch,
-                    listeners=network,
-                    counters=self._counters,
-                    settings=self._lan,
-                )
-            except OSError as error:
-                raise StartError(f"cannot forward {forward}: {error.strerror or error}") from None
-            stack.callback(_stop, actor)
-        run_ready()
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
@@ -230,7 +149,7 @@ class Relay:
                 port=port,
                 certificates=self._certificates,
                 admit=self._admission.admit,
-                open_session=self._open_session,
+                open_session=self._lans.default.attach,
                 turns=current_scheduler(),
                 counters=self._counters,
                 client_share=self._settings.client_share,
@@ -261,7 +180,7 @@ class Relay:
             certificates=self._certificates,
             pages=WebPages(self._certificates),
             admit=self._admission.admit,
-            open_session=self._open_session,
+            open_session=self._lans.default.attach,
             next_session_number=endpoint.next_session_number,
             turns=current_scheduler(),
             counters=self._counters,
@@ -286,24 +205,18 @@ class Relay:
             if others:
                 logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
 
-    def _open_session(self, session: Session) -> Mailbox:
-        peer = PeerActor.start(session, self._switch, self._counters, self._lan)
-        self._peers.add(peer)
-        return peer
-
     async def _close(self, endpoint: Endpoint) -> None:
-        for peer in list(self._peers):
-            tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, SHUTDOWN_REASON))
-        run_ready()
+        self._lans.close_sessions(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
         endpoint.close(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
         await endpoint.wait_closed()
 
     async def _until_stopped(self) -> int:
-        """Wait for the signal to stop; without switch or gateway there is nothing left to serve."""
+        """Wait for the signal to stop; without the default LAN there is nothing left to serve."""
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
-            if not all(actor.is_alive() for actor in (self._switch, self._gateway, self._dns)):
+            self._lans.look(asyncio.get_running_loop().time())
+            if not self._lans.default.is_alive:
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
         logger.info("the relay is shutting down")
@@ -326,7 +239,7 @@ class Relay:
                 handler()
 
     def _log_counters(self) -> None:
-        logger.bind(**dict(sorted(self._counters.items()))).info("counters:")
+        logger.bind(**dict(sorted(self._lans.totals().items()))).info("counters:")
 
     # -- the certificate ----------------------------------------------------------------------------
 
@@ -394,12 +307,6 @@ def is_loopback(bind: str) -> bool:
 
 def _cannot_listen(where: str, error: OSError | UnicodeError) -> str:
     return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
-
-
-def _stop(actor: pykka.ActorRef[Any]) -> None:
-    """Stop an actor and let it and all that follows from it come to their end before the next one's."""
-    actor.stop(block=False)
-    run_ready()
 
 
 def _calm_garbage_collector() -> None:

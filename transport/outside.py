@@ -77,6 +77,34 @@ _SOMEWHERE_IPV6 = "2606:4700:4700::1111"
 _IDENTIFIER = Struct("!4xH")
 
 
+class EchoIdentifiers:
+    """Identifiers of the pings that leave by raw sockets, each of which gets every answer that comes.
+
+    Networks that share them never take one's answers for another's.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[int, int]] = set()
+        # A random start keeps clear of other programs and of pings before a restart.
+        self._next = secrets.randbelow(_IDENTIFIERS)
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, protocol: int) -> int:
+        """Take a free one of ICMP or ICMPv6 (IP protocol number). Raises OSError when there is none."""
+        for _ in range(_IDENTIFIERS):
+            identifier, self._next = self._next, (self._next + 1) % _IDENTIFIERS
+            if (protocol, identifier) not in self._taken:
+                self._taken.add((protocol, identifier))
+                return identifier
+        raise OSError("all ICMP identifiers are taken")
+
+    def give_back(self, protocol: int, identifier: int) -> None:
+        """Let others have it."""
+        self._taken.discard((protocol, identifier))
+
+
 class HostNetwork:
     """Opens sockets on the running event loop; implements ``actors.ports.Outside``."""
 
@@ -88,15 +116,19 @@ class HostNetwork:
         *,
         port_hold: float = PORT_HOLD,
         ports_held: int = PORTS_HELD,
+        ready: Readiness | None = None,
+        identifiers: EchoIdentifiers | None = None,
     ) -> None:
+        """``ready`` and ``identifiers`` are what the networks of all LANs share."""
         self._policy = policy
         self._counters = counters
         self._loop = asyncio.get_running_loop()
-        self.ready = Readiness(turns)
+        self.ready = Readiness(turns) if ready is None else ready
         """Watches the sockets of all flows."""
         self._read_interfaces_at = 0.0
         self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
         self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
+        self.identifiers = EchoIdentifiers() if identifiers is None else identifiers
         self._tcp_ports = SharedPorts()
         self._raw: dict[int, _RawIcmpSocket] = {}
         self._udp_ports: set[tuple[str, int]] = set()
@@ -374,8 +406,6 @@ class _RawIcmpSocket(_EchoSender):
         elif sys.platform == "linux":
             self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_ECHO_REPLIES)
         self._flows: dict[int, Mailbox] = {}
-        # A random start keeps clear of other programs and of pings before a restart.
-        self._next = secrets.randbelow(_IDENTIFIERS)
 
     @property
     def closed(self) -> bool:
@@ -383,17 +413,14 @@ class _RawIcmpSocket(_EchoSender):
 
     def attach(self, flow: Mailbox) -> RawEchoSocket:
         """Give ``flow`` an identifier. Raises OSError when all are taken."""
-        if len(self._flows) == _IDENTIFIERS:
-            raise OSError("all ICMP identifiers are taken")
-        while self._next in self._flows:
-            self._next = (self._next + 1) % _IDENTIFIERS
-        identifier, self._next = self._next, (self._next + 1) % _IDENTIFIERS
+        identifier = self.network.identifiers.take(self.family.icmp)
         self._flows[identifier] = flow
         return RawEchoSocket(self, identifier)
 
     def detach(self, identifier: int) -> None:
         """Take the identifier back."""
         del self._flows[identifier]
+        self.network.identifiers.give_back(self.family.icmp, identifier)
         if not self._flows:
             self.close()
 

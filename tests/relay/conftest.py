@@ -1,4 +1,4 @@
-"""What tests of the relay's commands need: the programs and namespaces of the system tests."""
+"""What tests of the relay need: programs and namespaces of the system tests, parts of the actors' tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent.parent / "system"))
+sys.path += [str(Path(__file__).parent.parent / folder) for folder in ("system", "actors")]
 
 
 def _run_relay():

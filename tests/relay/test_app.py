@@ -198,7 +198,7 @@ def test_the_end_leaves_no_actor_no_task_and_no_socket(capsys):
         assert "relay is shutting down" in client.end
         assert set(pykka.ActorRegistry.get_all()) == before
         assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert not running.relay._peers
+        assert running.relay._lans.default.is_empty
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
             again.bind(("127.0.0.1", port))
 

@@ -19,7 +19,7 @@ from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
 from netstack.icmpv6 import read_icmpv6
-from transport.outside import PingEchoSocket, RawEchoSocket
+from transport.outside import EchoIdentifiers, PingEchoSocket, RawEchoSocket
 
 # -- ICMP ---------------------------------------------------------------------------------------------
 
@@ -160,6 +160,25 @@ def test_identifiers_of_the_raw_socket_are_bounded_and_given_back():
         sender = network.open_echo(flow)
         sender.send_echo(5, b"", "127.0.0.1", 64, False)
         await flow.receive()
+
+    in_namespace(main, ping_sockets=False)
+
+
+def test_networks_that_share_identifiers_never_hear_the_answers_to_each_other():
+    async def main():
+        shared = EchoIdentifiers()
+        networks = [Network(LOOPBACK, Counters(), identifiers=shared) for _ in range(2)]
+        flows = [Flow(), Flow()]
+        first, second = (network.open_echo(flow) for network, flow in zip(networks, flows, strict=True))
+        for sequence, sender in enumerate((first, second), 1):
+            sender.send_echo(sequence, b"", "127.0.0.1", 64, False)
+        for sequence, flow in enumerate(flows, 1):
+            received = await flow.receive()
+            assert [parse_icmp(datagram.payload).sequence for datagram in received] == [sequence]
+        assert len(shared) == 2
+        first.close()
+        second.close()
+        assert len(shared) == 0
 
     in_namespace(main, ping_sockets=False)
 
