@@ -7,8 +7,8 @@ the LAN), from the cache, or it is asked upstream. Guests that ask the same thin
 one and the same answer, so a question that comes back to us by a loop (a host that uses this LAN's gateway
 as its name server) ends there, and nobody can have many guesses at one answer at a time.
 
-An answer is checked (is it to this question?), stripped of addresses that guests may not reach, kept for as
-long as its TTLs say, and adapted to each guest: its id, its spelling of the name, what it takes over UDP.
+An answer is checked (is it to this question?), stripped of addresses that guests may not reach, in slices
+when it is long, kept for as long as its TTLs say, and adapted to each guest (``netstack.dns_answers``).
 
 Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, IN_FLIGHT for all. What is over
 the first is dropped, since resolvers ask again; over the second it is told SERVFAIL; over the others it waits
@@ -21,12 +21,11 @@ Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`
 from __future__ import annotations
 
 from collections import deque
-from ipaddress import IPv4Network, ip_address
+from functools import partial
+from ipaddress import IPv4Network
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
-import dns.flags
-import dns.message
 import dns.rcode
 from loguru import logger
 
@@ -42,13 +41,16 @@ from actors.messages import (
 from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
-from netstack.dns_cache import DnsCache
+from netstack.dns_answers import Answer, accept, respond
+from netstack.dns_cache import CachedAnswer, DnsCache
 from netstack.dns_local import LocalNames
-from netstack.dns_messages import Query, fill, lifetime, parse_answer, parse_query, strip_addresses
+from netstack.dns_messages import Query, parse_query
+from netstack.dns_wire import MalformedMessageError
 from netstack.dns_zone import Zone
 from netstack.ethernet import format_mac
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import TracebackType
 
     from actors.messages import DnsQuestion
@@ -72,6 +74,8 @@ SHARE = 100
 IN_FLIGHT = 500
 """Questions to name servers at a time; each holds a socket of the host for as long as it is open."""
 
+IPV4_LENGTH = 4
+
 
 class _Waiting(NamedTuple):
     """A guest's query that waits for an answer from outside."""
@@ -79,6 +83,17 @@ class _Waiting(NamedTuple):
     port: int
     query: Query
     asked: DnsQuestion
+
+
+class _Inspection(NamedTuple):
+    """An answer that is being looked at."""
+
+    token: int
+    work: Generator[None, None, Answer]
+
+
+class GoOn(NamedTuple):
+    """DnsActor -> itself: look at the next slice of an answer."""
 
 
 class _Port:
@@ -101,7 +116,8 @@ class DnsActor(EventLoopActor):
         self._counters = counters
         self._zone = Zone(settings.own_names)
         self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private)
-        self._network = IPv4Network(settings.network)
+        network = IPv4Network(settings.network)
+        self._network = (int(network.network_address), int(network.netmask))
         self._cache = DnsCache()
         self._limit = min(IN_FLIGHT, settings.max_questions)
         self._share = max(1, min(SHARE, self._limit // 2))
@@ -116,6 +132,8 @@ class DnsActor(EventLoopActor):
         self._in_flight: dict[int, int] = {}
         self._queues: dict[int, deque[int]] = {}
         """Tokens that wait for room, by port; the port whose turn it is first."""
+        self._inspections: deque[_Inspection] = deque()
+        """Long answers, in turn; a message to this actor is on its way while there are any."""
         self._mishaps = Mishaps("dns", counters)
 
     def on_stop(self) -> None:
@@ -165,9 +183,8 @@ class DnsActor(EventLoopActor):
             asked.reply(query.render(local, over_stream=asked.over_stream, limit=asked.limit))
             return "dns.local"
         cached = self._cache.get(query.question, now)
-        answer = None if cached is None else parse_answer(cached.wire, query.question)
-        if cached is not None and answer is not None:
-            _respond(query, asked, answer, cached.age)
+        if cached is not None:
+            _respond(query, asked, cached)
             return "dns.cached"
         if port.waiting >= WAITING_PER_PORT or not self._forward(_Waiting(number, query, asked)):
             asked.reply(query.refuse(dns.rcode.SERVFAIL))
@@ -212,17 +229,54 @@ class DnsActor(EventLoopActor):
         self._in_flight[port] -= 1
         if not self._in_flight[port]:
             del self._in_flight[port]
-        self._finish(message.token, message.response)
+        if message.response is None:
+            self._finish(message.token, None)
+        else:
+            question, _ = self._waiting[message.token]
+            may_show = None if self._local.is_trusted(question.name) else self._may_show
+            self._inspect(_Inspection(message.token, accept(message.response, question, may_show)))
         self._ask_next()
 
-    def _finish(self, token: int, wire: bytes | None) -> None:
-        """Tell everyone who waits for an answer, or that there is none."""
+    def _inspect(self, inspection: _Inspection) -> None:
+        """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""
+        answer = None
+        try:
+            next(inspection.work)
+        except StopIteration as done:
+            answer = done.value
+        except MalformedMessageError:
+            self._counters.add("dns.unusable_answers")
+        except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
+            self._mishaps.note(error, self.now())
+        else:
+            self._inspections.append(inspection)
+            if len(self._inspections) == 1:
+                self._inspect_in_next_turn()
+            return
+        self._finish(inspection.token, answer)
+
+    def _inspect_in_next_turn(self) -> None:
+        self.scheduler.loop.call_soon(partial(tell_alive, self.actor_ref, GoOn()))
+
+    @handles(GoOn)
+    def _go_on(self, _message: GoOn) -> None:
+        inspection = self._inspections.popleft()
+        if self._inspections:
+            self._inspect_in_next_turn()
+        self._inspect(inspection)
+
+    def _finish(self, token: int, answer: Answer | None) -> None:
+        """Keep an answer, and tell everyone who waits for it, or that there is none."""
         question, everyone = self._waiting.pop(token)
         del self._asked[question]
         now = self.now()
-        answer = None
-        if wire is not None:
-            answer = self._accept(wire, question, now)
+        if answer is not None:
+            if answer.taken_out:
+                self._counters.add("dns.addresses_stripped", answer.taken_out)
+            evicted = self._cache.put(question, answer.wire, answer.lifetime, now)
+            if evicted:
+                self._counters.add("dns.cache_evictions", evicted)
+        fresh = None if answer is None else CachedAnswer(answer.wire, 0)
         for waiting in everyone:
             port = self._ports.get(waiting.port)
             if port is None:
@@ -230,36 +284,16 @@ class DnsActor(EventLoopActor):
                 continue
             port.waiting -= 1
             try:
-                self._counters.add(_respond(waiting.query, waiting.asked, answer, 0))
+                self._counters.add(_respond(waiting.query, waiting.asked, fresh))
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
                 self._mishaps.note(error, now)
                 _give_up(waiting.asked)
 
-    def _accept(self, wire: bytes, question: Question, now: float) -> dns.message.Message | None:
-        """Check an answer, make it harmless, keep it; None when it is no answer."""
-        try:
-            answer = parse_answer(wire, question)
-            if answer is None:
-                self._counters.add("dns.unusable_answers")
-                return None
-            seconds = lifetime(answer, question)
-            trusted = self._local.is_trusted(question.name)
-            stripped = 0 if trusted else strip_addresses(answer, self._may_show)
-            if stripped:
-                self._counters.add("dns.addresses_stripped", stripped)
-                answer.flags &= ~dns.flags.AD
-                wire = answer.to_wire()
-        except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
-            self._mishaps.note(error, now)
-            return None
-        evicted = self._cache.put(question, wire, seconds, now)
-        if evicted:
-            self._counters.add("dns.cache_evictions", evicted)
-        return answer
-
-    def _may_show(self, address: str) -> bool:
+    def _may_show(self, address: bytes) -> bool:
         """Whether an answer from outside may hold ``address``; the LAN's are not for others to give."""
-        return ip_address(address) not in self._network and self._upstream.may_show(address)
+        network, mask = self._network
+        own = len(address) == IPV4_LENGTH and int.from_bytes(address, "big") & mask == network
+        return not own and self._upstream.may_show(address)
 
     # -- names and ports ------------------------------------------------------------------------------
 
@@ -291,14 +325,11 @@ def _give_up(asked: DnsQuestion) -> None:
         asked.reply(b"")
 
 
-def _respond(query: Query, asked: DnsQuestion, answer: dns.message.Message | None, age: int) -> str:
+def _respond(query: Query, asked: DnsQuestion, answer: CachedAnswer | None) -> str:
     """Give a guest the answer, or SERVFAIL where there is none; return the counter for it."""
     if answer is None:
         asked.reply(query.refuse(dns.rcode.SERVFAIL))
         return "dns.failed"
-    response = query.skeleton()
-    fill(response, answer, age)
-    if query.question.dnssec_ok:
-        response.flags |= answer.flags & dns.flags.AD
-    asked.reply(query.render(response, over_stream=asked.over_stream, limit=asked.limit))
+    size = query.size(over_stream=asked.over_stream, limit=asked.limit)
+    asked.reply(respond(query, answer.wire, answer.age, size))
     return "dns.answered"

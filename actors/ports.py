@@ -102,7 +102,7 @@ class Upstream(Protocol):
     def ask(self, query: bytes, token: int, asker: Mailbox) -> None:
         """Send a query (its id is replaced); tells ``asker`` NameServerAnswered once, within some seconds."""
 
-    def may_show(self, address: str) -> bool:
+    def may_show(self, address: bytes) -> bool:
         """Whether a guest may be told this address: whether it could reach it."""
 
     def close(self) -> None:

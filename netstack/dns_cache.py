@@ -25,7 +25,7 @@ ENTRY_OVERHEAD = 256
 
 
 class CachedAnswer(NamedTuple):
-    """An answer as it came, and the seconds that its TTLs have to be lowered by."""
+    """An answer as it was put, and the seconds that its TTLs have to be lowered by."""
 
     wire: bytes
     age: int

@@ -124,8 +124,8 @@ class HostResolvers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def may_show(self, address: str) -> bool:
-        """Whether a guest may be told this address: whether it could reach it."""
+    def may_show(self, address: bytes) -> bool:
+        """Whether a guest may be told this address (4 or 16 bytes): whether it could reach it."""
         return self._policy.decide(address).allowed
 
     def close(self) -> None:

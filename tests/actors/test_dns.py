@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -32,7 +34,7 @@ class FakeUpstream:
         self.asked.append((dns.message.from_wire(query), token, asker))
 
     def may_show(self, address):
-        return address not in self.hidden
+        return str(ip_address(address)) not in self.hidden
 
     def close(self):
         self.closed = True
@@ -77,7 +79,11 @@ class Service:
         """Ask; give the list that the response will be in."""
         responses = []
         query = dns.message.make_query(name, kind, **options).to_wire() if wire is None else wire
-        question = DnsQuestion(query, over_stream, lambda r: responses.append(dns.message.from_wire(r)))
+
+        def reply(response):
+            responses.append(dns.message.from_wire(response, continue_on_error=True))
+
+        question = DnsQuestion(query, over_stream, reply)
         self.tell(DnsQuestions(port, [question]))
         return responses
 
@@ -283,6 +289,7 @@ def test_one_bad_record_does_not_cost_the_others(service):
     response.answer.append(dns.rrset.from_text("www.example.", 60, "IN", "A", "192.0.2.1"))
     service.upstream.answer(wire=with_bad_record(response))
     assert texts(responses) == ["www.example. 60 IN A 192.0.2.1"]
+    assert len(responses[0].errors) == 1, "the odd one is there too"
 
 
 def with_bad_record(response):
@@ -291,6 +298,24 @@ def with_bad_record(response):
     plain = bytearray(response.to_wire())
     plain[6:8] = (2).to_bytes(2, "big")
     return bytes(plain) + b"\xc0\x0c\0\x0f\0\1" + bytes(4) + b"\0\1x"
+
+
+def test_a_long_answer_is_looked_at_beside_what_others_want(service, loop):
+    responses = service.asks(over_stream=True)
+    query, token, asker = service.upstream.asked.pop(0)
+    response = dns.message.make_response(query)
+    addresses = [f"8.8.{n // 250}.{n % 250}" for n in range(3000)]
+    response.answer = [dns.rrset.from_text("www.example.", 60, "IN", "A", *addresses, "127.0.0.1")]
+    asker.tell(NameServerAnswered(token, response.to_wire(max_size=65_535)))
+    turns = 0
+    while not responses:
+        assert texts(service.asks("gateway.", over_stream=True)) == ["gateway. 10 IN A 10.0.2.2"]
+        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
+            callback()
+        turns += 1
+    assert turns >= 30
+    assert sorted(record.address for record in responses[0].answer[0]) == sorted(addresses)
+    assert service.counters["dns.addresses_stripped"] == 1
 
 
 def test_ad_comes_back_to_who_asks_for_dnssec(service):

@@ -1,0 +1,58 @@
+"""A DNS server for the tests whose answers hold records that nobody knows, and malformed ones. Runs as a
+program of its own so that it can be put into a network namespace.
+
+    python odd_name_server.py ADDRESS
+
+``odd.example`` has RECORDS; ``private.example`` has these and a private address in front; ``many.example``
+has MANY records. All come by UDP, whatever their size; their TTL is 60 s.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+A, MX, TXT, DS, UNKNOWN = 1, 15, 16, 43, 65400
+PUBLIC, PRIVATE = socket.inet_aton("8.8.4.4"), socket.inet_aton("192.168.1.1")
+RECORDS = (
+    (A, PUBLIC),
+    (UNKNOWN, b"\xc0\x0c\xff\0odd"),
+    (TXT, b"\5plain"),
+    (A, socket.inet_aton("8.8.8.8")),
+    (MX, b"\x01"),  # a preference of one byte
+    (DS, b""),
+)
+MANY = 1000
+ANSWERS = {
+    b"odd": RECORDS,
+    b"private": ((A, PRIVATE), *RECORDS),
+    b"many": tuple((A, bytes((8, 9, n >> 8, n & 255))) for n in range(MANY)),
+}
+
+_HEADER = 12
+_QUESTION_TAIL = 4  # type and class
+
+
+def answer(query):
+    """Build the response to ``query`` (RFC 1035 section 4), with an OPT record."""
+    end = query.index(b"\0", _HEADER) + 1 + _QUESTION_TAIL
+    records = ANSWERS.get(query[_HEADER + 1 : _HEADER + 1 + query[_HEADER]].lower(), ())
+    counts = b"\0\1" + len(records).to_bytes(2, "big") + b"\0\0\0\1"
+    out = query[:2] + b"\x84\x00" + counts + query[_HEADER:end]
+    for kind, data in records:
+        out += b"\xc0\x0c" + kind.to_bytes(2, "big") + b"\0\1" + (60).to_bytes(4, "big")
+        out += len(data).to_bytes(2, "big") + data
+    return out + b"\0\0\x29\x04\xd0" + bytes(6)
+
+
+def main():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind((sys.argv[1], 53))
+        print("answering", flush=True)
+        while True:
+            query, client = server.recvfrom(4096)
+            server.sendto(answer(query), client)
+
+
+if __name__ == "__main__":
+    main()
