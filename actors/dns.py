@@ -72,7 +72,8 @@ SHARE = 100
 """Questions of one session to name servers at a time: silent servers hold each of them for some seconds."""
 
 IN_FLIGHT = 500
-"""Questions to name servers at a time; each holds a socket of the host for as long as it is open."""
+"""Questions to name servers at a time, until their answers are looked at: each holds a socket of the host,
+then up to 64 KB."""
 
 IPV4_LENGTH = 4
 
@@ -118,6 +119,7 @@ class DnsActor(EventLoopActor):
         self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private)
         network = IPv4Network(settings.network)
         self._network = (int(network.network_address), int(network.netmask))
+        self._prefix = settings.ipv6_prefix
         self._cache = DnsCache()
         self._limit = min(IN_FLIGHT, settings.max_questions)
         self._share = max(1, min(SHARE, self._limit // 2))
@@ -225,17 +227,12 @@ class DnsActor(EventLoopActor):
 
     @handles(NameServerAnswered)
     def _answered(self, message: NameServerAnswered) -> None:
-        port = self._owner.pop(message.token)
-        self._in_flight[port] -= 1
-        if not self._in_flight[port]:
-            del self._in_flight[port]
         if message.response is None:
-            self._finish(message.token, None)
+            self._done(message.token, None)
         else:
             question, _ = self._waiting[message.token]
             may_show = None if self._local.is_trusted(question.name) else self._may_show
             self._inspect(_Inspection(message.token, accept(message.response, question, may_show)))
-        self._ask_next()
 
     def _inspect(self, inspection: _Inspection) -> None:
         """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""
@@ -253,7 +250,7 @@ class DnsActor(EventLoopActor):
             if len(self._inspections) == 1:
                 self._inspect_in_next_turn()
             return
-        self._finish(inspection.token, answer)
+        self._done(inspection.token, answer)
 
     def _inspect_in_next_turn(self) -> None:
         self.scheduler.loop.call_soon(partial(tell_alive, self.actor_ref, GoOn()))
@@ -264,6 +261,15 @@ class DnsActor(EventLoopActor):
         if self._inspections:
             self._inspect_in_next_turn()
         self._inspect(inspection)
+
+    def _done(self, token: int, answer: Answer | None) -> None:
+        """Finish a question that was asked outside, and ask the next."""
+        port = self._owner.pop(token)
+        self._in_flight[port] -= 1
+        if not self._in_flight[port]:
+            del self._in_flight[port]
+        self._finish(token, answer)
+        self._ask_next()
 
     def _finish(self, token: int, answer: Answer | None) -> None:
         """Keep an answer, and tell everyone who waits for it, or that there is none."""
@@ -292,7 +298,10 @@ class DnsActor(EventLoopActor):
     def _may_show(self, address: bytes) -> bool:
         """Whether an answer from outside may hold ``address``; the LAN's are not for others to give."""
         network, mask = self._network
-        own = len(address) == IPV4_LENGTH and int.from_bytes(address, "big") & mask == network
+        if len(address) == IPV4_LENGTH:
+            own = int.from_bytes(address, "big") & mask == network
+        else:
+            own = address[:8] == self._prefix
         return not own and self._upstream.may_show(address)
 
     # -- names and ports ------------------------------------------------------------------------------

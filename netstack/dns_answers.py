@@ -53,6 +53,7 @@ _ADDRESS_LENGTH = {A: 4, AAAA: 16}
 _HINT_LENGTH = {4: 4, 6: 16}
 """Bytes of an address, by key of a service binding."""
 _ADDRESSED = frozenset({A, AAAA, SVCB, HTTPS})
+_TYPE_AND_CLASS = 4
 _SOA_MINIMUM = 4
 """The last bytes of its data."""
 _SHORTEST_SOA = 22
@@ -80,7 +81,7 @@ def accept(
         yield
     if not wire[2] & _RESPONSE or wire[2] & _OPCODE:
         raise MalformedMessageError("no response")
-    if wire[HEADER_LENGTH : message.question_end].lower() != question.wire:
+    if not _is_about(message, question):
         raise MalformedMessageError("an answer to something else")
     code = message.rcode()
     if code > _RCODE:
@@ -94,6 +95,13 @@ def accept(
     if refused:
         plain[3] &= ~AUTHENTIC
     return Answer(bytes(plain), 0 if plain[2] & TRUNCATED else seconds, len(refused))
+
+
+def _is_about(message: WireMessage, question: Question) -> bool:
+    """Whether the name, in any case, the type and the class are those of ``question``."""
+    asked = message.wire[HEADER_LENGTH : message.question_end]
+    name_end = len(question.wire) - _TYPE_AND_CLASS
+    return asked[:name_end].lower() + asked[name_end:] == question.wire
 
 
 def _judge(

@@ -65,7 +65,7 @@ class WireMessage:
     def __init__(self, wire: bytes, until: int = MAX_MESSAGE) -> None:
         """Walk a message with one question or none, as far as its first ``until`` bytes.
 
-        Raises MalformedMessageError.
+        With TC the last records may be missing or cut. Raises MalformedMessageError.
         """
         self.wire = wire
         self.records: list[tuple[int, int, int, int]] = []
@@ -78,13 +78,18 @@ class WireMessage:
         try:
             if questions:
                 self.question_end = skip_name(wire, HEADER_LENGTH) + 4
-            if self.question_end > len(wire):
-                raise MalformedMessageError("the question is cut")
+        except IndexError:
+            raise MalformedMessageError("the question is cut") from None
+        if self.question_end > len(wire):
+            raise MalformedMessageError("the question is cut")
+        try:
             self._walk(self.answers + self.authority + additional, until)
         except (IndexError, struct.error):
-            raise MalformedMessageError("cut within a name or record") from None
+            if not wire[2] & TRUNCATED:
+                raise MalformedMessageError("cut within a name or record") from None
 
     def _walk(self, count: int, until: int) -> None:
+        """Note where the records lie. Raises IndexError or struct.error where the message ends within one."""
         wire, at, end = self.wire, self.question_end, len(self.wire)
         unpack = _FIXED.unpack_from
         append = self.records.append
@@ -103,7 +108,7 @@ class WireMessage:
             data = at + 10
             at = data + size
             if at > end:
-                raise MalformedMessageError("a record longer than the message")
+                raise IndexError
             append((start, kind, data, at))
             if at > until:
                 break

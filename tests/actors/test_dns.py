@@ -197,6 +197,24 @@ def test_private_addresses_do_not_come_from_outside(service):
     assert service.counters["dns.addresses_stripped"] == 3
 
 
+def test_the_lans_ipv6_addresses_do_not_come_from_outside(service):
+    responses = service.asks(kind="AAAA")
+    service.upstream.answer("300 AAAA fd76:6d72:656c:6179::15", "300 AAAA 2606:4700::1")
+    assert texts(responses) == ["www.example. 300 IN AAAA 2606:4700::1"]
+
+
+def test_service_bindings_come_without_those_that_point_into_private_networks(service):
+    for name in ("a.example.", "b.example."):
+        responses = service.asks(name, kind="HTTPS")
+        service.upstream.answer(
+            "300 HTTPS 1 . alpn=h2 ipv4hint=192.0.2.1,192.168.1.1",
+            "300 HTTPS 2 . ipv6hint=fd76:6d72:656c:6179::2",
+            "300 HTTPS 3 . ipv4hint=10.0.2.2",
+            "300 HTTPS 4 . ipv4hint=192.0.2.1 ipv6hint=2606:4700::1",
+        )
+        assert texts(responses) == [f'{name} 300 IN HTTPS 4 . ipv4hint="192.0.2.1" ipv6hint="2606:4700::1"']
+
+
 def test_names_that_the_operator_trusts_may_have_private_addresses(loop, counters):
     service = Service(counters, dns_allow_private=("dnsbl.example",))
     listed = service.asks("2.0.0.127.dnsbl.example.")
@@ -316,6 +334,27 @@ def test_a_long_answer_is_looked_at_beside_what_others_want(service, loop):
     assert turns >= 30
     assert sorted(record.address for record in responses[0].answer[0]) == sorted(addresses)
     assert service.counters["dns.addresses_stripped"] == 1
+
+
+def test_answers_that_are_being_looked_at_count_as_questions_in_flight(loop, counters):
+    """They hold up to 64 KB each, until it is their turn."""
+    service = Service(counters, max_questions=2)
+    responses = [service.asks(f"n{n}.example.", port=n, over_stream=True) for n in range(3)]
+    assert len(service.upstream.asked) == 2
+    query, token, asker = service.upstream.asked.pop(0)
+    response = dns.message.make_response(query)
+    addresses = [f"8.8.{n // 250}.{n % 250}" for n in range(1000)]
+    response.answer = [dns.rrset.from_text("n0.example.", 60, "IN", "A", *addresses)]
+    asker.tell(NameServerAnswered(token, response.to_wire(max_size=65_535)))
+    run_ready()
+    while not responses[0]:
+        assert len(service.upstream.asked) == 1
+        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
+            callback()
+    assert len(service.upstream.asked) == 2
+    service.upstream.answer()
+    service.upstream.answer()
+    assert service.books_are_right() == 0
 
 
 def test_ad_comes_back_to_who_asks_for_dnssec(service):

@@ -9,6 +9,7 @@ import dns.flags
 import dns.message
 import dns.name
 import dns.rcode
+import dns.rdatatype
 import dns.rrset
 import pytest
 from hypothesis import given, settings
@@ -95,6 +96,20 @@ def test_only_an_answer_to_the_question_counts(response):
         accepted(response)
 
 
+@pytest.mark.parametrize("kind", range(1, 258))
+def test_a_question_may_be_of_any_type(kind):
+    """Such as HTTPS: its number is a capital letter's."""
+    query = ask("WWW.example.", dns.rdatatype.RdataType.make(kind))
+    if kind in {dns.rdatatype.AXFR, dns.rdatatype.IXFR}:
+        assert isinstance(parsed(query), bytes), "zone transfers are refused"
+        return
+    assert accepted(answer_to(query), query).wire
+    for other in (kind ^ 0x20, kind ^ 0x2000):
+        response = answer_to(ask("www.example.", dns.rdatatype.RdataType.make(other)))
+        with pytest.raises(MalformedMessageError):
+            accepted(response, query)
+
+
 @pytest.mark.parametrize(
     ("lines", "authority", "code", "seconds"),
     [
@@ -126,6 +141,19 @@ def test_a_cut_answer_is_not_kept_and_says_so():
     answer = accepted(response)
     assert answer.lifetime == 0
     assert responded(ask(), answer).flags & dns.flags.TC
+
+
+@pytest.mark.parametrize("lost", [1, 10, 16, 17])
+def test_a_cut_answer_may_end_within_a_record(lost):
+    """Some servers stop where the datagram is full, and leave the counts as they were."""
+    response = answer_to(ask(), "www.example. 300 IN A 192.0.2.1", "www.example. 300 IN A 10.1.1.1")
+    wire = response.to_wire()[:-lost]
+    with pytest.raises(MalformedMessageError):
+        accepted(wire)
+    cut = wire[:2] + bytes((wire[2] | 0x02,)) + wire[3:]
+    seen = responded(ask(), accepted(cut))
+    assert seen.flags & dns.flags.TC
+    assert lines(seen.answer) == ["www.example. 300 IN A 192.0.2.1"][: lost < 17]
 
 
 def test_an_answer_without_edns_is_not_kept_for_those_who_want_signatures():
@@ -236,16 +264,16 @@ def test_long_answers_are_looked_at_in_slices():
 
 
 def test_no_step_takes_long():
-    """10 ms is what a neighbour's frames may wait; the best of several, since the machine is shared."""
+    """10 ms of the processor is what a neighbour's frames may wait; the best of several attempts."""
     found = [(1, n.to_bytes(4, "big")) for n in range(3000)]
     wire = with_records((1, bytes((10, 1, 1, 1))), *found)
 
     def cost():
         work, longest = accept(wire, parsed(ask()).question, may_show), 0.0
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             step = next(work, "done")
-            longest = max(longest, time.perf_counter() - before)
+            longest = max(longest, time.thread_time() - before)
             if step == "done":
                 return longest
 
@@ -329,7 +357,7 @@ SECTION = st.lists(
     st.integers(0, 100_000),
     st.integers(300, 800),
 )
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 def test_a_guest_gets_what_the_oracle_makes_of_an_answer(sections, name, with_edns, seconds, size):
     response = answer_to(ask(), *sections[0], authority=sections[1], additional=sections[2])
     if with_edns:
