@@ -49,7 +49,7 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 	npm --prefix clients/js run --silent check
 
 system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
-	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system tests/security $(ARGS)
+	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system tests/security $(ARGS)
 
 tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
 	scripts/test-tools.sh

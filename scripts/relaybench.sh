@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds the load generator in bench/relaybench once and prints the path of its binary.
 #
-# RELAYBENCH names a binary that is there already. Needs cargo 1.85 or newer; as root on Debian and Ubuntu
-# it is installed when missing.
+# With --tested it runs the generator's own unit tests first. RELAYBENCH names a binary that is there already. Needs
+# cargo 1.85 or newer; as root on Debian and Ubuntu it is installed when missing.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/apt.sh
@@ -53,5 +53,8 @@ cargo_home=${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}
 mkdir -p "$cargo_home" 2>/dev/null || true
 [ -w "$cargo_home" ] || export CARGO_HOME="$PWD/.cache/cargo"
 # Its rustc is beside it.
-PATH=$(dirname "$cargo"):$PATH "$cargo" build --quiet --locked --release --manifest-path bench/relaybench/Cargo.toml >&2
+PATH=$(dirname "$cargo"):$PATH
+for step in ${1:+test} build; do
+    "$cargo" "$step" --quiet --locked --release --manifest-path bench/relaybench/Cargo.toml >&2
+done
 echo "$CARGO_TARGET_DIR/release/relaybench"
