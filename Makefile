@@ -12,7 +12,7 @@ CODE := actors netstack relay transport
 SOURCES := $(CODE) setup.py tests bench docker examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit accelerated js system tools bench soak lock image sbom clean
+.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak lock image sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ tools: .venv/test.stamp ## install the programs that tests drive, when they are 
 bench: .venv/run.stamp ## the loads of docs/performance.md against a relay of this tree
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && \
 		ACCELERATED=$$(scripts/accelerate.sh) && $(BIN)/python bench/loads.py --packages $$ACCELERATED $(ARGS)
+
+fuzz: .venv/test.stamp ## the parsers, for 10 minutes, guided by coverage: ARGS="--minutes 60 tcp"
+	scripts/fuzz.sh $(ARGS)
 
 soak: .venv/run.stamp ## everything that guests do, for an hour: does memory grow? ARGS="--minutes 20"
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && PYTHONPATH=. $(BIN)/python bench/soak/soak.py $(ARGS)
