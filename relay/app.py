@@ -25,6 +25,7 @@ from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from relay import early_signals, logs
+from relay.admission import RelayAdmission
 from relay.certs import local_names, network_addresses
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import lan_plan, max_flows
@@ -92,9 +93,6 @@ class Relay:
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
-        self._admission = OriginPolicy(
-            settings.allow_origin, certificates, on_loopback=is_loopback(settings.bind)
-        )
         self._stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
 
@@ -124,6 +122,10 @@ class Relay:
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
+        origins = OriginPolicy(
+            self._settings.allow_origin, self._certificates, on_loopback=is_loopback(self._settings.bind)
+        )
+        self._admission = RelayAdmission(origins, self._lans)
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
@@ -148,8 +150,7 @@ class Relay:
                 host=bind,
                 port=port,
                 certificates=self._certificates,
-                admit=self._admission.admit,
-                open_session=self._lans.default.attach,
+                admission=self._admission,
                 turns=current_scheduler(),
                 counters=self._counters,
                 client_share=self._settings.client_share,
@@ -179,9 +180,7 @@ class Relay:
             plain=self._settings.web == "auto" and is_loopback(self._settings.bind),
             certificates=self._certificates,
             pages=WebPages(self._certificates),
-            admit=self._admission.admit,
-            open_session=self._lans.default.attach,
-            next_session_number=endpoint.next_session_number,
+            admission=self._admission,
             turns=current_scheduler(),
             counters=self._counters,
             client_share=self._settings.client_share,

@@ -151,6 +151,10 @@ class Lan:
         """Whether no session is on it."""
         return not any(peer.is_alive() for peer in self._peers)
 
+    def next_port(self) -> int:
+        """Return a number for a session, which is its port of the switch; no other session had it."""
+        return next(self._shared.port_numbers)
+
     def attach(self, session: Session) -> Mailbox:
         """Give a session its port; return who is told what its client sends."""
         peer = PeerActor.start(session, self._switch, self.counters, self.settings)

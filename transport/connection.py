@@ -18,6 +18,7 @@ from mypy_extensions import mypyc_attr
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
+from transport.admission import Refusal
 from transport.aioquic_internals import RelayH3Connection
 from transport.aioquic_limits import FieldsTooLarge, TooMuchData
 from transport.datagram_path import MOST_ARRIVED, DatagramPath
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.admission import ClientRequest, Grant
     from transport.aioquic_internals import RelayQuicConnection
-    from transport.origins import ClientRequest, Refusal
     from transport.udp import Address
 
 SESSION_DEADLINE = 10.0
@@ -80,14 +81,8 @@ class Host(Protocol):
     def clock(self) -> float:
         """Return the event loop's time in seconds."""
 
-    def admit(self, request: ClientRequest) -> Refusal | None:
-        """Return why a request for a session is refused, None when it is granted."""
-
-    def open_session(self, session: WebTransportSession) -> Mailbox:
-        """Start the session's actor."""
-
-    def next_session_number(self) -> int:
-        """Return a number that no session of this process had before."""
+    def admit(self, request: ClientRequest) -> Grant | Refusal:
+        """Decide about a request for a session, which has to follow at once."""
 
     def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
         """Route packets with this connection ID to the connection."""
@@ -435,17 +430,20 @@ class Connection:
             return
         request = webtransport.read_request(event.headers)
         response = webtransport.answer(request, event.headers, has_session=self._session is not None)
+        grant: Grant | None = None
         reason = ""
         if response.session:
-            refusal = self._host.admit(webtransport.client_request(event.headers, self.remote))
-            if refusal is not None:
-                response, reason = webtransport.refuse(refusal), f": {refusal.reason}"
-        if not response.session:
+            found = self._host.admit(webtransport.client_request(event.headers, self.remote))
+            if isinstance(found, Refusal):
+                response, reason = webtransport.refuse(found), f": {found.reason}"
+            else:
+                grant = found
+        if grant is None:
             asked = f"{request.method.decode('ascii', 'replace')} {request.path}"
             self._refuse(event.stream_id, response, asked, reason)
             return
         self._h3.send_headers(event.stream_id, response.headers)
-        self._open_session(event.stream_id, request.path)
+        self._open_session(event.stream_id, grant)
         if event.stream_ended:
             self._session_closed_by_client(0, "")
 
@@ -460,14 +458,14 @@ class Connection:
         if response.body:
             self._h3.send_data(stream_id, response.body, end_stream=True)
 
-    def _open_session(self, stream_id: int, path: str) -> None:
+    def _open_session(self, stream_id: int, grant: Grant) -> None:
         self._stream_id = stream_id
         # RFC 9297, section 2.1: an HTTP datagram starts with a quarter of its stream's ID.
         self._prefix = encode_uint_var(stream_id // 4)
         self._deadline = None
-        host = self._host
-        self._session = WebTransportSession(host.next_session_number(), path, self, host.clock, host.counters)
-        self._mailbox = host.open_session(self._session)
+        host, (lan, path) = self._host, grant
+        self._session = WebTransportSession(lan.next_port(), path, self, host.clock, host.counters)
+        self._mailbox = lan.attach(self._session)
 
     def _on_session_data(self, event: DataReceived) -> None:
         self._session_bytes += len(event.data)

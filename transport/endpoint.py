@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -39,11 +38,9 @@ if TYPE_CHECKING:
     from aioquic.quic.events import ConnectionTerminated
     from aioquic.quic.packet import QuicHeader
 
-    from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.admission import Admission
     from transport.certificates import Certificate, CertificateStore
-    from transport.origins import ClientRequest, Refusal
-    from transport.session import WebTransportSession
     from transport.turns import Turns
     from transport.udp import Address, Run
 
@@ -94,21 +91,18 @@ class Endpoint:
         host: str,
         port: int,
         certificates: CertificateStore,
-        admit: Callable[[ClientRequest], Refusal | None],
-        open_session: Callable[[WebTransportSession], Mailbox],
+        admission: Admission,
         turns: Turns,
         counters: Counters,
         client_share: int = 0,
     ) -> None:
         """``client_share`` is what one client address may have of the connections, in percent; 0: all."""
         self.counters = counters
-        self.admit = admit
-        self.open_session = open_session
+        self.admit = admission.admit
         self._bind = (host, port)
         self._certificates = certificates
         self._configured: tuple[Certificate, QuicConfiguration] | None = None
         self._turns = turns
-        self._session_numbers = count(1)
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
         self._handshakes: set[Connection] = set()
@@ -174,10 +168,6 @@ class Endpoint:
         await self._closed.wait()
 
     # -- Host: what connections need --------------------------------------------------------------
-
-    def next_session_number(self) -> int:
-        """Return a number that no session of this process had before."""
-        return next(self._session_numbers)
 
     def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
         """Route packets with this connection ID to the connection."""

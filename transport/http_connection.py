@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from loguru import logger
 
 from transport import websocket
+from transport.admission import Grant
 from transport.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
 from transport.slices import SLICE
 from transport.websocket import WebSocketConnection, WebSocketHost
@@ -52,8 +53,8 @@ _TCP_NOTSENT_LOWAT = 25
 class HttpHost(WebSocketHost, Protocol):
     """What a connection needs of the listener that accepted it."""
 
-    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | str:
-        """Answer a request; a path is that of a session, for which a WebSocket is to be opened."""
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Grant:
+        """Answer a request, or grant a session, for which a WebSocket is to be opened."""
 
     def connection_began(self, connection: WebSocketConnection) -> None:
         """Remember a connection that speaks WebSocket from now on."""
@@ -175,7 +176,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _answer(self, request: Request) -> None:
         found = self._host.respond(request, secure=self._secure, remote=self.remote)
-        if isinstance(found, str):
+        if isinstance(found, Grant):
             protocol, refusal = websocket.shake_hands(request)
             if refusal is None:
                 self._become_websocket(WebSocketConnection(self._host, protocol, found, self.remote))

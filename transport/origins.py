@@ -18,17 +18,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from transport.admission import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
+    from transport.admission import ClientRequest
     from transport.certificates import CertificateStore
-
-    Admit = Callable[["ClientRequest"], "Refusal | None"]
-
-Carrier = Literal["webtransport", "websocket", "http"]
-"""How the client would go on: with a session of either kind, or with the answer to a plain request."""
 
 ANY = "*"
 """Setting: pages of every origin."""
@@ -47,33 +45,6 @@ _MAX_ORIGIN = 300
 """Characters: a domain has 253 at most."""
 _MAX_PORT = 65535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class ClientRequest(NamedTuple):
-    """What matters of a request for whether it is granted."""
-
-    carrier: Carrier
-    path: str
-    query: str
-    headers: Sequence[tuple[str, str]]
-    """Names in lower case."""
-    authority: str
-    """Host and port that the client asked for; empty if it named none."""
-    secure: bool
-    remote: str
-    """The client's address and port."""
-
-    def values(self, name: str) -> list[str]:
-        """Return all values of a header."""
-        return [value for key, value in self.headers if key == name]
-
-
-class Refusal(NamedTuple):
-    """Why a request is not granted."""
-
-    status: HTTPStatus
-    reason: str
-    """A sentence for the log and the client, which names the setting that would grant it."""
 
 
 class Origin(NamedTuple):

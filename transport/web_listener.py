@@ -3,7 +3,7 @@
 A connection shows by its first byte which of the two it is: 0x16 begins a TLS handshake record (RFC 8446,
 section 5.1), and no HTTP method. Plain HTTP is for relays that are bound to a loopback address; elsewhere who
 speaks it is sent to https. Which hosts are answered for, and whose pages may connect, says admission
-(``transport.origins``).
+(``transport.admission``).
 
 Certificates come from the store that the QUIC endpoint uses, and are read for each new connection.
 
@@ -27,10 +27,11 @@ from loguru import logger
 
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts, websocket
+from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_socket
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
-from transport.origins import GUARDED_PAGES, ClientRequest
+from transport.origins import GUARDED_PAGES
 from transport.session import WebTransportSession, remote_text
 from transport.slices import Slices
 
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.admission import Admission, Carrier, Grant
     from transport.certificates import Certificate, CertificateStore
     from transport.http1 import Request
-    from transport.origins import Carrier, Refusal
     from transport.turns import Turns
     from transport.websocket import WebSocketConnection
 
@@ -58,9 +59,6 @@ ACCEPT_PAUSE = 0.1
 """Seconds until accepting is tried again after it failed for want of files or memory."""
 CLOSE_WAIT = 1.0
 """Seconds that clients have at the end to take what was written to them."""
-
-SESSION_PATHS: Mapping[str, str] = {"/": "", "/raw": "encap=raw"}
-"""Paths that carry a session, and what each says about the encapsulation."""
 
 ALLOWED = "GET, HEAD, OPTIONS"
 """Methods that are answered."""
@@ -90,9 +88,7 @@ class WebListener:
         plain: bool,
         certificates: CertificateStore,
         pages: Callable[[str], Page | None],
-        admit: Callable[[ClientRequest], Refusal | None],
-        open_session: Callable[[WebTransportSession], Mailbox],
-        next_session_number: Callable[[], int],
+        admission: Admission,
         turns: Turns,
         counters: Counters,
         client_share: int = 0,
@@ -109,9 +105,7 @@ class WebListener:
         self._certificates = certificates
         self._configured: tuple[Certificate, ssl.SSLContext] | None = None
         self._pages = pages
-        self._admit = admit
-        self._open_session = open_session
-        self._next_session_number = next_session_number
+        self._admission = admission
         self._connections: dict[HttpConnection | WebSocketConnection, str] = {}
         """Oldest first, with their clients."""
         self._shares = Shares(max_connections, client_share)
@@ -184,24 +178,24 @@ class WebListener:
         if not self._connections:
             self._emptied.set()
 
-    def open_session(self, path: str, connection: WebSocketConnection) -> tuple[WebTransportSession, Mailbox]:
-        """Begin a session with the next number of the relay's."""
+    def open_session(
+        self, grant: Grant, connection: WebSocketConnection
+    ) -> tuple[WebTransportSession, Mailbox]:
+        """Begin a session on the LAN that was granted."""
         self.counters.add("websocket.sessions")
-        session = WebTransportSession(
-            self._next_session_number(), path, connection, self.clock, self.counters
-        )
-        return session, self._open_session(session)
+        lan, path = grant
+        session = WebTransportSession(lan.next_port(), path, connection, self.clock, self.counters)
+        return session, lan.attach(session)
 
-    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | str:
-        """Answer a request; a path is that of a session, for which a WebSocket is to be opened."""
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Grant:
+        """Answer a request, or grant a session, for which a WebSocket is to be opened."""
         if not secure and not self._plain:
             self.counters.add("web.not_https")
             return _to_https(request)
         path, _, query = request.target.partition("#")[0].partition("?")
         carrier: Carrier = "websocket" if websocket.is_asked_for(request) else "http"
-        refusal = self._admit(
-            ClientRequest(carrier, path, query, request.fields, request.authority or "", secure, remote)
-        )
+        asked = ClientRequest(carrier, path, query, request.fields, request.authority or "", secure, remote)
+        refusal = self._admission.check(asked)
         if refusal is not None:
             return _text(refusal.status, refusal.reason)
         if request.method == "OPTIONS":
@@ -211,7 +205,8 @@ class WebListener:
             status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_IMPLEMENTED
             return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
         if carrier == "websocket":
-            return self._upgrade(path, query)
+            found = self._admission.admit(asked)
+            return _text(found.status, found.reason) if isinstance(found, Refusal) else found
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
@@ -219,14 +214,6 @@ class WebListener:
         if path in GUARDED_PAGES:
             extra = {**extra, **_readable_by(request.field("origin"))}
         return Answer(HTTPStatus.OK, {"Content-Type": kind, **_HEADERS, **extra}, body)
-
-    def _upgrade(self, path: str, query: str) -> Answer | str:
-        encapsulation = SESSION_PATHS.get(path)
-        if encapsulation is None:
-            return _text(HTTPStatus.NOT_FOUND, "WebSockets are at / (framed) and /raw.")
-        # Named twice it would be refused, and a URL may well say it again.
-        said = query if "encap=" in query else "&".join(filter(None, (encapsulation, query)))
-        return f"/?{said}" if said else "/"
 
     # -- inside -------------------------------------------------------------------------------------
 

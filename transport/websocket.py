@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from netstack.counters import Counters
+    from transport.admission import Grant
     from transport.http1 import Request
     from transport.session import WebTransportSession
     from transport.slices import Slices
@@ -108,7 +109,9 @@ class WebSocketHost(Protocol):
     def clock(self) -> float:
         """Monotonic time."""
 
-    def open_session(self, path: str, connection: WebSocketConnection) -> tuple[WebTransportSession, Mailbox]:
+    def open_session(
+        self, grant: Grant, connection: WebSocketConnection
+    ) -> tuple[WebTransportSession, Mailbox]:
         """Begin a session."""
 
     def want_flush(self, connection: WebSocketConnection) -> None:
@@ -153,10 +156,10 @@ def _select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | 
 class WebSocketConnection(asyncio.Protocol):
     """Implements ``transport.session.SessionCarrier``."""
 
-    def __init__(self, host: WebSocketHost, protocol: ServerProtocol, path: str, remote: str) -> None:
+    def __init__(self, host: WebSocketHost, protocol: ServerProtocol, grant: Grant, remote: str) -> None:
         self._host = host
         self._protocol = protocol
-        self._path = path
+        self._grant = grant
         self._transport: asyncio.Transport
         self._paused = False
         self._backlog = b""
@@ -184,7 +187,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._transport = transport
         self._write()
         self._call_later(PING_INTERVAL, self._keep_alive)
-        self._session, self._mailbox = self._host.open_session(self._path, self)
+        self._session, self._mailbox = self._host.open_session(self._grant, self)
 
     # -- asyncio's side -----------------------------------------------------------------------------
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
 
-from transport.origins import ClientRequest
+from transport.admission import ClientRequest
 
 if TYPE_CHECKING:
-    from transport.origins import Refusal
+    from transport.admission import Refusal
 
 SETTING_MAX_FIELD_SECTION_SIZE = 0x06
 SETTING_ENABLE_WEBTRANSPORT_DRAFT_02 = 0x2B603742

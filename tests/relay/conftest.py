@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).parent.parent / folder) for folder in ("system", "actors")]
+sys.path += [str(Path(__file__).parent.parent / folder) for folder in ("system", "actors", "transport")]
 
 
 def _run_relay():

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
+from admission_parts import OpenDoor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import Relay
@@ -74,8 +75,7 @@ def on_scripted_relay(scenario, answer):
             host="127.0.0.1",
             port=0,
             certificates=EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)),
-            admit=lambda _: None,
-            open_session=script.open_session,
+            admission=OpenDoor(script.open_session),
             turns=current_scheduler(),
             counters=Counters(),
         )

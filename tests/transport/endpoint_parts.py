@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 
+from admission_parts import OpenDoor
 from quic_parts import CERTIFICATES, Client, client_configuration
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -58,8 +59,7 @@ class RunningEndpoint:
             host=host,
             port=0,
             certificates=certificates,
-            admit=OriginPolicy(allow_origin, certificates, on_loopback=True).admit,
-            open_session=self.open_session,
+            admission=OpenDoor(self.open_session, OriginPolicy(allow_origin, certificates, on_loopback=True)),
             turns=current_scheduler(),
             counters=self.counters,
             client_share=client_share,

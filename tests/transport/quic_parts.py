@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pylsqpack
+from admission_parts import OpenDoor
 from aioquic._crypto import AEAD, HeaderProtection
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import H3_ALPN, H3Connection
@@ -90,21 +91,14 @@ class Host:
         self.handshakes_ended = 0
         self.handshakes_failed = []
         self.ended = False
-        self._sessions = 0
+        self.admit = OpenDoor(self.attach).admit
 
     def clock(self):
         return self.now
 
-    def admit(self, request):
-        return None
-
-    def open_session(self, session):
+    def attach(self, session):
         self.peers.append(Recorder(session))
         return self.peers[-1]
-
-    def next_session_number(self):
-        self._sessions += 1
-        return self._sessions
 
     def add_connection_id(self, connection_id, connection):
         self.connection_ids[connection_id] = connection

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
+from admission_parts import OpenDoor
 from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.h3.connection import H3Connection, Setting
 from aioquic.h3.events import HeadersReceived
@@ -60,8 +61,7 @@ async def relay():
         host="127.0.0.1",
         port=0,
         certificates=CERTIFICATES,
-        admit=lambda _: None,
-        open_session=open_session,
+        admission=OpenDoor(open_session),
         turns=current_scheduler(),
         counters=Counters(),
     )

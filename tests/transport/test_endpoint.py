@@ -8,6 +8,7 @@ import weakref
 from datetime import UTC, datetime
 
 import pytest
+from admission_parts import OpenDoor
 from aioquic.buffer import Buffer
 from aioquic.h3.connection import ErrorCode
 from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
@@ -533,8 +534,7 @@ def test_a_taken_port_is_an_oserror():
                 host="127.0.0.1",
                 port=relay.endpoint.port,
                 certificates=CERTIFICATES,
-                admit=lambda _: None,
-                open_session=None,
+                admission=OpenDoor(None),
                 turns=None,
                 counters=Counters(),
             )

@@ -4,6 +4,7 @@ import asyncio
 import random
 
 import pytest
+from admission_parts import OpenDoor
 from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving, until
 
 from transport import http_connection, web_listener
@@ -286,7 +287,7 @@ def test_a_client_that_takes_its_answer_slowly_is_waited_for_within_bounds(unsen
 
 
 def test_a_defect_costs_one_connection_and_is_an_answer(lines, monkeypatch):
-    monkeypatch.setattr(web_listener.WebListener, "_upgrade", None)
+    monkeypatch.setattr(OpenDoor, "admit", None)
 
     async def scenario(web):
         answer = await ask(web, get(more="Connection: Upgrade\r\nUpgrade: websocket\r\n"))

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from transport.origins import ClientRequest, OriginPolicy, parse_origins, read_origin
+from transport.admission import ClientRequest
+from transport.origins import OriginPolicy, parse_origins, read_origin
 
 
 class Certificate(NamedTuple):

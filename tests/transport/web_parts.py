@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import ssl
 from datetime import UTC, datetime
-from itertools import count
 from typing import NamedTuple
 
+from admission_parts import OpenDoor
 from websockets.asyncio.client import connect
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -55,9 +55,12 @@ class Web:
             plain=plain,
             certificates=certificates,
             pages=PAGES.get,
-            admit=OriginPolicy(allow_origin, certificates, on_loopback=True).admit,
-            open_session=self._open,
-            next_session_number=count(100).__next__,
+            admission=OpenDoor(
+                self._open,
+                OriginPolicy(allow_origin, certificates, on_loopback=True),
+                paths=True,
+                first=100,
+            ),
             turns=current_scheduler(),
             counters=self.counters,
             **limits,

@@ -1,0 +1,70 @@
+"""Who may come in: what both edges ask before they answer 200 or 101, and what they are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from http import HTTPStatus
+
+    from actors.messages import Mailbox
+    from transport.session import WebTransportSession
+
+Carrier = Literal["webtransport", "websocket", "http"]
+"""How the client would go on: with a session of either kind, or with the answer to a plain request."""
+
+
+class ClientRequest(NamedTuple):
+    """What matters of a request for whether it is granted."""
+
+    carrier: Carrier
+    path: str
+    query: str
+    headers: Sequence[tuple[str, str]]
+    """Names in lower case; among them ``origin``, ``authorization`` and ``x-forwarded-for``."""
+    authority: str
+    """Host and port that the client asked for; empty if it named none."""
+    secure: bool
+    remote: str
+    """The client's address and port."""
+
+    def values(self, name: str) -> list[str]:
+        """Return all values of a header."""
+        return [value for key, value in self.headers if key == name]
+
+
+class Refusal(NamedTuple):
+    """Why a request is not granted."""
+
+    status: HTTPStatus
+    reason: str
+    """A sentence for the log and the client, which names the setting that would grant it."""
+
+
+class Lan(Protocol):
+    """What the edges know of a LAN."""
+
+    def next_port(self) -> int:
+        """Return a number for a session, which is its port of the switch; no other session had it."""
+
+    def attach(self, session: WebTransportSession) -> Mailbox:
+        """Give a session its port; return who is told what its client sends."""
+
+
+class Grant(NamedTuple):
+    """Where a session goes."""
+
+    lan: Lan
+    path: str
+    """The session's path, such as ``"/?encap=raw"``: the LAN and the like are no longer in it."""
+
+
+class Admission(Protocol):
+    """Decides about requests, without I/O."""
+
+    def check(self, request: ClientRequest) -> Refusal | None:
+        """Return why nothing at all is answered to this client, None when something is."""
+
+    def admit(self, request: ClientRequest) -> Grant | Refusal:
+        """Decide about a request for a session, which has to follow at once."""
