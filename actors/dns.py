@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,6 +33,7 @@ from actors.messages import (
     ConnectionMade,
     DnsQuestions,
     DnsStreamOpened,
+    Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
     NameServerAnswered,
@@ -115,11 +116,14 @@ class DnsActor(EventLoopActor):
         super().__init__()
         self._upstream = upstream
         self._counters = counters
-        self._zone = Zone(settings.own_names)
-        self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private)
+        self._zone = Zone(settings.own_names, settings.fixed_names)
         network = IPv4Network(settings.network)
         self._network = (int(network.network_address), int(network.netmask))
         self._prefix = settings.ipv6_prefix
+        networks: list[IPv4Network | IPv6Network] = [network]
+        if self._prefix is not None:
+            networks.append(IPv6Network((self._prefix + bytes(8), 64)))
+        self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private, networks)
         self._cache = DnsCache()
         self._limit = min(IN_FLIGHT, settings.max_questions)
         self._share = max(1, min(SHARE, self._limit // 2))
@@ -311,6 +315,10 @@ class DnsActor(EventLoopActor):
         name = self._zone.bind(message.mac, message.address, message.name)
         if message.name:
             logger.debug("{} is called {!r}", format_mac(message.mac), name)
+
+    @handles(Ipv6AddressesKnown)
+    def _ipv6_addresses_known(self, message: Ipv6AddressesKnown) -> None:
+        self._zone.set_ipv6(message.mac, message.addresses)
 
     @handles(DnsStreamOpened)
     def _stream_opened(self, message: DnsStreamOpened) -> None:

@@ -257,12 +257,18 @@ class GatewayActor(EventLoopActor):
                 self._mishaps.note(error, batch.now)
         if repeated:
             counters.add(TO_FLOWS, repeated)
+        self._finish(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        """Pass on what the frames of a batch led to."""
         for key, flow_frames in batch.to_flows.items():
             flow = batch.port.flows.get(key)
             if flow is None or not tell_alive(flow, FramesToFlow(flow_frames)):
-                counters.add("gateway.lost_to_ended_flows", len(flow_frames))
+                self._counters.add("gateway.lost_to_ended_flows", len(flow_frames))
         if batch.replies:
             tell_alive(self._switch, FramesFromGateway(batch.replies))
+        if self._ipv6 is not None:
+            self._ipv6.publish()
         self.poll_at = min(self._look_at, self._contests.poll_at)
 
     def _port(self, number: int) -> PortState:
@@ -592,6 +598,10 @@ class GatewayActor(EventLoopActor):
 
     def _address_moved(self, address: bytes, mac: bytes) -> None:
         """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""
+        if self._ipv6 is not None:
+            for guest in {mac, self._bindings.holder_of(address) or mac}:
+                self._ipv6.taken(guest, address)
+            self._ipv6.publish()
         number = self._port_of.get(mac)
         port = None if number is None else self._ports.get(number)
         if port is not None:
@@ -639,8 +649,12 @@ class GatewayActor(EventLoopActor):
         """Follow what the switch has seen on frames that do not come here."""
         now = self.now()
         batch = Batch(message.port, self._port(message.port), now)
-        if self._move(message.mac, message.port, batch.port) and message.contested:
-            self._contests.begin(message.address, message.mac, batch)
+        if self._move(message.mac, message.port, batch.port):
+            if message.contested:
+                self._contests.begin(message.address, message.mac, batch)
+            elif self._ipv6 is not None:
+                self._ipv6.taken(message.mac, message.address)
+                self._ipv6.publish()
         self.poll_at = min(self._look_at, self._contests.poll_at)
 
     @handles(MacAgedOut)

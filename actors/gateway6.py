@@ -122,6 +122,8 @@ class Gateway6:
         self._contests = contests
         self._announced: dict[bytes, bytes] = {}
         """The address that each known MAC was about to take, when it last looked for duplicates."""
+        self._changed: set[bytes] = set()
+        """Guests with new addresses, of this batch of frames."""
         dns = self._address if services.has_dns else None
         self._has_ipv6 = context.outside.has_ipv6
         self._has_uplink = context.outside.has_ipv6_route
@@ -132,20 +134,35 @@ class Gateway6:
         """Forget the addresses of a guest that left."""
         self._bindings.release(mac)
         self._announced.pop(mac, None)
+        self._changed.discard(mac)
 
     def address_of(self, mac: bytes) -> bytes | None:
-        """Tell where in the prefix a guest is reached: by its lasting address, else the one used last.
+        """Tell where in the prefix a guest is best reached."""
+        return next(iter(self.addresses_of(mac)), None)
+
+    def addresses_of(self, mac: bytes) -> tuple[bytes, ...]:
+        """List where in the prefix a guest is reached: its lasting address, then the one used last.
 
         A guest that has not used any yet has announced one, when it looked for duplicates (RFC 4862).
         """
         used = [address for address in self._bindings.addresses_of(mac) if address[:8] == self._prefix]
         lasting = self._prefix + link_local_of(mac)[8:]
-        if lasting in used:
-            return lasting
+        used.sort(key=lasting.__eq__)
         announced = self._announced.get(mac)
-        if used or announced is None:
-            return used[-1] if used else None
-        return announced if self._bindings.holder_of(announced) in {None, mac} else None
+        if not used and announced is not None and self._bindings.holder_of(announced) in {None, mac}:
+            used.append(announced)
+        return tuple(reversed(used))
+
+    def taken(self, mac: bytes, address: bytes) -> None:
+        """Note that a guest has, or had, an address that is new to it: :meth:`publish` is to be called."""
+        if address[:8] == self._prefix:
+            self._changed.add(mac)
+
+    def publish(self) -> None:
+        """Let guests with new addresses be found by name."""
+        while self._changed:
+            mac = self._changed.pop()
+            self._services.set_ipv6(mac, self.addresses_of(mac))
 
     def uplink_changed(self) -> bool:
         """Look whether the host still has, or has by now, a way to the IPv6 internet."""
@@ -201,9 +218,12 @@ class Gateway6:
         if is_multicast(address) or not (is_link_local(address) or address[:8] == self._prefix):
             raise Dropped("foreign_address")
         self._admit_mac(mac, batch)
+        if self._bindings.uses(mac, address):
+            return
         if not self._bindings.claim(mac, address):
             self._contests.begin(address, mac, batch)
             raise Dropped("address_conflict")
+        self.taken(mac, address)
 
     # -- the LAN ------------------------------------------------------------------------------------
 
@@ -239,6 +259,7 @@ class Gateway6:
             target = parse_solicitation(message).target
             if source == UNSPECIFIED and target[:8] == self._prefix and mac in batch.port.macs:
                 self._announced[mac] = target
+                self.taken(mac, target)
             if target in self._own:
                 batch.replies.append(advertisement(self._mac, target, mac, source))
                 return "gateway.answered"

@@ -340,6 +340,14 @@ class NameBound:
 
 
 @dataclass(frozen=True, slots=True)
+class Ipv6AddressesKnown:
+    """GatewayActor -> DnsActor: where in the prefix the guest ``mac`` is reached by now, the best first."""
+
+    mac: bytes
+    addresses: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NameForgotten:
     """GatewayActor -> DnsActor: the guest ``mac`` is gone."""
 

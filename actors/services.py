@@ -15,6 +15,7 @@ from actors.messages import (
     DnsQuestion,
     DnsQuestions,
     FramesFromGateway,
+    Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
     PortClosed,
@@ -74,7 +75,7 @@ class LanServices:
         """Without ``dns`` there is no name server."""
         self._switch = switch
         self._dns = dns
-        self.names = Zone(settings.own_names)
+        self.names = Zone(settings.own_names, settings.fixed_names)
         """What guests call themselves, decided as the name server decides it."""
         self._counters = counters
         self._settings = settings
@@ -197,6 +198,10 @@ class LanServices:
         self.names.bind(mac, address, name)
         self._tell_dns(NameBound(mac, address, name))
 
+    def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
+        """Let the guest's name lead to all its IPv6 addresses, and back."""
+        self._tell_dns(Ipv6AddressesKnown(mac, addresses))
+
     def forget(self, port: int, macs: set[bytes]) -> None:
         """Forget a session and its guests."""
         self._dhcp_rates.pop(port, None)
@@ -230,6 +235,8 @@ class LanServices:
         self.names.forget(owner)
         self._tell_dns(NameForgotten(owner))
 
-    def _tell_dns(self, message: DnsQuestions | NameBound | NameForgotten | PortClosed) -> None:
+    def _tell_dns(
+        self, message: DnsQuestions | NameBound | Ipv6AddressesKnown | NameForgotten | PortClosed
+    ) -> None:
         if self._dns is not None:
             tell_alive(self._dns, message)

@@ -144,12 +144,18 @@ class LanSettings:
         return frozenset({self.gateway_ip, self.dns_ip} | host)
 
     @property
-    def own_names(self) -> dict[str, bytes]:
+    def own_names(self) -> dict[str, tuple[bytes, ...]]:
         """Names that are no guest's to take, with their addresses."""
-        names = {"gateway": self.gateway_ip, "dns": self.dns_ip}
+        ipv6 = () if self.ipv6_prefix is None else (self.gateway_ip6,)
+        names = {"gateway": (self.gateway_ip, *ipv6), "dns": (self.dns_ip, *ipv6)}
         if self.host_access:
-            names["host"] = self.host_ip
-        return names | {lease.name: lease.ip for lease in self.fixed_leases if lease.name}
+            names["host"] = (self.host_ip,)
+        return names | {lease.name: (lease.ip,) for lease in self.fixed_leases if lease.name}
+
+    @property
+    def fixed_names(self) -> dict[str, bytes]:
+        """Those of them that are guests' with fixed leases, with their MACs."""
+        return {lease.name: lease.mac for lease in self.fixed_leases if lease.name}
 
 
 def _prefix_length(netmask: bytes) -> int:

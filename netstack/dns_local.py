@@ -7,7 +7,7 @@ private reverse zone (RFC 6303) is answered here, if only with "no such name".
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import dns.exception
@@ -21,7 +21,8 @@ import dns.reversename
 import dns.rrset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
     from netstack.dns_messages import Query
     from netstack.dns_zone import Zone
@@ -59,8 +60,10 @@ _NOT_ASKED = {
     }.items()
 }
 """Special-use names that are never asked upstream, and what is said of names below them."""
-_LOOPBACK = {dns.rdatatype.A: "127.0.0.1", dns.rdatatype.AAAA: "::1"}
+_LOOPBACK = {dns.rdatatype.A: ["127.0.0.1"], dns.rdatatype.AAAA: ["::1"]}
+_ADDRESS_TYPES = {4: dns.rdatatype.A, 6: dns.rdatatype.AAAA}
 _IN_ADDR = dns.name.from_text("in-addr.arpa.")
+_IP6 = dns.name.from_text("ip6.arpa.")
 _ONE_LABEL = 2
 """Labels of a name such as ``gateway.``: the root counts."""
 
@@ -81,17 +84,35 @@ def _is_part_of_address(name: dns.name.Name) -> bool:
     return len(labels) < 32 and all(re.fullmatch("[0-9a-f]", label) for label in labels)  # noqa: PLR2004
 
 
+def _reversed_address(name: dns.name.Name) -> IPv4Address | IPv6Address | None:
+    """Give the address whose reverse name this is, if any."""
+    if not (name.is_subdomain(_IN_ADDR) or name.is_subdomain(_IP6)):
+        return None
+    try:
+        return ip_address(dns.reversename.to_address(name))
+    except (dns.exception.DNSException, ValueError):
+        return None
+
+
 class LocalNames:
     """Answers from the zone of one LAN."""
 
-    def __init__(self, domain: str, zone: Zone, outside: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        domain: str,
+        zone: Zone,
+        outside: Iterable[str] = (),
+        networks: Iterable[IPv4Network | IPv6Network] = (),
+    ) -> None:
         """Serve ``domain``, such as ``vm.internal``. Raises ValueError when it is no name.
 
-        Names under those of ``outside`` are asked upstream although they are special or private.
+        Names under those of ``outside`` are asked upstream although they are special or private. Names of
+        addresses in ``networks``, the LAN's own, never are.
         """
         self._domain = parse_domain(domain)
         self._zone = zone
         self._outside = tuple(map(parse_domain, outside))
+        self._networks = tuple(networks)
 
     def is_trusted(self, name: dns.name.Name) -> bool:
         """Whether the operator wants ``name`` asked upstream and answered with whatever address it has."""
@@ -104,12 +125,15 @@ class LocalNames:
             return self._forward(query, name.relativize(self._domain))
         if name.is_subdomain(_LOCALHOST):
             return self._records(query, _LOOPBACK, name)
+        address = _reversed_address(name)
+        if address is not None and any(address in network for network in self._networks):
+            return self._reverse(query, name.parent())
         if self.is_trusted(name):
             return None
         for zone, code in _NOT_ASKED.items():
             if name.is_subdomain(zone):
                 return self._nothing(query, dns.rcode.NOERROR if name == zone else code, zone)
-        if len(name) == _ONE_LABEL and self._address_of(name.relativize(dns.name.root)) is not None:
+        if len(name) == _ONE_LABEL and self._addresses_of(name.relativize(dns.name.root)):
             return self._forward(query, name.relativize(dns.name.root))
         for depth in range(2, len(name) + 1):
             zone = name.split(depth)[1]
@@ -117,35 +141,39 @@ class LocalNames:
                 return self._reverse(query, zone)
         return None
 
-    def _address_of(self, relative: dns.name.Name) -> bytes | None:
+    def _addresses_of(self, relative: dns.name.Name) -> tuple[bytes, ...]:
         if len(relative) != 1:
-            return None
-        return self._zone.address_of(relative.labels[0].decode("ascii", "replace"))
+            return ()
+        return self._zone.addresses_of(relative.labels[0].decode("ascii", "replace"))
 
     def _forward(self, query: Query, relative: dns.name.Name) -> dns.message.Message:
         if relative == dns.name.empty:
-            return self._records(query, {dns.rdatatype.SOA: self._soa_text()}, self._domain)
-        address = self._address_of(relative)
-        if address is None:
+            return self._records(query, {dns.rdatatype.SOA: [self._soa_text()]}, self._domain)
+        records: dict[dns.rdatatype.RdataType, list[str]] = {}
+        for address in map(ip_address, self._addresses_of(relative)):
+            records.setdefault(_ADDRESS_TYPES[address.version], []).append(str(address))
+        if not records:
             return self._nothing(query, dns.rcode.NXDOMAIN)
-        return self._records(query, {dns.rdatatype.A: str(IPv4Address(address))}, query.question.name)
+        return self._records(query, records, query.question.name)
 
     def _reverse(self, query: Query, zone: dns.name.Name) -> dns.message.Message:
         name = query.question.name
-        try:
-            address = ip_address(dns.reversename.to_address(name)).packed
-        except (dns.exception.DNSException, ValueError):
+        address = _reversed_address(name)
+        if address is None:
             # Between the zone and the names in it: to say NXDOMAIN would deny these too (RFC 8020).
             partial = _is_part_of_address(name)
             return self._nothing(query, dns.rcode.NOERROR if partial else dns.rcode.NXDOMAIN, zone)
-        label = self._zone.name_of(address)
+        label = self._zone.name_of(address.packed)
         if label is None:
             return self._nothing(query, dns.rcode.NXDOMAIN, zone)
         target = dns.name.Name([label.encode()]).concatenate(self._domain)
-        return self._records(query, {dns.rdatatype.PTR: target.to_text()}, query.question.name)
+        return self._records(query, {dns.rdatatype.PTR: [target.to_text()]}, query.question.name)
 
     def _records(
-        self, query: Query, records: dict[dns.rdatatype.RdataType, str], name: dns.name.Name
+        self,
+        query: Query,
+        records: Mapping[dns.rdatatype.RdataType, Sequence[str]],
+        name: dns.name.Name,
     ) -> dns.message.Message:
         kind = query.question.kind
         wanted = records if kind == dns.rdatatype.ANY else {kind: records[kind]} if kind in records else {}
@@ -154,8 +182,8 @@ class LocalNames:
         response = query.skeleton()
         response.flags |= dns.flags.AA
         response.answer = [
-            dns.rrset.from_text(name, LOCAL_TTL, dns.rdataclass.IN, kind, text)
-            for kind, text in wanted.items()
+            dns.rrset.from_text(name, LOCAL_TTL, dns.rdataclass.IN, kind, *texts)
+            for kind, texts in wanted.items()
         ]
         return response
 

@@ -120,7 +120,7 @@ class Query(NamedTuple):
     def render(self, response: dns.message.Message, *, over_stream: bool, limit: int = 65_535) -> bytes:
         """Write a response; over UDP it is cut to what the guest and its link take, and says so (TC)."""
         size = self.size(over_stream=over_stream, limit=limit)
-        return response.to_wire(max_size=size, prefer_truncation=True)
+        return response.to_wire(max_size=size, prefer_truncation=True, want_shuffle=False)
 
 
 def name_to_wire(name: dns.name.Name) -> bytes:

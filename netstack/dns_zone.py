@@ -26,18 +26,32 @@ def clean_label(name: str) -> str:
 
 
 class Zone:
-    """Addresses (4 bytes) by name, and names by address."""
+    """Addresses (4 or 16 bytes) by name, and names by address."""
 
-    def __init__(self, own: Mapping[str, bytes]) -> None:
-        """Begin with the LAN's own names; where two share an address, the first is its name."""
+    def __init__(
+        self, own: Mapping[str, tuple[bytes, ...]], fixed: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Begin with the LAN's own names; where two share an address, the first is its name.
+
+        ``fixed`` has the MACs of guests whose names are among these, so that their IPv6 addresses are found.
+        """
         self._own = dict(own)
-        self._own_names = {address: name for name, address in reversed(list(own.items()))}
+        self._own_names: dict[bytes, str] = {}
+        for name, addresses in own.items():
+            for address in addresses:
+                self._own_names.setdefault(address, name)
+        self._fixed = dict(fixed or {})
+        self._fixed_names = {mac: name for name, mac in self._fixed.items()}
         self._guests: dict[str, tuple[bytes, bytes]] = {}
-        """(MAC, address) by name."""
+        """(MAC, IPv4 address) by name."""
         self._name_of: dict[bytes, str] = {}
         """A guest's name by its MAC."""
         self._names: dict[bytes, str] = {}
-        """A guest's name by its address."""
+        """A guest's name by its IPv4 address."""
+        self._ipv6: dict[bytes, tuple[bytes, ...]] = {}
+        """A guest's IPv6 addresses by its MAC."""
+        self._holders: dict[bytes, bytes] = {}
+        """The MAC that has an IPv6 address."""
 
     def bind(self, mac: bytes, address: bytes, name: str) -> str:
         """Give the guest ``mac`` a name for its address; return the name that it has now.
@@ -49,28 +63,52 @@ class Zone:
         if label in RESERVED_NAMES or label in self._own or (holder is not None and holder[0] != mac):
             label = ""
         label = label or self._name_of.get(mac, "")
-        self.forget(mac)
+        self._take_name(mac)
         if label:
             self._guests[label] = (mac, address)
             self._name_of[mac] = label
             self._names[address] = label
         return label
 
+    def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
+        """Note the IPv6 addresses of a guest, all of them, the best first; nobody else has these now."""
+        for address in self._ipv6.pop(mac, ()):
+            if self._holders.get(address) == mac:
+                del self._holders[address]
+        if addresses:
+            self._ipv6[mac] = addresses
+            self._holders.update(dict.fromkeys(addresses, mac))
+
     def forget(self, mac: bytes) -> None:
-        """Take the guest's name back."""
+        """Take the guest's name back, and forget its addresses."""
+        self._take_name(mac)
+        self.set_ipv6(mac, ())
+
+    def _take_name(self, mac: bytes) -> None:
         label = self._name_of.pop(mac, None)
         if label is not None:
             _, address = self._guests.pop(label)
             self._names.pop(address, None)
 
     def address_of(self, name: str) -> bytes | None:
-        """Look a label up, in lower case."""
+        """Look up the IPv4 address of a label in lower case."""
+        return next(iter(self.addresses_of(name)), None)
+
+    def addresses_of(self, name: str) -> tuple[bytes, ...]:
+        """Look up the addresses of a label in lower case, IPv4 first; none where there is no such name."""
         own = self._own.get(name)
         if own is not None:
-            return own
+            return own + self._ipv6_of(self._fixed.get(name))
         guest = self._guests.get(name)
-        return None if guest is None else guest[1]
+        return () if guest is None else (guest[1], *self._ipv6_of(guest[0]))
+
+    def _ipv6_of(self, mac: bytes | None) -> tuple[bytes, ...]:
+        if mac is None:
+            return ()
+        return tuple(address for address in self._ipv6.get(mac, ()) if self._holders.get(address) == mac)
 
     def name_of(self, address: bytes) -> str | None:
         """Look an address up."""
-        return self._own_names.get(address) or self._names.get(address)
+        name = self._own_names.get(address) or self._names.get(address)
+        mac = None if name else self._holders.get(address)
+        return name if mac is None else self._fixed_names.get(mac) or self._name_of.get(mac)

@@ -26,9 +26,11 @@ def test_names_that_are_the_lans_own():
     nameless = FixedLease(b"\x52\x54\0\0\0\2", ip("10.0.2.51"))
     settings = LanSettings(host_access=True, fixed_leases=(lease, nameless))
     assert settings.own_names == {
-        "gateway": ip("10.0.2.2"),
-        "dns": ip("10.0.2.3"),
-        "host": ip("10.0.2.4"),
-        "db": ip("10.0.2.50"),
+        "gateway": (ip("10.0.2.2"), settings.gateway_ip6),
+        "dns": (ip("10.0.2.3"), settings.gateway_ip6),
+        "host": (ip("10.0.2.4"),),
+        "db": (ip("10.0.2.50"),),
     }
+    assert settings.fixed_names == {"db": lease.mac}
+    assert LanSettings(ipv6_prefix=None).own_names["gateway"] == (ip("10.0.2.2"),)
     assert "host" not in LanSettings().own_names

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 import dns.flags
 import dns.message
 import dns.rcode
+import dns.reversename
 import dns.rrset
 import pytest
 from lan_parts import ip, mac
@@ -13,6 +14,7 @@ from actors.dns import IN_FLIGHT, QUERY_BURST, SHARE, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
+    Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
     NameServerAnswered,
@@ -355,6 +357,30 @@ def test_answers_that_are_being_looked_at_count_as_questions_in_flight(loop, cou
     service.upstream.answer()
     service.upstream.answer()
     assert service.books_are_right() == 0
+
+
+def test_a_guest_is_found_at_its_ipv6_addresses(service):
+    best, other = "fd76:6d72:656c:6179::11", "fd76:6d72:656c:6179::10"
+    known = tuple(ip_address(address).packed for address in (best, other))
+    service.tell(NameBound(mac(1), ip("10.0.2.10"), "web"), Ipv6AddressesKnown(mac(1), known))
+    (response,) = service.asks("web.vm.internal.", "AAAA")
+    assert [record.address for record in response.answer[0]] == [best, other]
+    reverse = str(dns.reversename.from_address(other))
+    assert texts(service.asks(reverse, "PTR")) == [f"{reverse} 10 IN PTR web.vm.internal."]
+    service.tell(NameForgotten(mac(1)))
+    assert codes(service.asks("web.vm.internal.", "AAAA")) == ["NXDOMAIN"]
+    assert codes(service.asks(reverse, "PTR")) == ["NXDOMAIN"]
+    assert service.upstream.asked == []
+
+
+def test_the_gateway_is_found_by_ipv6(service, counters):
+    for name in ("gateway.vm.internal.", "gateway."):
+        assert texts(service.asks(name, "AAAA")) == [f"{name} 10 IN AAAA fd76:6d72:656c:6179::2"]
+    without = Service(counters, ipv6_prefix=None)
+    assert (texts(without.asks("gateway.", "AAAA")), codes(without.asks("gateway.", "AAAA"))) == (
+        [],
+        ["NOERROR"],
+    )
 
 
 def test_ad_comes_back_to_who_asks_for_dnssec(service):

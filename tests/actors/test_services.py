@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+from ipaddress import IPv6Address, ip_address
+
 import dns.message
 import pytest
 from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from actors.gateway import MAX_MACS_PER_PORT, GatewayActor
 from actors.messages import (
+    AddressUsed,
     AssignAddress,
     ConnectionMade,
     DnsQuestions,
     DnsStreamOpened,
     FramesFromGateway,
     FramesToGateway,
+    GatewayAttached,
+    Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
     PortClosed,
@@ -24,6 +30,8 @@ from actors.messages import (
 from actors.runtime import run_ready
 from actors.services import DHCP_BURST
 from actors.settings import FixedLease, LanSettings
+from netstack.address_pool import Claim
+from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.dhcp_boot import BootFile
 
 
@@ -301,6 +309,86 @@ def test_names_come_from_registration_and_dhcp_and_go_with_the_session(lan):
         NameForgotten(mac(1)),
         PortClosed(1),
     ]
+
+
+# -- names of IPv6 addresses ------------------------------------------------------------------------
+
+
+def address6(n):
+    return LanSettings().ipv6_prefix + n.to_bytes(8, "big")
+
+
+def lasting6(port):
+    """The address that a guest makes of its MAC (RFC 4862)."""
+    hardware = mac(port)
+    return LanSettings().ipv6_prefix + bytes((hardware[0] ^ 2,)) + hardware[1:3] + b"\xff\xfe" + hardware[3:]
+
+
+def uses6(lan, port, address):
+    """Ping the gateway from an address."""
+    frame = Ether(src=mac(port).hex(":"), dst=GATEWAY_MAC.hex(":"))
+    frame /= IPv6(src=IPv6Address(address), dst=IPv6Address(address6(2))) / ICMPv6EchoRequest()
+    lan.sends(port, frame)
+
+
+def looks_for_duplicates(lan, port, address):
+    frame = Ether(src=mac(port).hex(":"), dst="33:33:ff:00:00:01")
+    frame /= IPv6(src="::", dst="ff02::1:ff00:1", hlim=255) / ICMPv6ND_NS(tgt=IPv6Address(address))
+    lan.sends(port, frame)
+
+
+def known6(lan):
+    return [(message.mac, message.addresses) for message in lan.dns.take(Ipv6AddressesKnown)]
+
+
+def test_the_name_server_is_told_of_each_ipv6_address_that_a_guest_uses(lan):
+    lan.assign(1)
+    uses6(lan, 1, address6(0x11))
+    assert known6(lan) == [(mac(1), (address6(0x11),))]
+    uses6(lan, 1, address6(0x11))
+    assert known6(lan) == []
+    uses6(lan, 1, lasting6(1))
+    assert known6(lan) == [(mac(1), (lasting6(1), address6(0x11)))]
+    uses6(lan, 1, address6(0x12))
+    assert known6(lan) == [(mac(1), (lasting6(1), address6(0x12), address6(0x11)))]
+    uses6(lan, 1, ip_address("fe80::1").packed)
+    assert known6(lan) == []
+    lan.tell(PortClosed(1))
+    assert lan.dns.take() == [NameForgotten(mac(1)), PortClosed(1)]
+
+
+def test_an_address_that_a_guest_is_about_to_take_leads_to_it_unless_it_is_anothers(lan):
+    lan.assign(1)
+    lan.assign(2)
+    looks_for_duplicates(lan, 1, address6(0x11))
+    assert known6(lan) == [(mac(1), (address6(0x11),))]
+    looks_for_duplicates(lan, 2, address6(2))
+    uses6(lan, 1, address6(0x11))
+    looks_for_duplicates(lan, 2, address6(0x11))
+    assert known6(lan)[-1] == (mac(2), ())
+
+
+def test_what_the_switch_saw_is_told_too(lan):
+    """With the source guard it is the switch that takes addresses for guests, in the gateway's tables."""
+    (attached,) = lan.switch.take(GatewayAttached)
+    lan.assign(1)
+    assert attached.sources.claim(mac(1), address6(0x11)) is Claim.GRANTED
+    lan.tell(AddressUsed(1, mac(1), address6(0x11), contested=False))
+    assert known6(lan) == [(mac(1), (address6(0x11),))]
+    attached.sources.claim(mac(1), ip("10.0.2.77"))
+    lan.tell(AddressUsed(1, mac(1), ip("10.0.2.77"), contested=False))
+    assert known6(lan) == []
+
+
+def test_an_address_that_moved_leads_to_its_new_holder(loop, lan):
+    lan.assign(1)
+    lan.assign(2)
+    uses6(lan, 1, address6(0x11))
+    uses6(lan, 2, address6(0x11))
+    known6(lan)
+    loop.advance(PROBES * PROBE_INTERVAL)
+    run_ready()
+    assert sorted(known6(lan)) == [(mac(1), ()), (mac(2), (address6(0x11),))]
 
 
 # -- DNS over TCP -----------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import dns.flags
 import dns.message
 import dns.rcode
@@ -13,11 +15,20 @@ from netstack.dns_zone import Zone
 WEB = b"\x52\x54\0\0\0\1"
 
 
+def reverse(address):
+    return str(dns.reversename.from_address(address))
+
+
 @pytest.fixture
 def names():
-    zone = Zone({"gateway": bytes((10, 0, 2, 2)), "host": bytes((10, 0, 2, 4))})
-    zone.bind(WEB, bytes((10, 0, 2, 10)), "web")
+    zone = Zone({"gateway": (packed("10.0.2.2"), packed("fd00::2")), "host": (packed("10.0.2.4"),)})
+    zone.bind(WEB, packed("10.0.2.10"), "web")
+    zone.set_ipv6(WEB, (packed("fd00::11"), packed("fd00::10")))
     return LocalNames("vm.internal", zone)
+
+
+def packed(address):
+    return ip_address(address).packed
 
 
 def ask(names, name, kind="A"):
@@ -37,7 +48,22 @@ def ask(names, name, kind="A"):
     [
         ("web.vm.internal.", "A", ["web.vm.internal. 10 IN A 10.0.2.10"]),
         ("WEB.VM.internal.", "A", ["web.vm.internal. 10 IN A 10.0.2.10"]),
-        ("web.vm.internal.", "ANY", ["web.vm.internal. 10 IN A 10.0.2.10"]),
+        (
+            "web.vm.internal.",
+            "AAAA",
+            ["web.vm.internal. 10 IN AAAA fd00::11\nweb.vm.internal. 10 IN AAAA fd00::10"],
+        ),
+        ("web.", "AAAA", ["web. 10 IN AAAA fd00::11\nweb. 10 IN AAAA fd00::10"]),
+        ("host.vm.internal.", "ANY", ["host.vm.internal. 10 IN A 10.0.2.4"]),
+        (
+            "gateway.vm.internal.",
+            "ANY",
+            ["gateway.vm.internal. 10 IN A 10.0.2.2", "gateway.vm.internal. 10 IN AAAA fd00::2"],
+        ),
+        ("gateway.vm.internal.", "AAAA", ["gateway.vm.internal. 10 IN AAAA fd00::2"]),
+        (reverse("fd00::10"), "PTR", [f"{reverse('fd00::10')} 10 IN PTR web.vm.internal."]),
+        (reverse("fd00::11"), "PTR", [f"{reverse('fd00::11')} 10 IN PTR web.vm.internal."]),
+        (reverse("fd00::2"), "PTR", [f"{reverse('fd00::2')} 10 IN PTR gateway.vm.internal."]),
         ("web.", "A", ["web. 10 IN A 10.0.2.10"]),
         ("gateway.vm.internal.", "A", ["gateway.vm.internal. 10 IN A 10.0.2.2"]),
         ("host.vm.internal.", "A", ["host.vm.internal. 10 IN A 10.0.2.4"]),
@@ -60,7 +86,8 @@ def test_the_domain_itself(names):
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("web.vm.internal.", "AAAA"),
+        ("host.vm.internal.", "AAAA"),
+        ("web.vm.internal.", "HTTPS"),
         ("vm.internal.", "A"),
         ("gateway.", "MX"),
         ("localhost.", "MX"),
@@ -89,9 +116,9 @@ def test_a_name_without_such_records(names, name, kind):
         "1.1.168.192.in-addr.arpa.",
         "1.1.31.172.in-addr.arpa.",
         "1.1.127.100.in-addr.arpa.",
-        str(dns.reversename.from_address("fd00::1")),
-        str(dns.reversename.from_address("fe80::1")),
-        str(dns.reversename.from_address("::1")),
+        reverse("fd00::1"),
+        reverse("fe80::1"),
+        reverse("::1"),
         "something.invalid.",
         "something.test.",
         "printer.local.",
@@ -118,7 +145,7 @@ def test_local_names_that_are_not_there(names, name):
         "1.1.15.172.in-addr.arpa.",
         "1.1.128.100.in-addr.arpa.",
         "in-addr.arpa.",
-        str(dns.reversename.from_address("2606:4700::1")),
+        reverse("2606:4700::1"),
     ],
 )
 def test_all_others_are_to_be_asked_outside(names, name):
@@ -137,3 +164,17 @@ def test_names_that_the_operator_trusts_are_asked_outside(name):
     assert ask(names, name) is None
     assert ask(names, "other.test.").rcode() == dns.rcode.NXDOMAIN
     assert ask(names, "nobody.vm.internal.").rcode() == dns.rcode.NXDOMAIN
+
+
+def test_the_lans_addresses_are_asked_outside_in_no_case():
+    """A LAN may have public addresses, and lie in a network whose names are an operator's."""
+    zone = Zone({"gateway": (packed("10.0.2.2"), packed("2606:4700::2"))})
+    zone.bind(WEB, packed("9.9.1.10"), "web")
+    networks = [ip_network("10.0.2.0/24"), ip_network("9.9.0.0/20"), ip_network("2606:4700::/64")]
+    names = LocalNames("vm.internal", zone, ["10.in-addr.arpa"], networks)
+    for address, name in (("10.0.2.2", "gateway"), ("2606:4700::2", "gateway"), ("9.9.1.10", "web")):
+        assert ask(names, reverse(address), "PTR").answer[0][0].to_text() == f"{name}.vm.internal."
+    for address in ("10.0.2.9", "2606:4700::9", "9.9.15.1"):
+        assert ask(names, reverse(address), "PTR").rcode() == dns.rcode.NXDOMAIN
+    for address in ("10.0.3.2", "2606:4700:0:1::2", "9.9.16.1"):
+        assert ask(names, reverse(address), "PTR") is None

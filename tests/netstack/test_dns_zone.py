@@ -7,13 +7,17 @@ from hypothesis import strategies as st
 from netstack.dns_zone import Zone, clean_label
 
 GATEWAY = bytes((10, 0, 2, 2))
+GATEWAY6 = bytes.fromhex("fd000000000000000000000000000002")
+PRINTER = bytes((10, 0, 2, 50))
+ONE6, TWO6, THREE6 = (GATEWAY6[:-1] + bytes((n,)) for n in (17, 18, 19))
 WEB, OTHER = b"\x52\x54\0\0\0\1", b"\x52\x54\0\0\0\2"
 TEN, ELEVEN = bytes((10, 0, 2, 10)), bytes((10, 0, 2, 11))
 
 
 @pytest.fixture
 def zone():
-    return Zone({"gateway": GATEWAY, "dns": bytes((10, 0, 2, 3)), "printer": bytes((10, 0, 2, 50))})
+    own = {"gateway": (GATEWAY, GATEWAY6), "dns": (bytes((10, 0, 2, 3)), GATEWAY6), "printer": (PRINTER,)}
+    return Zone(own, {"printer": OTHER})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,43 @@ def test_a_guest_is_found_by_name_and_address(zone):
 def test_own_names(zone):
     assert zone.address_of("gateway") == GATEWAY
     assert zone.name_of(GATEWAY) == "gateway"
-    assert zone.name_of(bytes((10, 0, 2, 50))) == "printer"
+    assert zone.addresses_of("gateway") == (GATEWAY, GATEWAY6)
+    assert zone.name_of(GATEWAY6) == "gateway"
+    assert zone.name_of(PRINTER) == "printer"
+
+
+def test_a_guest_is_found_by_its_ipv6_addresses_before_and_after_it_has_a_name(zone):
+    zone.set_ipv6(WEB, (ONE6,))
+    assert zone.name_of(ONE6) is None
+    zone.bind(WEB, TEN, "web")
+    assert (zone.addresses_of("web"), zone.name_of(ONE6)) == ((TEN, ONE6), "web")
+    zone.set_ipv6(WEB, (TWO6, ONE6))
+    zone.bind(WEB, ELEVEN, "www")
+    assert (zone.addresses_of("www"), zone.name_of(TWO6)) == ((ELEVEN, TWO6, ONE6), "www")
+    zone.set_ipv6(WEB, (TWO6,))
+    assert (zone.addresses_of("www"), zone.name_of(ONE6)) == ((ELEVEN, TWO6), None)
+    zone.forget(WEB)
+    assert zone.name_of(TWO6) is None
+    zone.bind(WEB, TEN, "web")
+    assert zone.addresses_of("web") == (TEN,)
+
+
+def test_an_ipv6_address_is_whose_it_was_said_to_be_last(zone):
+    zone.bind(WEB, TEN, "web")
+    zone.bind(OTHER, ELEVEN, "other")
+    zone.set_ipv6(WEB, (ONE6, TWO6))
+    zone.set_ipv6(OTHER, (TWO6, THREE6))
+    assert zone.addresses_of("web") == (TEN, ONE6)
+    assert zone.name_of(TWO6) == "printer"
+    zone.set_ipv6(WEB, (ONE6,))
+    assert zone.name_of(TWO6) == "printer"
+
+
+def test_a_guest_with_a_fixed_name_has_ipv6_addresses_too(zone):
+    zone.set_ipv6(OTHER, (ONE6,))
+    assert (zone.addresses_of("printer"), zone.name_of(ONE6)) == ((PRINTER, ONE6), "printer")
+    zone.forget(OTHER)
+    assert (zone.addresses_of("printer"), zone.name_of(ONE6)) == ((PRINTER,), None)
 
 
 @pytest.mark.parametrize("name", ["gateway", "GATEWAY", "printer", "host", "localhost", "wpad"])
@@ -86,18 +126,33 @@ def test_a_guest_is_renamed_and_moves(zone):
             st.sampled_from([TEN, ELEVEN]),
             st.sampled_from(["a", "b", "", "gateway"]) | st.none(),
         )
+        | st.tuples(
+            st.sampled_from([WEB, OTHER, b"\2" * 6]),
+            st.lists(st.sampled_from([ONE6, TWO6, THREE6]), unique=True).map(tuple),
+        )
     )
 )
 def test_names_and_addresses_stay_in_step(steps):
-    zone = Zone({"gateway": GATEWAY})
-    names = {}
-    for mac, address, name in steps:
-        if name is None:
+    zone = Zone({"gateway": (GATEWAY,)})
+    names, holders = {}, {}
+    for mac, *more in steps:
+        if len(more) == 1:
+            zone.set_ipv6(mac, *more)
+            holders = {address: who for address, who in holders.items() if who != mac}
+            holders |= dict.fromkeys(more[0], mac)
+        elif more[1] is None:
             zone.forget(mac)
             names.pop(mac, None)
+            holders = {address: who for address, who in holders.items() if who != mac}
         else:
-            names[mac] = zone.bind(mac, address, name)
+            names[mac] = zone.bind(mac, *more)
     taken = [name for name in names.values() if name]
     assert len(set(taken)) == len(taken)
     assert {name for name in ("a", "b") if zone.address_of(name)} == set(taken)
     assert zone.address_of("gateway") == GATEWAY
+    for mac, name in names.items():
+        if name:
+            expected = {address for address, who in holders.items() if who == mac}
+            assert set(zone.addresses_of(name)[1:]) == expected
+    for address in (ONE6, TWO6, THREE6):
+        assert zone.name_of(address) == (names.get(holders.get(address)) or None)

@@ -70,7 +70,7 @@ def relay(boxes):
 
 @pytest.fixture(scope="module")
 def guest(relay, boxes):
-    guest = KernelGuest("six", relay, boxes[0], "--mtu", "1500")
+    guest = KernelGuest("six", relay, boxes[0], "--mtu", "1500", "--name", "six")
     # A default route says that an advertisement came, and no tentative address that all are in use.
     routed = "until ip -6 route show default | grep -q ra; do :; done"
     guest.run("sh", "-c", f"{routed}; {SETTLED}")
@@ -121,6 +121,30 @@ def test_the_kernel_takes_an_address_and_a_route_from_the_advertisement(guest):
     assert any(address.startswith(f"{PREFIX}") for address in addresses), addresses
     route = guest.run("ip", "-6", "route", "show", "default").stdout
     assert f"via {LINK_LOCAL}" in route
+
+
+def test_names_lead_to_ipv6_addresses_and_back(relay, guest, boxes):
+    def asks(*question):
+        by_ipv6 = other.run("dig", f"@{GATEWAY6}", "+short", *question).stdout.split()
+        assert other.run("dig", f"@{GATEWAY4}", "+short", *question).stdout.split() == by_ipv6
+        return by_ipv6
+
+    other = KernelGuest("asks", relay, boxes[0])
+    other.run("sh", "-c", f"until ip -6 route show default | grep -q ra; do :; done; {SETTLED}")
+    addresses = [address.partition("/")[0] for address in guest.namespace.addresses(guest.device)]
+    (address,) = (address for address in addresses if address.startswith(PREFIX))
+    assert asks("six.vm.internal", "AAAA") == [address]
+    assert asks("-x", address) == ["six.vm.internal."]
+    assert asks("gateway.vm.internal", "AAAA") == [GATEWAY6]
+    assert asks("-x", GATEWAY6) == ["gateway.vm.internal."]
+    assert other.ping(address)[0] == 5
+    by_hand = f"{PREFIX}:1234"
+    guest.run("ip", "address", "add", f"{by_hand}/64", "dev", guest.device, "nodad")
+    assert guest.ping(GATEWAY6, "-I", by_hand)[0] == 5
+    assert asks("six.vm.internal", "AAAA") == [address, by_hand]
+    assert asks("-x", by_hand) == ["six.vm.internal."]
+    guest.run("ip", "address", "del", f"{by_hand}/64", "dev", guest.device)
+    other.leave()
 
 
 @pytest.mark.parametrize("address", [GATEWAY6, f"{LINK_LOCAL}%tap0"])
