@@ -27,7 +27,8 @@ from netstack.counters import Counters
 from netstack.encapsulation import Kind, kind_from_path
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
-from transport.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect, one_line
+from transport.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
+from transport.client_connection import one_line
 from transport.target import Target, Trust, parse_certificate_hash
 
 if TYPE_CHECKING:

@@ -64,6 +64,8 @@ MIN_ROUND_TRIP = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
 IDLE_REFRESH = 1.0
 """Seconds between two settings of the idle timer: setting it costs more than it says."""
+IDLE_IMPRECISION = 0.05
+"""Part of the idle timeout that may lie between them at most."""
 
 _FRAME_HANDLERS = "_QuicConnection__frame_handlers"
 
@@ -76,8 +78,24 @@ def new_connection_id() -> bytes:
     return bytes((WORKER,)) + os.urandom(CONNECTION_ID_LENGTH - 1)
 
 
+def transport_parameters(data: bytes) -> dict[int, bytes]:
+    """Return the values by parameter (RFC 9000, 18) of what aioquic has been through: it is whole."""
+    values: dict[int, bytes] = {}
+    buf = Buffer(data=data)
+    while not buf.eof():
+        parameter, length = buf.pull_uint_var(), buf.pull_uint_var()
+        values[parameter] = buf.pull_bytes(length)
+    return values
+
+
 class OpenQuicConnection(QuicConnection):
-    """aioquic's connection with what both sides need to see of its state."""
+    """aioquic's connection with what both sides need to see of its state, the datagram path above all."""
+
+    peer_packet_limit = LARGEST_UDP_PAYLOAD
+    """Bytes of UDP payload that the other side takes at most; known once its first packets are read."""
+
+    on_ack: Callable[[Ack, float], None] | None = None
+    """Told of ACK frames in 1-RTT packets that aioquic itself handles."""
 
     @property
     def datagrams_waiting(self) -> int:
@@ -104,35 +122,12 @@ class OpenQuicConnection(QuicConnection):
         """Largest DATAGRAM frame that the other side accepts; 0 where it accepts none."""
         return self._remote_max_datagram_frame_size or 0
 
-
-class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
-    """aioquic's connection with the relay's own connection IDs."""
-
-    peer_packet_limit = LARGEST_UDP_PAYLOAD
-    """Bytes of UDP payload that the client takes at most; known once its first packets are read."""
-
-    def __init__(
-        self, configuration: QuicConfiguration, original_cid: bytes, retry_source_cid: bytes | None = None
-    ) -> None:
-        super().__init__(
-            configuration=configuration,
-            original_destination_connection_id=original_cid,
-            retry_source_connection_id=retry_source_cid,
-        )
-        handlers = vars(self)[_FRAME_HANDLERS]
-        if not _HANDLERS:
-            _HANDLERS.update((kind, (method.__func__, epochs)) for kind, (method, epochs) in handlers.items())
-            _HANDLERS[RESET_STREAM_AT] = _HANDLERS[QuicFrameType.RESET_STREAM]
-        vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
-        first = self._host_cids[0]
-        first.cid = new_connection_id()
-        self.host_cid = first.cid
-        self._local_initial_source_connection_id = first.cid
-
-        self.on_ack: Callable[[Ack, float], None] | None = None
-        """Told of ACK frames in 1-RTT packets that aioquic itself handles."""
-        self.partial_resets: dict[int, PartialReset] = {}
-        """By stream: resets that wait for data; no more than there may be streams."""
+    @property
+    def last_received_at(self) -> float:
+        """Time of the newest authentic 1-RTT packet; 0 before the first."""
+        if Epoch.ONE_RTT not in self._spaces:
+            return 0.0
+        return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
 
     def one_rtt(self) -> OneRttState | None:
         """Return the state of 1-RTT packets, once the handshake is confirmed and if the cipher is AES."""
@@ -141,20 +136,6 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         if self._cryptos[Epoch.ONE_RTT].recv.cipher_suite not in AES_SUITES:
             return None
         return OneRttState(self)
-
-    def release_handshake(self) -> None:
-        """Give back what only the handshake needed, 20 KB of each connection, once it is confirmed.
-
-        What aioquic may still look at stands for it: keys that open nothing, and a TLS that takes nothing.
-        """
-        application = self._spaces[Epoch.ONE_RTT]
-        self._spaces = {Epoch.INITIAL: _DISCARDED, Epoch.HANDSHAKE: _DISCARDED, Epoch.ONE_RTT: application}
-        self._loss.spaces = [application]
-        self._cryptos_initial = dict.fromkeys(self._cryptos_initial, _NO_KEYS)
-        self._cryptos.update(dict.fromkeys((Epoch.INITIAL, Epoch.ZERO_RTT, Epoch.HANDSHAKE), _NO_KEYS))
-        self._crypto_buffers = {}
-        self._crypto_streams = {Epoch.ONE_RTT: self._crypto_streams[Epoch.ONE_RTT]}
-        self.tls = _TLS_DONE
 
     def dissolve(self) -> None:
         """Cut what leads from its parts back to the connection, which has ended.
@@ -184,6 +165,51 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
                 Ack([(block.start, block.stop - 1) for block in reversed(ranges)], delay), context.time
             )
 
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        largest = transport_parameters(data).get(MAX_UDP_PAYLOAD_SIZE)
+        if largest is not None:
+            self.peer_packet_limit = Buffer(data=largest).pull_uint_var()
+
+
+class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
+    """aioquic's connection with the relay's own connection IDs."""
+
+    def __init__(
+        self, configuration: QuicConfiguration, original_cid: bytes, retry_source_cid: bytes | None = None
+    ) -> None:
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_cid,
+            retry_source_connection_id=retry_source_cid,
+        )
+        handlers = vars(self)[_FRAME_HANDLERS]
+        if not _HANDLERS:
+            _HANDLERS.update((kind, (method.__func__, epochs)) for kind, (method, epochs) in handlers.items())
+            _HANDLERS[RESET_STREAM_AT] = _HANDLERS[QuicFrameType.RESET_STREAM]
+        vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
+        first = self._host_cids[0]
+        first.cid = new_connection_id()
+        self.host_cid = first.cid
+        self._local_initial_source_connection_id = first.cid
+
+        self.partial_resets: dict[int, PartialReset] = {}
+        """By stream: resets that wait for data; no more than there may be streams."""
+
+    def release_handshake(self) -> None:
+        """Give back what only the handshake needed, 20 KB of each connection, once it is confirmed.
+
+        What aioquic may still look at stands for it: keys that open nothing, and a TLS that takes nothing.
+        """
+        application = self._spaces[Epoch.ONE_RTT]
+        self._spaces = {Epoch.INITIAL: _DISCARDED, Epoch.HANDSHAKE: _DISCARDED, Epoch.ONE_RTT: application}
+        self._loss.spaces = [application]
+        self._cryptos_initial = dict.fromkeys(self._cryptos_initial, _NO_KEYS)
+        self._cryptos.update(dict.fromkeys((Epoch.INITIAL, Epoch.ZERO_RTT, Epoch.HANDSHAKE), _NO_KEYS))
+        self._crypto_buffers = {}
+        self._crypto_streams = {Epoch.ONE_RTT: self._crypto_streams[Epoch.ONE_RTT]}
+        self.tls = _TLS_DONE
+
     # -- transport parameters ---------------------------------------------------------------------
 
     def _serialize_transport_parameters(self) -> bytes:
@@ -192,19 +218,13 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
-        buf = Buffer(data=data)  # aioquic has been through it: it is whole
-        while not buf.eof():
-            parameter, length = buf.pull_uint_var(), buf.pull_uint_var()
-            if parameter == MAX_UDP_PAYLOAD_SIZE:
-                self.peer_packet_limit = buf.pull_uint_var()
-                continue
-            if parameter in RESET_STREAM_AT_PARAMETERS and length:
-                raise QuicConnectionError(
-                    QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
-                    QuicFrameType.CRYPTO,
-                    "reset_stream_at must be empty",
-                )
-            buf.seek(buf.tell() + length)
+        values = transport_parameters(data)
+        if any(values.get(parameter) for parameter in RESET_STREAM_AT_PARAMETERS):
+            raise QuicConnectionError(
+                QuicErrorCode.TRANSPORT_PARAMETER_ERROR,
+                QuicFrameType.CRYPTO,
+                "reset_stream_at must be empty",
+            )
 
     # -- resets with partial delivery -------------------------------------------------------------
 
@@ -278,13 +298,6 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
                 )
             )
             self._host_cid_seq += 1
-
-    @property
-    def last_received_at(self) -> float:
-        """Time of the newest authentic 1-RTT packet; 0 before the first."""
-        if Epoch.ONE_RTT not in self._spaces:
-            return 0.0
-        return self._spaces[Epoch.ONE_RTT].largest_received_time or 0.0
 
 
 class PartialReset(NamedTuple):
@@ -363,7 +376,7 @@ class OneRttState:
         "_unfiltered",
     )
 
-    def __init__(self, quic: RelayQuicConnection) -> None:
+    def __init__(self, quic: OpenQuicConnection) -> None:
         self._quic = quic
         self._space = quic._spaces[Epoch.ONE_RTT]
         # Any: they are handed SentPacket, which has what they read of aioquic's QuicSentPacket.
@@ -389,12 +402,12 @@ class OneRttState:
 
     @property
     def address(self) -> NetworkAddress:
-        """The client's address on the active path."""
+        """The other side's address on the active path."""
         return self._quic._network_paths[0].addr
 
     @property
     def own_cid(self) -> bytes:
-        """The connection ID that the client puts into its packets."""
+        """The connection ID that the other side puts into its packets."""
         return bytes(self._quic.host_cid)
 
     @property
@@ -409,20 +422,20 @@ class OneRttState:
 
     @property
     def receive_secret(self) -> bytes:
-        """What the keys of packets from the client are derived from; another one after a key update."""
+        """What the keys of packets from the other side are derived from; another one after a key update."""
         return self._pair.recv.secret or b""
 
     @property
     def send_secret(self) -> bytes:
-        """What the keys of packets to the client are derived from."""
+        """What the keys of packets to the other side are derived from."""
         return self._pair.send.secret or b""
 
     def receive_keys(self) -> PacketKeys:
-        """Return the keys of packets from the client, aioquic's own. Raises ValueError when they are gone."""
+        """Return aioquic's keys of packets from the other side. Raises ValueError when they are gone."""
         return keys_of(self._pair.recv, seals=False)
 
     def send_keys(self) -> PacketKeys:
-        """Return the keys of packets to the client. Raises ValueError when they are gone."""
+        """Return the keys of packets to the other side. Raises ValueError when they are gone."""
         return keys_of(self._pair.send, seals=True)
 
     # -- receiving --------------------------------------------------------------------------------
@@ -489,10 +502,10 @@ class OneRttState:
         self._unfiltered = stop
 
     def _refresh_idle_timer(self, now: float) -> None:
-        # Once a second is precise enough for an idle timeout of minutes.
         if now >= self._idle_refresh_at:
-            self._idle_refresh_at = now + IDLE_REFRESH
-            self._quic._close_at = now + self._quic._idle_timeout()
+            timeout = self._quic._idle_timeout()
+            self._idle_refresh_at = now + min(IDLE_REFRESH, IDLE_IMPRECISION * timeout)
+            self._quic._close_at = now + timeout
 
     # -- acknowledging ----------------------------------------------------------------------------
 
@@ -518,7 +531,7 @@ class OneRttState:
         return len(self._ranges)
 
     def ack_was_received(self, largest: int) -> None:
-        """Stop acknowledging up to ``largest``: the client has seen an ACK that did (RFC 9000, 13.2.4)."""
+        """Stop acknowledging up to ``largest``: the peer has seen an ACK that did (RFC 9000, 13.2.4)."""
         self.complete_duplicate_filter()
         self._space.ack_queue.subtract(0, largest + 1)
 
@@ -526,7 +539,7 @@ class OneRttState:
 
     @property
     def packet_limit(self) -> int:
-        """Bytes of UDP payload that the client takes at most."""
+        """Bytes of UDP payload that the other side takes at most."""
         return self._quic.peer_packet_limit
 
     @property

@@ -1,51 +1,40 @@
-"""A WebTransport client on aioquic: what native guests, the debug shell and tests reach a relay with.
+"""A WebTransport client: what native guests, the debug shell and tests reach a relay with.
 
-One :class:`WebTransportClient` is one session: a QUIC connection, HTTP/3 and a single extended CONNECT
-(RFC 9220, draft-ietf-webtrans-http3) that carries datagrams only. It speaks to every server that announces
-any of the WebTransport settings of drafts 02 to 15.
-
-The UDP socket is drained, not read one packet per turn of the event loop, and what a turn brought is
-delivered as one list. Both queues are bounded and drop their oldest datagrams; every drop is counted.
+One :class:`WebTransportClient` is one session: a :class:`transport.client_connection.ClientConnection`, its
+connected UDP socket and its timer. Datagrams go the relay's own way (``transport.carrier``): the socket is
+drained in batches, what a turn brought is delivered as one list, and what a turn sent leaves together. Both
+queues are bounded and drop their oldest datagrams; every drop is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aioquic.h3.connection import H3_ALPN, ErrorCode, H3Connection
-from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.events import DatagramFrameReceived, HandshakeCompleted, StreamReset
-from aioquic.quic.packet import QuicFrameType
-from aioquic.tls import AlertDescription
 from cryptography.x509 import load_pem_x509_certificates
 
 from netstack.counters import Counters
-from transport import webtransport
-from transport.aioquic_internals import ClientQuicConnection
-from transport.connection import DATAGRAMS_IN_AIOQUIC, PACKET_OVERHEAD
-from transport.session import WRITABLE_BYTES, DatagramQueue
+from transport.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection
+from transport.client_connection import ClientConnection
 from transport.target import Target
-from transport.tls_alerts import CRYPTO_ERRORS
+from transport.udp import ConnectedUdpSocket
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aioquic.h3.events import H3Event
-    from aioquic.quic.events import ConnectionTerminated, QuicEvent
-
     from transport.target import Trust
+    from transport.udp import Address
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a server gets for the handshake, its settings and its answer to the CONNECT together."""
 KEEP_ALIVE = 10.0
-"""Seconds between PINGs: NAT boxes on the way forget a UDP binding after 30 s or more."""
+"""Seconds of silence after which a PING is sent: NAT boxes forget a UDP binding after 30 s or more."""
 IDLE_TIMEOUT = 30.0
 """Seconds without a packet from the server after which it is taken for dead: three lost PINGs."""
 REFUSED_GRACE = 2.0
@@ -53,23 +42,6 @@ REFUSED_GRACE = 2.0
 at once, since anyone can forge such a message."""
 RECEIVE_QUEUE = 4096
 """Datagrams that wait for ``receive``, about 4 MB: a reader that is late by half a second at 60 Mbit/s."""
-READS_PER_TURN = 256
-"""Packets read per readiness event, so that a flood leaves the loop time for everyone else."""
-SOCKET_BUFFER = 1024 * 1024
-"""Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs."""
-
-WEBTRANSPORT_ANNOUNCED = (
-    webtransport.SETTING_ENABLE_WEBTRANSPORT_DRAFT_02,
-    webtransport.SETTING_MAX_SESSIONS_DRAFT_07,
-    webtransport.SETTING_MAX_SESSIONS_DRAFT_13,
-    webtransport.SETTING_ENABLED_DRAFT_15,
-)
-"""Settings of which any one, if not 0, says that the server speaks WebTransport."""
-
-_PREFIX = b"\0"
-"""Quarter stream ID of the connection's first request (RFC 9297, section 2.1)."""
-_READ_SIZE = 65535
-_BUSY = (BlockingIOError, InterruptedError)
 
 
 class ConnectError(Exception):
@@ -85,45 +57,53 @@ class SessionEndedError(Exception):
 
 
 class WebTransportClient:
-    """One session with a server, made by :func:`connect`; for use on the event loop that made it."""
+    """One session with a server, made by :func:`connect`; for use on the event loop that made it.
+
+    Implements ``transport.client_connection.ClientHost``.
+    """
 
     def __init__(
         self, target: Target, trust: Trust, counters: Counters, keep_alive: float, idle_timeout: float
     ) -> None:
         self.target = target
+        self.counters = counters
         self._trust = trust
-        self._counters = counters
-        self._ping_interval = keep_alive
+        self._keep_alive = keep_alive
+        self._configuration = _configuration(target, trust, idle_timeout)
         self._loop = asyncio.get_running_loop()
-        self._quic = ClientQuicConnection(configuration=_configuration(target, trust, idle_timeout))
-        self._h3: H3Connection | None = None
-        self._stream_id: int | None = None
-        self._socket: socket.socket | None = None
-        self._address: tuple[Any, ...] = ()
+        self.clock = self._loop.time
+        self._socket: ConnectedUdpSocket | None = None
+        self._connection: ClientConnection | None = None
+        self._address: Address = ()
         self._established: asyncio.Future[None] = self._loop.create_future()
         self._end: str | None = None
         self._closed = asyncio.Event()
-        self._capsules = webtransport.CapsuleReader()
-        self._queue = DatagramQueue(counters)
         self._received: deque[bytes] = deque()
         self._has_received = asyncio.Event()
         self._has_room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._ping_timer: asyncio.TimerHandle | None = None
         self._refused_timer: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
 
     # -- life -------------------------------------------------------------------------------------
 
-    async def open(self, family: int, address: tuple[Any, ...], seconds: float) -> None:
+    async def open(self, family: int, address: Address, seconds: float) -> None:
         """Connect to a socket address and ask for the session. Raises ConnectError."""
         self._address = address
         try:
-            self._socket = _connected_socket(family, address)
+            self._socket = ConnectedUdpSocket(family, address, self.counters, self._on_socket_error)
         except OSError as error:
             raise ConnectError(self._message(error)) from None
-        self._loop.add_reader(self._socket, self._read)
-        self._quic.connect(address, now=self._loop.time())
+        self._connection = ClientConnection(
+            ClientQuicConnection(configuration=self._configuration),
+            self,
+            address,
+            self.clock(),
+            keep_alive=self._keep_alive,
+            target=self.target,
+            trust=self._trust,
+        )
+        self._loop.add_reader(self._socket.fileno(), self._on_readable)
         self._flush()
         try:
             async with asyncio.timeout(seconds):
@@ -134,7 +114,6 @@ class WebTransportClient:
         except BaseException:
             self._abandon("no session")
             raise
-        self._ping_timer = self._loop.call_later(self._ping_interval, self._ping)
 
     @property
     def end(self) -> str | None:
@@ -147,48 +126,46 @@ class WebTransportClient:
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """End the session with a WebTransport code (32 bits) and a reason (1,024 bytes of UTF-8 are sent)."""
-        if self._end is not None:
-            return
-        if self._h3 is not None and self._stream_id is not None:
-            # What waits goes first, a message that says goodbye above all; then the capsule.
+        if self._connection is not None:
+            self._connection.close_session(code, reason)
             self._flush()
-            capsule = webtransport.encode_close_capsule(code, reason)
-            self._h3.send_data(self._stream_id, capsule, end_stream=True)
+
+    def _abandon(self, reason: str) -> None:
+        """Close the connection without saying goodbye to the session."""
+        if self._connection is not None:
+            self._connection.abandon(reason)
             self._flush()
-        self._abandon(reason or "closed")
 
     # -- datagrams --------------------------------------------------------------------------------
 
     @property
     def datagram_limit(self) -> int:
-        """Bytes that one datagram may carry: what fits a packet and the server takes."""
-        room = self._quic.configuration.max_datagram_size - PACKET_OVERHEAD
-        return min(room, self._quic.peer_datagram_limit - 3) - len(_PREFIX)
+        """Bytes that one datagram may carry: what fits a packet of the path and the server takes."""
+        return 0 if self._connection is None else self._connection.datagram_limit
 
     @property
     def writable(self) -> bool:
         """Whether a source should go on producing; see :meth:`wait_writable`."""
-        return self._queue.bytes < WRITABLE_BYTES
+        session = None if self._connection is None else self._connection.session
+        return session is None or session.writable
 
     async def wait_writable(self) -> None:
-        """Wait until the send queue is half empty again, or the session over."""
+        """Wait until the send queue has room for many datagrams, or the session is over."""
         while not self.writable and self._end is None:
             self._has_room.clear()
             await self._has_room.wait()
 
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Queue datagrams for the end of this turn. Never blocks or raises: what is dropped is counted."""
-        if self._end is not None or self._stream_id is None:
-            self._counters.add("client.drop.no_session", len(datagrams))
+        session = None if self._connection is None else self._connection.session
+        if self._end is not None or session is None:
+            self.counters.add("client.drop.no_session", len(datagrams))
             return
         limit = self.datagram_limit
         fitting = [datagram for datagram in datagrams if len(datagram) <= limit]
         if len(fitting) != len(datagrams):
-            self._counters.add("client.drop.too_long", len(datagrams) - len(fitting))
-        self._queue.extend(fitting, self._loop.time())
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self.counters.add("client.drop.too_long", len(datagrams) - len(fitting))
+        session.send(fitting)
 
     async def receive(self) -> list[bytes]:
         """Return all datagrams that have come, at least one. Raises SessionEndedError after the last."""
@@ -201,229 +178,109 @@ class WebTransportClient:
         self._received.clear()
         return batch
 
-    # -- the socket -------------------------------------------------------------------------------
+    # -- ClientHost -------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        now = self._loop.time()
-        for _ in range(READS_PER_TURN):
-            if self._socket is None:
-                return
-            try:
-                packet = self._socket.recv(_READ_SIZE)
-            except _BUSY:
-                break
-            except OSError as error:
-                self._socket_failed(error)
-                continue
-            self._quic.receive_datagram(packet, self._address, now)
-            if self._refused_timer is not None:
-                self._refused_timer.cancel()
-                self._refused_timer = None
-        self._pump()
-        self._flush()
-
-    def _socket_failed(self, error: OSError) -> None:
-        """Take an ICMP error that the kernel reports on the connected socket as the hint that it is."""
-        if not self._established.done():
-            self._established.set_exception(ConnectError(self._message(error)))
-        elif self._refused_timer is None and self._end is None:
-            message = self._message(error)
-            self._refused_timer = self._loop.call_later(REFUSED_GRACE, self._abandon, message)
-            self._quic.send_ping(0)
-
-    def _flush(self) -> None:
-        """Send what waits: datagrams as far as aioquic takes them, and what aioquic has."""
-        self._flush_scheduled = False
-        if self._socket is None:
-            return
-        now = self._loop.time()
-        self._queue.drop_stale(now)
-        for _ in range(min(len(self._queue), DATAGRAMS_IN_AIOQUIC - self._quic.datagrams_waiting)):
-            self._quic.send_datagram_frame(_PREFIX + self._queue.pop())
-        for packet, _ in self._quic.datagrams_to_send(now):
-            try:
-                self._socket.send(packet)
-            except _BUSY:
-                # As good as lost on the way: QUIC notices and slows down.
-                self._counters.add("client.drop.socket_full")
-            except OSError as error:
-                self._socket_failed(error)
-        self._set_timer()
-        if self.writable:
-            self._has_room.set()
-        if len(self._queue) and self._quic.datagrams_waiting < DATAGRAMS_IN_AIOQUIC:
-            # aioquic took all it was given: go on in the next turn, after others had theirs.
+    def want_flush(self) -> None:
+        """Flush the connection at the end of this turn."""
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
-    def _set_timer(self) -> None:
-        due = self._quic.get_timer()
-        if self._timer is not None:
-            if self._timer.when() == due and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-        self._timer = None if due is None else self._loop.call_at(due, self._timer_fired, due)
+    def send_packets(self, packets: Sequence[bytes], address: Address) -> None:
+        """Send packets to the server."""
+        if self._socket is not None:
+            self._socket.send(packets, address)
 
-    def _timer_fired(self, due: float) -> None:
-        self._timer = None
-        # The loop's clock has a resolution, by which it may call early; aioquic must see its own time.
-        self._quic.handle_timer(max(due, self._loop.time()))
-        self._pump()
-        self._flush()
-
-    def _ping(self) -> None:
-        self._quic.send_ping(0)
-        self._flush()
-        self._ping_timer = self._loop.call_later(self._ping_interval, self._ping)
-
-    # -- QUIC and HTTP/3 events -------------------------------------------------------------------
-
-    def _pump(self) -> None:
-        """Act on what aioquic has to say."""
-        while (event := self._quic.next_event()) is not None:
-            if isinstance(event, DatagramFrameReceived):
-                if event.data[:1] == _PREFIX:
-                    self._received.append(event.data[1:])
-                else:
-                    self._counters.add("client.drop.unknown_session")
-            else:
-                self._on_event(event)
-        while len(self._received) > RECEIVE_QUEUE:
-            self._received.popleft()
-            self._counters.add("client.drop.receive_queue")
-        if self._received:
-            self._has_received.set()
-        if self._quic.ended is not None and self._end is None:
-            self._on_connection_end(self._quic.ended)
-
-    def _on_event(self, event: QuicEvent) -> None:
-        if isinstance(event, HandshakeCompleted) and self._end is None:
-            self._on_handshake()
-        if self._h3 is None or self._end is not None:
-            return
-        for h3_event in self._h3.handle_event(event):
-            self._on_h3_event(h3_event)
-        if isinstance(event, StreamReset) and event.stream_id == self._stream_id:
-            self._closed_by_server("the server reset the session")
-        if self._stream_id is None and self._h3.received_settings is not None:
-            self._request(self._h3, self._h3.received_settings)
-
-    def _on_handshake(self) -> None:
-        pinned = self._trust.certificate_hash
-        found = self._quic.certificate_hash
-        if pinned is not None and not hmac.compare_digest(found, pinned):
-            self._refuse(
-                f"the certificate's SHA-256 hash is {found.hex()}, not the one to be trusted: the relay has "
-                "a new certificate, or this is another server",
-                alert=AlertDescription.bad_certificate,
-            )
-        else:
-            self._h3 = H3Connection(self._quic, enable_webtransport=True)
-
-    def _request(self, h3: H3Connection, settings: dict[int, int]) -> None:
-        """Ask for the session; not before the server's settings are known (draft-02, section 3.1)."""
-        if not any(settings.get(setting) for setting in WEBTRANSPORT_ANNOUNCED):
-            self._refuse("this is an HTTP/3 server without WebTransport")
-            return
-        self._stream_id = self._quic.get_next_available_stream_id()
-        headers = {
-            b":method": b"CONNECT",
-            b":protocol": b"webtransport",
-            b":scheme": b"https",
-            b":authority": self.target.authority.encode(),
-            b":path": self.target.path.encode(),
-            b"sec-webtransport-http3-draft02": b"1",
-        }
-        h3.send_headers(self._stream_id, list(headers.items()))
-
-    def _on_h3_event(self, event: H3Event) -> None:
-        match event:
-            case HeadersReceived() if event.stream_id == self._stream_id:
-                self._on_response(int(dict(event.headers)[b":status"]))
-            case DataReceived() if event.stream_id == self._stream_id:
-                self._on_capsules(event.data)
-            case _:
-                return
-        if event.stream_ended:
-            self._closed_by_server("the server closed the session")
-
-    def _on_response(self, status: int) -> None:
-        if status in _INFORMATIONAL or self._established.done():
-            return
-        if status in _SUCCESSFUL:
+    def session_opened(self) -> None:
+        """Take note that the session stands."""
+        if not self._established.done():
             self._established.set_result(None)
-        else:
-            # The same request will not do better later, unless there were just too many of them.
-            permanent = status in _CLIENT_ERRORS and status != _TOO_MANY_REQUESTS
-            self._refuse(f"the server answered HTTP status {status}", permanent=permanent)
 
-    def _on_capsules(self, data: bytes) -> None:
-        try:
-            closure = self._capsules.feed(data)
-        except ValueError as error:
-            self._closed_by_server(str(error))
-            return
-        if closure is not None:
-            self._closed_by_server(one_line(closure.reason) or "the server closed the session")
-
-    # -- ends -------------------------------------------------------------------------------------
-
-    def _refuse(self, problem: str, *, permanent: bool = True, alert: AlertDescription | None = None) -> None:
-        """Give up on a server that is not what was asked for; it is told the TLS alert."""
+    def session_refused(self, problem: str, *, permanent: bool) -> None:
+        """Take note that there will be no session."""
         if not self._established.done():
             message = f"{self.target.authority}: {problem}"
             self._established.set_exception(ConnectError(message, permanent=permanent))
-        self._abandon(problem, alert)
 
-    def _closed_by_server(self, reason: str) -> None:
-        if self._established.done():
-            self.close(reason=reason)
-        else:
-            self._refuse(reason, permanent=False)
+    # -- one turn ---------------------------------------------------------------------------------
 
-    def _on_connection_end(self, event: ConnectionTerminated) -> None:
-        reason = one_line(event.reason_phrase) or f"connection closed with code 0x{event.error_code:x}"
-        if reason == "Idle timeout":
-            reason = "the server has fallen silent"
-        if not self._established.done():
-            failed_tls = event.frame_type is not None and event.error_code in CRYPTO_ERRORS
-            message = f"{self.target.authority}: {'TLS: ' * failed_tls}{reason}"
-            if event.error_code == CRYPTO_ERRORS.start + AlertDescription.bad_certificate and failed_tls:
-                message += "; trust the certificate by its hash, or by a file with its authority's"
-            self._established.set_exception(ConnectError(message, permanent=failed_tls))
-        self._abandon(reason)
-
-    def _abandon(self, reason: str, alert: AlertDescription | None = None) -> None:
-        """Close the connection without waiting for an answer, and everything with it."""
-        if self._end is not None:
+    def _on_readable(self) -> None:
+        connection, opened = self._connection, self._socket
+        if connection is None or opened is None:
             return
-        if alert is None:
-            self._quic.close(error_code=ErrorCode.H3_NO_ERROR)
-        else:
-            # The frame's type makes it an error of the transport's, not of HTTP/3.
-            self._quic.close(error_code=CRYPTO_ERRORS.start + alert, frame_type=QuicFrameType.CRYPTO)
-        self._queue.clear()
+        now = self.clock()
+        for packets, _ in opened.drain():
+            left: Sequence[bytes] = packets
+            while left:
+                left = left[connection.receive(left, self._address, now) :]
+                self._deliver(connection)
+            if self._refused_timer is not None:
+                self._refused_timer.cancel()
+                self._refused_timer = None
         self._flush()
+
+    def _deliver(self, connection: ClientConnection) -> None:
+        received = self._received
+        received += connection.take_arrived()
+        if len(received) > RECEIVE_QUEUE:
+            self.counters.add("client.drop.receive_queue", len(received) - RECEIVE_QUEUE)
+            while len(received) > RECEIVE_QUEUE:
+                received.popleft()
+        if received:
+            self._has_received.set()
+
+    def _flush(self) -> None:
+        """Send what waits, set the timer, and let go of everything once the connection is over."""
+        self._flush_scheduled = False
+        connection = self._connection
+        if connection is None or self._end is not None:
+            return
+        connection.flush(self.clock())
+        if connection.end is not None:
+            self._release(connection, connection.end)
+            return
+        self._arm(connection)
+        if self.writable:
+            self._has_room.set()
+
+    def _arm(self, connection: ClientConnection) -> None:
+        """See to it that a timer runs no later than the connection needs; an earlier one may stay."""
+        when = connection.next_timer()
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._on_timer, connection)
+
+    def _on_timer(self, connection: ClientConnection) -> None:
+        self._timer = None
+        connection.handle_timer(self.clock())
+        self._deliver(connection)
+        self._flush()
+
+    def _on_socket_error(self, error: OSError) -> None:
+        """Take an ICMP error that the kernel reports on the connected socket as the hint that it is."""
+        if not self._established.done():
+            self._established.set_exception(ConnectError(self._message(error)))
+        elif self._refused_timer is None and self._end is None and self._connection is not None:
+            self._refused_timer = self._loop.call_later(REFUSED_GRACE, self._abandon, self._message(error))
+            self._connection.ask()
+
+    def _release(self, connection: ClientConnection, reason: str) -> None:
         self._end = reason
-        for timer in (self._timer, self._ping_timer, self._refused_timer):
+        for timer in (self._timer, self._refused_timer):
             if timer is not None:
                 timer.cancel()
         if self._socket is not None:
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
+        connection.dissolve()
         for event in (self._closed, self._has_received, self._has_room):
             event.set()
 
     def _message(self, error: OSError) -> str:
         return f"{self.target.authority}: {error.strerror or error}"
-
-
-# RFC 9110, section 15, and RFC 6585.
-_INFORMATIONAL = range(100, 200)
-_SUCCESSFUL = range(200, 300)
-_CLIENT_ERRORS = range(400, 500)
-_TOO_MANY_REQUESTS = 429
 
 
 async def connect(
@@ -469,6 +326,7 @@ def _configuration(target: Target, trust: Trust, idle_timeout: float) -> QuicCon
         alpn_protocols=H3_ALPN,
         is_client=True,
         idle_timeout=idle_timeout,
+        connection_id_length=CONNECTION_ID_LENGTH,
         max_datagram_frame_size=65536,
         server_name=target.host,
     )
@@ -493,22 +351,3 @@ def _check_ca_file(path: Path) -> None:
         certificates = []
     if not certificates:
         raise ValueError(f"{path}: not a PEM file of certificates")
-
-
-def _connected_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """Open a connected socket: the kernel checks the sender and reports a refused port."""
-    udp = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        udp.setblocking(False)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            udp.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-        udp.connect(address)
-    except OSError:
-        udp.close()
-        raise
-    return udp
-
-
-def one_line(text: str) -> str:
-    """Make a stranger's text fit for a terminal: one short line, nothing that controls it."""
-    return "".join(character if character.isprintable() else " " for character in text).strip()[:200]

@@ -1,12 +1,11 @@
 """One client's connection: QUIC and HTTP/3 below, at most one WebTransport session above.
 
-The connection does no I/O. Its endpoint hands it packets and time, and takes packets from it. Datagrams of
-the session collect until ``deliver`` tells them to the session's actor in one batch.
+The relay's side of a :class:`transport.carrier.Carrier`, whose host is the endpoint. Datagrams of the session
+collect until ``deliver`` tells them to the session's actor in one batch.
 """
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from aioquic.buffer import encode_uint_var
@@ -19,23 +18,19 @@ from mypy_extensions import mypyc_attr
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport import webtransport
 from transport.admission import Refusal
-from transport.aioquic_internals import RelayH3Connection
+from transport.aioquic_internals import RelayH3Connection, RelayQuicConnection
 from transport.aioquic_limits import FieldsTooLarge, TooMuchData
-from transport.datagram_path import MOST_ARRIVED, DatagramPath
-from transport.path_mtu import BASE
-from transport.session import WebTransportSession, remote_text
+from transport.carrier import Carrier, CarrierHost
+from transport.session import WebTransportSession
 from transport.tls_alerts import CRYPTO_ERRORS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Sequence
 
     from aioquic.h3.events import H3Event
 
     from actors.messages import Mailbox
-    from netstack.counters import Counters
     from transport.admission import ClientRequest, Grant
-    from transport.aioquic_internals import RelayQuicConnection
     from transport.udp import Address
 
 SESSION_DEADLINE = 10.0
@@ -49,20 +44,6 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_STREAM_BYTES = 1024 * 1024
 """Stream bytes in the life of a connection that are no capsules of its session: VM clients use datagrams.
 Whether they arrived or wait for what was lost before them, none is ever taken off the count."""
-DATAGRAMS_IN_AIOQUIC = 64
-"""Datagrams handed to aioquic ahead of its window; the rest waits in the session's bounded queue."""
-PACKET_OVERHEAD = 1 + 20 + 4 + 16 + 3
-"""Bytes of a 1-RTT packet around a datagram at most: flags, connection ID, number, tag, frame header."""
-
-
-SHARE = 0.004
-"""Seconds that a connection's packets may take of a turn; what is left waits until the others were served."""
-SLICE = 64
-"""Packets between two looks at the clock."""
-SLOW_SHARE = 0.001
-"""Seconds beyond what the packets ordinarily cost after which the share is used up too."""
-ORDINARY_COST = 0.0005
-"""Seconds that a packet may cost on the slow way: TLS aside, an ordinary one takes a fifth of it."""
 RELIEF = 0.1
 """Seconds of excess forgiven per second."""
 TOLERATED_EXCESS = 0.005
@@ -73,13 +54,8 @@ MOST_AT_ONCE = 0.010
 """Seconds that are charged for one slice at most: the machine may have been busy with something else."""
 
 
-class Host(Protocol):
+class Host(CarrierHost, Protocol):
     """What a connection needs of its endpoint."""
-
-    counters: Counters
-
-    def clock(self) -> float:
-        """Return the event loop's time in seconds."""
 
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session, which has to follow at once."""
@@ -102,66 +78,29 @@ class Host(Protocol):
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
 
-    def send(self, packets: Sequence[bytes], address: Address) -> None:
-        """Send packets to the client."""
-
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class Connection:
+class Connection(Carrier[RelayQuicConnection, Host]):
     """Implements ``transport.session.SessionCarrier``."""
 
     def __init__(self, quic: RelayQuicConnection, host: Host, address: Address, now: float) -> None:
-        self.quic = quic
+        super().__init__(quic, host, address, now, KEEP_ALIVE)
         self.connection_ids: set[bytes] = set()
         self.pending: list[bytes] = []
         """Packets that this turn brought, all from ``pending_address``; kept by the endpoint."""
         self.pending_address = address
         self.timer: asyncio.TimerHandle | None = None
         """Kept by the endpoint: runs no later than ``next_timer`` says."""
-        self._heard_by_aioquic = now
-        self._host = host
-        self._address = address
         self._h3: RelayH3Connection | None = None
-        self._session: WebTransportSession | None = None
         self._mailbox: Mailbox | None = None
-        self._stream_id = 0
-        self._prefix = b""
-        """What begins the session's datagrams; empty until there was a session."""
         self._capsules = webtransport.CapsuleReader()
-        self._arrived: list[bytes] = []
         self._session_bytes = 0
         """Stream bytes that were capsules, which nothing keeps."""
-        self._deadline: float | None = now + SESSION_DEADLINE
-        self._asked_at = now
+        self._deadline = now + SESSION_DEADLINE
         self._closing: tuple[int, str] | None = None
-        self._path: DatagramPath | None = None
-        self._aioquic_is_idle = False
-        self._has_ended = False
-        self.excess = 0.0
-        """Seconds of work beyond what its packets ordinarily cost, of late."""
         self._charged_at = now
-        self._slow_deadline: float | None = None
 
     # -- SessionCarrier ---------------------------------------------------------------------------
-
-    @property
-    def remote(self) -> str:
-        """The client's present address as text."""
-        return remote_text(self._address)
-
-    @property
-    def datagram_limit(self) -> int:
-        """Bytes of one session datagram that fit one QUIC packet and the client's own limit."""
-        size = BASE if self._path is None else self._path.mtu.size
-        room = size - PACKET_OVERHEAD
-        return min(room, self.quic.peer_datagram_limit - 3) - len(self._prefix)
-
-    @property
-    def last_heard(self) -> float:
-        """Time of the client's last authentic packet."""
-        if self._path is None:
-            return self._heard_by_aioquic
-        return max(self._path.last_received, self._heard_by_aioquic)
 
     def want_flush(self) -> None:
         """Have the session's queue sent at the end of this turn."""
@@ -194,31 +133,6 @@ class Connection:
 
     # -- called by the endpoint -------------------------------------------------------------------
 
-    def receive(self, packets: Sequence[bytes], address: Address, now: float) -> int:
-        """Take a run of packets from one address, as far as the share of a turn goes; return how many."""
-        started = perf_counter()
-        taken, count = 0, len(packets)
-        while True:
-            path = self._path
-            if path is None:
-                self._receive_by_aioquic(packets[taken], address, now)
-                taken += 1
-            else:
-                part = packets[taken : taken + SLICE] if taken or count > SLICE else packets
-                taken += path.receive(part, address, now, self._arrived)
-                if path.aioquic_has_news:
-                    path.aioquic_has_news = False
-                    self._aioquic_is_idle = False
-            spent = perf_counter() - started
-            ordinary = taken * ORDINARY_COST
-            if taken >= count or spent > SHARE or spent > ordinary + SLOW_SHARE:
-                break
-            if len(self._arrived) >= MOST_ARRIVED:
-                break
-        if self.excess or spent > ordinary:
-            self._charge(spent, ordinary, now)
-        return taken
-
     def _charge(self, spent: float, ordinary: float, now: float) -> None:
         """Note seconds of work; who goes on costing more than is ordinary is closed."""
         relief = (now - self._charged_at) * RELIEF
@@ -232,18 +146,7 @@ class Connection:
             self._h3 = None
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, "packets cost more than their share")
 
-    def _receive_by_aioquic(self, packet: bytes, address: Address, now: float) -> None:
-        self._aioquic_is_idle = False
-        quic = self.quic
-        quic.receive_datagram(packet, address, now)
-        self._pump()
-        self._heard_by_aioquic = max(self._heard_by_aioquic, quic.last_received_at)
-        if quic.ended is not None and not self._has_ended:
-            self._has_ended = True
-            self._on_end(quic.ended)
-
     def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
-        """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
         if self._session is not None:
             # The client closed: its VM is gone now.
             self._end_session(SessionClosed(end.error_code, end.reason_phrase))
@@ -255,88 +158,6 @@ class Connection:
         if self._arrived and self._mailbox is not None:
             arrived, self._arrived = self._arrived, []
             self._mailbox.tell(DatagramsFromClient(arrived))
-
-    def flush(self, now: float) -> None:
-        """Send what waits: what aioquic has, then the session's datagrams and acknowledgements."""
-        session, path = self._session, self._path
-        if not self._aioquic_is_idle:
-            started = perf_counter()
-            if session is not None and path is None:
-                path = self._path = self._open_path()
-                if path is None:
-                    self._queue_in_aioquic(session, now)
-            self._aioquic_is_idle = path is not None
-            self._slow_deadline = None
-            self._send(now)
-            if path is not None:
-                path.refresh()
-            self._charge(perf_counter() - started, ORDINARY_COST, now)
-        if session is not None and path is not None:
-            session.queue.drop_stale(now)
-            packets = path.flush(session.queue, now)
-            if packets:
-                self._host.send(packets, self._address)
-        if session is not None:
-            session.sent()
-
-    def _queue_in_aioquic(self, session: WebTransportSession, now: float) -> None:
-        """Send the session's datagrams with aioquic's own means."""
-        queue = session.queue
-        queue.drop_stale(now)
-        for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
-            self.quic.send_datagram_frame(self._prefix + queue.pop())
-
-    def _open_path(self) -> DatagramPath | None:
-        state = self.quic.one_rtt()
-        if state is None:
-            return None
-        path = DatagramPath(
-            state,
-            self._prefix,
-            self._receive_by_aioquic,
-            self._host.counters,
-        )
-        self.quic.on_ack = path.on_ack
-        return path
-
-    def next_timer(self) -> float:
-        """Return when ``handle_timer`` is due, at the latest.
-
-        Asking aioquic is expensive, so that is done again only after aioquic had something to do; what the
-        datagram path makes due is cheap to tell.
-        """
-        if self._slow_deadline is None:
-            due = self._deadline or max(self.last_heard, self._asked_at) + KEEP_ALIVE
-            timer = self.quic.get_timer()
-            self._slow_deadline = due if timer is None else min(due, timer)
-        if self._path is None:
-            return self._slow_deadline
-        return min(self._path.deadline(), self._slow_deadline)
-
-    def handle_timer(self, now: float) -> None:
-        """Do what is due: aioquic's timers, losses, the deadline of session or linger, keep-alive."""
-        path = self._path
-        if path is not None:
-            if path.loss_at is not None and path.loss_at <= now:
-                path.detect_lost(now)
-            if self._slow_deadline is not None and now < self._slow_deadline and not path.probe_is_due(now):
-                return
-        self._aioquic_is_idle = False
-        timer = self.quic.get_timer()
-        if timer is not None and timer <= now:
-            if path is not None and path.probe_is_due(now):
-                path.write_off_oldest(now)
-            self.quic.handle_timer(now)
-            self._pump()
-        if self._deadline is not None and self._deadline <= now:
-            self._deadline = None
-            if self._closing is None:
-                self._host.counters.add("connection.no_session")
-                logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
-            self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
-        elif max(self.last_heard, self._asked_at) + KEEP_ALIVE <= now:
-            self._asked_at = now
-            self.quic.send_ping(0)
 
     def close(self, code: int, reason: str) -> None:
         """Close the connection at once with an HTTP/3 error code; the session's actor is told."""
@@ -351,54 +172,42 @@ class Connection:
 
     def dissolve(self) -> None:
         """Let go of the parts that lead back here, once the connection has ended and nobody is in it."""
-        self._path = self._h3 = None
-        self.quic.dissolve()
+        self._h3 = None
+        super().dissolve()
+
+    def _on_deadline(self) -> None:
+        if self._closing is None:
+            self._host.counters.add("connection.no_session")
+            logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
+        self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
 
     # -- QUIC and HTTP/3 events -------------------------------------------------------------------
 
-    def _send(self, now: float) -> None:
-        if self._path is not None:
-            self._path.before_aioquic_sends()
-        run: list[bytes] = []
-        to: Address = self._address
-        packets = self.quic.datagrams_to_send(now)
-        # Connection IDs that these packets issue: a client may use one in its very next packet.
-        self._pump()
-        for packet, address in packets:
-            if run and address != to:
-                self._host.send(run, to)
-                run = []
-            to = address
-            run.append(packet)
-        if run:
-            self._host.send(run, to)
-        # Also when there was nothing to send: back on a path that it knows aioquic need not ask anything.
-        self._address = self.quic.get_peer_address() or to
-
     def _pump(self) -> None:
-        """Act on what aioquic has to say."""
-        while (event := self.quic.next_event()) is not None:
-            match event:
-                case quic_events.ConnectionIdIssued():
-                    self._host.add_connection_id(event.connection_id, self)
-                case quic_events.ConnectionIdRetired():
-                    self._host.remove_connection_id(event.connection_id)
-                case quic_events.ProtocolNegotiated():
-                    self._h3 = RelayH3Connection(self.quic)
-                case quic_events.HandshakeCompleted():
-                    self.quic.release_handshake()
-                    self._host.handshake_ended(self)
-                case quic_events.StreamReset() if event.stream_id == self._stream_id:
-                    if self._session is not None:
-                        self._session_closed_by_client(0, "session stream reset")
-                case quic_events.ConnectionTerminated():
-                    self._end_session(SessionClosed(event.error_code, event.reason_phrase))
-                    self._host.handshake_ended(self)
-                    self._host.connection_ended(self)
-            if self._h3 is not None:
-                for h3_event in self._h3.handle_event(event):
-                    self._on_h3_event(h3_event)
+        super()._pump()
         self._check_stream_bytes()
+
+    def _on_event(self, event: quic_events.QuicEvent) -> None:
+        match event:
+            case quic_events.ConnectionIdIssued():
+                self._host.add_connection_id(event.connection_id, self)
+            case quic_events.ConnectionIdRetired():
+                self._host.remove_connection_id(event.connection_id)
+            case quic_events.ProtocolNegotiated():
+                self._h3 = RelayH3Connection(self.quic)
+            case quic_events.HandshakeCompleted():
+                self.quic.release_handshake()
+                self._host.handshake_ended(self)
+            case quic_events.StreamReset() if event.stream_id == self._stream_id:
+                if self._session is not None:
+                    self._session_closed_by_client(0, "session stream reset")
+            case quic_events.ConnectionTerminated():
+                self._end_session(SessionClosed(event.error_code, event.reason_phrase))
+                self._host.handshake_ended(self)
+                self._host.connection_ended(self)
+        if self._h3 is not None:
+            for h3_event in self._h3.handle_event(event):
+                self._on_h3_event(h3_event)
 
     def _check_stream_bytes(self) -> None:
         limit = MAX_STREAM_BYTES if self._prefix else MAX_REQUEST_BYTES

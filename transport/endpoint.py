@@ -219,7 +219,7 @@ class Endpoint:
         if connection.timer is not None:
             connection.timer.cancel()
 
-    def send(self, packets: Sequence[bytes], address: Address) -> None:
+    def send_packets(self, packets: Sequence[bytes], address: Address) -> None:
         """Send packets to a client."""
         self._socket.send(packets, address)
 

@@ -18,11 +18,13 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
+from mypy_extensions import mypyc_attr
+
 from transport.binding import EVERY, MAPPED, bound_socket, unmapped
 from transport.packet_info import IP_PKTINFO, PACKET_INFO_SPACE, tell_local_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from netstack.counters import Counters
 
@@ -82,37 +84,48 @@ Ancillary = tuple[int, int, bytes]
 
 
 def send_run(
-    opened: socket.socket, packets: Sequence[bytes], address: Address, control: Sequence[Ancillary] = ()
+    opened: socket.socket,
+    packets: Sequence[bytes],
+    address: Address | None,
+    control: Sequence[Ancillary] = (),
 ) -> None:
-    """Send the packets of a run with one call. Raises OSError: then none of them was sent."""
+    """Send the packets of a run with one call. Raises OSError: then none of them was sent.
+
+    ``address`` is None for a connected socket.
+    """
     cut = (socket.SOL_UDP, UDP_SEGMENT, _SEGMENT_SIZE.pack(len(packets[0])))
     opened.sendmsg(packets, [*control, cut], 0, address)
 
 
-class UdpSocket:
-    """A bound, non-blocking UDP socket."""
+def _prepare(opened: socket.socket, host: str) -> None:
+    """Set what goes for every UDP socket of QUIC's; ``host`` is the address that it will be bound to."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    if host in EVERY:
+        tell_local_addresses(opened)
+    if sys.platform == "linux":
+        # What is too large is to be dropped, not fragmented, so that probes find the path's size.
+        opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
+        if opened.family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
-    def __init__(self, host: str, port: int, counters: Counters) -> None:
-        """Bind as ``binding.bound_socket`` does. Raises OSError."""
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class BatchedUdpSocket:
+    """An open, non-blocking UDP socket."""
+
+    def __init__(
+        self, opened: socket.socket, counters: Counters, on_error: Callable[[OSError], None] | None = None
+    ) -> None:
+        """``on_error`` is told what the network, or the host, says of the way to the other side."""
+        self._socket = opened
         self._counters = counters
-        self._everywhere = False
+        self._on_error = on_error
+        self._is_ipv6 = opened.family == socket.AF_INET6
+        self._everywhere = opened.getsockname()[0] in EVERY
         """Whether it is bound to all addresses: clients come to any of them, and by either IP version."""
-        self._socket = bound_socket(socket.SOCK_DGRAM, host, port, self._prepare)
-        self._is_ipv6 = self._socket.family == socket.AF_INET6
         self.receive_offload = self._has_option(UDP_GRO, 1)
         self.send_offload = self._has_option(UDP_SEGMENT, 0)
-
-    def _prepare(self, opened: socket.socket, host: str) -> None:
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-        if host in EVERY:
-            self._everywhere = True
-            tell_local_addresses(opened)
-        if sys.platform == "linux":
-            # What is too large is to be dropped, not fragmented, so that probes find the path's size.
-            opened.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
-            if opened.family == socket.AF_INET6:
-                opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
     def _has_option(self, option: int, value: int) -> bool:
         if sys.platform != "linux":
@@ -144,9 +157,11 @@ class UdpSocket:
                 data, control, _flags, address = recvmsg(READ_SIZE, _CONTROL_SIZE)
             except (BlockingIOError, InterruptedError):
                 break
-            except OSError:
+            except OSError as error:
                 # Linux reports ICMP errors of earlier sends here; the connection's own timers deal with them.
                 self._counters.add("udp.receive_error")
+                if self._on_error is not None:
+                    self._on_error(error)
                 continue
             size = 0
             info = b""
@@ -179,7 +194,7 @@ class UdpSocket:
             info = info[:16] + _NO_INTERFACE
         return unmapped(host), address[1], address[3], info
 
-    def _way_to(self, client: Address) -> tuple[Address, list[Ancillary]]:
+    def _way_to(self, client: Address, /) -> tuple[Address | None, list[Ancillary]]:
         """Return where to send and, as ancillary data, from where; undoes ``_client``."""
         if not self._everywhere:
             return client, []
@@ -206,10 +221,12 @@ class UdpSocket:
                 self._send_run(packets[start:end], address, control)
             start = end
 
-    def _send_one(self, packet: bytes, address: Address, control: list[Ancillary]) -> bool:
+    def _send_one(self, packet: bytes, address: Address | None, control: list[Ancillary]) -> bool:
         """Send a packet; tell whether the kernel took it."""
         try:
-            if control:
+            if address is None:
+                self._socket.send(packet)
+            elif control:
                 self._socket.sendmsg([packet], control, 0, address)
             else:
                 self._socket.sendto(packet, address)
@@ -218,7 +235,7 @@ class UdpSocket:
             return False
         return True
 
-    def _send_run(self, packets: Sequence[bytes], address: Address, control: list[Ancillary]) -> None:
+    def _send_run(self, packets: Sequence[bytes], address: Address | None, control: list[Ancillary]) -> None:
         try:
             send_run(self._socket, packets, address, control)
         except OSError as error:
@@ -233,3 +250,35 @@ class UdpSocket:
     def _count_lost(self, error: OSError, packets: int) -> None:
         full = error.errno in (errno.EAGAIN, errno.ENOBUFS)
         self._counters.add("udp.drop.buffer_full" if full else "udp.drop.send_error", packets)
+        # A packet that is too large for the first link was a probe of the path's size.
+        if self._on_error is not None and not full and error.errno != errno.EMSGSIZE:
+            self._on_error(error)
+
+
+class UdpSocket(BatchedUdpSocket):
+    """A bound socket, for a server: clients come from everywhere."""
+
+    def __init__(self, host: str, port: int, counters: Counters) -> None:
+        """Bind as ``binding.bound_socket`` does. Raises OSError."""
+        super().__init__(bound_socket(socket.SOCK_DGRAM, host, port, _prepare), counters)
+
+
+class ConnectedUdpSocket(BatchedUdpSocket):
+    """A connected socket, for a client: the kernel checks the sender and reports a refused port."""
+
+    def __init__(
+        self, family: int, address: Address, counters: Counters, on_error: Callable[[OSError], None]
+    ) -> None:
+        """Connect to ``address``. Raises OSError."""
+        opened = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            opened.setblocking(False)
+            _prepare(opened, "")
+            opened.connect(address)
+        except OSError:
+            opened.close()
+            raise
+        super().__init__(opened, counters, on_error)
+
+    def _way_to(self, _client: Address, /) -> tuple[Address | None, list[Ancillary]]:
+        return None, []

@@ -118,7 +118,7 @@ class Host:
     def connection_ended(self, connection):
         self.ended = True
 
-    def send(self, packets, address):
+    def send_packets(self, packets, address):
         self.sent += [(packet, address) for packet in packets]
 
 

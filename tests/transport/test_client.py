@@ -19,12 +19,8 @@ from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport import client as client_module
 from transport.certificates import EphemeralCertificateStore
-from transport.client import (
-    WEBTRANSPORT_ANNOUNCED,
-    ConnectError,
-    SessionEndedError,
-    connect,
-)
+from transport.client import ConnectError, SessionEndedError, connect
+from transport.client_connection import WEBTRANSPORT_ANNOUNCED
 from transport.endpoint import Endpoint
 from transport.target import Target, Trust, parse_certificate_hash
 from transport.udp import UdpSocket

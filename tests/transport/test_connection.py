@@ -8,9 +8,9 @@ from aioquic.h3.connection import ErrorCode
 from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
 
 from transport import webtransport
+from transport.carrier import DATAGRAMS_IN_AIOQUIC
 from transport.connection import (
     CLOSE_LINGER,
-    DATAGRAMS_IN_AIOQUIC,
     KEEP_ALIVE,
     MAX_REQUEST_BYTES,
     MAX_STREAM_BYTES,

@@ -8,10 +8,11 @@ from aioquic.h3.connection import ErrorCode
 from endpoint_parts import pinned, receive, running_endpoint
 from quic_parts import Forge, Pair, datagram_frame
 
-from transport import connection as connection_module
+from transport import carrier as carrier_module
 from transport import endpoint as endpoint_module
+from transport.carrier import SLICE
 from transport.client import connect
-from transport.connection import MOST_EXCESS, SLICE
+from transport.connection import MOST_EXCESS
 from transport.datagram_path import MOST_ARRIVED
 
 STREAM_LIMITS = b"\x10\x01" * 200
@@ -41,7 +42,7 @@ def test_a_slow_packet_is_the_last_when_the_share_is_used_up(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
     packets = [forge.packet(STREAM_LIMITS), *(forge.datagram(b"%d" % n) for n in range(3))]
-    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.01))
+    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.01))
     connection = pair.relay.connection
     assert connection.receive(packets, pair.address, pair.now) == 1
     assert connection.receive(packets[1:], pair.address, pair.now) == 3
@@ -60,7 +61,7 @@ def test_an_actor_is_told_of_no_more_datagrams_at_a_time_than_it_can_work_on():
 def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.005))
+    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.005))
     packets = 0
     while pair.relay.quic.ended is None:
         pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
@@ -75,7 +76,7 @@ def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
 def test_excess_is_forgiven_in_time(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    monkeypatch.setattr(connection_module, "perf_counter", SlowClock(0.005))
+    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.005))
     for _ in range(200):
         pair.now += 1.0
         pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
@@ -84,7 +85,7 @@ def test_excess_is_forgiven_in_time(monkeypatch):
 
 
 def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
-    monkeypatch.setattr(connection_module, "SHARE", 0.0)
+    monkeypatch.setattr(carrier_module, "SHARE", 0.0)
 
     async def scenario():
         async with running_endpoint() as relay:
