@@ -163,6 +163,9 @@ class VirtualNic:
         self._rewriter = rewriter
         self._session_options = session_options
         self._session: WebTransportClient | None = None
+        self._mtu_at_start = LAN_MTU
+        """What fits the packets that a session begins with. What the path takes beyond that is found out for
+        each direction by itself, so a frame that could be sent may be too large to come."""
         self._encapsulation = encapsulation.create(kind, counters)
         self._frames: deque[bytes] = deque()
         self._wake = asyncio.Event()
@@ -175,9 +178,7 @@ class VirtualNic:
         """Largest IP packet that gets through: what the relay says, else what the encapsulation carries."""
         if self.assigned is not None and self.assigned.mtu is not None:
             return self.assigned.mtu
-        if self.kind is Kind.RAW and self._session is not None:
-            return min(LAN_MTU, self._session.datagram_limit - HEADER_LENGTH)
-        return LAN_MTU
+        return self._mtu_at_start
 
     # -- frames -----------------------------------------------------------------------------------
 
@@ -218,6 +219,8 @@ class VirtualNic:
         """Open a session and register. Raises ConnectError."""
         session = await connect(self.url, self._trust, counters=self.counters, **self._session_options)
         self._session = session
+        if self.kind is Kind.RAW:
+            self._mtu_at_start = min(LAN_MTU, session.datagram_limit - HEADER_LENGTH)
         self._encapsulation = encapsulation.create(self.kind, self.counters)
         try:
             if self.kind is Kind.FRAMED:
