@@ -121,14 +121,28 @@ def _access(stream: TextIO | None) -> tuple[Callable[[str], object], bool]:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # closed; or one without a descriptor, such as a test's
         return stream.write, not stream.closed and stream.isatty()
-    encoding = stream.encoding or "utf-8"
-    return (lambda text: _write_all(descriptor, text.encode(encoding, "backslashreplace"))), terminal
+    return _Descriptor(descriptor, stream.encoding or "utf-8").put, terminal
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write everything, however long that takes. Raises OSError."""
-    while data:
-        try:
-            data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # somebody who shares it made it non-blocking
-            select.select([], [descriptor], [])
+class _Descriptor:
+    """A file descriptor that lines are written to."""
+
+    def __init__(self, number: int, encoding: str) -> None:
+        self._number = number
+        self._encoding = encoding
+        self._torn = False
+        """Whether the last line has no end: the disk became full in the middle of it."""
+
+    def put(self, text: str) -> None:
+        """Write everything, however long that takes. Raises OSError."""
+        data = text.encode(self._encoding, "backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        while data:
+            try:
+                size = os.write(self._number, data)
+            except BlockingIOError:  # somebody who shares it made it non-blocking
+                select.select([], [self._number], [])
+            else:
+                self._torn = data[size - 1 : size] != b"\n"
+                data = data[size:]

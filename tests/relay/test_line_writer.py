@@ -162,3 +162,28 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path):
     with path.open("w", encoding="ascii") as stream, LineWriter(stream, "the log") as writer:
         writer.write("päth\n")
     assert path.read_text() == "p\\xe4th\n"
+
+
+def test_a_line_that_the_disk_had_no_room_for_tears_no_other(tmp_path, monkeypatch):
+    """A full disk takes the beginning of a line, then nothing; the next line begins on its own."""
+    room = [3]
+
+    def write(descriptor, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        size = real_write(descriptor, data[: room[0]])
+        room[0] -= size
+        return size
+
+    real_write = os.write
+    with (tmp_path / "log").open("w") as log:
+        with LineWriter(log, "the log") as writer:
+            monkeypatch.setattr(os, "write", write)
+            writer.write("first\n")
+            while writer._characters:
+                time.sleep(0.001)
+            room[0] = 1000
+            writer.write("second\n")
+            writer.write("third\n")
+        monkeypatch.undo()
+    assert (tmp_path / "log").read_text() == "fir\nsecond\nthird\n"
