@@ -1,6 +1,7 @@
 """Run the loads of docs/performance.md against a relay of this tree and print a table.
 
-    make bench                      all loads
+    make bench                      all loads of this file
+    make bench ARGS=paths           those of a kernel behind a long, lossy or narrow path: see paths.py
     make bench ARGS="l2 ping"       those whose name starts with one of the words
     make bench ARGS="--rounds 5"    more rounds; the median of each figure is shown
 
@@ -17,14 +18,16 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import paths
+from table import BESIDE, HEADER, YARDSTICK, Load, Reach, Rounds, row, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 RELAYBENCH = os.environ.get("RELAYBENCH", str(ROOT / ".cache/relaybench/release/relaybench"))
@@ -33,35 +36,9 @@ SERVERS_PORT = 27_000
 YARDSTICK_PORT = 27_010
 
 
-class Reach(NamedTuple):
-    """What a figure is meant to reach."""
-
-    bound: float
-    of: str = ""
-    """Divide by this first: ``yardstick``, the same load on it; or the relay's or the yardstick's figure of
-    another load of this run, as ``relay: l2 lone frames``."""
-    at_least: bool = False
-    """Whether more is better."""
-
-
-OF_YARDSTICK = "yardstick"
-
-
-class Load(NamedTuple):
-    """One line of the table."""
-
-    name: str
-    arguments: str
-    figure: str
-    unit: str
-    reach: Reach | None = None
-    yardstick: bool = False
-    """Whether the yardstick, which only switches, can run it too."""
-
-
 def switched(name: str, arguments: str, figure: str, unit: str, reach: float | None = None) -> Load:
     """Return a load that the yardstick can run too; ``reach`` is a ratio to it."""
-    return Load(name, arguments, figure, unit, reach and Reach(reach, OF_YARDSTICK), yardstick=True)
+    return Load(name, arguments, figure, unit, reach and Reach(reach, BESIDE), YARDSTICK)
 
 
 CPU_PER_FRAME = "relay_cpu_us_per_frame"
@@ -75,7 +52,7 @@ LOADS = (
     switched("l2 1 pair", "l2 --pairs 1 --window 64 --size 900 --secs 4", CPU_PER_FRAME, "µs", 1.15),
     switched("l2 8 pairs", "l2 --pairs 8 --window 16 --size 900 --secs 4", CPU_PER_FRAME, "µs", 1.4),
     switched("l2 32 pairs", "l2 --pairs 32 --window 4 --size 900 --secs 4", CPU_PER_FRAME, "µs", 2.0),
-    switched("l2 latency", "l2 --pairs 1 --window 1 --size 200 --secs 4", "p50_us", "µs", 1.5),
+    switched("l2 latency", "l2 --pairs 1 --window 1 --size 200 --secs 4", "p50_us", "µs", 1.4),
     switched("l2 lone frames", "l2 --pairs 1 --window 1 --size 300 --secs 4", CPU_PER_FRAME, "µs"),
     # A broadcast's copies leave one by one to different clients, as lone frames do.
     Load(
@@ -84,7 +61,7 @@ LOADS = (
         "relay_cpu_us_per_copy",
         "µs",
         Reach(1.0, "relay: l2 lone frames"),
-        yardstick=True,
+        beside=YARDSTICK,
     ),
     switched("setup", "setup --count 400 --concurrency 8", "relay_cpu_ms_per_session", "ms", 2.5),
     # Raw sessions, which need no address: a LAN has 245.
@@ -94,7 +71,7 @@ LOADS = (
         "rss_kb_per_session",
         "kB",
         Reach(60),
-        yardstick=True,
+        beside=YARDSTICK,
     ),
     Load("ping gateway", "ping --dst 10.0.2.2 --count 200 --interval-ms 5", "p50_ms", "ms"),
     Load("ping outside", "ping --dst 127.0.0.1 --count 500 --interval-ms 1", "p50_ms", "ms", Reach(0.5)),
@@ -104,7 +81,7 @@ LOADS = (
         f"udp --dst {ECHO} --flows 1 --window 16 --secs 4",
         CPU_PER_ROUND_TRIP,
         "µs",
-        Reach(2.6, "yardstick: l2 1 pair"),
+        Reach(3.2, "beside: l2 1 pair"),
     ),
     Load("udp 50 flows", f"udp --dst {ECHO} --flows 50 --window 16 --secs 4", CPU_PER_ROUND_TRIP, "µs"),
     Load(
@@ -190,10 +167,30 @@ def run_departure(packages: Path) -> dict[str, Any]:
     return figures
 
 
+def run_rounds(
+    load: Load, medians: dict[str, float], count: int, run_once: Callable[[int, bool], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Run the relay and what is beside it in turn, print the line, and give all figures.
+
+    ``run_once`` takes the round's number, from 1, and whether it is the turn of what runs beside the relay.
+    """
+    rounds, everything = Rounds([], []), []
+    for number in range(1, count + 1):
+        figures = run_once(number, False)
+        rounds.relay.append(figures[load.figure])
+        beside = run_once(number, True) if load.beside else None
+        if beside is not None:
+            rounds.beside.append(beside[load.figure])
+        everything.append({"name": load.name, "relay": figures, "beside": beside})
+    print(row(load, rounds, medians), flush=True)
+    return everything
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="beginnings of the loads' names")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8, help="length of a stream of paths")
     parser.add_argument(
         "--packages",
         type=Path,
@@ -207,55 +204,43 @@ def main() -> None:
         for loads in (LOADS, HELD)
     )
 
-    everything = []
+    everything: list[dict[str, Any]] = []
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()},", end=" ")
     print(f"Linux {platform.release()}; median of {options.rounds}\n")
-    print("| load | figure | relay | yardstick | ratio | reach |\n|---|---|---|---|---|---|")
+    print(HEADER)
     echo = [RELAYBENCH, "servers", "--bind", ECHO]
     medians: dict[str, float] = {}
     with server(echo, "udp_echo", ROOT):
         for load in chosen:
-            rounds: dict[str, list[float]] = {"relay": [], OF_YARDSTICK: []}
-            for _ in range(options.rounds):
-                figures = run(load, options.packages, on_yardstick=False)
-                floor = run(load, ROOT, on_yardstick=True) if load.yardstick else None
-                everything.append({"name": load.name, "relay": figures, "yardstick": floor})
-                rounds["relay"].append(figures[load.figure])
-                if floor is not None:
-                    rounds[OF_YARDSTICK].append(floor[load.figure])
-            print(row(load, rounds, medians), flush=True)
+            everything += run_rounds(
+                load,
+                medians,
+                options.rounds,
+                lambda _, beside, load=load: run(load, options.packages, on_yardstick=beside),
+            )
+    for load in paths.LOADS:
+        # They take long: only those that were asked for.
+        if options.names and load.name.startswith(tuple(options.names)):
+            if reason := paths.skip_reason(load):
+                print(skipped(load, reason), flush=True)
+                continue
+            everything += run_rounds(
+                load,
+                medians,
+                options.rounds,
+                lambda number, beside, load=load: paths.run(
+                    load, options.packages, beside=beside, seconds=options.seconds, seed=number
+                ),
+            )
     if held:
         departures = [run_departure(options.packages) for _ in range(options.rounds)]
         everything += [{"name": "held 1,000 sessions", "relay": figures} for figures in departures]
         for load in held:
-            print(row(load, {"relay": [figures[load.figure] for figures in departures]}, medians), flush=True)
+            print(
+                row(load, Rounds([figures[load.figure] for figures in departures], []), medians), flush=True
+            )
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
-
-
-def row(load: Load, rounds: dict[str, list[float]], medians: dict[str, float]) -> str:
-    """Write a line of the table, medians and the median of the ratios; add the medians to ``medians``."""
-    ours, floors = rounds["relay"], rounds.get(OF_YARDSTICK, [])
-    cells = [load.name, f"`{load.figure}`", f"{statistics.median(ours):.3g} {load.unit}", "", "", ""]
-    value = medians[f"relay: {load.name}"] = statistics.median(ours)
-    ratio = None
-    if floors:
-        medians[f"yardstick: {load.name}"] = statistics.median(floors)
-        cells[3] = f"{statistics.median(floors):.3g} {load.unit}"
-        ratio = statistics.median(relay / floor for relay, floor in zip(ours, floors, strict=True))
-        cells[4] = f"{ratio:.2f}"
-    if load.reach is not None:
-        bound, of, at_least = load.reach
-        reached: float | None = value
-        unit = f" {load.unit}"
-        if of == OF_YARDSTICK:
-            reached, unit = ratio, ""
-        elif of:
-            reached, unit = (value / medians[of], f" of {of}") if of in medians else (None, f" of {of}")
-            cells[4] = "" if reached is None else f"{reached:.2f}{unit}"
-        missed = reached is not None and (reached < bound if at_least else reached > bound)
-        cells[5] = f"{'>= ' if at_least else ''}{bound:g}{unit}{' (missed)' if missed else ''}"
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
