@@ -17,6 +17,7 @@ from processes import Relay
 
 GATEWAY = "10.0.2.2"
 NAME_SERVER = "10.99.0.2"
+IP_AND_UDP = 28
 FIXED = ("52:54:00:f1:00:01", "10.0.2.50", "printer")
 
 UDHCPC_SCRIPT = """#!/bin/sh
@@ -99,6 +100,7 @@ def name_server(relay_namespace):
         *("--log-queries", "--log-facility=-", "--local-ttl=300"),
         *(f"--host-record={record}" for record in records),
         *(f"--txt-record=large.example,{n:0200}" for n in range(12)),
+        *(f"--txt-record=medium.example,{n:0215}" for n in range(5)),
     )
     dnsmasq.wait_for("started")
     yield dnsmasq
@@ -313,6 +315,24 @@ def test_an_answer_too_large_for_udp_is_fetched_by_tcp(guest):
     status, answers = dig(guest, "large.example", "TXT")
     assert (status, len(answers)) == ("NOERROR", 12)
     assert "Truncated" in guest.run("dig", f"@{GATEWAY}", "large.example", "TXT").stdout
+
+
+@pytest.mark.parametrize("name", ["medium.example", "large.example"])
+def test_over_a_narrow_raw_session_an_answer_is_cut_to_its_mtu_and_is_whole_over_tcp(guest, plug_in, name):
+    """The medium one fits a datagram as EDNS allows it, and the MTU of sessions that are framed."""
+    narrow = plug_in("narrow", raw=True)
+    mtu = int(narrow.dhcp()["mtu"])
+    question = ("dig", f"@{GATEWAY}", "+bufsize=1232", name, "TXT")
+    cut = narrow.run(*question, "+ignore").stdout
+    assert re.search(r"flags:.* tc\b", cut), cut
+    assert int(re.search(r"MSG SIZE +rcvd: (\d+)", cut)[1]) + IP_AND_UDP <= mtu
+    whole = narrow.run(*question).stdout
+    assert "Truncated, retrying in TCP mode" in whole
+    assert not re.search(r"flags:.* tc\b", whole)
+    answers = dig(guest, "+tcp", name, "TXT")
+    assert len(answers[1]) >= 5
+    assert dig(narrow, name, "TXT") == answers
+    assert ("Truncated" in guest.run(*question).stdout) == (name == "large.example")
 
 
 def test_several_questions_on_one_connection(guest):
