@@ -1,4 +1,4 @@
-"""Chromium as the client, running the JavaScript of the README as it stands there."""
+"""Chromium as the client, running the JavaScript of docs/clients.md as it stands there."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ GATEWAY_MAC = "52:54:00:12:34:56"
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
-def readme_blocks():
-    """The JavaScript of the README, one string per code block."""
-    return re.findall(r"^```js\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+def documented_blocks():
+    """The JavaScript of the document, one string per code block."""
+    return re.findall(r"^```js\n(.*?)^```$", (ROOT / "docs/clients.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
-def readme_function(name):
+def documented_function(name):
     """The code block that defines ``name``."""
-    return next(block for block in readme_blocks() if f"function {name}(" in block)
+    return next(block for block in documented_blocks() if f"function {name}(" in block)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ class Tab:
         self._seen = 0
 
     def connect(self, relay, url=None):
-        self.page.add_script_tag(content=readme_function("connectToRelay"))
+        self.page.add_script_tag(content=documented_function("connectToRelay"))
         nic = self.page.evaluate(
             """async ([url, hash]) => {
                  window.nic = await connectToRelay(url, { hash, onFrame: (f) => received.push([...f]) });
@@ -164,9 +164,9 @@ def test_tab_asks_a_name_server_on_loopback_through_the_nat(tabs):
     assert answer.an[0].rdata == "192.0.2.53"
 
 
-def test_the_simplest_client_of_the_readme_pings_the_gateway(browser, origin, relay):
+def test_the_simplest_client_of_the_document_pings_the_gateway(browser, origin, relay):
     tab = Tab(browser, origin)
-    script = readme_function("connectRaw").replace("PASTE_THE_64_HEX_DIGITS_HERE", relay.hash)
+    script = documented_function("connectRaw").replace("PASTE_THE_64_HEX_DIGITS_HERE", relay.hash)
     tab.page.add_script_tag(content=script)
     tab.page.evaluate(
         """async (url) => {
@@ -181,15 +181,17 @@ def test_the_simplest_client_of_the_readme_pings_the_gateway(browser, origin, re
     tab.close()
 
 
-def test_the_example_of_the_readme_gets_an_address(browser, origin, relay):
+def test_the_example_of_the_document_gets_an_address(browser, origin, relay):
     tab = Tab(browser, origin)
     said = []
     tab.page.on("console", lambda message: said.append(message.text))
-    example = next(block for block in readme_blocks() if "nic.assigned" in block)
+    example = next(
+        block for block in documented_blocks() if "connectToRelay(" in block and "nic.assigned" in block
+    )
     example = example.replace("PASTE_THE_64_HEX_DIGITS_HERE", relay.hash)
     example = example.replace("https://127.0.0.1:4433/", relay.url)
     # A console waits at the top level; a page's script has to be told.
-    tab.page.evaluate(f"async () => {{ {readme_function('connectToRelay')} {example} }}")
+    tab.page.evaluate(f"async () => {{ {documented_function('connectToRelay')} {example} }}")
     tab.close()
     assert any(line.startswith("address 10.0.2.") and line.endswith("gateway 10.0.2.2") for line in said)
 
@@ -233,7 +235,7 @@ def test_the_line_that_a_relay_of_all_addresses_prints_connects(browser, origin,
 
 def test_a_wrong_hash_is_refused_by_the_browser(browser, origin, relay):
     tab = Tab(browser, origin)
-    tab.page.add_script_tag(content=readme_function("connectToRelay"))
+    tab.page.add_script_tag(content=documented_function("connectToRelay"))
     outcome = tab.page.evaluate(
         "([url, hash]) => connectToRelay(url, { hash }).then(() => 'connected', (error) => error.name)",
         [relay.url, "00" * 32],
