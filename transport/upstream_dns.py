@@ -155,9 +155,11 @@ class HostResolvers:
         """Ask one server after the other; what a failing one said is better than nothing."""
         plan = self._plan(query, servers)
         attempts: dict[asyncio.Task[bytes], NameServer] = {}
+        cut: set[NameServer] = set()
+        """Those with more to say, but not by TCP; to ask them once more does not change that."""
         failure = None
         try:
-            while plan or attempts:
+            while plan or not cut.issuperset(attempts.values()):
                 latest = None
                 if plan:
                     latest, plain = plan.pop(0)
@@ -183,6 +185,9 @@ class HostResolvers:
                         continue
                     if _rcode(response) in _FINAL and not response[2] & _TRUNCATED:
                         return response
+                    if response[2] & _TRUNCATED:
+                        cut.add(server)
+                        plan = [turn for turn in plan if turn[0] != server]
                     if failure is None or not failure[2] & _TRUNCATED:
                         failure = response
         finally:

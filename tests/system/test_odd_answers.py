@@ -4,6 +4,7 @@ gets them: by dig, and byte for byte by a program of its own.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def guest():
     assert "Traceback" not in relay.output
 
 
-def bytes_of(guest, name):
-    """Ask for addresses over TCP; give the types and data of the records that came."""
+def bytes_of(guest, name, kind=1):
+    """Ask over TCP; give the types and data of the records that came."""
     labels = b"".join(bytes((len(part),)) + part.encode() for part in (*name.split("."), ""))
-    query = b"\x12\x34\1\0\0\1" + bytes(6) + labels + b"\0\1\0\1"
+    query = b"\x12\x34\1\0\0\1" + bytes(6) + labels + kind.to_bytes(2, "big") + b"\0\1"
     wire = bytes.fromhex(guest.run(sys.executable, "-c", ASK, query.hex()).stdout)
     assert wire[:2] == query[:2]
     return tuple((kind, wire[data:end]) for _, kind, data, end in WireMessage(wire).records)
@@ -72,3 +73,33 @@ def test_dig_shows_the_known_and_the_unknown(guest):
 def test_a_thousand_addresses_come_over_tcp(guest):
     said = guest.run("dig", f"@{GATEWAY}", "+short", "many.example", "A").stdout
     assert len(set(said.split())) == odd_name_server.MANY
+
+
+def test_service_bindings_come_without_those_that_point_into_private_networks(guest):
+    for _ in ("fresh", "from the cache"):
+        records = bytes_of(guest, "service.example", odd_name_server.HTTPS)
+        assert records == odd_name_server.ANSWERS[b"service"][:1]
+
+
+@pytest.mark.parametrize("options", [(), ("+dnssec",), ("+cdflag",), ("+noadflag", "+dnssec", "+cdflag")])
+def test_bits_of_dnssec_go_to_the_name_server_and_come_back(guest, options):
+    for _ in ("fresh", "from the cache"):
+        said = guest.run("dig", f"@{GATEWAY}", *options, "bits.example", "TXT").stdout
+        wanted = [bit for bit, option in (("DO", "+dnssec"), ("CD", "+cdflag")) if option in options]
+        assert f'TXT\t"{" ".join([*wanted, "AD"])}"' in said, said
+        flags = re.search(r"flags: ([\w ]+);", said)[1].split()
+        assert set(flags) == {"qr", "rd", "ra", "ad", *(["cd"] if "CD" in wanted else [])}
+        assert ("flags: do;" in said) == ("DO" in wanted)
+
+
+def test_who_does_not_understand_ad_does_not_get_it(guest):
+    for option in ("+noadflag", "+noedns"):
+        said = guest.run("dig", f"@{GATEWAY}", "+noadflag", option, "bits.example", "TXT").stdout
+        assert "ad" not in re.search(r"flags: ([\w ]+);", said)[1].split()
+
+
+def test_that_an_answer_is_cut_is_passed_on_where_the_name_server_has_no_tcp(guest):
+    for how in ("+notcp", "+tcp"):
+        said = guest.run("dig", f"@{GATEWAY}", how, "+ignore", "cut.example", "A").stdout
+        assert "tc" in re.search(r"flags: ([\w ]+);", said)[1].split(), said
+        assert "A\t8.8.4.4" in said

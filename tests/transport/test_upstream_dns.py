@@ -347,6 +347,44 @@ async def test_a_cut_answer_is_better_than_none_where_tcp_is_closed(network, *_)
 
 
 @scenario
+async def test_a_cut_answer_is_passed_on_once_tcp_has_had_its_time(network, monkeypatch, _):
+    """Where TCP is filtered; guests wait 5 s in all."""
+    monkeypatch.setattr(upstream_dns, "UDP_TIMEOUT", 0.9)
+
+    def silence(*_):
+        return b""
+
+    async def listen_only(_server, reader, writer):
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(Server, "serve_stream", listen_only)
+    server = await network.server(truncated, silence)
+    network.use(server)
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    assert (await network.ask()).flags & dns.flags.TC
+    assert loop.time() - before < 1.0 + 0.9, "the second attempt's time is not waited for"
+    assert network.counters["dns.upstream.cut"] == 1
+
+
+@scenario
+async def test_a_cut_answer_does_not_keep_another_server_from_giving_the_whole_one(network, *_):
+    slow = asyncio.Event()
+
+    def answer_slowly(query):
+        asyncio.get_running_loop().call_later(0.05, slow.set)
+        return []
+
+    second = await network.server(answer_slowly)
+    network.use(await network.server(truncated), second)
+    asked = asyncio.create_task(network.ask())
+    await slow.wait()
+    second.transport.sendto(answer(second.queries[0]), second.clients[0])
+    assert addresses(await asked) == ["192.0.2.1"]
+
+
+@scenario
 async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_):
     network.use(await network.server(truncated, lambda query: framed(answer(query))))
     assert addresses(await network.ask()) == ["192.0.2.1"]
