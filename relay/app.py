@@ -95,6 +95,7 @@ class Relay:
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
+        self._tell_counters = asyncio.Event()
 
     async def run(self, limiter: logs.Limiter) -> int:
         """Start everything, serve, stop everything; return the exit status."""
@@ -106,6 +107,7 @@ class Relay:
                 others = [
                     tasks.create_task(logs.keep_summing_up(limiter)),
                     tasks.create_task(self._keep_certificate()),
+                    tasks.create_task(self._keep_telling_counters()),
                 ]
                 status = await self._until_stopped()
                 for task in others:
@@ -230,12 +232,19 @@ class Relay:
             signal.SIGTERM: self._stop.set,
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._read_certificate.set,
-            signal.SIGUSR1: self._log_counters,
+            signal.SIGUSR1: self._tell_counters.set,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
             if early_signals.came(number):
                 handler()
+
+    async def _keep_telling_counters(self) -> None:
+        """Log the counters at each SIGUSR1, also at one that came while there were none yet."""
+        while True:
+            await self._tell_counters.wait()
+            self._tell_counters.clear()
+            self._log_counters()
 
     def _log_counters(self) -> None:
         logger.bind(**dict(sorted(self._lans.totals().items()))).info("counters:")
