@@ -4,6 +4,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# On all cores, the tests of one file on one of them.
+PARALLEL := --numprocesses logical --dist loadfile
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
@@ -38,11 +40,11 @@ types: .venv/test.stamp ## mypy, strict
 	$(BIN)/mypy
 
 unit: tools ## tests of the packages: pytest options in ARGS
-	$(SUDO) $(PYTEST) --ignore tests/system --ignore tests/security $(ARGS)
+	$(SUDO) $(PYTEST) $(PARALLEL) --ignore tests/system --ignore tests/security $(ARGS)
 
 accelerated: tools ## tests of the packages on their compiled form
 	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH=$$ACCELERATED \
-		$(PYTEST_ALONE) tests/test_accelerator.py tests/netstack tests/actors tests/transport $(ARGS)
+		$(PYTEST_ALONE) $(PARALLEL) tests/test_accelerator.py tests/netstack tests/actors tests/transport $(ARGS)
 
 js: ## the npm package in clients/js: types, tests, and what would be published
 	scripts/npm.sh clients/js clients/js/compat/types
