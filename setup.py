@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 COMPILED = [
     "netstack/chunks.py",
     "netstack/encapsulation.py",
+    "netstack/offload.py",
     "transport/carrier.py",
     "transport/connection.py",
     "transport/datagram_path.py",

@@ -244,7 +244,7 @@ def leaves_checksums_open(namespace):
     return struct.unpack_from("II", value)[1] != 0
 
 
-def test_offloads_that_another_process_left_are_undone(live_relay, namespace):
+def test_offloads_that_another_process_left_are_undone_where_the_kernel_has_none(namespace, monkeypatch):
     namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tap", "vnet_hdr")
     with namespace.entered(), Path("/dev/net/tun").open("r+b", buffering=0) as before:
         iff_tap, iff_no_pi, iff_vnet_hdr = 0x0002, 0x1000, 0x4000
@@ -252,12 +252,23 @@ def test_offloads_that_another_process_left_are_undone(live_relay, namespace):
         fcntl.ioctl(before, 0x400454CA, request)  # TUNSETIFF
         fcntl.ioctl(before, 0x400454D0, 0x1 | 0x2 | 0x4)  # TUNSETOFFLOAD: TUN_F_CSUM, _TSO4 and _TSO6
     assert leaves_checksums_open(namespace)
+    monkeypatch.setattr(tap, "_features", lambda _: 0)
+    device = Tap(DEVICE, Counters(), namespace.name)
+    try:
+        assert not leaves_checksums_open(namespace)
+    finally:
+        device.close()
+
+
+def test_a_device_that_stays_is_left_without_offloads(live_relay, namespace):
+    namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tap")
     program = attach(live_relay, namespace)
     try:
         program.wait_for(ATTACHED)
-        assert not leaves_checksums_open(namespace)
+        assert leaves_checksums_open(namespace)
     finally:
         program.stop()
+    assert not leaves_checksums_open(namespace)
 
 
 def test_a_device_without_ethernet_is_named_for_what_it_is(namespace):
