@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.buffer_budget import BufferBudget
 from actors.line import Line
 from actors.messages import full_mtu
 from actors.token_bucket import TokenBucket
@@ -35,11 +36,12 @@ class PortState:
     """What the gateway keeps for one session."""
 
     __slots__ = (
-        *("client", "errors", "flows", "forwarded", "fragments", "half_open", "line"),
+        *("buffers", "client", "errors", "flows", "forwarded", "fragments", "half_open", "line"),
         *("link_mtu", "macs", "new_flows", "time_waits"),
     )
 
-    def __init__(self, settings: LanSettings, now: float) -> None:
+    def __init__(self, settings: LanSettings, buffers: BufferBudget, now: float) -> None:
+        """``buffers`` is the memory that the TCP connections of all sessions have."""
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
@@ -47,6 +49,8 @@ class PortState:
         """Largest IP packet that the port's guests should be sent at present."""
         self.line = Line()
         """How much more the port's session takes at present."""
+        self.buffers = BufferBudget(settings.tcp_buffers_per_peer, buffers)
+        """Memory that the session's TCP connections have."""
         self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
         self.forwarded: dict[bytes, ForwardedConnections] = {}
         """Of the flows, the keys of those that clients outside opened through a forward."""

@@ -26,6 +26,7 @@ from loguru import logger
 from actors.address_contests import AddressContests
 from actors.address_shares import AddressShares
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
+from actors.buffer_budget import TOTAL, BufferBudget
 from actors.flow import FlowContext, Guest
 from actors.forwards import Forwards
 from actors.gateway6 import Gateway6
@@ -133,10 +134,12 @@ class GatewayActor(EventLoopActor):
         *,
         flows: Shares | None = None,
         udp_flows: Shares | None = None,
+        buffers: BufferBudget | None = None,
     ) -> None:
         """``dns`` answers the guests' questions; without it there is no name server at the gateway.
 
-        ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share.
+        ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share, and so is ``buffers``,
+        the memory of TCP connections.
         """
         super().__init__()
         self._switch = switch
@@ -156,6 +159,7 @@ class GatewayActor(EventLoopActor):
         errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
         self._context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings)
+        self._buffers = BufferBudget(TOTAL) if buffers is None else buffers
         self._flows = Shares(settings.max_flows) if flows is None else flows
         """All flows, by session."""
         self._udp_flows = Shares(outside.udp_ports) if udp_flows is None else udp_flows
@@ -274,7 +278,7 @@ class GatewayActor(EventLoopActor):
     def _port(self, number: int) -> PortState:
         port = self._ports.get(number)
         if port is None:
-            port = self._ports[number] = PortState(self._settings, self.now())
+            port = self._ports[number] = PortState(self._settings, self._buffers, self.now())
         return port
 
     def _report(self, frame: bytes, error: IcmpError, batch: Batch) -> None:

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
+    from actors.buffer_budget import BufferBudget
     from actors.flow import FlowContext, Guest
     from actors.line import Line
     from actors.messages import Mailbox
@@ -129,10 +130,11 @@ class Remote(NamedTuple):
 
 
 class Link(NamedTuple):
-    """The guest's link: the line of its peer, and the largest IP packet it takes at present."""
+    """The guest's link: the line of its peer, the largest IP packet it takes at present, and its memory."""
 
     line: Line
     mtu: Callable[[], int]
+    buffers: BufferBudget
 
 
 class _Drain:
@@ -207,6 +209,12 @@ class TcpFlowActor(EventLoopActor):
         """Who has been asked to wake this flow: its line, and the host socket for either direction."""
         self._turn = 0
         """Bytes of the line that are kept for this flow."""
+        self._held = 0
+        """Bytes of the session's memory that this flow has taken."""
+        self._dropped = 0
+        """Of the segments that were dropped, those that have been counted."""
+        self._is_short = False
+        """Whether memory is so scarce that this connection may hold less than it otherwise could."""
         self._ended = False
         self._idle_timeout = CONNECT_TIMEOUT
         now = self.now()
@@ -240,7 +248,8 @@ class TcpFlowActor(EventLoopActor):
         macs = guest.mac + settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
         now = self.now()
-        connection = TcpConnection(template, self._first, Offer(self._mss(), self._socket.room), now)
+        offer = Offer(self._mss(), self._socket.room, settings.tcp_buffer)
+        connection = TcpConnection(template, self._first, offer, now)
         self._connection = connection
         self._begin(connection, now)
         self._idle_timeout = settings.tcp_transitory_timeout
@@ -380,13 +389,33 @@ class TcpFlowActor(EventLoopActor):
         """Move what can be moved, send what may be sent."""
         if self._ended:
             return
+        self._limit_buffers(connection)
         if self._drain is None:
             if connection.received or connection.guest_finished or connection.window_left < LOW_WINDOW:
                 self._write_to_host(connection)
             if not self._host_ended:
                 self._read_from_host(connection)
         self._send(connection, now)
+        self._note_memory(connection)
         self._follow(connection, now)
+
+    def _limit_buffers(self, connection: TcpConnection) -> None:
+        most = self._context.settings.tcp_buffer
+        limit = self._link.buffers.limit(most)
+        connection.limit_buffers(limit)
+        if (limit < most) != self._is_short:
+            self._is_short = not self._is_short
+            if self._is_short:
+                self._counters.add("tcp.buffers_limited")
+
+    def _note_memory(self, connection: TcpConnection) -> None:
+        held = connection.held
+        if connection.dropped > self._dropped:
+            self._counters.add("tcp.drop.out_of_order", connection.dropped - self._dropped)
+            self._dropped = connection.dropped
+        if held != self._held:
+            self._link.buffers.add(held - self._held)
+            self._held = held
 
     def _write_to_host(self, connection: TcpConnection) -> None:
         if self._shut_down:
@@ -541,6 +570,8 @@ class TcpFlowActor(EventLoopActor):
         """Give back what this flow holds of others: turns of the line, and the socket."""
         self._link.line.leave(self.actor_ref)
         self._give_turn_back()
+        self._link.buffers.add(-self._held)
+        self._held = 0
         connection = self._connection
         whole = connection is not None and (
             connection.ending is Ending.FINISHED or connection.state is State.TIME_WAIT

@@ -31,6 +31,9 @@ AVOIDANCE_GAIN = 1.25
 GUESSED_ROUND_TRIP = 0.05
 """Seconds, where the handshake gave no sample."""
 
+NO_THRESHOLD = 1 << 62
+"""Bytes, before the first loss: as high as can be (RFC 5681 section 3.1)."""
+
 LOSS_FACTOR = 0.7
 """What is left of the window after a loss, as in CUBIC (RFC 9438 section 4.6)."""
 
@@ -76,7 +79,7 @@ class NewReno:
         self.mss = mss
         self.ceiling = ceiling
         self.window = INITIAL_SEGMENTS * mss
-        self.threshold = ceiling
+        self.threshold = NO_THRESHOLD
         self._growth = 0
 
     @property

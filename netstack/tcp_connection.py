@@ -23,7 +23,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.tcp_congestion import RoundTrip
-from netstack.tcp_receiver import MAX_WINDOW, Receiver
+from netstack.tcp_receiver import MAX_WINDOW, Appetite, Receiver
 from netstack.tcp_segment import (
     ACK,
     FIN,
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 
     from netstack.tcp_segment import Segment, TcpFrameTemplate
 
-WINDOW_SHIFT = 3
-"""Ours: the largest window, MAX_WINDOW, fits 16 bits with it."""
-
 MAX_UNSCALED = 0xFFFF
+
+UNKNOWN = 0.2
+"""Seconds of a round trip that could not be measured, for what becomes more generous with it."""
 
 DELAYED_ACK = 0.02
 """Seconds that a lone segment's acknowledgement waits for a second one or for data to ride on; RFC 9293
@@ -87,10 +87,14 @@ class Ending(Enum):
 
 
 class Offer(NamedTuple):
-    """What this end puts in its SYN: largest segment to receive, and what the host takes at the start."""
+    """What this end puts in its SYN: largest segment to receive, and what the host takes at the start.
+
+    ``most`` is the largest window that there will be; the scale that is offered fits it (RFC 7323).
+    """
 
     mss: int
     room: int
+    most: int = MAX_WINDOW
 
 
 class TcpConnection:
@@ -106,9 +110,10 @@ class TcpConnection:
         self._round_trip = RoundTrip()
         self.sender = Sender(first + 1, offer.mss, self._round_trip, now)
         self.receiver = Receiver(0, 0)
+        self._appetite = Appetite(0, now)
         self._guest_mss = offer.mss
         self._guest_shift = 0
-        self._shift: int | None = WINDOW_SHIFT
+        self._shift: int | None = max(0, offer.most.bit_length() - 16)
         self._sack = True
         self._finish_asked = False
         self._reset_asked = False
@@ -152,7 +157,9 @@ class TcpConnection:
         self._sack = self.sender.sack = options.sack
         room = self._offer.room if self._shift is not None else min(self._offer.room, MAX_UNSCALED)
         # A SYN's window is not scaled, so at first no more than that can be told.
-        self.receiver = Receiver(syn.sequence + 1, min(room, MAX_UNSCALED))
+        most = self._offer.most if self._shift is not None else MAX_UNSCALED
+        self.receiver = Receiver(syn.sequence + 1, min(room, MAX_UNSCALED), most)
+        self._appetite = Appetite(self.receiver.next, now)
         self._told = self.receiver.next
         self.limit_segments(self._offer.mss)
         sender = self.sender
@@ -168,6 +175,22 @@ class TcpConnection:
 
     # -- the owner's side -----------------------------------------------------------------------------
 
+    def limit_buffers(self, size: int) -> None:
+        """Hold at most ``size`` bytes for each direction from now on; at least a segment must fit."""
+        if size != self.sender.limit:
+            self.sender.limit_buffer(size)
+        self.receiver.limit = size
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory, of both directions."""
+        return self.sender.buffered + self.receiver.held
+
+    @property
+    def dropped(self) -> int:
+        """Segments that came out of order and had no place."""
+        return self.receiver.dropped
+
     @property
     def received(self) -> list[bytes]:
         """What the guest sent and the host has not taken, in order."""
@@ -180,9 +203,9 @@ class TcpConnection:
             receiver.take(size)
             # What was held is acknowledged as soon as it is taken; what came just now has its own rules.
             self._ack_now = self._ack_now or self._ack_at == NEVER
-        if self._shift is None:
-            room = min(room, MAX_UNSCALED)
-        if self.state in MAY_RECEIVE and receiver.open_window(room, self._offer.mss):
+        if self.state in MAY_RECEIVE and receiver.open_window(
+            room, self._offer.mss, wanted=self._appetite.window
+        ):
             self._ack_now = True
 
     @property
@@ -268,6 +291,8 @@ class TcpConnection:
                 self._process_in_syn_received(segment, now)
             else:
                 self._refuse(segment)
+        round_trip = self._round_trip.smoothed
+        self._appetite.measure(self.receiver.taken, UNKNOWN if round_trip is None else round_trip, now)
 
     def _process_in_syn_sent(self, segment: Segment, now: float) -> None:
         flags = segment.flags

@@ -1,37 +1,105 @@
 """The receiving half of a TCP connection: what came from the guest, in order, and what it is told of that.
 
-The window is what the host socket can take. Bytes in order wait in ``ready`` until the host took them, and
-only then are they acknowledged; the edge of the window, once told, never moves back. A guest that sends
-again what is held here is told that it has arrived: it must not think that its peer is gone.
+Bytes in order wait in ``ready`` until the host took them, and only then are they acknowledged; the edge of
+the window, once told, never moves back. A guest that sends again what is held here is told that it has
+arrived: it must not think that its peer is gone.
 
-Out of order segments are kept inside the window, at most MAX_PIECES of them, and reported by SACK (RFC 2018).
+The window
+----------
+It is what the host socket can take, but no more than BASE_WINDOW, or what the guest fills a longer path with
+(:class:`Appetite`, as Linux' dynamic right-sizing): then more is promised than the socket has room for, since
+that goes on taking bytes while others are under way. A socket that takes nothing closes it.
+
+Out of order segments are kept inside the window, joined where they meet, in at most MAX_PIECES pieces, and
+reported by SACK (RFC 2018). ``limit`` bounds all that is held; what is beyond it is as if it had been lost.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
+
+from netstack.tcp_segment import MAX_SACK_BLOCKS
+
 MAX_WINDOW = 256 * 1024
-"""Bytes that a connection may hold of its guest's, in order or not."""
+"""Bytes that a connection may hold of its guest's, in order or not, unless its owner says otherwise."""
+
+BASE_WINDOW = 256 * 1024
+"""Bytes of window that every guest gets, as far as the host socket has room."""
 
 MAX_PIECES = 256
-"""Separate pieces out of order: bounds the overhead of tiny segments."""
+"""Separate pieces out of order."""
+
+_start_of = attrgetter("start")
+
+
+class _Piece:
+    """Bytes that came beyond a gap."""
+
+    __slots__ = ("data", "start")
+
+    def __init__(self, start: int, data: bytes) -> None:
+        self.start = start
+        self.data = bytearray(data)
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+class Appetite:
+    """How large a window a guest can use: measured by the rate at which the host takes what it sends.
+
+    Twice what comes in one round trip at that rate, and twice again by how much it was more than in the one
+    before, so that a guest in slow start never waits for its window. What it uses no more is taken back by a
+    quarter per round.
+    """
+
+    __slots__ = ("_before", "_since", "_taken", "window")
+
+    def __init__(self, first: int, now: float) -> None:
+        """Begin at position ``first``."""
+        self.window = 0
+        self._before = 0
+        self._taken = first
+        self._since = now
+
+    def measure(self, taken: int, round_trip: float, now: float) -> None:
+        """Note that the host has taken all up to position ``taken``."""
+        elapsed = now - self._since
+        if elapsed < round_trip:
+            return
+        came = int((taken - self._taken) * round_trip / elapsed) if elapsed else 0
+        self._taken, self._since = taken, now
+        self.window = max(2 * came + 2 * max(came - self._before, 0), self.window * 3 // 4)
+        self._before = came
 
 
 class Receiver:
     """Bytes from the guest. Positions are sequence numbers that do not wrap."""
 
-    def __init__(self, first: int, room: int) -> None:
-        """``first`` is the position after the guest's SYN, ``room`` what the host takes at the start."""
+    def __init__(self, first: int, room: int, most: int = MAX_WINDOW) -> None:
+        """``first`` is the position after the guest's SYN, ``room`` what the host takes at the start.
+
+        ``most`` is the largest window that there may be.
+        """
         self.next = first
         """First position that has not come."""
         self.taken = first
         """First position that the host has not taken."""
-        self.edge = first + min(room, MAX_WINDOW)
+        self.most = most
+        self.limit = most
+        """Bytes that may be held."""
+        self.edge = first + min(room, BASE_WINDOW, most)
         """First position beyond the window that the guest was told."""
         self.ready: list[bytes] = []
         self.fin_at: int | None = None
         """Position of the guest's FIN, once it is known."""
-        self._early: dict[int, bytes] = {}
-        """Pieces beyond a gap by position; none overlaps another."""
+        self.dropped = 0
+        """Segments that came out of order and had no place."""
+        self._early: list[_Piece] = []
+        """What came beyond a gap, by position; none touches another."""
+        self._early_bytes = 0
         self._latest: int | None = None
 
     @property
@@ -47,7 +115,7 @@ class Receiver:
     @property
     def held(self) -> int:
         """Bytes in memory."""
-        return sum(map(len, self.ready)) + sum(map(len, self._early.values()))
+        return self.next - self.finished - self.taken + self._early_bytes
 
     def acceptable(self, position: int, length: int) -> bool:
         """Whether a segment touches the window (RFC 9293 section 3.10.7.4, first check)."""
@@ -81,45 +149,60 @@ class Receiver:
         return bool(fresh) and in_order
 
     def _keep(self, position: int, payload: bytes) -> None:
-        """Keep the parts of a piece that are new."""
-        for start in sorted(self._early):
-            stop = start + len(self._early[start])
-            if stop <= position:
-                continue
-            if start >= position + len(payload):
-                break
-            if start > position:
-                self._store(position, payload[: start - position])
-            payload = payload[max(0, stop - position) :]
-            position = stop
-        self._store(position, payload)
-
-    def _store(self, position: int, payload: bytes) -> None:
-        if payload and len(self._early) < MAX_PIECES:
-            self._early[position] = payload
+        """Keep what is new of a segment beyond a gap, and join it to what it touches."""
+        if not payload:
+            return
+        early, end = self._early, position + len(payload)
+        if self.held + len(payload) > self.limit:
+            self.dropped += 1
+            return
+        # From the first piece that ends here or later, to the last that begins at the end or before.
+        index = bisect_right(early, position, key=_start_of)
+        if index and early[index - 1].end >= position:
+            index -= 1
+        elif index < len(early) and early[index].start <= end:
+            piece = early[index]  # the segment begins before it: it becomes that piece's beginning
+            piece.data[:0] = payload[: piece.start - position]
+            self._early_bytes += piece.start - position
+            piece.start = position
+        elif len(early) < MAX_PIECES:
+            early.insert(index, _Piece(position, payload))
+            self._early_bytes += len(payload)
             self._latest = position
+            return
+        else:
+            self.dropped += 1
+            return
+        piece = early[index]
+        self._extend(piece, payload[max(0, piece.end - position) :])
+        while index + 1 < len(early) and early[index + 1].start <= piece.end:
+            following = early.pop(index + 1)
+            self._early_bytes -= len(following.data)
+            self._extend(piece, following.data[max(0, piece.end - following.start) :])
+        self._latest = position
+
+    def _extend(self, piece: _Piece, data: bytes | bytearray) -> None:
+        piece.data += data
+        self._early_bytes += len(data)
 
     def _close_gap(self) -> None:
-        for start in sorted(self._early):
-            if start > self.next:
-                break
-            piece = self._early.pop(start)[self.next - start :]
-            if piece:
-                self.ready.append(piece)
-                self.next += len(piece)
+        early = self._early
+        while early and early[0].start <= self.next:
+            piece = early.pop(0)
+            self._early_bytes -= len(piece.data)
+            data = bytes(piece.data[self.next - piece.start :])
+            if data:
+                self.ready.append(data)
+                self.next += len(data)
 
     def sack_blocks(self) -> list[tuple[int, int]]:
         """Return what came beyond the gap: the block of the latest piece first (RFC 2018 section 4)."""
-        blocks: list[tuple[int, int]] = []
-        for start in sorted(self._early):
-            stop = start + len(self._early[start])
-            if blocks and blocks[-1][1] == start:
-                blocks[-1] = (blocks[-1][0], stop)
-            else:
-                blocks.append((start, stop))
-        latest = self._latest
-        if latest is not None:
-            blocks.sort(key=lambda block: not block[0] <= latest < block[1])
+        early, latest = self._early, self._latest
+        blocks = [(piece.start, piece.end) for piece in early[:MAX_SACK_BLOCKS]]
+        if latest is not None and (index := bisect_right(early, latest, key=_start_of)):
+            newest = (early[index - 1].start, early[index - 1].end)
+            if newest[0] <= latest < newest[1]:
+                blocks = [newest, *(block for block in blocks if block != newest)]
         return blocks
 
     def take(self, size: int) -> None:
@@ -139,14 +222,20 @@ class Receiver:
         """The position to acknowledge: what the host took; the FIN counts when nothing is left before it."""
         return self.next if not self.ready else self.taken
 
-    def open_window(self, room: int, mss: int, *, now: bool = False) -> bool:
+    def open_window(self, room: int, mss: int, *, wanted: int = 0, now: bool = False) -> bool:
         """Move the edge to where the host can take ``room`` bytes more; return whether it moved.
+
+        Or to ``wanted`` bytes, more than it can take at once, while it takes all that there is.
 
         By small steps only with ``now`` (RFC 9293 section 3.8.6.2.2).
         """
-        edge = self.acknowledged + max(0, min(room, MAX_WINDOW))
+        window = min(room, BASE_WINDOW)
+        if room > 0 and not self.ready:
+            window = max(window, min(wanted, self.limit))
+        window = min(window, self.most)
+        edge = self.acknowledged + max(0, window)
         step = edge - self.edge
-        if step <= 0 or (step < min(2 * mss, MAX_WINDOW // 2) and not now):
+        if step <= 0 or (step < min(2 * mss, BASE_WINDOW // 2) and not now):
             return False
         self.edge = edge
         return True

@@ -3,8 +3,14 @@
 Theory of operation
 -------------------
 Positions are sequence numbers that do not wrap; the connection cuts them to 32 bits. The buffer holds the
-bytes from ``una`` on, and no more than SEND_BUFFER of them. What was sent is a line of records, oldest first,
-each one segment as it left. An acknowledgement takes records off the front; a SACK block marks some behind.
+bytes from ``una`` on, and no more than ``limit`` of them. It grows with the congestion window, since the host
+is read as far as that allows and UNSENT_BYTES beyond; the window grows only while it is in use (RFC 7661), so
+both follow the path's bandwidth-delay product. ``limit`` is the owner's, which may lower it at any time:
+then nothing more is taken until so much is acknowledged.
+
+What was sent is a line of records by position, each one segment as it left. An acknowledgement takes records
+off the front; a SACK block marks some behind. Those neither acknowledged, sacked nor lost are also kept by
+time of sending, so that the cost of an acknowledgement does not depend on how much is in flight.
 
 Loss is detected as in RFC 8985 (RACK) and RFC 6675: a segment is lost when three that were sent after it
 have arrived, or when a later sent one has and the time for reordering is over, which finds lost
@@ -18,13 +24,18 @@ A closed window is probed for ever (RFC 9293 section 3.8.6.1), with intervals th
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
+from operator import attrgetter
 from typing import NamedTuple
 
 from netstack.tcp_congestion import GUESSED_ROUND_TRIP, NewReno, Pacer, RoundTrip
 
 SEND_BUFFER = 256 * 1024
-"""Bytes of host data that one connection may hold: the bandwidth-delay product of 400 Mbit/s and 5 ms."""
+"""Bytes of host data that one connection may hold, unless its owner says otherwise."""
+
+UNSENT_BYTES = 128 * 1024
+"""Bytes that are read from the host before they may be sent: the largest turn of a peer's line."""
 
 DUPLICATES = 3
 """RFC 5681 section 3.2."""
@@ -36,6 +47,7 @@ MIN_REORDERING = 0.001
 """Seconds that packets may overtake each other without one being taken as lost."""
 
 NEVER = math.inf
+_start_of = attrgetter("start")
 
 
 class Piece(NamedTuple):
@@ -49,7 +61,7 @@ class Piece(NamedTuple):
 class _Sent:
     """One segment that is on its way; ``end`` counts a FIN."""
 
-    __slots__ = ("end", "lost", "sacked", "start", "times", "when")
+    __slots__ = ("end", "sacked", "start", "times", "when")
 
     def __init__(self, start: int, end: int, when: float) -> None:
         self.start = start
@@ -57,8 +69,6 @@ class _Sent:
         self.when = when
         self.times = 1
         self.sacked = False
-        self.lost = False
-        """Taken as lost and not sent again yet."""
 
 
 class Sender:
@@ -73,6 +83,8 @@ class Sender:
         self.sack = False
         self.round_trip = round_trip
         self.congestion = NewReno(mss, SEND_BUFFER)
+        self.limit = SEND_BUFFER
+        """Bytes that the buffer may hold at present; at least one segment."""
         self.failed = False
         """Whether the guest has not answered for so long that it is taken as gone."""
         self.finished = False
@@ -88,24 +100,29 @@ class Sender:
         self._end = first
         """Position after the last byte in the buffer."""
         self._sent: deque[_Sent] = deque()
-        self._lost: deque[_Sent] = deque()
+        """By position."""
+        self._flying: dict[int, _Sent] = {}
+        """Those on their way, by their ends, in the order of sending."""
+        self._lost: dict[int, _Sent] = {}
+        """Those to be sent again, by their ends."""
         self._flight = 0
         """Bytes on their way: sent, neither acknowledged nor sacked nor lost."""
         self._sacked = 0
         """Records marked as sacked."""
+        self._highest_sacked: list[int] = []
+        """Where the last DUPLICATES of these start, in order."""
+        self._blocks: dict[int, int] = {}
+        """SACK blocks of the last acknowledgement, start to end: their records are marked."""
         self._duplicates = 0
         self._recovering = False
         self._recover = first
         """Where ``next`` was when the last loss was noticed."""
         self._send_first = False
         """Whether the first lost segment may be sent whatever the window says."""
-        self._delivered_when = 0.0
-        """When the segment that was sent last of those that arrived was sent."""
-        self._timeout_at = NEVER
-        self._reordering_at = NEVER
-        self._persist_at = NEVER
+        self._delivered = (0.0, first)
+        """When the segment that was sent last of those that arrived was sent, and its end."""
+        self._timeout_at = self._reordering_at = self._persist_at = self._paced_until = NEVER
         self._persist_backoff = 0
-        self._paced_until = NEVER
         self._unaffordable = 0
         """Bytes of the segment for which pace or budget had too little left, in the last dispatch."""
 
@@ -118,10 +135,14 @@ class Sender:
         (With nothing at hand, a window that has closed could not be probed.)
         """
         mss = self.mss
-        sendable = min(self.edge - self.next, self.congestion.window - self._flight)
+        sendable = min(self.edge - self.next, self.congestion.window - self._flight, UNSENT_BYTES)
         # Whole segments, so that reading does not make small ones.
         room = max(sendable // mss * mss, mss) - (self._end - self.next)
-        return max(0, min(room, SEND_BUFFER - len(self._buffer)))
+        return max(0, min(room, self.limit - len(self._buffer)))
+
+    def limit_buffer(self, size: int) -> None:
+        """Hold ``size`` bytes at most, once what exceeds that has been acknowledged."""
+        self.limit = self.congestion.ceiling = size
 
     @property
     def buffered(self) -> int:
@@ -203,41 +224,54 @@ class Sender:
             if record.sacked:
                 self._sacked -= 1
                 continue
-            if record.lost:
-                record.lost = False
-            else:
-                self._flight -= record.end - record.start
+            self._arrived(record)
             if record.times == 1:
                 measured = record.when
             # What follows a retransmission at once may acknowledge the first try (RFC 8985 section 6.2).
             if record.times == 1 or now - record.when >= self.round_trip.latest / 2:
-                self._delivered_when = max(self._delivered_when, record.when)
+                self._delivered = max(self._delivered, (record.when, record.end))
         if sent and sent[0].start < position:
             record = sent[0]
-            if not record.sacked and not record.lost:
+            if record.end in self._flying:
                 self._flight -= position - record.start
             record.start = position
         del self._buffer[: position - self.una]
         self.una = position
+        if not self._sacked:
+            self._highest_sacked.clear()
+            self._blocks.clear()
         if measured is not None:
             self.round_trip.sample(now - measured)
         self.round_trip.backoff = 0
 
+    def _arrived(self, record: _Sent) -> None:
+        """Take a record off those that are on their way, or lost."""
+        if self._lost.pop(record.end, None) is None:
+            del self._flying[record.end]
+            self._flight -= record.end - record.start
+
     def _mark(self, blocks: list[tuple[int, int]]) -> None:
         """Mark what the guest has received out of order."""
-        highest = max(high for _, high in blocks)
-        for record in self._sent:
-            if record.start >= highest:
-                break
-            if record.sacked or not any(low <= record.start and record.end <= high for low, high in blocks):
-                continue
-            record.sacked = True
-            self._sacked += 1
-            self._delivered_when = max(self._delivered_when, record.when)
-            if record.lost:
-                record.lost = False
-            else:
-                self._flight -= record.end - record.start
+        sent, known, highest = self._sent, self._blocks, self._highest_sacked
+        for low, high in blocks:
+            # Where the block only has become longer, its beginning is marked already.
+            index = bisect_left(sent, known.get(low, low), key=_start_of)
+            while index < len(sent) and (record := sent[index]).end <= high:
+                index += 1
+                if record.sacked:
+                    continue
+                record.sacked = True
+                self._sacked += 1
+                self._delivered = max(self._delivered, (record.when, record.end))
+                self._arrived(record)
+                insort(highest, record.start)
+                del highest[:-DUPLICATES]
+        self._blocks = {low: min(high, self._marked_up_to(high)) for low, high in blocks}
+
+    def _marked_up_to(self, high: int) -> int:
+        """Give where the record begins which ``high`` cuts, or ``high`` where it cuts none."""
+        index = bisect_left(self._sent, high, key=_start_of)
+        return self._sent[index - 1].start if index and self._sent[index - 1].end > high else high
 
     def _detect_by_time(self, now: float) -> None:
         """Find what was overtaken: by three segments, or by one for longer than reordering explains."""
@@ -246,23 +280,24 @@ class Sender:
         if smoothed is None:
             smoothed = GUESSED_ROUND_TRIP
         patience = smoothed + max(smoothed / 4, MIN_REORDERING)
-        delivered = self._delivered_when
-        above = self._sacked
-        found = False
-        for record in self._sent:
-            overtaken = record.when < delivered
-            if record.sacked:
-                above -= 1
-            elif record.lost:
-                continue
-            elif (above >= DUPLICATES and record.times == 1) or (overtaken and record.when + patience <= now):
-                self._lose(record)
-                found = True
-            elif overtaken:
-                self._reordering_at = min(self._reordering_at, record.when + patience)
-            elif not above and record.times == 1:
+        delivered_when, delivered_end = self._delivered
+        highest = self._highest_sacked
+        third = highest[0] if len(highest) == DUPLICATES else self.una
+        lost = []
+        for record in self._flying.values():
+            when = record.when
+            if when > delivered_when:
                 break  # whatever follows was sent later still
-        if found:
+            if record.times == 1 and record.start < third:
+                lost.append(record)
+            elif when < delivered_when or record.end < delivered_end:
+                if when + patience <= now:
+                    lost.append(record)
+                else:
+                    self._reordering_at = min(self._reordering_at, when + patience)
+        for record in lost:
+            self._lose(record)
+        if lost:
             self._enter_recovery()
 
     def _detect_by_duplicates(self, newly: int) -> None:
@@ -272,15 +307,15 @@ class Sender:
         first = self._sent[0]
         partial = newly > 0 and self._recovering and self.una < self._recover
         if partial or (self._duplicates == DUPLICATES and not self._recovering):
-            if not first.lost:
+            if first.end in self._flying:
                 self._lose(first)
             self._send_first = True
             self._enter_recovery()
 
     def _lose(self, record: _Sent) -> None:
-        record.lost = True
+        del self._flying[record.end]
         self._flight -= record.end - record.start
-        self._lost.append(record)
+        self._lost[record.end] = record
 
     def _enter_recovery(self) -> None:
         if self._recovering or self.una < self._recover:
@@ -323,19 +358,19 @@ class Sender:
         round_trip.backoff += 1
         # A guest that says it holds the first missing byte has dropped it again (RFC 2018 section 8).
         reneged = self._sent[0].sacked
-        self._lost.clear()
-        for record in self._sent:
-            if record.sacked and reneged:
+        if reneged:
+            for record in self._sent:
                 record.sacked = False
-                self._sacked -= 1
-            record.lost = not record.sacked
-            if record.lost:
-                self._lost.append(record)
+            self._sacked = 0
+            self._highest_sacked.clear()
+            self._blocks.clear()
+        self._lost = {record.end: record for record in self._sent if not record.sacked}
+        self._flying.clear()
         self._flight = 0
         self._recovering = False
         self._recover = self.next
         self._duplicates = 0
-        self._delivered_when = 0.0
+        self._delivered = (0.0, self.una)
         self._send_first = True
         self._timeout_at = now + round_trip.timeout
 
@@ -373,23 +408,20 @@ class Sender:
     def _send_lost(self, view: memoryview, left: int, pieces: list[Piece], now: float) -> int:
         window = self.congestion.window
         while self._lost:
-            record = self._lost[0]
-            if not record.lost:  # it has arrived meanwhile
-                self._lost.popleft()
-                continue
-            size = record.end - record.start
+            end, record = next(iter(self._lost.items()))
+            size = end - record.start
             if not self._send_first:
                 if self._flight and self._flight + size > window:
                     break
                 if size > left:
                     self._unaffordable = size
                     break
-            self._lost.popleft()
+            del self._lost[end]
             self._send_first = False
             pieces += self._cut(view, record)
-            record.lost = False
             record.times += 1
             record.when = now
+            self._flying[end] = record
             self._flight += size
             self.retransmitted += 1
             left -= size
@@ -413,7 +445,7 @@ class Sender:
     def _send_new(self, view: memoryview, left: int, pieces: list[Piece], now: float) -> int:
         mss, una, end = self.mss, self.una, self._end
         position, flight, window = self.next, self._flight, self.congestion.window
-        sent = self._sent
+        sent, flying = self._sent, self._flying
         while position < end:
             size = min(mss, end - position)
             if position + size > self.edge:
@@ -430,7 +462,9 @@ class Sender:
             stop = position + size
             fin = self.finished and stop == end
             pieces.append(Piece(position, payload, fin))
-            sent.append(_Sent(position, stop + fin, now))
+            record = _Sent(position, stop + fin, now)
+            sent.append(record)
+            flying[stop + fin] = record
             position = stop
             flight += size + fin
             left -= size
@@ -439,7 +473,9 @@ class Sender:
                 position += 1
         if self.finished and not self.fin_sent and position == end:
             pieces.append(Piece(position, b"", True))
-            sent.append(_Sent(position, position + 1, now))
+            record = _Sent(position, position + 1, now)
+            sent.append(record)
+            flying[position + 1] = record
             self.fin_sent = True
             position += 1
             flight += 1

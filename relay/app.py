@@ -116,7 +116,7 @@ class Relay:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         current_scheduler().counters = self._counters
-        self._shared = Shared(current_scheduler(), max_flows(self._settings))
+        self._shared = Shared(current_scheduler(), max_flows(self._settings), self._settings.tcp_buffer_total)
         stack.callback(self._shared.close)
         plan = lan_plan(self._settings)
         try:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
+from actors.buffer_budget import TOTAL, BufferBudget
 from actors.dns import DnsActor
 from actors.gateway import GatewayActor
 from actors.messages import ClosePeer
@@ -58,13 +59,14 @@ class LanPlan(NamedTuple):
 class Shared:
     """What all LANs of a process draw from."""
 
-    def __init__(self, turns: Turns, max_flows: int) -> None:
-        """Share ``max_flows`` sockets; needs a running event loop."""
+    def __init__(self, turns: Turns, max_flows: int, tcp_buffers: int = TOTAL) -> None:
+        """Share ``max_flows`` sockets and ``tcp_buffers`` bytes; needs a running event loop."""
         self.turns = turns
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
         """Of these, those that have a UDP port of the host; the gateways keep the limit."""
+        self.buffers = BufferBudget(tcp_buffers)
         self.identifiers = EchoIdentifiers()
         self.port_numbers = count(1)
         """Numbers of the switches' ports: no two sessions of the process have the same, in logs too."""
@@ -118,6 +120,7 @@ class Lan:
             dns,
             flows=shared.flows,
             udp_flows=shared.udp_flows,
+            buffers=shared.buffers,
         )
         self._started.append(self._gateway)
         self._vital = (self._switch, self._gateway, dns)

@@ -69,6 +69,8 @@ def lan_settings(settings: Settings) -> LanSettings:
         tcp_idle_timeout=settings.tcp_timeout,
         tcp_transitory_timeout=settings.tcp_transitory_timeout,
         tcp_keep_alive=settings.tcp_keep_alive,
+        tcp_buffer=settings.tcp_buffer,
+        tcp_buffers_per_peer=settings.tcp_buffer_peer,
         icmp_idle_timeout=settings.icmp_timeout,
         endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
     )

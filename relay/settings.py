@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
+from actors.buffer_budget import LEAST
 from actors.settings import FixedLease, LanSettings
 from netstack.dhcp_boot import BootFile  # noqa: TC001 - same
 from netstack.dhcp_options import Route  # noqa: TC001 - same
@@ -112,6 +113,10 @@ def _whole(low: int, high: int) -> Kind:
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 MAX_RATE = 10**12
+MIN_TCP_BUFFER = LEAST
+MAX_TCP_BUFFER = 2**30 - 1
+"""Bytes: the largest window that TCP's scaling can tell (RFC 7323 section 2.3)."""
+MAX_BUFFERS = 2**40
 
 
 def _parse_rate(text: str) -> int:
@@ -122,6 +127,21 @@ def _parse_rate(text: str) -> int:
     if match and 1 <= (value := int(match[1]) * _UNITS[match[2]]) <= MAX_RATE:
         return value
     raise ValueError("must be off, or a number per second, such as 50M, with k, M or G for thousands")
+
+
+_BINARY_UNITS = {"": 1, "k": 2**10, "M": 2**20, "G": 2**30}
+
+
+def _bytes(low: int, high: int) -> Kind:
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+        if match and low <= (value := int(match[1]) * _BINARY_UNITS[match[2]]) <= high:
+            return value
+        raise ValueError(
+            f"must be a number of bytes from {low} to {high}, such as 8M, with k, M or G for powers of 1024"
+        )
+
+    return Kind(parse, (int, str), "a number or a string")
 
 
 def _seconds(low: float, high: float) -> Kind:
@@ -451,6 +471,25 @@ class Settings:
             "0 for never",
         ),
     ] = 300.0
+    tcp_buffer: Annotated[
+        int,
+        Option(
+            _bytes(MIN_TCP_BUFFER, MAX_TCP_BUFFER),
+            "BYTES",
+            "what a TCP connection holds for each direction at most, and its largest window, such as 8M",
+        ),
+    ] = 8 * 2**20
+    tcp_buffer_peer: Annotated[
+        int,
+        Option(
+            _bytes(MIN_TCP_BUFFER, MAX_BUFFERS),
+            "BYTES",
+            "the same of all connections of one peer; as it is used up each may hold less, 64k at last",
+        ),
+    ] = 32 * 2**20
+    tcp_buffer_total: Annotated[
+        int, Option(_bytes(MIN_TCP_BUFFER, MAX_BUFFERS), "BYTES", "the same of all peers")
+    ] = 256 * 2**20
     icmp_timeout: Annotated[
         float, Option(_seconds(1, _DAY), "SECONDS", "life of a ping's mapping after its last request")
     ] = 60.0

@@ -7,6 +7,7 @@ from collections import deque
 from lan_parts import GATEWAY_MAC, ip
 from tcp_parts import GUEST_MAC, SERVER, FakeTcpSocket, Lan
 
+from actors.buffer_budget import TOTAL, BufferBudget
 from actors.messages import ConnectionMade, FramesFromGateway, FramesToGateway
 from actors.runtime import run_ready
 from netstack.ethernet import ETHERTYPE_IPV4
@@ -15,6 +16,7 @@ from netstack.tcp_receiver import MAX_WINDOW
 from netstack.tcp_segment import TcpFrameTemplate, read_tcp
 
 STEP = 0.001
+WINDOW = 8 * 1024 * 1024
 FIRST_PORT = 40_000
 
 
@@ -58,11 +60,19 @@ class Link:
 class Downloads:
     """``count`` connections of one guest to one server, that sends ``size`` bytes on each."""
 
-    def __init__(self, loop, counters, count, *, size=10**9, rate=4_000_000):
-        """``rate`` is the link's, in bytes per second."""
+    def __init__(
+        self, loop, counters, count, *, size=10**9, rate=4_000_000, delay=0.0, total=TOTAL, **settings
+    ):
+        """``rate`` is the link's, in bytes per second, ``delay`` its delay from relay to guest in seconds.
+
+        ``total`` is the memory for the buffers of all connections.
+        """
         self.loop, self.per_step = loop, rate * STEP
         self.link = Link()
-        self.lan = Lan(loop, counters, switch=self.link, socket=Source)
+        self.budget = BufferBudget(total)
+        self.lan = Lan(loop, counters, switch=self.link, socket=Source, buffers=self.budget, **settings)
+        self._delay = delay
+        self._under_way = deque()
         self.link.line, self.link.session = self.lan.line, self.lan.session
         Source.left = size
         self.allowance = 0
@@ -71,7 +81,9 @@ class Downloads:
         self._received = dict.fromkeys(range(FIRST_PORT, FIRST_PORT + count), 0)
         for port in range(FIRST_PORT, FIRST_PORT + count):
             template = TcpFrameTemplate(macs, ip(self.lan.ip), port, ip(SERVER), 80)
-            guest = self.guests[port] = TcpConnection(template, port, Offer(1100, MAX_WINDOW), loop.time())
+            guest = self.guests[port] = TcpConnection(
+                template, port, Offer(1100, MAX_WINDOW, WINDOW), loop.time()
+            )
             guest.connect(loop.time())
         self.say()
         for socket in self.lan.outside.tcp:
@@ -93,14 +105,19 @@ class Downloads:
     def step(self):
         now = self.loop.time()
         frames, self.allowance = self.link.take(self.allowance + self.per_step)
+        self.lan.session.leave(sum(map(len, frames)))
+        self._under_way.append((now + self._delay, frames))
+        while self._under_way and self._under_way[0][0] <= now:
+            self._arrive(self._under_way.popleft()[1], now)
+        self.say()
+        self.loop.advance(STEP)
+
+    def _arrive(self, frames, now):
         for frame in frames:
             segment = read_tcp(frame)
             port = int.from_bytes(frame[36:38], "big")
             guest = self.guests[port]
             guest.process([segment], now)
             size = sum(map(len, guest.received))
-            guest.host_took(size, MAX_WINDOW)
+            guest.host_took(size, WINDOW)
             self._received[port] += size
-        self.lan.session.leave(sum(map(len, frames)))
-        self.say()
-        self.loop.advance(STEP)

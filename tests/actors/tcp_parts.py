@@ -95,12 +95,14 @@ class TcpOutside(FakeOutside):
 class Lan:
     """A gateway with one guest on port 1, of both IP versions; frames to it are read with scapy."""
 
-    def __init__(self, loop, counters, *, switch=None, socket=FakeTcpSocket, **settings):
+    def __init__(self, loop, counters, *, switch=None, socket=FakeTcpSocket, buffers=None, **settings):
         self.loop, self.counters = loop, counters
         self.outside = TcpOutside(socket)
         self.switch = Box() if switch is None else switch
         self.session = FakeSession()
-        self.gateway = GatewayActor.start(self.switch, self.outside, counters, LanSettings(**settings))
+        self.gateway = GatewayActor.start(
+            self.switch, self.outside, counters, LanSettings(**settings), buffers=buffers
+        )
         peer = Box()
         self.line = Line(self.session)
         self.gateway.tell(AssignAddress(1, GUEST_MAC, peer, link_mtu=lambda: 1140, line=self.line))

@@ -5,6 +5,7 @@ from lan_parts import mac
 
 from actors.address_shares import ALIASES, AddressShares
 from actors.batch import PortState
+from actors.buffer_budget import TOTAL, BufferBudget
 from actors.settings import LanSettings
 from netstack.address_pool import AddressPool, Claim
 
@@ -21,7 +22,7 @@ class Sessions:
     def guest(self, session, number, client=""):
         """The MAC of a guest behind a session."""
         if session not in self.ports:
-            self.ports[session] = PortState(LanSettings(), 0.0)
+            self.ports[session] = PortState(LanSettings(), BufferBudget(TOTAL), 0.0)
             self.ports[session].client = client
         address = mac(100 * session + number)
         self.ports[session].macs.add(address)

@@ -20,7 +20,6 @@ from tcp_talk import FROM_GUEST, TO_GUEST
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_PIECES, MAX_WINDOW
 from netstack.tcp_segment import FIN, RST, SYN, read_tcp
-from netstack.tcp_sender import SEND_BUFFER
 from netstack.tcp_states import OPENING, SYNCHRONIZED, State
 
 START = 100.0
@@ -29,6 +28,11 @@ PATIENCE = 2000.0
 """Simulated seconds in which everything must have arrived once the network behaves."""
 ON_THE_WIRE = 40
 """Frames in flight per direction; more are lost, as in a real queue."""
+
+MOST = 4 * MAX_WINDOW
+"""Bytes that an end may hold when memory is plenty."""
+LEAST = 1400
+"""When it is scarce: no less than a segment."""
 
 RELAY, GUEST = 0, 1
 side = st.sampled_from([RELAY, GUEST])
@@ -47,7 +51,7 @@ class Conversation(RuleBasedStateMachine):
     def open(self, first, mss):
         self.now = START
         self.ends = [
-            TcpConnection(template, number, Offer(mss, MAX_WINDOW), self.now)
+            TcpConnection(template, number, Offer(mss, MAX_WINDOW, MOST), self.now)
             for template, number in zip((TO_GUEST, FROM_GUEST), first, strict=True)
         ]
         self.wire = [[], []]
@@ -59,6 +63,12 @@ class Conversation(RuleBasedStateMachine):
         """Whose host has failed, and wants that said when the other end has everything."""
         self.budget = [MAX_WINDOW, MAX_WINDOW]
         """Bytes that each end may send at a time."""
+        self.limit = [MOST, MOST]
+        """Bytes that each end may hold."""
+        self.excess = [0, 0]
+        """Bytes that each held beyond its limit when that was lowered."""
+        for end in self.ends:
+            end.limit_buffers(MOST)
         self.ends[GUEST].connect(self.now)
         self.dispatch()
 
@@ -98,6 +108,14 @@ class Conversation(RuleBasedStateMachine):
     def allow(self, who, budget):
         """The line to one end gets emptier or fuller, to any degree: also to less than a segment."""
         self.budget[who] = budget
+        self.dispatch()
+
+    @rule(who=side, limit=st.one_of(st.integers(LEAST, 20_000), st.just(MOST)))
+    def limit_memory(self, who, limit):
+        """Others need memory, or need it no more."""
+        self.limit[who] = limit
+        self.ends[who].limit_buffers(limit)
+        self.excess[who] = max(0, self.ends[who].sender.buffered - limit)
         self.dispatch()
 
     # -- what the network does ------------------------------------------------------------------------
@@ -154,9 +172,14 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def buffers_are_bounded(self):
-        for end in getattr(self, "ends", ()):
-            assert end.sender.buffered <= SEND_BUFFER
-            assert end.receiver.held <= MAX_WINDOW
+        for who, end in enumerate(getattr(self, "ends", ())):
+            if not self.excess[who] or end.sender.buffered <= self.limit[who]:
+                self.excess[who] = 0
+            assert end.sender.buffered <= self.limit[who] + self.excess[who]
+            assert end.receiver.held <= MOST
+            assert end.held == end.sender.buffered + sum(map(len, end.received)) + sum(
+                len(piece.data) for piece in end.receiver._early
+            )
             assert len(end.receiver._early) <= MAX_PIECES
 
     @invariant()

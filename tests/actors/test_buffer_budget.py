@@ -1,0 +1,95 @@
+"""Memory for TCP buffers: who is alone gets much, all together stay within the budget, nobody is starved."""
+
+from __future__ import annotations
+
+import pytest
+from downloads import STEP, Downloads
+
+from actors.buffer_budget import LEAST, BufferBudget
+from actors.messages import PortClosed
+from actors.runtime import run_ready
+
+MOST = 8 * 1024 * 1024
+RATE = 4_000_000
+"""Bytes per second of the link, which with DELAY holds 1.6 MB."""
+DELAY = 0.2
+
+
+def test_a_connection_may_hold_what_is_free_of_session_and_total():
+    total = BufferBudget(10_000_000)
+    session, other = BufferBudget(6_000_000, total), BufferBudget(6_000_000, total)
+    assert session.limit(MOST) == 6_000_000
+    assert session.limit(1_000_000) == 1_000_000
+    other.add(5_000_000)
+    assert (session.limit(MOST), other.limit(MOST)) == (5_000_000, 1_000_000)
+    session.add(4_950_000)
+    assert session.limit(MOST) == other.limit(MOST) == LEAST
+    session.add(-4_950_000)
+    other.add(-5_000_000)
+    assert (total.used, session.used, other.used) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_busy_connections_share_a_budget_evenly(count):
+    budget = BufferBudget(8_000_000)
+    held = [0] * count
+    for _ in range(1000):
+        for number in range(count):
+            if held[number] < budget.limit(MOST):
+                held[number] += 10_000
+                budget.add(10_000)
+    assert max(held) - min(held) <= 20_000
+    assert max(held) == pytest.approx(8_000_000 / (count + 1), rel=0.02)
+
+
+def test_buffers_grow_to_what_a_long_path_holds(loop, counters):
+    downloads = Downloads(loop, counters, 1, rate=RATE, delay=DELAY)
+    for _ in range(4000):
+        downloads.step()
+    before = sum(downloads.received)
+    for _ in range(1000):
+        downloads.step()
+    assert sum(downloads.received) - before > 0.9 * RATE * 1000 * STEP
+    assert downloads.budget.used <= MOST
+    assert "tcp.buffers_limited" not in counters
+
+
+def test_buffers_shrink_as_their_session_uses_its_budget_up(loop, counters):
+    size = 1024 * 1024
+    downloads = Downloads(loop, counters, 8, rate=RATE, delay=DELAY, tcp_buffers_per_peer=size)
+    most = 0
+    for _ in range(4000):
+        downloads.step()
+        most = max(most, downloads.budget.used)
+    assert size * 0.6 < most <= size + LEAST
+    assert counters["tcp.buffers_limited"] > 0
+    assert min(downloads.received) > 0.4 * max(downloads.received)
+    assert counters["tcp.stalled"] == 0
+
+
+def test_all_sessions_together_keep_to_the_total(loop, counters):
+    downloads = Downloads(loop, counters, 4, rate=RATE, delay=DELAY, total=LEAST)
+    most = 0
+    for _ in range(3000):
+        downloads.step()
+        most = max(most, downloads.budget.used)
+    assert most <= 5 * LEAST
+    assert min(downloads.received) > 0, "each has a little, whatever the others hold"
+
+
+def test_what_was_held_is_given_back_when_connections_end(loop, counters):
+    downloads = Downloads(loop, counters, 5, size=300_000, rate=RATE)
+    for _ in range(3000):
+        downloads.step()
+    assert downloads.received == [300_000] * 5
+    assert downloads.budget.used == 0
+
+
+def test_a_session_that_ends_gives_back_what_its_connections_held(loop, counters):
+    downloads = Downloads(loop, counters, 5, rate=RATE)
+    for _ in range(300):
+        downloads.step()
+    assert downloads.budget.used > 0
+    downloads.lan.gateway.tell(PortClosed(1))
+    run_ready()
+    assert downloads.budget.used == 0

@@ -1,0 +1,68 @@
+"""Pieces that come in any order, cut in any way: what is held, reported and given on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netstack.tcp_receiver import MAX_PIECES, Receiver
+
+STREAM = bytes(i * 7 % 251 for i in range(4000))
+pieces = st.lists(st.tuples(st.integers(0, 3900), st.integers(1, 700)), max_size=60)
+
+
+def missing(arrived):
+    """Ranges of what arrived, joined."""
+    ranges = []
+    for at in sorted(arrived):
+        if ranges and ranges[-1][1] == at:
+            ranges[-1] = (ranges[-1][0], at + 1)
+        else:
+            ranges.append((at, at + 1))
+    return ranges
+
+
+@given(pieces)
+def test_blocks_are_what_arrived_and_the_stream_is_whole(cuts):
+    receiver = Receiver(0, 4000)
+    arrived = set()
+    for start, size in cuts:
+        payload = STREAM[start : start + size]
+        if receiver.acceptable(start, len(payload)):
+            receiver.accept(start, payload, fin=False)
+            arrived.update(range(start, start + len(payload)))
+        ranges = missing(arrived)
+        whole = ranges.pop(0)[1] if ranges and ranges[0][0] == 0 else 0
+        assert receiver.next == whole
+        assert b"".join(receiver.ready) == STREAM[:whole]
+        assert [(piece.start, piece.end) for piece in receiver._early] == ranges
+        assert all(piece.data == STREAM[piece.start : piece.end] for piece in receiver._early)
+        assert receiver.held == len(arrived)
+        blocks = receiver.sack_blocks()
+        assert len(blocks) == len(set(blocks))
+        assert set(blocks) <= set(ranges)
+        assert len(blocks) >= min(4, len(ranges))
+        if start > whole and ranges:
+            assert blocks[0][0] <= start < blocks[0][1], "the latest first"
+
+
+def test_pieces_are_few_and_what_is_left_out_is_counted():
+    receiver = Receiver(0, 200_000)
+    for number in range(MAX_PIECES + 10):
+        receiver.accept(10 + 10 * number, b"x", fin=False)
+    assert len(receiver._early) == MAX_PIECES
+    assert receiver.dropped == 10
+    receiver.accept(11, b"y" * 9, fin=False)
+    assert len(receiver._early) == MAX_PIECES - 1, "what joins two pieces has a place"
+
+
+def test_no_more_is_held_than_the_limit_says_but_what_is_in_order_is_always_taken():
+    receiver = Receiver(0, 200_000)
+    receiver.limit = 1000
+    receiver.accept(100, bytes(900), fin=False)
+    receiver.accept(2000, bytes(200), fin=False)
+    assert (receiver.held, receiver.dropped) == (900, 1)
+    assert not receiver.accept(0, bytes(100), fin=False), "it closes a gap"
+    assert receiver.next == 1000
+    receiver.accept(1000, bytes(500), fin=False)
+    assert receiver.held == 1500
