@@ -281,7 +281,8 @@ class Settings:
         Option(
             _HOST,
             "ADDRESS",
-            "address to listen on; :: is all of this machine's, IPv6 and IPv4, and 0.0.0.0 all of IPv4",
+            "address or name to listen on; :: is all of this machine's, IPv6 and IPv4, 0.0.0.0 all of IPv4, "
+            "a name all of its addresses",
         ),
     ] = "::"
     web: Annotated[

@@ -129,7 +129,8 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
         self._socket = UdpSocket(*self._bind, self.counters)
-        self._loop.add_reader(self._socket.fileno(), self._on_readable)
+        for descriptor in self._socket.filenos():
+            self._loop.add_reader(descriptor, self._on_readable)
 
     @property
     def port(self) -> int:
@@ -153,7 +154,8 @@ class Endpoint:
 
     def _release(self, reason: str) -> None:
         self._close_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
-        self._loop.remove_reader(self._socket.fileno())
+        for descriptor in self._socket.filenos():
+            self._loop.remove_reader(descriptor)
         for connection in list(self._live):
             self.connection_ended(connection)
         self._socket.close()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mypy_extensions import mypyc_attr
 
-from transport.binding import EVERY, MAPPED, bound_socket, unmapped
+from transport.binding import EVERY, MAPPED, bound_sockets, unmapped
 from transport.packet_info import IP_PKTINFO, PACKET_INFO_SPACE, tell_local_addresses
 
 if TYPE_CHECKING:
@@ -256,11 +256,49 @@ class BatchedUdpSocket:
 
 
 class UdpSocket(BatchedUdpSocket):
-    """A bound socket, for a server: clients come from everywhere."""
+    """A bound socket, for a server: clients come from everywhere.
+
+    Where a name has several addresses, it is a socket for each. A client's address then tells which one it
+    came to, and is ``(host, port, number, address)`` with its address as that socket has it.
+    """
 
     def __init__(self, host: str, port: int, counters: Counters) -> None:
-        """Bind as ``binding.bound_socket`` does. Raises OSError."""
-        super().__init__(bound_socket(socket.SOCK_DGRAM, host, port, _prepare), counters)
+        """Bind as ``binding.bound_sockets`` does. Raises OSError."""
+        first, *others = bound_sockets(socket.SOCK_DGRAM, host, port, _prepare)
+        super().__init__(first, counters)
+        self._others = [BatchedUdpSocket(other, counters) for other in others]
+
+    def filenos(self) -> list[int]:
+        """File descriptors, for the event loop."""
+        return [self.fileno(), *(other.fileno() for other in self._others)]
+
+    def close(self) -> None:
+        """Close the sockets."""
+        super().close()
+        for other in self._others:
+            other.close()
+
+    def drain(self, reads: int = READS_PER_TURN) -> list[Run]:
+        """Read what has arrived, with at most ``reads`` calls for each socket."""
+        runs = super().drain(reads)
+        if self._others:
+            runs = [(packets, (*address[:2], 0, address)) for packets, address in runs]
+            for number, other in enumerate(self._others, 1):
+                runs += [
+                    (packets, (*address[:2], number, address)) for packets, address in other.drain(reads)
+                ]
+        return runs
+
+    def send(self, packets: Sequence[bytes], client: Address) -> None:
+        """Send packets to one client, in order; what the host's buffer does not take is lost."""
+        if not self._others:
+            super().send(packets, client)
+            return
+        _, _, number, address = client
+        if number:
+            self._others[number - 1].send(packets, address)
+        else:
+            super().send(packets, address)
 
 
 class ConnectedUdpSocket(BatchedUdpSocket):

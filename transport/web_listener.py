@@ -28,7 +28,7 @@ from loguru import logger
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts, websocket
 from transport.admission import ClientRequest, Refusal
-from transport.binding import bound_socket
+from transport.binding import bound_sockets
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.origins import GUARDED_PAGES
@@ -121,13 +121,13 @@ class WebListener:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.slices = Slices(self.clock)
-        self._socket = _listen(*self._bind)
-        self._accepting = self._loop.create_task(self._accept())
+        self._sockets = _listen(*self._bind)
+        self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._sockets]
 
     @property
     def port(self) -> int:
         """The TCP port that is listened on."""
-        return int(self._socket.getsockname()[1])
+        return int(self._sockets[0].getsockname()[1])
 
     @property
     def connection_count(self) -> int:
@@ -136,10 +136,11 @@ class WebListener:
 
     async def close(self) -> None:
         """Let go of the port and end all connections, once what was written to them has left."""
-        for task in (self._accepting, *self._greeting):
+        for task in (*self._accepting, *self._greeting):
             task.cancel()
-        await asyncio.gather(self._accepting, *self._greeting, return_exceptions=True)
-        self._socket.close()
+        await asyncio.gather(*self._accepting, *self._greeting, return_exceptions=True)
+        for listener in self._sockets:
+            listener.close()
         self._flush()
         for connection in list(self._connections):
             connection.close()
@@ -217,10 +218,10 @@ class WebListener:
 
     # -- inside -------------------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
+    async def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, address = await self._loop.sock_accept(self._socket)
+                client, address = await self._loop.sock_accept(listener)
             except OSError:
                 # No files or memory left, or the client is gone again: others may have better luck.
                 self.counters.add("web.accept_failed")
@@ -349,14 +350,16 @@ def client_of(remote: str) -> str:
     return client_network(remote.rpartition(":")[0])
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    listener = bound_socket(socket.SOCK_STREAM, host, port, _reuse_address)
+def _listen(host: str, port: int) -> list[socket.socket]:
+    listeners = bound_sockets(socket.SOCK_STREAM, host, port, _reuse_address)
     try:
-        listener.listen(BACKLOG)
+        for listener in listeners:
+            listener.listen(BACKLOG)
     except OSError:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         raise
-    return listener
+    return listeners
 
 
 def _reuse_address(listener: socket.socket, _host: str) -> None:

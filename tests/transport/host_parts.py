@@ -144,3 +144,14 @@ def closed_ports(count):
 async def until(condition):
     while not condition():  # noqa: ASYNC110 - counters have no event
         await asyncio.sleep(0)
+
+
+def has_addresses(monkeypatch, name, *addresses):
+    """Let a name have these addresses."""
+    ask = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *arguments, **options):
+        hosts = addresses if host == name else [host]
+        return [found for each in hosts for found in ask(each, port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)

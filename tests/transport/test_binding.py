@@ -1,20 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
 
 import pytest
-from host_parts import in_namespace, sysctl
+from host_parts import has_addresses, in_namespace, sysctl
 
-from transport.binding import bound_socket, unmapped
+from transport.binding import PORT_ATTEMPTS, bound_sockets, unmapped
 
 KINDS = [socket.SOCK_DGRAM, socket.SOCK_STREAM]
 
 
 def bound(kind, host, port=0):
     seen = []
-    opened = bound_socket(
+    (opened,) = bound_sockets(
         kind, host, port, lambda made, address: seen.append((made.getsockname()[1], address))
     )
     ((port_before, address),) = seen
@@ -93,11 +94,67 @@ def test_a_system_without_ipv6_is_served_by_ipv4(monkeypatch, kind, when, number
             super().bind(address)
 
     monkeypatch.setattr(socket, "socket", NoIpv6)
-    opened = bound_socket(kind, "::", 0, lambda *_: None)
+    (opened,) = bound_sockets(kind, "::", 0, unprepared)
     with opened:
         assert opened.getsockname()[0] == "0.0.0.0"
     with pytest.raises(OSError, match="no IPv6 here"):
-        bound_socket(kind, "::1", 0, lambda *_: None)
+        bound_sockets(kind, "::1", 0, unprepared)
+
+
+def unprepared(_opened, _host):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_is_all_of_its_addresses_with_one_port(monkeypatch, kind):
+    has_addresses(monkeypatch, "relay.example", "::1", "127.0.0.1", "127.0.0.2", "127.0.0.1")
+    opened = bound_sockets(kind, "relay.example", 0, unprepared)
+    with contextlib.ExitStack() as stack:
+        for each in opened:
+            stack.enter_context(each)
+        assert [each.getsockname()[0] for each in opened] == ["::1", "127.0.0.1", "127.0.0.2"]
+        assert len({each.getsockname()[1] for each in opened}) == 1
+        for each in opened:
+            assert takes(each, each.family, each.getsockname()[0])
+
+
+@pytest.mark.parametrize("addresses", [("2001:db8::1", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")])
+def test_addresses_of_a_name_that_the_system_does_not_have_are_left_out(monkeypatch, addresses):
+    has_addresses(monkeypatch, "relay.example", *addresses)
+    (opened,) = bound_sockets(socket.SOCK_DGRAM, "relay.example", 0, unprepared)
+    with opened:
+        assert opened.getsockname()[0] == "127.0.0.1"
+    has_addresses(monkeypatch, "relay.example", "2001:db8::1", "192.0.2.1")
+    with pytest.raises(OSError, match="address"):
+        bound_sockets(socket.SOCK_DGRAM, "relay.example", 0, unprepared)
+
+
+def test_a_port_that_is_taken_at_one_address_of_a_name_is_taken(monkeypatch):
+    """Where the number is the system's choice, another one is tried, and no socket is left behind."""
+    has_addresses(monkeypatch, "relay.example", "127.0.0.1", "127.0.0.2")
+    taken, _ = bound(socket.SOCK_DGRAM, "127.0.0.2")
+    with taken, pytest.raises(OSError, match="in use"):
+        bound_sockets(socket.SOCK_DGRAM, "relay.example", taken.getsockname()[1], unprepared)
+    made, busy = [], PORT_ATTEMPTS - 1
+
+    class Busy(socket.socket):
+        def bind(self, address):
+            nonlocal busy
+            made.append(self)
+            if address[1] and busy:
+                busy -= 1
+                raise OSError(errno.EADDRINUSE, "in use")
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Busy)
+    opened = bound_sockets(socket.SOCK_DGRAM, "relay.example", 0, unprepared)
+    assert [each for each in made if each.fileno() >= 0] == opened
+    for each in opened:
+        each.close()
+    busy = PORT_ATTEMPTS
+    with pytest.raises(OSError, match="in use"):
+        bound_sockets(socket.SOCK_DGRAM, "relay.example", 0, unprepared)
+    assert [each for each in made if each.fileno() >= 0] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,7 +176,7 @@ def test_an_ipv4_address_within_an_ipv6_one_is_that_address(kind):
 
 def test_a_failure_leaves_no_socket_behind():
     with pytest.raises(OSError, match="enough"):
-        bound_socket(socket.SOCK_DGRAM, "127.0.0.1", 0, failing)
+        bound_sockets(socket.SOCK_DGRAM, "127.0.0.1", 0, failing)
 
 
 def failing(_opened, _host):

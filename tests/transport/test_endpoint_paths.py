@@ -12,6 +12,7 @@ from endpoint_parts import (
     running_endpoint,
     udp_client,
 )
+from host_parts import has_addresses
 from quic_parts import client_configuration
 from test_endpoint import answer_to, ask, exchange, first_packet, headers, run
 
@@ -68,6 +69,31 @@ def test_a_client_that_writes_to_another_address_is_answered_from_there(anywhere
                     client.client.datagrams.remove(b"to %s" % host.encode())
                 assert relay.peers[0].session.remote == "{}:{}".format(*own)
                 assert relay.counters["connection.failed"] == 0
+
+    run(scenario)
+
+
+def test_clients_come_to_any_address_of_a_name_and_may_change_to_another(monkeypatch):
+    hosts = ("127.0.0.1", "127.0.0.2", "::1")
+    has_addresses(monkeypatch, "relay.example", *hosts)
+
+    async def scenario():
+        async with running_endpoint(host="relay.example") as relay:
+            port = relay.endpoint.port
+            for host in hosts:
+                async with udp_client(client_configuration(), (host, port)) as client:
+                    assert await ask(client, headers()) == b"200"
+                    await exchange(client, 5)
+                    own, number = client.transport.get_extra_info("sockname")[:2]
+                    shown = f"[{own}]" if ":" in own else own
+                    assert relay.peers[-1].session.remote == f"{shown}:{number}"
+            async with udp_client(client_configuration(), ("127.0.0.1", port)) as client:
+                assert await ask(client, headers()) == b"200"
+                await exchange(client, 5)
+                for turn, host in enumerate(("127.0.0.2", "127.0.0.1")):
+                    await client.open_socket((host, port))
+                    await exchange(client, 5 * (turn + 2))
+            assert relay.counters["connection.failed"] == 0
 
     run(scenario)
 

@@ -7,6 +7,7 @@ import socket
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from host_parts import has_addresses
 from loguru import logger
 from web_parts import PATIENCE, ask, connected, get, read_answer, serving, until
 from websockets.asyncio.client import connect
@@ -357,6 +358,24 @@ def test_the_end_tells_clients_and_frees_the_port():
             again.bind(("127.0.0.1", port))
 
     run(scenario)
+
+
+def test_it_listens_at_all_addresses_of_a_name(monkeypatch):
+    has_addresses(monkeypatch, "localhost", "127.0.0.1", "::1")
+
+    async def scenario(web):
+        port = web.port
+        for host in ("127.0.0.1", "::1"):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(get())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        await web.listener.close()
+        for host in ("127.0.0.1", "::1"):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(host, port)
+
+    run(scenario, host="localhost")
 
 
 def test_a_taken_port_is_an_oserror():

@@ -44,13 +44,22 @@ class Peer:
 class Web:
     """A running listener."""
 
-    def __init__(self, *, plain=True, peer=Peer, certificates=CERTIFICATES, allow_origin=(), **limits):
+    def __init__(
+        self,
+        *,
+        host="127.0.0.1",
+        plain=True,
+        peer=Peer,
+        certificates=CERTIFICATES,
+        allow_origin=(),
+        **limits,
+    ):
         self.peers = []
         self.counters = Counters()
         self.certificates = certificates
         self._peer = peer
         self.listener = WebListener(
-            host="127.0.0.1",
+            host=host,
             port=0,
             plain=plain,
             certificates=certificates,
