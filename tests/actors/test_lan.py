@@ -2,91 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
-from fake_loop import FakeLoop
-from hypothesis import given
-from hypothesis import strategies as st
-from lan_parts import GATEWAY_MAC, FakeOutside, FakeSession, control, mac, register
+from lan_of_guests import Lan
+from lan_parts import GATEWAY_MAC, control, mac, register
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
-from actors.gateway import GatewayActor
-from actors.messages import ClosePeer, DatagramsFromClient, SessionClosed
-from actors.peer import PeerActor
-from actors.runtime import Scheduler, run_ready
-from actors.settings import LanSettings
-from actors.switch import SwitchActor
-from netstack.counters import Counters
+from actors.messages import ClosePeer
+from actors.runtime import run_ready
 
 SERVER = ("192.0.2.1", 53)
-
-
-class Client:
-    """A client with a guest behind it."""
-
-    def __init__(self, lan, number, hardware, path="/"):
-        self.lan = lan
-        self.mac = hardware
-        self.raw = "raw" in path
-        self.session = FakeSession(number, path)
-        self.ref = PeerActor.start(self.session, lan.switch, lan.counters, lan.settings)
-        run_ready()
-
-    def hears(self, *datagrams):
-        self.session.last_heard = self.lan.loop.time()
-        self.ref.tell(DatagramsFromClient(list(datagrams)))
-        run_ready()
-
-    def sends(self, *packets):
-        self.hears(*[(b"" if self.raw else b"\1") + bytes(p) for p in packets])
-
-    def leaves(self):
-        self.ref.tell(SessionClosed(0, ""))
-        run_ready()
-
-    def frames(self):
-        return [Ether(f) for f in (self.session.take() if self.raw else self.session.frames())]
-
-    @property
-    def alive(self):
-        return self.ref.is_alive()
-
-    def to(self, destination):
-        return Ether(src=self.mac.hex(":"), dst=destination.hex(":"))
-
-
-class Lan:
-    def __init__(self, loop, counters, **settings):
-        self.loop, self.counters = loop, counters
-        self.settings = LanSettings(**{"ipv6_prefix": None} | settings)
-        self.outside = FakeOutside()
-        self.switch = SwitchActor.start(counters, self.settings)
-        self.gateway = GatewayActor.start(self.switch, self.outside, counters, self.settings)
-        run_ready()
-        self.number = 0
-
-    def connect(self, hardware, path="/"):
-        self.number += 1
-        return Client(self, self.number, hardware, path)
-
-    def join(self, n):
-        """Connect and register; return the client and its address."""
-        client = self.connect(mac(n))
-        client.hears(register(mac(n)))
-        (assigned,) = client.session.controls()
-        return client, ".".join(map(str, assigned["ip"]))
-
-    def state(self):
-        """All that the LAN remembers of its guests."""
-        switch, gateway = self.switch._actor_weakref(), self.gateway._actor_weakref()
-        return (
-            len(switch._ports) + len(switch._table),
-            len(gateway._ports) + len(gateway._port_of) + len(gateway._pool.held()),
-            len(self.outside.open_sockets()),
-        )
 
 
 @pytest.fixture
@@ -254,73 +180,3 @@ def test_the_lan_outlives_its_gateway(lan, caplog):
     a.sends(a.to(b.mac) / IP(src=a_ip, dst=b_ip) / UDP() / b"still a LAN", question(a, a_ip))
     assert [bytes(f[UDP].payload) for f in b.frames()] == [b"still a LAN"]
     assert lan.counters["gateway.drop.absent"] == 1
-
-
-datagrams = st.one_of(
-    st.binary(max_size=80),
-    st.binary(max_size=50).map(b"\1".__add__),
-    st.binary(max_size=50).map(b"\2".__add__),
-    st.integers(0, 5).map(lambda n: register(mac(n))),
-    st.sampled_from([control(type="PeerList"), control(type="Heartbeat"), b'\0{"type":["x"]}']),
-    st.builds(
-        lambda datagram, at, byte: datagram[:at] + bytes((byte,)) + datagram[at + 1 :],
-        st.builds(
-            lambda s, d: (
-                b"\1"
-                + bytes(Ether(src=mac(s).hex(":"), dst=d) / IP(src="10.0.2.10", dst="192.0.2.1") / UDP())
-            ),
-            st.integers(1, 3),
-            st.sampled_from([GATEWAY_MAC.hex(":"), "ff:ff:ff:ff:ff:ff", mac(1).hex(":")]),
-        ),
-        st.integers(0, 50),
-        st.integers(0, 255),
-    ),
-)
-
-
-def answer_arp(client, address):
-    """Let a client answer for its address, as real guests do."""
-    send = client.session.send
-
-    def send_and_answer(datagrams):
-        send(datagrams)
-        for question in [Ether(d[1:]) for d in datagrams if d[:1] == b"\1" and d[13:15] == b"\x08\x06"]:
-            if question[ARP].op == 1 and question[ARP].pdst == address:
-                reply = ARP(op=2, hwsrc=client.mac.hex(":"), psrc=address, pdst=question[ARP].psrc)
-                client.lan.loop.call_soon(partial(client.sends, client.to(GATEWAY_MAC) / reply))
-
-    client.session.send = send_and_answer
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(1, 4), st.lists(datagrams, min_size=1, max_size=6), st.sampled_from([0, 0.3, 31])
-        ),
-        max_size=10,
-    )
-)
-def test_no_input_hurts_a_neighbour(turns):
-    loop, counters = FakeLoop(), Counters()
-    with Scheduler(loop, counters).activate():
-        lan = Lan(loop, counters)
-        good, address = lan.join(500)
-        answer_arp(good, address)
-        clients = {}
-        for n, batch, pause in turns:
-            if n not in clients or not clients[n].alive:
-                clients[n] = lan.connect(mac(n), ["/", "/?encap=raw", "/?encap=framed"][n % 3])
-            clients[n].hears(*batch)
-            loop.advance(pause)
-            good.session.take()
-            good.sends(good.to(GATEWAY_MAC) / IP(src=address, dst="10.0.2.2") / ICMP() / b"alive?")
-            assert b"alive?" in b"".join(good.session.take())
-        assert counters["actors.failed"] == 0
-        assert counters.total("switch.drop.internal") == counters.total("gateway.drop.internal") == 0
-        for client in [*clients.values(), good]:
-            if client.alive:
-                client.leaves()
-        assert lan.state() == (0, 0, 0)
-        for actor in (lan.switch, lan.gateway):
-            actor.stop(block=False)
-        loop.run()

@@ -1,0 +1,8 @@
+"""The whole LAN is put together from the parts of the actors' tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "actors"))
