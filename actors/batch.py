@@ -36,7 +36,8 @@ class PortState:
     """What the gateway keeps for one session."""
 
     __slots__ = (
-        *("buffers", "client", "errors", "flows", "forwarded", "fragments", "half_open", "line"),
+        *("advertised_mtu", "buffers", "client", "errors", "flows"),
+        *("forwarded", "fragments", "half_open", "line"),
         *("link_mtu", "macs", "new_flows", "time_waits"),
     )
 
@@ -47,6 +48,8 @@ class PortState:
         """The network that the session's client is in; empty when that is not known."""
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
+        self.advertised_mtu = 0
+        """What the guests' latest router advertisement said; 0 before the first."""
         self.line = Line()
         """How much more the port's session takes at present."""
         self.buffers = BufferBudget(settings.tcp_buffers_per_peer, buffers)

@@ -382,17 +382,16 @@ class GatewayActor(EventLoopActor):
         """Remind every guest of its router, with the MTU that its path takes by now.
 
         Guests hear at once, and a few times more, that the host has lost or got its IPv6 uplink (RFC 7084
-        G-5).
+        G-5); and those whose path turns out to take other packets, that it does.
         """
         if ipv6.uplink_changed():
             self._changes_to_tell = UPLINK_REPEATS
+        is_due = self._changes_to_tell > 0 or now >= self._advertise_at
         if self._changes_to_tell:
             self._changes_to_tell -= 1
-        elif now < self._advertise_at:
-            return
-        self._advertise_at = now + RA_INTERVAL
-        advertisement = ipv6.advertisement
-        frames = [advertisement(mac, port.link_mtu()) for port in self._ports.values() for mac in port.macs]
+        if is_due:
+            self._advertise_at = now + RA_INTERVAL
+        frames = ipv6.advertisements(self._ports.values(), to_all=is_due)
         if frames:
             tell_alive(self._switch, FramesFromGateway(frames))
 

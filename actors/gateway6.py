@@ -62,10 +62,10 @@ from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp6 import UdpFrameTemplate6, parse_udp6
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from actors.address_contests import AddressContests
-    from actors.batch import Batch
+    from actors.batch import Batch, PortState
     from actors.messages import Mailbox
     from actors.ports import TcpSocket
     from actors.services import LanServices
@@ -242,6 +242,16 @@ class Gateway6:
         source = self._link_local if is_link_local(packet.source) else self._address
         return self._echo(frame, packet, source, batch)
 
+    def advertisements(self, ports: Iterable[PortState], *, to_all: bool) -> list[bytes]:
+        """Return advertisements for the guests of all ports, or of those that were told another MTU."""
+        frames = []
+        for port in ports:
+            mtu = port.link_mtu()
+            if to_all or port.advertised_mtu not in (0, mtu):
+                port.advertised_mtu = mtu
+                frames += [self.advertisement(mac, mtu) for mac in port.macs]
+        return frames
+
     def _discovery(self, frame: bytes, packet: Ipv6Packet, message: IcmpMessage, batch: Batch) -> str:
         if packet.ttl != HOP_LIMIT_ON_LINK or packet.extended:
             raise Dropped("not_on_link")
@@ -253,7 +263,8 @@ class Gateway6:
             self._admit_mac(mac, batch)
             if not batch.port.errors.take(batch.now):
                 raise Dropped("solicitation_rate")
-            batch.replies.append(self.advertisement(mac, batch.port.link_mtu()))
+            mtu = batch.port.advertised_mtu = batch.port.link_mtu()
+            batch.replies.append(self.advertisement(mac, mtu))
             return "gateway.answered"
         if message.type == NEIGHBOUR_SOLICITATION:
             target = parse_solicitation(message).target

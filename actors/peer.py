@@ -16,6 +16,7 @@ IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the swit
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -94,8 +95,11 @@ class PeerActor(EventLoopActor):
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
         self._asked_explicitly = False
+        self._assignment: AddressAssigned | None = None
         self._assigned: bytes | None = None
         """The Assigned datagram, once there is an address."""
+        self._assigned_mtu = 0
+        """The link's MTU when that was made."""
         self._ip: bytes = _ZERO_IP
         self._repeats: list[float] = []
         """Times at which Assigned is sent again; empty once the guest has shown an address."""
@@ -224,8 +228,7 @@ class PeerActor(EventLoopActor):
             case control.Register(mac, name, resume):
                 self._register(mac, name, resume)
             case control.Heartbeat():
-                again = [self._assigned] if self._assigned and not self._address_shown else []
-                self._session.send([control.HEARTBEAT_ACK, *again])
+                self._session.send([control.HEARTBEAT_ACK, *self._assigned_again()])
             case control.PeerListRequest():
                 tell_alive(self._switch, PeerListRequest(self.actor_ref))
             case control.Disconnect():
@@ -243,6 +246,15 @@ class PeerActor(EventLoopActor):
     @handles(PeerList)
     def _peer_list(self, message: PeerList) -> None:
         self._session.send(control.encode_peer_list(message.peers, self._session.datagram_limit))
+
+    def _assigned_again(self) -> list[bytes]:
+        """Return Assigned if it may have got lost, or is no longer true: the path takes other packets now."""
+        if self._assignment is None:
+            return []
+        mtu = self._link_mtu()
+        if mtu != self._assigned_mtu:
+            return [self._encode_assigned(replace(self._assignment, mtu=mtu))]
+        return [] if self._address_shown or self._assigned is None else [self._assigned]
 
     # -- registration -------------------------------------------------------------------------------
 
@@ -276,18 +288,23 @@ class PeerActor(EventLoopActor):
             self._ip = message.ip
             address = ".".join(map(str, message.ip))
             logger.info("peer {} registered {} as {}", self._port, format_mac(message.mac), address)
-        resume = {"resume": message.resume} if message.resume else {}
-        self._assigned = control.encode_assigned(
-            message.ip, message.gateway, message.netmask, message.dns, mtu=message.mtu, **resume
-        )
+        assigned = self._encode_assigned(message)
         if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
-            self._session.send([self._assigned])
+            self._session.send([assigned])
             now = self.now()
             self._repeats = [now + delay for delay in ASSIGNED_REPEATS]
             self._address_shown = False
         else:
             self._address_shown = True  # nothing was sent that could have got lost
         self._set_timer()
+
+    def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
+        self._assignment, self._assigned_mtu = assignment, self._link_mtu()
+        resume = {"resume": assignment.resume} if assignment.resume else {}
+        ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns
+        assigned = control.encode_assigned(ip, gateway, netmask, dns, mtu=assignment.mtu, **resume)
+        self._assigned = assigned
+        return assigned
 
     @handles(RegistrationRefused)
     def _registration_refused(self, message: RegistrationRefused) -> None:

@@ -20,6 +20,7 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netstack import encapsulation
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds between heartbeats; relays forget a peer after 150 s of silence."""
+EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
+"""Seconds before the first ones: soon the packet size of the path is known, and the answer tells the MTU."""
 REGISTER_DELAYS = (0.25, 0.5, 1.0, 2.0, 2.0, 4.0)
 """Seconds after which an unanswered Register is sent again; datagrams get lost. After the last: given up."""
 FIRST_RETRY = 0.5
@@ -322,9 +325,10 @@ class VirtualNic:
         return session.end or "closed"
 
     async def _beat(self) -> None:
-        while self.kind is Kind.FRAMED:
-            await asyncio.sleep(HEARTBEAT_INTERVAL)
-            self._say(type="Heartbeat")
+        if self.kind is Kind.FRAMED:
+            for delay in chain(EARLY_HEARTBEATS, repeat(HEARTBEAT_INTERVAL)):
+                await asyncio.sleep(min(delay, HEARTBEAT_INTERVAL))
+                self._say(type="Heartbeat")
 
     async def _read(self, session: WebTransportClient) -> None:
         loop = asyncio.get_running_loop()

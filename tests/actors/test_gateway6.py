@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
-from lan_parts import mac
+from lan_parts import Box, mac
 from scapy.layers.dhcp6 import DHCP6_InfoRequest, DHCP6_Reply, DHCP6OptDNSServers
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import (
@@ -26,7 +28,7 @@ from scapy.packet import Raw
 from test_gateway import Lan, ether
 
 from actors.gateway import UPLINK_INTERVAL, UPLINK_REPEATS
-from actors.messages import ErrorFromNet, PortClosed, SendResult
+from actors.messages import AssignAddress, ErrorFromNet, PortClosed, SendResult
 from actors.settings import LanSettings
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.router_advertisement import INTERVAL
@@ -85,6 +87,22 @@ def test_advertisements_come_also_unasked(loop, lan):
     lan.tell(PortClosed(2))
     loop.advance(INTERVAL)
     assert len(lan.received()) == 2
+
+
+def test_a_guest_that_was_told_an_mtu_hears_soon_of_another(loop, lan):
+    mtus = {1: 1280, 2: 1280}
+    for port in mtus:
+        lan.tell(AssignAddress(port, mac(port), Box(), link_mtu=partial(mtus.get, port)))
+        lan.sends(port, multicast(port, f"fe80::{port}", "ff02::2") / ICMPv6ND_RS())
+    loop.advance(UPLINK_INTERVAL)
+    assert lan.received() == []
+    mtus[1] = 1392
+    loop.advance(UPLINK_INTERVAL)
+    (told,) = lan.received()
+    assert (told.dst, told[ICMPv6ND_RA].routerlifetime > 0) == (mac(1).hex(":"), True)
+    assert told[ICMPv6NDOptMTU].mtu == 1392
+    loop.advance(UPLINK_INTERVAL)
+    assert lan.received() == []
 
 
 def test_neighbours_find_the_gateway(lan):

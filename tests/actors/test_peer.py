@@ -93,6 +93,28 @@ def test_register_is_passed_on_and_answered(peer):
     )
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_heartbeats_answer_tells_of_another_mtu_once(peer, shown):
+    peer.hears(register(MAC))
+    peer.assign(resume="4567", mtu=1280)
+    if shown:
+        peer.hears(b"\1" + IP_FRAME)
+    peer.session.take()
+    for limit, mtu in ((1407, 1392), (1200, 1280)):
+        peer.session.datagram_limit = limit
+        peer.hears(control(type="Heartbeat"))
+        ack, assigned = peer.session.controls()
+        assert ack["type"] == "HeartbeatAck"
+        assert (assigned["type"], assigned["mtu"], assigned["resume"]) == ("Assigned", mtu, "4567")
+        assert assigned["ip"] == [10, 0, 2, 10]
+        peer.session.take()
+        peer.hears(control(type="Heartbeat"))
+        assert len(peer.session.take()) == (1 if shown else 2)
+    # A Register that comes again gets what holds now.
+    peer.hears(register(MAC))
+    assert peer.session.controls()[-1]["mtu"] == 1280
+
+
 def test_the_secret_of_a_mac_goes_both_ways(peer):
     peer.hears(control(type="Register", mac=list(MAC), resume="0123"))
     assert peer.to_switch() == [RegisterMac(7, MAC, True, resume="0123")]

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from processes import ROOT, Program, Relay, run
 from netstack.counters import Counters
 from relay import main, tap
 from relay.tap import Tap, TapError
+from transport.carrier import PACKET_OVERHEAD
 
 ATTACHED = r"^(\S+): attached to (\S+) as ((?:[0-9a-f]{2}:){5}[0-9a-f]{2})(?:, address ([\d.]+)/24)?"
 DEVICE = "t-attach0"
@@ -213,6 +215,19 @@ def test_a_device_in_use_is_named(live_relay, namespace):
         program.wait_for(ATTACHED)
         line = complaint("--tap", DEVICE, "--netns", namespace.name, "--insecure", live_relay.url)
         assert line == f"vmrelay: error: {DEVICE}: the device is in use by another process"
+    finally:
+        program.stop()
+
+
+def test_the_devices_mtu_grows_to_what_the_path_takes(fresh_relay, namespace):
+    """1452 bytes of UDP payload, less what QUIC, HTTP and the encapsulation take, and Ethernet's header."""
+    program = attach(fresh_relay, namespace)
+    try:
+        program.wait_for(ATTACHED)
+        deadline = time.monotonic() + 20
+        while link(namespace)[1] != 1452 - PACKET_OVERHEAD - 1 - 1 - 14:
+            assert time.monotonic() < deadline, "it was never told, or has not listened"
+            time.sleep(0.05)
     finally:
         program.stop()
 
