@@ -1,4 +1,4 @@
-"""A client of a running relay that writes its own packets, and a watch over the neighbour of it."""
+"""A client of a running relay that writes its own packets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-import time
 
 from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.asyncio import connect as quic_connect
@@ -14,16 +13,8 @@ from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated
-from guests import Neighbour
 from processes import PATIENCE
 from quic_parts import Forge
-
-QUIET_SECONDS = 1.0
-"""How long the neighbour is watched before the attack: what this machine's noise alone does to its pings."""
-ATTEMPTS = 3
-P99_ALLOWED = 0.1
-"""Seconds that an attack may add to 99 of 100 pings. Attackers and neighbour share one Python, and cores with
-the relay: an attack that stalls it costs seconds."""
 
 
 class Attacker(QuicConnectionProtocol):
@@ -85,7 +76,7 @@ async def attacker(relay, *, session=True):
 
 
 async def send_slowly(send, packets, *, at_a_time=16, pause=0.005):
-    """Send packets in bursts, with pauses in which the neighbour's thread gets its turn."""
+    """Send packets in bursts, with pauses between them."""
     for number, packet in enumerate(packets, 1):
         send(packet)
         if number % at_a_time == 0:
@@ -95,24 +86,3 @@ async def send_slowly(send, packets, *, at_a_time=16, pause=0.005):
 async def send_from_anywhere(packets, port, **pace):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         await send_slowly(lambda packet: sender.sendto(packet, ("127.0.0.1", port)), packets, **pace)
-
-
-def spares_the_neighbour(relay, attack):
-    """Run ``attack`` with a neighbour's pings watched: none is lost, and 99 of 100 are hardly later.
-
-    What else runs on this machine can delay a ping, and does not do so time after time; an attack that stalls
-    the relay does.
-    """
-    with Neighbour(relay) as quiet:
-        time.sleep(QUIET_SECONDS)
-    measured = []
-    for _ in range(ATTEMPTS):
-        with Neighbour(relay) as neighbour:
-            asyncio.run(attack())
-            # Whatever the attack left to be done is done meanwhile.
-            time.sleep(QUIET_SECONDS)
-        assert neighbour.intact == neighbour.sent > 0
-        measured.append(neighbour.p99)
-        if neighbour.p99 < P99_ALLOWED + quiet.p99:
-            return
-    raise AssertionError(f"p99 of {measured} s, {quiet.p99:.3f} s without an attack")

@@ -10,9 +10,10 @@ import pytest
 from aioquic.buffer import encode_uint_var
 from guests import CHUNK, Guest
 from processes import Relay
-from quic_attacker import attacker, send_slowly, spares_the_neighbour
+from quic_attacker import attacker, send_slowly
 from quic_parts import datagram_frame
 from stream_frames import stream_frame
+from watch import spares_the_neighbour
 
 SECONDS = 2.0
 """How long each attack lasts; who is closed for it stops earlier."""

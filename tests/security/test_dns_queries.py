@@ -6,11 +6,12 @@ import asyncio
 import os
 from pathlib import Path
 
-from guests import GATEWAY_MAC, Guest, Neighbour
+from guests import GATEWAY_MAC, Guest
 from processes import Relay
 from scapy.layers.inet import IP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from watch import spares_the_neighbour
 
 RECORDS = 3000
 
@@ -43,10 +44,8 @@ def test_queries_full_of_records():
         guest.client.close()
 
     before = processor_seconds(relay)
-    with Neighbour(relay) as neighbour:
-        asyncio.run(attack())
+    spares_the_neighbour(relay, attack)
     assert processor_seconds(relay) - before < 3.0, "20 queries at 0.2 s or more are above that"
-    assert neighbour.intact == neighbour.sent > 0
     counters = relay.counters()
     assert counters["dns.refused"] > 0
     relay.stop()

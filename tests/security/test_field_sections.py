@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from aioquic.h3.connection import ErrorCode, encode_frame
 from processes import Relay
-from quic_attacker import attacker, send_slowly, spares_the_neighbour
+from quic_attacker import attacker, send_slowly
 from stream_frames import cut, in_packets, stream_frame
+from watch import spares_the_neighbour
 
 GROWTH = 8 * 1024 * 1024
 

@@ -12,6 +12,7 @@ from processes import PATIENCE, Program, Relay
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
+from watch import spares_the_neighbour
 
 WRAPPINGS = {
     "none": [],
@@ -78,7 +79,7 @@ async def attack(relay, victim, tags):
 @pytest.mark.parametrize("tags", WRAPPINGS.values(), ids=WRAPPINGS)
 def test_no_tag_makes_a_kernel_believe_a_neighbour_to_be_its_gateway(relay, victim, tags):
     assert victim.ping(victim.gateway, count=1)[0] == 1
-    asyncio.run(attack(relay, victim, tags))
+    spares_the_neighbour(relay, lambda: attack(relay, victim, tags))
     assert GATEWAY_MAC in victim.run("ip", "neighbour", "show", victim.gateway).stdout
     assert ROGUE_PREFIX not in victim.run("ip", "-6", "address").stdout
     assert "fe80::bad" not in victim.run("ip", "-6", "route").stdout

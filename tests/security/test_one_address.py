@@ -18,6 +18,7 @@ from aioquic.quic.connection import QuicConnection
 from guests import Neighbour
 from processes import PATIENCE, Relay
 from test_hostile import quic_configuration
+from watch import spares_the_neighbour
 from websockets.asyncio.client import connect as websocket
 
 ATTACKER = "127.0.0.2"
@@ -78,19 +79,23 @@ def test_handshakes_that_nobody_goes_on_with(relay, many_files):
             while not enough.is_set():
                 begin_handshake(relay, stack)
 
-    attackers = [threading.Thread(target=attack) for _ in range(4)]
-    for attacker in attackers:
-        attacker.start()
-    try:
-        deadline = time.monotonic() + 2 * PATIENCE
-        while not relay_is_full(relay):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        assert newcomer_is_served(relay)
-    finally:
-        enough.set()
+    def fill():
+        enough.clear()
+        attackers = [threading.Thread(target=attack) for _ in range(4)]
         for attacker in attackers:
-            attacker.join()
+            attacker.start()
+        try:
+            deadline = time.monotonic() + 2 * PATIENCE
+            while not relay_is_full(relay):
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            assert newcomer_is_served(relay)
+        finally:
+            enough.set()
+            for attacker in attackers:
+                attacker.join()
+
+    spares_the_neighbour(relay, fill)
     assert relay.counters()["endpoint.drop.too_many_connections"] == 0
 
 
@@ -109,9 +114,12 @@ def silent_connections(relay, count, stack):
 
 
 def test_tcp_connections_that_say_nothing(relay, many_files):
-    with contextlib.ExitStack() as stack:
-        silent_connections(relay, 1100, stack)
-        assert newcomer_is_served_by_websocket(relay)
+    def attack():
+        with contextlib.ExitStack() as stack:
+            silent_connections(relay, 1100, stack)
+            assert newcomer_is_served_by_websocket(relay)
+
+    spares_the_neighbour(relay, attack)
     counters = relay.counters()
     assert counters["web.drop.too_many_of_one_address"] + counters["web.evicted"] > 0
 
@@ -137,7 +145,7 @@ def test_raw_sessions_that_say_nothing(relay, many_files):
                 )
             assert await asyncio.to_thread(newcomer_is_served, relay)
 
-    asyncio.run(attack())
+    spares_the_neighbour(relay, attack)
     counters = relay.counters()
     assert counters["switch.ports_refused_to_one_address"] > 0
     assert counters["switch.silent_ports_closed"] > 0, "they give way to others"

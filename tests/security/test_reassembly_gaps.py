@@ -7,8 +7,9 @@ from aioquic.h3.connection import ErrorCode
 from aioquic.quic.packet import QuicErrorCode
 from forged_initials import ForgedInitials, crypto_frame
 from processes import Relay
-from quic_attacker import attacker, send_from_anywhere, send_slowly, spares_the_neighbour
+from quic_attacker import attacker, send_from_anywhere, send_slowly
 from stream_frames import in_packets, stream_frame
+from watch import spares_the_neighbour
 
 GROWTH = 8 * 1024 * 1024
 

@@ -16,6 +16,7 @@ from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
+from watch import spares_the_neighbour
 
 LOOPBACK = ("--allow-cidr", "127.0.0.1")
 
@@ -94,7 +95,7 @@ def test_two_sessions_that_open_flows_without_end():
             client.client.close()
 
     with Answering(bytes) as echo:
-        asyncio.run(main(echo.port))
+        spares_the_neighbour(relay, lambda: main(echo.port))
     assert relay.counters()["gateway.drop.flow_share"] > 0
     relay.stop()
 
@@ -140,7 +141,7 @@ def test_no_socket_is_opened_for_what_is_denied():
         await answer_to(guest, guest.echo_request(7, b"payload"), lambda got: got.haslayer("ICMP"))
         guest.client.close()
 
-    asyncio.run(main())
+    spares_the_neighbour(relay, main)
     counters = relay.counters()
     assert counters["gateway.drop.denied"] > 0
     assert counters["gateway.flows_opened"] == 0
@@ -178,7 +179,7 @@ def test_idle_clients_leave_descriptors_to_those_inside():
                 assert got[TCP].flags == "SA"
             guest.client.close()
 
-        asyncio.run(main())
+        spares_the_neighbour(relay, main)
         counters = relay.counters()
         assert counters["web.drop.too_many_of_one_address"] + counters["web.evicted"] > 0
         relay.stop()

@@ -13,6 +13,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
+from watch import spares_the_neighbour
 
 PORT = 7777
 
@@ -74,7 +75,7 @@ def test_arp_for_a_third_guest_changes_nothing(relay, guests):
     def request(attacker):
         return ARP(op=1, hwsrc=attacker, psrc=third.address, pdst=victim.address)
 
-    asyncio.run(send_and_wait(relay, victim, reply, request))
+    spares_the_neighbour(relay, lambda: send_and_wait(relay, victim, reply, request))
     assert third.mac in neighbour(victim, third.address)
     assert victim.ping(third.address, count=1)[0] == 1
 
@@ -96,7 +97,8 @@ def test_neighbour_discovery_for_a_third_guest_changes_nothing(relay, guests):
         packet = IPv6(src=theirs, dst=own, hlim=255) / ICMPv6ND_NS(tgt=own)
         return packet / ICMPv6NDOptSrcLLAddr(lladdr=attacker)
 
-    asyncio.run(send_and_wait(relay, victim, advertisement, in_its_own_name, solicitation))
+    claims = advertisement, in_its_own_name, solicitation
+    spares_the_neighbour(relay, lambda: send_and_wait(relay, victim, *claims))
     assert third.mac in neighbour(victim, theirs)
     assert victim.ping(f"{theirs}%{victim.device}", count=1)[0] == 1
 
@@ -111,7 +113,7 @@ def test_datagrams_in_the_name_of_others_do_not_arrive(relay, guests, source):
         def datagram(_attacker):
             return IP(src=address, dst=victim.address) / UDP(sport=1, dport=PORT) / Raw(b"spoofed")
 
-        asyncio.run(send_and_wait(relay, victim, datagram))
+        spares_the_neighbour(relay, lambda: send_and_wait(relay, victim, datagram))
         with third.namespace.socket() as sender:
             sender.sendto(b"true", (victim.address, PORT))
         assert listener.recvfrom(100)[0] == b"true"

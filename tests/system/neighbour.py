@@ -1,0 +1,134 @@
+"""Pings the gateway of a relay all the time, until SIGTERM; then prints what became of the pings, as JSON.
+
+    python neighbour.py URL CERTIFICATE_HASH RELAY_PID INTERVAL
+
+A program of its own, so that the times it tells hold nothing of the work of whoever attacks the relay. They
+are told twice: as they were (``round_trips``), and without the time that the relay or this program was ready
+to run and waited for a core (``served_in``), which is the doing of whatever else runs on this machine. This
+program itself runs at once where its user may have that (sched(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from guests import Guest
+from processes import PATIENCE
+from scapy.layers.inet import ICMP
+from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw
+
+IPV4 = bytes.fromhex("0800")
+ARP_REQUEST = bytes.fromhex("08060001080006040001")
+
+
+class Waits:
+    """How long processes were ready to run and did not, so far, in seconds each (Linux; elsewhere none)."""
+
+    def __init__(self, *processes):
+        self._files = [Path(f"/proc/{process}/schedstat") for process in processes]
+        self._files = [file for file in self._files if file.exists()]
+
+    def read(self):
+        return [int(file.read_bytes().split()[1]) / 1e9 for file in self._files]
+
+
+class Pings:
+    """One guest's pings: those on their way, and how long the others took."""
+
+    def __init__(self, guest, waits):
+        self._guest = guest
+        self._address = socket.inet_aton(guest.address)
+        self._waits = waits
+        self._waiting = {}
+        self._all_back = asyncio.Event()
+        self.sent = 0
+        self.intact = 0
+        self.round_trips = []
+        self.served_in = []
+
+    def send(self):
+        payload = os.urandom(32)
+        self.sent += 1
+        sequence = self.sent & 0xFFFF
+        frame = self._guest.echo_request(sequence, payload)
+        self._waiting[sequence] = payload, time.perf_counter(), self._waits.read()
+        self._all_back.clear()
+        self._guest.send_frames([frame])
+
+    async def all_back(self):
+        await self._all_back.wait()
+
+    async def listen(self):
+        while True:
+            frames = await self._guest.next_frames()
+            arrived_at = time.perf_counter()
+            waits = self._waits.read()
+            for frame in frames:
+                if frame[12:14] == IPV4:
+                    packet = Ether(frame)
+                    if ICMP in packet and packet[ICMP].type == 0:
+                        self._came_back(packet, arrived_at, waits)
+                elif frame[12:22] == ARP_REQUEST and frame[38:42] == self._address:
+                    self._answer(frame)
+            if not self._waiting:
+                self._all_back.set()
+
+    def _answer(self, request):
+        """Say whose the address is: who does not, loses it to others that want it."""
+        asked = Ether(request)[ARP]
+        mine = {"hwsrc": self._guest.mac, "psrc": self._guest.address}
+        reply = ARP(op=2, **mine, hwdst=asked.hwsrc, pdst=asked.psrc)
+        self._guest.send_frames([bytes(Ether(src=self._guest.mac, dst=asked.hwsrc) / reply)])
+
+    def _came_back(self, packet, arrived_at, waits):
+        payload, sent_at, waits_before = self._waiting.pop(packet[ICMP].seq, (None, arrived_at, waits))
+        self.intact += payload == packet[Raw].load
+        took = arrived_at - sent_at
+        self.round_trips.append(took)
+        # Both may have waited at the same time, so it is the longer of the waits that counts.
+        waited = max((after - before for before, after in zip(waits_before, waits, strict=True)), default=0.0)
+        self.served_in.append(max(took - waited, 0.0))
+
+
+async def live(url, certificate_hash, relay_pid, interval):
+    enough = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
+    guest = await Guest.join(SimpleNamespace(url=url, hash=certificate_hash))
+    pings = Pings(guest, Waits(relay_pid, os.getpid()))
+    listening = asyncio.create_task(pings.listen())
+    # The first frames of a guest cost more than those to come: addresses are learned.
+    pings.send()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(pings.all_back(), PATIENCE)
+    print("settled", flush=True)
+    while not enough.is_set():
+        pings.send()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(enough.wait(), interval)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(pings.all_back(), PATIENCE)
+    listening.cancel()
+    guest.client.close()
+    told = {name: getattr(pings, name) for name in ("sent", "intact", "round_trips", "served_in")}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(AttributeError, PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    gc.freeze()
+    gc.disable()
+    asyncio.run(live(*sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4])))
