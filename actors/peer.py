@@ -41,6 +41,7 @@ from actors.messages import (
 )
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.settings import DEFAULT_ROOM
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
 from netstack.encapsulation import Kind
@@ -122,7 +123,9 @@ class PeerActor(EventLoopActor):
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
-        logger.info("peer {} connected from {}", self._port, self._session.remote)
+        room = self._settings.room
+        where = "" if room == DEFAULT_ROOM else f" to room {room}"
+        logger.info("peer {} connected from {}{}", self._port, self._session.remote, where)
         self._switch.tell(
             PortOpened(
                 self._port,
@@ -300,9 +303,11 @@ class PeerActor(EventLoopActor):
 
     def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
         self._assignment, self._assigned_mtu = assignment, self._link_mtu()
-        resume = {"resume": assignment.resume} if assignment.resume else {}
+        extra: dict[str, int | str] = {"mtu": assignment.mtu, "room": self._settings.room}
+        if assignment.resume:
+            extra["resume"] = assignment.resume
         ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns
-        assigned = control.encode_assigned(ip, gateway, netmask, dns, mtu=assignment.mtu, **resume)
+        assigned = control.encode_assigned(ip, gateway, netmask, dns, **extra)
         self._assigned = assigned
         return assigned
 

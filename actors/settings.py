@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from netstack.dhcp_options import Route
 
 
+DEFAULT_ROOM = "default"
+"""The LAN of all who name none."""
+
+
 class FixedLease(NamedTuple):
     """An address (4 bytes) for one guest's MAC (6 bytes), and its name, if it has one."""
 
@@ -26,6 +30,8 @@ class FixedLease(NamedTuple):
 class LanSettings:
     """Settings of one LAN: its switch, gateway and peers. Addresses are bytes, times are seconds."""
 
+    room: str = DEFAULT_ROOM
+    """The LAN's name, which clients are told."""
     gateway_ip: bytes = bytes((10, 0, 2, 2))
     gateway_mac: bytes = bytes.fromhex("525400123456")
     netmask: bytes = bytes((255, 255, 255, 0))

@@ -1,29 +1,52 @@
-"""Who may come in, and to which LAN: implements ``transport.admission.Admission``.
+"""Who may come in, and to which room: implements ``transport.admission.Admission``.
 
-Asked are the origin of the page, then the path: ``/`` for a framed session (or a raw one, which its first
-datagram tells), ``/raw`` for a raw one.
+Asked are the origin of the page, then the URL. ``/`` is the room ``default``, ``/room/NAME`` and
+``/?room=NAME`` are another one; a session there speaks what its first datagram tells. With ``/raw`` behind
+it, it is raw. Rooms are made by whoever names them first, within bounds.
 """
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qs
 
+from loguru import logger
+
+from actors.settings import DEFAULT_ROOM
+from netstack.shares import client_network
+from relay.lan import ForwardError
+from relay.lans import NoRoomError
 from transport.admission import Grant, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from relay.lans import Lans
     from transport.admission import ClientRequest
     from transport.origins import OriginPolicy
 
-SESSION_PATHS: Mapping[str, str] = {"/": "", "/raw": "encap=raw"}
-"""Paths that carry a session, and what each says about the encapsulation."""
+NAME = re.compile(r"[a-z0-9-]{1,63}")
+NAME_RULE = "a room's name is 1 to 63 of a-z, 0-9 and -"
+
+NOWHERE = Refusal(
+    HTTPStatus.NOT_FOUND, "Sessions are at / and /room/NAME, raw ones at /raw and /room/NAME/raw."
+)
+
+MAX_QUERY_FIELDS = 16
+
+_PATH = re.compile(r"(?:/room/([^/]*))?(/raw|/?)", re.DOTALL)
+
+
+class Target(NamedTuple):
+    """What a URL asks for."""
+
+    room: str
+    path: str
+    """The session's path, such as ``"/?encap=raw"``."""
 
 
 class RelayAdmission:
-    """Decides by what the operator has set, and by the LANs that there are."""
+    """Decides by what the operator has set, and by the rooms that there are."""
 
     def __init__(self, origins: OriginPolicy, lans: Lans) -> None:
         self._origins = origins
@@ -34,21 +57,38 @@ class RelayAdmission:
         return self._origins.admit(request)
 
     def admit(self, request: ClientRequest) -> Grant | Refusal:
-        """Decide about a request for a session."""
-        refusal = self.check(request)
-        if refusal is not None:
-            return refusal
-        path = session_path(request.path, request.query)
-        if path is None:
-            return Refusal(HTTPStatus.NOT_FOUND, "Sessions are at / (framed) and /raw.")
-        return Grant(self._lans.default, path)
+        """Decide about a request for a session; the room is made where it is not there."""
+        target = self.check(request) or read_target(request.path, request.query)
+        if isinstance(target, Refusal):
+            return target
+        client = client_network(request.remote.rpartition(":")[0])
+        try:
+            return Grant(self._lans.get(target.room, client), target.path)
+        except NoRoomError as error:
+            return Refusal(error.status, str(error))
+        except ForwardError as error:
+            logger.bind(reason="room not made").error("room {}: {}", target.room, error)
+            return Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
+            )
 
 
-def session_path(path: str, query: str) -> str | None:
-    """Tell the path by which a session knows its encapsulation; None where there are no sessions."""
-    encapsulation = SESSION_PATHS.get(path)
-    if encapsulation is None:
-        return None
-    # Named twice it would be refused, and a URL may well say it again.
-    said = query if "encap=" in query else "&".join(filter(None, (encapsulation, query)))
-    return f"/?{said}" if said else "/"
+def read_target(path: str, query: str) -> Target | Refusal:
+    """Read the path and the query of a session's URL."""
+    found = _PATH.fullmatch(path)
+    if found is None or not path or (found[1] is not None and found[2] == "/"):
+        return NOWHERE
+    try:
+        named = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS).get("room", [])
+    except ValueError:
+        return Refusal(HTTPStatus.BAD_REQUEST, f"The query has more than {MAX_QUERY_FIELDS} fields.")
+    rooms = {*named, *([] if found[1] is None else [found[1]])} or {DEFAULT_ROOM}
+    if len(rooms) > 1:
+        return Refusal(HTTPStatus.BAD_REQUEST, "The URL names more than one room.")
+    [room] = rooms
+    if not NAME.fullmatch(room):
+        return Refusal(HTTPStatus.BAD_REQUEST, f"{room[:70]!r} is no room: {NAME_RULE}.")
+    # Named twice the encapsulation would be refused, and a URL may well say it again.
+    encapsulation = "encap=raw" if found[2] == "/raw" and "encap=" not in query else ""
+    said = "&".join(filter(None, (encapsulation, query)))
+    return Target(room, f"/?{said}" if said else "/")

@@ -28,7 +28,7 @@ from relay import early_signals, logs
 from relay.admission import RelayAdmission
 from relay.certs import local_names, network_addresses
 from relay.lan import ForwardError, Lan, Shared
-from relay.lan_plan import lan_plan, max_flows
+from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
@@ -116,11 +116,20 @@ class Relay:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         current_scheduler().counters = self._counters
-        self._shared = Shared(current_scheduler(), max_flows(self._settings), self._settings.tcp_buffer_total)
+        self._shared = Shared(
+            current_scheduler(),
+            max_flows=max_flows(self._settings),
+            max_questions=own_budget().questions,
+            tcp_buffers=self._settings.tcp_buffer_total,
+        )
         stack.callback(self._shared.close)
-        plan = lan_plan(self._settings)
         try:
-            self._lans = Lans(lambda name: Lan(name, plan, self._shared), self._counters)
+            self._lans = Lans(
+                lambda name: Lan(name, lan_plan(self._settings, name), self._shared),
+                self._counters,
+                bounds_of_rooms(self._settings),
+                asyncio.get_running_loop().time,
+            )
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
@@ -216,7 +225,7 @@ class Relay:
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
-            self._lans.look(asyncio.get_running_loop().time())
+            self._lans.look()
             if not self._lans.default.is_alive:
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
@@ -248,6 +257,8 @@ class Relay:
 
     def _log_counters(self) -> None:
         logger.bind(**dict(sorted(self._lans.totals().items()))).info("counters:")
+        for lan in self._lans if len(self._lans) > 1 else ():
+            logger.bind(**dict(sorted(lan.counters.items()))).info("counters of room {}:", lan.name)
 
     # -- the certificate ----------------------------------------------------------------------------
 

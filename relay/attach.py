@@ -25,6 +25,7 @@ from relay.qemu import MODES, QemuError, open_socket
 from relay.resolver import Resolver
 from relay.tap import Tap, TapError, namespace_path
 from relay.vm_client import (
+    DEFAULT_ROOM,
     MIN_MTU,
     Attached,
     Change,
@@ -243,6 +244,8 @@ class _Teller:
         assigned = change.assigned
         if assigned is not None:
             text += f", address {assigned.interface}, gateway {assigned.gateway}, DNS {assigned.dns}"
+            if assigned.room != DEFAULT_ROOM:
+                text += f", room {assigned.room}"
         self.say(text)
 
     def say(self, text: str) -> None:

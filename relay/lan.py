@@ -6,6 +6,7 @@ What LANs have in common because the machine has it once, sockets and the watch 
 
 from __future__ import annotations
 
+import asyncio
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -59,14 +60,16 @@ class LanPlan(NamedTuple):
 class Shared:
     """What all LANs of a process draw from."""
 
-    def __init__(self, turns: Turns, max_flows: int, tcp_buffers: int = TOTAL) -> None:
-        """Share ``max_flows`` sockets and ``tcp_buffers`` bytes; needs a running event loop."""
+    def __init__(self, turns: Turns, *, max_flows: int, max_questions: int, tcp_buffers: int = TOTAL) -> None:
+        """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop."""
         self.turns = turns
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
         """Of these, those that have a UDP port of the host; the gateways keep the limit."""
         self.buffers = BufferBudget(tcp_buffers)
+        self.questions = asyncio.Semaphore(max_questions)
+        """Those to name servers at a time: each has a few sockets."""
         self.identifiers = EchoIdentifiers()
         self.port_numbers = count(1)
         """Numbers of the switches' ports: no two sessions of the process have the same, in logs too."""
@@ -109,7 +112,7 @@ class Lan:
         )
         self._switch = SwitchActor.start(counters, settings)
         self._started.append(self._switch)
-        name_servers = HostResolvers(plan.name_servers, policy, counters)
+        name_servers = HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
         dns = DnsActor.start(name_servers, counters, settings)
         self._started.append(dns)
         self._gateway = GatewayActor.start(

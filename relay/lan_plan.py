@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from actors.settings import LanSettings
+from actors.settings import DEFAULT_ROOM, LanSettings
 from netstack.egress import EgressPolicy
 from relay.lan import LanPlan
+from relay.lans import Bounds
 from transport.descriptors import own_budget
 
 if TYPE_CHECKING:
     from relay.settings import Settings
 
 
-def lan_plan(settings: Settings) -> LanPlan:
-    """Plan the LAN that these settings describe."""
+def lan_plan(settings: Settings, room: str = DEFAULT_ROOM) -> LanPlan:
+    """Plan the LAN of a room."""
+    settings = room_settings(settings, room)
     return LanPlan(
-        settings=lan_settings(settings),
+        settings=lan_settings(settings, room),
         policy=lambda: EgressPolicy(
             map(str, settings.allow_cidr),
             map(str, settings.deny_cidr),
@@ -30,14 +33,30 @@ def lan_plan(settings: Settings) -> LanPlan:
     )
 
 
+def bounds_of_rooms(settings: Settings) -> Bounds:
+    """Tell how many rooms there may be, and for how long."""
+    return Bounds(
+        total=settings.max_rooms,
+        per_client=settings.rooms_per_client,
+        idle_time=settings.room_idle_time,
+        listed=frozenset({DEFAULT_ROOM}) if settings.create_rooms == "listed" else None,
+    )
+
+
 def max_flows(settings: Settings) -> int:
     """Tell how many sockets the flows of all LANs may have."""
     return min(settings.max_flows_total, own_budget().flows)
 
 
-def lan_settings(settings: Settings) -> LanSettings:
+def room_settings(settings: Settings, room: str) -> Settings:
+    """Tell what holds for a room: what the operator set, but for what only one room can have."""
+    return settings if room == DEFAULT_ROOM else replace(settings, forward=(), static_lease=())
+
+
+def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:
     """Tell what the actors of the LAN go by."""
     return LanSettings(
+        room=room,
         dns=settings.dns.packed,
         dns_allow_private=settings.dns_allow_private,
         fixed_leases=settings.static_lease,

@@ -1,44 +1,89 @@
-"""The LANs of a relay, by name: made when they are wanted, ended some time after the last session left."""
+"""The LANs of a relay, by name: made when they are wanted, ended some time after the last session left.
+
+Users call them rooms. Anybody can make one by naming it, so their number is bounded, in all and for each
+client address, and so is how many are made in a second.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
 
 from loguru import logger
 
 from actors.close_codes import CloseCode
+from actors.settings import DEFAULT_ROOM
+from actors.token_bucket import TokenBucket
 from netstack.counters import Counters
+from relay.lan import ForwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from relay.lan import Lan
 
-DEFAULT = "default"
-"""The LAN of all who name none. It is there from the start to the end."""
-
-IDLE_TIME = 60.0
-"""Seconds without a session after which a LAN ends: clients that lost theirs are back by then."""
+CREATIONS_PER_SECOND = 10.0
+"""LANs made per second; each takes 4 ms."""
+CREATION_BURST = 50.0
 
 FAILED = "the room failed; connect again for a fresh one"
 """What clients are told."""
 
 
+class NoRoomError(Exception):
+    """A LAN is not made; the message is for the client."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Bounds(NamedTuple):
+    """Of the LANs that clients make."""
+
+    total: int
+    """LANs at a time, with the default one."""
+    per_client: int
+    """Of these, those that clients of one address have made; 0 for no limit."""
+    idle_time: float
+    """Seconds without a session after which a LAN ends: clients that lost theirs are back by then."""
+    listed: frozenset[str] | None = None
+    """Names that there may be; None for any."""
+
+
 class Lans:
     """Makes LANs, and ends them."""
 
-    def __init__(self, make: Callable[[str], Lan], counters: Counters, idle_time: float = IDLE_TIME) -> None:
-        """Make the default LAN. ``counters`` are the relay's own, and take in those of LANs that end.
+    def __init__(
+        self,
+        make: Callable[[str], Lan],
+        counters: Counters,
+        bounds: Bounds,
+        clock: Callable[[], float],
+        kept: Iterable[str] = (),
+    ) -> None:
+        """Make the default LAN and those of ``kept``, which stay however long they are empty.
 
-        Raises what ``make`` raises.
+        ``counters`` are the relay's own, and take in those of LANs that end. Raises what ``make`` raises.
         """
         self._make = make
         self._counters = counters
-        self._idle_time = idle_time
+        self._bounds = bounds
+        self._clock = clock
+        self._creations = TokenBucket(CREATIONS_PER_SECOND, CREATION_BURST, clock())
+        self._makers: dict[str, str] = {}
+        """Client addresses by which LANs were made."""
         self._lans: dict[str, Lan] = {}
         self._empty_since: dict[str, float] = {}
         """Those that had no session at the last look."""
-        self.default = self.get(DEFAULT)
+        self._kept = frozenset({DEFAULT_ROOM, *kept})
+        try:
+            for name in sorted(self._kept):
+                self._lans[name] = make(name)
+        except BaseException:
+            self.stop()
+            raise
+        self.default = self._lans[DEFAULT_ROOM]
 
     def __iter__(self) -> Iterator[Lan]:
         return iter(self._lans.values())
@@ -50,16 +95,43 @@ class Lans:
         """Find a LAN that there is."""
         return self._lans.get(name)
 
-    def get(self, name: str) -> Lan:
-        """Find a LAN, or make it."""
+    def get(self, name: str, client: str) -> Lan:
+        """Find a LAN, or make it for a client of this address. Raises NoRoomError and what ``make`` does."""
         lan = self._lans.get(name)
         if lan is None:
+            self._refuse_excess(name, client)
             lan = self._lans[name] = self._make(name)
+            self._makers[name] = client
+            self._counters.add("rooms.made")
         self._empty_since.pop(name, None)
         return lan
 
-    def look(self, now: float) -> None:
+    def _refuse_excess(self, name: str, client: str) -> None:
+        bounds = self._bounds
+        made = sum(maker == client for maker in self._makers.values()) if bounds.per_client else 0
+        if bounds.listed is not None and name not in bounds.listed:
+            why, status, text = (
+                "unknown",
+                HTTPStatus.NOT_FOUND,
+                f"There is no room {name} (--create-rooms listed).",
+            )
+        elif len(self._lans) >= bounds.total:
+            why, status = "too_many", HTTPStatus.SERVICE_UNAVAILABLE
+            text = f"There are {bounds.total} rooms already (--max-rooms)."
+        elif bounds.per_client and made >= bounds.per_client:
+            why, status = "too_many_of_one_address", HTTPStatus.TOO_MANY_REQUESTS
+            text = f"Clients of this address have made {made} rooms (--rooms-per-client)."
+        elif not self._creations.take(self._clock()):
+            why, status = "too_fast", HTTPStatus.SERVICE_UNAVAILABLE
+            text = "Too many rooms were made just now; try again in a second."
+        else:
+            return
+        self._counters.add(f"rooms.refused.{why}")
+        raise NoRoomError(status, text)
+
+    def look(self) -> None:
         """End LANs that failed or were empty for long; to be called every second or so."""
+        now = self._clock()
         for name, lan in list(self._lans.items()):
             if lan is self.default:
                 continue
@@ -67,14 +139,23 @@ class Lans:
                 logger.error("the LAN of room {} failed and ends", name)
                 lan.close_sessions(CloseCode.INTERNAL, FAILED)
                 self._end(name)
-            elif not lan.is_empty:
+                if name in self._kept:
+                    self._make_again(name)
+            elif name in self._kept or not lan.is_empty:
                 self._empty_since.pop(name, None)
-            elif now - self._empty_since.setdefault(name, now) >= self._idle_time:
+            elif now - self._empty_since.setdefault(name, now) >= self._bounds.idle_time:
                 logger.info("room {} ends: nobody is in it", name)
                 self._end(name)
 
+    def _make_again(self, name: str) -> None:
+        try:
+            self._lans[name] = self._make(name)
+        except ForwardError as error:
+            logger.error("room {}: {}", name, error)
+
     def _end(self, name: str) -> None:
         lan = self._lans.pop(name)
+        self._makers.pop(name, None)
         self._empty_since.pop(name, None)
         lan.stop()
         for counter, count in lan.counters.items():

@@ -51,6 +51,7 @@ OTHER_VARIABLES = (CONFIG_VARIABLE, "VMRELAY_COMPILE", "VMRELAY_ACCELERATED", "R
 WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+ROOM_CREATION = ("any", "listed")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -424,6 +425,28 @@ class Settings:
             "addresses; 0, as behind a proxy, is no limit",
         ),
     ] = 98
+    max_rooms: Annotated[
+        int, Option(_whole(1, 65535), "N", "rooms at a time; 1 is the default room alone")
+    ] = 256
+    rooms_per_client: Annotated[
+        int,
+        Option(
+            _whole(0, 65535),
+            "N",
+            "rooms that the clients of one address (IPv6: of one /64) may make; 0 is no limit",
+        ),
+    ] = 16
+    room_idle_time: Annotated[
+        float, Option(_seconds(1, _DAY), "SECONDS", "time after which a room ends that nobody is in")
+    ] = 60.0
+    create_rooms: Annotated[
+        str,
+        Option(
+            _choice(*ROOM_CREATION),
+            "WHICH",
+            "rooms that whoever names them makes: any, or listed (those of the configuration file)",
+        ),
+    ] = "any"
     max_flows: Annotated[int, Option(_whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
     max_flows_total: Annotated[
         int,

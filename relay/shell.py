@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from netstack.counters import Counters
 from relay import client_arguments, early_signals
-from relay.vm_client import Attached, Change
+from relay.vm_client import DEFAULT_ROOM, Attached, Change
 from transport.client import ConnectError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ scapy on the LAN of {url} as {mac}{address}.
   srp1(Ether()/ARP(pdst=gateway), timeout=2)              who is the gateway?
   sr1(IP(dst=gateway)/ICMP(), timeout=2)                  ping it
   sniff(count=10, prn=lambda packet: packet.summary())    watch what comes
-sock is a RelaySocket; address, gateway, mac and peer are there too. Ctrl-D leaves."""
+sock is a RelaySocket; address, gateway, mac, room and peer are there too. Ctrl-D leaves."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +171,9 @@ class _Shell:
             readline.set_completer(rlcompleter.Completer(self.names).complete)
             readline.parse_and_bind("tab: complete")
         address = self.names["address"]
+        room = self.names["room"]
         at = f", address {address}, gateway {self.names['gateway']}" if address else ", without an address"
+        at += f", room {room}" if room not in (None, DEFAULT_ROOM) else ""
         banner = BANNER.format(url=self.names["peer"].url, mac=self.names["mac"], address=at)
         code.InteractiveConsole(self.names, "<console>").interact(banner, exitmsg="")
 
@@ -189,4 +191,5 @@ class _Shell:
             "mac": peer.mac,
             "address": str(assigned.ip) if assigned is not None else None,
             "gateway": str(assigned.gateway) if assigned is not None else None,
+            "room": assigned.room if assigned is not None else None,
         }

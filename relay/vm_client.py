@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import secrets
 import socket
 from collections import deque
@@ -55,6 +56,10 @@ FRAME_QUEUE = 4096
 """Frames that wait for ``recv_batch``, about 4 MB; over it the oldest are dropped and counted."""
 MIN_MTU = 576
 """Smallest MTU taken from a relay (RFC 791: what every host must be able to receive)."""
+DEFAULT_ROOM = "default"
+"""What a relay without rooms does not name."""
+ROOM = re.compile(r"[a-z0-9-]{1,63}")
+"""Names of rooms; what a relay says otherwise is not for a terminal."""
 
 
 class Assigned(NamedTuple):
@@ -65,6 +70,7 @@ class Assigned(NamedTuple):
     netmask: IPv4Address
     dns: IPv4Address
     mtu: int | None
+    room: str = DEFAULT_ROOM
 
     @property
     def interface(self) -> IPv4Interface:
@@ -126,9 +132,11 @@ def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
         IPv4Interface(f"{ip}/{netmask}")
     except (KeyError, TypeError, ValueError):
         return None
-    mtu = fields.get("mtu")
+    mtu, room = fields.get("mtu"), fields.get("room")
     return Assigned(
-        ip, gateway, netmask, dns, mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None
+        *(ip, gateway, netmask, dns),
+        mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
+        room=room if isinstance(room, str) and ROOM.fullmatch(room) else DEFAULT_ROOM,
     )
 
 

@@ -11,6 +11,7 @@ the certificate by its hash, or expect an authority to stand for it.
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ POLICY = (
 
 EVERYBODY = {"Access-Control-Allow-Origin": "*"}
 """Headers of what pages of all origins may read: the client, which they import."""
+
+ROOM_PAGE = re.compile(r"/room/[a-z0-9-]{1,63}")
+"""Paths at which the connection page tells how to connect to a room."""
 
 _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
@@ -57,7 +61,7 @@ class WebPages:
         """Return content type, body and further headers of the page at ``path``; None when there is none."""
         if path == "/cert-hash":
             return "application/json", self._hashes(), {}
-        return self._pages.get(path)
+        return self._pages.get("/" if ROOM_PAGE.fullmatch(path) else path)
 
     def _hashes(self) -> bytes:
         following = self._certificates.next

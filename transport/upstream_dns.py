@@ -18,6 +18,7 @@ Options of the file hold for the servers that it names (resolv.conf(5)): ``use-v
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import socket
 from pathlib import Path
@@ -98,8 +99,13 @@ class HostResolvers:
         policy: EgressPolicy,
         counters: Counters,
         resolv_conf: Path = RESOLV_CONF,
+        turnstile: asyncio.Semaphore | None = None,
     ) -> None:
-        """Ask ``servers``, or if there are none those of ``resolv_conf``. Needs a running event loop."""
+        """Ask ``servers``, or if there are none those of ``resolv_conf``. Needs a running event loop.
+
+        ``turnstile`` bounds the questions at a time of all who share it; others wait, within the deadline.
+        """
+        self._turnstile = contextlib.nullcontext() if turnstile is None else turnstile
         self._named = tuple(servers)
         self._policy = policy
         self._counters = counters
@@ -136,7 +142,7 @@ class HostResolvers:
     async def _answer(self, query: bytes, token: int, asker: Mailbox) -> None:
         response = None
         try:
-            async with asyncio.timeout(DEADLINE) as deadline:
+            async with asyncio.timeout(DEADLINE) as deadline, self._turnstile:
                 servers = await self._servers()
                 patience = (self._options.timeout or 0) * (self._options.attempts or ROUNDS) * len(servers)
                 if patience > DEADLINE:

@@ -4,11 +4,15 @@ import { Guest } from "/network.js";
 
 const element = (id) => document.getElementById(id);
 const socketUrl = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}`;
-const relayUrl = `https://${location.host}/`;
+const named = /^\/room\/([a-z0-9-]{1,63})$/.exec(location.pathname)?.[1] ?? new URLSearchParams(location.search).get("room");
+const room = named === null || named === "default" ? "" : encodeURIComponent(named);
+const path = room === "" ? "/" : `/room/${room}`;
+const relayUrl = `https://${location.host}${path}`;
 
+element("room").textContent = named ?? "default";
 element("webtransport").textContent = relayUrl;
-element("websocket").textContent = `${socketUrl}/`;
-element("raw").textContent = `${socketUrl}/raw`;
+element("websocket").textContent = `${socketUrl}${path}`;
+element("raw").textContent = `${socketUrl}${room === "" ? "" : path}/raw`;
 
 const certificates = fetch("/cert-hash", { cache: "no-store" }).then((response) => response.json());
 certificates.then(showCertificate, (error) => {
@@ -53,11 +57,12 @@ async function test(name) {
     nic = await step("connect", async () => {
       const { current, next } = await certificates;
       const certificateHash = [current, next].flatMap((each) => (each?.pinned ? [each.hash] : []));
-      const found = await connect(`${location.origin}/`, { certificateHash, reconnect: false });
+      const found = await connect(`${location.origin}${path}`, { certificateHash, reconnect: false });
       return [found, `by ${found.carrier}`];
     });
-    const { ip, gateway, mtu } = nic.assigned;
-    await step("get an address", async () => [undefined, `${ip.join(".")}, MTU ${mtu}`]);
+    const { ip, gateway, mtu, room: assignedRoom } = nic.assigned;
+    const where = assignedRoom === "default" ? "" : `, room ${assignedRoom}`;
+    await step("get an address", async () => [undefined, `${ip.join(".")}, MTU ${mtu}${where}`]);
     const guest = new Guest(nic);
     const mac = await step("find the gateway", async () => {
       const found = await guest.resolve(gateway);

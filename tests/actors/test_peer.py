@@ -89,7 +89,7 @@ def test_register_is_passed_on_and_answered(peer):
     (assigned,) = peer.session.sent
     assert assigned == (
         b'\0{"type":"Assigned","ip":[10,0,2,10],"gateway":[10,0,2,2],"netmask":[255,255,255,0],"dns":[8,8,8,8],'
-        b'"mtu":1500}'
+        b'"mtu":1500,"room":"default"}'
     )
 
 

@@ -5,6 +5,8 @@ from http import HTTPStatus
 import pytest
 
 from relay.admission import RelayAdmission
+from relay.lan import ForwardError
+from relay.lans import NoRoomError
 from transport.admission import ClientRequest, Grant, Refusal
 
 FORBIDDEN = Refusal(HTTPStatus.FORBIDDEN, "not from there")
@@ -21,7 +23,17 @@ class Origins:
 
 
 class Lans:
-    default = object()
+    """Rooms that are known by their names."""
+
+    def __init__(self):
+        self.asked = []
+        self.error = None
+
+    def get(self, name, client):
+        self.asked.append((name, client))
+        if self.error is not None:
+            raise self.error
+        return name
 
 
 def request(target, carrier):
@@ -34,29 +46,119 @@ both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"]
 
 @both_carriers
 @pytest.mark.parametrize(
-    ("target", "path"),
+    ("target", "room", "path"),
     [
-        ("/", "/"),
-        ("/raw", "/?encap=raw"),
-        ("/?encap=framed", "/?encap=framed"),
-        ("/raw?encap=raw", "/?encap=raw"),
-        ("/raw?a=1", "/?encap=raw&a=1"),
+        ("/", "default", "/"),
+        ("/raw", "default", "/?encap=raw"),
+        ("/?encap=framed", "default", "/?encap=framed"),
+        ("/raw?encap=raw", "default", "/?encap=raw"),
+        ("/raw?a=1", "default", "/?encap=raw&a=1"),
+        ("/room/lab", "lab", "/"),
+        ("/room/lab/raw", "lab", "/?encap=raw"),
+        ("/room/lab?encap=raw", "lab", "/?encap=raw"),
+        ("/room/default", "default", "/"),
+        ("/room/raw", "raw", "/"),
+        ("/room/raw/raw", "raw", "/?encap=raw"),
+        ("/room/" + 63 * "x", 63 * "x", "/"),
+        ("/room/-0", "-0", "/"),
+        ("/?room=lab", "lab", "/?room=lab"),
+        ("/raw?room=l%61b", "lab", "/?encap=raw&room=l%61b"),
+        ("/room/lab?room=lab", "lab", "/?room=lab"),
     ],
 )
-def test_both_carriers_lead_to_the_lan_by_the_same_paths(carrier, target, path):
-    assert RelayAdmission(Origins(), Lans).admit(request(target, carrier)) == Grant(Lans.default, path)
+def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, path):
+    lans = Lans()
+    assert RelayAdmission(Origins(), lans).admit(request(target, carrier)) == Grant(room, path)
+    assert lans.asked == [(room, "192.0.2.1")]
 
 
 @both_carriers
-@pytest.mark.parametrize("target", ["/elsewhere", "/raw/", "//", "", "/RAW", "/raw/raw", "/cert-hash"])
-def test_at_other_paths_there_is_no_lan(carrier, target):
-    found = RelayAdmission(Origins(), Lans).admit(request(target, carrier))
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "/elsewhere",
+            "/raw/",
+            "//",
+            "",
+            "/RAW",
+            "/raw/raw",
+            "/cert-hash",
+            "/room",
+            "/rooms/lab",
+            "room/lab",
+        ),
+        *(
+            "room/lab",
+            "/room/lab/",
+            "/room/lab/framed",
+            "/room/lab/raw/",
+            "/room/lab/raw/raw",
+            "//room/lab",
+            "/room/a/b",
+        ),
+        *("/Room/lab", "/room/lab/raw\n", "/raw\n"),
+    ],
+)
+def test_at_other_paths_there_is_no_room(carrier, target):
+    lans = Lans()
+    found = RelayAdmission(Origins(), lans).admit(request(target, carrier))
     assert found.status == HTTPStatus.NOT_FOUND
+    assert lans.asked == []
 
 
 @both_carriers
-def test_an_origin_that_is_refused_learns_nothing_of_the_paths(carrier):
-    admission = RelayAdmission(Origins(FORBIDDEN), Lans)
-    for target in ("/", "/elsewhere"):
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "/room/",
+            "/room//raw",
+            "/room/Lab",
+            "/room/a_b",
+            "/room/a.b",
+            "/room/%61",
+            "/room/a b",
+            "/room/lab\n",
+        ),
+        *(
+            "/room/lab\n",
+            "/room/" + 64 * "x",
+            "/room/é",
+            "/?room=",
+            "/?room=Lab",
+            "/raw?room=a/b",
+            "/?room=%0a",
+        ),
+        *("/?room=a&room=b", "/room/a?room=b", "/?" + 17 * "a&"),
+    ],
+)
+def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
+    lans = Lans()
+    found = RelayAdmission(Origins(), lans).admit(request(target, carrier))
+    assert found.status == HTTPStatus.BAD_REQUEST
+    assert "1 to 63 of a-z, 0-9 and -" in found.reason or "more than" in found.reason
+    assert found.reason.isprintable()
+    assert len(found.reason) < 200
+    assert lans.asked == []
+
+
+@both_carriers
+def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
+    lans = Lans()
+    admission = RelayAdmission(Origins(FORBIDDEN), lans)
+    for target in ("/", "/elsewhere", "/room/lab", "/room/Lab"):
         assert admission.admit(request(target, carrier)) == FORBIDDEN
     assert admission.check(request("/", "http")) == FORBIDDEN
+    assert lans.asked == []
+
+
+@both_carriers
+def test_why_there_is_no_room_is_told(carrier, lines):
+    lans = Lans()
+    admission = RelayAdmission(Origins(), lans)
+    lans.error = NoRoomError(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    assert admission.admit(request("/room/lab", carrier)) == Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    lans.error = ForwardError("cannot forward it")
+    assert admission.admit(request("/room/lab", carrier)).status == HTTPStatus.SERVICE_UNAVAILABLE
+    assert lines == ["ERROR room lab: cannot forward it"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import resource
 import socket
@@ -10,16 +11,18 @@ from datetime import UTC, datetime, timedelta
 import pykka
 import pytest
 from websockets.asyncio.client import connect as websocket
+from websockets.exceptions import InvalidStatus
 
 from actors.gateway import GatewayActor
 from actors.switch import SwitchActor
+from netstack import control
 from netstack.ethernet import ETHERTYPE_ARP
 from relay import app
 from relay.app import Relay, StartError, is_loopback, javascript, serve
 from relay.logs import Limiter
 from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
-from transport.client import connect
+from transport.client import ConnectError, connect
 from transport.outside import HostNetwork
 from transport.target import Trust
 
@@ -144,6 +147,70 @@ def test_a_websocket_client_is_a_guest_like_any_other(capsys):
             async with asyncio.timeout(PATIENCE):
                 assigned = await client.recv()
         assert assigned.startswith(b'\0{"type":"Assigned","ip":[10,0,2,10],')
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+
+
+def test_rooms_are_lans_of_their_own_on_both_carriers(capsys, lines):
+    async def assigned(client):
+        await client.send(b'\0{"type":"Register","mac":[82,84,0,0,0,7]}')
+        async with asyncio.timeout(PATIENCE):
+            return json.loads((await client.recv())[1:])
+
+    async def scenario():
+        running = started()
+        port = await running.port(capsys)
+        trust = Trust(certificate_hash=bytes.fromhex(running.certificates.current.sha256))
+        here, there, by_query = (
+            websocket(f"ws://127.0.0.1:{port}{path}", proxy=None)
+            for path in ("/", "/room/lab", "/?room=other")
+        )
+        async with here as one, there as two, by_query as three:
+            # The same MAC three times: in one LAN the later ones would be refused.
+            found = [await assigned(client) for client in (one, two, three)]
+            assert [each["room"] for each in found] == ["default", "lab", "other"]
+            assert [each["ip"] for each in found] == [[10, 0, 2, 10]] * 3
+            raw = await connect(f"https://127.0.0.1:{port}/room/lab/raw", trust)
+            mac = bytes.fromhex("525400000009")
+            question = bytes.fromhex("0001080006040001") + mac + bytes(10) + bytes((10, 0, 2, 10))
+            raw.send([b"\xff" * 6 + mac + ETHERTYPE_ARP + question])
+            async with asyncio.timeout(PATIENCE):
+                while (heard := await two.recv())[0] == 0:
+                    pass  # Assigned, again
+            assert heard == b"\1" + b"\xff" * 6 + mac + ETHERTYPE_ARP + question
+            for client in (one, three):
+                await client.send(b'\0{"type":"Heartbeat"}')
+                async with asyncio.timeout(PATIENCE):
+                    while (said := await client.recv()) != control.HEARTBEAT_ACK:
+                        assert said[:1] == b"\0"
+            raw.close()
+            running.relay._log_counters()
+        running.stop()
+        assert await running.status() == 0
+
+    asyncio.run(scenario())
+    assert any("to room lab" in line for line in lines)
+    for room in ("default", "lab", "other"):
+        assert any(line.startswith(f"INFO counters of room {room}:") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/elsewhere", 404), ("/room/lab/x", 404), ("/room/Lab", 400), ("/?room=a&room=b", 400)],
+)
+def test_where_no_room_can_be_both_carriers_say_the_same(capsys, path, status):
+    async def scenario():
+        running = started()
+        port = await running.port(capsys)
+        trust = Trust(certificate_hash=bytes.fromhex(running.certificates.current.sha256))
+        with pytest.raises(ConnectError, match=str(status)):
+            await connect(f"https://127.0.0.1:{port}{path}", trust)
+        with pytest.raises(InvalidStatus) as refused:
+            await websocket(f"ws://127.0.0.1:{port}{path}", proxy=None)
+        assert refused.value.response.status_code == status
+        assert len(running.relay._lans) == 1
         running.stop()
         assert await running.status() == 0
 

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from actors.settings import LanSettings
-from relay.lan_plan import lan_plan, lan_settings, max_flows
+from actors.settings import FixedLease, LanSettings
+from netstack.forward import parse_forwards
+from relay.lan_plan import bounds_of_rooms, lan_plan, lan_settings, max_flows
+from relay.lans import Bounds
 from relay.settings import Settings
 from transport.descriptors import own_budget
 
@@ -29,3 +31,22 @@ def test_each_lan_has_a_policy_of_its_own():
     assert one is not other
     assert one.decide("10.0.2.4").allowed
     assert not lan_plan(Settings()).policy().decide("10.0.2.4").allowed
+
+
+def test_a_room_has_its_name_and_nothing_that_only_one_can_have():
+    [forward] = parse_forwards("tcp::8080:web:80")
+    lease = FixedLease(bytes(6), bytes((10, 0, 2, 50)), "db")
+    settings = Settings(forward=(forward,), static_lease=(lease,), max_peers=7)
+    home, lab = lan_plan(settings), lan_plan(settings, "lab")
+    assert (home.settings.room, lab.settings.room) == ("default", "lab")
+    assert (home.forwards, lab.forwards) == ((forward,), ())
+    assert (home.settings.fixed_leases, lab.settings.fixed_leases) == ((lease,), ())
+    assert home.settings.max_peers == lab.settings.max_peers == 7
+
+
+def test_rooms_are_bounded_as_the_operator_says():
+    assert bounds_of_rooms(Settings()) == Bounds(256, 16, 60.0)
+    found = bounds_of_rooms(
+        Settings(max_rooms=3, rooms_per_client=0, room_idle_time=5.0, create_rooms="listed")
+    )
+    assert found == Bounds(3, 0, 5.0, frozenset({"default"}))

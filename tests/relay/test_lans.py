@@ -1,22 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from http import HTTPStatus
 
+import dns.message
 import pykka
 import pytest
-from lan_parts import FakeSession, mac
-from scapy.layers.inet import ICMP, IP
+from lan_parts import FakeSession, control, mac
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, FramesFromPeer
 from actors.runtime import current_scheduler, run_ready
+from actors.settings import FixedLease
 from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.forward import parse_forwards
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import lan_plan
-from relay.lans import Lans
+from relay.lans import CREATION_BURST, Bounds, Lans, NoRoomError
 from relay.settings import Settings
 
 ARP_PROBE = bytes.fromhex("0001080006040001")
@@ -25,11 +29,30 @@ ARP_PROBE = bytes.fromhex("0001080006040001")
 class House:
     """A registry with LANs as the relay makes them."""
 
-    def __init__(self, settings: Settings | None = None):
+    def __init__(self, settings=None, kept=(), **bounds):
         self.counters = Counters()
-        self.shared = Shared(current_scheduler(), 100)
-        plan = lan_plan(settings or Settings())
-        self.lans = Lans(lambda name: Lan(name, plan, self.shared), self.counters, idle_time=10.0)
+        self.now = 0.0
+        self.shared = Shared(current_scheduler(), max_flows=100, max_questions=100)
+        planned = settings or Settings()
+        self.lans = Lans(
+            lambda name: Lan(name, lan_plan(planned, name), self.shared),
+            self.counters,
+            Bounds(**({"total": 256, "per_client": 16, "idle_time": 10.0} | bounds)),
+            lambda: self.now,
+            kept,
+        )
+
+    def get(self, name, client="192.0.2.1"):
+        return self.lans.get(name, client)
+
+    def look(self, now):
+        self.now = now
+        self.lans.look()
+
+    def refusal(self, name, client="192.0.2.1"):
+        with pytest.raises(NoRoomError) as refused:
+            self.get(name, client)
+        return refused.value.status
 
     def close(self):
         self.lans.close_sessions(CloseCode.SHUTDOWN, "")
@@ -37,10 +60,10 @@ class House:
         self.shared.close()
 
 
-def in_a_house(scenario, settings=None):
+def in_a_house(scenario, settings=None, **options):
     async def main():
         before = set(pykka.ActorRegistry.get_all())
-        house = House(settings)
+        house = House(settings, **options)
         try:
             scenario(house)
         finally:
@@ -67,18 +90,18 @@ def come(lan, number, guest):
 
 def test_a_lan_is_made_when_it_is_wanted_and_ends_some_time_after_the_last_left():
     def scenario(house):
-        lan = house.lans.get("lab")
-        assert house.lans.get("lab") is lan is house.lans.find("lab")
+        lan = house.get("lab")
+        assert house.get("lab") is lan is house.lans.find("lab")
         _, peer = come(lan, 1, mac(1))
-        house.lans.look(0.0)
-        house.lans.look(1000.0)
+        house.look(0.0)
+        house.look(1000.0)
         assert len(house.lans) == 2
         peer.stop(block=False)
         run_ready()
-        house.lans.look(1000.0)
-        house.lans.look(1009.9)
+        house.look(1000.0)
+        house.look(1009.9)
         assert house.lans.find("lab") is lan
-        house.lans.look(1010.0)
+        house.look(1010.0)
         assert house.lans.find("lab") is None
         assert not lan.is_alive
         assert len(pykka.ActorRegistry.get_by_class(SwitchActor)) == 1
@@ -88,11 +111,11 @@ def test_a_lan_is_made_when_it_is_wanted_and_ends_some_time_after_the_last_left(
 
 def test_who_comes_back_in_time_finds_the_same_lan():
     def scenario(house):
-        lan = house.lans.get("lab")
-        house.lans.look(0.0)
-        assert house.lans.get("lab") is lan
-        house.lans.look(10.0)
-        house.lans.look(19.9)
+        lan = house.get("lab")
+        house.look(0.0)
+        assert house.get("lab") is lan
+        house.look(10.0)
+        house.look(19.9)
         assert house.lans.find("lab") is lan
 
     in_a_house(scenario)
@@ -101,7 +124,7 @@ def test_who_comes_back_in_time_finds_the_same_lan():
 def test_the_default_lan_stays():
     def scenario(house):
         for now in (0.0, 1e9):
-            house.lans.look(now)
+            house.look(now)
         assert house.lans.default.is_alive
         assert [lan.name for lan in house.lans] == ["default"]
 
@@ -110,16 +133,16 @@ def test_the_default_lan_stays():
 
 def test_a_lan_that_fails_ends_alone_and_its_clients_hear_of_it(lines):
     def scenario(house):
-        lan = house.lans.get("lab")
+        lan = house.get("lab")
         session, _ = come(lan, 1, mac(1))
         [switch] = [ref for ref in pykka.ActorRegistry.get_by_class(SwitchActor) if ref is lan._switch]
         switch.stop(block=False)
         run_ready()
-        house.lans.look(0.0)
+        house.look(0.0)
         assert house.lans.find("lab") is None
         assert session.closed[0] == CloseCode.INTERNAL
         assert house.lans.default.is_alive
-        assert house.lans.get("lab").is_alive
+        assert house.get("lab").is_alive
 
     in_a_house(scenario)
     assert "ERROR the LAN of room lab failed and ends" in lines
@@ -127,7 +150,7 @@ def test_a_lan_that_fails_ends_alone_and_its_clients_hear_of_it(lines):
 
 def test_guests_of_two_lans_are_answered_by_two_gateways_with_the_same_addresses():
     def scenario(house):
-        one, other = house.lans.get("one"), house.lans.get("other")
+        one, other = house.get("one"), house.get("other")
         answers = [come(lan, number, mac(1))[0].take() for number, lan in enumerate((one, other))]
         assert answers[0] == answers[1] != []
         assert one.counters["gateway.answered"] == other.counters["gateway.answered"] == 1
@@ -139,12 +162,12 @@ def test_the_totals_are_those_of_the_relay_and_of_all_lans_also_of_ended_ones():
     def scenario(house):
         house.counters.add("endpoint.accepted", 5)
         for name in ("one", "other"):
-            _, peer = come(house.lans.get(name), 1, mac(1))
+            _, peer = come(house.get(name), 1, mac(1))
             peer.stop(block=False)
             run_ready()
         assert house.lans.totals()["gateway.answered"] == 2
-        house.lans.look(0.0)
-        house.lans.look(10.0)
+        house.look(0.0)
+        house.look(10.0)
         assert len(house.lans) == 1
         assert house.lans.totals()["gateway.answered"] == 2
         assert house.lans.totals()["endpoint.accepted"] == 5
@@ -156,7 +179,7 @@ def test_no_lan_has_more_flows_than_are_left_of_all():
     def scenario(house):
         house.shared.flows.limit = 1
         house.shared.flows.add("somebody of another LAN")
-        lan = house.lans.get("lab")
+        lan = house.get("lab")
         come(lan, 1, mac(1))
         lan._switch.tell(FramesFromPeer(1, [ping(mac(1), identifier) for identifier in (1, 2)]))
         run_ready()
@@ -182,3 +205,160 @@ def test_a_forward_that_cannot_be_had_is_one_line_and_leaves_nothing_behind():
         assert set(pykka.ActorRegistry.get_all()) == before
 
     asyncio.run(main())
+
+
+# -- bounds -------------------------------------------------------------------------------------------
+
+
+def test_rooms_are_bounded_in_all_and_a_room_that_ends_makes_place():
+    def scenario(house):
+        assert house.get("a") is house.get("a")
+        house.get("b")
+        assert house.refusal("c") == HTTPStatus.SERVICE_UNAVAILABLE
+        assert house.get("a").is_alive
+        assert house.counters["rooms.refused.too_many"] == 1
+        house.look(0.0)
+        house.look(10.0)
+        house.get("c")
+
+    in_a_house(scenario, total=3)
+
+
+def test_rooms_are_bounded_for_each_address_that_makes_them():
+    def scenario(house):
+        house.get("a"), house.get("b")
+        assert house.refusal("c") == HTTPStatus.TOO_MANY_REQUESTS
+        house.get("c", "2001:db8::/64")
+        house.get("c"), house.get("default")
+        house.look(0.0)
+        house.look(10.0)
+        house.get("d")
+
+    in_a_house(scenario, per_client=2)
+    in_a_house(lambda house: [house.get(str(number)) for number in range(20)], per_client=0)
+
+
+def test_rooms_are_not_made_faster_than_some_per_second():
+    def scenario(house):
+        for number in range(int(CREATION_BURST)):
+            house.get(str(number))
+        assert house.refusal("late") == HTTPStatus.SERVICE_UNAVAILABLE
+        assert house.get("0").is_alive
+        house.now = 0.2
+        house.get("late")
+        assert house.counters["rooms.made"] == CREATION_BURST + 1
+
+    in_a_house(scenario, per_client=0)
+
+
+def test_where_rooms_are_listed_nobody_makes_another():
+    def scenario(house):
+        assert house.refusal("elsewhere") == HTTPStatus.NOT_FOUND
+        house.get("lab"), house.get("default")
+        assert {lan.name for lan in house.lans} == {"default", "lab"}
+
+    in_a_house(scenario, listed=frozenset({"lab"}))
+
+
+def test_a_room_that_is_kept_is_there_from_the_start_and_is_made_again_when_it_fails(lines):
+    def scenario(house):
+        first = house.lans.find("lab")
+        for now in (0.0, 1e6):
+            house.look(now)
+        assert house.lans.find("lab") is first
+        first.stop()
+        house.look(1e6)
+        assert house.lans.find("lab").is_alive
+
+    in_a_house(scenario, kept=["lab"])
+
+
+# -- isolation ----------------------------------------------------------------------------------------
+
+
+def framed(lan, number, guest, name):
+    session = FakeSession(number, "/")
+    peer = lan.attach(session)
+    peer.tell(DatagramsFromClient([control(type="Register", mac=list(guest), name=name)]))
+    run_ready()
+    return session, peer
+
+
+def test_nothing_of_one_room_shows_in_another():
+    def scenario(house):
+        one, other = house.get("one"), house.get("other")
+        sender, speaks = framed(one, house_port(one), mac(1), "alice")
+        neighbour, _ = framed(one, house_port(one), mac(2), "bob")
+        stranger, hears = framed(other, house_port(other), mac(3), "carol")
+        assigned = [session.controls()[0] for session in (sender, neighbour, stranger)]
+        assert [found["room"] for found in assigned] == ["one", "one", "other"]
+        assert [found["ip"][3] for found in assigned] == [10, 11, 10]
+        before = dict(other.counters)
+        broadcast = b"\xff" * 6 + mac(1) + b"\x08\x06" + ARP_PROBE + mac(1)
+        broadcast += bytes((10, 0, 2, 10)) + bytes(6) + bytes((10, 0, 2, 11))
+        unicast = mac(3) + mac(1) + b"\x88\xb5" + b"for a MAC of another room"
+        multicast = bytes.fromhex("01005e000001") + mac(1) + b"\x88\xb5" + b"for all"
+        for session in (neighbour, stranger):
+            session.take()
+        speaks.tell(DatagramsFromClient([b"\1" + frame for frame in (broadcast, unicast, multicast)]))
+        run_ready()
+        assert len(neighbour.take()) == 3
+        assert stranger.take() == []
+        assert dict(other.counters) == before
+        for peer, session, others in ((speaks, sender, 2), (hears, stranger, 1)):
+            session.take()
+            peer.tell(DatagramsFromClient([control(type="PeerList")]))
+            run_ready()
+            assert len(session.controls()[0]["peers"]) == others
+
+    def house_port(lan):
+        return lan.next_port()
+
+    in_a_house(scenario)
+
+
+def lookup(session, peer, guest, name):
+    query = dns.message.make_query(name, "A").to_wire()
+    frame = Ether(src=guest.hex(":"), dst="52:54:00:12:34:56")
+    frame /= IP(src="10.0.2.10", dst="10.0.2.2") / UDP(sport=5353, dport=53) / query
+    session.take()
+    peer.tell(DatagramsFromClient([b"\1" + bytes(frame)]))
+    run_ready()
+    [answer] = session.frames()
+    found = dns.message.from_wire(bytes(Ether(answer)[UDP].payload))
+    return [record.to_text() for rrset in found.answer for record in rrset]
+
+
+def test_names_are_those_of_the_room_and_fixed_ones_of_the_default_room():
+    lease = FixedLease(mac(9), bytes((10, 0, 2, 50)), "db")
+
+    def scenario(house):
+        one, other = house.get("one"), house.get("other")
+        framed(one, 1, mac(1), "alice")
+        here, there = framed(one, 2, mac(2), "bob"), framed(other, 3, mac(3), "carol")
+        home = framed(house.lans.default, 4, mac(4), "dave")
+        assert lookup(*home, mac(4), "db.vm.internal.") == ["10.0.2.50"]
+        assert lookup(*there, mac(3), "carol.vm.internal.") == ["10.0.2.10"]
+        for name in ("alice", "bob", "dave", "db"):
+            assert lookup(*there, mac(3), f"{name}.vm.internal.") == []
+        del here
+
+    in_a_house(scenario, Settings(static_lease=(lease,)))
+
+
+def test_a_forward_is_of_the_default_room_and_guests_of_others_do_not_reach_it():
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        port = probe.getsockname()[1]
+    [forward] = parse_forwards(f"udp:0.0.0.0:{port}:52:54:00:aa:00:09:1")
+
+    def scenario(house):
+        lan = house.get("lab")
+        home, away = house.lans.default, lan
+        for network in (home.network, away.network):
+            network._policy.own_addresses = frozenset({"192.0.2.77"})
+        assert home.network.allows_udp(("192.0.2.77", port))
+        assert not away.network.allows_udp(("192.0.2.77", port))
+        assert away.counters.total("forward.") == 0
+
+    in_a_house(scenario, Settings(forward=(forward,)))

@@ -130,7 +130,11 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     }
     values |= {"web": "off"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
-    values |= {"udp_filtering": "endpoint-independent", "forward": ["tcp::80:web:80"]}
+    values |= {
+        "create_rooms": "listed",
+        "udp_filtering": "endpoint-independent",
+        "forward": ["tcp::80:web:80"],
+    }
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"], "allow_origin": ["https://app.example"]}
     values |= {"source_guard": False, "peer_list": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}

@@ -473,3 +473,12 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(arguments):
 
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "room"),
+    [("lab", "lab"), (None, "default"), (7, "default"), ("\x1b[2J", "default"), ("", "default")],
+)
+def test_the_room_is_taken_from_assigned_if_it_can_be_one(said, room):
+    fields = json.loads(ASSIGNED[1:]) | ({} if said is None else {"room": said})
+    assert parse_assigned(fields).room == room

@@ -57,3 +57,18 @@ def test_pages_run_nothing_but_the_relays_own_files(path):
 @pytest.mark.parametrize("path", ["/index.html", "/../web_pages.py", "/page.js/", "/client", "/client/", ""])
 def test_nothing_else_is_there(path):
     assert WebPages(STORE)(path) is None
+
+
+def test_each_room_has_the_connection_page_and_other_paths_have_none():
+    pages = WebPages(STORE)
+    assert pages("/room/lab-1") == pages("/room/" + 63 * "x") == pages("/")
+    for path in (
+        "/room",
+        "/room/",
+        "/room/Lab",
+        "/room/lab/",
+        "/room/lab/raw",
+        "/room/" + 64 * "x",
+        "/room/lab\n",
+    ):
+        assert pages(path) is None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from http import HTTPStatus
-
-from relay.admission import session_path
+from relay.admission import read_target
 from transport.admission import Grant, Refusal
 
 
@@ -28,9 +26,7 @@ class OpenDoor:
         refusal = self.check(request)
         if refusal is not None:
             return refusal
-        path = session_path(request.path, request.query)
-        if path is None:
-            if self._paths:
-                return Refusal(HTTPStatus.NOT_FOUND, "There is nothing here.")
-            path = f"{request.path}?{request.query}" if request.query else request.path
-        return Grant(self, path)
+        target = read_target(request.path, request.query)
+        if isinstance(target, Refusal) and self._paths:
+            return target
+        return Grant(self, request.path if isinstance(target, Refusal) else target.path)

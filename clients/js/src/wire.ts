@@ -33,6 +33,8 @@ export interface Assigned {
   readonly dns: Address;
   /** Largest IP packet, in bytes. */
   readonly mtu: number;
+  /** Name of the LAN: that of the URL, `/room/NAME`. */
+  readonly room: string;
 }
 
 export type ControlMessage =
@@ -67,7 +69,8 @@ export function parseControl(datagram: Uint8Array): ControlMessage | undefined {
       const mtu = fields["mtu"];
       const usable = typeof mtu === "number" && Number.isInteger(mtu) && mtu >= 576 && mtu <= 1500;
       const resume = typeof fields["resume"] === "string" ? fields["resume"] : "";
-      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 }, resume };
+      const room = typeof fields["room"] === "string" ? fields["room"] : "default";
+      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500, room }, resume };
     }
     case "HeartbeatAck":
       return { type: "HeartbeatAck" };

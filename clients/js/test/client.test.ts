@@ -51,7 +51,7 @@ describe("connecting", () => {
       { algorithm: "sha-256", value: new Uint8Array(32).fill(0xab) },
     ]);
     expect(nic.carrier).toBe("webtransport");
-    expect(nic.assigned).toEqual({ ...ASSIGNED, mtu: 1500 });
+    expect(nic.assigned).toEqual({ ...ASSIGNED, mtu: 1500, room: "lab" });
     expect(link!.sent[0]).toEqual(control({ type: "Register", mac: [...mac] }));
   });
 

@@ -35,7 +35,7 @@ export class FakeRelay {
     if (owner !== undefined && owner !== link) owner.end(4004, "another session registered it");
     const ip = this.addresses.get(String(mac)) ?? [10, 0, 2, 10 + this.addresses.size];
     this.addresses.set(String(mac), ip);
-    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip, ...(this.resume === undefined ? {} : { resume: this.resume }) }));
+    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip, room: "lab", ...(this.resume === undefined ? {} : { resume: this.resume }) }));
   };
 
   /** What clients have said, without the bytes of frames. */

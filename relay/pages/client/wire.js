@@ -45,7 +45,8 @@ export function parseControl(datagram) {
             const mtu = fields["mtu"];
             const usable = typeof mtu === "number" && Number.isInteger(mtu) && mtu >= 576 && mtu <= 1500;
             const resume = typeof fields["resume"] === "string" ? fields["resume"] : "";
-            return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500 }, resume };
+            const room = typeof fields["room"] === "string" ? fields["room"] : "default";
+            return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500, room }, resume };
         }
         case "HeartbeatAck":
             return { type: "HeartbeatAck" };
