@@ -31,6 +31,7 @@ from relay.vm_client import (
     Change,
     Detached,
     Readdressed,
+    Resized,
     VirtualNic,
     choose_kind,
     vm_client,
@@ -233,7 +234,9 @@ class _Teller:
         self._said = ""
 
     def tell(self, change: Change, mac: bytes) -> None:
-        """Say what has become of the session."""
+        """Say what has become of the session; the MTU is the device's affair."""
+        if isinstance(change, Resized):
+            return
         if isinstance(change, Readdressed):
             self.say(str(change))
             return
@@ -273,11 +276,11 @@ class _Device:
 
     def on_change(self, change: Change) -> None:
         """Set the device up for what has changed, and say so. Raises TapError."""
-        if isinstance(change, Attached):
+        if isinstance(change, Attached | Resized):
             self._tap.set_mtu(self._mtu or change.mtu)
-            if self._configure and change.assigned is not None:
-                self._tap.set_address(change.assigned.interface, change.assigned.gateway)
-                self._set_dns(change.assigned.dns)
+        if isinstance(change, Attached) and self._configure and change.assigned is not None:
+            self._tap.set_address(change.assigned.interface, change.assigned.gateway)
+            self._set_dns(change.assigned.dns)
         self._teller.tell(change, self.lan_mac)
 
     def _set_dns(self, server: IPv4Address) -> None:

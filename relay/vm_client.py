@@ -109,7 +109,14 @@ class Readdressed:
         return f"{guest} is QEMU's default MAC, which others have too: on the LAN this guest is {lan}"
 
 
-Change = Attached | Detached | Readdressed
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """The path takes packets of another size than was known: the kernel should use ``mtu`` from now on."""
+
+    mtu: int
+
+
+Change = Attached | Detached | Readdressed | Resized
 
 
 def random_mac() -> bytes:
@@ -378,10 +385,13 @@ class VirtualNic:
         if assigned is None:
             self.counters.add("nic.drop.malformed_control")
             return
-        changed = assigned != self.assigned
-        self.assigned = assigned
+        before, self.assigned = self.assigned, assigned
         self._answered.set()
-        if self.attached and changed:
+        if not self.attached or before == assigned:
+            return
+        if before is not None and before._replace(mtu=assigned.mtu) == assigned:
+            self._on_change(Resized(self.mtu))
+        else:
             self._on_change(Attached(assigned, self.mtu))
 
 

@@ -14,7 +14,7 @@ import sys
 from netstack.icmp import build_echo, parse_icmp
 from netstack.ipv4 import build_ipv4, pack_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket
-from relay.vm_client import Attached, vm_client
+from relay.vm_client import Attached, Resized, vm_client
 from transport.client import SessionEndedError
 
 GATEWAY_MAC, GATEWAY = bytes.fromhex("525400123456"), pack_ipv4("10.0.2.2")
@@ -24,6 +24,8 @@ _NUMBER = struct.Struct("!I")
 
 
 def tell(change):
+    if isinstance(change, Resized):
+        return
     attached = isinstance(change, Attached)
     print(f"attached as {change.assigned.ip}" if attached else f"detached: {change.reason}", flush=True)
 
