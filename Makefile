@@ -14,7 +14,7 @@ CODE := actors netstack relay transport
 SOURCES := $(CODE) setup.py tests bench docker examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak lock image sbom clean
+.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak attack lock image sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ fuzz: .venv/test.stamp ## the parsers, for 10 minutes, guided by coverage: ARGS=
 
 soak: .venv/run.stamp ## everything that guests do, for an hour: does memory grow? ARGS="--minutes 20"
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && PYTHONPATH=. $(BIN)/python bench/soak/soak.py $(ARGS)
+
+attack: tools ## all attacks that are known, and what a neighbour notices: ARGS="--minutes 20"
+	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
+		$(SUDO) env PYTHONPATH=. $(BIN)/python tests/security/attacks.py $(ARGS)
 
 image: ## the container image, with podman or docker
 	$$(command -v docker || command -v podman) build -f docker/Dockerfile -t vmrelay .

@@ -1,0 +1,22 @@
+"""What ``make attack`` prints."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from processes import ROOT, run
+
+
+def test_each_attack_has_a_row_with_what_the_neighbour_noticed():
+    done = run(
+        *(sys.executable, ROOT / "tests/security/attacks.py", "test_log_readers.py"),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        patience=120,
+    )
+    (row,) = re.findall(r"^\| log readers: (.*) \|$", done.stdout, re.MULTILINE)
+    name, runs, failed, lost, p99, cores = row.split(" | ")
+    assert (name, runs, failed, lost) == ("a pipe that nobody reads", "1", "0", "0")
+    assert 0 < float(p99.removesuffix(" ms")) < 1000
+    assert 0 < float(cores) < 2
