@@ -33,11 +33,27 @@ def _check_mac(text: str) -> None:
         raise ValueError(f"{text} is not the address of one NIC (it is a group address, or zero)")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the relay's URL and the options that say how to connect to it."""
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add the relay's URL, and whom to trust there."""
     parser.add_argument(
         "url", metavar="URL", type=_checked(Target.parse), help="the relay, such as https://HOST:4433/"
     )
+    trust = parser.add_mutually_exclusive_group()
+    trust.add_argument(
+        "--cert-hash",
+        metavar="HEX",
+        type=_checked(parse_certificate_hash),
+        help="accept the one certificate with this SHA-256 hash, which the relay prints at start",
+    )
+    trust.add_argument(
+        "--ca", metavar="FILE", type=Path, help="accept certificates of the CAs in this PEM file"
+    )
+    trust.add_argument("--insecure", action="store_true", help="accept any certificate")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every client of the LAN is told: where the relay is, and as whom to join."""
+    add_target(parser)
     parser.add_argument(
         "--mac",
         type=_checked(_check_mac),
@@ -53,17 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[kind.value for kind in Kind],
         help="encapsulation of the frames (default: framed, or what the URL says with ?encap=)",
     )
-    trust = parser.add_mutually_exclusive_group()
-    trust.add_argument(
-        "--cert-hash",
-        metavar="HEX",
-        type=_checked(parse_certificate_hash),
-        help="accept the one certificate with this SHA-256 hash, which the relay prints at start",
-    )
-    trust.add_argument(
-        "--ca", metavar="FILE", type=Path, help="accept certificates of the CAs in this PEM file"
-    )
-    trust.add_argument("--insecure", action="store_true", help="accept any certificate")
 
 
 def client_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -54,6 +54,7 @@ COMMANDS = {
     "serve": "run the relay; the same as no command at all",
     "attach": "connect a TAP device to a relay: its kernel becomes a guest",
     "shell": "interactive Python with scapy, connected to a relay as a guest",
+    "netcheck": "tell how a relay is reached from here, and what a firewall eats",
     "certs": "make certificates for development",
     "healthcheck": "ask the relay of this machine whether it answers",
 }
