@@ -18,15 +18,13 @@ from actors.settings import DEFAULT_ROOM
 from netstack.shares import client_network
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
+from relay.room_tables import NAME_RULE, ROOM_NAME
 from transport.admission import Grant, Refusal
 
 if TYPE_CHECKING:
     from relay.lans import Lans
     from transport.admission import ClientRequest
     from transport.origins import OriginPolicy
-
-NAME = re.compile(r"[a-z0-9-]{1,63}")
-NAME_RULE = "a room's name is 1 to 63 of a-z, 0-9 and -"
 
 NOWHERE = Refusal(
     HTTPStatus.NOT_FOUND, "Sessions are at / and /room/NAME, raw ones at /raw and /room/NAME/raw."
@@ -86,7 +84,7 @@ def read_target(path: str, query: str) -> Target | Refusal:
     if len(rooms) > 1:
         return Refusal(HTTPStatus.BAD_REQUEST, "The URL names more than one room.")
     [room] = rooms
-    if not NAME.fullmatch(room):
+    if not ROOM_NAME.fullmatch(room):
         return Refusal(HTTPStatus.BAD_REQUEST, f"{room[:70]!r} is no room: {NAME_RULE}.")
     # Named twice the encapsulation would be refused, and a URL may well say it again.
     encapsulation = "encap=raw" if found[2] == "/raw" and "encap=" not in query else ""

@@ -129,6 +129,7 @@ class Relay:
                 self._counters,
                 bounds_of_rooms(self._settings),
                 asyncio.get_running_loop().time,
+                self._settings.rooms,
             )
         except ForwardError as error:
             raise StartError(str(error)) from None

@@ -23,7 +23,7 @@ from netstack.counters import Counters
 from netstack.shares import Shares
 from transport.outside import EchoIdentifiers, HostNetwork
 from transport.readiness import Readiness
-from transport.upstream_dns import HostResolvers
+from transport.upstream_dns import HostResolvers, NoResolvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +52,8 @@ class LanPlan(NamedTuple):
     """Makes the egress policy: it keeps what it has learned of the machine's addresses."""
     name_servers: Sequence[NameServer] = ()
     """Those that its guests' questions go to; none for those of the host."""
+    offline: bool = False
+    """Whether nothing leaves the LAN, questions to name servers included."""
     forwards: Sequence[Forward] = ()
     port_hold: float = 0.0
     ports_held: int = 0
@@ -112,7 +114,11 @@ class Lan:
         )
         self._switch = SwitchActor.start(counters, settings)
         self._started.append(self._switch)
-        name_servers = HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
+        name_servers = (
+            NoResolvers()
+            if plan.offline
+            else HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
+        )
         dns = DnsActor.start(name_servers, counters, settings)
         self._started.append(dns)
         self._gateway = GatewayActor.start(

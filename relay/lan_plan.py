@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors.settings import DEFAULT_ROOM, LanSettings
@@ -14,19 +13,23 @@ from transport.descriptors import own_budget
 if TYPE_CHECKING:
     from relay.settings import Settings
 
+EVERYWHERE = ("0.0.0.0/0", "::/0")
+"""What guests of an offline LAN may not reach."""
+
 
 def lan_plan(settings: Settings, room: str = DEFAULT_ROOM) -> LanPlan:
     """Plan the LAN of a room."""
-    settings = room_settings(settings, room)
+    settings = settings.of_room(room)
     return LanPlan(
         settings=lan_settings(settings, room),
         policy=lambda: EgressPolicy(
             map(str, settings.allow_cidr),
-            map(str, settings.deny_cidr),
+            map(str, settings.deny_cidr if settings.internet else EVERYWHERE),
             host_access=settings.host_access,
             allow_smtp=settings.allow_smtp,
         ),
         name_servers=settings.upstream_dns,
+        offline=not settings.internet,
         forwards=settings.forward,
         port_hold=settings.port_hold,
         ports_held=settings.ports_held,
@@ -39,18 +42,13 @@ def bounds_of_rooms(settings: Settings) -> Bounds:
         total=settings.max_rooms,
         per_client=settings.rooms_per_client,
         idle_time=settings.room_idle_time,
-        listed=frozenset({DEFAULT_ROOM}) if settings.create_rooms == "listed" else None,
+        listed=settings.rooms if settings.create_rooms == "listed" else None,
     )
 
 
 def max_flows(settings: Settings) -> int:
     """Tell how many sockets the flows of all LANs may have."""
     return min(settings.max_flows_total, own_budget().flows)
-
-
-def room_settings(settings: Settings, room: str) -> Settings:
-    """Tell what holds for a room: what the operator set, but for what only one room can have."""
-    return settings if room == DEFAULT_ROOM else replace(settings, forward=(), static_lease=())
 
 
 def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:

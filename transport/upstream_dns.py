@@ -90,6 +90,21 @@ _FINAL = frozenset({0, 3})
 """NOERROR and NXDOMAIN are answers; whatever else a server says, the next may know more."""
 
 
+class NoResolvers:
+    """Knows nothing; implements ``actors.ports.Upstream`` for a LAN without a way out."""
+
+    def ask(self, query: bytes, token: int, asker: Mailbox) -> None:  # noqa: ARG002 - as HostResolvers
+        """Say at once that there is no answer."""
+        asker.tell(NameServerAnswered(token, None))
+
+    def may_show(self, address: str) -> bool:  # noqa: ARG002 - as HostResolvers
+        """No address outside can be reached."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: nobody is asked."""
+
+
 class HostResolvers:
     """Asks the host's name servers; implements ``actors.ports.Upstream``."""
 

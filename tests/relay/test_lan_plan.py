@@ -49,4 +49,4 @@ def test_rooms_are_bounded_as_the_operator_says():
     found = bounds_of_rooms(
         Settings(max_rooms=3, rooms_per_client=0, room_idle_time=5.0, create_rooms="listed")
     )
-    assert found == Bounds(3, 0, 5.0, frozenset({"default"}))
+    assert found == Bounds(3, 0, 5.0, frozenset())

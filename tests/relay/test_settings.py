@@ -137,7 +137,13 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     }
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"], "allow_origin": ["https://app.example"]}
-    values |= {"source_guard": False, "peer_list": False, "ipv6": False, "ipv6_prefix": "fd00::/64"}
+    values |= {
+        "internet": False,
+        "source_guard": False,
+        "peer_list": False,
+        "ipv6": False,
+        "ipv6_prefix": "fd00::/64",
+    }
     values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
     values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat"}

@@ -1,0 +1,222 @@
+"""Kinds of settings: how the value of a setting is written, as text (flags, environment) and in TOML."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actors.buffer_budget import LEAST
+from netstack.forward import parse_forwards
+from relay.lan_options import (
+    parse_addresses,
+    parse_boot_files,
+    parse_domains,
+    parse_fixed_leases,
+    parse_name_servers,
+    parse_routes,
+    parse_search_domains,
+    parse_wpad,
+)
+from transport.origins import MAX_ALLOWED, parse_origins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Network = IPv4Network | IPv6Network
+
+MAX_NETWORKS = 1024
+"""Entries of one address list: the egress policy goes through them one after the other."""
+
+_PREFIX_LENGTH = 64
+"""SLAAC needs it so (RFC 4862 with RFC 2464)."""
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line that names where it was set."""
+
+
+class Kind(NamedTuple):
+    """How a value is written: as text (flags, environment) and in TOML."""
+
+    parse: Callable[[str], Any]
+    """Text to value; raises ValueError with what is expected ("must be ...")."""
+    toml: tuple[type, ...]
+    """Types that TOML may have for it."""
+    expected: str
+    """Those types in words."""
+
+
+def whole(low: int, high: int) -> Kind:
+    """Make the kind of a whole number."""
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdecimal() and low <= (value := int(text[:20])) <= high:
+            return value
+        raise ValueError(f"must be a whole number from {low} to {high}")
+
+    return Kind(parse, (int,), "a whole number")
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+MAX_RATE = 10**12
+MIN_TCP_BUFFER = LEAST
+MAX_TCP_BUFFER = 2**30 - 1
+"""Bytes: the largest window that TCP's scaling can tell (RFC 7323 section 2.3)."""
+MAX_BUFFERS = 2**40
+
+
+def _parse_rate(text: str) -> int:
+    """Read a number per second, or ``off``, which is 0."""
+    if text.lower() == "off":
+        return 0
+    match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+    if match and 1 <= (value := int(match[1]) * _UNITS[match[2]]) <= MAX_RATE:
+        return value
+    raise ValueError("must be off, or a number per second, such as 50M, with k, M or G for thousands")
+
+
+_BINARY_UNITS = {"": 1, "k": 2**10, "M": 2**20, "G": 2**30}
+
+
+def size(low: int, high: int) -> Kind:
+    """Make the kind of a number of bytes, with k, M or G for powers of 1024."""
+
+    def parse(text: str) -> int:
+        match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+        if match and low <= (value := int(match[1]) * _BINARY_UNITS[match[2]]) <= high:
+            return value
+        raise ValueError(
+            f"must be a number of bytes from {low} to {high}, such as 8M, with k, M or G for powers of 1024"
+        )
+
+    return Kind(parse, (int, str), "a number or a string")
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Make the kind of a number of seconds."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = -1.0
+        if low <= value <= high:
+            return value
+        raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+
+    return Kind(parse, (int, float), "a number of seconds")
+
+
+def choice(*choices: str) -> Kind:
+    """Make the kind of one of some words."""
+
+    def parse(text: str) -> str:
+        if text.lower() in choices:
+            return text.lower()
+        raise ValueError(f"must be one of {', '.join(choices)}")
+
+    return Kind(parse, (str,), "a string")
+
+
+def _parse_networks(text: str) -> tuple[Network, ...]:
+    networks = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            networks.append(ipaddress.ip_network(item))
+        except ValueError as error:
+            reason = "has host bits set" if "host bits" in str(error) else "is not an address or a network"
+            raise ValueError(f"{item!r} {reason}; write networks as 192.0.2.0/24 or 2001:db8::/32") from None
+    if len(networks) > MAX_NETWORKS:
+        raise ValueError(f"must be at most {MAX_NETWORKS} networks")
+    return tuple(networks)
+
+
+def _parse_origins(text: str) -> tuple[str, ...]:
+    origins = parse_origins(text)
+    if len(origins) > MAX_ALLOWED:
+        raise ValueError(f"must be at most {MAX_ALLOWED} origins")
+    return origins
+
+
+def _parse_address(text: str) -> IPv4Address:
+    try:
+        return IPv4Address(text)
+    except ValueError:
+        raise ValueError("must be an IPv4 address") from None
+
+
+def _parse_prefix(text: str) -> IPv6Network:
+    try:
+        prefix = IPv6Network(text)
+    except ValueError:
+        prefix = IPv6Network("::/128")
+    if (
+        prefix.prefixlen != _PREFIX_LENGTH
+        or prefix.is_multicast
+        or prefix.is_link_local
+        or int(prefix[0]) == 0
+    ):
+        raise ValueError("must be a /64 network such as fd12:3456:789a:1::/64")
+    return prefix
+
+
+def _parse_host(text: str) -> str:
+    host = text.removeprefix("[").removesuffix("]")
+    if not host or any(character.isspace() or character in "/@" for character in host):
+        raise ValueError("must be an address or a host name of this machine")
+    return host
+
+
+def _parse_path(text: str) -> Path:
+    if "\0" in text or not text:
+        raise ValueError("must be the path of a file")
+    return Path(text)
+
+
+_SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
+_SWITCH_WORDS |= {"0": False, "false": False, "no": False, "off": False}
+
+
+def _parse_switch(text: str) -> bool:
+    try:
+        return _SWITCH_WORDS[text.lower()]
+    except KeyError:
+        raise ValueError("must be true or false") from None
+
+
+FORWARDS = Kind(parse_forwards, (list,), "a list of strings")
+NETWORKS = Kind(_parse_networks, (list,), "a list of strings")
+NAME_SERVERS = Kind(parse_name_servers, (list,), "a list of strings")
+FIXED_LEASES = Kind(parse_fixed_leases, (list,), "a list of strings")
+DOMAINS = Kind(parse_domains, (list,), "a list of strings")
+SEARCH = Kind(parse_search_domains, (list,), "a list of strings")
+ADDRESSES = Kind(parse_addresses, (list,), "a list of strings")
+ROUTES = Kind(parse_routes, (list,), "a list of strings")
+BOOT_FILES = Kind(parse_boot_files, (list,), "a list of strings")
+WPAD = Kind(parse_wpad, (str,), "a string")
+ORIGINS = Kind(_parse_origins, (list,), "a list of strings")
+ADDRESS = Kind(_parse_address, (str,), "a string")
+PREFIX = Kind(_parse_prefix, (str,), "a string")
+HOST = Kind(_parse_host, (str,), "a string")
+PATH = Kind(_parse_path, (str,), "a string")
+RATE = Kind(_parse_rate, (int, str), "a number or a string")
+SWITCH = Kind(_parse_switch, (bool,), "true or false")
+
+ARGUMENTS: Mapping[Kind, dict[str, Any]] = {
+    SWITCH: {"action": argparse.BooleanOptionalAction},
+    NETWORKS: {"action": "append", "metavar": "NETWORK"},
+    FORWARDS: {"action": "append", "metavar": "FORWARD"},
+    NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
+    DOMAINS: {"action": "append", "metavar": "DOMAIN"},
+    ORIGINS: {"action": "append", "metavar": "ORIGIN"},
+    FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
+    SEARCH: {"action": "append", "metavar": "DOMAIN"},
+    ADDRESSES: {"action": "append", "metavar": "ADDRESS"},
+    ROUTES: {"action": "append", "metavar": "NETWORK=ROUTER"},
+    BOOT_FILES: {"action": "append", "metavar": "[ARCH=]FILE[@SERVER]"},
+}
+"""How argparse takes the kinds that are not "a flag and its text"."""

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from relay import setting_kinds
+from relay.setting_kinds import choice, seconds, size, whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (whole(1, 9), "9", 9),
+        (size(1, 2**20), "64k", 2**16),
+        (seconds(0, 9), "1.5", 1.5),
+        (choice("a", "b"), "B", "b"),
+        (setting_kinds.RATE, "20k", 20_000),
+        (setting_kinds.RATE, "off", 0),
+        (setting_kinds.SWITCH, "Yes", True),
+        (setting_kinds.HOST, "[::1]", "::1"),
+    ],
+)
+def test_a_text_becomes_its_value(kind, text, value):
+    assert kind.parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (whole(1, 9), "10"),
+        (size(1, 9), "1k"),
+        (seconds(0, 9), "nan"),
+        (choice("a", "b"), "c"),
+        (setting_kinds.RATE, "-1"),
+        (setting_kinds.SWITCH, "perhaps"),
+        (setting_kinds.NETWORKS, "192.0.2.1/24"),
+        (setting_kinds.PATH, ""),
+    ],
+)
+def test_another_one_is_refused_with_what_is_expected(kind, text):
+    with pytest.raises(ValueError, match=r"must be|write networks as"):
+        kind.parse(text)
