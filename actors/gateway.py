@@ -601,10 +601,9 @@ class GatewayActor(EventLoopActor):
 
     def _address_moved(self, address: bytes, mac: bytes) -> None:
         """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""
+        self._services.address_moved(address)
         if self._ipv6 is not None:
-            for guest in {mac, self._bindings.holder_of(address) or mac}:
-                self._ipv6.taken(guest, address)
-            self._ipv6.publish()
+            self._ipv6.publish(mac, self._bindings.holder_of(address) or mac)
         number = self._port_of.get(mac)
         port = None if number is None else self._ports.get(number)
         if port is not None:

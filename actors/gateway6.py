@@ -154,12 +154,13 @@ class Gateway6:
         return tuple(reversed(used))
 
     def taken(self, mac: bytes, address: bytes) -> None:
-        """Note that a guest has, or had, an address that is new to it: :meth:`publish` is to be called."""
+        """Note that an address is new to a guest: :meth:`publish` is to be called."""
         if address[:8] == self._prefix:
             self._changed.add(mac)
 
-    def publish(self) -> None:
-        """Let guests with new addresses be found by name."""
+    def publish(self, *macs: bytes) -> None:
+        """Let these guests, and those with new addresses, be found by name."""
+        self._changed.update(macs)
         while self._changed:
             mac = self._changed.pop()
             self._services.set_ipv6(mac, self.addresses_of(mac))

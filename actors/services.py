@@ -202,6 +202,12 @@ class LanServices:
         """Let the guest's name lead to all its IPv6 addresses, and back."""
         self._tell_dns(Ipv6AddressesKnown(mac, addresses))
 
+    def address_moved(self, address: bytes) -> None:
+        """Let the name of the guest that had an IPv4 address not lead to its new holder."""
+        owner = self.names.owner_of(address)
+        if owner is not None:
+            self._forget_name(owner)
+
     def forget(self, port: int, macs: set[bytes]) -> None:
         """Forget a session and its guests."""
         self._dhcp_rates.pop(port, None)

@@ -391,6 +391,32 @@ def test_an_address_that_moved_leads_to_its_new_holder(loop, lan):
     assert sorted(known6(lan)) == [(mac(1), ()), (mac(2), (address6(0x11),))]
 
 
+@pytest.mark.parametrize("answers", [False, True])
+def test_the_name_of_an_address_that_moved_does_not_lead_to_its_new_holder(loop, lan, answers):
+    lan.assign(1, name="web")
+    lan.assign(2)
+    uses6(lan, 1, address6(0x11))
+    (question,) = (
+        frame
+        for frame in lan.sends(2, from_guest(2, "10.0.2.10") / ICMP())
+        if ARP in frame and frame[ARP].op == 1
+    )
+    lan.dns.take()
+    if answers:
+        answer = ARP(
+            op=2, hwsrc=mac(1).hex(":"), psrc="10.0.2.10", hwdst=question.src, pdst=question[ARP].psrc
+        )
+        lan.sends(1, Ether(src=mac(1).hex(":"), dst=GATEWAY_MAC.hex(":")) / answer)
+    loop.advance(PROBES * PROBE_INTERVAL)
+    lan.received()
+    gone = [NameForgotten(mac(1)), Ipv6AddressesKnown(mac(1), (address6(0x11),))]
+    assert lan.dns.take() == ([] if answers else gone)
+    (offer,) = lan.dhcp(1, "discover")
+    lan.dhcp(1, "request", ("requested_addr", offer[BOOTP].yiaddr), ("hostname", b"web"))
+    assert (offer[BOOTP].yiaddr == "10.0.2.10") == answers
+    assert lan.dns.take(NameBound) == [NameBound(mac(1), ip(offer[BOOTP].yiaddr), "web")]
+
+
 # -- DNS over TCP -----------------------------------------------------------------------------------
 
 

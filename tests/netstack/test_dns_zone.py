@@ -48,6 +48,7 @@ def test_a_guest_is_found_by_name_and_address(zone):
     assert zone.bind(WEB, TEN, "Web.lan") == "web"
     assert zone.address_of("web") == TEN
     assert zone.name_of(TEN) == "web"
+    assert (zone.owner_of(TEN), zone.owner_of(GATEWAY), zone.owner_of(ELEVEN)) == (WEB, None, None)
     assert zone.address_of("other") is zone.name_of(ELEVEN) is None
 
 
