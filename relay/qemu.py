@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 MAX_PATH = 107
 """Bytes of a socket's path: sun_path of unix(7) less the terminating zero."""
 LENGTH_BYTES = 4
-READ_SIZE = 1 << 18
-"""Bytes read from a stream at once: what a unix socket holds by default, and more than any frame."""
+READ_SIZE = 1 << 17
+"""Bytes read from a stream at once: more than any frame, and less than a session's queue has room for."""
 READS_PER_TURN = 64
 """Datagrams read per turn, so that the event loop gets to everything else in between."""
 SEND_QUEUE = 1024
 """Frames that wait for a guest which does not read, about 1.5 MB; over it the newest are dropped, counted."""
+ITEMS_PER_SEND = 64
+"""Frames that one call writes to a stream."""
 HELLO = b"VFKT"
 """What vfkit sends first, so that the other end learns its address before the guest speaks."""
 FULL_RETRY = 0.001
@@ -81,35 +83,36 @@ class StreamDecoder:
     def __init__(self, counters: Counters) -> None:
         self.broken: int | None = None
         self._counters = counters
-        self._buffer = bytearray()
+        self._rest = b""
+        """What came of a frame that is not complete; less than its length and the largest frame."""
 
     @property
     def partial(self) -> bool:
         """Whether a frame has begun that is not complete."""
-        return bool(self._buffer)
+        return bool(self._rest)
 
     def take(self, data: bytes) -> list[bytes]:
         """Return the frames that ``data`` completes; nothing more after a length that is a lie."""
         frames: list[bytes] = []
-        buffer = self._buffer
-        buffer += data
+        if self._rest:
+            data = self._rest + data
         at = 0
-        while self.broken is None and len(buffer) - at >= LENGTH_BYTES:
-            length = int.from_bytes(buffer[at : at + LENGTH_BYTES], "big")
+        while self.broken is None and len(data) - at >= LENGTH_BYTES:
+            length = int.from_bytes(data[at : at + LENGTH_BYTES], "big")
             end = at + LENGTH_BYTES + length
             if length > MAX_FRAME_LENGTH:
                 # Where the next frame begins is anybody's guess.
                 self.broken = length
                 self._counters.add("qemu.drop.bad_length")
-            elif end > len(buffer):
+            elif end > len(data):
                 break
             elif length < HEADER_LENGTH:
                 self._counters.add("qemu.drop.runt")
                 at = end
             else:
-                frames.append(bytes(buffer[at + LENGTH_BYTES : end]))
+                frames.append(data[at + LENGTH_BYTES : end])
                 at = end
-        del buffer[: at if self.broken is None else None]
+        self._rest = data[at:] if self.broken is None else b""
         return frames
 
 
@@ -147,12 +150,7 @@ class _Outbox:
         items = self._items
         try:
             while items:
-                item = items[0]
-                sent = self._send(item)
-                if sent < len(item):
-                    items[0] = item[sent:]
-                else:
-                    items.popleft()
+                self._send_some(items)
         except (BlockingIOError, InterruptedError):
             self._wait(True)
         except OSError as error:
@@ -166,8 +164,13 @@ class _Outbox:
         else:
             self._wait(False)
 
-    def _send(self, item: bytes) -> int:
-        return self._socket.send(item) if self._guest is None else self._socket.sendto(item, self._guest)
+    def _send_some(self, items: deque[bytes]) -> None:
+        """Send the oldest item, and take it off. Raises OSError."""
+        if self._guest is None:
+            self._socket.send(items[0])
+        else:
+            self._socket.sendto(items[0], self._guest)
+        items.popleft()
 
     def _wait(self, wanted: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -190,6 +193,18 @@ class _Outbox:
             self._socket.close()
 
 
+class _StreamOutbox(_Outbox):
+    """Sends many items with one call, and perhaps a part of the last."""
+
+    def _send_some(self, items: deque[bytes]) -> None:
+        sent = self._socket.sendmsg(list(islice(items, ITEMS_PER_SEND)))
+        while sent:
+            if sent < len(items[0]):
+                items[0] = items[0][sent:]
+                return
+            sent -= len(items.popleft())
+
+
 class _Stream:
     """What both ways of having a stream share."""
 
@@ -209,7 +224,7 @@ class _Stream:
         while True:
             if self._connection is None:
                 self._connection = await self._connected()
-                self._outbox = _Outbox(self._connection, self._counters, self._on_send_error)
+                self._outbox = _StreamOutbox(self._connection, self._counters, self._on_send_error)
                 self._decoder = StreamDecoder(self._counters)
                 self._tell("QEMU is connected")
             try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import random
 import signal
 import socket
 import stat
@@ -17,6 +18,7 @@ from netstack.counters import Counters
 from netstack.ethernet import MAX_FRAME_LENGTH
 from relay import qemu
 from relay.qemu import QemuError, StreamDecoder, open_socket
+from transport.session import QUEUE_BYTES, WRITABLE_BYTES
 
 FRAMES = [bytes((number,)) * (60 + number) for number in range(5)]
 PATIENCE = 10.0
@@ -237,6 +239,39 @@ def test_a_guest_that_does_not_read_costs_frames_and_not_memory(scenario):
             # What was kept arrives whole, once it reads.
             size = (count - dropped) * len(packed(frame))
             assert await receive(guest, size) == packed(frame) * (count - dropped)
+
+    scenario("listen", steps)
+
+
+def test_frames_that_were_sent_together_and_in_parts_arrive_in_order(scenario):
+    chance = random.Random(1)
+    frames = [chance.randbytes(chance.randrange(14, 9000)) for _ in range(qemu.SEND_QUEUE)]
+    wanted = b"".join(map(packed, frames))
+
+    async def steps(port):
+        with guest_of(port.path) as guest:
+            guest.sendall(packed(bytes(60)))
+            await port.read()
+            port.socket.write(frames)
+            assert await receive(guest, len(wanted)) == wanted
+        assert not port.counters
+
+    scenario("listen", steps)
+
+
+def test_a_turn_brings_no_more_than_a_sessions_queue_has_room_for(scenario):
+    count = 400
+
+    async def steps(port):
+        with guest_of(port.path) as guest:
+            sending = asyncio.create_task(asyncio.to_thread(guest.sendall, packed(bytes(1514)) * count))
+            sizes = []
+            async with asyncio.timeout(PATIENCE):
+                while sum(sizes) < count * 1514:
+                    await asyncio.sleep(0.01)  # for the socket's buffer to fill
+                    sizes.append(sum(map(len, await port.socket.read())))
+            await sending
+        assert max(sizes) <= QUEUE_BYTES - WRITABLE_BYTES
 
     scenario("listen", steps)
 
