@@ -20,6 +20,8 @@ import os
 import socket
 import ssl
 import tempfile
+import traceback
+from asyncio import sslproto
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,7 @@ from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts, websocket
 from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_sockets
+from transport.heap import Crowd
 from transport.http1 import TEXT, Answer, host_and_port
 from transport.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.origins import GUARDED_PAGES
@@ -53,6 +56,9 @@ MAX_CONNECTIONS = 2048
 and of those that carry no session half at most."""
 FEW = 16
 """Connections of one client that are no more than it needs; browsers open 6 to a host."""
+TLS_BUFFER = 32 * 1024
+"""Bytes for what comes in on a TLS connection, held from its first byte on; two records of the longest. What
+asyncio has by itself is 256 KB each, half a gigabyte for all connections."""
 TLS_RECORD = 0x16
 """First byte of a TLS handshake."""
 ACCEPT_PAUSE = 0.1
@@ -111,6 +117,7 @@ class WebListener:
         self._shares = Shares(max_connections, client_share)
         self._requests = Shares(max_connections, client_share and HALF)
         """Of the connections, those that carry no session."""
+        self._crowd = Crowd()
         self._greeting: dict[asyncio.Task[None], str] = {}
         """Those of which nothing is known but the client, oldest first."""
         self._dirty: dict[WebSocketConnection, None] = {}
@@ -121,6 +128,7 @@ class WebListener:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.slices = Slices(self.clock)
+        sslproto.SSLProtocol.max_size = TLS_BUFFER
         self._sockets = _listen(*self._bind)
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._sockets]
 
@@ -237,6 +245,7 @@ class WebListener:
                 continue
             self._requests.add(whose)
             self._shares.add(whose)
+            self._crowd.counted(self._shares.total)
             task = self._loop.create_task(self._greet(client, remote))
             self._greeting[task] = whose
             task.add_done_callback(lambda done: self._greeting.pop(done, None))
@@ -282,6 +291,7 @@ class WebListener:
         self._shares.give_back(client)
         if request:
             self._requests.give_back(client)
+        self._crowd.counted(self._shares.total)
 
     async def _greet(self, client: socket.socket, remote: str) -> None:
         """Look at the first byte, then hand the connection to HTTP with or without TLS."""
@@ -306,6 +316,9 @@ class WebListener:
                 ssl_shutdown_timeout=CLOSE_WAIT if secure else None,
             )
         except (OSError, asyncio.CancelledError) as error:
+            # asyncio's future has the exception, whose traceback has the frame that has the future: a cycle
+            # around all buffers of the connection, which would wait for the garbage collector.
+            traceback.clear_frames(error.__traceback__)
             self.counters.add("web.drop.tls_handshake")
             if isinstance(error, OSError) and secure:
                 tls_alerts.log_handshake_error(remote, error, self._certificates.current)

@@ -1,0 +1,38 @@
+"""What is free in the C library's heap goes back to the system, after a crowd has gone.
+
+glibc returns only what is free at the heap's end, and one small object there keeps all below: a thousand TLS
+handshakes that are gone leave 100 MB. ``malloc_trim`` (malloc_trim(3)) returns whole free pages wherever they
+lie. Other C libraries have nothing of that name, and most of them need it less.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+CROWD = 128
+"""Holders that must have been there at once before it is worth some milliseconds."""
+FEW = 4
+"""A crowd has gone when no more than one of so many is left."""
+
+
+class Crowd:
+    """Knows how many hold memory, and trims the heap when most of many have gone."""
+
+    def __init__(self) -> None:
+        self._most = 0
+
+    def counted(self, present: int) -> None:
+        """Take note of how many there are now."""
+        if present > self._most:
+            self._most = present
+        elif self._most >= CROWD and present * FEW <= self._most:
+            self._most = present
+            trim()
+
+
+def trim() -> bool:
+    """Give free pages back; return whether the C library knows how."""
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):  # not glibc; no such way to ask (Windows)
+        return False
