@@ -166,6 +166,7 @@ class Relay:
                 turns=current_scheduler(),
                 counters=self._counters,
                 client_share=self._settings.client_share,
+                congestion=self._settings.congestion,
             )
             try:
                 await endpoint.start()

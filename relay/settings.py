@@ -69,6 +69,7 @@ WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOM_CREATION = ("any", "listed")
+CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -279,6 +280,15 @@ class Settings:
             "rooms that whoever names them makes: any, or listed (those of the configuration file)",
         ),
     ] = "any"
+    congestion: Annotated[
+        str,
+        Option(
+            choice(*CONGESTION_CONTROLS),
+            "NAME",
+            "what decides how fast a QUIC client is sent to: bbr (the path's measured rate), cubic or reno "
+            "(until packets are lost)",
+        ),
+    ] = "bbr"
     max_flows: Annotated[int, Option(whole(1, 65535), "N", "NAT flows of one peer at a time")] = 512
     max_flows_total: Annotated[
         int,

@@ -27,8 +27,8 @@ from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from transport.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
+from transport.congestion import Congestion, congestion_of
 from transport.frames import Ack, write_ack
-from transport.ledger import SentPacket
 from transport.packet_keys import AES_SUITES, PacketKeys
 from transport.webtransport import WEBTRANSPORT_SETTINGS
 
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from aioquic.quic.crypto import CryptoContext
     from aioquic.quic.events import ConnectionTerminated
 
-    from transport.ledger import Acknowledged
+    from transport.delivery_rate import Flight
+    from transport.ledger import Acknowledged, SentPacket
 
 CONNECTION_ID_LENGTH = 8
 WORKER = 0
@@ -381,7 +382,7 @@ class OneRttState:
         self._space = quic._spaces[Epoch.ONE_RTT]
         # Any: they are handed SentPacket, which has what they read of aioquic's QuicSentPacket.
         self._recovery: Any = quic._loss
-        self._congestion: Any = quic._loss._cc
+        self._congestion = congestion_of(quic._loss._cc)
         self._pair = quic._cryptos[Epoch.ONE_RTT]
         self._ranges: list[range] = vars(self._space.ack_queue)["_RangeSet__ranges"]
         self._unfiltered = self._space.largest_received_packet + 1
@@ -543,9 +544,9 @@ class OneRttState:
         return self._quic.peer_packet_limit
 
     @property
-    def window(self) -> int:
-        """Bytes that congestion control allows at present; negative while too many are on their way."""
-        return int(self._congestion.congestion_window - self._congestion.bytes_in_flight)
+    def congestion(self) -> Congestion:
+        """What decides how much may be on its way, and how fast it leaves."""
+        return self._congestion
 
     @property
     def next_number(self) -> int:
@@ -557,12 +558,12 @@ class OneRttState:
         self._quic._packet_number += count
         self._quic._network_paths[0].bytes_sent += size
 
-    def note_in_flight(self, count: int, size: int, now: float) -> None:
-        """Count ack-eliciting packets, ``size`` bytes together, as on their way."""
+    def note_in_flight(self, count: int, size: int, flight: Flight, now: float) -> None:
+        """Count the newest ack-eliciting packets, ``size`` bytes together, as on their way."""
         quic = self._quic
         self._space.ack_eliciting_in_flight += count
         self._recovery._time_of_last_sent_ack_eliciting_packet = now
-        self._congestion.on_packet_sent(packet=SentPacket(quic._packet_number - 1, size, now))
+        self._congestion.sent(flight, quic._packet_number - 1, size)
         if not quic._ack_eliciting_sent_since_receipt:
             self._refresh_idle_timer(now)
             quic._ack_eliciting_sent_since_receipt = True
@@ -587,7 +588,7 @@ class OneRttState:
         recovery, space = self._recovery, self._space
         space.ack_eliciting_in_flight -= acknowledged.packets
         space.largest_acked_packet = max(space.largest_acked_packet, acknowledged.newest.packet_number)
-        self._congestion.on_packet_acked(packet=acknowledged.newest, now=now)
+        self._congestion.acknowledged(acknowledged.newest, now)
         if acknowledged.is_largest:
             self._sample_round_trip(now - acknowledged.newest.sent_time, self._delay(ack), now)
         recovery._pto_count = 0
@@ -613,26 +614,26 @@ class OneRttState:
             recovery._rtt_first_sample_time = now
             recovery._rtt_variance = latest / 2
             recovery._rtt_smoothed = latest
-        self._congestion.on_rtt_measurement(now=now, rtt=latest)
+        self._congestion.sample_round_trip(latest, now)
 
     def note_lost(self, packets: list[SentPacket], now: float) -> None:
         """Take packets of ours as lost: off the bytes in flight, and a congestion event (RFC 9002, 7.3)."""
         recovery = self._recovery
         self._space.ack_eliciting_in_flight -= len(packets)
-        self._congestion.on_packets_lost(now=now, packets=packets)
+        self._congestion.packets_lost(packets, now)
         if recovery._in_persistent_congestion(packets=packets):
-            self._congestion.on_persistent_congestion()
+            self._congestion.persistent_congestion()
 
     def note_expired(self, packet: SentPacket) -> None:
         """Take a packet off the bytes in flight whose loss is no congestion (RFC 9000, 14.4)."""
         self._space.ack_eliciting_in_flight -= 1
-        self._congestion.on_packets_expired(packets=[packet])
+        self._congestion.expired(packet)
 
     def update_pacer(self) -> None:
         """Tell aioquic's pacer what has changed; only needed before aioquic itself sends."""
         if self._recovery._rtt_initialized:
             self._recovery._pacer.update_rate(
-                congestion_window=self._congestion.congestion_window,
+                congestion_window=self._recovery._cc.congestion_window,
                 smoothed_rtt=self._recovery._rtt_smoothed,
             )
 

@@ -14,7 +14,7 @@ from mypy_extensions import mypyc_attr
 
 from transport.aioquic_internals import OpenQuicConnection
 from transport.datagram_path import MOST_ARRIVED, DatagramPath
-from transport.path_mtu import BASE
+from transport.path_mtu import BASE, NEVER
 from transport.session import remote_text
 
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Do what is due: aioquic's timers, losses, the deadline, keep-alive."""
         path = self._path
         if path is not None:
+            if path.send_at <= now:
+                path.send_at = NEVER  # the flush that follows sends, if the session still stands
             if path.loss_at is not None and path.loss_at <= now:
                 path.detect_lost(now)
             if self._slow_deadline is not None and now < self._slow_deadline and not path.probe_is_due(now):

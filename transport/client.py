@@ -20,6 +20,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from netstack.counters import Counters
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection
+from transport.bbr import BBR
 from transport.client_connection import ClientConnection
 from transport.target import Target
 from transport.udp import ConnectedUdpSocket
@@ -328,6 +329,7 @@ def _configuration(target: Target, trust: Trust, idle_timeout: float) -> QuicCon
         idle_timeout=idle_timeout,
         connection_id_length=CONNECTION_ID_LENGTH,
         max_datagram_frame_size=65536,
+        congestion_control_algorithm=BBR,
         server_name=target.host,
     )
     if trust.certificate_hash is not None or trust.insecure:

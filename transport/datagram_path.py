@@ -61,6 +61,8 @@ PING_EVERY = 8
 """While packets are missing, each eighth packet that only acknowledges also asks to be acknowledged."""
 MAX_FRAME_HEAD = 3
 """Bytes of a DATAGRAM frame's type and length, for any length that fits a packet."""
+LARGEST_OVERHEAD = 1 + 20 + 4 + TAG + MAX_FRAME_HEAD + 8
+"""Bytes of a packet around one datagram at most: flags, connection ID, number, tag, frame, prefix."""
 
 _PING = bytes((frames.PING,))
 _BYTES = [bytes((value,)) for value in range(0x100)]
@@ -91,7 +93,10 @@ class DatagramPath:
         """When the last packet arrived that this path took."""
         self.aioquic_has_news = False
         """Whether aioquic may have something to send because of what this path told it."""
+        self.send_at = NEVER
+        """When what waits may leave, if pacing is what holds it back."""
         self._state = state
+        self._congestion = state.congestion
         self._prefix = prefix
         self._hand_over = hand_over
         self._counters = counters
@@ -303,7 +308,7 @@ class DatagramPath:
     def deadline(self) -> float:
         """No later than this something of this path or of aioquic's recovery is due; cheap to ask."""
         state = self._state
-        due = state.ack_at or NEVER
+        due = min(state.ack_at or NEVER, self.send_at)
         if self._ledger.sent:
             due = min(due, state.probe_at, self.loss_at or NEVER)
         return due if self.usable else NEVER
@@ -312,16 +317,38 @@ class DatagramPath:
 
     def flush(self, queue: DatagramQueue, now: float) -> list[bytes]:
         """Return the packets to send now: waiting datagrams as far as allowed, and a due acknowledgement."""
+        state, congestion = self._state, self._congestion
+        congestion.update(now)
+        self.send_at = NEVER
+        pacer = congestion.pacer
+        ack_at, window, budget = state.ack_at, congestion.window, 0
+        if queue.items and window > 0 and self.usable:
+            budget = min(window, pacer.allowance(now))
+        packets: list[bytes] = []
+        if self.usable and (budget > 0 or (ack_at is not None and ack_at <= now)):
+            packets = self._send(queue, ack_at is not None, budget, now)
+            if packets and now >= self.mtu.next_at and window > CEILING:
+                packets += self._send_probe(now)
+        pacer.waiting = False
+        if not queue.items:
+            congestion.note_app_limited()
+        elif window > 0 and self.usable:
+            waiting = queue.bytes + len(queue) * LARGEST_OVERHEAD
+            self.send_at = pacer.ready_at(now, waiting)
+            pacer.waiting = self.send_at < NEVER
+        return packets
+
+    def _send(self, queue: DatagramQueue, acknowledge: bool, budget: int, now: float) -> list[bytes]:
+        """Seal an acknowledgement, if there is one to send, and waiting datagrams up to ``budget`` bytes."""
         state = self._state
-        ack_at, window = state.ack_at, state.window
-        sends = bool(queue.items) and window > 0
-        if not (sends or (ack_at is not None and ack_at <= now)) or not self.usable:
-            return []
         first = state.next_number
-        number_size = 2 if first - self._ledger.largest_acked < SHORT_NUMBER_DISTANCE else 4
-        room = self.mtu.size - (1 + len(self._peer_cid) + number_size + TAG)
-        ack = self._write_ack(first, now) if ack_at is not None else b""
-        plains = self._fill(queue, ack, room, window) if sends else [ack]
+        number_size = self._number_size(first)
+        ack = self._write_ack(first, now) if acknowledge else b""
+        if budget > 0:
+            overhead = 1 + len(self._peer_cid) + number_size + TAG
+            plains = self._fill(queue, ack, self.mtu.size - overhead, budget)
+        else:
+            plains = [ack]
         if not plains:
             return []
         ack_only = plains[0] is ack
@@ -333,21 +360,29 @@ class DatagramPath:
         # A packet of nothing but an ACK is not acknowledged itself, nor counted as in flight.
         in_flight = packets[1:] if ack_only else packets
         if in_flight:
-            size = self._ledger.add(first + ack_only, in_flight, now)
-            state.note_in_flight(len(in_flight), size, now)
-        if now >= self.mtu.next_at and window > CEILING:
-            packets += self._send_probe(number_size, now)
+            self._note_in_flight(first + ack_only, in_flight, now)
         return packets
 
-    def _send_probe(self, number_size: int, now: float) -> list[bytes]:
+    def _note_in_flight(self, first: int, packets: Sequence[bytes], now: float) -> None:
+        congestion = self._congestion
+        flight = congestion.flight(now)
+        size = self._ledger.add(first, packets, flight)
+        self._state.note_in_flight(len(packets), size, flight, now)
+        congestion.pacer.spend(size)
+
+    def _number_size(self, number: int) -> int:
+        return 2 if number - self._ledger.largest_acked < SHORT_NUMBER_DISTANCE else 4
+
+    def _send_probe(self, now: float) -> list[bytes]:
         """Return a packet of PING and PADDING that asks whether the path takes its size."""
         state = self._state
         size = self.mtu.probe(now)
         number = state.next_number
+        number_size = self._number_size(number)
         plain = _PING + bytes(size - (1 + len(self._peer_cid) + number_size + TAG) - 1)
         packets = self._seal([plain], number, number_size)
         state.note_sent(1, size)
-        state.note_in_flight(1, self._ledger.add(number, packets, now), now)
+        self._note_in_flight(number, packets, now)
         self._probe = (number, size)
         return packets
 

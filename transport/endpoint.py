@@ -29,6 +29,7 @@ from loguru import logger
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
+from transport.bbr import BBR
 from transport.connection import TOLERATED_EXCESS, Connection
 from transport.udp import READS_PER_TURN, UdpSocket
 
@@ -95,12 +96,17 @@ class Endpoint:
         turns: Turns,
         counters: Counters,
         client_share: int = 0,
+        congestion: str = BBR,
     ) -> None:
-        """``client_share`` is what one client address may have of the connections, in percent; 0: all."""
+        """``client_share`` is what one client address may have of the connections, in percent; 0: all.
+
+        ``congestion`` names the congestion control: ``bbr``, ``cubic`` or ``reno``.
+        """
         self.counters = counters
         self.admit = admission.admit
         self._bind = (host, port)
         self._certificates = certificates
+        self._congestion = congestion
         self._configured: tuple[Certificate, QuicConfiguration] | None = None
         self._turns = turns
         self._connections: dict[bytes, Connection] = {}
@@ -499,6 +505,7 @@ class Endpoint:
                 max_data=MAX_STREAM_WINDOW,
                 max_stream_data=MAX_STREAM_WINDOW,
                 max_datagram_frame_size=MAX_DATAGRAM_FRAME,
+                congestion_control_algorithm=self._congestion,
             )
             configuration.certificate = certificate.chain[0]
             configuration.certificate_chain = list(certificate.chain[1:])

@@ -1,6 +1,7 @@
 """Packets that the datagram path has sent: what was acknowledged, what is lost (RFC 9002).
 
-Datagrams are never sent again, so a sent packet is only a size and a time. aioquic's recovery keeps the
+Datagrams are never sent again, so a sent packet is only a size and, with all that left at the same time, what
+congestion control noted then. aioquic's recovery keeps the
 packets that it sends itself; round-trip time, congestion window and bytes in flight are its for both.
 """
 
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from transport.delivery_rate import Flight
 
 PACKET_THRESHOLD = 3
 """Packets by which one may be overtaken before it counts as lost (RFC 9002, 6.1.1)."""
@@ -26,6 +29,8 @@ class SentPacket(NamedTuple):
     packet_number: int
     sent_bytes: int
     sent_time: float
+    flight: Flight | None = None
+    """What held when it was sent; aioquic's recovery has no such thing."""
     is_ack_eliciting: bool = True
 
 
@@ -47,13 +52,13 @@ class Ledger:
     __slots__ = ("largest_acked", "sent")
 
     def __init__(self) -> None:
-        self.sent: dict[int, tuple[float, int]] = {}
+        self.sent: dict[int, tuple[Flight, int]] = {}
         self.largest_acked = -1
 
-    def add(self, first: int, packets: Sequence[bytes], now: float) -> int:
-        """Enter packets ``first``, ``first + 1``, …, all sent ``now``; return their bytes."""
+    def add(self, first: int, packets: Sequence[bytes], flight: Flight) -> int:
+        """Enter packets ``first``, ``first + 1``, …, all of one flight; return their bytes."""
         sizes = list(map(len, packets))
-        self.sent.update(zip(count(first), zip(repeat(now), sizes, strict=False), strict=False))
+        self.sent.update(zip(count(first), zip(repeat(flight), sizes, strict=False), strict=False))
         return sum(sizes)
 
     def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> Acknowledged | None:
@@ -67,7 +72,7 @@ class Ledger:
         newest = next(reversed(sent))
         packets = total = largest_size = 0
         newest_acked = -1
-        newest_time = 0.0
+        newest_flight = None
         for low, high in ranges:
             if high < oldest:
                 break
@@ -81,17 +86,17 @@ class Ledger:
                     if size > largest_size:
                         largest_size = size
                     if number > newest_acked:
-                        newest_acked, newest_time = number, entry[0]
-        if not packets:
+                        newest_acked, newest_flight = number, entry[0]
+        if newest_flight is None:
             return None
-        newest_packet = SentPacket(newest_acked, total, newest_time)
+        newest_packet = SentPacket(newest_acked, total, newest_flight.sent_at, newest_flight)
         return Acknowledged(packets, newest_packet, largest_size, newest_acked == largest)
 
     def write_off_oldest(self) -> SentPacket:
         """Take off the oldest packet, whatever has become of it. Raises StopIteration when there is none."""
         number = next(iter(self.sent))
-        sent_time, size = self.sent.pop(number)
-        return SentPacket(number, size, sent_time)
+        flight, size = self.sent.pop(number)
+        return SentPacket(number, size, flight.sent_at, flight)
 
     def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
         """Take off what is lost; return it, and when the next packet would count as lost by time."""
@@ -100,11 +105,12 @@ class Ledger:
         overtaken = self.largest_acked - PACKET_THRESHOLD
         sent_before = now - loss_delay
         next_loss = None
-        for number, (sent_time, size) in self.sent.items():
+        for number, (flight, size) in self.sent.items():
             if number > self.largest_acked:
                 break
+            sent_time = flight.sent_at
             if number <= overtaken or sent_time <= sent_before:
-                lost.append(SentPacket(number, size, sent_time))
+                lost.append(SentPacket(number, size, sent_time, flight))
             else:
                 next_loss = sent_time + loss_delay
                 break
