@@ -1,8 +1,8 @@
-"""The whole LAN is put together from the parts of the actors' tests."""
+"""The whole LAN and QUIC are put together from the parts of other tests."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "actors"))
+sys.path[:0] = [str(Path(__file__).parent.parent / parts) for parts in ("actors", "transport")]
