@@ -355,6 +355,8 @@ class GatewayActor(EventLoopActor):
 
     def _to_guest(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
+        if self._settings.isolated:
+            raise Dropped("isolated", IcmpError.PROHIBITED)
         neighbour = self._pool.holder_of(packet.destination)
         if neighbour is None:
             raise Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)

@@ -316,6 +316,8 @@ class Gateway6:
 
     def _to_guest(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
         """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
+        if self._context.settings.isolated:
+            raise Dropped("isolated", IcmpError.PROHIBITED)
         neighbour = self._bindings.holder_of(packet.destination)
         if neighbour is None:
             raise Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)

@@ -81,6 +81,8 @@ class LanSettings:
     """What the sessions of one client address may have of ports and LAN addresses, in percent; 0: all."""
     peer_list: bool = True
     """Whether a client is told of the others when it asks."""
+    isolated: bool = False
+    """Whether guests see the gateway only, and not each other."""
     source_guard: bool = True
     """Whether the switch lets guests send from their own addresses only."""
     bits_per_second: int = 0

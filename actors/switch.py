@@ -23,6 +23,8 @@ Multicast frames go to the ports that asked for their group (``netstack.multicas
 whose name the switch asks for reports: all ports now and then, a new one once it is known. What goes to many
 ports counts against the sender's floods.
 
+Where guests are isolated, all that they send is for the gateway or dropped.
+
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.multicast`` + ``switch.flooded`` +
 ``switch.drop.*``, in frames.
 """
@@ -241,6 +243,10 @@ class SwitchActor(EventLoopActor):
         destination = frame[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", batch.flood, b""
+        if self._settings.isolated and destination != self._settings.gateway_mac:
+            # What is for all is for the gateway here, such as ARP requests and DHCP.
+            to_gateway = batch.multicast_to([])
+            return None if destination[0] & 1 else "switch.drop.isolated", to_gateway, b""
         if destination[0] & 1:
             return *self._decide_multicast(frame, port, batch, now), b""
         if destination == self._settings.gateway_mac:

@@ -29,7 +29,14 @@ OF_ROOMS = frozenset(
         *("dhcp", "dhcp_boot", "dhcp_search", "dhcp_ntp", "dhcp_route", "dhcp_wpad", "ipv6", "ipv6_prefix"),
         *("allow_cidr", "deny_cidr", "host_access", "allow_smtp", "internet", "max_peers", "max_flows"),
         *("flow_rate", "max_half_open", "bit_rate", "packet_rate", "udp_timeout", "dns_timeout"),
-        *("source_guard", "tcp_timeout", "tcp_transitory_timeout", "tcp_keep_alive", "icmp_timeout"),
+        *(
+            "isolated",
+            "source_guard",
+            "tcp_timeout",
+            "tcp_transitory_timeout",
+            "tcp_keep_alive",
+            "icmp_timeout",
+        ),
         *("udp_filtering", "forward", "tcp_buffer", "tcp_buffer_peer"),
         *("max_forwarded", "port_hold", "ports_held", "client_share", "heartbeat_interval", "peer_timeout"),
     }

@@ -186,6 +186,9 @@ class Settings:
         float, Option(seconds(30, _DAY), "SECONDS", "life of a DHCP lease; guests renew it at half time")
     ] = 3600.0
     peer_list: Annotated[bool, Option(SWITCH, None, "tell a client of the others when it asks")] = True
+    isolated: Annotated[bool, Option(SWITCH, None, "let guests see the gateway only, and not each other")] = (
+        False
+    )
     source_guard: Annotated[
         bool, Option(SWITCH, None, "drop what guests send from addresses that are not their own")
     ] = True

@@ -369,6 +369,15 @@ def test_a_neighbour_behind_the_gateway_is_reached_in_one_hop(lan):
     assert (error[ICMP].type, error[ICMP].code) == (3, 1)
 
 
+def test_isolated_guests_are_no_neighbours_through_the_gateway_either(loop, counters):
+    lan = Lan(counters, isolated=True)
+    for port in (1, 2):
+        lan.assign(port)
+    (told,) = lan.sends(1, packet(1, "10.0.2.11") / UDP())
+    assert (told[ICMP].type, told[ICMP].code) == (3, 13)
+    assert lan.drops() == {"isolated": 1}
+
+
 # -- broken input -----------------------------------------------------------------------------------
 
 

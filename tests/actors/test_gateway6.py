@@ -172,6 +172,14 @@ def test_guests_reach_each_other_through_the_gateway(lan):
     assert told[ICMPv6DestUnreach].code == 3
 
 
+def test_isolated_guests_are_no_neighbours_through_the_gateway_either(loop, counters):
+    lan = Lan(counters, ipv6_prefix=PREFIX, isolated=True)
+    lan.sends(2, ping(2, dst=GATEWAY))
+    (told,) = lan.sends(1, udp(1, dst=guest(2)))
+    assert told[ICMPv6DestUnreach].code == 1
+    assert counters["gateway.drop.isolated"] == 1
+
+
 # -- the way out ------------------------------------------------------------------------------------
 
 

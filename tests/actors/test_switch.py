@@ -685,3 +685,24 @@ def test_every_frame_is_accounted_for(registered, batches):
         assert "actors.failed" not in counters
         lan.ref.stop(block=False)
         loop.run()
+
+
+# -- isolated guests ------------------------------------------------------------------------------------
+
+
+def test_isolated_guests_reach_the_gateway_and_nobody_else(loop, counters):
+    lan = Lan(counters, settings=LanSettings(isolated=True))
+    for number in (1, 2, 3):
+        lan.register(number, mac(number))
+    lan.gateway.clear()
+    groups = [bytes.fromhex(text) for text in ("ffffffffffff", "01005e0000fb", "333300000001")]
+    to_all = [frame(mac(1), group) for group in groups]
+    to_gateway = frame(mac(1), GATEWAY_MAC)
+    lan.sends(1, *to_all, frame(mac(1), mac(2)), to_gateway, frame(mac(1), mac(9)))
+    assert lan.gateway_got() == [*to_all, to_gateway]
+    assert lan.got(2) == lan.got(3) == []
+    assert lan.drops() == {"isolated": 2}
+    assert counters["switch.received"] == 6
+    assert counters["switch.unicast"] + counters["switch.multicast"] + counters["switch.flooded"] == 4
+    lan.tell(FramesFromGateway([frame(GATEWAY_MAC, mac(2))]))
+    assert len(lan.got(2)) == 1

@@ -139,6 +139,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"], "allow_origin": ["https://app.example"]}
     values |= {
+        "isolated": True,
         "internet": False,
         "source_guard": False,
         "peer_list": False,
