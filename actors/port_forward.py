@@ -2,9 +2,10 @@
 
 UDP: every client outside gets a port of the gateway's, or is seen at its own address (``transparent``), so
 that the guest's answers find it again. The guest is looked up once a second at most, since it may come, go
-and change. A client that is silent for
-``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another needs its place. Who writes to several
-addresses of this machine is a client for each, as far as the listener can tell: the answers leave from there.
+and change. A client that is silent for ``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another
+needs its place. Clients of one address have half of the places at most (``netstack.shares``). Who writes to
+several addresses of this machine is a client for each, as far as the listener can tell: the answers leave
+from there.
 TCP clients are the gateway's to take, which opens a flow for each.
 """
 
@@ -32,6 +33,7 @@ from netstack.ethernet import ETHERTYPE_IPV6
 from netstack.family import IPV4, IPV6, family_of, pack_ip
 from netstack.forward import Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
+from netstack.shares import Shares, client_network
 from netstack.udp import MAX_PAYLOAD
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ class PortForwardActor(EventLoopActor):
         """By address, the one unused for longest first."""
         self._seen_as: dict[tuple[bytes, int], _Client] = {}
         """By address and port that the guest sees."""
+        self._shares = Shares(CLIENTS)
+        """Clients by their networks."""
         self._free = list(range(self._first_port + CLIENTS - 1, self._first_port - 1, -1))
         self._place: GuestFound | None = None
         self._place_until = 0.0
@@ -203,8 +207,15 @@ class PortForwardActor(EventLoopActor):
                 self._count("unsendable", 1)
 
     def _admit(self, address: tuple[str, int], now: float) -> _Client | None:
-        if len(self._clients) >= CLIENTS:
-            oldest = next(iter(self._clients.values()))
+        network = _network_of(address)
+        if not self._shares.may_take(network):
+            # Who has less than others takes a place of anybody's, and who has more one of its own.
+            has_less = self._shares.held_by(network) * self._shares.owners < self._shares.total
+            oldest = next(
+                client
+                for client in self._clients.values()
+                if has_less or _network_of(client.address) == network
+            )
             if now - oldest.used < CLIENT_KEPT:
                 return None
             self._forget(oldest)
@@ -213,6 +224,7 @@ class PortForwardActor(EventLoopActor):
             self._forget(self._seen_as[seen_as])
         client = _Client(address, seen_as, self._preface(address), now)
         self._clients[address] = self._seen_as[seen_as] = client
+        self._shares.add(network)
         self._counters.add("forward.clients_opened")
         if len(self._clients) == 1:
             self.poll_at = now + self._settings.udp_idle_timeout
@@ -263,6 +275,7 @@ class PortForwardActor(EventLoopActor):
     def _forget(self, client: _Client) -> None:
         del self._clients[client.address]
         del self._seen_as[client.seen_as]
+        self._shares.give_back(_network_of(client.address))
         self._hide(client)
         address, port = client.seen_as
         if address == self._settings.gateway_ip:
@@ -282,3 +295,8 @@ class PortForwardActor(EventLoopActor):
     def _count(self, reason: str, number: int) -> None:
         if number > 0:
             self._counters.add(f"forward.drop.{reason}", number)
+
+
+def _network_of(address: tuple[str, int]) -> str:
+    """Tell by which network a client is counted; the listener's name for it may have our own address too."""
+    return client_network(address[0].partition(">")[0])

@@ -97,12 +97,26 @@ def test_a_client_that_is_silent_is_forgotten(loop, forwarded):
 def test_a_flood_of_clients_does_not_end_those_in_use(loop, forwarded):
     (frame,) = forwarded.comes(b"hello")
     for number in range(CLIENTS + 50):
-        forwarded.comes(b"flood", client=("198.51.100.1", 1000 + number))
+        forwarded.comes(b"flood", client=(f"198.{number >> 8}.{number & 255}.1", 1000))
     assert forwarded.lan.counters["forward.drop.too_many_clients"] == 51
     forwarded.lan.sends(1, reply_to(frame, b"welcome"))
     assert forwarded.listeners.opened[0].answers == [(b"welcome", CLIENT)]
     loop.advance(CLIENT_KEPT)
     assert len(forwarded.comes(b"at last", client=("198.51.100.2", 1))) == 1
+
+
+@pytest.mark.parametrize("address", ["198.51.100.1", "2001:db8::{:x}"])
+def test_a_flood_from_one_address_leaves_places_to_others(loop, forwarded, address):
+    for number in range(CLIENTS + 50):
+        forwarded.comes(b"flood", client=(address.format(number), 1000 + number))
+    assert forwarded.lan.counters["forward.clients_opened"] == CLIENTS // 2
+    for number in range(20):
+        assert len(forwarded.comes(b"hello", client=(f"192.0.2.{number}", 1))) == 1
+    loop.advance(CLIENT_KEPT)
+    assert len(forwarded.comes(b"flood", client=(address.format(0), 5000))) == 1, "in a place of its own"
+    assert forwarded.lan.counters["forward.clients_closed"] == 1
+    assert len(forwarded.comes(b"hello", client=("192.0.2.0", 1))) == 1
+    assert forwarded.lan.counters["forward.clients_opened"] == CLIENTS // 2 + 21
 
 
 def test_one_client_at_two_addresses_of_this_machine_is_answered_at_both(forwarded):
@@ -118,8 +132,8 @@ def test_addresses_of_this_machine_are_bounded_as_the_clients_are(loop, forwarde
     for number in range(CLIENTS + 50):
         forwarded.comes(b"x", client=(f"192.0.2.1>10.0.{number >> 8}.{number & 255}", 40_000))
     counters = forwarded.lan.counters
-    assert counters["forward.clients_opened"] == CLIENTS
-    assert counters["forward.drop.too_many_clients"] == 50
+    assert counters["forward.clients_opened"] == CLIENTS // 2
+    assert counters["forward.drop.too_many_clients"] == CLIENTS // 2 + 50
 
 
 @pytest.mark.parametrize(
@@ -214,7 +228,7 @@ def test_transparent_clients_are_answered_from_where_they_wrote_to_last(loop, co
 def test_transparent_clients_are_bounded(loop, counters):
     forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent")
     for number in range(CLIENTS + 50):
-        forwarded.comes(b"x", client=("192.0.2.1", 1000 + number))
+        forwarded.comes(b"x", client=(f"192.{number >> 8}.{number & 255}.1", 1000))
     assert counters["forward.drop.too_many_clients"] == 50
     assert len(forwarded.lan.ref._actor_weakref()._forwards._shown) == CLIENTS
 
