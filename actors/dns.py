@@ -10,9 +10,11 @@ as its name server) ends there, and nobody can have many guesses at one answer a
 An answer is checked (is it to this question?), stripped of addresses that guests may not reach, in slices
 when it is long, kept for as long as its TTLs say, and adapted to each guest (``netstack.dns_answers``).
 
-Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, IN_FLIGHT for all. What is over
-the first is dropped, since resolvers ask again; over the second it is told SERVFAIL; over the others it waits
-in a queue of its session, and the sessions take turns.
+Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, IN_FLIGHT for all, of which sessions
+get less the more is taken (``netstack.shares``). What is over the first is dropped, since resolvers ask
+again; over the second it is told SERVFAIL; over the others it waits in a queue of its session, and the
+sessions take turns. A question that took more time than ORDINARY_COST, itself or the reading of its answer,
+counts as so many questions as could have been answered in that time.
 
 Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`` + ``dns.refused`` +
 ``dns.drop.*``; ``dns.forwarded`` = ``dns.answered`` + ``dns.failed`` + ``dns.abandoned`` + those waiting.
@@ -24,6 +26,7 @@ from collections import deque
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from itertools import count
+from time import thread_time
 from typing import TYPE_CHECKING, NamedTuple
 
 import dns.rcode
@@ -49,6 +52,7 @@ from netstack.dns_messages import Query, parse_query
 from netstack.dns_wire import MalformedMessageError
 from netstack.dns_zone import Zone
 from netstack.ethernet import format_mac
+from netstack.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -61,7 +65,10 @@ if TYPE_CHECKING:
     from netstack.dns_messages import Question
 
 QUERIES_PER_SECOND = 100.0
-"""For each session: a browser asks some dozens for one page; each costs a millisecond of the relay."""
+"""For each session: a browser asks some dozens for one page."""
+
+ORDINARY_COST = 0.002
+"""Seconds of the relay's that a question may take, and as many that the reading of its answer may."""
 
 QUERY_BURST = 300.0
 """Queries of one session at once: all tabs of a browser that starts."""
@@ -135,7 +142,7 @@ class DnsActor(EventLoopActor):
         """Who waits, by token."""
         self._owner: dict[int, int] = {}
         """Whose share a question in flight counts to: a port, by token."""
-        self._in_flight: dict[int, int] = {}
+        self._in_flight = Shares(self._limit)
         self._queues: dict[int, deque[int]] = {}
         """Tokens that wait for room, by port; the port whose turn it is first."""
         self._inspections: deque[_Inspection] = deque()
@@ -169,11 +176,19 @@ class DnsActor(EventLoopActor):
                 self._counters.add("dns.drop.rate")
                 _give_up(asked)
                 continue
+            started = thread_time()
             try:
                 self._counters.add(self._question(message.port, port, asked, now))
             except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
                 self._mishaps.note(error, now)
                 _give_up(asked)
+            self._charge(port, started)
+
+    def _charge(self, port: _Port, started: float) -> None:
+        """Count work begun at ``started`` (``thread_time``) as questions, beyond what is ordinary."""
+        excess = (thread_time() - started) / ORDINARY_COST - 1
+        if excess > 0:
+            port.queries.charge(excess)
 
     def _question(self, number: int, port: _Port, asked: DnsQuestion, now: float) -> str:
         """Deal with one query; return the counter for what became of it."""
@@ -215,10 +230,9 @@ class DnsActor(EventLoopActor):
         """Ask what waits in the queues while there is room, one of each session in turn."""
         for port in list(self._queues):
             queue = self._queues[port]
-            while queue and len(self._owner) < self._limit and self._in_flight.get(port, 0) < self._share:
+            while queue and self._in_flight.held_by(port) < self._share and self._in_flight.take(port):
                 token = queue.popleft()
                 self._owner[token] = port
-                self._in_flight[port] = self._in_flight.get(port, 0) + 1
                 self._counters.add("dns.asked_upstream")
                 self._upstream.ask(self._waiting[token][0].to_wire(), token, self.actor_ref)
                 if len(self._queues) > 1:
@@ -241,6 +255,8 @@ class DnsActor(EventLoopActor):
     def _inspect(self, inspection: _Inspection) -> None:
         """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""
         answer = None
+        port = self._ports.get(self._owner[inspection.token])
+        started = thread_time()
         try:
             next(inspection.work)
         except StopIteration as done:
@@ -250,10 +266,14 @@ class DnsActor(EventLoopActor):
         except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
             self._mishaps.note(error, self.now())
         else:
+            if port is not None:
+                self._charge(port, started)
             self._inspections.append(inspection)
             if len(self._inspections) == 1:
                 self._inspect_in_next_turn()
             return
+        if port is not None:
+            self._charge(port, started)
         self._done(inspection.token, answer)
 
     def _inspect_in_next_turn(self) -> None:
@@ -268,10 +288,7 @@ class DnsActor(EventLoopActor):
 
     def _done(self, token: int, answer: Answer | None) -> None:
         """Finish a question that was asked outside, and ask the next."""
-        port = self._owner.pop(token)
-        self._in_flight[port] -= 1
-        if not self._in_flight[port]:
-            del self._in_flight[port]
+        self._in_flight.give_back(self._owner.pop(token))
         self._finish(token, answer)
         self._ask_next()
 

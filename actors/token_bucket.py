@@ -23,3 +23,7 @@ class TokenBucket:
             return False
         self._tokens = tokens - 1
         return True
+
+    def charge(self, tokens: float) -> None:
+        """Take tokens for what has happened already, if need be of those to come."""
+        self._tokens -= max(tokens, 0.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from itertools import count
 
 import dns.flags
 import dns.message
@@ -10,7 +11,8 @@ import dns.rrset
 import pytest
 from lan_parts import ip, mac
 
-from actors.dns import IN_FLIGHT, QUERY_BURST, SHARE, DnsActor
+import actors.dns as dns_actor
+from actors.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, SHARE, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -97,6 +99,11 @@ class Service:
             c.total(f"dns.{what}") for what in ("local", "cached", "forwarded", "refused", "drop")
         )
         return waiting
+
+
+@pytest.fixture(autouse=True)
+def work_takes_no_time(monkeypatch):
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: 0.0)
 
 
 @pytest.fixture
@@ -289,6 +296,47 @@ def test_silent_servers_of_some_sessions_leave_room_for_others(service):
         service.upstream.fail()
 
 
+def test_however_many_sessions_have_silent_servers_a_newcomer_is_heard(service):
+    for port in range(8):
+        for n in range(SHARE):
+            service.asks(f"n{n}.of{port}.example.", port=port)
+    for newcomer in (100, 101):
+        before = len(service.upstream.asked)
+        assert before < IN_FLIGHT
+        service.asks(f"other.of{newcomer}.example.", port=newcomer)
+        assert len(service.upstream.asked) == before + 1
+    while service.upstream.asked:
+        service.upstream.fail()
+
+
+def test_what_costs_time_counts_as_many_questions(service, loop, monkeypatch):
+    spent = count(step=ORDINARY_COST * 50)
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    fits = int(QUERY_BURST) // 50
+    for n in range(fits):
+        service.asks(f"n{n}.example.")
+    assert service.counters["dns.drop.rate"] == 0
+    service.asks("more.example.")
+    service.asks("others.example.", port=2)
+    assert service.counters["dns.drop.rate"] == 1
+    assert len(service.upstream.asked) == fits + 1
+    loop.advance(1.0)
+    service.asks("later.example.")
+    assert service.counters["dns.drop.rate"] == 1
+    while service.upstream.asked:
+        service.upstream.fail()
+
+
+def test_answers_that_cost_time_count_as_many_questions(service, monkeypatch):
+    service.asks("costly.example.")
+    spent = count(step=ORDINARY_COST * QUERY_BURST)
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    service.upstream.answer("300 A 192.0.2.1")
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: 0.0)
+    service.asks("more.example.")
+    assert service.counters["dns.drop.rate"] == 1
+
+
 def test_where_descriptors_are_few_so_are_the_questions_in_flight(loop, counters):
     service = Service(counters, max_questions=4)
     for port in (1, 2, 3):
@@ -296,10 +344,14 @@ def test_where_descriptors_are_few_so_are_the_questions_in_flight(loop, counters
             service.asks(f"n{n}.of{port}.example.", port=port)
     assert len(service.upstream.asked) == 4
     service.upstream.fail()
+    assert len(service.upstream.asked) == 3, "the last place is for who has none"
+    service.asks("other.example.", port=4)
+    assert len(service.upstream.asked) == 4
+    service.upstream.fail()
     assert len(service.upstream.asked) == 4, "the next that waited is asked"
     while service.upstream.asked:
         service.upstream.fail()
-    assert counters["dns.asked_upstream"] == 15
+    assert counters["dns.asked_upstream"] == 16
 
 
 def test_one_bad_record_does_not_cost_the_others(service):
@@ -408,10 +460,10 @@ def test_a_session_may_wait_for_so_many_answers(service, monkeypatch):
 
 def test_so_many_questions_are_in_flight_at_most(service):
     for n in range(IN_FLIGHT):
-        service.asks(f"n{n}.example.", port=n // SHARE)
-    assert service.asks("more.example.", port=99) == []
+        service.asks(f"n{n}.example.", port=n)
+    assert service.asks("more.example.", port=IN_FLIGHT) == []
     assert len(service.upstream.asked) == IN_FLIGHT
-    assert service.asks("n1.example.", port=99) == [], "someone asked that already"
+    assert service.asks("n1.example.", port=IN_FLIGHT) == [], "someone asked that already"
     while service.upstream.asked:
         service.upstream.fail()
 
