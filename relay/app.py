@@ -31,6 +31,7 @@ from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.line_writer import LineWriter
+from relay.memory import keep_giving_back
 from relay.settings import SettingsError
 from relay.web_pages import WebPages
 from transport import datagram_path
@@ -108,6 +109,7 @@ class Relay:
                     tasks.create_task(logs.keep_summing_up(limiter)),
                     tasks.create_task(self._keep_certificate()),
                     tasks.create_task(self._keep_telling_counters()),
+                    tasks.create_task(keep_giving_back()),
                 ]
                 status = await self._until_stopped()
                 for task in others:
