@@ -13,6 +13,9 @@ is held back by its pace keeps the rest of its turn, which counts as queued unti
 Where the session's rate is limited (``actors.rate_limit``), what that leaves counts as room too, and a timer
 wakes those who wait for it.
 
+What the path to the client has lost is known here too: the session tells which datagrams, and flows that
+registered are told which of their segments, so that they go again at once.
+
 Liveness: whoever waits is woken by the session, when what is in its queue leaves. Where too little is in the
 queue for that (what was granted got lost on its way, or those who had a turn had no use for it), a look at
 the end of the scheduler's run wakes them.
@@ -24,10 +27,13 @@ from heapq import nsmallest
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.messages import LineWritable
+from actors.messages import LineWritable, SegmentsLost
 from actors.runtime import current_scheduler, tell_alive
+from netstack.tcp_segment import trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.messages import Mailbox
     from actors.ports import Session
     from actors.rate_limit import RateLimit
@@ -49,7 +55,17 @@ class Line:
     """One per port; its PeerActor makes it, its flows ask it."""
 
     __slots__ = (
-        *("_granted", "_last_turn", "_limit", "_promised", "_session", "_settles", "_timed", "_turns"),
+        *(
+            "_flows",
+            "_granted",
+            "_last_turn",
+            "_limit",
+            "_promised",
+            "_session",
+            "_settles",
+            "_timed",
+            "_turns",
+        ),
         "_waiting",
     )
 
@@ -59,6 +75,8 @@ class Line:
         self._timed = False
         """Whether :meth:`_wake_by_time` is called when the rate leaves room for a turn."""
         self._session = session
+        self._flows: dict[bytes, Mailbox] = {}
+        """Flows by addresses and ports of their segments, to be told of losses."""
         self._granted = 0
         self._promised = 0
         """Bytes of turns that flows hold and have not used."""
@@ -106,6 +124,24 @@ class Line:
         self._promised -= size
         if self._waiting:
             self._settle_later()
+
+    def follow(self, ends: bytes, flow: Mailbox) -> None:
+        """Have ``flow`` told SegmentsLost of its segments; ``ends`` are their addresses and ports."""
+        self._flows[ends] = flow
+
+    def unfollow(self, ends: bytes) -> None:
+        """Tell nobody any more."""
+        self._flows.pop(ends, None)
+
+    def lost(self, frames: Sequence[tuple[bytes, float]]) -> None:
+        """Tell the flows which of their frames the path to the client has lost; each with its time."""
+        segments: dict[bytes, list[tuple[int, float]]] = {}
+        for frame, sent_at in frames:
+            traced = trace(frame)
+            if traced is not None and traced[0] in self._flows:
+                segments.setdefault(traced[0], []).append((traced[1], sent_at))
+        for ends, lost in segments.items():
+            tell_alive(self._flows[ends], SegmentsLost(lost))
 
     def leave(self, flow: Mailbox) -> None:
         """Forget a flow that has ended."""

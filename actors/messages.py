@@ -391,6 +391,18 @@ class FlowEstablished:
     key: bytes
 
 
+class DatagramsLost(NamedTuple):
+    """Session -> PeerActor: datagrams that QUIC takes as lost, each with the time at which it left."""
+
+    datagrams: list[tuple[bytes, float]]
+
+
+class SegmentsLost(NamedTuple):
+    """Line -> flow: sequence numbers of segments that the path to the client has lost, and when they left."""
+
+    segments: list[tuple[int, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class LineWritable:
     """Line -> flow: the queue towards the client has room again, of which ``room`` bytes are the flow's turn.

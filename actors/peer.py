@@ -27,6 +27,7 @@ from actors.messages import (
     AddressAssigned,
     ClosePeer,
     DatagramsFromClient,
+    DatagramsLost,
     FramesFromPeer,
     FramesToPeer,
     PeerList,
@@ -44,7 +45,7 @@ from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.settings import DEFAULT_ROOM
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
-from netstack.encapsulation import Kind
+from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
 from netstack.link_mtu import link_mtu
 
@@ -72,6 +73,7 @@ IMPLICIT_RETRY = 1.0
 REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
 """Ends for which the operator, or whoever wrote the client, can do something."""
 
+_DATA = bytes((DATA,))
 _ZERO_IP = bytes(4)
 
 _SENDER_IP = {ETHERTYPE_IPV4: slice(26, 30), ETHERTYPE_ARP: slice(28, 32)}
@@ -187,6 +189,21 @@ class PeerActor(EventLoopActor):
             if self._from_limit is not None:
                 frames = self._within(self._from_limit, frames, "peer.drop.rate_from_client")
             tell_alive(self._switch, FramesFromPeer(self._port, frames))
+
+    @handles(DatagramsLost)
+    def _lost(self, message: DatagramsLost) -> None:
+        speaks = self._encapsulation
+        if speaks is None:
+            return
+        start = 1 if speaks.kind is Kind.FRAMED else 0
+        # Chunks and control messages are none that anybody sends again: their first byte is another.
+        self._line.lost(
+            [
+                (datagram[start:], sent_at)
+                for datagram, sent_at in message.datagrams
+                if not start or datagram[:1] == _DATA
+            ]
+        )
 
     @handles(FramesToPeer)
     def _to_client(self, message: FramesToPeer) -> None:

@@ -44,6 +44,7 @@ from actors.messages import (
     FramesReturned,
     FramesToFlow,
     LineWritable,
+    SegmentsLost,
     SendResult,
     SocketReadable,
     SocketWritable,
@@ -189,6 +190,8 @@ class TcpFlowActor(EventLoopActor):
         self._counters = context.counters
         self._dial = dial
         self._remote = remote
+        self._ends = remote.ip + guest.ip + remote.port.to_bytes(2, "big") + guest.number.to_bytes(2, "big")
+        """Addresses and ports as they stand in segments to the guest."""
         self._link = link
         self._connection: TcpConnection | None = None
         self._syn = syn
@@ -251,6 +254,7 @@ class TcpFlowActor(EventLoopActor):
         offer = Offer(self._mss(), self._socket.room, settings.tcp_buffer)
         connection = TcpConnection(template, self._first, offer, now)
         self._connection = connection
+        self._link.line.follow(self._ends, self.actor_ref)
         self._begin(connection, now)
         self._idle_timeout = settings.tcp_transitory_timeout
         self._idle_at = now + CONNECT_TIMEOUT
@@ -361,6 +365,16 @@ class TcpFlowActor(EventLoopActor):
         self._waits_to_write = False
         if self._connection is not None:
             self._advance(self._connection, self.now())
+
+    @handles(SegmentsLost)
+    def _segments_lost(self, message: SegmentsLost) -> None:
+        connection = self._connection
+        if connection is None or self._ended:
+            return
+        again = connection.lost_on_path(message.segments)
+        if again:
+            self._counters.add("tcp.lost_on_path", again)
+            self._advance(connection, self.now())
 
     @handles(LineWritable)
     def _line_writable(self, message: LineWritable) -> None:
@@ -569,6 +583,7 @@ class TcpFlowActor(EventLoopActor):
     def _let_go(self) -> None:
         """Give back what this flow holds of others: turns of the line, and the socket."""
         self._link.line.leave(self.actor_ref)
+        self._link.line.unfollow(self._ends)
         self._give_turn_back()
         self._link.buffers.add(-self._held)
         self._held = 0

@@ -72,7 +72,7 @@ class RoundTrip:
 class NewReno:
     """The congestion window in bytes."""
 
-    __slots__ = ("_growth", "ceiling", "mss", "threshold", "window")
+    __slots__ = ("_before", "_growth", "ceiling", "mss", "threshold", "window")
 
     def __init__(self, mss: int, ceiling: int) -> None:
         """``ceiling`` is what the sender can hold: growing beyond it would mean nothing."""
@@ -81,6 +81,8 @@ class NewReno:
         self.window = INITIAL_SEGMENTS * mss
         self.threshold = NO_THRESHOLD
         self._growth = 0
+        self._before = (self.window, self.threshold)
+        """Window and threshold before the last loss."""
 
     @property
     def slow_start(self) -> bool:
@@ -103,9 +105,16 @@ class NewReno:
 
     def lost(self, in_flight: int) -> None:
         """Give way: something was lost, and the receiver's acknowledgements said so."""
+        self._before = (self.window, self.threshold)
         self.threshold = max(int(in_flight * LOSS_FACTOR), 2 * self.mss)
         self.window = self.threshold
         self._growth = 0
+
+    def undo(self) -> None:
+        """Take back what the last loss has cost: it was no sign of congestion that is ours to answer."""
+        window, threshold = self._before
+        self.window = max(self.window, window)
+        self.threshold = max(self.threshold, threshold)
 
     def timed_out(self, in_flight: int, *, again: bool) -> None:
         """Start over from one segment; ``again`` for a repeated time-out, which lowers nothing more."""

@@ -253,6 +253,17 @@ class TcpConnection:
         """
         return self.is_sending and self.sender.poll_at == NEVER and not self.sender.waits_for_budget
 
+    def lost_on_path(self, segments: Iterable[tuple[int, float]]) -> int:
+        """Take segments as lost before they reached the client; return how many are sent again for it.
+
+        Each is its sequence number (32 bits) and when it left.
+        """
+        una = self.sender.una
+        return sum(
+            self.sender.lost_on_path(una + ((sequence - una + _HALF) & _WORD) - _HALF, sent_at)
+            for sequence, sent_at in segments
+        )
+
     def write(self, data: bytes) -> None:
         """Take host data, at most ``room`` bytes."""
         self.sender.write(data)

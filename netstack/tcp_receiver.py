@@ -100,7 +100,8 @@ class Receiver:
         self._early: list[_Piece] = []
         """What came beyond a gap, by position; none touches another."""
         self._early_bytes = 0
-        self._latest: int | None = None
+        self._latest: list[int] = []
+        """Where the pieces lie that were added to last, the latest first."""
 
     @property
     def finished(self) -> bool:
@@ -166,10 +167,7 @@ class Receiver:
             self._early_bytes += piece.start - position
             piece.start = position
         elif len(early) < MAX_PIECES:
-            early.insert(index, _Piece(position, payload))
-            self._early_bytes += len(payload)
-            self._latest = position
-            return
+            early.insert(index, _Piece(position, b""))
         else:
             self.dropped += 1
             return
@@ -179,7 +177,8 @@ class Receiver:
             following = early.pop(index + 1)
             self._early_bytes -= len(following.data)
             self._extend(piece, following.data[max(0, piece.end - following.start) :])
-        self._latest = position
+        others = [at for at in self._latest if not piece.start <= at < piece.end]
+        self._latest = [position, *others[: MAX_SACK_BLOCKS - 1]]
 
     def _extend(self, piece: _Piece, data: bytes | bytearray) -> None:
         piece.data += data
@@ -196,13 +195,19 @@ class Receiver:
                 self.next += len(data)
 
     def sack_blocks(self) -> list[tuple[int, int]]:
-        """Return what came beyond the gap: the block of the latest piece first (RFC 2018 section 4)."""
-        early, latest = self._early, self._latest
-        blocks = [(piece.start, piece.end) for piece in early[:MAX_SACK_BLOCKS]]
-        if latest is not None and (index := bisect_right(early, latest, key=_start_of)):
-            newest = (early[index - 1].start, early[index - 1].end)
-            if newest[0] <= latest < newest[1]:
-                blocks = [newest, *(block for block in blocks if block != newest)]
+        """Return what came beyond the gap: the blocks that were added to last, the latest first.
+
+        So each is told several times, in case that acknowledgements are lost (RFC 2018 section 4).
+        """
+        early = self._early
+        blocks = []
+        for at in self._latest:
+            index = bisect_right(early, at, key=_start_of)
+            if index and at < early[index - 1].end:
+                blocks.append((early[index - 1].start, early[index - 1].end))
+        if len(blocks) < MAX_SACK_BLOCKS:
+            first = [(piece.start, piece.end) for piece in early[:MAX_SACK_BLOCKS]]
+            blocks += [block for block in first if block not in blocks]
         return blocks
 
     def take(self, size: int) -> None:

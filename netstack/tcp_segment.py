@@ -170,6 +170,26 @@ def encode_sack(blocks: list[tuple[int, int]]) -> bytes:
     return bytes((_NOP, _NOP, _SACK, 2 + len(packed))) + packed
 
 
+_SOURCES = {b"\x08\x00\x45": (23, 26, 38), b"\x86\xdd\x60": (20, 22, 58)}
+"""By Ethernet type and first byte of an IP header without options: where the protocol stands, where the
+addresses begin, where the ports end."""
+
+
+def trace(frame: bytes) -> tuple[bytes, int] | None:
+    """Tell what a frame of TcpFrameTemplate's shape belongs to; None for any other.
+
+    That is addresses and ports as they stand in it, source and destination (``TcpFrameTemplate.ends``), and
+    its sequence number.
+    """
+    places = _SOURCES.get(frame[12:15])
+    if places is None:
+        return None
+    protocol, start, end = places
+    if len(frame) < end + TCP_HEADER_LENGTH - 4 or frame[protocol] != PROTOCOL_TCP:
+        return None
+    return frame[start:end], int.from_bytes(frame[end : end + 4], "big")
+
+
 class TcpFrameTemplate:
     """Builds the frames of one connection towards the guest, over IPv4 or IPv6 as its addresses are.
 

@@ -18,6 +18,12 @@ retransmissions too. A guest without SACK is served by NewReno (RFC 6582): three
 then one segment per partial acknowledgement. When nothing comes back at all, the timer of RFC 6298 takes
 everything as lost.
 
+A loss on the path to the client is told by who sees it there (:meth:`Sender.lost_on_path`): the segment is
+sent again at once, and the window stays, since what the path carries is the business of its own congestion
+control. Where the guest's acknowledgements had told first, the window that was given up is taken back once
+every loss of that recovery is explained so, as after a spurious one (RFC 4015). What is lost behind the
+client nobody but the guest can tell, and that makes the window smaller.
+
 A closed window is probed for ever (RFC 9293 section 3.8.6.1), with intervals that double.
 """
 
@@ -87,11 +93,10 @@ class Sender:
         """Bytes that the buffer may hold at present; at least one segment."""
         self.failed = False
         """Whether the guest has not answered for so long that it is taken as gone."""
-        self.finished = False
-        """Whether a FIN follows the last byte of the buffer."""
-        self.fin_sent = False
-        self.retransmitted = 0
-        """Segments sent again so far."""
+        self.finished = self.fin_sent = False
+        """Whether a FIN follows the last byte of the buffer, and whether it has been sent."""
+        self.retransmitted = self.cuts = 0
+        """Segments sent again so far; losses behind the client for which the window was made smaller."""
         self.waits_for_budget = False
         """Whether the last :meth:`dispatch` could have sent more but for its ``budget``: then no timer runs
         for the rest, and the owner has to call again when it has more to spend."""
@@ -105,24 +110,24 @@ class Sender:
         """Those on their way, by their ends, in the order of sending."""
         self._lost: dict[int, _Sent] = {}
         """Those to be sent again, by their ends."""
-        self._flight = 0
-        """Bytes on their way: sent, neither acknowledged nor sacked nor lost."""
-        self._sacked = 0
-        """Records marked as sacked."""
+        self._flight = self._sacked = 0
+        """Bytes on their way (sent, not acknowledged, sacked or lost), and records marked as sacked."""
         self._highest_sacked: list[int] = []
         """Where the last DUPLICATES of these start, in order."""
         self._blocks: dict[int, int] = {}
         """SACK blocks of the last acknowledgement, start to end: their records are marked."""
-        self._duplicates = 0
+        self._duplicates = self._persist_backoff = 0
         self._recovering = False
         self._recover = first
         """Where ``next`` was when the last loss was noticed."""
-        self._send_first = False
-        """Whether the first lost segment may be sent whatever the window says."""
+        self._blamed: set[int] = set()
+        """Where the segments start for whose loss the window was made smaller, while that can be undone."""
+        self._excused = self._send_first = False
+        """Whether the last recovery's losses were all explained, so that the next one counts anew; whether
+        the first lost segment may be sent whatever the window says."""
         self._delivered = (0.0, first)
         """When the segment that was sent last of those that arrived was sent, and its end."""
         self._timeout_at = self._reordering_at = self._persist_at = self._paced_until = NEVER
-        self._persist_backoff = 0
         self._unaffordable = 0
         """Bytes of the segment for which pace or budget had too little left, in the last dispatch."""
 
@@ -204,7 +209,7 @@ class Sender:
         elif duplicate and self._sent:
             self._duplicates += 1
         if blocks:
-            self._mark(blocks)
+            self._mark(blocks, now, measure=newly <= 0)
         if not self.sack:
             self._detect_by_duplicates(newly)
         elif self._sacked or self._recovering:
@@ -213,6 +218,7 @@ class Sender:
             self._duplicates = 0
             if self._recovering and position >= self._recover:
                 self._recovering = False
+                self._blamed.clear()
             self._timeout_at = now + self.round_trip.timeout if self._sent else NEVER
 
     def _advance(self, position: int, now: float) -> None:
@@ -250,8 +256,12 @@ class Sender:
             del self._flying[record.end]
             self._flight -= record.end - record.start
 
-    def _mark(self, blocks: list[tuple[int, int]]) -> None:
-        """Mark what the guest has received out of order."""
+    def _mark(self, blocks: list[tuple[int, int]], now: float, *, measure: bool) -> None:
+        """Mark what the guest has received out of order, and ``measure`` how long it took.
+
+        While a gap is open nothing else shows that queues on the way have become longer.
+        """
+        latest = 0.0
         sent, known, highest = self._sent, self._blocks, self._highest_sacked
         for low, high in blocks:
             # Where the block only has become longer, its beginning is marked already.
@@ -264,8 +274,12 @@ class Sender:
                 self._sacked += 1
                 self._delivered = max(self._delivered, (record.when, record.end))
                 self._arrived(record)
+                if record.times == 1:
+                    latest = max(latest, record.when)
                 insort(highest, record.start)
                 del highest[:-DUPLICATES]
+        if measure and latest:
+            self.round_trip.sample(now - latest)
         self._blocks = {low: min(high, self._marked_up_to(high)) for low, high in blocks}
 
     def _marked_up_to(self, high: int) -> int:
@@ -279,7 +293,7 @@ class Sender:
         smoothed = self.round_trip.smoothed
         if smoothed is None:
             smoothed = GUESSED_ROUND_TRIP
-        patience = smoothed + max(smoothed / 4, MIN_REORDERING)
+        patience = max(smoothed, self.round_trip.latest) + max(smoothed / 4, MIN_REORDERING)
         delivered_when, delivered_end = self._delivered
         highest = self._highest_sacked
         third = highest[0] if len(highest) == DUPLICATES else self.una
@@ -298,7 +312,7 @@ class Sender:
         for record in lost:
             self._lose(record)
         if lost:
-            self._enter_recovery()
+            self._enter_recovery(lost)
 
     def _detect_by_duplicates(self, newly: int) -> None:
         """NewReno, for guests without SACK."""
@@ -310,20 +324,54 @@ class Sender:
             if first.end in self._flying:
                 self._lose(first)
             self._send_first = True
-            self._enter_recovery()
+            self._enter_recovery([first])
 
     def _lose(self, record: _Sent) -> None:
         del self._flying[record.end]
         self._flight -= record.end - record.start
         self._lost[record.end] = record
 
-    def _enter_recovery(self) -> None:
-        if self._recovering or self.una < self._recover:
+    def _enter_recovery(self, lost: list[_Sent]) -> None:
+        if self._blamed:
+            self._blamed.update(record.start for record in lost)
             return  # the window has given way for this flight already
+        if self.una < self._recover and not self._excused:
+            return
         self.congestion.lost(self.next - self.una)
+        self.cuts += 1
+        self._excused = False
+        self._blamed.update(record.start for record in lost)
         self._recovering = True
         self._recover = self.next
         self._send_first = True
+
+    def lost_on_path(self, position: int, sent_at: float) -> bool:
+        """Take the segment from ``position``, as sent at ``sent_at``, as lost on the way to the client.
+
+        Returns whether it is to be sent again that would not have been by now.
+        """
+        if position in self._blamed:
+            self._excuse(position)
+        index = bisect_left(self._sent, position, key=_start_of)
+        if index == len(self._sent) or (record := self._sent[index]).start != position:
+            return False
+        # Another try may have left since.
+        if record.end not in self._flying or record.when > sent_at:
+            return False
+        self._lose(record)
+        if not self.sack:
+            # The duplicate acknowledgements of what is behind it tell nothing new.
+            self._recovering, self._recover = True, self.next
+        return True
+
+    def _excuse(self, position: int) -> None:
+        """Note that it was the path to the client which lost what the window was made smaller for."""
+        self._blamed.remove(position)
+        if not self._blamed:
+            self.congestion.undo()
+            self.cuts -= 1
+            self._excused = True
+            self._recovering = self._recovering and not self.sack
 
     # -- time -----------------------------------------------------------------------------------------
 
@@ -350,11 +398,19 @@ class Sender:
             self._timeout_at = NEVER
             return
         round_trip = self.round_trip
+        first = self._sent[0]
+        if first.end in self._flying and now < (due := first.when + round_trip.timeout):
+            self._timeout_at = due  # round trips have become longer since it left
+            return
         if round_trip.backoff >= MAX_TIMEOUTS:
             self.failed = True
             self._timeout_at = NEVER
             return
-        self.congestion.timed_out(self.next - self.una, again=round_trip.backoff > 0)
+        # With nothing on its way but what was lost on the path and waits for it, there is nobody to blame.
+        if self._flying or not self._lost:
+            self.congestion.timed_out(self.next - self.una, again=round_trip.backoff > 0)
+        self._blamed.clear()
+        self._excused = False
         round_trip.backoff += 1
         # A guest that says it holds the first missing byte has dropped it again (RFC 2018 section 8).
         reneged = self._sent[0].sacked
@@ -421,6 +477,9 @@ class Sender:
             pieces += self._cut(view, record)
             record.times += 1
             record.when = now
+            if record is self._sent[0]:
+                # It gets its time to arrive, however long it took to find out that the last try was lost.
+                self._timeout_at = now + self.round_trip.timeout
             self._flying[end] = record
             self._flight += size
             self.retransmitted += 1

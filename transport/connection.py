@@ -15,7 +15,7 @@ from aioquic.quic import events as quic_events
 from loguru import logger
 from mypy_extensions import mypyc_attr
 
-from actors.messages import DatagramsFromClient, SessionClosed
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from transport import webtransport
 from transport.admission import Refusal
 from transport.aioquic_internals import RelayH3Connection, RelayQuicConnection
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from transport.admission import ClientRequest, Grant
+    from transport.datagram_path import DatagramPath
     from transport.udp import Address
 
 SESSION_DEADLINE = 10.0
@@ -153,8 +154,22 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         elif end.frame_type is not None and end.error_code in CRYPTO_ERRORS:
             self._host.handshake_failed(self, end)
 
+    def _open_path(self) -> DatagramPath | None:
+        path = super()._open_path()
+        if path is not None:
+            path.reports_losses = True
+        return path
+
     def deliver(self) -> None:
-        """Tell the session's actor what has arrived since the last time."""
+        """Tell the session's actor what was lost and what has arrived since the last time.
+
+        In this order: the guest's acknowledgements may show the same gaps.
+        """
+        path = self._path
+        if path is not None and path.lost:
+            lost, path.lost = path.lost, []
+            if self._mailbox is not None:
+                self._mailbox.tell(DatagramsLost(lost))
         if self._arrived and self._mailbox is not None:
             arrived, self._arrived = self._arrived, []
             self._mailbox.tell(DatagramsFromClient(arrived))

@@ -22,6 +22,7 @@ from transport import frames
 from transport.frames import read_frames, write_varint
 from transport.ledger import Ledger
 from transport.path_mtu import CEILING, NEVER, PathMtu
+from transport.sent_contents import SentContents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,6 +96,11 @@ class DatagramPath:
         """Whether aioquic may have something to send because of what this path told it."""
         self.send_at = NEVER
         """When what waits may leave, if pacing is what holds it back."""
+        self.reports_losses = False
+        """Whether ``lost`` is kept; the owner then has to empty it."""
+        self.lost: list[tuple[bytes, float]] = []
+        """Datagrams of the session that were lost, with the times at which they left."""
+        self._contents = SentContents()
         self._state = state
         self._congestion = state.congestion
         self._prefix = prefix
@@ -253,6 +259,8 @@ class DatagramPath:
             self.detect_lost(now)
         else:
             self.loss_at = None
+        if self.reports_losses:
+            self._contents.forget_before(next(iter(self._ledger.sent), self._state.next_number))
 
     def _forget_acknowledged_acks(self, ack: Ack) -> None:
         for number, largest in list(self._acks_sent.items()):
@@ -277,6 +285,21 @@ class DatagramPath:
             self._state.note_lost(lost, now)
             for packet in lost:
                 self._note_narrowed(packet, now)
+            self._report(lost)
+
+    def _report(self, lost: Sequence[SentPacket]) -> None:
+        """Keep what was in lost packets for the owner to tell."""
+        if not self.reports_losses:
+            return
+        prefix = self._prefix
+        for packet in lost:
+            read = read_frames(self._contents.of(packet.packet_number))
+            if read is not None:
+                self.lost += [
+                    (datagram[len(prefix) :], packet.sent_time)
+                    for datagram in read.datagrams
+                    if datagram.startswith(prefix)
+                ]
 
     def _note_narrowed(self, lost: SentPacket, now: float) -> None:
         if self.mtu.packet_lost(lost.sent_bytes, now):
@@ -300,6 +323,7 @@ class DatagramPath:
             self._note_narrowed(packet, now)
         self._state.note_expired(packet)
         self._counters.add("path.written_off")
+        self._report((packet,))
 
     def before_aioquic_sends(self) -> None:
         """Give aioquic's pacer the round-trip time that this path has measured."""
@@ -360,6 +384,8 @@ class DatagramPath:
         # A packet of nothing but an ACK is not acknowledged itself, nor counted as in flight.
         in_flight = packets[1:] if ack_only else packets
         if in_flight:
+            if self.reports_losses:
+                self._contents.add(first, plains)
             self._note_in_flight(first + ack_only, in_flight, now)
         return packets
 

@@ -15,6 +15,7 @@ from actors.messages import (
     AddressAssigned,
     ClosePeer,
     DatagramsFromClient,
+    DatagramsLost,
     FramesFromPeer,
     FramesToPeer,
     PeerList,
@@ -23,6 +24,7 @@ from actors.messages import (
     PortOpened,
     RegisterMac,
     RegistrationRefused,
+    SegmentsLost,
     SessionClosed,
     SourceRefused,
 )
@@ -30,6 +32,8 @@ from actors.peer import PeerActor
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
 from netstack.counters import Counters
+from netstack.encapsulation import DATA
+from netstack.tcp_segment import ACK, TcpFrameTemplate
 
 MAC = mac(1)
 IP_FRAME = bytes(Ether(src=MAC.hex(":"), dst=GATEWAY_MAC.hex(":")) / IP(src="10.0.2.10") / UDP() / b"hello")
@@ -532,3 +536,31 @@ def test_no_datagram_kills_the_actor(path, batches):
         assert "actors.failed" not in counters
         peer.ref.stop(block=False)
         loop.run()
+
+
+class Segments(list):
+    """A flow, as the line knows it."""
+
+    def tell(self, message):
+        self.append(message)
+
+
+@pytest.mark.parametrize("path", ["/?encap=framed", "/?encap=raw"])
+def test_flows_hear_of_their_segments_that_were_lost(loop, counters, path):
+    peer = Peer(counters, path)
+    line = peer.opened[0].line
+    template = TcpFrameTemplate(bytes(12), ip("192.0.2.80"), 80, ip("10.0.2.10"), 40000)
+    start = b"" if path.endswith("raw") else bytes((DATA,))
+    flow = Segments()
+    line.follow(
+        ip("192.0.2.80") + ip("10.0.2.10") + (80).to_bytes(2, "big") + (40000).to_bytes(2, "big"), flow
+    )
+    lost = [(start + template.build(number, 0, ACK, 0, b"x"), 5.0) for number in (7, 8)]
+    others = [(start + IP_FRAME, 5.0), (b"", 5.0), (b"\x00{}", 5.0), (b"\x02" + bytes(30), 5.0)]
+    peer.tell(DatagramsLost([*lost, *others]))
+    assert flow == [SegmentsLost([(7, 5.0), (8, 5.0)])]
+
+
+def test_losses_before_anything_was_said_are_nobodys(loop, counters):
+    Peer(counters).tell(DatagramsLost([(b"x", 1.0)]))
+    assert not [name for name in counters if "failed" in name]

@@ -241,3 +241,25 @@ def test_tables_return_to_zero(lan):
         lan.send(flags="R", seq=101, sport=41000 + port)
     assert lan.counters["gateway.flows_opened"] == lan.counters["gateway.flows_closed"] == 20
     assert {socket.closed for socket in lan.outside.tcp} == {"abort"}
+
+
+@pytest.mark.parametrize("destination", [SERVER, "2001:db8::80"], ids=["IPv4", "IPv6"])
+def test_what_the_path_has_lost_goes_again_at_once(lan, destination):
+    socket = lan.connect(destination=destination)
+    socket.to_read.append(bytes(5000))
+    socket.tell(SocketReadable())
+    sent = lan.received()
+    now = lan.loop.time()
+    lan.line.lost([(bytes(packet), now) for packet in (sent[1], sent[3])])
+    run_ready()
+    assert [packet[TCP].seq for packet in lan.received()] == [sent[1][TCP].seq, sent[3][TCP].seq]
+    assert lan.counters["tcp.lost_on_path"] == 2
+    lan.line.lost([(bytes(packet), now - 1) for packet in sent])
+    lan.line.lost([(bytes(60), now), (b"", now), (bytes(sent[0])[:50], now)])
+    run_ready()
+    assert lan.received() == [], "these have left again since, or are none of the relay's segments"
+    lan.send(flags="R", seq=101, destination=destination)
+    lan.line.lost([(bytes(sent[0]), now)])
+    run_ready()
+    assert lan.received() == []
+    assert lan.line._flows == {}, "the line forgets a flow that has ended"

@@ -2,79 +2,11 @@
 
 from __future__ import annotations
 
-import random
-from collections import deque
-
 import pytest
-from tcp_talk import FROM_GUEST, TO_GUEST
+from tcp_path import HOST_ROOM, MOST, MSS, Path
 
-from netstack.tcp_connection import Offer, TcpConnection
 from netstack.tcp_receiver import BASE_WINDOW, Receiver
 from netstack.tcp_segment import parse_syn_options, read_tcp
-from netstack.tcp_states import State
-
-MSS = 1200
-MOST = 8 * 1024 * 1024
-HOST_ROOM = 300_000
-"""Bytes that the socket of the host has room for: it takes them at once, but never more in one go."""
-
-
-class Path:
-    """Two connections and what is between them: a rate in bytes per second, a delay, losses by a seed."""
-
-    def __init__(self, *, rate=2_500_000, delay=0.2, loss=0.0, most=MOST, guest_most=MOST):
-        self.now = 100.0
-        self.rate, self.delay, self.loss = rate, delay, loss
-        self.rng = random.Random(7)
-        self.relay = TcpConnection(TO_GUEST, 2**32 - 1000, Offer(MSS, HOST_ROOM, most), self.now)
-        self.guest = TcpConnection(FROM_GUEST, 5, Offer(MSS, HOST_ROOM, guest_most), self.now)
-        self.ends = [self.relay, self.guest]
-        self.limits = [most, guest_most]
-        self.wires = [deque(), deque()]
-        """To the relay and to the guest: when each frame arrives."""
-        self.free_at = [0.0, 0.0]
-        self.taken = [0, 0]
-        self.left = [0, 0]
-        self.frames_to_guest = []
-        self.guest.connect(self.now)
-
-    def run(self, seconds):
-        end = self.now + seconds
-        while self.now < end:
-            self.step()
-            times = [wire[0][0] for wire in self.wires if wire] + [e.poll_at for e in self.ends]
-            self.now = min(max(self.now + 0.001, min(times)), end)
-
-    def step(self):
-        for to, (end, wire) in enumerate(zip(self.ends, self.wires, strict=True)):
-            segments = []
-            while wire and wire[0][0] <= self.now:
-                segments.append(read_tcp(wire.popleft()[1]))
-            if segments and end.state is State.CLOSED and end.ending is None:
-                end.accept(segments.pop(0), self.now)
-            if segments:
-                end.process(segments, self.now)
-            end.limit_buffers(self.limits[to])
-            size = sum(map(len, end.received))
-            self.taken[to] += size
-            end.host_took(size, HOST_ROOM)
-            if end.state is State.ESTABLISHED:
-                while self.left[to] and (room := min(end.room, self.left[to])) > 0:
-                    end.write(bytes(room))
-                    self.left[to] -= room
-            for frame in end.dispatch(self.now):
-                if to == 0:
-                    self.frames_to_guest.append(frame)
-                self.carry(1 - to, frame)
-            assert not end.is_stalled
-
-    def carry(self, to, frame):
-        # Half a second of buffer; what does not fit is lost.
-        leaves = max(self.now, self.free_at[to]) + len(frame) / self.rate
-        if leaves > self.now + 0.5 or self.rng.random() < self.loss:
-            return
-        self.free_at[to] = leaves
-        self.wires[to].append((leaves + self.delay, frame))
 
 
 @pytest.mark.parametrize("to", [1, 0], ids=["down", "up"])

@@ -145,6 +145,15 @@ class Conversation(RuleBasedStateMachine):
         if self.wire[to]:
             del self.wire[to][at % len(self.wire[to])]
 
+    @rule(at=position, told=st.booleans(), age=st.sampled_from([0.0, 0.001, 1.0]))
+    def lose_on_path(self, at, told, age):
+        """The path to the client loses something and says so; or says so, and it arrives all the same."""
+        if self.wire[GUEST]:
+            at %= len(self.wire[GUEST])
+            frame = self.wire[GUEST][at] if told else self.wire[GUEST].pop(at)
+            self.ends[RELAY].lost_on_path([(read_tcp(frame).sequence, self.now - age)])
+            self.dispatch()
+
     @rule(
         to=side,
         forged=st.one_of(

@@ -26,7 +26,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import DatagramFrameReceived, ProtocolNegotiated, StreamDataReceived
 from aioquic.tls import CipherSuite, Context, Epoch
 
-from actors.messages import DatagramsFromClient, SessionClosed
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack.counters import Counters
 from transport import webtransport
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection, RelayQuicConnection
@@ -67,12 +67,15 @@ class Recorder:
     def __init__(self, session):
         self.session = session
         self.datagrams = []
+        self.lost = []
         self.closed = []
 
     def tell(self, message):
         if isinstance(message, DatagramsFromClient):
             assert not self.closed, "a datagram after the end"
             self.datagrams += message.datagrams
+        elif isinstance(message, DatagramsLost):
+            self.lost += message.datagrams
         else:
             assert isinstance(message, SessionClosed)
             self.closed.append((message.code, message.reason))

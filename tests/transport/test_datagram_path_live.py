@@ -120,6 +120,27 @@ def test_what_arrives_is_whole_and_comes_once_and_all_flows_again_after(establis
     assert pair.relay.quic.ended is None
 
 
+@pytest.mark.parametrize("name", ["calm", "10 % loss", "30 % loss", "everything"])
+def test_the_sessions_actor_is_told_of_what_did_not_arrive(established, name):
+    pair = live(established, seed=3, **NETWORKS[name])
+    traffic = Traffic(pair)
+    traffic.run(150)
+    pair.settle(1)
+    pair.network = Network()
+    pair.settle(3)
+    pair.relay.session.send([datagram(b"down", 0)])
+    pair.settle(1)
+    arrived, lost = set(pair.client.datagrams), {content for content, _ in pair.relay.peer.lost}
+    dropped = pair.relay.host.counters["session.drop.stale"]
+    sent = {datagram(b"down", number) for number in range(traffic.sent)}
+    assert len(sent - arrived - lost) <= dropped
+    assert lost <= sent
+    assert bool(lost) == (name != "calm")
+    assert all(when <= pair.now for _, when in pair.relay.peer.lost)
+    assert len(pair.relay.connection._path._contents) <= 2, "nothing is kept of what has arrived"
+    assert pair.relay.connection._path.lost == []
+
+
 @pytest.mark.parametrize("stock", [True, False], ids=["aioquic", "path"])
 def test_a_calm_network_loses_nothing(established, stock):
     pair = established.fork(stock=stock)
