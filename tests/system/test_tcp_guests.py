@@ -173,3 +173,12 @@ def test_bad_paths(bad_path, lab, name):
     guest = bad_path(*BAD[name])
     assert download(guest, lab.source, SMALL) == tell(SMALL)
     assert upload(guest, lab.sink, SMALL) == hashlib.sha256(stream(SMALL)).hexdigest()
+
+
+def test_what_the_path_loses_is_told_to_its_connections(bad_path, lab):
+    before = lab.relay.counters()["tcp.lost_on_path"]
+    guest = bad_path(24_734, "--delay-ms", "10", "--loss", "0.01")
+    assert download(guest, lab.source, 2_000_000) == tell(2_000_000)
+    counters = lab.relay.counters()
+    assert counters["tcp.lost_on_path"] > before
+    assert counters["tcp.stalled"] == 0
