@@ -26,6 +26,9 @@ NETWORKS = {
 }
 ETHERTYPE = b"\x88\xb5"
 """For local experiments (IEEE 802)."""
+BULK_SECONDS = 9.0
+BULK_OFFERED = 1_500_000
+"""Bytes per second; with 1 % loss and a round trip of 50 ms Reno delivers 200,000."""
 SECONDS = 2.0
 """Length of the bad time."""
 TURN = 0.005
@@ -211,3 +214,44 @@ def test_rebinding_in_both_bad_and_good_times_keeps_the_session(relay):
             await far.stop()
 
     asyncio.run(scenario())
+
+
+async def bulk_through(relay, conditions):
+    """Bytes per second of frames that reach a guest behind such a path, once its rate has settled."""
+    arrived = 0
+
+    async def count(nic):
+        nonlocal arrived
+        while True:
+            arrived += sum(map(len, await nic.recv_batch()))
+
+    loop = asyncio.get_running_loop()
+    async with (
+        ImpairmentProxy((relay.host, relay.port), CALM, seed=4) as proxy,
+        vm_client(relay.url, cert_hash=relay.hash) as near,
+        vm_client(proxy.url, cert_hash=relay.hash) as far,
+    ):
+        proxy.conditions = conditions
+        counting = asyncio.create_task(count(far))
+        started = loop.time()
+        sent, settled = 0, None
+        while (passed := loop.time() - started) < BULK_SECONDS:
+            if settled is None and passed > BULK_SECONDS / 3:
+                settled = passed, arrived
+            frames = (int(passed * BULK_OFFERED) - sent) // 1000
+            near.send([far.mac + near.mac + ETHERTYPE + bytes(986)] * frames)
+            sent += frames * 1000
+            await asyncio.sleep(TURN)
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)
+        return (arrived - settled[1]) / (passed - settled[0])
+
+
+def test_losses_by_chance_slow_a_session_down_much_less_than_reno(relay):
+    conditions = Conditions(loss=0.01, delay=0.025)
+    reno = Relay("--congestion", "reno")
+    try:
+        slow = asyncio.run(bulk_through(reno, conditions))
+    finally:
+        reno.stop()
+    assert asyncio.run(bulk_through(relay, conditions)) > 2 * slow

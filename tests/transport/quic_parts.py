@@ -30,6 +30,7 @@ from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack.counters import Counters
 from transport import webtransport
 from transport.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection, RelayQuicConnection
+from transport.bbr import BBR
 from transport.certificates import EphemeralCertificateStore
 from transport.connection import Connection
 
@@ -319,7 +320,15 @@ class TalkativeQuicConnection(ClientQuicConnection):
 class Pair:
     """A client and the relay's connection for it, with a network between them."""
 
-    def __init__(self, *, cipher=CipherSuite.AES_128_GCM_SHA256, stock=False, versions=None, parameters=b""):
+    def __init__(
+        self,
+        *,
+        cipher=CipherSuite.AES_128_GCM_SHA256,
+        stock=False,
+        versions=None,
+        parameters=b"",
+        congestion=BBR,
+    ):
         """``parameters``: what the client says in its transport parameters beside aioquic's, encoded."""
         configuration = client_configuration(cipher_suites=[cipher])
         if versions is not None:
@@ -330,7 +339,7 @@ class Pair:
         quic.connect(RELAY_ADDRESS, now=START)
         original = quic.original_destination_connection_id
         host = Host()
-        relay_quic = RelayQuicConnection(relay_configuration(), original)
+        relay_quic = RelayQuicConnection(relay_configuration(congestion), original)
         self.relay = Relay(host, PairConnection(relay_quic, host, CLIENT_ADDRESS, START))
         self.relay.connection.stock = stock
         host.add_connection_id(relay_quic.host_cid, self.relay.connection)
@@ -415,6 +424,7 @@ class Pair:
 def client_configuration(**options):
     """A client's configuration that accepts any certificate."""
     return QuicConfiguration(
+        congestion_control_algorithm=BBR,
         alpn_protocols=H3_ALPN,
         is_client=True,
         verify_mode=ssl.CERT_NONE,
@@ -423,10 +433,11 @@ def client_configuration(**options):
     )
 
 
-def relay_configuration():
+def relay_configuration(congestion=BBR):
     """The endpoint's configuration as far as the connection sees it."""
     certificate = CERTIFICATES.current
     return QuicConfiguration(
+        congestion_control_algorithm=congestion,
         is_client=False,
         alpn_protocols=["h3"],
         cipher_suites=[
