@@ -44,9 +44,10 @@ from netstack.source_guard import SourceGuard
 from netstack.tcp_segment import parse_sack, parse_syn_options, parse_tcp, read_tcp, reset_for
 from netstack.udp import is_intact_udp, parse_udp, read_udp, udp_head
 from netstack.udp6 import parse_udp6, read_udp6
+from relay.admission import read_target
 from transport import frames as quic_frames
 from transport.http1 import BadRequestError, RequestReader
-from transport.origins import ClientRequest, OriginPolicy, parse_origins, read_origin
+from transport.origins import OriginPolicy, parse_origins, read_origin
 from transport.qpack import FIELD_OVERHEAD, field_section_size
 from transport.webtransport import CapsuleReader, answer, client_request, encode_close_capsule, read_request
 
@@ -607,7 +608,7 @@ def origins(data: bytes) -> None:
     ]
     assert answer(read_request(fields), fields, has_session=False).status in {200, 405, 431, 501}
     asked = client_request(fields, "192.0.2.1")
-    assert isinstance(asked, ClientRequest)
+    assert read_target(asked.path, asked.query)
     policy = OriginPolicy(("https://example.org",), _Certificates, on_loopback=False)  # type: ignore[arg-type]
     for carrier in ("webtransport", "websocket", "http"):
         refused = policy.admit(asked._replace(carrier=carrier))
