@@ -52,7 +52,7 @@ TOLERATED_EXCESS = 0.005
 MOST_EXCESS = 0.25
 """Seconds of work beyond the ordinary after which a connection is closed."""
 MOST_AT_ONCE = 0.010
-"""Seconds that are charged for one slice at most: the machine may have been busy with something else."""
+"""Seconds that are charged for one slice at most: the garbage collector may have run just then."""
 
 
 class Host(CarrierHost, Protocol):

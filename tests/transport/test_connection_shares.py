@@ -10,9 +10,9 @@ from quic_parts import Forge, Pair, datagram_frame
 
 from transport import carrier as carrier_module
 from transport import endpoint as endpoint_module
-from transport.carrier import SLICE
+from transport.carrier import ORDINARY_COST, SLICE
 from transport.client import connect
-from transport.connection import MOST_EXCESS
+from transport.connection import MOST_EXCESS, TOLERATED_EXCESS
 from transport.datagram_path import MOST_ARRIVED
 
 STREAM_LIMITS = b"\x10\x01" * 200
@@ -61,7 +61,8 @@ def test_an_actor_is_told_of_no_more_datagrams_at_a_time_than_it_can_work_on():
 def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.005))
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(carrier_module, clock, SlowClock(0.005))
     packets = 0
     while pair.relay.quic.ended is None:
         pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
@@ -76,12 +77,24 @@ def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
 def test_excess_is_forgiven_in_time(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.005))
+    for clock in ("perf_counter", "thread_time"):
+        monkeypatch.setattr(carrier_module, clock, SlowClock(0.005))
     for _ in range(200):
         pair.now += 1.0
         pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
     assert pair.relay.quic.ended is None
     assert pair.relay.connection.excess < MOST_EXCESS / 10
+
+
+def test_what_the_machine_does_meanwhile_is_no_work_of_a_client(monkeypatch):
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.05))
+    monkeypatch.setattr(carrier_module, "thread_time", SlowClock(ORDINARY_COST / 2))
+    for number in range(200):
+        pair.relay.receive(forge.datagram(b"%d" % number), now=pair.now)
+    assert pair.relay.quic.ended is None
+    assert pair.relay.connection.excess <= TOLERATED_EXCESS
 
 
 def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
