@@ -26,3 +26,5 @@ class CloseCode(IntEnum):
     """An error of the relay's own."""
     REFUSED = 8
     """The guest's MAC is the gateway's."""
+    EXPIRED = 9
+    """The token that let the client in has expired, or was revoked."""

@@ -83,8 +83,20 @@ _SENDER_IP = {ETHERTYPE_IPV4: slice(26, 30), ETHERTYPE_ARP: slice(28, 32)}
 class PeerActor(EventLoopActor):
     """The relay's side of one session. ``session.id`` is its port on the switch."""
 
-    def __init__(self, session: Session, switch: Mailbox, counters: Counters, settings: LanSettings) -> None:
+    def __init__(
+        self,
+        session: Session,
+        switch: Mailbox,
+        counters: Counters,
+        settings: LanSettings,
+        *,
+        name: str = "",
+        expires: float = NEVER,
+    ) -> None:
+        """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends."""
         super().__init__()
+        self._name = name
+        self._expires = expires
         self._session = session
         self._port = session.id
         self._switch = switch
@@ -298,7 +310,7 @@ class PeerActor(EventLoopActor):
     def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
         self._mac = mac
         self._asked_explicitly = explicit
-        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, name, resume))
+        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, self._name or name, resume))
 
     @handles(AddressAssigned)
     def _address_assigned(self, message: AddressAssigned) -> None:
@@ -371,6 +383,9 @@ class PeerActor(EventLoopActor):
     @handles(Tick)
     def _tick(self, _: Tick) -> None:
         now = self.now()
+        if now >= self._expires:
+            self._close(CloseCode.EXPIRED, "the token has expired")
+            return
         if self._awaits_registration() and now >= self._register_by:
             seconds = self._settings.registration_timeout
             self._close(CloseCode.NOT_REGISTERED, f"no registration within {seconds:g} s")
@@ -405,7 +420,7 @@ class PeerActor(EventLoopActor):
     def _set_timer(self) -> None:
         register_by = self._register_by if self._awaits_registration() else NEVER
         repeat = self._repeats[0] if self._repeats else NEVER
-        self.poll_at = min(self._next_check, register_by, repeat)
+        self.poll_at = min(self._next_check, register_by, repeat, self._expires)
 
     # -- the end ------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Who may come in, and to which room: implements ``transport.admission.Admission``.
 
-Asked are the origin of the page, then the URL. ``/`` is the room ``default``, ``/room/NAME`` and
-``/?room=NAME`` are another one; a session there speaks what its first datagram tells. With ``/raw`` behind
-it, it is raw. Rooms are made by whoever names them first, within bounds.
+Asked are the origin of the page, then the URL, then the token. ``/`` is the room ``default``, ``/room/NAME``
+and ``/?room=NAME`` are another one; a session there speaks what its first datagram tells. With ``/raw``
+behind it, it is raw. Rooms are made by whoever names them first, within bounds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, unquote_plus
 
 from loguru import logger
 
@@ -19,10 +19,12 @@ from netstack.shares import client_network
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
 from relay.room_tables import NAME_RULE, ROOM_NAME
-from transport.admission import Grant, Refusal
+from relay.token_gate import GuardedLan
+from transport.admission import TOKEN_FIELD, Grant, Refusal
 
 if TYPE_CHECKING:
     from relay.lans import Lans
+    from relay.token_gate import TokenGate
     from transport.admission import ClientRequest
     from transport.origins import OriginPolicy
 
@@ -46,8 +48,9 @@ class Target(NamedTuple):
 class RelayAdmission:
     """Decides by what the operator has set, and by the rooms that there are."""
 
-    def __init__(self, origins: OriginPolicy, lans: Lans) -> None:
+    def __init__(self, origins: OriginPolicy, tokens: TokenGate, lans: Lans) -> None:
         self._origins = origins
+        self._tokens = tokens
         self._lans = lans
 
     def check(self, request: ClientRequest) -> Refusal | None:
@@ -59,9 +62,12 @@ class RelayAdmission:
         target = self.check(request) or read_target(request.path, request.query)
         if isinstance(target, Refusal):
             return target
+        ticket = self._tokens.read(request, target.room)
+        if isinstance(ticket, Refusal):
+            return ticket
         client = client_network(request.remote.rpartition(":")[0])
         try:
-            return Grant(self._lans.get(target.room, client), target.path)
+            lan = self._lans.get(target.room, client)
         except NoRoomError as error:
             return Refusal(error.status, str(error))
         except ForwardError as error:
@@ -69,6 +75,7 @@ class RelayAdmission:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
             )
+        return Grant(lan if ticket is None else GuardedLan(lan, self._tokens, ticket), target.path)
 
 
 def read_target(path: str, query: str) -> Target | Refusal:
@@ -77,9 +84,10 @@ def read_target(path: str, query: str) -> Target | Refusal:
     if found is None or not path or (found[1] is not None and found[2] == "/"):
         return NOWHERE
     try:
-        named = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS).get("room", [])
+        fields = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
     except ValueError:
         return Refusal(HTTPStatus.BAD_REQUEST, f"The query has more than {MAX_QUERY_FIELDS} fields.")
+    named = [value for key, value in fields if key == "room"]
     rooms = {*named, *([] if found[1] is None else [found[1]])} or {DEFAULT_ROOM}
     if len(rooms) > 1:
         return Refusal(HTTPStatus.BAD_REQUEST, "The URL names more than one room.")
@@ -88,5 +96,6 @@ def read_target(path: str, query: str) -> Target | Refusal:
         return Refusal(HTTPStatus.BAD_REQUEST, f"{room[:70]!r} is no room: {NAME_RULE}.")
     # Named twice the encapsulation would be refused, and a URL may well say it again.
     encapsulation = "encap=raw" if found[2] == "/raw" and "encap=" not in query else ""
-    said = "&".join(filter(None, (encapsulation, query)))
+    kept = (field for field in query.split("&") if unquote_plus(field.partition("=")[0]) != TOKEN_FIELD)
+    said = "&".join(filter(None, (encapsulation, *kept)))
     return Target(room, f"/?{said}" if said else "/")

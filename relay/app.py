@@ -16,6 +16,7 @@ import ipaddress
 import resource
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
-from relay.settings import SettingsError
+from relay.settings import REQUIRED, SettingsError
+from relay.token_gate import Clocks, TokenGate
+from relay.tokens import KeysError
 from relay.web_pages import WebPages
 from transport import datagram_path
 from transport.binding import EVERY, EVERY_ADDRESS
@@ -139,7 +142,11 @@ class Relay:
         origins = OriginPolicy(
             self._settings.allow_origin, self._certificates, on_loopback=is_loopback(self._settings.bind)
         )
-        self._admission = RelayAdmission(origins, self._lans)
+        try:
+            self._tokens = _token_gate(self._settings)
+        except KeysError as error:
+            raise StartError(str(error)) from None
+        self._admission = RelayAdmission(origins, self._tokens, self._lans)
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
@@ -147,6 +154,8 @@ class Relay:
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
+        if self._settings.auth != REQUIRED and not is_loopback(self._settings.bind):
+            logger.warning("whoever reaches this port can join: --auth required lets in who has a token")
         network = self._lans.default.network
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
@@ -280,6 +289,16 @@ class Relay:
             asked = self._read_certificate.is_set()
             self._read_certificate.clear()
             await self._refresh_certificate(asked=asked)
+            await self._refresh_keys()
+
+    async def _refresh_keys(self) -> None:
+        try:
+            changed = self._tokens.take(await asyncio.to_thread(self._tokens.load))
+        except KeysError as error:
+            logger.error("the keys and revoked tokens stay as they were: {}", error)
+            return
+        if changed:
+            logger.info("other keys or revoked tokens are in force")
 
     async def _refresh_certificate(self, *, asked: bool) -> None:
         try:
@@ -295,6 +314,11 @@ class Relay:
             logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
         elif asked:
             logger.info("the certificate has not changed")
+
+
+def _token_gate(settings: Settings) -> TokenGate:
+    files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
+    return TokenGate(settings.auth, files, Clocks(time.time, asyncio.get_running_loop().time))
 
 
 def _certificates(settings: Settings) -> CertificateStore:

@@ -17,7 +17,7 @@ from actors.gateway import GatewayActor
 from actors.messages import ClosePeer
 from actors.peer import PeerActor
 from actors.port_forward import PortForwardActor
-from actors.runtime import run_ready, tell_alive
+from actors.runtime import NEVER, run_ready, tell_alive
 from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.shares import Shares
@@ -167,9 +167,14 @@ class Lan:
         """Return a number for a session, which is its port of the switch; no other session had it."""
         return next(self._shared.port_numbers)
 
-    def attach(self, session: Session) -> Mailbox:
-        """Give a session its port; return who is told what its client sends."""
-        peer = PeerActor.start(session, self._switch, self.counters, self.settings)
+    def attach(self, session: Session, *, name: str = "", expires: float = NEVER) -> Mailbox:
+        """Give a session its port; return who is told what its client sends.
+
+        ``name`` is its guest's, whatever the client says; ``expires``, by the actors' clock, ends it.
+        """
+        peer = PeerActor.start(
+            session, self._switch, self.counters, self.settings, name=name, expires=expires
+        )
         self._peers.add(peer)
         return peer
 

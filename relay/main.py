@@ -55,10 +55,14 @@ COMMANDS = {
     "attach": "connect a TAP device to a relay: its kernel becomes a guest",
     "shell": "interactive Python with scapy, connected to a relay as a guest",
     "netcheck": "tell how a relay is reached from here, and what a firewall eats",
+    "token": "make tokens that let clients in, and the keys for them",
     "certs": "make certificates for development",
     "healthcheck": "ask the relay of this machine whether it answers",
 }
-"""What each is for; all but ``serve`` are modules of this package by the same name."""
+"""What each is for; all but ``serve`` are modules of this package, named so or in ``_MODULES``."""
+
+_MODULES = {"token": "token_command"}
+"""Those whose name would hide a module of Python's own."""
 
 _SIGNALS = {
     "serve": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0}, (signal.SIGHUP, signal.SIGUSR1)),
@@ -194,7 +198,7 @@ def _serve(words: list[str], name: str | None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module = importlib.import_module(f"relay.{name}")
+    module = importlib.import_module(f"relay.{_MODULES.get(name, name)}")
     summary = COMMANDS[name]
     parser = Parser(
         prog=f"vmrelay {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False

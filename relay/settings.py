@@ -66,6 +66,7 @@ OTHER_VARIABLES = (CONFIG_VARIABLE, "VMRELAY_COMPILE", "VMRELAY_ACCELERATED", "R
 """Variables that are no settings: the file's, and those of the build, the tests and the load generator."""
 
 WEB_CHOICES = ("auto", "https", "off")
+OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOM_CREATION = ("any", "listed")
@@ -133,6 +134,24 @@ class Settings:
             "https://*.example.org; * is all pages of the internet; repeat, or comma list",
         ),
     ] = ()
+    auth: Annotated[
+        str,
+        Option(
+            choice(*AUTH_CHOICES),
+            "HOW",
+            "tokens: off, optional (who has one is held to it), or required",
+        ),
+    ] = OFF
+    auth_keys: Annotated[
+        Path | None,
+        Option(PATH, "FILE", "keys that tokens are checked by (JWK Set); see vmrelay token --help"),
+    ] = None
+    auth_revoked: Annotated[
+        Path | None,
+        Option(
+            PATH, "FILE", "ids (jti) of tokens that hold no longer, one per line; read again when it changes"
+        ),
+    ] = None
     cert_pem: Annotated[
         Path | None,
         Option(
@@ -496,6 +515,10 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
 def _refuse_contradictions(settings: Settings) -> None:
     """Refuse what cannot be had together in one LAN."""
     _refuse_idle_dhcp(settings)
+    if (settings.auth == OFF) != (settings.auth_keys is None):
+        raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
+    if settings.auth_revoked is not None and settings.auth_keys is None:
+        raise SettingsError("--auth-revoked needs --auth-keys")
     if settings.host_access and not settings.internet:
         raise SettingsError("--host-access needs a way out, which --no-internet takes away")
     for forward in settings.forward:

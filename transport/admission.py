@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
     from actors.messages import Mailbox
     from transport.session import WebTransportSession
+
+TOKEN_FIELD = "token"  # noqa: S105 - the field's name
+"""Field of the query that holds a secret."""
 
 Carrier = Literal["webtransport", "websocket", "http"]
 """How the client would go on: with a session of either kind, or with the answer to a plain request."""
@@ -68,3 +72,14 @@ class Admission(Protocol):
 
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session, which has to follow at once."""
+
+
+def without_secrets(target: str) -> str:
+    """Return a request's path and query as they may stand in a log."""
+    path, mark, query = target.partition("?")
+    fields = query.split("&")
+    for index, field in enumerate(fields):
+        name, equals, _ = field.partition("=")
+        if equals and unquote_plus(name) == TOKEN_FIELD:
+            fields[index] = f"{name}=..."
+    return f"{path}{mark}{'&'.join(fields)}"

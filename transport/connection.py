@@ -17,7 +17,7 @@ from mypy_extensions import mypyc_attr
 
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from transport import webtransport
-from transport.admission import Refusal
+from transport.admission import Refusal, without_secrets
 from transport.aioquic_internals import RelayH3Connection, RelayQuicConnection
 from transport.aioquic_limits import FieldsTooLarge, TooMuchData
 from transport.carrier import Carrier, CarrierHost
@@ -263,7 +263,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             else:
                 grant = found
         if grant is None:
-            asked = f"{request.method.decode('ascii', 'replace')} {request.path}"
+            asked = f"{request.method.decode('ascii', 'replace')} {without_secrets(request.path)}"
             self._refuse(event.stream_id, response, asked, reason)
             return
         self._h3.send_headers(event.stream_id, response.headers)

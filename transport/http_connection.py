@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from loguru import logger
 
 from transport import websocket
-from transport.admission import Grant
+from transport.admission import Grant, without_secrets
 from transport.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
 from transport.slices import SLICE
 from transport.websocket import WebSocketConnection, WebSocketHost
@@ -186,7 +186,13 @@ class HttpConnection(asyncio.Protocol):
             what = "a WebSocket at " if websocket.is_asked_for(request) else ""
             logger.bind(reason=f"web request refused: {found.status.value}").warning(
                 "{} was refused {}{}: {} {}: {}",
-                *(self.remote, what, request.target, found.status.value, found.status.phrase),
+                *(
+                    self.remote,
+                    what,
+                    without_secrets(request.target),
+                    found.status.value,
+                    found.status.phrase,
+                ),
                 found.body.decode().strip(),
             )
         close = not request.keep_alive or self.requests >= MAX_REQUESTS

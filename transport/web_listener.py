@@ -215,7 +215,7 @@ class WebListener:
             return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
         if carrier == "websocket":
             found = self._admission.admit(asked)
-            return _text(found.status, found.reason) if isinstance(found, Refusal) else found
+            return _refusal(found) if isinstance(found, Refusal) else found
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
@@ -418,6 +418,11 @@ def _to_https(request: Request) -> Answer:
 def _readable_by(origin: str | None) -> dict[str, str]:
     """Headers that let pages of an admitted origin read the answer, and no cache show it to others."""
     return {"Vary": "Origin", **({} if origin is None else {"Access-Control-Allow-Origin": origin})}
+
+
+def _refusal(refusal: Refusal) -> Answer:
+    extra = {"WWW-Authenticate": "Bearer"} if refusal.status is HTTPStatus.UNAUTHORIZED else {}
+    return _text(refusal.status, refusal.reason, extra)
 
 
 def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:

@@ -6,6 +6,7 @@ draft-ietf-webtrans-http3 (drafts 02 to 15, which differ in the setting that ann
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
@@ -109,7 +110,8 @@ def client_request(headers: Headers, remote: str) -> ClientRequest:
 
 def refuse(refusal: Refusal) -> Response:
     """Answer a request for a session that is not granted."""
-    return _refusal(refusal.status.value, f"{refusal.reason}\n".encode())
+    extra = [(b"www-authenticate", b"Bearer")] if refusal.status == HTTPStatus.UNAUTHORIZED else []
+    return _refusal(refusal.status.value, f"{refusal.reason}\n".encode(), extra)
 
 
 def _refusal(status: int, text: bytes, extra: Headers | None = None, *, head: bool = False) -> Response:

@@ -43,11 +43,13 @@ ROUTER_SOLICITATION = bytes(Ether(src=MAC.hex(":"), dst="33:33:00:00:00:02") / I
 class Peer:
     """A session and its actor; the test plays client and switch."""
 
-    def __init__(self, counters, path="/", settings=None, **session):
+    def __init__(self, counters, path="/", settings=None, token=None, **session):
         self.session = FakeSession(7, path, **session)
         self.switch = Box()
         self.counters = counters
-        self.ref = PeerActor.start(self.session, self.switch, counters, settings or LanSettings())
+        self.ref = PeerActor.start(
+            self.session, self.switch, counters, settings or LanSettings(), **(token or {})
+        )
         run_ready()
         self.opened = self.switch.take(PortOpened)
 
@@ -80,6 +82,24 @@ def peer(loop, counters):
 
 def test_a_session_opens_its_port(peer):
     assert [(m.port, m.peer, m.last_heard()) for m in peer.opened] == [(7, peer.ref, 1000.0)]
+
+
+def test_a_session_ends_with_the_token_that_let_it_in(loop, counters):
+    peer = Peer(counters, token={"expires": 1060.0}).registered()
+    loop.advance(59)
+    assert peer.session.closed is None
+    loop.advance(1)
+    assert peer.session.closed == (CloseCode.EXPIRED, "the token has expired")
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [("/", control(type="Register", mac=list(MAC), name="printer")), ("/?encap=raw", IP_FRAME)],
+)
+def test_a_guests_name_is_that_of_its_token(loop, counters, path, sent):
+    peer = Peer(counters, path, token={"name": "web"})
+    peer.hears(sent)
+    assert peer.to_switch()[0].name == "web"
 
 
 # -- registration -----------------------------------------------------------------------------------

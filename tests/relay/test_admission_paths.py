@@ -7,8 +7,10 @@ import pytest
 from relay.admission import RelayAdmission
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
+from relay.token_gate import Clocks, TokenGate
 from transport.admission import ClientRequest, Grant, Refusal
 
+NO_TOKENS = TokenGate("off", None, Clocks(lambda: 0.0, lambda: 0.0))
 FORBIDDEN = Refusal(HTTPStatus.FORBIDDEN, "not from there")
 
 
@@ -64,11 +66,14 @@ both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"]
         ("/?room=lab", "lab", "/?room=lab"),
         ("/raw?room=l%61b", "lab", "/?encap=raw&room=l%61b"),
         ("/room/lab?room=lab", "lab", "/?room=lab"),
+        # A token is nothing that a session need know, wherever it stands.
+        ("/?token=secret", "default", "/"),
+        ("/raw?token=secret&a=1&tok%65n=other", "default", "/?encap=raw&a=1"),
     ],
 )
 def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, path):
     lans = Lans()
-    assert RelayAdmission(Origins(), lans).admit(request(target, carrier)) == Grant(room, path)
+    assert RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier)) == Grant(room, path)
     assert lans.asked == [(room, "192.0.2.1")]
 
 
@@ -102,7 +107,7 @@ def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, pa
 )
 def test_at_other_paths_there_is_no_room(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), lans).admit(request(target, carrier))
+    found = RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier))
     assert found.status == HTTPStatus.NOT_FOUND
     assert lans.asked == []
 
@@ -135,7 +140,7 @@ def test_at_other_paths_there_is_no_room(carrier, target):
 )
 def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), lans).admit(request(target, carrier))
+    found = RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier))
     assert found.status == HTTPStatus.BAD_REQUEST
     assert "1 to 63 of a-z, 0-9 and -" in found.reason or "more than" in found.reason
     assert found.reason.isprintable()
@@ -146,7 +151,7 @@ def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
 @both_carriers
 def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
     lans = Lans()
-    admission = RelayAdmission(Origins(FORBIDDEN), lans)
+    admission = RelayAdmission(Origins(FORBIDDEN), NO_TOKENS, lans)
     for target in ("/", "/elsewhere", "/room/lab", "/room/Lab"):
         assert admission.admit(request(target, carrier)) == FORBIDDEN
     assert admission.check(request("/", "http")) == FORBIDDEN
@@ -156,7 +161,7 @@ def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
 @both_carriers
 def test_why_there_is_no_room_is_told(carrier, lines):
     lans = Lans()
-    admission = RelayAdmission(Origins(), lans)
+    admission = RelayAdmission(Origins(), NO_TOKENS, lans)
     lans.error = NoRoomError(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     assert admission.admit(request("/room/lab", carrier)) == Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     lans.error = ForwardError("cannot forward it")

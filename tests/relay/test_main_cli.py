@@ -161,7 +161,7 @@ def test_version():
 
 WRONG = {
     "an unknown flag": (["--prot", "1"], {}, "unknown flag '--prot', perhaps '--port'; see vmrelay --help"),
-    "a flag of another command": (["--insecure"], {}, "unknown flag '--insecure'; see vmrelay --help"),
+    "a flag of another command": (["--qemu"], {}, "unknown flag '--qemu'; see vmrelay --help"),
     "a flag with one dash": (["-port", "1"], {}, "unknown flag '-port', perhaps '--port'"),
     "a flag with its value": (["--deny_cdir=::/0"], {}, "unknown flag '--deny_cdir', perhaps '--deny-cidr'"),
     "a letter": (["-p", "1"], {}, "unknown flag '-p'; see vmrelay --help"),

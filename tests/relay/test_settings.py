@@ -135,7 +135,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
         "udp_filtering": "endpoint-independent",
         "forward": ["tcp::80:web:80"],
     }
-    values |= {"congestion": "cubic"}
+    values |= {"congestion": "cubic", "auth": "required", "auth_keys": "k", "auth_revoked": "r"}
     values |= {"upstream_dns": ["::1"], "static_lease": ["52:54:00:00:00:01=10.0.2.50"], "lease_time": 60}
     values |= {"dns_allow_private": ["corp.example"], "allow_origin": ["https://app.example"]}
     values |= {
@@ -152,7 +152,14 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total"), 2**20)
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
-    rest = {"cert_pem": {"RELAY_KEY_PEM": "b"}, "key_pem": {"RELAY_CERT_PEM": "a"}}.get(name, {})
+    keys, required = {"VMRELAY_AUTH_KEYS": "k"}, {"VMRELAY_AUTH": "required"}
+    rest = {
+        "cert_pem": {"RELAY_KEY_PEM": "b"},
+        "key_pem": {"RELAY_CERT_PEM": "a"},
+        "auth": keys,
+        "auth_keys": required,
+        "auth_revoked": keys | required,
+    }.get(name, {})
     flag = "--" + name.replace("_", "-")
     variable = OPTIONS[name].own_variable or f"VMRELAY_{name.upper()}"
     key = f"{flag[2:]} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
@@ -256,16 +263,33 @@ def test_no_text_of_any_setting_raises_anything_else(name, text):
 
 
 def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
-    """Commented out, so that the file can be copied as it is; all but the certificate's two paths."""
+    """Commented out, so that the file can be copied as it is; all but the paths of files."""
     example = Path(__file__).parents[2] / "examples" / "vmrelay.toml"
     lines = [line.removeprefix("#") for line in example.read_text().splitlines() if line[:1] == "#"]
     table = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
     assert sorted(table) == sorted(name.replace("_", "-") for name in OPTIONS)
     uncommented = tmp_path / "vmrelay.toml"
-    uncommented.write_text("\n".join(line for line in lines if not line.startswith(" ")))
+    text = "\n".join(line for line in lines if not line.startswith(" "))
+    uncommented.write_text(text.replace('auth = "off"', 'auth = "required"'))
     found = settings(config=str(uncommented))
-    assert dataclasses.replace(found, cert_pem=None, key_pem=None) == Settings()
+    paths = {"cert_pem": None, "key_pem": None, "auth_keys": None, "auth_revoked": None}
+    assert dataclasses.replace(found, auth="off", **paths) == Settings()
     assert settings(config=str(example)) == Settings()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--auth", "required"],
+        ["--auth", "optional"],
+        ["--auth-keys", "k"],
+        ["--auth-revoked", "r"],
+        ["--auth", "off", "--auth-keys", "k"],
+    ],
+)
+def test_a_relay_that_is_to_ask_for_tokens_does_not_start_without_asking(flags):
+    with pytest.raises(SettingsError, match="--auth"):
+        settings(*flags)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""``vmrelay token``: keys, and tokens that they sign, for relays with ``--auth``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jwt
+
+from relay.room_tables import NAME_RULE, ROOM_NAME
+from relay.tokens import ALGORITHMS, MAX_FILE, KeysError, TokenError, load_keys, make_key, public_half, sign
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_LIFE = 10 * 366 * 86_400
+
+
+def _duration(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
+    seconds = int(found[1]) * _UNITS[found[2] or "s"] if found else 0
+    if not 0 < seconds <= MAX_LIFE:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time of up to ten years, such as 12h or 30d")
+    return seconds
+
+
+def _room(text: str) -> str:
+    if not ROOM_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text[:70]!r}: {NAME_RULE}")
+    return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``vmrelay token``."""
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    key = actions.add_parser(
+        "key",
+        help="make a key, or add one to those in a file",
+        description="Make a key that signs tokens, in a JWK Set that only you can read. A file that is there "
+        "gets one more: tokens are signed with the last, and the relay takes those of all.",
+        allow_abbrev=False,
+    )
+    key.add_argument("file", metavar="FILE", type=Path)
+    key.add_argument(
+        "--algorithm",
+        choices=tuple(ALGORITHMS.values()),
+        default="EdDSA",
+        help="EdDSA (default; the relay needs the public half only), or HS256 (a secret that both have)",
+    )
+    public = actions.add_parser(
+        "public",
+        help="print the keys as a relay needs them",
+        description="Print the JWK Set without what signs: of EdDSA keys the public half.",
+        allow_abbrev=False,
+    )
+    public.add_argument("file", metavar="FILE", type=Path)
+    create = actions.add_parser(
+        "create",
+        help="make a token",
+        description="Print a token, signed with the last key of the file; clients put it behind ?token=.",
+        allow_abbrev=False,
+    )
+    create.add_argument("file", metavar="FILE", type=Path, help="keys, as 'vmrelay token key' makes them")
+    create.add_argument(
+        "--room", type=_room, metavar="ROOM", help="the one room that it is for (default: all)"
+    )
+    create.add_argument(
+        "--expires",
+        type=_duration,
+        default=_duration("1d"),
+        metavar="TIME",
+        help="how long it holds, such as 30m, 12h or 30d (default: 1d); its sessions end then, too",
+    )
+    create.add_argument("--name", metavar="NAME", help="host name that its guest gets")
+    create.add_argument(
+        "--id", metavar="ID", help="its jti, by which it can be revoked (default: a random one)"
+    )
+    show = actions.add_parser(
+        "show",
+        help="print what a token says",
+        description="Print a token's claims; with --keys also whether it is accepted at this moment.",
+        allow_abbrev=False,
+    )
+    show.add_argument("text", metavar="TOKEN", help="the token; - reads it from the standard input")
+    show.add_argument("--keys", metavar="FILE", type=Path, help="check it by these keys")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for; return the exit status."""
+    actions = {"key": _add_key, "public": _print_public, "create": _create, "show": _show}
+    try:
+        return actions[args.action](args)
+    except (KeysError, TokenError, OSError, ValueError) as error:
+        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Read the keys of a file as they stand there. Raises KeysError."""
+    load_keys(path)
+    entries: list[dict[str, Any]] = json.loads(path.read_bytes()[:MAX_FILE])["keys"]
+    return entries
+
+
+def _add_key(args: argparse.Namespace) -> int:
+    entries = _entries(args.file) if args.file.exists() else []
+    made = make_key(args.algorithm)
+    text = json.dumps({"keys": [*entries, made]}, indent=2) + "\n"
+    # Beside it and then in its place: a relay may read it at any moment, nobody else ever.
+    beside = args.file.with_name(f".{args.file.name}.{os.getpid()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    beside.replace(args.file)
+    print(made["kid"])  # noqa: T201
+    return 0
+
+
+def _print_public(args: argparse.Namespace) -> int:
+    print(json.dumps({"keys": [public_half(entry) for entry in _entries(args.file)]}, indent=2))  # noqa: T201
+    return 0
+
+
+def _create(args: argparse.Namespace) -> int:
+    now = int(time.time())
+    claims: dict[str, Any] = {"iat": now, "exp": now + args.expires, "jti": args.id or os.urandom(9).hex()}
+    claims |= {key: value for key in ("room", "name") if (value := getattr(args, key)) is not None}
+    print(sign(_entries(args.file)[-1], claims))  # noqa: T201
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    said = sys.stdin.read(MAX_FILE).strip() if args.text == "-" else args.text
+    try:
+        header = jwt.get_unverified_header(said)
+        claims = jwt.decode(said, options={"verify_signature": False})
+    except jwt.PyJWTError:
+        raise ValueError("that is no token") from None
+    for name in ("exp", "nbf", "iat"):
+        if isinstance(claims.get(name), (int, float)) and 0 <= claims[name] < 1e11:  # noqa: PLR2004
+            claims[name] = datetime.fromtimestamp(claims[name], UTC).isoformat()
+    print(json.dumps({"kid": header.get("kid"), "alg": header.get("alg"), **claims}, indent=2))  # noqa: T201
+    if args.keys is not None:
+        load_keys(args.keys).read(said, time.time())
+        print("accepted", file=sys.stderr)  # noqa: T201
+    return 0

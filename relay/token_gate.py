@@ -1,0 +1,132 @@
+"""Whether a client has the token that it needs, and what that says of its session.
+
+A token stands in the URL (``?token=``), in ``Authorization: Bearer`` (RFC 6750), or, since browsers let pages
+set neither header for a WebSocket, among the subprotocols that the page offers, as ``token.`` and the token.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
+from weakref import WeakKeyDictionary
+
+from actors.close_codes import CloseCode
+from actors.messages import ClosePeer
+from actors.runtime import run_ready, tell_alive
+from relay.settings import OFF, REQUIRED
+from relay.tokens import Keys, Pass, TokenError, load_keys
+from transport.admission import TOKEN_FIELD, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from actors.messages import Mailbox
+    from relay.lan import Lan
+    from transport.admission import ClientRequest
+    from transport.session import WebTransportSession
+
+SUBPROTOCOL_PREFIX = "token."
+
+NO_TOKEN = Refusal(HTTPStatus.UNAUTHORIZED, "A token is needed: ?token= in the URL.")
+MANY_TOKENS = Refusal(HTTPStatus.BAD_REQUEST, "There is more than one token.")
+
+
+class Clocks(NamedTuple):
+    """What time it is."""
+
+    unix: Callable[[], float]
+    """For what stands in tokens."""
+    actors: Callable[[], float]
+    """For the actors' timers."""
+
+
+class GuardedLan:
+    """A LAN as a client with a token sees it; implements ``transport.admission.Lan``."""
+
+    def __init__(self, lan: Lan, gate: TokenGate, ticket: Pass) -> None:
+        self._lan = lan
+        self._gate = gate
+        self._ticket = ticket
+
+    def next_port(self) -> int:
+        """Return a number for a session, which is its port of the switch."""
+        return self._lan.next_port()
+
+    def attach(self, session: WebTransportSession) -> Mailbox:
+        """Give a session its port, until the token expires; return who is told what its client sends."""
+        ticket = self._ticket
+        peer = self._lan.attach(session, name=ticket.name, expires=self._gate.ends_at(ticket))
+        self._gate.note(peer, ticket)
+        return peer
+
+
+class TokenGate:
+    """Asks for tokens as the operator has set it."""
+
+    def __init__(self, how: str, files: tuple[Path, Path | None] | None, clocks: Clocks) -> None:
+        """``how`` is one of ``AUTH_CHOICES``; ``files`` has keys and revoked tokens. Raises KeysError."""
+        self._how = how
+        self._files = files
+        self._clocks = clocks
+        self._keys = Keys({})
+        self._holders: WeakKeyDictionary[Mailbox, str] = WeakKeyDictionary()
+        """Sessions by what their tokens can be revoked by."""
+        self.take(self.load())
+
+    def load(self) -> Keys:
+        """Read the files; may run in another thread. Raises KeysError."""
+        return Keys({}) if self._how == OFF or self._files is None else load_keys(*self._files)
+
+    def take(self, keys: Keys) -> bool:
+        """Check by these keys from now on, and end sessions that were revoked; whether that is new."""
+        if keys == self._keys:
+            return False
+        self._keys = keys
+        for peer, identifier in list(self._holders.items()):
+            if identifier in keys.revoked:
+                tell_alive(peer, ClosePeer(CloseCode.EXPIRED, "the token has been revoked"))
+        run_ready()
+        return True
+
+    def read(self, request: ClientRequest, room: str) -> Pass | Refusal | None:
+        """Check the token of a request for a room; None for a client that has none and needs none."""
+        if self._how == OFF:
+            return None
+        found = set(tokens_of(request))
+        if not found:
+            return NO_TOKEN if self._how == REQUIRED else None
+        if len(found) > 1:
+            return MANY_TOKENS
+        try:
+            ticket = self._keys.read(found.pop(), self._clocks.unix())
+        except TokenError as error:
+            return Refusal(HTTPStatus.UNAUTHORIZED, str(error))
+        if ticket.room not in (None, room):
+            return Refusal(HTTPStatus.FORBIDDEN, "The token is for another room.")
+        return ticket
+
+    def ends_at(self, ticket: Pass) -> float:
+        """Say when a token's session ends, by the actors' clock."""
+        return self._clocks.actors() + ticket.expires - self._clocks.unix()
+
+    def note(self, peer: Mailbox, ticket: Pass) -> None:
+        """Keep in mind whose session it is, in case that the token is revoked."""
+        if ticket.id:
+            self._holders[peer] = ticket.id
+
+
+def tokens_of(request: ClientRequest) -> list[str]:
+    """Find all tokens that a request has."""
+    found = [value for key, value in parse_qsl(request.query, keep_blank_values=True) if key == TOKEN_FIELD]
+    for value in request.values("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            found.append(token.strip())
+    for value in request.values("sec-websocket-protocol"):
+        offered = (item.strip() for item in value.split(","))
+        found += [
+            item.removeprefix(SUBPROTOCOL_PREFIX) for item in offered if item.startswith(SUBPROTOCOL_PREFIX)
+        ]
+    return found

@@ -1,0 +1,202 @@
+"""Tokens that let a client in: JSON Web Tokens (RFC 7519), signed by a key that the operator has.
+
+The keys are a file, a JWK Set (RFC 7517): ``oct`` keys for HS256, which relay and issuer share, and Ed25519
+ones for EdDSA (RFC 8037), of which the relay needs the public half only. A token names its key by ``kid``, so
+that there can be an old and a new one while they are changed. The algorithm is the key's, never the token's.
+
+Claims: ``exp``, which there must be; ``room``, the one room that it is for, else any; ``nbf``; ``name``, the
+host name that its guest gets; ``jti``, by which it can be revoked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from netstack.control import MAX_NAME_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+ALGORITHMS = {"oct": "HS256", "OKP": "EdDSA"}
+"""By the key's type; no other is taken."""
+MIN_SECRET = 32
+"""Bytes of an HS256 key: RFC 7518 section 3.2."""
+LEEWAY = 5.0
+"""Seconds by which the clocks of relay and issuer may differ."""
+MAX_TOKEN = 4096
+"""Characters that are looked at."""
+MAX_TIME = 1e11
+"""Seconds since 1970, some 3,000 years."""
+MAX_FILE = 1 << 20
+MAX_REVOKED = 100_000
+
+_ROOM = re.compile(r"[a-z0-9-]{1,63}")
+_KID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class KeysError(Exception):
+    """A file of keys or of revoked tokens cannot be used; the message is one line that names it."""
+
+
+class TokenError(Exception):
+    """A token is not accepted; the message is a sentence for the client, and holds nothing of the token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a token that is accepted says."""
+
+    expires: float
+    """Unix time."""
+    room: str | None = None
+    """The one room that it is for; None for all."""
+    name: str = ""
+    """The guest's host name; empty leaves it to the client."""
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    algorithm: str
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What tokens are checked by."""
+
+    by_id: Mapping[str, _Key]
+    revoked: frozenset[str] = field(default_factory=frozenset)
+
+    def read(self, token: str, now: float) -> Pass:
+        """Check a token at ``now`` (Unix time). Raises TokenError."""
+        try:
+            if len(token) > MAX_TOKEN:
+                raise TokenError("The token is too long.")
+            key = self.by_id.get(str(jwt.get_unverified_header(token).get("kid", "")))
+            if key is None:
+                raise TokenError("The token's key is not known here.")
+            claims = jwt.decode(
+                token,
+                key.key,
+                algorithms=[key.algorithm],
+                # The times are checked below, by the clock of the caller.
+                options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False},
+            )
+        except (jwt.PyJWTError, ValueError):
+            raise TokenError("The token is not one that was signed for this relay.") from None
+        return self._check(claims, now)
+
+    def _check(self, claims: Mapping[str, Any], now: float) -> Pass:
+        expires, begins = _time(claims.get("exp")), _time(claims.get("nbf", 0))
+        room, name, identifier = claims.get("room"), claims.get("name", ""), claims.get("jti", "")
+        if expires is None or begins is None:
+            raise TokenError("The token does not say until when it holds.")
+        if expires <= now - LEEWAY:
+            raise TokenError("The token has expired.")
+        if begins > now + LEEWAY:
+            raise TokenError("The token does not hold yet.")
+        if room is not None and not (isinstance(room, str) and _ROOM.fullmatch(room)):
+            raise TokenError("The token's room is none.")
+        if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not isinstance(identifier, str):
+            raise TokenError("The token's claims are not as they should be.")
+        if identifier and identifier in self.revoked:
+            raise TokenError("The token has been revoked.")
+        return Pass(expires, room, name, identifier)
+
+
+def _time(value: object) -> float | None:
+    """Read a NumericDate; None for what is none, or further away than any life."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if abs(value) < MAX_TIME else None
+
+
+def load_keys(path: Path, revoked: Path | None = None) -> Keys:
+    """Read a JWK Set, and a file with the ``jti`` of a revoked token in each line. Raises KeysError."""
+    found = _read(path)
+    try:
+        entries = json.loads(found)["keys"]
+        keys = dict(_read_key(entry) for entry in entries)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, jwt.PyJWTError) as error:
+        why = f": {error}" if type(error) is ValueError else ""
+        raise KeysError(f"{path}: not a JWK Set with keys for HS256 or EdDSA{why}") from None
+    if not keys:
+        raise KeysError(f"{path}: there is no key in it")
+    if len(keys) < len(entries):
+        raise KeysError(f"{path}: two keys have the same kid")
+    lines = [] if revoked is None else _read(revoked).split()
+    if len(lines) > MAX_REVOKED:
+        raise KeysError(f"{revoked}: more than {MAX_REVOKED} tokens; leave out those that have expired")
+    return Keys(keys, frozenset(lines))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            raise KeysError(f"{path}: larger than {MAX_FILE} bytes")
+        return data.decode()
+    except OSError as error:
+        raise KeysError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise KeysError(f"{path}: not a text file") from None
+
+
+def _read_key(entry: Mapping[str, Any]) -> tuple[str, _Key]:
+    kid, kind = entry.get("kid"), entry.get("kty")
+    if not isinstance(kid, str) or not _KID.fullmatch(kid):
+        raise ValueError("each key needs a kid")
+    algorithm = ALGORITHMS.get(str(kind))
+    curve_fits = entry.get("crv") in (None, "Ed25519")
+    if algorithm is None or entry.get("alg", algorithm) != algorithm or not curve_fits:
+        raise ValueError(f"key {kid[:40]!r} is for another algorithm")
+    key = jwt.PyJWK.from_dict(dict(entry), algorithm).key
+    if kind == "oct" and len(key) < MIN_SECRET:
+        raise ValueError(f"key {kid[:40]!r} has less than {MIN_SECRET} bytes")
+    return kid, _Key(algorithm, key)
+
+
+def make_key(algorithm: str) -> dict[str, str]:
+    """Make a key, as a JWK that can sign."""
+    kid = f"{time.strftime('%Y-%m-%d', time.gmtime())}-{secrets.token_hex(4)}"
+    if algorithm == "HS256":
+        return {"kty": "oct", "kid": kid, "alg": algorithm, "k": _text(secrets.token_bytes(MIN_SECRET))}
+    key = Ed25519PrivateKey.generate()
+    return {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "kid": kid,
+        "alg": "EdDSA",
+        "x": _text(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)),
+        "d": _text(key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())),
+    }
+
+
+def public_half(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JWK as a relay needs it; of a secret there is no other half."""
+    return {name: value for name, value in entry.items() if name != "d"}
+
+
+def sign(entry: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
+    """Make a token, signed with a JWK. Raises ValueError if the key cannot sign."""
+    kid, key = _read_key(entry)
+    if entry["kty"] == "OKP" and "d" not in entry:
+        raise ValueError(f"key {kid[:40]!r} is the public half, which cannot sign")
+    return jwt.encode(dict(claims), key.key, algorithm=key.algorithm, headers={"kid": kid})
+
+
+def _text(data: bytes) -> str:
+    return urlsafe_b64encode(data).rstrip(b"=").decode()

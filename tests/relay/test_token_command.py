@@ -1,0 +1,102 @@
+"""vmrelay token: keys and tokens as a person makes them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from relay import main
+from relay.tokens import load_keys
+
+
+@pytest.fixture
+def token(capsys):
+    def run(*words, status=0):
+        try:
+            got = main.main(["token", *map(str, words)])
+        except SystemExit as left:
+            got = left.code
+        said = capsys.readouterr()
+        assert got == status, said.err
+        return said.out.strip() if status == 0 else said.err
+
+    return run
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "EdDSA"])
+def test_a_token_is_accepted_by_the_public_half(token, tmp_path, algorithm):
+    keys = tmp_path / "keys.json"
+    token("key", keys, "--algorithm", algorithm)
+    assert keys.stat().st_mode & 0o777 == 0o600
+    public = tmp_path / "public.json"
+    public.write_text(token("public", keys))
+    assert '"d"' not in public.read_text()
+    made = token("create", keys, "--room", "lab", "--name", "web", "--expires", "2h")
+    found = load_keys(public).read(made, time.time())
+    assert (found.room, found.name) == ("lab", "web")
+    assert 7190 < found.expires - time.time() <= 7200
+    assert len(found.id) == 18
+
+
+def test_a_second_key_signs_and_the_first_still_holds(token, tmp_path):
+    keys = tmp_path / "keys.json"
+    first = token("key", keys)
+    old = token("create", keys)
+    second = token("key", keys)
+    new = token("create", keys)
+    loaded = load_keys(keys)
+    assert list(loaded.by_id) == [first, second]
+    assert loaded.read(old, time.time()).id != loaded.read(new, time.time()).id
+    assert json.loads(token("show", new))["kid"] == second
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_what_a_token_says_is_shown(token, tmp_path, monkeypatch):
+    keys = tmp_path / "keys.json"
+    token("key", keys)
+    made = token("create", keys, "--room", "lab", "--id", "t1")
+    said = json.loads(token("show", made, "--keys", keys))
+    assert (said["room"], said["jti"], said["alg"]) == ("lab", "t1", "EdDSA")
+    assert said["exp"].endswith("+00:00")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{made}\n"))
+    assert json.loads(token("show", "-"))["jti"] == "t1"
+
+
+@pytest.mark.parametrize(("language", "program"), [("python", [sys.executable]), ("js", ["node"])])
+def test_the_examples_of_the_document_make_tokens(token, tmp_path, language, program):
+    document = (Path(__file__).parent.parent.parent / "docs/deployment.md").read_text()
+    example = re.search(rf"^```{language}\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "example.mjs").write_text(example)
+    token("key", tmp_path / "keys.json")
+    done = subprocess.run(
+        [*program, "example.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    found = load_keys(tmp_path / "keys.json").read(done.stdout.strip(), time.time())
+    assert found.room == "lab"
+    assert found.expires - time.time() > 7 * 3600
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["create", "{}/none.json"], 1, "No such file"),
+        (["create", "{}/none.json", "--room", "No Room"], 2, "a room's name is"),
+        (["create", "{}/none.json", "--expires", "soon"], 2, "such as 12h or 30d"),
+        (["create", "{}/none.json", "--expires", "9999d"], 2, "such as 12h or 30d"),
+        (["show", "nonsense"], 1, "that is no token"),
+        (["key", "{}/no/keys.json"], 1, "No such file"),
+        (["kye", "{}/keys.json"], 2, "perhaps"),
+    ],
+)
+def test_what_is_wrong_is_one_line(token, tmp_path, words, status, said):
+    error = token(*(word.format(tmp_path) for word in words), status=status)
+    assert said in error
+    assert error.count("\n") == 1
+    assert error.startswith("vmrelay: error: ")

@@ -1,0 +1,237 @@
+"""Relays that ask for tokens, and clients with and without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import time
+import urllib.request
+
+import pytest
+from processes import PATIENCE, Relay
+from websockets.asyncio.client import connect as connect_websocket
+from websockets.exceptions import InvalidStatus
+
+from relay.token_gate import MANY_TOKENS, NO_TOKEN, Clocks, TokenGate, tokens_of
+from relay.tokens import make_key, public_half, sign
+from relay.vm_client import vm_client
+from transport.admission import ClientRequest, without_secrets
+from transport.client import ConnectError, SessionEndedError
+
+KEY = make_key("EdDSA")
+REGISTER = b'\x00{"type":"Register","mac":[82,84,0,1,2,3]}'
+
+
+def token(life=60.0, **claims):
+    return sign(KEY, {"exp": time.time() + life, **claims})
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [public_half(KEY)]}))
+    (tmp_path / "revoked").write_text("")
+    return tmp_path
+
+
+@pytest.fixture
+def start(files):
+    started = []
+
+    def run(how="required", *options):
+        keys = ("--auth-keys", files / "keys.json", "--auth-revoked", files / "revoked")
+        started.append(Relay("--auth", how, *keys, "--cert-poll-interval", "0.2", *options))
+        return started[-1]
+
+    yield run
+    for relay in started:
+        relay.stop()
+        assert "Traceback" not in relay.output
+        assert "eyJ" not in relay.output, "a token stands in the log"
+
+
+def webtransport(relay, path="", **options):
+    return vm_client(relay.url + path, insecure=True, **options)
+
+
+@contextlib.asynccontextmanager
+async def websocket(relay, path="", **options):
+    trust = ssl.create_default_context()
+    trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+    url = relay.url.replace("https:", "wss:") + path
+    async with connect_websocket(url, ssl=trust, proxy=None, **options) as connection:
+        yield connection
+
+
+async def end_of(nic):
+    """Listen until the session is over; raises SessionEndedError."""
+    while True:
+        await asyncio.wait_for(nic.recv_batch(), PATIENCE)
+
+
+async def assigned(connection):
+    await connection.send(REGISTER)
+    async with asyncio.timeout(PATIENCE):
+        while b'"Assigned"' not in (message := await connection.recv()):
+            pass
+    return json.loads(message[1:])
+
+
+def test_a_client_with_a_token_joins_by_either_carrier(start):
+    relay = start()
+
+    async def scenario():
+        async with webtransport(relay, f"?token={token()}") as nic:
+            assert nic.assigned is not None
+        async with websocket(relay, f"?token={token()}") as connection:
+            assert (await assigned(connection))["room"] == "default"
+        headers = {"Authorization": f"Bearer {token(room='lab')}"}
+        async with websocket(relay, "room/lab", additional_headers=headers) as connection:
+            assert (await assigned(connection))["room"] == "lab"
+        async with websocket(relay, subprotocols=["binary", f"token.{token()}"]) as connection:
+            assert connection.subprotocol == "binary"
+            await assigned(connection)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("", 401, "A token is needed"),
+        ("?token=", 401, "not one that was signed"),
+        ("?token={foreign}", 401, "key is not known"),
+        ("?token={late}", 401, "has expired"),
+        ("room/other?token={lab}", 403, "for another room"),
+        ("?token={lab}", 403, "for another room"),
+        ("room/lab?token={lab}&token={other}", 400, "more than one token"),
+    ],
+)
+def test_others_are_refused_by_both_carriers_and_told_why(start, path, status, said):
+    relay = start()
+    foreign = sign(make_key("HS256"), {"exp": time.time() + 60})
+    path = path.format(
+        foreign=foreign, late=token(-60), lab=token(room="lab"), other=token(room="lab", jti="2")
+    )
+
+    async def scenario():
+        with pytest.raises(ConnectError, match=f"status {status}"):
+            async with webtransport(relay, path):
+                pass
+        with pytest.raises(InvalidStatus) as refused:
+            async with websocket(relay, path):
+                pass
+        response = refused.value.response
+        assert response.status_code == status
+        assert said in response.body.decode()
+        assert ("WWW-Authenticate" in response.headers) == (status == 401)
+
+    asyncio.run(scenario())
+    assert said in relay.wait_for(rf"was refused .*{status}").string
+
+
+def test_a_session_ends_with_its_token(start):
+    relay = start()
+
+    async def scenario():
+        async with webtransport(relay, f"?token={token(1.5)}") as nic:
+            since = time.monotonic()
+            with pytest.raises(SessionEndedError, match="the token has expired"):
+                await end_of(nic)
+            assert time.monotonic() - since < 5
+        async with websocket(relay, f"?token={token(1.5)}") as connection:
+            await asyncio.wait_for(connection.wait_closed(), PATIENCE)
+            assert connection.close_code == 4009
+
+    asyncio.run(scenario())
+
+
+def test_a_revoked_tokens_session_ends_and_does_not_come_back(start, files):
+    relay = start()
+
+    async def scenario():
+        kept, lost = token(jti="kept"), token(jti="lost")
+        async with (
+            webtransport(relay, f"?token={kept}") as other,
+            webtransport(relay, f"?token={lost}") as nic,
+        ):
+            (files / "revoked").write_text("lost\n")
+            with pytest.raises(SessionEndedError, match="the token has been revoked"):
+                await end_of(nic)
+            with pytest.raises(ConnectError, match="status 401"):
+                async with webtransport(relay, f"?token={lost}"):
+                    pass
+            assert other.attached
+
+    asyncio.run(scenario())
+
+
+def test_a_new_key_is_taken_while_it_runs_and_a_broken_file_is_not(start, files):
+    relay = start()
+    other = make_key("HS256")
+    new = sign(other, {"exp": time.time() + 60})
+
+    async def scenario():
+        (files / "keys.json").write_text("{")
+        relay.wait_for("stay as they were: .*keys.json: not a JWK Set")
+        async with webtransport(relay, f"?token={token()}") as nic:
+            assert nic.attached
+        (files / "keys.json").write_text(json.dumps({"keys": [public_half(KEY), other]}))
+        relay.wait_for("other keys or revoked tokens are in force")
+        async with webtransport(relay, f"?token={new}") as nic:
+            assert nic.attached
+
+    asyncio.run(scenario())
+
+
+def test_with_optional_tokens_those_without_one_are_let_in(start):
+    relay = start("optional")
+
+    async def scenario():
+        async with webtransport(relay, "") as nic:
+            assert nic.attached
+        with pytest.raises(ConnectError, match="status 401"):
+            async with webtransport(relay, f"?token={token(-60)}"):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_the_relays_own_page_needs_no_token(start):
+    relay = start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{relay.port}/", timeout=PATIENCE) as answer:
+        assert answer.status == 200
+
+
+def request(query="", *headers):
+    return ClientRequest("websocket", "/", query, headers, "relay.example", True, "192.0.2.1:4000")
+
+
+def test_tokens_are_found_wherever_they_may_stand():
+    assert tokens_of(request("a=1&token=x&tok%65n=y")) == ["x", "y"]
+    assert tokens_of(request("", ("authorization", "bearer x"), ("authorization", "Basic eA=="))) == ["x"]
+    assert tokens_of(request("", ("sec-websocket-protocol", "binary, token.x"))) == ["x"]
+    assert tokens_of(request("tokens=x", ("sec-websocket-protocol", "tokenx"))) == []
+
+
+def test_the_same_token_twice_is_one():
+    gate = TokenGate("required", None, Clocks(time.time, time.monotonic))
+    assert gate.read(request("token=x&token=x"), "lab") != MANY_TOKENS
+    assert gate.read(request("token=x&token=y"), "lab") == MANY_TOKENS
+    assert gate.read(request(), "lab") == NO_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/", "/"),
+        ("/a?b=c", "/a?b=c"),
+        ("/?token=secret", "/?token=..."),
+        ("/?a=1&tok%65n=secret&b", "/?a=1&tok%65n=...&b"),
+        ("/?token", "/?token"),
+        ("/?TOKEN=public", "/?TOKEN=public"),
+    ],
+)
+def test_no_token_is_shown(target, shown):
+    assert without_secrets(target) == shown
