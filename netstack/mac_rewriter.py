@@ -69,6 +69,7 @@ _OWN_START = b"\x52\x54"
 _BOOTP_PORTS = frozenset(port.to_bytes(2, "big") for port in (dhcp.SERVER_PORT, dhcp.CLIENT_PORT, 4011))
 """4011 is PXE's (its specification, section 2.2.1)."""
 _DHCPV6_PORTS = frozenset(port.to_bytes(2, "big") for port in (dhcpv6.SERVER_PORT, dhcpv6.CLIENT_PORT))
+_ARP_HEADER_LENGTH = 8
 _UDP_HEADER_LENGTH = 8
 _UDP_CHECKSUM_AT = 6
 _ETHERNET_HARDWARE = b"\x01\x06"
@@ -222,9 +223,12 @@ class MacRewriter:
                 return
 
     def _arp(self, packet: bytearray) -> None:
-        if packet[4:5] == bytes((MAC_LENGTH,)) and len(packet) >= 8 + 2 * (MAC_LENGTH + packet[5]):
-            self._swap_at(packet, 8)
-            self._swap_at(packet, 8 + MAC_LENGTH + packet[5])
+        if len(packet) < _ARP_HEADER_LENGTH or packet[4] != MAC_LENGTH:
+            return
+        target_at = _ARP_HEADER_LENGTH + MAC_LENGTH + packet[5]
+        if len(packet) >= target_at + MAC_LENGTH + packet[5]:
+            self._swap_at(packet, _ARP_HEADER_LENGTH)
+            self._swap_at(packet, target_at)
 
     def _bootp(self, packet: bytearray) -> None:
         udp_at = (packet[0] & 0x0F) * 4

@@ -416,6 +416,14 @@ def test_a_chosen_mac_goes_to_the_first_guest_and_a_chosen_default_stays():
 SAMPLES = [bytes(build(View(DEFAULT, OWN))) for build in TO_LAN.values()]
 
 
+@pytest.mark.parametrize("sample", SAMPLES, ids=list(TO_LAN))
+def test_frames_that_end_anywhere_keep_their_length(sample):
+    rewriter, *_ = started()
+    frames = [sample[:length] for length in range(len(sample))]
+    for rewrite in (rewriter.to_lan, rewriter.to_guest):
+        assert [len(frame) for frame in rewrite(frames)] == list(range(len(sample)))
+
+
 @given(st.sampled_from(SAMPLES), st.data())
 def test_malformed_frames_keep_their_length_and_harm_nothing(sample, data):
     rewriter, *_ = started()
