@@ -4,11 +4,11 @@ A session's queue drops its oldest datagrams when it is full. Flows that can wai
 What flows were granted but has not reached the session yet (it is in actors' inboxes, all within one run of
 the scheduler) counts as queued, so that many flows together do not overrun what each found free.
 
-Two marks: flows wait from LINE_BYTES on, and are woken once the session's queue has fallen below its own
-mark, half of that (``call_when_writable``). So a wake-up is worth many segments, and the line does not run
-empty meanwhile. While anybody waits nobody else is let in. Turns are of equal size and go to those whose last
-one is longest ago: each backlogged flow has the same share, however soon it comes back for more. A flow that
-is held back by its pace keeps the rest of its turn, which counts as queued until it is used.
+Two marks: flows wait once the session's ``room`` is taken, which follows the rate of the path, and are woken
+when half of it is free (``call_when_writable``). So a wake-up is worth many segments, and the line does not
+run empty meanwhile. While anybody waits nobody else is let in. Turns are of equal size and go to those whose
+last one is longest ago: each backlogged flow has the same share, however soon it comes back for more. A flow
+that is held back by its pace keeps the rest of its turn, which counts as queued until it is used.
 
 Where the session's rate is limited (``actors.rate_limit``), what that leaves counts as room too, and a timer
 wakes those who wait for it.
@@ -39,8 +39,7 @@ if TYPE_CHECKING:
     from actors.rate_limit import RateLimit
 
 LINE_BYTES = 128 * 1024
-"""Bytes that flows together keep queued for one peer: half of what its session takes before it drops, so
-that pings and datagrams of others still fit, and 10 ms at 100 Mbit/s."""
+"""Bytes that flows together keep queued where there is no session that says."""
 
 TURN_BYTES = 12 * 1024
 """Bytes of one turn at least, eight full segments: where more flows wait than get such a turn, the others
@@ -98,7 +97,7 @@ class Line:
         if self._session is None:
             return LINE_BYTES
         under_way = self._granted + self._promised
-        free = LINE_BYTES - self._session.queued_bytes - under_way
+        free = self._session.room - self._session.queued_bytes - under_way
         if self._limit is None:
             return free
         return min(free, self._limit.room(current_scheduler().loop.time()) - under_way)

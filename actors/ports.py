@@ -42,6 +42,10 @@ class Session(Protocol):
         """Bytes accepted by :meth:`send` that have not left yet."""
 
     @property
+    def room(self) -> int:
+        """Bytes that producers which can wait should have queued at most; follows the rate of the path."""
+
+    @property
     def writable(self) -> bool:
         """False while the queue is so full that a producer should stop reading from its source."""
 

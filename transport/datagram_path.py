@@ -357,6 +357,7 @@ class DatagramPath:
         if not queue.items:
             congestion.note_app_limited()
         elif window > 0 and self.usable:
+            queue.fit_room(pacer.rate)
             waiting = queue.bytes + len(queue) * LARGEST_OVERHEAD
             self.send_at = pacer.ready_at(now, waiting)
             pacer.waiting = self.send_at < NEVER

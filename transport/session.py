@@ -17,9 +17,12 @@ QUEUE_BYTES = 256 * 1024
 """Bytes that may wait for one client: a quarter of a second at 8 Mbit/s, and little memory for 1,000."""
 QUEUE_SECONDS = 1.0
 """A frame that waited longer is worth nothing to a guest: its TCP has sent it again."""
-WRITABLE_BYTES = QUEUE_BYTES // 4
-"""Below this a producer that waits is woken: half of what producers fill (``actors.line.LINE_BYTES``). So a
-wake-up is worth many datagrams, and yet the queue does not run empty before they come."""
+MOST_ROOM = QUEUE_BYTES // 2
+"""Bytes that producers which can wait (``actors.line``) keep queued at most."""
+LEAST_ROOM = 24 * 1024
+"""And at least, on slow paths: two of the turns that they take."""
+ROOM_SECONDS = 0.010
+"""Seconds of the path's rate that they keep queued between: what a ping waits behind a download."""
 
 
 def remote_text(address: tuple[str | int, ...]) -> str:
@@ -31,13 +34,16 @@ def remote_text(address: tuple[str | int, ...]) -> str:
 class DatagramQueue:
     """Outgoing datagrams, bounded in bytes and time: the oldest go first, and are counted."""
 
-    __slots__ = ("_counters", "_since", "bytes", "items")
+    __slots__ = ("_counters", "_since", "bytes", "items", "room")
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self.items: deque[bytes] = deque()
         self._since: deque[float] = deque()
         self.bytes = 0
+        self.room = MOST_ROOM
+        """Bytes that producers which can wait keep queued. They are woken once half of that has left: each
+        time is worth many datagrams, and yet the queue does not run empty before they come."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -53,6 +59,10 @@ class DatagramQueue:
                 self.pop()
                 dropped += 1
             self._counters.add("session.drop.queue_full", dropped)
+
+    def fit_room(self, rate: float) -> None:
+        """Have producers fill no more than a path of ``rate`` bytes per second delivers in a moment."""
+        self.room = int(min(max(rate * ROOM_SECONDS, LEAST_ROOM), MOST_ROOM))
 
     def pop(self) -> bytes:
         """Take the oldest datagram. Raises IndexError when there is none."""
@@ -152,9 +162,14 @@ class WebTransportSession:
         return self.queue.bytes
 
     @property
+    def room(self) -> int:
+        """Bytes that producers which can wait should have queued at most."""
+        return self.queue.room
+
+    @property
     def writable(self) -> bool:
         """Whether a producer should go on reading from its source."""
-        return self.queue.bytes < WRITABLE_BYTES
+        return self.queue.bytes < self.queue.room // 2
 
     def call_when_writable(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, once, when producers may go on; it takes the place of an earlier one."""

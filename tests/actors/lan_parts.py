@@ -7,7 +7,7 @@ import json
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
 from actors.peer import PeerActor
 from actors.runtime import current_scheduler, run_ready
-from transport.session import WRITABLE_BYTES
+from transport.session import MOST_ROOM
 
 GATEWAY_MAC = bytes.fromhex("525400123456")
 GATEWAY_IP = bytes((10, 0, 2, 2))
@@ -40,6 +40,7 @@ class FakeSession:
         self.remote = f"192.0.2.{number % 250}:50000"
         self.datagram_limit = limit
         self.queued_bytes = 0
+        self.room = MOST_ROOM
         self.on_writable = None
         self.last_heard = current_scheduler().loop.time()
         self.sent = []
@@ -50,7 +51,7 @@ class FakeSession:
 
     @property
     def writable(self):
-        return self.queued_bytes < WRITABLE_BYTES
+        return self.queued_bytes < self.room // 2
 
     def leave(self, size):
         """Let bytes of the queue leave, and tell who waits for that."""

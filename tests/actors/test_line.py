@@ -9,7 +9,9 @@ from lan_parts import FakeSession
 from actors.line import LINE_BYTES, TURN_BYTES, Line
 from actors.messages import LineWritable
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
-from transport.session import QUEUE_BYTES, WRITABLE_BYTES
+from transport.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
+
+WRITABLE = MOST_ROOM // 2
 
 
 class Flow:
@@ -51,9 +53,9 @@ def full(loop, line, session):
 
 
 def test_flows_wait_and_are_woken_at_marks_that_are_more_than_a_segment_apart():
-    assert LINE_BYTES - WRITABLE_BYTES >= TURN_BYTES > LAN_MTU + HEADER_LENGTH
+    assert LEAST_ROOM // 2 >= TURN_BYTES > LAN_MTU + HEADER_LENGTH
     # Who was woken and who then found nobody waiting send at once, and the queue takes it.
-    assert LINE_BYTES + (LINE_BYTES - WRITABLE_BYTES) < QUEUE_BYTES
+    assert LINE_BYTES + (LINE_BYTES - WRITABLE) < QUEUE_BYTES
 
 
 def test_what_was_granted_counts_as_queued_until_it_is(line, session):
@@ -64,12 +66,25 @@ def test_what_was_granted_counts_as_queued_until_it_is(line, session):
     assert line.room == LINE_BYTES - 1000
 
 
-def test_a_flow_is_woken_when_much_has_left_and_not_for_a_datagram(full, session):
-    (flow,) = full(1)
-    session.leave(LINE_BYTES - WRITABLE_BYTES)
+def test_flows_fill_no_more_than_the_room_of_the_session_and_are_woken_at_half_of_it(loop, line, session):
+    session.room = LEAST_ROOM
+    assert line.room == LEAST_ROOM
+    session.queued_bytes = LEAST_ROOM
+    flow = Flow()
+    line.wait(flow)
+    loop.run()
+    session.leave(LEAST_ROOM // 2)
     assert flow.turns == []
     session.leave(1)
-    assert flow.turns == [LINE_BYTES - WRITABLE_BYTES + 1]
+    assert flow.turns == [LEAST_ROOM // 2 + 1]
+
+
+def test_a_flow_is_woken_when_much_has_left_and_not_for_a_datagram(full, session):
+    (flow,) = full(1)
+    session.leave(LINE_BYTES - WRITABLE)
+    assert flow.turns == []
+    session.leave(1)
+    assert flow.turns == [LINE_BYTES - WRITABLE + 1]
 
 
 def test_turns_are_of_one_size_and_go_to_those_who_have_waited_longest(full, loop, session):
@@ -81,8 +96,8 @@ def test_turns_are_of_one_size_and_go_to_those_who_have_waited_longest(full, loo
 
 def test_no_more_flows_are_woken_than_there_are_turns_worth_the_wake_up(full, session):
     flows = full(8)
-    session.leave(LINE_BYTES - WRITABLE_BYTES + 1)
-    woken = (LINE_BYTES - WRITABLE_BYTES + 1) // TURN_BYTES
+    session.leave(LINE_BYTES - WRITABLE + 1)
+    woken = (LINE_BYTES - WRITABLE + 1) // TURN_BYTES
     assert [flow for flow in flows if flow.turns] == flows[:woken]
     assert flows[0].turns[0] >= TURN_BYTES
 
@@ -91,7 +106,7 @@ def test_who_comes_back_sooner_has_no_more_turns(full, line, loop, session):
     flows = full(8)
     hasty = flows[:2]
     for _ in range(40):
-        session.leave(LINE_BYTES - WRITABLE_BYTES + 1)
+        session.leave(LINE_BYTES - WRITABLE + 1)
         woken = [flow for flow in flows if flow.turns]
         for flow in sorted(woken, key=lambda flow: flow not in hasty):  # they use their turns and want more
             flow.had += 1
@@ -104,7 +119,7 @@ def test_who_comes_back_sooner_has_no_more_turns(full, line, loop, session):
 
 def test_nobody_jumps_the_queue(full, line, session):
     full(1)
-    session.queued_bytes = WRITABLE_BYTES
+    session.queued_bytes = WRITABLE
     assert line.room == 0
 
 
@@ -133,7 +148,7 @@ def test_grants_that_get_lost_on_their_way_do_not_fill_the_line_for_ever(line, l
 def test_a_turn_is_kept_for_whoever_has_it(full, line, loop, session):
     slow, other = full(2)
     line.leave(other)
-    session.leave(WRITABLE_BYTES + 1)
+    session.leave(WRITABLE + 1)
     assert line.room == 0, "all that is free is the turn of one"
     line.wait(other)
     loop.run()

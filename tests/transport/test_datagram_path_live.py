@@ -9,7 +9,7 @@ from aioquic.tls import CipherSuite, Epoch
 from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
 
 from transport.path_mtu import BASE, CEILING, STEP
-from transport.session import QUEUE_BYTES, QUEUE_SECONDS
+from transport.session import QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
 
 NETWORKS = {
     "instant": {"delay": 0.0},
@@ -493,6 +493,17 @@ def test_a_client_that_stops_acknowledging_costs_a_bounded_amount(established):
     assert relay.session.queued_bytes <= len(b"new")
     assert relay.session.writable
     assert relay.host.counters["session.drop.stale"] > 100
+
+
+def test_the_queue_is_told_the_rate_of_the_path_that_holds_it_back(established, monkeypatch):
+    rates = []
+    monkeypatch.setattr(DatagramQueue, "fit_room", lambda _queue, rate: rates.append(rate))
+    relay = live(established).relay
+    relay.send(b"alone")
+    assert rates == []
+    relay.send(*[bytes(1000)] * 100)
+    assert relay.session.queued_bytes > 0
+    assert rates[-1] == relay.connection._path._congestion.pacer.rate
 
 
 def test_what_is_stale_is_not_sent_when_acknowledgements_come_again(established):

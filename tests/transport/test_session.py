@@ -2,9 +2,10 @@ import pytest
 
 from netstack.counters import Counters
 from transport.session import (
+    LEAST_ROOM,
+    MOST_ROOM,
     QUEUE_BYTES,
     QUEUE_SECONDS,
-    WRITABLE_BYTES,
     DatagramQueue,
     WebTransportSession,
     remote_text,
@@ -54,6 +55,23 @@ def test_over_the_bound_the_oldest_go_first_and_are_counted():
     assert queue.bytes == 0
 
 
+def test_producers_fill_what_the_path_delivers_in_ten_milliseconds():
+    queue = DatagramQueue(Counters())
+    assert queue.room == MOST_ROOM
+    for rate, room in ((5e6, 50_000), (1e4, LEAST_ROOM), (1e12, MOST_ROOM)):
+        queue.fit_room(rate)
+        assert queue.room == room
+
+
+def test_a_session_is_writable_when_half_of_its_room_is_free():
+    port, _, _ = session()
+    port.queue.fit_room(5e6)
+    port.send([bytes(1000)] * 25)
+    assert (port.room, port.writable) == (50_000, False)
+    port.queue.pop()
+    assert port.writable
+
+
 def test_what_waited_too_long_is_dropped_and_counted():
     counters = Counters()
     queue = DatagramQueue(counters)
@@ -79,7 +97,7 @@ def test_session_sends_through_its_carrier():
 def test_session_says_when_a_producer_should_wait():
     port, _, _ = session()
     assert port.writable
-    port.send([bytes(1000)] * (WRITABLE_BYTES // 1000 + 1))
+    port.send([bytes(1000)] * (MOST_ROOM // 2000 + 1))
     assert not port.writable
     port.queue.take_all()
     assert port.writable
