@@ -1,16 +1,16 @@
-"""Memory that is free goes back to the system.
+"""Memory that a busy moment took goes back to the system.
 
-Frames are larger than what Python keeps pools for, so they come from malloc, and glibc gives back only what
-is free at the end of its heap. After a moment with many frames in memory one that stays is enough to keep all
-that lies below it, for months. ``malloc_trim`` gives back the pages in between.
+Frames are larger than what Python keeps pools for, so they come from the C library's heap, of which
+``transport.heap`` says what is kept there. A relay runs for months: it looks at its own size now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import mmap
 from pathlib import Path
+
+from transport.heap import trim
 
 INTERVAL = 60.0
 """Seconds between looks."""
@@ -28,15 +28,6 @@ def resident() -> int:
         return 0
 
 
-def give_back() -> bool:
-    """Give free pages back to the system; return whether this C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-    if trim is None:
-        return False
-    trim(ctypes.c_size_t(0))
-    return True
-
-
 async def keep_giving_back(interval: float = INTERVAL, slack: int = SLACK) -> None:
     """Give pages back whenever the process has grown by ``slack`` bytes since it did so last."""
     least = resident()
@@ -44,6 +35,6 @@ async def keep_giving_back(interval: float = INTERVAL, slack: int = SLACK) -> No
         await asyncio.sleep(interval)
         now = resident()
         if now > least + slack:
-            give_back()
+            trim()
             least = now = resident()
         least = min(least, now)

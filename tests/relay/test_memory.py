@@ -25,7 +25,7 @@ def peak():
 before = memory.resident()
 kept = peak()
 after = memory.resident()
-assert memory.give_back()
+assert memory.trim()
 print(before, after, memory.resident(), len(kept))
 """
 
@@ -47,7 +47,7 @@ def test_it_is_done_when_the_process_has_grown_and_not_before(monkeypatch):
 
     done = []
     monkeypatch.setattr(memory, "resident", resident)
-    monkeypatch.setattr(memory, "give_back", lambda: done.append(seen[-1]))
+    monkeypatch.setattr(memory, "trim", lambda: done.append(seen[-1]))
 
     async def scenario():
         # The figures end, and with them the task.
