@@ -14,6 +14,8 @@ Here differently from the draft:
   radio links lose so much on their own. With a queue it is the draft's 2 %.
 - The path is taken to hold what the rate brings in ``TIMER_SLACK`` more than its round trip: on loopback and
   in a LAN both ends' timers and turns take longer than the path.
+- On a path that short the window is never small but for losses: a busy machine delays acknowledgements by far
+  more than the path does, and twice what the path holds, the draft's window, would stop the flow meanwhile.
 - A round trip close to the smallest shows that there is no queue, so a session without one, as most are,
   never drains its path (PROBE_RTT) to find out.
 """
@@ -76,6 +78,10 @@ PROBE_RTT_INTERVAL = 5.0
 """Seconds without a small round trip after which the path is drained to measure one."""
 PROBE_RTT_SECONDS = 0.2
 TIMER_SLACK = 0.002
+SHORT_PATH = 0.005
+"""Round trip below which what delays packets most is the machines at the ends."""
+SHORT_PATH_WINDOW = 64 * 1024
+"""Bytes that may always be on their way there, as far as losses do not forbid it; pacing bounds the queue."""
 QUEUE_SHARE = 0.125
 QUEUE_SECONDS = 0.002
 """A round trip is of a path without a queue up to these beyond the smallest."""
@@ -526,6 +532,10 @@ class Bbr(Congestion):
         path = int(gain * self.max_rate * (self.min_rtt + TIMER_SLACK))
         return max(path, 3 * self.pacer.burst, self._minimum)
 
+    @property
+    def _smallest_window(self) -> int:
+        return SHORT_PATH_WINDOW if self.min_rtt < SHORT_PATH else self._minimum
+
     def _with_headroom(self) -> int:
         if self._inflight_high >= INFINITE:
             return INFINITE
@@ -533,7 +543,7 @@ class Bbr(Congestion):
 
     def _probe_rtt_window(self) -> int:
         path = WINDOW_GAINS[PROBE_RTT] * self._safe_rate() * (self.min_rtt + TIMER_SLACK)
-        return max(int(path), self._minimum)
+        return max(int(path), self._smallest_window)
 
     def _set_rate(self) -> None:
         if not self._round_trip_known:
@@ -547,7 +557,7 @@ class Bbr(Congestion):
 
     def _set_window(self, acked: int) -> None:
         phase = self.phase
-        most = self._holds(WINDOW_GAINS[phase]) + self._aggregation.extra
+        most = max(self._holds(WINDOW_GAINS[phase]), self._smallest_window) + self._aggregation.extra
         if phase == UP:
             most += 2 * self._packet
         window = self.congestion_window

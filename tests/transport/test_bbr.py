@@ -10,7 +10,7 @@ from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from simulated_path import PACKET, Clock, Link, Sender
 
-from transport.bbr import BBR, MINIMUM_PACKETS, PROBE_RTT, Bbr
+from transport.bbr import BBR, MINIMUM_PACKETS, PROBE_RTT, SHORT_PATH_WINDOW, Bbr
 from transport.congestion import WindowCongestion, congestion_of
 
 MBIT = 1e6 / 8
@@ -109,6 +109,17 @@ def test_it_goes_on_after_an_outage():
     link.loss = 0.0
     clock.run(12)
     assert sender.rate(9, 12) > 0.9 * 20 * MBIT
+
+
+def test_on_a_short_path_late_acknowledgements_do_not_stop_the_flow():
+    clock, link = path(rate=40, rtt=0.001, buffer=0.3)
+    sender = Sender(clock, link, bbr())
+    clock.run(1)
+    for tick in range(150):
+        clock.run(1 + tick * 0.1)
+        assert sender.congestion.congestion_window >= SHORT_PATH_WINDOW
+    assert sender.rate(2, 15) > 0.95 * 40 * MBIT
+    assert link.queueing_percentile(0.5, since=2) < 0.005
 
 
 # -- when there is little to send ----------------------------------------------------------------------
