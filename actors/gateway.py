@@ -4,9 +4,7 @@ Theory of operation
 -------------------
 The gateway is a port of the switch. Of what it gets it answers ARP for its own addresses, echo requests to
 itself and what its services (``actors.services``: DHCP, DNS) are asked; packets for elsewhere go to the flow
-of their mapping, one message per flow and batch. A flow is keyed by port, protocol, guest address and UDP
-port or echo identifier (RFC 4787 REQ-1), so two guests never share one, and at most ``max_flows_per_peer``
-belong to a port.
+of their mapping (``actors.flow_table``), one message per flow and batch.
 
 A guest sends from addresses that are its own: the one assigned to its MAC, or one that it took by hand while
 nobody else had it. Everything of a port (flows, addresses) goes when the switch says PortClosed, after which
@@ -19,7 +17,7 @@ by ICMP all the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from loguru import logger
 
@@ -28,6 +26,7 @@ from actors.address_shares import AddressShares
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
 from actors.buffer_budget import TOTAL, BufferBudget
 from actors.flow import FlowContext, Guest
+from actors.flow_table import FlowTable, is_key_of
 from actors.forwards import Forwards
 from actors.gateway6 import Gateway6
 from actors.icmp_flow import IcmpFlowActor
@@ -55,17 +54,16 @@ from actors.messages import (
     TcpForGuest,
     Tick,
 )
-from actors.mishaps import LOG_WINDOW, Mishaps
+from actors.mishaps import Mishaps
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.services import LanServices
-from actors.tcp_forwards import FORWARDED, TcpForwards
+from actors.tcp_forwards import TcpForwards
 from actors.tcp_routing import TcpRouter
 from actors.udp_flow import UdpFlowActor
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
 from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
-from netstack.family import family_of
 from netstack.gateway_replies import GatewayReplies, IcmpError
 from netstack.icmp import ECHO_REQUEST, parse_icmp
 from netstack.icmpv6 import Icmpv6Replies
@@ -83,7 +81,6 @@ from netstack.multicast import Queries
 from netstack.neighbour import AddressBindings
 from netstack.reassembly import Reassembler
 from netstack.router_advertisement import INTERVAL as RA_INTERVAL
-from netstack.shares import Shares
 from netstack.source_guard import SourceGuard
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import is_intact_udp, parse_udp, udp_head
@@ -92,14 +89,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    import pykka
-
     from actors.messages import Mailbox
     from actors.ports import Outside, TcpSocket
     from actors.settings import LanSettings
     from actors.tcp_flow import Remote
     from netstack.counters import Counters
     from netstack.ipv4 import Ipv4Packet
+    from netstack.shares import Shares
 
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
@@ -160,11 +156,8 @@ class GatewayActor(EventLoopActor):
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
         self._context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings)
         self._buffers = BufferBudget(TOTAL) if buffers is None else buffers
-        self._flows = Shares(settings.max_flows) if flows is None else flows
-        """All flows, by session."""
-        self._udp_flows = Shares(outside.udp_ports) if udp_flows is None else udp_flows
-        """Of these, those that have a UDP port of the host to themselves."""
-        self._tcp = TcpRouter(self._context, self._start_flow, self._flows)
+        self._flows = FlowTable(self._context, flows, udp_flows)
+        self._tcp = TcpRouter(self._context, self._flows.start, self._flows.total)
         netmask = int.from_bytes(settings.netmask, "big")
         network = int.from_bytes(settings.gateway_ip, "big") & netmask
         self._netmask, self._network = netmask, network
@@ -175,7 +168,7 @@ class GatewayActor(EventLoopActor):
         shares = AddressShares(self._pool, self._ports, self._port_of, settings.client_share)
         self._pool.admits = shares.admits
         self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
-        self._tcp_forwards = TcpForwards(self._context, self._forwards.locate, self._ports, self._flows)
+        self._tcp_forwards = TcpForwards(self._context, self._forwards.locate, self._ports, self._flows.total)
         self._reassembler = Reassembler(counters)
         self._bindings = AddressBindings()
         self._contests = AddressContests(self._context, self._pool, self._bindings, self._address_moved)
@@ -191,13 +184,12 @@ class GatewayActor(EventLoopActor):
                 bindings=self._bindings,
                 contests=self._contests,
                 admit_mac=self._move_to,
-                to_flow=self._to_flow,
+                to_flow=self._flows.pass_on,
                 to_client=self._forwards.to_client,
             )
             self._advertise_at = self.now() + RA_INTERVAL
             self.poll_at = self._look_at = self.now() + UPLINK_INTERVAL
         self._mishaps = Mishaps("gateway", counters)
-        self._warn_again = self.now()
 
     def on_start(self) -> None:
         """Take the gateway's place at the switch."""
@@ -210,12 +202,7 @@ class GatewayActor(EventLoopActor):
     def on_stop(self) -> None:
         """Stop all flows, and give back what of the host's they had."""
         for number, port in self._ports.items():
-            for flow in port.flows.values():
-                flow.stop(block=False)
-            self._flows.forget(number)
-            self._udp_flows.forget(number)
-            for _ in port.forwarded:
-                self._flows.give_back(FORWARDED)
+            self._flows.end_all(number, port)
 
     def on_failure(
         self,
@@ -402,7 +389,7 @@ class GatewayActor(EventLoopActor):
     def _udp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         datagram = parse_udp(packet)
         guest = Guest(frame[6:12], packet.source, datagram.source_port)
-        return self._forwards.to_client(frame, datagram) or self._to_flow(
+        return self._forwards.to_client(frame, datagram) or self._flows.pass_on(
             UdpFlowActor, PROTOCOL_UDP, guest, frame, batch
         )
 
@@ -413,7 +400,7 @@ class GatewayActor(EventLoopActor):
         if not self._outside.can_ping:
             raise Dropped("no_ping", IcmpError.PROHIBITED)
         guest = Guest(frame[6:12], packet.source, message.identifier)
-        return self._to_flow(IcmpFlowActor, PROTOCOL_ICMP, guest, frame, batch)
+        return self._flows.pass_on(IcmpFlowActor, PROTOCOL_ICMP, guest, frame, batch)
 
     def _tcp_to_net(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         addresses = (packet.source, packet.destination)
@@ -423,66 +410,6 @@ class GatewayActor(EventLoopActor):
         address = (format_ipv4(remote.ip), remote.port)
         return lambda flow: self._outside.open_tcp(flow, address, (guest.ip, guest.number))
 
-    def _to_flow(
-        self,
-        kind: type[UdpFlowActor | IcmpFlowActor],
-        protocol: int,
-        guest: Guest,
-        frame: bytes,
-        batch: Batch,
-    ) -> str:
-        key = _flow_key(batch.number, protocol, guest)
-        frames = batch.to_flows.get(key)
-        if frames is None:
-            if key not in batch.port.flows:
-                self._check_destination(kind, frame, guest)
-                if kind is UdpFlowActor:
-                    self._udp_flows.limit = self._outside.udp_ports
-                    if not self._udp_flows.may_take(batch.number):
-                        raise Dropped("port_share", IcmpError.PROHIBITED)
-                batch.port.flows[key] = self._start_flow(lambda: kind.start(key, guest, self._context), batch)
-                if kind is UdpFlowActor:
-                    self._udp_flows.add(batch.number)
-            frames = batch.to_flows[key] = []
-        frames.append(frame)
-        batch.latest = frames
-        return TO_FLOWS
-
-    def _check_destination(
-        self, kind: type[UdpFlowActor | IcmpFlowActor], frame: bytes, guest: Guest
-    ) -> None:
-        """Open no socket for a destination that is not allowed. Raises Dropped.
-
-        Of a flow that exists its socket asks, for each datagram.
-        """
-        family = family_of(guest.ip)
-        if kind is UdpFlowActor:
-            _, _, destination, port, _ = family.read_udp(frame)
-            allowed = self._outside.allows_udp((family.format(destination), port))
-        else:
-            allowed = self._outside.allows_echo(family.format(family.parse(frame).destination))
-        if not allowed:
-            raise Dropped("denied", IcmpError.PROHIBITED)
-
-    def _start_flow(self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> pykka.ActorRef[Any]:
-        """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
-        if len(batch.port.flows) - len(batch.port.forwarded) >= self._settings.max_flows_per_peer:
-            raise Dropped("flow_limit", IcmpError.PROHIBITED)
-        if not self._flows.may_take(batch.number):
-            raise Dropped("flow_share", IcmpError.PROHIBITED)
-        if not batch.port.new_flows.take(batch.now):
-            raise Dropped("flow_rate", IcmpError.PROHIBITED)
-        try:
-            flow = start()
-        except OSError as error:
-            if batch.now >= self._warn_again:
-                self._warn_again = batch.now + LOG_WINDOW
-                logger.warning("no socket for a new flow: {}", error)
-            raise Dropped("no_socket", IcmpError.PROHIBITED) from error
-        self._flows.add(batch.number)
-        self._counters.add("gateway.flows_opened")
-        return flow
-
     @handles(FlowClosed)
     def _flow_closed(self, message: FlowClosed) -> None:
         port = self._ports.get(int.from_bytes(message.key[:8], "big"))
@@ -490,17 +417,7 @@ class GatewayActor(EventLoopActor):
             self._end_flow(port, message.key)
 
     def _end_flow(self, port: PortState, key: bytes) -> None:
-        flow = port.flows.pop(key, None)
-        if flow is None:
-            return
-        port.half_open.pop(key, None)
-        number = int.from_bytes(key[:8], "big")
-        self._flows.give_back(FORWARDED if key in port.forwarded else number)
-        if key[8] == PROTOCOL_UDP:
-            self._udp_flows.give_back(number)
-        self._counters.add("gateway.flows_closed")
-        flow.stop(block=False)
-        connections = port.forwarded.pop(key, None)
+        connections = self._flows.end(port, key)
         if connections is not None:
             self._tcp_forwards.ended(connections, key)
 
@@ -636,16 +553,12 @@ class GatewayActor(EventLoopActor):
         if port is None:
             return
         self._reassembler.forget(message.port)
-        for flow in port.flows.values():
-            flow.stop(block=False)
-        self._flows.forget(message.port)
-        self._udp_flows.forget(message.port)
+        self._flows.end_all(message.port, port)
         self._counters.add("gateway.flows_closed", len(port.flows))
         self._services.forget(message.port, port.macs)
         for mac in port.macs:
             self._forget(mac)
         for key, connections in port.forwarded.items():
-            self._flows.give_back(FORWARDED)
             self._tcp_forwards.ended(connections, key)
 
     @handles(AddressUsed)
@@ -696,17 +609,3 @@ class GatewayActor(EventLoopActor):
         PROTOCOL_ICMP: _icmp_to_net,
     }
     """Protocols that the NAT knows."""
-
-
-_KEY_LENGTHS = {4: {15, 21}, 16: {27, 45}}
-"""Bytes of a flow's key by those of its guest's address: without a remote end (UDP, ICMP), and with (TCP)."""
-
-
-def is_key_of(key: bytes, address: bytes) -> bool:
-    """Whether a flow is of the guest's ``address``."""
-    return len(key) in _KEY_LENGTHS[len(address)] and key[9 : 9 + len(address)] == address
-
-
-def _flow_key(port: int, protocol: int, guest: Guest) -> bytes:
-    """Name a mapping: port (8 bytes, so that it can be found again), protocol, address, number."""
-    return port.to_bytes(8, "big") + bytes((protocol,)) + guest.ip + guest.number.to_bytes(2, "big")
