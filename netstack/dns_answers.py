@@ -7,12 +7,15 @@ private ones (rebinding). All other records stay as they are, byte for byte, of 
 written over it, and OPT is put back for who sent one.
 
 Addresses are in A and AAAA records and in the hints of service bindings (RFC 9460). Where these cannot be
-read, nobody can tell what a client makes of them: such a record is taken out too.
+read, nobody can tell what a client makes of them: such a record is taken out too. What ``ipv4only.arpa`` has
+is no address to be reached: clients find out by it whether there is NAT64 (RFC 7050).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+import dns.name
 
 from netstack.dns_wire import (
     AAAA,
@@ -53,6 +56,9 @@ _ADDRESS_LENGTH = {A: 4, AAAA: 16}
 _HINT_LENGTH = {4: 4, 6: 16}
 """Bytes of an address, by key of a service binding."""
 _ADDRESSED = frozenset({A, AAAA, SVCB, HTTPS})
+_IPV4_ONLY = dns.name.from_text("ipv4only.arpa.")
+_WELL_KNOWN = frozenset({bytes((192, 0, 0, 170)), bytes((192, 0, 0, 171))})
+"""Its addresses (RFC 7050 section 2.2)."""
 _TYPE_AND_CLASS = 4
 _SOA_MINIMUM = 4
 """The last bytes of its data."""
@@ -88,7 +94,8 @@ def accept(
         raise MalformedMessageError("a code of EDNS")
     refused: set[int] = set()
     if may_show is not None:
-        yield from _judge(message, may_show, refused)
+        known = _WELL_KNOWN if question.name == _IPV4_ONLY else frozenset()
+        yield from _judge(message, lambda address: address in known or may_show(address), refused)
     of_the_hop = {index for index, record in enumerate(message.records) if record[1] in _OF_THE_HOP}
     seconds = _lifetime(message, code, question)
     plain = bytearray(message.without(of_the_hop | refused))

@@ -176,6 +176,18 @@ def test_any_is_kept_by_what_there_is():
     assert accepted(answer_to(query, "www.example. 70 IN A 192.0.2.1"), query).lifetime == 70
 
 
+@pytest.mark.parametrize(
+    ("name", "left"), [("ipv4only.arpa.", 2), ("IPv4only.ARPA.", 2), ("www.example.", 0)]
+)
+def test_what_tells_of_nat64_is_no_address_to_be_reached(name, left):
+    """RFC 7050: a client that gets nothing else knows that there is none."""
+    well_known, private = ["192.0.0.170", "192.0.0.171"], "192.0.0.172"
+    response = answer_to(ask(name), *(f"{name} 300 IN A {address}" for address in (*well_known, private)))
+    answer = accepted(response, ask(name), lambda address: not address.startswith(bytes((192, 0, 0))))
+    assert answer.taken_out == 3 - left
+    assert [record.split()[-1] for record in lines(responded(ask(name), answer).answer)] == well_known[:left]
+
+
 def test_refused_addresses_are_taken_out():
     response = answer_to(
         ask(),
