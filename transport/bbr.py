@@ -287,6 +287,10 @@ class Bbr(Congestion):
             rate.sample(newest, self.min_rtt)
             self._count_rounds(newest, rtt)
         app_limited = flight is None or flight.app_limited
+        if app_limited and not lost and self._learns_nothing(rate.rate):
+            self._learn_min_rtt(rtt, now)
+            self._idle_restart = False
+            return
         self._learn_rate(newest, lost, app_limited)
         if newest is not None:
             if self._round_start:
@@ -305,6 +309,15 @@ class Bbr(Congestion):
         self._set_window(acked)
         if self._round_start:
             self._window_limited = False
+
+    def _learns_nothing(self, sample: float) -> bool:
+        """Tell whether a sample of the application's rate changes nothing: most of most sessions' lives."""
+        return (
+            self.phase == STARTUP
+            and self._round_trip_known
+            and not self._window_limited
+            and sample <= self.max_rate
+        )
 
     def _count_rounds(self, newest: Flight, rtt: float) -> None:
         if rtt > 0 and not 0 < self._round_rtt <= rtt:

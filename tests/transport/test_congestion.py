@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from aioquic.quic.congestion.base import create_congestion_control
+from aioquic.quic.congestion.cubic import CubicCongestionControl
+from aioquic.quic.congestion.reno import RenoCongestionControl
 from simulated_path import PACKET, Clock, Link, Sender
 
 from transport.congestion import PACING, SLOW_START_PACING, congestion_of
@@ -13,9 +14,9 @@ from transport.pacing import UNLIMITED
 MBIT = 1e6 / 8
 
 
-@pytest.fixture(params=["reno", "cubic"])
+@pytest.fixture(params=[RenoCongestionControl, CubicCongestionControl])
 def controller(request):
-    return create_congestion_control(request.param, max_datagram_size=PACKET)
+    return request.param(max_datagram_size=PACKET)
 
 
 def test_the_window_is_the_controllers(controller):
