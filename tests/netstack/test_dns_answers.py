@@ -89,6 +89,10 @@ def lines(section):
         answer_to(ask()).to_wire()[:-1],
         answer_to(ask(use_edns=0), code=dns.rcode.BADVERS),
     ],
+    ids=[
+        *("another name", "another type", "another class", "a question", "nothing", "no header", "a header"),
+        *("cut short", "of another EDNS"),
+    ],
 )
 def test_only_an_answer_to_the_question_counts(response):
     assert accepted(answer_to(ask("WWW.example."))).wire

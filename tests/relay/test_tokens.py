@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from base64 import urlsafe_b64encode
 
@@ -156,6 +157,7 @@ RSA = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(generate_private_key(65537, 
         (json.dumps({"keys": [SECRET, SECRET]}), "same kid"),
         ("x" * (2 << 20), "larger than"),
     ],
+    ids=itertools.count(),
 )
 def test_a_file_that_is_no_set_of_keys_is_one_line(tmp_path, content, complaint):
     file = tmp_path / "keys.json"
