@@ -36,8 +36,8 @@ class PortState:
     """What the gateway keeps for one session."""
 
     __slots__ = (
-        *("advertised_mtu", "buffers", "client", "errors", "flows"),
-        *("forwarded", "fragments", "half_open", "line"),
+        *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
+        *("flows", "forwarded", "fragments", "half_open", "line"),
         *("link_mtu", "macs", "new_flows", "time_waits"),
     )
 
@@ -46,6 +46,8 @@ class PortState:
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
+        self.fixed_name = ""
+        """What the session's guests are called, whatever they say; empty leaves it to them."""
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
         self.advertised_mtu = 0

@@ -478,6 +478,7 @@ class GatewayActor(EventLoopActor):
         port.link_mtu = message.link_mtu
         port.line = message.line or port.line
         port.client = message.client
+        port.fixed_name = message.name if message.name_is_fixed else ""
         address = None
         if self._move(message.mac, message.port, port):
             self._services.expire_leases(self.now())

@@ -266,6 +266,8 @@ class RegisterMac:
     """Host name that the client gave, for the LAN's DNS."""
     resume: str = ""
     """Secret by which the client says that the MAC is its own, or empty."""
+    name_is_fixed: bool = False
+    """Whether ``name`` is not for the client to choose, by DHCP neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +303,8 @@ class AssignAddress:
     """Secret for the client to come back with."""
     client: str = ""
     """The network (``netstack.shares``) that the client's packets come from; empty when that is not known."""
+    name_is_fixed: bool = False
+    """As in RegisterMac."""
 
 
 @dataclass(frozen=True, slots=True)

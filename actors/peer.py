@@ -310,7 +310,10 @@ class PeerActor(EventLoopActor):
     def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
         self._mac = mac
         self._asked_explicitly = explicit
-        tell_alive(self._switch, RegisterMac(self._port, mac, explicit, self._name or name, resume))
+        register = RegisterMac(
+            self._port, mac, explicit, self._name or name, resume, name_is_fixed=bool(self._name)
+        )
+        tell_alive(self._switch, register)
 
     @handles(AddressAssigned)
     def _address_assigned(self, message: AddressAssigned) -> None:

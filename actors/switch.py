@@ -491,6 +491,7 @@ class SwitchActor(EventLoopActor):
             port.line,
             secret_of(self._key, message.mac),
             client_network(port.client()),
+            name_is_fixed=message.name_is_fixed,
         )
         if self._gateway is None or not tell_alive(self._gateway, assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))

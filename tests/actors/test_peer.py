@@ -99,7 +99,8 @@ def test_a_session_ends_with_the_token_that_let_it_in(loop, counters):
 def test_a_guests_name_is_that_of_its_token(loop, counters, path, sent):
     peer = Peer(counters, path, token={"name": "web"})
     peer.hears(sent)
-    assert peer.to_switch()[0].name == "web"
+    registered = peer.to_switch()[0]
+    assert (registered.name, registered.name_is_fixed) == ("web", True)
 
 
 # -- registration -----------------------------------------------------------------------------------

@@ -311,6 +311,21 @@ def test_names_come_from_registration_and_dhcp_and_go_with_the_session(lan):
     ]
 
 
+@pytest.mark.parametrize("name", ["web", "no name!"])
+def test_a_name_that_is_not_for_the_guest_to_choose_stays_whatever_dhcp_says(lan, name):
+    lan.assign(1, name=name, name_is_fixed=True)
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"db"))
+    bridged = Ether(src=mac(77).hex(":"), dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")
+    bridged /= UDP(sport=68, dport=67) / BOOTP(chaddr=mac(77), xid=8)
+    bridged /= DHCP(
+        options=[("message-type", "request"), ("requested_addr", "10.0.2.11"), ("hostname", b"db")]
+    )
+    lan.sends(1, bridged)
+    bound = lan.dns.take(NameBound)
+    assert bound
+    assert {message.name for message in bound} == {name}
+
+
 # -- names of IPv6 addresses ------------------------------------------------------------------------
 
 
