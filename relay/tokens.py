@@ -94,7 +94,7 @@ class Keys:
                 # The times are checked below, by the clock of the caller.
                 options={"verify_exp": False, "verify_nbf": False, "verify_iat": False, "verify_aud": False},
             )
-        except (jwt.PyJWTError, ValueError):
+        except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenError("The token is not one that was signed for this relay.") from None
         return self._check(claims, now)
 

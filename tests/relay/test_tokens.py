@@ -59,6 +59,23 @@ def test_other_makers_tokens_are_read(load):
     assert keys.read(token, NOW).room == "lab"
 
 
+@pytest.mark.parametrize("scrap", [b"[" * 3000, b'{"kid":' + b"[" * 2900, b'{"alg":' * 400])
+def test_a_header_nested_too_deeply_is_refused_as_any_scrap_is(load, scrap):
+    token = f"{text(scrap)}.e30."
+    assert len(token) <= MAX_TOKEN
+    with pytest.raises(TokenError, match="signed for this relay"):
+        load(PAIR).read(token, NOW)
+
+
+def test_a_token_with_a_critical_header_that_nobody_understands_is_refused(load):
+    """RFC 7515 section 4.1.11."""
+    secret = load(SECRET).by_id[SECRET["kid"]].key
+    headers = {"kid": SECRET["kid"], "crit": ["bound-to"], "bound-to": "192.0.2.1"}
+    token = jwt.encode(CLAIMS, secret, algorithm="HS256", headers=headers)
+    with pytest.raises(TokenError, match="signed for this relay"):
+        load(SECRET).read(token, NOW)
+
+
 def test_there_may_be_an_old_and_a_new_key(load):
     keys = load(SECRET, public_half(PAIR))
     assert keys.read(sign(SECRET, CLAIMS), NOW) == keys.read(sign(PAIR, CLAIMS), NOW)
