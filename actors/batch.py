@@ -46,8 +46,9 @@ class PortState:
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
-        self.fixed_name = ""
-        """What the session's guests are called, whatever they say; empty leaves it to them."""
+        self.fixed_name: str | None = None
+        """What the session's guests are called, whatever they say; empty leaves it to them, None is for a
+        session that has not registered yet."""
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
         self.advertised_mtu = 0

@@ -151,7 +151,9 @@ class LanServices:
             return "gateway.answered"
         self._counters.add(f"dhcp.{reply.kind.name.lower()}")
         if reply.lease is not None:
-            self._name_client(request.mac, reply.lease, batch.port.fixed_name or request.host_name)
+            fixed = batch.port.fixed_name
+            name = "" if fixed is None else fixed or request.host_name
+            self._name_client(request.mac, reply.lease, name)
         settings = self._settings
         template = UdpFrameTemplate(
             reply.mac + settings.gateway_mac,

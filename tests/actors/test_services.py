@@ -326,6 +326,15 @@ def test_a_name_that_is_not_for_the_guest_to_choose_stays_whatever_dhcp_says(lan
     assert {message.name for message in bound} == {name}
 
 
+def test_a_session_that_may_not_register_gives_its_guests_no_names(lan):
+    """What they are to be called comes with the registration."""
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"db"))
+    assert [message.name for message in lan.dns.take(NameBound)] == [""]
+    lan.assign(1)
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"db"))
+    assert [message.name for message in lan.dns.take(NameBound)] == ["db"]
+
+
 # -- names of IPv6 addresses ------------------------------------------------------------------------
 
 
