@@ -36,6 +36,7 @@ from relay.vm_client import (
     choose_kind,
     vm_client,
 )
+from transport.admission import without_secrets
 from transport.client import ConnectError
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class _Teller:
 
     def __init__(self, name: str, url: str) -> None:
         self._name = name
-        self._url = url
+        self._url = without_secrets(url)
         self._said = ""
 
     def tell(self, change: Change, mac: bytes) -> None:

@@ -25,6 +25,7 @@ from netstack.encapsulation import Kind
 from relay import client_arguments
 from relay.healthcheck import speaks_quic
 from relay.vm_client import choose_kind
+from transport.admission import without_secrets
 from transport.client import ConnectError, SessionEndedError, connect
 from transport.target import Target, Trust, parse_certificate_hash
 
@@ -103,7 +104,8 @@ class Check:
         """Check the relay at ``url``; ``say`` is told each step as it is done. Raises ValueError."""
         if choose_kind(url, None)[1] is Kind.RAW:
             raise ValueError(
-                f"{url}: raw sessions have no heartbeats to measure with; leave out what asks for one"
+                f"{without_secrets(url)}: raw sessions have no heartbeats to measure with; "
+                "leave out what asks for one"
             )
         self._url = url
         self._target = Target.parse(url)

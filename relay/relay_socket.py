@@ -34,6 +34,7 @@ from netstack.arp import REQUEST
 from netstack.counters import Counters
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV6, format_mac
 from relay.vm_client import VirtualNic, vm_client
+from transport.admission import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ class RelayPeer:
 
     def __init__(self, url: str, **options: Any) -> None:
         self.url = url
+        self.shown = without_secrets(url)
+        """The URL as it may be shown."""
         self.counters: Counters = options.setdefault("counters", Counters())
         self._options: dict[str, Any] = {"reconnect": True} | options
         self._sockets: tuple[RelaySocket, ...] = ()
@@ -127,18 +130,18 @@ class RelayPeer:
     def send(self, frame: bytes) -> None:
         """Send one frame, waiting for room in the queue. Raises OSError when it cannot leave."""
         if self._closed:
-            raise OSError(f"the session with {self.url} is over")
+            raise OSError(f"the session with {self.shown} is over")
         sent = asyncio.run_coroutine_threadsafe(self._send(frame), self._loop)
         try:
             sent.result(SEND_TIMEOUT)
         except TimeoutError:
             sent.cancel()
-            raise OSError(f"{self.url} takes no more frames") from None
+            raise OSError(f"{self.shown} takes no more frames") from None
 
     async def _send(self, frame: bytes) -> None:
         await self.nic.wait_writable()
         if not self.nic.attached:
-            raise OSError(f"not attached to {self.url} at present; trying to reconnect")
+            raise OSError(f"not attached to {self.shown} at present; trying to reconnect")
         self.nic.send([frame])
 
     def subscribe(self, relay_socket: RelaySocket) -> None:
@@ -218,7 +221,7 @@ class RelaySocket(SuperSocket):  # type: ignore[misc] # scapy has no types
         with self._lock:
             if not self._frames:
                 if self._ended:
-                    raise EOFError(f"the session with {self.peer.url} is over")
+                    raise EOFError(f"the session with {self.peer.shown} is over")
                 return None, None, None
             frame, received = self._frames.popleft()
             if not self._frames and not self._ended:

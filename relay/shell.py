@@ -174,7 +174,7 @@ class _Shell:
         room = self.names["room"]
         at = f", address {address}, gateway {self.names['gateway']}" if address else ", without an address"
         at += f", room {room}" if room not in (None, DEFAULT_ROOM) else ""
-        banner = BANNER.format(url=self.names["peer"].url, mac=self.names["mac"], address=at)
+        banner = BANNER.format(url=self.names["peer"].shown, mac=self.names["mac"], address=at)
         code.InteractiveConsole(self.names, "<console>").interact(banner, exitmsg="")
 
     def _changed(self, change: Change) -> None:

@@ -29,6 +29,7 @@ from netstack.counters import Counters
 from netstack.encapsulation import Kind, kind_from_path
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
+from transport.admission import without_secrets
 from transport.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
 from transport.client_connection import one_line
 from transport.target import Target, Trust, parse_certificate_hash
@@ -404,7 +405,7 @@ def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
     named = kind_from_path(target.path)
     kind = Kind(wanted) if wanted is not None else named or Kind.FRAMED
     if named is not None and named is not kind:
-        raise ValueError(f"{url} names the encapsulation {named.value}, not {kind.value}")
+        raise ValueError(f"{without_secrets(url)} names the encapsulation {named.value}, not {kind.value}")
     if kind is Kind.RAW and named is None:
         path = target.path + ("&" if "?" in target.path else "?") + "encap=raw"
         url = f"https://{target.authority}{path}"

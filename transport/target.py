@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - part of a dataclass that others inspect
 from urllib.parse import urlsplit
 
+from transport.admission import without_secrets
+
 _HTTPS_PORT = 443
 _SHA256_TEXT = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 
@@ -49,7 +51,7 @@ class Target:
     @classmethod
     def parse(cls, url: str) -> Target:
         """Read ``url``. Raises ValueError with one line that says what is wrong."""
-        shown = repr(url[:200])
+        shown = repr(without_secrets(url)[:200])
         try:
             parts = urlsplit(url)
             port = _HTTPS_PORT if parts.port is None else parts.port

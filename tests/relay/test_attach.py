@@ -209,6 +209,23 @@ def test_wrong_arguments_get_one_line(arguments, said):
     assert said in complaint(*arguments)
 
 
+def test_a_token_is_shown_nowhere(live_relay, namespace):
+    """What is printed here ends up in journals."""
+    program = Program(
+        *(sys.executable, "-m", "relay.main", "attach", "--tap", DEVICE, "--netns", namespace.name),
+        *("--insecure", f"{live_relay.url}?token=SECRET"),
+    )
+    try:
+        assert program.wait_for(ATTACHED)[2] == f"{live_relay.url}?token=..."
+    finally:
+        program.stop()
+    assert "SECRET" not in program.output
+    for url in ("http://r/?token=SECRET", "https://r/?token=SECRET&encap=raw"):
+        line = complaint("--tap", "t0", "--encap", "framed", url)
+        assert "token=..." in line
+        assert "SECRET" not in line
+
+
 def test_a_device_in_use_is_named(live_relay, namespace):
     program = attach(live_relay, namespace)
     try:

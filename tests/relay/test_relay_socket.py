@@ -123,6 +123,13 @@ def test_a_relay_that_is_not_there_is_an_error_at_once():
     assert set(threading.enumerate()) == threads
 
 
+def test_errors_do_not_show_the_token(fresh_relay):
+    peer = RelayPeer(f"{fresh_relay.url}?token=SECRET", insecure=True)
+    peer.close()
+    with pytest.raises(OSError, match=r"token=\.\.\. is over"):
+        peer.send(bytes(60))
+
+
 def solicitation(source, target):
     to = "ff02::1:ff00:4001"
     return (
