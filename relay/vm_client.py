@@ -61,6 +61,8 @@ DEFAULT_ROOM = "default"
 """What a relay without rooms does not name."""
 ROOM = re.compile(r"[a-z0-9-]{1,63}")
 """Names of rooms; what a relay says otherwise is not for a terminal."""
+_RAW_PATH = re.compile(r"(?:/room/[^/?]*)?/raw(?:\?|$)")
+"""Paths that name the raw encapsulation by themselves."""
 
 
 class Assigned(NamedTuple):
@@ -403,6 +405,8 @@ def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
     """
     target = Target.parse(url)
     named = kind_from_path(target.path)
+    if named is None and _RAW_PATH.match(target.path):
+        named = Kind.RAW
     kind = Kind(wanted) if wanted is not None else named or Kind.FRAMED
     if named is not None and named is not kind:
         raise ValueError(f"{without_secrets(url)} names the encapsulation {named.value}, not {kind.value}")

@@ -165,6 +165,7 @@ def test_another_server_is_told(check):
     ("arguments", "said"),
     [
         (["--insecure", "https://127.0.0.1:9/?encap=raw"], "raw sessions have no heartbeats"),
+        (["--insecure", "https://127.0.0.1:9/room/a/raw"], "raw sessions have no heartbeats"),
         (["--ca", "/nonexistent.pem", "https://127.0.0.1:9/"], "/nonexistent.pem"),
     ],
 )

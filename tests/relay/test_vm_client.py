@@ -468,6 +468,10 @@ def test_an_assignment_is_read_in_any_order():
         ("https://r:1/?room=a", "raw", ("https://r:1/?room=a&encap=raw", Kind.RAW)),
         ("https://r:1/?encap=raw", None, ("https://r:1/?encap=raw", Kind.RAW)),
         ("https://r:1/?encap=raw", "raw", ("https://r:1/?encap=raw", Kind.RAW)),
+        ("https://r:1/raw", None, ("https://r:1/raw", Kind.RAW)),
+        ("https://r:1/room/a/raw?token=t", "raw", ("https://r:1/room/a/raw?token=t", Kind.RAW)),
+        ("https://r:1/raw?encap=framed", None, ("https://r:1/raw?encap=framed", Kind.FRAMED)),
+        ("https://r:1/room/raw", None, ("https://r:1/room/raw", Kind.FRAMED)),
     ],
 )
 def test_the_encapsulation_is_settled(url, wanted, result):
@@ -479,6 +483,7 @@ def test_the_encapsulation_is_settled(url, wanted, result):
     [
         {"url": "http://r/"},
         {"url": "https://r/?encap=raw", "encap": "framed"},
+        {"url": "https://r/raw", "encap": "framed"},
         {"url": "https://r/?encap=odd"},
         {"encap": "odd"},
         {"mac": "52:54:00"},
