@@ -14,6 +14,7 @@ from typing import Any
 
 import jwt
 
+from netstack.dns_zone import RESERVED_NAMES, clean_label
 from relay.room_tables import NAME_RULE, ROOM_NAME
 from relay.tokens import ALGORITHMS, MAX_FILE, KeysError, TokenError, load_keys, make_key, public_half, sign
 
@@ -33,6 +34,13 @@ def _room(text: str) -> str:
     if not ROOM_NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text[:70]!r}: {NAME_RULE}")
     return text
+
+
+def _host_name(text: str) -> str:
+    label = clean_label(text)
+    if not label or label in RESERVED_NAMES:
+        raise argparse.ArgumentTypeError(f"{text[:70]!r} is no name that a guest can have")
+    return label
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="how long it holds, such as 30m, 12h or 30d (default: 1d); its sessions end then, too",
     )
-    create.add_argument("--name", metavar="NAME", help="host name that its guest gets")
+    create.add_argument("--name", type=_host_name, metavar="NAME", help="host name that its guest gets")
     create.add_argument(
         "--id", metavar="ID", help="its jti, by which it can be revoked (default: a random one)"
     )

@@ -86,6 +86,8 @@ def test_the_examples_of_the_document_make_tokens(token, tmp_path, language, pro
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
+        (("create", "{}/keys.json", "--name", "no name!"), 2, "'no name!' is no name"),
+        (("create", "{}/keys.json", "--name", "gateway"), 2, "'gateway' is no name"),
         (["create", "{}/none.json"], 1, "No such file"),
         (["create", "{}/none.json", "--room", "No Room"], 2, "a room's name is"),
         (["create", "{}/none.json", "--expires", "soon"], 2, "such as 12h or 30d"),
