@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,9 @@ from loguru import logger
 
 # Programs that tests start buffer their output as they do for users, whatever this machine's habits are.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# Nor what signals it was started with: shells have SIGINT ignored in the background, and children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NOTHING_MAY_BE_SKIPPED = os.environ.get("CI", "").lower() in {"1", "true"}
 

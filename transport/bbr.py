@@ -16,6 +16,8 @@ Here differently from the draft:
   in a LAN both ends' timers and turns take longer than the path.
 - On a path that short the window is never small but for losses: a busy machine delays acknowledgements by far
   more than the path does, and twice what the path holds, the draft's window, would stop the flow meanwhile.
+- A trial ends as soon as what it sent shows a queue (UP_QUEUE_SHARE): more would only make it longer, for us
+  and for whoever shares the path.
 - A round trip close to the smallest shows that there is no queue, so a session without one, as most are,
   never drains its path (PROBE_RTT) to find out.
 """
@@ -85,6 +87,9 @@ SHORT_PATH_WINDOW = 64 * 1024
 QUEUE_SHARE = 0.125
 QUEUE_SECONDS = 0.002
 """A round trip is of a path without a queue up to these beyond the smallest."""
+UP_QUEUE_SHARE = 0.35
+"""Share of the smallest round trip that the queue of a trial may add. By simulation: with more, CUBIC beside
+us gets too little where the buffer is small, with less, we where it is large."""
 INFINITE = 1 << 60
 
 
@@ -300,7 +305,7 @@ class Bbr(Congestion):
             self._full.sample(rate.rate, round_start=self._round_start)
         if not self._full.ever:
             self._check_startup_losses(flight)
-        self._advance(flight, acked, app_limited, now)
+        self._advance(flight, acked, app_limited, rtt, now)
         self._learn_min_rtt(rtt, now)
         self._check_probe_rtt(now)
         if newest is not None:
@@ -379,7 +384,7 @@ class Bbr(Congestion):
 
     # -- phases -----------------------------------------------------------------------------------
 
-    def _advance(self, flight: Flight | None, acked: int, app_limited: bool, now: float) -> None:
+    def _advance(self, flight: Flight | None, acked: int, app_limited: bool, rtt: float, now: float) -> None:
         if self.phase == STARTUP and self._full.ever:
             self.phase = DRAIN
             self._drain_round = self._round
@@ -399,7 +404,7 @@ class Bbr(Congestion):
         elif phase == REFILL:
             if self._round_start:
                 self._start_up(now)
-        elif phase == UP and self._is_time_to_go_down():
+        elif phase == UP and (self._queue_of_trial(rtt) or self._is_time_to_go_down()):
             self._start_down(now)
 
     def _learn_long_bound(self, flight: Flight | None, acked: int, app_limited: bool, now: float) -> None:
@@ -448,6 +453,10 @@ class Bbr(Congestion):
         return now > self._phase_since + self._probe_wait or self._rounds_since_trial >= min(
             packets, RENO_ROUNDS
         )
+
+    def _queue_of_trial(self, rtt: float) -> bool:
+        """Whether a round trip of what the trial has sent shows that the path is full."""
+        return self._trial == FEEDBACK and rtt > self.min_rtt * (1 + UP_QUEUE_SHARE) + QUEUE_SECONDS
 
     def _is_time_to_go_down(self) -> bool:
         if self._window_limited and self.congestion_window >= self._inflight_high:

@@ -29,4 +29,5 @@ class OpenDoor:
         target = read_target(request.path, request.query)
         if isinstance(target, Refusal) and self._paths:
             return target
-        return Grant(self, request.path if isinstance(target, Refusal) else target.path)
+        asked = f"{request.path}?{request.query}" if request.query else request.path
+        return Grant(self, asked if isinstance(target, Refusal) else target.path)

@@ -62,7 +62,7 @@ def test_a_large_buffer_is_not_filled(rate, rtt):
     Sender(clock, link, bbr())
     clock.run(15)
     assert link.queueing_percentile(0.5, since=2) < 0.01
-    assert link.queueing_percentile(0.95, since=2) < 0.05
+    assert link.queueing_percentile(0.95, since=2) < 0.035
     assert link.dropped == 0
 
 
@@ -183,13 +183,16 @@ def test_two_flows_come_to_share_the_path(rtt, buffer):
     assert max(rates) < 2.5 * min(rates)
 
 
-@pytest.mark.parametrize(("rtt", "buffer"), [(0.05, 0.05), (0.05, 0.1), (0.05, 0.3), (0.03, 0.05)])
+@pytest.mark.parametrize(
+    ("rtt", "buffer"),
+    [(0.05, 0.05), (0.05, 0.1), (0.05, 0.3), (0.03, 0.05), (0.05, 0.025)],
+)
 def test_a_cubic_flow_gets_its_share(rtt, buffer):
     clock, link = path(rate=20, rtt=rtt, buffer=buffer)
     ours = Sender(clock, link, bbr())
     other = Sender(clock, link, KernelCubic(), seed=2)
     clock.run(45)
-    assert 0.5 <= ours.rate(15, 45) / other.rate(15, 45) <= 2.1
+    assert 0.5 <= ours.rate(15, 45) / other.rate(15, 45) <= 2
 
 
 # -- as aioquic's controller ---------------------------------------------------------------------------
