@@ -11,7 +11,7 @@ FULL_ROUNDS = 3
 """Round trips without such growth after which the path is taken to be full."""
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class AckAggregation:
     """How many bytes more than the rate explains are acknowledged together (draft-ietf-ccwg-bbr, 5.5.9).
 
@@ -50,7 +50,7 @@ class AckAggregation:
             self._largest_before, self._largest = self._largest, 0
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class FullPath:
     """Whether the delivery rate has stopped growing (draft-ietf-ccwg-bbr, 5.3.1.2)."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from mypy_extensions import mypyc_attr
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Flight:
     """Packets that left at the same time, and what held then (the draft's per-packet state)."""
 
@@ -39,7 +39,7 @@ class Flight:
         self.app_limited = False
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class DeliveryRate:
     """The state of a connection, and the newest sample."""
 

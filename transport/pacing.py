@@ -25,7 +25,7 @@ UNLIMITED = 1e12
 """A rate, in bytes per second, that holds nothing back."""
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Pacer:
     """The bucket of one connection."""
 
