@@ -19,11 +19,18 @@ describe("control messages", () => {
     [',"mtu":99999', 1500],
     [',"mtu":"x"', 1500],
   ])("Assigned with %j has MTU %i", (more, mtu) => {
-    expect(parseControl(control(`${assigned}${more},"room":"new"}`))).toEqual({
+    expect(parseControl(control(`${assigned}${more},"colour":"new"}`))).toEqual({
       type: "Assigned",
-      assigned: { ip: [10, 0, 2, 10], gateway: [10, 0, 2, 2], netmask: [255, 255, 255, 0], dns: [8, 8, 8, 8], mtu },
+      assigned: { ip: [10, 0, 2, 10], gateway: [10, 0, 2, 2], netmask: [255, 255, 255, 0], dns: [8, 8, 8, 8], mtu, room: "default" },
       resume: "",
     });
+  });
+
+  test.each([
+    [',"room":"lab"', "lab"],
+    [',"room":7', "default"],
+  ])("Assigned with %j is of room %s", (more, room) => {
+    expect(parseControl(control(`${assigned}${more}}`))).toMatchObject({ assigned: { room } });
   });
 
   test.each(["", "{", "null", "[]x", '{"type":"Assigned","ip":[1,2,3]}', '{"type":"Assigned","ip":[1,2,3,400]}'])(
