@@ -155,7 +155,7 @@ class Relay:
         logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
         if self._settings.auth != REQUIRED and not is_loopback(self._settings.bind):
-            logger.warning("whoever reaches this port can join: --auth required lets in who has a token")
+            logger.info("whoever reaches this port can join: --auth required lets in who has a token")
         network = self._lans.default.network
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")

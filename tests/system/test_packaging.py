@@ -96,7 +96,8 @@ def tree(tmp_path):
 
 def left_behind(tree):
     """What of a build the next one, or Python, would take for something."""
-    return [*tree.rglob("*.so"), *tree.rglob("*.c"), *tree.glob("build")]
+    made_of_c = (path for path in tree.rglob("*.c") if tree / "tests" not in path.parents)
+    return [*tree.rglob("*.so"), *made_of_c, *tree.glob("build")]
 
 
 def wheel_in(folder):
