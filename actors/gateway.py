@@ -194,7 +194,11 @@ class GatewayActor(EventLoopActor):
     def on_start(self) -> None:
         """Take the gateway's place at the switch."""
         prefix = self._settings.ipv6_prefix
-        guard = SourceGuard(self._pool, self._bindings, prefix) if self._settings.source_guard else None
+        guard = (
+            SourceGuard(self._pool, self._bindings, prefix, self._locate)
+            if self._settings.source_guard
+            else None
+        )
         link_local = None if prefix is None else self._settings.gateway_link_local
         queries = Queries(self._settings.gateway_mac, self._settings.gateway_ip, link_local)
         self._switch.tell(GatewayAttached(self.actor_ref, guard, queries))
@@ -534,6 +538,10 @@ class GatewayActor(EventLoopActor):
         """Note that ``mac`` is behind the port of this batch. Raises Dropped when there are too many."""
         if not self._move(mac, batch.number, batch.port):
             raise Dropped("too_many_macs")
+
+    def _locate(self, mac: bytes, number: int) -> bool:
+        """As :meth:`_move`, asked by the switch's guard: frames of one batch are not to outrun the count."""
+        return self._move(mac, number, self._port(number))
 
     def _move(self, mac: bytes, number: int, port: PortState) -> bool:
         """Note that ``mac`` is behind this port now (the switch saw to that); False if there are too many."""

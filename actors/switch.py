@@ -309,7 +309,7 @@ class SwitchActor(EventLoopActor):
                 return f"switch.drop.{suspicion.drop}"
             if not port.claims.take(now):
                 return "switch.drop.claim_rate"
-            claim = sources.claim(mac, suspicion.address)
+            claim = sources.claim(mac, suspicion.address, sender)
             if self._gateway is not None and claim in _NEWS:
                 contested = claim is Claim.TAKEN
                 tell_alive(self._gateway, AddressUsed(sender, mac, suspicion.address, contested))

@@ -18,6 +18,8 @@ from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, PROTOCOL_ICMPV6
 from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, SOURCE6, UNSPECIFIED, is_link_local, is_multicast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings
 
@@ -41,10 +43,22 @@ _ARP_SENDER = Suspicion("arp_sender")
 _FOREIGN = Suspicion("foreign_source")
 
 
+def _anywhere(_mac: bytes, _port: int) -> bool:
+    return True
+
+
 class SourceGuard:
     """Looks at frames without tags; ``prefix`` is the LAN's /64 (8 bytes), None where it has no IPv6."""
 
-    def __init__(self, pool: AddressPool, bindings: AddressBindings, prefix: bytes | None) -> None:
+    def __init__(
+        self,
+        pool: AddressPool,
+        bindings: AddressBindings,
+        prefix: bytes | None,
+        locate: Callable[[bytes, int], bool] = _anywhere,
+    ) -> None:
+        """``locate`` notes behind which port a MAC is, for its share of addresses; False if that is full."""
+        self._locate = locate
         self._pool = pool
         self._bindings = bindings
         self._prefix = prefix
@@ -60,8 +74,10 @@ class SourceGuard:
             return self._ipv6(mac, frame)
         return None
 
-    def claim(self, mac: bytes, address: bytes) -> Claim:
-        """Let ``mac`` have an address that a frame of its names, if nobody else does."""
+    def claim(self, mac: bytes, address: bytes, port: int = 0) -> Claim:
+        """Let ``mac``, behind ``port``, have an address that a frame of its names, if nobody else does."""
+        if not self._locate(mac, port):
+            return Claim.OVER_SHARE
         if len(address) == _IPV4_LENGTH:
             return self._pool.claim(mac, address)
         return Claim.GRANTED if self._bindings.claim(mac, address) else Claim.TAKEN

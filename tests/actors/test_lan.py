@@ -153,6 +153,20 @@ def test_a_spoofing_guest_never_gets_a_neighbours_frames(lan):
     assert thief.frames() == []
 
 
+def test_addresses_that_are_taken_in_one_batch_count_one_by_one(lan, counters):
+    (taker, _), (other, _) = lan.join(1), lan.join(2)
+    frames = [
+        Ether(src=f"52:54:00:99:00:{last % 7:02x}", dst="ff:ff:ff:ff:ff:ff")
+        / ARP(hwsrc=f"52:54:00:99:00:{last % 7:02x}", psrc=f"10.0.2.{last}", pdst=f"10.0.2.{last}")
+        for last in range(20, 60)
+    ]
+    taker.sends(*frames)
+    taken = len(other.frames())
+    assert counters["switch.drop.address_share"] > 0
+    assert taken + counters["switch.drop.address_share"] == len(frames)
+    assert taken < 245 // 8
+
+
 def test_a_full_pool_is_an_error_for_the_client(loop, counters):
     lan = Lan(loop, counters, pool_last=bytes((10, 0, 2, 10)))
     lan.join(1)
