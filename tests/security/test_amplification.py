@@ -5,24 +5,14 @@ from __future__ import annotations
 import socket
 import time
 
-import pytest
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from forged_initials import ForgedInitials, crypto_frame
-from processes import Relay
 from watch import spares_the_neighbour
 
 AMPLIFICATION = 3
 AFTER_THE_DEADLINE = 13.0
 """Seconds: a handshake that nobody continues is closed after ten."""
-
-
-@pytest.fixture(scope="module")
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
 
 
 def hello():

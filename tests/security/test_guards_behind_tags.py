@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from guests import GATEWAY_MAC, Guest
 from kernel_guest import KernelGuest
-from processes import PATIENCE, Program, Relay
+from processes import PATIENCE, Program
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.inet6 import ICMPv6ND_RA, ICMPv6NDOptPrefixInfo, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
@@ -22,14 +22,6 @@ WRAPPINGS = {
     "priority and service tag": [Dot1AD(vlan=0), Dot1Q(vlan=0)],
 }
 ROGUE_PREFIX = "2001:db8:bad::"
-
-
-@pytest.fixture(scope="module")
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from kernel_guest import KernelGuest
-from processes import PATIENCE, Program, Relay
+from processes import PATIENCE, Program
 from watch import spares_the_neighbour
 
 from netstack.multicast import may_be_membership
@@ -20,14 +20,6 @@ COUNT = 1000
 """Datagrams: five seconds' worth of what a port may flood."""
 GROUPS = {4: ("239.1.2.3", "01:00:5e:01:02:03"), 6: ("ff05::1234", "33:33:00:00:12:34")}
 ETH_P_ALL = 3
-
-
-@pytest.fixture(scope="module")
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from guests import Guest
 from kernel_guest import KernelGuest
-from processes import PATIENCE, Program, Relay
+from processes import PATIENCE, Program
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -16,14 +16,6 @@ from scapy.packet import Raw
 from watch import spares_the_neighbour
 
 PORT = 7777
-
-
-@pytest.fixture(scope="module")
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture(scope="module")

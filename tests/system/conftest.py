@@ -8,6 +8,7 @@ from pathlib import Path
 
 import interpreters
 import pytest
+from namespaces import Namespace
 from processes import ROOT, run
 
 BUILT_RELAYBENCH = ROOT / ".cache/relaybench/release/relaybench"
@@ -19,6 +20,14 @@ def relaybench():
     path = Path(os.environ.get("RELAYBENCH") or BUILT_RELAYBENCH)
     assert path.exists(), "build the load generator with scripts/relaybench.sh, or name it in RELAYBENCH"
     return path
+
+
+@pytest.fixture(scope="module")
+def relay_namespace():
+    """A network of its own for a relay."""
+    namespace = Namespace("relay")
+    yield namespace
+    namespace.delete()
 
 
 @pytest.fixture(scope="session")

@@ -71,13 +71,6 @@ def dig(guest, *question, server=GATEWAY):
 
 
 @pytest.fixture(scope="module")
-def relay_namespace():
-    namespace = Namespace("relay")
-    yield namespace
-    namespace.delete()
-
-
-@pytest.fixture(scope="module")
 def name_server(relay_namespace):
     outside = Namespace("names")
     connect(relay_namespace, "10.99.0.1/24", outside, f"{NAME_SERVER}/24")

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import pytest
 from kernel_guest import KernelGuest
-from namespaces import Namespace
 from processes import Relay
 
 GATEWAY4, GATEWAY6 = "10.0.2.2", "fd76:6d72:656c:6179::2"
-
-
-@pytest.fixture(scope="module")
-def relay_namespace():
-    namespace = Namespace("relay")
-    yield namespace
-    namespace.delete()
 
 
 @pytest.fixture(scope="module")

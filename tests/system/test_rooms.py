@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from kernel_guest import KernelGuest
-from namespaces import Namespace
 from processes import Relay
 
 TABLES = """
@@ -28,13 +27,6 @@ class RoomGuest(KernelGuest):
             *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options),
             f"{relay.url}room/{self._room}",
         )
-
-
-@pytest.fixture(scope="module")
-def relay_namespace():
-    namespace = Namespace("relay")
-    yield namespace
-    namespace.delete()
 
 
 @pytest.fixture(scope="module")
