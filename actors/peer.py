@@ -42,12 +42,12 @@ from actors.messages import (
 )
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
-from actors.settings import DEFAULT_ROOM
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
 from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
 from netstack.link_mtu import link_mtu
+from netstack.room_names import DEFAULT_ROOM
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.ethernet import format_mac
 from netstack.ipv6 import link_local_of
+from netstack.room_names import DEFAULT_ROOM
 
 if TYPE_CHECKING:
     from netstack.dhcp_boot import BootFile
     from netstack.dhcp_options import Route
-
-
-DEFAULT_ROOM = "default"
-"""The LAN of all who name none."""
 
 
 class FixedLease(NamedTuple):

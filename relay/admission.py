@@ -7,18 +7,16 @@ behind it, it is raw. Rooms are made by whoever names them first, within bounds.
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, unquote_plus
 
 from loguru import logger
 
-from actors.settings import DEFAULT_ROOM
+from netstack.room_names import DEFAULT_ROOM, NAME_RULE, ROOM_NAME, SESSION_PATH
 from netstack.shares import client_network
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
-from relay.room_tables import NAME_RULE, ROOM_NAME
 from relay.token_gate import GuardedLan
 from transport.admission import TOKEN_FIELD, Grant, Refusal
 
@@ -33,8 +31,6 @@ NOWHERE = Refusal(
 )
 
 MAX_QUERY_FIELDS = 16
-
-_PATH = re.compile(r"(?:/room/([^/]*))?(/raw|/?)", re.DOTALL)
 
 
 class Target(NamedTuple):
@@ -80,7 +76,7 @@ class RelayAdmission:
 
 def read_target(path: str, query: str) -> Target | Refusal:
     """Read the path and the query of a session's URL."""
-    found = _PATH.fullmatch(path)
+    found = SESSION_PATH.fullmatch(path)
     if found is None or not path or (found[1] is not None and found[2] == "/"):
         return NOWHERE
     try:

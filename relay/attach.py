@@ -20,12 +20,12 @@ from netstack.counters import Counters
 from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import MacRewriter, is_qemu_default
+from netstack.room_names import DEFAULT_ROOM
 from relay import card_identity, client_arguments, early_signals
 from relay.qemu import MODES, QemuError, open_socket
 from relay.resolver import Resolver
 from relay.tap import Tap, TapError, namespace_path
 from relay.vm_client import (
-    DEFAULT_ROOM,
     MIN_MTU,
     Attached,
     Change,

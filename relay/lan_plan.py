@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.settings import DEFAULT_ROOM, LanSettings
+from actors.settings import LanSettings
 from netstack.egress import EgressPolicy
+from netstack.room_names import DEFAULT_ROOM
 from relay.lan import LanPlan
 from relay.lans import Bounds
 from transport.descriptors import own_budget

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from loguru import logger
 
 from actors.close_codes import CloseCode
-from actors.settings import DEFAULT_ROOM
 from actors.token_bucket import TokenBucket
 from netstack.counters import Counters
+from netstack.room_names import DEFAULT_ROOM
 from relay.lan import ForwardError
 
 if TYPE_CHECKING:

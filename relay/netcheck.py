@@ -27,7 +27,7 @@ from relay.healthcheck import speaks_quic
 from relay.vm_client import choose_kind
 from transport.admission import without_secrets
 from transport.client import ConnectError, SessionEndedError, connect
-from transport.target import Target, Trust, parse_certificate_hash
+from transport.target import Target, Trust
 
 if TYPE_CHECKING:
     import argparse
@@ -75,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
     """Check; return the exit status: 0 if a client gets through by either carrier, 1 if by none."""
     logging.getLogger("quic").setLevel(logging.CRITICAL)
     try:
-        trust = Trust(
-            parse_certificate_hash(args.cert_hash) if args.cert_hash else None, args.ca, args.insecure
-        )
+        trust = Trust.read(args.cert_hash, args.ca, args.insecure)
         check = Check(args.url, trust, None if args.json else _say)
         asyncio.run(check.run())
     except ValueError as error:

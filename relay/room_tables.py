@@ -7,18 +7,14 @@ the default room's unless such a table names it.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.settings import DEFAULT_ROOM
+from netstack.room_names import DEFAULT_ROOM, NAME_RULE, ROOM_NAME
 from relay.setting_kinds import SettingsError
 from relay.spelling import perhaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-ROOM_NAME = re.compile(r"[a-z0-9-]{1,63}")
-NAME_RULE = "a room's name is 1 to 63 of a-z, 0-9 and -"
 
 OTHERS, ROOMS = "rooms", "room"
 """Tables of the file."""

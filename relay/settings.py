@@ -17,11 +17,12 @@ from ipaddress import IPv4Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
-from actors.settings import DEFAULT_ROOM, FixedLease, LanSettings
+from actors.settings import FixedLease, LanSettings
 from netstack.dhcp_boot import BootFile  # noqa: TC001 - same
 from netstack.dhcp_options import Route  # noqa: TC001 - same
 from netstack.forward import Clients, Forward
 from netstack.name_servers import NameServer  # noqa: TC001 - same
+from netstack.room_names import DEFAULT_ROOM
 from relay.room_tables import NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
 from relay.setting_kinds import (
     ADDRESS,

@@ -18,8 +18,9 @@ import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from netstack.counters import Counters
+from netstack.room_names import DEFAULT_ROOM
 from relay import client_arguments, early_signals
-from relay.vm_client import DEFAULT_ROOM, Attached, Change
+from relay.vm_client import Attached, Change
 from transport.client import ConnectError
 
 if TYPE_CHECKING:

@@ -15,8 +15,18 @@ from typing import Any
 import jwt
 
 from netstack.dns_zone import RESERVED_NAMES, clean_label
-from relay.room_tables import NAME_RULE, ROOM_NAME
-from relay.tokens import ALGORITHMS, MAX_FILE, KeysError, TokenError, load_keys, make_key, public_half, sign
+from netstack.room_names import NAME_RULE, ROOM_NAME
+from relay.tokens import (
+    ALGORITHMS,
+    MAX_FILE,
+    KeysError,
+    TokenError,
+    load_keys,
+    make_key,
+    public_half,
+    read_entries,
+    sign,
+)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MAX_LIFE = 10 * 366 * 86_400
@@ -108,15 +118,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Read the keys of a file as they stand there. Raises KeysError."""
-    load_keys(path)
-    entries: list[dict[str, Any]] = json.loads(path.read_bytes()[:MAX_FILE])["keys"]
-    return entries
-
-
 def _add_key(args: argparse.Namespace) -> int:
-    entries = _entries(args.file) if args.file.exists() else []
+    entries = read_entries(args.file) if args.file.exists() else []
     made = make_key(args.algorithm)
     text = json.dumps({"keys": [*entries, made]}, indent=2) + "\n"
     # Beside it and then in its place: a relay may read it at any moment, nobody else ever.
@@ -130,7 +133,7 @@ def _add_key(args: argparse.Namespace) -> int:
 
 
 def _print_public(args: argparse.Namespace) -> int:
-    print(json.dumps({"keys": [public_half(entry) for entry in _entries(args.file)]}, indent=2))  # noqa: T201
+    print(json.dumps({"keys": [public_half(entry) for entry in read_entries(args.file)]}, indent=2))  # noqa: T201
     return 0
 
 
@@ -138,7 +141,7 @@ def _create(args: argparse.Namespace) -> int:
     now = int(time.time())
     claims: dict[str, Any] = {"iat": now, "exp": now + args.expires, "jti": args.id or os.urandom(9).hex()}
     claims |= {key: value for key in ("room", "name") if (value := getattr(args, key)) is not None}
-    print(sign(_entries(args.file)[-1], claims))  # noqa: T201
+    print(sign(read_entries(args.file)[-1], claims))  # noqa: T201
     return 0
 
 

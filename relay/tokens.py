@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from netstack.control import MAX_NAME_LENGTH
+from netstack.room_names import ROOM_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,6 @@ MAX_TIME = 1e11
 MAX_FILE = 1 << 20
 MAX_REVOKED = 100_000
 
-_ROOM = re.compile(r"[a-z0-9-]{1,63}")
 _KID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -107,7 +107,7 @@ class Keys:
             raise TokenError("The token has expired.")
         if begins > now + LEEWAY:
             raise TokenError("The token does not hold yet.")
-        if room is not None and not (isinstance(room, str) and _ROOM.fullmatch(room)):
+        if room is not None and not (isinstance(room, str) and ROOM_NAME.fullmatch(room)):
             raise TokenError("The token's room is none.")
         if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not isinstance(identifier, str):
             raise TokenError("The token's claims are not as they should be.")
@@ -125,10 +125,23 @@ def _time(value: object) -> float | None:
 
 def load_keys(path: Path, revoked: Path | None = None) -> Keys:
     """Read a JWK Set, and a file with the ``jti`` of a revoked token in each line. Raises KeysError."""
+    _, keys = _read_set(path)
+    lines = [] if revoked is None else _read(revoked).split()
+    if len(lines) > MAX_REVOKED:
+        raise KeysError(f"{revoked}: more than {MAX_REVOKED} tokens; leave out those that have expired")
+    return Keys(keys, frozenset(lines))
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """Read the keys of a JWK Set as they stand there, if all can be used. Raises KeysError."""
+    return _read_set(path)[0]
+
+
+def _read_set(path: Path) -> tuple[list[dict[str, Any]], dict[str, _Key]]:
     found = _read(path)
     try:
-        entries = json.loads(found)["keys"]
-        keys = dict(_read_key(entry) for entry in entries)
+        entries: list[dict[str, Any]] = json.loads(found)["keys"]
+        keys = dict(map(_read_key, entries))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, jwt.PyJWTError) as error:
         why = f": {error}" if type(error) is ValueError else ""
         raise KeysError(f"{path}: not a JWK Set with keys for HS256 or EdDSA{why}") from None
@@ -136,10 +149,7 @@ def load_keys(path: Path, revoked: Path | None = None) -> Keys:
         raise KeysError(f"{path}: there is no key in it")
     if len(keys) < len(entries):
         raise KeysError(f"{path}: two keys have the same kid")
-    lines = [] if revoked is None else _read(revoked).split()
-    if len(lines) > MAX_REVOKED:
-        raise KeysError(f"{revoked}: more than {MAX_REVOKED} tokens; leave out those that have expired")
-    return Keys(keys, frozenset(lines))
+    return entries, keys
 
 
 def _read(path: Path) -> str:

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import secrets
 import socket
 from collections import deque
@@ -29,10 +28,11 @@ from netstack.counters import Counters
 from netstack.encapsulation import Kind, kind_from_path
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
+from netstack.room_names import DEFAULT_ROOM, ROOM_NAME, SESSION_PATH
 from transport.admission import without_secrets
 from transport.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
 from transport.client_connection import one_line
-from transport.target import Target, Trust, parse_certificate_hash
+from transport.target import Target, Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -57,12 +57,6 @@ FRAME_QUEUE = 4096
 """Frames that wait for ``recv_batch``, about 4 MB; over it the oldest are dropped and counted."""
 MIN_MTU = 576
 """Smallest MTU taken from a relay (RFC 791: what every host must be able to receive)."""
-DEFAULT_ROOM = "default"
-"""What a relay without rooms does not name."""
-ROOM = re.compile(r"[a-z0-9-]{1,63}")
-"""Names of rooms; what a relay says otherwise is not for a terminal."""
-_RAW_PATH = re.compile(r"(?:/room/[^/?]*)?/raw(?:\?|$)")
-"""Paths that name the raw encapsulation by themselves."""
 
 
 class Assigned(NamedTuple):
@@ -146,7 +140,8 @@ def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
     return Assigned(
         *(ip, gateway, netmask, dns),
         mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
-        room=room if isinstance(room, str) and ROOM.fullmatch(room) else DEFAULT_ROOM,
+        # What is no name is not for a terminal either.
+        room=room if isinstance(room, str) and ROOM_NAME.fullmatch(room) else DEFAULT_ROOM,
     )
 
 
@@ -405,14 +400,15 @@ def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
     """
     target = Target.parse(url)
     named = kind_from_path(target.path)
-    if named is None and _RAW_PATH.match(target.path):
+    path = SESSION_PATH.fullmatch(target.path.partition("?")[0])
+    if named is None and path is not None and path[2] == "/raw":
         named = Kind.RAW
     kind = Kind(wanted) if wanted is not None else named or Kind.FRAMED
     if named is not None and named is not kind:
         raise ValueError(f"{without_secrets(url)} names the encapsulation {named.value}, not {kind.value}")
     if kind is Kind.RAW and named is None:
-        path = target.path + ("&" if "?" in target.path else "?") + "encap=raw"
-        url = f"https://{target.authority}{path}"
+        mark = "&" if "?" in target.path else "?"
+        url = f"https://{target.authority}{target.path}{mark}encap=raw"
     return url, kind
 
 
@@ -457,7 +453,7 @@ async def vm_client(
         )
     if rewriter and address == QEMU_DEFAULT:
         address = rewriter.lan_mac(address)
-    trust = Trust(parse_certificate_hash(cert_hash) if cert_hash else None, ca, insecure)
+    trust = Trust.read(cert_hash, ca, insecure)
     nic = VirtualNic(
         url=url,
         mac=address,

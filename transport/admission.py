@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from http import HTTPStatus
 
     from actors.messages import Mailbox
     from transport.session import WebTransportSession
@@ -44,6 +44,11 @@ class Refusal(NamedTuple):
     status: HTTPStatus
     reason: str
     """A sentence for the log and the client, which names the setting that would grant it."""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Header fields that the answer has to have (RFC 9110, section 11.6.1)."""
+        return {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {}
 
 
 class Lan(Protocol):

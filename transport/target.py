@@ -35,6 +35,11 @@ class Trust:
     ca: Path | None = None
     insecure: bool = False
 
+    @classmethod
+    def read(cls, cert_hash: str | None, ca: Path | None, insecure: bool) -> Trust:
+        """Make it of what a user says; see ``parse_certificate_hash``. Raises ValueError."""
+        return cls(parse_certificate_hash(cert_hash) if cert_hash else None, ca, insecure)
+
     def __post_init__(self) -> None:
         if self.certificate_hash is not None and len(self.certificate_hash) != hashlib.sha256().digest_size:
             raise ValueError("a certificate hash has 32 bytes")

@@ -206,7 +206,7 @@ class WebListener:
         asked = ClientRequest(carrier, path, query, request.fields, request.authority or "", secure, remote)
         refusal = self._admission.check(asked)
         if refusal is not None:
-            return _text(refusal.status, refusal.reason)
+            return _refused(refusal)
         if request.method == "OPTIONS":
             return Answer(HTTPStatus.NO_CONTENT, {"Allow": ALLOWED})
         if request.method not in {"GET", "HEAD"}:
@@ -215,7 +215,7 @@ class WebListener:
             return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
         if carrier == "websocket":
             found = self._admission.admit(asked)
-            return _refusal(found) if isinstance(found, Refusal) else found
+            return _refused(found) if isinstance(found, Refusal) else found
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
@@ -420,9 +420,8 @@ def _readable_by(origin: str | None) -> dict[str, str]:
     return {"Vary": "Origin", **({} if origin is None else {"Access-Control-Allow-Origin": origin})}
 
 
-def _refusal(refusal: Refusal) -> Answer:
-    extra = {"WWW-Authenticate": "Bearer"} if refusal.status is HTTPStatus.UNAUTHORIZED else {}
-    return _text(refusal.status, refusal.reason, extra)
+def _refused(refusal: Refusal) -> Answer:
+    return _text(refusal.status, refusal.reason, refusal.fields)
 
 
 def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:

@@ -6,7 +6,6 @@ draft-ietf-webtrans-http3 (drafts 02 to 15, which differ in the setting that ann
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
@@ -110,7 +109,7 @@ def client_request(headers: Headers, remote: str) -> ClientRequest:
 
 def refuse(refusal: Refusal) -> Response:
     """Answer a request for a session that is not granted."""
-    extra = [(b"www-authenticate", b"Bearer")] if refusal.status == HTTPStatus.UNAUTHORIZED else []
+    extra = [(name.lower().encode(), value.encode()) for name, value in refusal.fields.items()]
     return _refusal(refusal.status.value, f"{refusal.reason}\n".encode(), extra)
 
 
