@@ -24,3 +24,22 @@ def loop(counters):
         loop.run()
     assert pykka.ActorRegistry.get_all() == []
     assert counters["tcp.stalled"] == 0
+
+
+@pytest.fixture
+def lan(loop, counters):
+    """A switch of three ports."""
+    from switch_parts import Lan
+
+    return Lan(counters)
+
+
+@pytest.fixture
+def trio(lan):
+    """The same, whose three guests are known to it."""
+    from lan_parts import mac
+
+    for number in (1, 2, 3):
+        lan.register(number, mac(number))
+    lan.gateway.clear()
+    return lan

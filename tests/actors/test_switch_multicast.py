@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
     RouterAlert,
 )
 from scapy.layers.l2 import Ether
-from test_switch import Lan
+from switch_parts import Lan
 
 from actors.messages import GatewayAttached, PortClosed
 from actors.runtime import run_ready

@@ -4,37 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 
 from relay import memory
-
-PEAK = """
-import sys
-from relay import memory
-
-def peak():
-    # Frames of a busy moment, and what was made among them and stays.
-    frames, kept = [], []
-    for number in range(60_000):
-        frames.append(bytes(1400))
-        if number % 60 == 0:
-            kept.append(bytes(1400))
-    return kept
-
-before = memory.resident()
-kept = peak()
-after = memory.resident()
-assert memory.trim()
-print(before, after, memory.resident(), len(kept))
-"""
-
-
-def test_what_a_peak_left_is_given_back_between_what_stays():
-    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
-    before, after, trimmed, _ = map(int, done.stdout.split())
-    assert after - before > 60 * 2**20, "the pages are kept"
-    assert trimmed - before < 12 * 2**20
 
 
 def test_it_is_done_when_the_process_has_grown_and_not_before(monkeypatch):

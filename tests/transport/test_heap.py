@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -37,6 +38,31 @@ def test_nor_are_those_of_many_while_many_stay(trims):
     assert trims == []
 
 
+PEAK = """
+import sys
+from relay.memory import resident
+from transport.heap import trim
+
+def peak():
+    # Frames of a busy moment, and what was made among them and stays.
+    frames, kept = [], []
+    for number in range(60_000):
+        frames.append(bytes(1400))
+        if number % 60 == 0:
+            kept.append(bytes(1400))
+    return kept
+
+before = resident()
+kept = peak()
+after = resident()
+assert trim()
+print(before, after, resident(), len(kept))
+"""
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere there is no malloc_trim")
-def test_the_c_library_takes_the_call():
-    assert heap.trim() in {True, False}
+def test_what_a_peak_left_is_given_back_between_what_stays():
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    before, after, trimmed, _ = map(int, done.stdout.split())
+    assert after - before > 60 * 2**20, "the pages are kept"
+    assert trimmed - before < 12 * 2**20
