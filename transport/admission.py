@@ -80,7 +80,10 @@ class Admission(Protocol):
 
 
 def without_secrets(target: str) -> str:
-    """Return a request's path and query as they may stand in a log."""
+    """Return a request's path and query as they may stand in a log.
+
+    Logs blot out what is plainly spelled anyway; here the field is found however its name is written.
+    """
     path, mark, query = target.partition("?")
     fields = query.split("&")
     for index, field in enumerate(fields):

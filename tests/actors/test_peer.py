@@ -85,8 +85,8 @@ def test_a_session_opens_its_port(peer):
 
 
 def test_a_session_ends_with_the_token_that_let_it_in(loop, counters):
-    peer = Peer(counters, token={"expires": 1060.0}).registered()
-    loop.advance(59)
+    peer = Peer(counters, token={"expires": 1047.5}).registered()
+    loop.advance(47)
     assert peer.session.closed is None
     loop.advance(1)
     assert peer.session.closed == (CloseCode.EXPIRED, "the token has expired")

@@ -103,6 +103,7 @@ def test_a_client_with_a_token_joins_by_either_carrier(start):
         ("?token=", 401, "not one that was signed"),
         ("?token={foreign}", 401, "key is not known"),
         ("?token={late}", 401, "has expired"),
+        ("?tok%65n={late}", 401, "has expired"),
         ("room/other?token={lab}", 403, "for another room"),
         ("?token={lab}", 403, "for another room"),
         ("room/lab?token={lab}&token={other}", 400, "more than one token"),
