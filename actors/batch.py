@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.buffer_budget import BufferBudget
-from actors.line import Line
+from actors.flows.buffer_budget import BufferBudget
+from actors.flows.line import Line
 from actors.messages import full_mtu
 from actors.token_bucket import TokenBucket
 from netstack.tcp_time_wait import TimeWaits
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pykka
 
+    from actors.flows.tcp_forwards import ForwardedConnections
     from actors.settings import LanSettings
-    from actors.tcp_forwards import ForwardedConnections
     from netstack.gateway_replies import IcmpError
 
 ERRORS_PER_SECOND = 100.0

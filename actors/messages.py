@@ -16,7 +16,7 @@ from netstack.ethernet import LAN_MTU
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.line import Line
+    from actors.flows.line import Line
     from actors.ports import WaitingClients
     from netstack.forward import Forward
     from netstack.multicast import Queries

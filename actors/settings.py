@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
+from netstack.dns_zone import LAN_DOMAIN
 from netstack.ethernet import format_mac
 from netstack.ipv6 import link_local_of
 from netstack.room_names import DEFAULT_ROOM
@@ -36,7 +37,7 @@ class LanSettings:
     """The name server that guests are told to use: the gateway, unless the operator wants another."""
     dns_ip: bytes = bytes((10, 0, 2, 3))
     """Where the gateway answers DNS too: guests with a fixed configuration for QEMU's network ask there."""
-    domain: str = "vm.internal"
+    domain: str = LAN_DOMAIN
     """Where the guests' names are."""
     dns_allow_private: tuple[str, ...] = ()
     """Domains whose names are always asked upstream, and may have private addresses."""

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+LAN_DOMAIN = "vm.internal"
+"""Where guests' names are, unless a LAN has another."""
+
 RESERVED_NAMES = frozenset({"gateway", "host", "dns", "localhost", "wpad", "isatap"})
 """Not for guests: the LAN's own, and those by which clients look for someone to trust."""
 

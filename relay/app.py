@@ -25,7 +25,7 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
-from relay import early_signals, logs
+from relay import logs
 from relay.admission import RelayAdmission
 from relay.certs import local_names, network_addresses
 from relay.lan import ForwardError, Lan, Shared
@@ -37,14 +37,15 @@ from relay.settings import REQUIRED, SettingsError
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
 from relay.web_pages import WebPages
-from transport import datagram_path
 from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
-from transport.descriptors import own_budget
-from transport.endpoint import Endpoint
-from transport.interfaces import interface_addresses
+from transport.host import early_signals
+from transport.host.descriptors import own_budget
+from transport.host.interfaces import interface_addresses
 from transport.origins import OriginPolicy
-from transport.web_listener import MAX_CONNECTIONS, WebListener
+from transport.quic import datagram_path
+from transport.quic.endpoint import Endpoint
+from transport.web.web_listener import MAX_CONNECTIONS, WebListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable

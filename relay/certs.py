@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transport.certificates import generate
-from transport.interfaces import interface_addresses
+from transport.host.interfaces import interface_addresses
 
 if TYPE_CHECKING:
     import argparse

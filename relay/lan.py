@@ -11,19 +11,19 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
-from actors.buffer_budget import TOTAL, BufferBudget
-from actors.dns import DnsActor
-from actors.gateway import GatewayActor
+from actors.flows.buffer_budget import TOTAL, BufferBudget
+from actors.flows.port_forward import PortForwardActor
+from actors.gateway.dns import DnsActor
+from actors.gateway.gateway import GatewayActor
+from actors.lan.peer import PeerActor
+from actors.lan.switch import SwitchActor
 from actors.messages import ClosePeer
-from actors.peer import PeerActor
-from actors.port_forward import PortForwardActor
 from actors.runtime import NEVER, run_ready, tell_alive
-from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.shares import Shares
-from transport.outside import EchoIdentifiers, HostNetwork
-from transport.readiness import Readiness
-from transport.upstream_dns import HostResolvers, NoResolvers
+from transport.host.outside import EchoIdentifiers, HostNetwork
+from transport.host.readiness import Readiness
+from transport.host.upstream_dns import HostResolvers, NoResolvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from netstack.egress import EgressPolicy
 from netstack.room_names import DEFAULT_ROOM
 from relay.lan import LanPlan
 from relay.lans import Bounds
-from transport.descriptors import own_budget
+from transport.host.descriptors import own_budget
 
 if TYPE_CHECKING:
     from relay.settings import Settings

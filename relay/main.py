@@ -19,8 +19,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from relay.early_signals import Wishes, held
 from relay.spelling import perhaps
+from transport.host.early_signals import Wishes, held
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,8 @@ COMMANDS = {
 }
 """What each is for; all but ``serve`` are modules of this package, named so or in ``_MODULES``."""
 
-_MODULES = {"token": "token_command"}
-"""Those whose name would hide a module of Python's own."""
+_MODULES = {"attach": "guest.attach", "token": "relay.token_command"}
+"""Those elsewhere, and those whose name would hide a module of Python's own."""
 
 _SIGNALS = {
     "serve": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0}, (signal.SIGHUP, signal.SIGUSR1)),
@@ -198,7 +198,7 @@ def _serve(words: list[str], name: str | None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module = importlib.import_module(f"relay.{_MODULES.get(name, name)}")
+    module = importlib.import_module(_MODULES.get(name, f"relay.{name}"))
     summary = COMMANDS[name]
     parser = Parser(
         prog=f"vmrelay {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False

@@ -1,7 +1,7 @@
 """Memory that a busy moment took goes back to the system.
 
 Frames are larger than what Python keeps pools for, so they come from the C library's heap, of which
-``transport.heap`` says what is kept there. A relay runs for months: it looks at its own size now and then.
+``heap`` says what is kept there. A relay runs for months: it looks at its own size now and then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import mmap
 from pathlib import Path
 
-from transport.heap import trim
+from transport.host.heap import trim
 
 INTERVAL = 60.0
 """Seconds between looks."""

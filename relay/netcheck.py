@@ -21,19 +21,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from guest import client_arguments
+from guest.client import ConnectError, SessionEndedError, connect
+from guest.target import Target, Trust
+from guest.vm_client import choose_kind
 from netstack.encapsulation import Kind
-from relay import client_arguments
 from relay.healthcheck import speaks_quic
-from relay.vm_client import choose_kind
 from transport.admission import without_secrets
-from transport.client import ConnectError, SessionEndedError, connect
-from transport.target import Target, Trust
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import AsyncIterator, Sequence
 
-    from transport.client import WebTransportClient
+    from guest.client import WebTransportClient
 
 PATIENCE = 5.0
 """Seconds that a step may take."""

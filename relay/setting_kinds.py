@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actors.buffer_budget import LEAST
+from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
 from relay.lan_options import (
     parse_addresses,

@@ -17,16 +17,17 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from guest import client_arguments
+from guest.client import ConnectError
+from guest.vm_client import Attached, Change
 from netstack.counters import Counters
 from netstack.room_names import DEFAULT_ROOM
-from relay import client_arguments, early_signals
-from relay.vm_client import Attached, Change
-from transport.client import ConnectError
+from transport.host import early_signals
 
 if TYPE_CHECKING:
     import argparse
 
-    from relay.relay_socket import RelayPeer
+    from guest.relay_socket import RelayPeer
 
 LEAVE_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 SIGNAL_AGAIN = 0.1
@@ -122,7 +123,7 @@ class _Shell:
     """The names that code sees, kept in step with the session. Raises ValueError and ConnectError."""
 
     def __init__(self, args: argparse.Namespace, counters: Counters) -> None:
-        from relay.relay_socket import RelayPeer, RelaySocket
+        from guest.relay_socket import RelayPeer, RelaySocket
 
         self.names: dict[str, Any] = {"__name__": "__console__", "__doc__": None}
         self._peer: RelayPeer | None = None
@@ -184,7 +185,7 @@ class _Shell:
             self._update(self._peer)
 
     def _update(self, peer: RelayPeer) -> None:
-        from relay.relay_socket import use_relay
+        from guest.relay_socket import use_relay
 
         use_relay(peer)
         assigned = peer.assigned

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actors.messages import Mailbox
     from relay.lan import Lan
     from transport.admission import ClientRequest
-    from transport.session import WebTransportSession
+    from transport.quic.session import WebTransportSession
 
 SUBPROTOCOL_PREFIX = "token."
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transport.certificates import Certificate, CertificateStore
-    from transport.web_listener import Page
+    from transport.web.web_listener import Page
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "

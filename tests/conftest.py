@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from loguru import logger
+
+# Programs, namespaces and simulated parts, which tests of several packages use.
+sys.path += [str(Path(__file__).parent / folder) for folder in ("system", "actors", "transport")]
 
 # Programs that tests start buffer their output as they do for users, whatever this machine's habits are.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -53,3 +58,28 @@ def lines():
     )
     yield found
     logger.remove(number)
+
+
+def _run_relay():
+    from processes import Relay
+
+    relay = Relay()
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+live_relay = pytest.fixture(scope="module", name="live_relay")(_run_relay)
+"""A relay in a process of its own; as it sums up what it logs often, not to be read by many tests."""
+
+fresh_relay = pytest.fixture(name="fresh_relay")(_run_relay)
+"""One whose log tells everything."""
+
+
+@pytest.fixture
+def certificate_options(tmp_path):
+    """Options of a relay whose certificate outlives it."""
+    from relay import main
+
+    assert main.main(["certs", "generate", str(tmp_path)]) == 0
+    return ("--cert-pem", tmp_path / "relay-cert.pem", "--key-pem", tmp_path / "relay-key.pem")

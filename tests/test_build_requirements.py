@@ -13,7 +13,7 @@ import pytest
 from setup_parts import ROOT, compiled_modules
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = ("actors", "netstack", "relay", "transport")
+PACKAGES = ("actors", "guest", "netstack", "relay", "transport")
 LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-test.lock")
 
 

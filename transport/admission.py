@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.messages import Mailbox
-    from transport.session import WebTransportSession
+    from transport.quic.session import WebTransportSession
 
 TOKEN_FIELD = "token"  # noqa: S105 - the field's name
 """Field of the query that holds a secret."""

@@ -25,8 +25,8 @@ from scapy.packet import Raw
 from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import WebSocketException
 
-from relay.vm_client import VirtualNic, vm_client
-from transport.client import ConnectError, SessionEndedError
+from guest.client import ConnectError, SessionEndedError
+from guest.vm_client import VirtualNic, vm_client
 
 if TYPE_CHECKING:
     import contextlib

@@ -7,7 +7,7 @@ from collections import deque
 from lan_parts import GATEWAY_MAC, ip
 from tcp_parts import GUEST_MAC, SERVER, FakeTcpSocket, Lan
 
-from actors.buffer_budget import TOTAL, BufferBudget
+from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.messages import ConnectionMade, FramesFromGateway, FramesToGateway
 from actors.runtime import run_ready
 from netstack.ethernet import ETHERTYPE_IPV4

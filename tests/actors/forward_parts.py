@@ -6,8 +6,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from test_gateway import Lan, ether, packet
 
+from actors.flows.port_forward import PortForwardActor
 from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet, SendResult
-from actors.port_forward import PortForwardActor
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 from netstack.forward import parse_forward

@@ -5,13 +5,13 @@ from __future__ import annotations
 from lan_parts import FakeOutside, FakeSession, mac, register
 from scapy.layers.l2 import Ether
 
-from actors.dns import DnsActor
-from actors.gateway import GatewayActor
+from actors.gateway.dns import DnsActor
+from actors.gateway.gateway import GatewayActor
+from actors.lan.peer import PeerActor
+from actors.lan.switch import SwitchActor
 from actors.messages import DatagramsFromClient, SessionClosed
-from actors.peer import PeerActor
 from actors.runtime import run_ready
 from actors.settings import LanSettings
-from actors.switch import SwitchActor
 
 
 class Client:

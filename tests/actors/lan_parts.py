@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+from actors.lan.peer import PeerActor
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
-from actors.peer import PeerActor
 from actors.runtime import current_scheduler, run_ready
-from transport.session import MOST_ROOM
+from transport.quic.session import MOST_ROOM
 
 GATEWAY_MAC = bytes.fromhex("525400123456")
 GATEWAY_IP = bytes((10, 0, 2, 2))

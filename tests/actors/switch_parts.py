@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lan_parts import Box
 
+from actors.lan.switch import SwitchActor
 from actors.messages import (
     AssignAddress,
     FramesFromPeer,
@@ -15,7 +16,6 @@ from actors.messages import (
 )
 from actors.runtime import run_ready
 from actors.settings import LanSettings
-from actors.switch import SwitchActor
 
 BROADCAST = b"\xff" * 6
 MULTICAST = bytes.fromhex("333300000001")

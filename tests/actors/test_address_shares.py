@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from lan_parts import mac
 
-from actors.address_shares import ALIASES, AddressShares
 from actors.batch import PortState
-from actors.buffer_budget import TOTAL, BufferBudget
+from actors.flows.buffer_budget import TOTAL, BufferBudget
+from actors.gateway.address_shares import ALIASES, AddressShares
 from actors.settings import LanSettings
 from netstack.address_pool import AddressPool, Claim
 

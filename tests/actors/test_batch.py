@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from actors.batch import ERRORS_PER_SECOND, Dropped, PortState
-from actors.buffer_budget import TOTAL, BufferBudget
+from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.settings import LanSettings
 from netstack.gateway_replies import IcmpError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from downloads import STEP, Downloads
 
-from actors.buffer_budget import LEAST, BufferBudget
+from actors.flows.buffer_budget import LEAST, BufferBudget
 from actors.messages import PortClosed
 from actors.runtime import run_ready
 

@@ -11,8 +11,8 @@ import dns.rrset
 import pytest
 from lan_parts import ip, mac
 
-import actors.dns as dns_actor
-from actors.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, SHARE, DnsActor
+import actors.gateway.dns as dns_actor
+from actors.gateway.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, SHARE, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -447,7 +447,7 @@ def test_ad_comes_back_to_who_asks_for_dnssec(service):
 
 
 def test_a_session_may_wait_for_so_many_answers(service, monkeypatch):
-    monkeypatch.setattr("actors.dns.WAITING_PER_PORT", 200)
+    monkeypatch.setattr("actors.gateway.dns.WAITING_PER_PORT", 200)
     for n in range(200):
         service.asks(f"n{n}.example.")
     assert codes(service.asks("more.example.")) == ["SERVFAIL"]

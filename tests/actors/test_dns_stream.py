@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box
 
-from actors.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
+from actors.gateway.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
 from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 
 

@@ -11,12 +11,12 @@ from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
 from test_gateway6 import packet as packet6
 
-from actors.flow import MAX_HEADS, MAX_REMOTES
-from actors.icmp_flow import IcmpFlowActor
+from actors.flows.flow import MAX_HEADS, MAX_REMOTES
+from actors.flows.icmp_flow import IcmpFlowActor
+from actors.flows.udp_flow import UdpFlowActor
 from actors.messages import ErrorFromNet, PortClosed, SendResult
 from actors.runtime import run_ready
 from actors.settings import LanSettings
-from actors.udp_flow import UdpFlowActor
 
 SERVER = ("192.0.2.1", 7000)
 

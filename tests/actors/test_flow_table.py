@@ -6,12 +6,12 @@ import pytest
 from lan_parts import ip, mac
 
 from actors.batch import Batch, Dropped, PortState
-from actors.buffer_budget import BufferBudget
-from actors.flow import Guest
-from actors.flow_table import FlowTable, is_key_of
+from actors.flows.buffer_budget import BufferBudget
+from actors.flows.flow import Guest
+from actors.flows.flow_table import FlowTable, is_key_of
+from actors.flows.tcp_forwards import FORWARDED
+from actors.flows.udp_flow import UdpFlowActor
 from actors.settings import LanSettings
-from actors.tcp_forwards import FORWARDED
-from actors.udp_flow import UdpFlowActor
 from netstack.checksum import PROTOCOL_UDP
 from netstack.counters import Counters
 from netstack.gateway_replies import IcmpError

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from actors.gateway import MAX_MACS_PER_PORT, GatewayActor
+from actors.gateway.gateway import MAX_MACS_PER_PORT, GatewayActor
 from actors.messages import (
     AddressAssigned,
     AssignAddress,

@@ -6,10 +6,10 @@ import pytest
 from downloads import STEP, Downloads
 from lan_parts import FakeSession
 
-from actors.line import LINE_BYTES, TURN_BYTES, Line
+from actors.flows.line import LINE_BYTES, TURN_BYTES, Line
 from actors.messages import LineWritable
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
-from transport.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
+from transport.quic.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
 
 WRITABLE = MOST_ROOM // 2
 

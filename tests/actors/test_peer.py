@@ -11,6 +11,7 @@ from scapy.layers.inet6 import ICMPv6ND_RS, IPv6
 from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
+from actors.lan.peer import PeerActor
 from actors.messages import (
     AddressAssigned,
     ClosePeer,
@@ -28,7 +29,6 @@ from actors.messages import (
     SessionClosed,
     SourceRefused,
 )
-from actors.peer import PeerActor
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
 from netstack.counters import Counters

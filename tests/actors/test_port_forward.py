@@ -11,9 +11,9 @@ from scapy.packet import Raw
 from test_gateway import assert_intact, ether, packet
 from test_gateway6 import PREFIX
 
-from actors.forwards import CLIENTS, FIRST_PORT
+from actors.flows.port_forward import CLIENT_KEPT, MAX_WAITING
+from actors.gateway.forwards import CLIENTS, FIRST_PORT
 from actors.messages import PortClosed
-from actors.port_forward import CLIENT_KEPT, MAX_WAITING
 from actors.runtime import run_ready
 from netstack.family import pack_ip
 from netstack.forward import MAX_FORWARDS

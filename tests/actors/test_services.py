@@ -12,7 +12,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from actors.gateway import MAX_MACS_PER_PORT, GatewayActor
+from actors.gateway.gateway import MAX_MACS_PER_PORT, GatewayActor
+from actors.gateway.services import DHCP_BURST
 from actors.messages import (
     AddressUsed,
     AssignAddress,
@@ -28,7 +29,6 @@ from actors.messages import (
     PortClosed,
 )
 from actors.runtime import run_ready
-from actors.services import DHCP_BURST
 from actors.settings import FixedLease, LanSettings
 from netstack.address_pool import Claim
 from netstack.contests import PROBE_INTERVAL, PROBES

@@ -10,6 +10,7 @@ from scapy.layers.l2 import ARP, Ether
 from switch_parts import BROADCAST, MULTICAST, Lan, frame
 
 from actors.close_codes import CloseCode
+from actors.lan.switch import SILENT_AFTER, SwitchActor
 from actors.messages import (
     AssignAddress,
     ClosePeer,
@@ -28,7 +29,6 @@ from actors.messages import (
 )
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
-from actors.switch import SILENT_AFTER, SwitchActor
 from netstack.counters import Counters
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
 

@@ -17,10 +17,10 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from switch_parts import Lan
 
+from actors.lan.switch import FIRST_QUERY_AFTER, FLOOD_BURST, LEAVE_BURST, MULTICAST_COPIES
 from actors.messages import GatewayAttached, PortClosed
 from actors.runtime import run_ready
 from actors.settings import LanSettings
-from actors.switch import FIRST_QUERY_AFTER, FLOOD_BURST, LEAVE_BURST, MULTICAST_COPIES
 from netstack.multicast import LEAVE_TIME, MEMBERSHIP_TIME, QUERY_INTERVAL, Queries
 
 GROUPS = {4: "239.1.2.3", 6: "ff05::1234"}

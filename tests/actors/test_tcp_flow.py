@@ -8,7 +8,8 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 from tcp_parts import SERVER, Lan
 
-from actors.line import LINE_BYTES
+from actors.flows.line import LINE_BYTES
+from actors.flows.tcp_flow import CONNECT_TIMEOUT
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
@@ -18,7 +19,6 @@ from actors.messages import (
     SocketWritable,
 )
 from actors.runtime import run_ready
-from actors.tcp_flow import CONNECT_TIMEOUT
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from tcp_parts import GUEST_MAC, SERVER, Lan
 
+from actors.flows.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
@@ -18,7 +19,6 @@ from actors.messages import (
     SocketWritable,
 )
 from actors.runtime import run_ready
-from actors.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.tcp_time_wait import MAX_TIME_WAITS, NEW_START, TIME_WAIT
 

@@ -14,11 +14,11 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from test_gateway import assert_intact, ether, packet
 from test_gateway6 import PREFIX
 
-from actors.forwarded_tcp import ForwardedTcpFlowActor
-from actors.forwards import FIRST_PORT
+from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
+from actors.flows.tcp_flow import CONNECT_TIMEOUT
+from actors.flows.tcp_forwards import TAKEN_AT_ONCE
+from actors.gateway.forwards import FIRST_PORT
 from actors.messages import PortClosed
-from actors.tcp_flow import CONNECT_TIMEOUT
-from actors.tcp_forwards import TAKEN_AT_ONCE
 from netstack.family import pack_ip
 from netstack.proxy_protocol import build_proxy_header
 

@@ -6,8 +6,8 @@ import pytest
 from scapy.layers.inet import TCP
 from tcp_parts import SERVER, Lan
 
+from actors.gateway.tcp_routing import HALF_OPEN_KEPT
 from actors.messages import ConnectionFailed, ConnectionMade, SendResult
-from actors.tcp_routing import HALF_OPEN_KEPT
 
 SERVER6 = "2606:4700::80"
 

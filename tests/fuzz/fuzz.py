@@ -32,7 +32,7 @@ LONGEST_KEPT = 160
 """Bytes of an input that ``--keep`` adds to the corpus."""
 SLOWEST = 2
 """Seconds that one input may take: more is an error."""
-INSTRUMENTED = ["netstack", "transport"]
+INSTRUMENTED = ["guest", "netstack", "transport"]
 
 
 def fuzz_guided(name, seconds):

@@ -45,11 +45,17 @@ from netstack.tcp_segment import parse_sack, parse_syn_options, parse_tcp, read_
 from netstack.udp import is_intact_udp, parse_udp, read_udp, udp_head
 from netstack.udp6 import parse_udp6, read_udp6
 from relay.admission import read_target
-from transport import frames as quic_frames
-from transport.http1 import BadRequestError, RequestReader
 from transport.origins import OriginPolicy, parse_origins, read_origin
-from transport.qpack import FIELD_OVERHEAD, field_section_size
-from transport.webtransport import CapsuleReader, answer, client_request, encode_close_capsule, read_request
+from transport.quic import frames as quic_frames
+from transport.quic.qpack import FIELD_OVERHEAD, field_section_size
+from transport.quic.webtransport import (
+    CapsuleReader,
+    answer,
+    client_request,
+    encode_close_capsule,
+    read_request,
+)
+from transport.web.http1 import BadRequestError, RequestReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

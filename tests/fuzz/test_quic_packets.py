@@ -30,8 +30,8 @@ from quic_parts import (
 )
 from stream_frames import stream_frame
 
-from transport.aioquic_internals import RelayQuicConnection
-from transport.webtransport import encode_close_capsule
+from transport.quic.aioquic_internals import RelayQuicConnection
+from transport.quic.webtransport import encode_close_capsule
 
 EXAMPLES = 500 if os.environ.get("CI", "").lower() in {"1", "true"} else 100
 PACKETS = 4

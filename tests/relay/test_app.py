@@ -13,8 +13,10 @@ import pytest
 from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import InvalidStatus
 
-from actors.gateway import GatewayActor
-from actors.switch import SwitchActor
+from actors.gateway.gateway import GatewayActor
+from actors.lan.switch import SwitchActor
+from guest.client import ConnectError, connect
+from guest.target import Trust
 from netstack import control
 from netstack.ethernet import ETHERTYPE_ARP
 from relay import app
@@ -22,9 +24,7 @@ from relay.app import Relay, StartError, is_loopback, javascript, serve
 from relay.logs import Limiter
 from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
-from transport.client import ConnectError, connect
-from transport.outside import HostNetwork
-from transport.target import Trust
+from transport.host.outside import HostNetwork
 
 LOCAL = Settings(port=0, bind="127.0.0.1", cert_poll_interval=0.1)
 PATIENCE = 20.0

@@ -7,7 +7,7 @@ from netstack.forward import parse_forwards
 from relay.lan_plan import bounds_of_rooms, lan_plan, lan_settings, max_flows
 from relay.lans import Bounds
 from relay.settings import Settings
-from transport.descriptors import own_budget
+from transport.host.descriptors import own_budget
 
 BY_THE_MACHINE = {"max_flows", "max_questions"}
 """What the number of files decides, too."""

@@ -12,10 +12,10 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from actors.close_codes import CloseCode
+from actors.lan.switch import SwitchActor
 from actors.messages import DatagramsFromClient, FramesFromPeer
 from actors.runtime import current_scheduler, run_ready
 from actors.settings import FixedLease
-from actors.switch import SwitchActor
 from netstack.counters import Counters
 from netstack.forward import parse_forwards
 from relay.lan import ForwardError, Lan, Shared

@@ -16,11 +16,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from guest.client import connect
+from guest.target import Trust
 from relay.main import COMMANDS, main
 from relay.settings import OPTIONS
 from transport.certificates import Certificate, generate
-from transport.client import connect
-from transport.target import Trust
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

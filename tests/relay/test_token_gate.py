@@ -14,11 +14,11 @@ from processes import PATIENCE, Relay
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import InvalidStatus
 
+from guest.client import ConnectError, SessionEndedError
+from guest.vm_client import vm_client
 from relay.token_gate import MANY_TOKENS, NO_TOKEN, Clocks, TokenGate, tokens_of
 from relay.tokens import make_key, public_half, sign
-from relay.vm_client import vm_client
 from transport.admission import ClientRequest, without_secrets
-from transport.client import ConnectError, SessionEndedError
 
 KEY = make_key("EdDSA")
 REGISTER = b'\x00{"type":"Register","mac":[82,84,0,1,2,3]}'

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-for parts in ("system", "transport"):
-    sys.path.insert(0, str(Path(__file__).parent.parent / parts))
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from transport.client import connect
-from transport.target import Trust
+from guest.client import connect
+from guest.target import Trust
 
 GATEWAY_MAC = "52:54:00:12:34:56"
 BROADCAST = "ff:ff:ff:ff:ff:ff"

@@ -11,11 +11,11 @@ import itertools
 import struct
 import sys
 
+from guest.client import SessionEndedError
+from guest.vm_client import Attached, Resized, vm_client
 from netstack.icmp import build_echo, parse_icmp
 from netstack.ipv4 import build_ipv4, pack_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket
-from relay.vm_client import Attached, Resized, vm_client
-from transport.client import SessionEndedError
 
 GATEWAY_MAC, GATEWAY = bytes.fromhex("525400123456"), pack_ipv4("10.0.2.2")
 KEEP_ALIVE, IDLE_TIMEOUT = 0.5, 3.0

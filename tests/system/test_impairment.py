@@ -9,9 +9,9 @@ import pytest
 from impairment import CALM, Conditions, ImpairmentProxy
 from processes import Relay
 
-from relay.vm_client import Attached, Resized, vm_client
-from transport.client import ConnectError, connect
-from transport.target import Trust
+from guest.client import ConnectError, connect
+from guest.target import Trust
+from guest.vm_client import Attached, Resized, vm_client
 
 NETWORKS = {
     "2 % loss": Conditions(loss=0.02, delay=0.005),

@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from websockets.asyncio.client import connect
 
+from guest.tap import Tap
 from netstack.counters import Counters
-from relay.tap import Tap
 
 CONTROL, FRAME = b"\0", b"\1"
 

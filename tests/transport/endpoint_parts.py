@@ -11,11 +11,11 @@ from quic_parts import CERTIFICATES, Client, client_configuration
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler
+from guest.target import Trust
 from netstack.counters import Counters
-from transport.aioquic_internals import ClientQuicConnection
-from transport.endpoint import Endpoint
 from transport.origins import OriginPolicy
-from transport.target import Trust
+from transport.quic.aioquic_internals import ClientQuicConnection
+from transport.quic.endpoint import Endpoint
 
 PATIENCE = 20
 """Seconds after which a test gives up waiting; nothing is expected to need them."""

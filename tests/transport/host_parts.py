@@ -15,7 +15,7 @@ from typing import ClassVar
 from actors.messages import ErrorsFromNet
 from actors.runtime import current_scheduler
 from netstack.egress import EgressPolicy
-from transport.outside import HostNetwork
+from transport.host.outside import HostNetwork
 
 CLONE_NEWNET = 0x4000_0000
 LOOPBACK = EgressPolicy(allow=["127.0.0.0/8"])

@@ -1,6 +1,6 @@
 """A client and a relay connection without sockets: packets are shuttled by hand, time is a number.
 
-``Pair`` is a whole stack: aioquic as the client, ``transport.connection.Connection`` as the relay. A pair can
+``Pair`` is a whole stack: aioquic as the client, ``connection.Connection`` as the relay. A pair can
 be forked once its session stands, keys and all; so the same packets can be given to a relay with the datagram
 path and to one that leaves everything to aioquic.
 """
@@ -28,11 +28,11 @@ from aioquic.tls import CipherSuite, Context, Epoch
 
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack.counters import Counters
-from transport import webtransport
-from transport.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection, RelayQuicConnection
-from transport.bbr import BBR
 from transport.certificates import EphemeralCertificateStore
-from transport.connection import Connection
+from transport.quic import webtransport
+from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection, RelayQuicConnection
+from transport.quic.bbr import BBR
+from transport.quic.connection import Connection
 
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))
 CLIENT_ADDRESS = ("192.0.2.1", 4000)
@@ -83,7 +83,7 @@ class Recorder:
 
 
 class Host:
-    """Implements ``transport.connection.Host`` with a clock that stands still unless it is set."""
+    """Implements ``transport.quic.connection.Host`` with a clock that stands still unless it is set."""
 
     def __init__(self):
         self.counters = Counters()

@@ -12,7 +12,7 @@ import itertools
 import random
 from bisect import bisect_left
 
-from transport.ledger import Ledger
+from transport.quic.ledger import Ledger
 
 PACKET = 1200
 ACK_EVERY = 2

@@ -21,10 +21,10 @@ from aioquic.quic.stream import QuicStreamReceiver
 from aioquic.tls import AlertDescription, Context, Epoch
 from quic_parts import Forge, Pair, datagram_frame
 
-from transport import aioquic_internals
-from transport.aioquic_internals import CONNECTION_ID_LENGTH, CONNECTION_IDS, WORKER, new_connection_id
-from transport.ledger import SentPacket
-from transport.webtransport import WEBTRANSPORT_SETTINGS
+from transport.quic import aioquic_internals
+from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, CONNECTION_IDS, WORKER, new_connection_id
+from transport.quic.ledger import SentPacket
+from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
 USED = {
     "QuicConnection": (
@@ -201,7 +201,7 @@ def owners():
 @pytest.mark.parametrize(("owner", "name"), [(owner, name) for owner in USED for name in USED[owner]])
 def test_aioquic_still_has(owners, owner, name):
     found = hasattr(owners[owner], name)
-    assert found, f"aioquic's {owner} has no {name} any more: transport/aioquic_internals.py uses it"
+    assert found, f"aioquic's {owner} has no {name} any more: transport/quic/aioquic_internals.py uses it"
 
 
 @pytest.mark.parametrize(("owner", "name"), ARGUMENTS, ids=lambda value: getattr(value, "__name__", value))

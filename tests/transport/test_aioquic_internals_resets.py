@@ -10,8 +10,8 @@ from aioquic.quic.events import StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode
 from quic_parts import CLIENT_ADDRESS, Forge, Pair
 
-from transport.aioquic_internals import RESET_STREAM_AT_PARAMETERS
-from transport.webtransport import encode_close_capsule
+from transport.quic.aioquic_internals import RESET_STREAM_AT_PARAMETERS
+from transport.quic.webtransport import encode_close_capsule
 
 FRESH = 14
 """A unidirectional stream that is not in use yet."""

@@ -11,10 +11,10 @@ from forged_initials import ForgedInitials, crypto_frame
 from quic_parts import CLIENT_ADDRESS, START, Forge, Host, Pair, Relay, relay_configuration
 from stream_frames import cut, in_packets, stream_frame
 
-from transport.aioquic_internals import RelayQuicConnection
-from transport.aioquic_limits import AMPLIFICATION, MAX_CRYPTO_BYTES, MAX_ENCODED_FIELDS
-from transport.connection import SESSION_DEADLINE, Connection
-from transport.reassembly import MAX_PIECES
+from transport.quic.aioquic_internals import RelayQuicConnection
+from transport.quic.aioquic_limits import AMPLIFICATION, MAX_CRYPTO_BYTES, MAX_ENCODED_FIELDS
+from transport.quic.connection import SESSION_DEADLINE, Connection
+from transport.quic.reassembly import MAX_PIECES
 
 
 def fresh_relay(initials):

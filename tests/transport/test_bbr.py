@@ -10,8 +10,8 @@ from aioquic.quic.congestion.base import create_congestion_control
 from aioquic.quic.congestion.cubic import CubicCongestionControl
 from simulated_path import PACKET, Clock, Link, Sender
 
-from transport.bbr import BBR, MINIMUM_PACKETS, PROBE_RTT, SHORT_PATH_WINDOW, Bbr
-from transport.congestion import WindowCongestion, congestion_of
+from transport.quic.bbr import BBR, MINIMUM_PACKETS, PROBE_RTT, SHORT_PATH_WINDOW, Bbr
+from transport.quic.congestion import WindowCongestion, congestion_of
 
 MBIT = 1e6 / 8
 

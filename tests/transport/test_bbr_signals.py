@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from transport.bbr_signals import FULL_ROUNDS, WINDOW_ROUNDS, AckAggregation, FullPath
+from transport.quic.bbr_signals import FULL_ROUNDS, WINDOW_ROUNDS, AckAggregation, FullPath
 
 LIMIT = 100_000
 

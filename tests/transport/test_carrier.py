@@ -11,11 +11,11 @@ import asyncio
 from endpoint_parts import pinned, receive, running_endpoint, until
 from host_parts import in_namespace, ip
 
+from guest import client as client_module
+from guest.client import connect
 from netstack.counters import Counters
-from transport import client as client_module
-from transport.carrier import PACKET_OVERHEAD
-from transport.client import connect
-from transport.path_mtu import BASE, CEILING
+from transport.quic.carrier import PACKET_OVERHEAD
+from transport.quic.path_mtu import BASE, CEILING
 
 IP_AND_UDP = 28
 

@@ -7,9 +7,9 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from simulated_path import PACKET, Clock, Link, Sender
 
-from transport.congestion import PACING, SLOW_START_PACING, congestion_of
-from transport.ledger import SentPacket
-from transport.pacing import UNLIMITED
+from transport.quic.congestion import PACING, SLOW_START_PACING, congestion_of
+from transport.quic.ledger import SentPacket
+from transport.quic.pacing import UNLIMITED
 
 MBIT = 1e6 / 8
 

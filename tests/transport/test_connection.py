@@ -7,9 +7,9 @@ from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
 from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
 
-from transport import webtransport
-from transport.carrier import DATAGRAMS_IN_AIOQUIC
-from transport.connection import (
+from transport.quic import webtransport
+from transport.quic.carrier import DATAGRAMS_IN_AIOQUIC
+from transport.quic.connection import (
     CLOSE_LINGER,
     KEEP_ALIVE,
     MAX_REQUEST_BYTES,

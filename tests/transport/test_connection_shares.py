@@ -8,12 +8,12 @@ from aioquic.h3.connection import ErrorCode
 from endpoint_parts import pinned, receive, running_endpoint
 from quic_parts import Forge, Pair, datagram_frame
 
-from transport import carrier as carrier_module
-from transport import endpoint as endpoint_module
-from transport.carrier import ORDINARY_COST, SLICE
-from transport.client import connect
-from transport.connection import MOST_EXCESS, TOLERATED_EXCESS
-from transport.datagram_path import MOST_ARRIVED
+from guest.client import connect
+from transport.quic import carrier as carrier_module
+from transport.quic import endpoint as endpoint_module
+from transport.quic.carrier import ORDINARY_COST, SLICE
+from transport.quic.connection import MOST_EXCESS, TOLERATED_EXCESS
+from transport.quic.datagram_path import MOST_ARRIVED
 
 STREAM_LIMITS = b"\x10\x01" * 200
 """Frames that only aioquic reads."""

@@ -8,8 +8,8 @@ from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite, Epoch
 from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
 
-from transport.path_mtu import BASE, CEILING, STEP
-from transport.session import QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
+from transport.quic.path_mtu import BASE, CEILING, STEP
+from transport.quic.session import QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
 
 NETWORKS = {
     "instant": {"delay": 0.0},

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from transport.delivery_rate import DeliveryRate
+from transport.quic.delivery_rate import DeliveryRate
 
 SIZE = 1000
 

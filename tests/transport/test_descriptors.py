@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from transport.descriptors import OWN, SOCKETS_PER_QUESTION, UNLIMITED, budget, own_budget
+from transport.host.descriptors import OWN, SOCKETS_PER_QUESTION, UNLIMITED, budget, own_budget
 
 
 @pytest.mark.parametrize("limit", [64, 256, 1024, 4096, 65_536, 1 << 20])

@@ -23,13 +23,13 @@ from endpoint_parts import (
 )
 from quic_parts import CERTIFICATES, client_configuration
 
+from guest.client import connect
 from netstack.counters import Counters
-from transport import connection as connection_module
-from transport import endpoint as endpoint_module
-from transport.aioquic_internals import ClientQuicConnection
 from transport.certificates import EphemeralCertificateStore
-from transport.client import connect
-from transport.endpoint import Endpoint, carries_frames
+from transport.quic import connection as connection_module
+from transport.quic import endpoint as endpoint_module
+from transport.quic.aioquic_internals import ClientQuicConnection
+from transport.quic.endpoint import Endpoint, carries_frames
 
 CLIENT = ("192.0.2.1", 4000)
 

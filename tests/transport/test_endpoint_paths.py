@@ -16,8 +16,8 @@ from host_parts import has_addresses
 from quic_parts import client_configuration
 from test_endpoint import answer_to, ask, exchange, first_packet, headers, run
 
-from transport import endpoint as endpoint_module
-from transport.aioquic_internals import CONNECTION_IDS
+from transport.quic import endpoint as endpoint_module
+from transport.quic.aioquic_internals import CONNECTION_IDS
 
 # -- every address of the machine ----------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from aioquic.quic.rangeset import RangeSet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transport import frames
-from transport.frames import Ack, Frames, read_frames, read_varint, write_ack, write_varint
+from transport.quic import frames
+from transport.quic.frames import Ack, Frames, read_frames, read_varint, write_ack, write_varint
 
 LARGEST_VARINT = (1 << 62) - 1
 

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from transport import heap
-from transport.heap import CROWD, FEW, Crowd
+from transport.host import heap
+from transport.host.heap import CROWD, FEW, Crowd
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_nor_are_those_of_many_while_many_stay(trims):
 PEAK = """
 import sys
 from relay.memory import resident
-from transport.heap import trim
+from transport.host.heap import trim
 
 def peak():
     # Frames of a busy moment, and what was made among them and stays.

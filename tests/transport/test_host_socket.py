@@ -10,7 +10,7 @@ from host_parts import LOOPBACK, Flow, Network, in_namespace, listening, narrow_
 from actors.messages import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from transport import host_socket
+from transport.host import host_socket
 
 IP_RECVTTL = 12
 """Linux; missing in the socket module of Python 3.11."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transport.http1 import (
+from transport.web.http1 import (
     MAX_BODY,
     MAX_CHUNKS,
     MAX_FIELDS,

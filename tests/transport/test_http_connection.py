@@ -7,8 +7,8 @@ import pytest
 from admission_parts import OpenDoor
 from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving, until
 
-from transport import http_connection, web_listener
-from transport.http1 import MAX_BODY, MAX_HEAD
+from transport.web import http_connection, web_listener
+from transport.web.http1 import MAX_BODY, MAX_HEAD
 
 
 def run(scenario, **options):

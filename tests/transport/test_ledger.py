@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from transport.delivery_rate import Flight
-from transport.ledger import PACKET_THRESHOLD, TIME_THRESHOLD, Ledger, SentPacket
+from transport.quic.delivery_rate import Flight
+from transport.quic.ledger import PACKET_THRESHOLD, TIME_THRESHOLD, Ledger, SentPacket
 
 RTT = 0.1
 

@@ -10,11 +10,12 @@ from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, Se
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from transport import listeners, packet_info
-from transport.host_socket import DATAGRAMS_PER_TURN
-from transport.listeners import TcpListener, UdpListener
-from transport.outside import HostNetwork
-from transport.readiness import Readiness
+from transport import packet_info
+from transport.host import listeners
+from transport.host.host_socket import DATAGRAMS_PER_TURN
+from transport.host.listeners import TcpListener, UdpListener
+from transport.host.outside import HostNetwork
+from transport.host.readiness import Readiness
 
 HOST = "127.0.0.1"
 BOTH_VERSIONS = pytest.mark.parametrize("host", [HOST, "::1"])

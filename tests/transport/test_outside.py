@@ -28,9 +28,9 @@ from scapy.layers.l2 import Ether
 from actors.messages import ConnectionFailed, ErrorFromNet, SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from transport import host_socket, outside
-from transport.host_socket import DATAGRAMS_PER_TURN
-from transport.interfaces import interface_addresses
+from transport.host import host_socket, outside
+from transport.host.host_socket import DATAGRAMS_PER_TURN
+from transport.host.interfaces import interface_addresses
 
 # -- UDP ----------------------------------------------------------------------------------------------
 

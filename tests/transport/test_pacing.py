@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from transport.pacing import (
+from transport.quic.pacing import (
     BURST_SECONDS,
     FIRST_BURST,
     LARGEST_BURST,

@@ -8,8 +8,8 @@ from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography.exceptions import InvalidTag
 
-from transport.aioquic_internals import keys_of
-from transport.packet_keys import AES_SUITES, SAMPLE
+from transport.quic.aioquic_internals import keys_of
+from transport.quic.packet_keys import AES_SUITES, SAMPLE
 
 
 class Secret(NamedTuple):

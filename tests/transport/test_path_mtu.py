@@ -1,6 +1,6 @@
 import pytest
 
-from transport.path_mtu import (
+from transport.quic.path_mtu import (
     BASE,
     BLACK_HOLE_LOSSES,
     CEILING,

@@ -7,7 +7,7 @@ import random
 import pylsqpack
 import pytest
 
-from transport.qpack import FIELD_OVERHEAD, field_section_size
+from transport.quic.qpack import FIELD_OVERHEAD, field_section_size
 
 LIMIT = 16 * 1024
 

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from actors.runtime import current_scheduler
-from transport import readiness
-from transport.readiness import Readiness
+from transport.host import readiness
+from transport.host.readiness import Readiness
 
 
 class Turns:

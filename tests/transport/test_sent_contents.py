@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transport.sent_contents import SentContents
+from transport.quic.sent_contents import SentContents
 
 
 def test_each_packet_has_its_payload_until_its_run_is_over():

@@ -1,7 +1,7 @@
 import pytest
 
 from netstack.counters import Counters
-from transport.session import (
+from transport.quic.session import (
     LEAST_ROOM,
     MOST_ROOM,
     QUEUE_BYTES,

@@ -11,9 +11,9 @@ from host_parts import in_namespace, sysctl
 
 from actors.messages import ConnectionMade
 from actors.runtime import current_scheduler
-from transport import tcp_ports
-from transport.readiness import Readiness
-from transport.tcp_ports import RELEASED_PORTS, SharedPorts, open_tcp
+from transport.host import tcp_ports
+from transport.host.readiness import Readiness
+from transport.host.tcp_ports import RELEASED_PORTS, SharedPorts, open_tcp
 
 BOTH_VERSIONS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 

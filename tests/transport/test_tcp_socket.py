@@ -12,8 +12,8 @@ from actors.messages import ConnectionFailed, ConnectionMade, SendResult, Socket
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
-from transport.outside import HostNetwork
-from transport.tcp_socket import KEEP_ALIVE_PROBES, DeniedTcpSocket
+from transport.host.outside import HostNetwork
+from transport.host.tcp_socket import KEEP_ALIVE_PROBES, DeniedTcpSocket
 
 ALLOWED = EgressPolicy(allow=["127.0.0.0/8"])
 

@@ -15,9 +15,9 @@ from endpoint_parts import PATIENCE, pinned, running_endpoint, udp_client
 from quic_parts import client_configuration
 from web_parts import connected, serving, until
 
+from guest.client import ConnectError, connect
+from guest.target import Trust
 from transport.certificates import Certificate, EphemeralCertificateStore
-from transport.client import ConnectError, connect
-from transport.target import Trust
 from transport.tls_alerts import alert_of_quic, log_alert, log_handshake_error
 
 NOW = datetime.now(UTC)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from transport.reassembly import MAX_PIECES, Reassembly, TooFragmentedError
+from transport.quic.reassembly import MAX_PIECES, Reassembly, TooFragmentedError
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -6,8 +6,9 @@ import pytest
 from host_parts import add_ipv6, in_namespace, ip
 
 from netstack.counters import Counters
-from transport import packet_info, udp
-from transport.udp import UdpSocket
+from transport import packet_info
+from transport.quic import udp
+from transport.quic.udp import UdpSocket
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from netstack.counters import Counters
 from netstack.dns_messages import Question
 from netstack.egress import EgressPolicy
 from netstack.name_servers import NameServer
-from transport import upstream_dns
-from transport.upstream_dns import HostResolvers
+from transport.host import upstream_dns
+from transport.host.upstream_dns import HostResolvers
 
 QUESTION = Question(dns.name.from_text("www.example."), dns.rdatatype.A, False, False)
 

@@ -13,8 +13,8 @@ from web_parts import PATIENCE, ask, connected, get, read_answer, serving, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from transport import web_listener
 from transport.certificates import RENEW_AFTER, EphemeralCertificateStore
+from transport.web import web_listener
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
-from transport import http_connection, websocket
-from transport.session import QUEUE_BYTES
-from transport.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
+from transport.quic.session import QUEUE_BYTES
+from transport.web import http_connection, websocket
+from transport.web.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
 
 
 def run(scenario, **options):
@@ -362,7 +362,7 @@ def test_a_client_that_does_not_read_costs_a_bounded_queue(monkeypatch):
             assert numbers == sorted(numbers)
             assert len(numbers) < 3000
 
-    monkeypatch.setattr("transport.session.QUEUE_SECONDS", 3600.0)
+    monkeypatch.setattr("transport.quic.session.QUEUE_SECONDS", 3600.0)
     run(scenario)
 
 

@@ -5,8 +5,8 @@ from aioquic.buffer import encode_uint_var
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transport import webtransport
-from transport.webtransport import (
+from transport.quic import webtransport
+from transport.quic.webtransport import (
     CapsuleReader,
     SessionClosure,
     answer,

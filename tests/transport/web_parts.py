@@ -16,7 +16,7 @@ from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.origins import OriginPolicy
-from transport.web_listener import WebListener
+from transport.web.web_listener import WebListener
 
 PATIENCE = 30.0
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))

@@ -55,7 +55,7 @@ def test_req_5a_only_mappings_for_well_known_ports_end_sooner():
     # test_rfc4787_req5a_a_mapping_for_name_servers_only_ends_sooner.
     defaults = LanSettings()
     assert 30 <= defaults.dns_idle_timeout < defaults.udp_idle_timeout
-    from actors.udp_flow import DNS_PORT
+    from actors.flows.udp_flow import DNS_PORT
 
     assert DNS_PORT == DNS
 

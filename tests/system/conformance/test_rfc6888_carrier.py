@@ -12,7 +12,7 @@ import pytest
 from lab import PATIENCE, SERVERS, external_of, refusal, udp_ports, until
 from scapy.layers.inet import ICMP
 
-from actors.flow import MAX_REMOTES
+from actors.flows.flow import MAX_REMOTES
 from relay.settings import Settings
 
 RST_AT_CLOSE = struct.pack("ii", 1, 0)

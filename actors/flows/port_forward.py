@@ -1,0 +1,302 @@
+"""A port of the relay's machine that leads to a guest's (``netstack.forward``).
+
+UDP: every client outside gets a port of the gateway's, or is seen at its own address (``transparent``), so
+that the guest's answers find it again. The guest is looked up once a second at most, since it may come, go
+and change. A client that is silent for ``udp_idle_timeout`` is forgotten, and after CLIENT_KEPT when another
+needs its place. Clients of one address have half of the places at most (``netstack.shares``). Who writes to
+several addresses of this machine is a client for each, as far as the listener can tell: the answers leave
+from there.
+TCP clients are the gateway's to take, which opens a flow for each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.gateway.forwards import CLIENTS, FIRST_PORT, ends_of
+from actors.messages import (
+    ClientGone,
+    ClientShown,
+    ClientsWaiting,
+    DatagramsFromNet,
+    ForwardOpened,
+    FramesFromGateway,
+    FramesToFlow,
+    GuestFound,
+    GuestWanted,
+    SendResult,
+    TcpForGuest,
+    Tick,
+)
+from actors.runtime import EventLoopActor, handles, tell_alive
+from netstack.ethernet import ETHERTYPE_IPV6
+from netstack.family import IPV4, IPV6, family_of, pack_ip
+from netstack.forward import Clients, can_be_shown
+from netstack.proxy_protocol import build_proxy_header
+from netstack.shares import Shares, client_network
+from netstack.udp import MAX_PAYLOAD
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.messages import DatagramFromNet, Mailbox
+    from actors.ports import Listeners
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.forward import Forward
+    from netstack.udp import UdpFrameTemplate
+    from netstack.udp6 import UdpFrameTemplate6
+
+PLACE_LIFETIME = 1.0
+"""Seconds for which it is taken for granted that the guest is where it was."""
+
+MAX_WAITING = 256
+"""Datagrams kept while the gateway is asked for the guest, which takes no time."""
+
+CLIENT_KEPT = 10.0
+"""Seconds for which a client's place is its own even when all are taken: a flood must not end the others."""
+
+
+class _Client:
+    """A UDP client outside: the listener's name for it, how the guest sees it, when it was last used."""
+
+    __slots__ = ("address", "ends", "preface", "seen_as", "template", "used")
+
+    def __init__(
+        self, address: tuple[str, int], seen_as: tuple[bytes, int], preface: bytes, now: float
+    ) -> None:
+        self.address = address
+        self.seen_as = seen_as
+        self.ends = b""
+        """What the gateway knows of it (ClientShown), if anything."""
+        self.preface = preface
+        """What each of the client's datagrams begins with for the guest."""
+        self.used = now
+        self.template: UdpFrameTemplate | UdpFrameTemplate6 | None = None
+
+
+class PortForwardActor(EventLoopActor):
+    """One forward; ``index`` is its number in the operator's list."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        index: int,
+        *,
+        gateway: Mailbox,
+        switch: Mailbox,
+        listeners: Listeners,
+        counters: Counters,
+        settings: LanSettings,
+    ) -> None:
+        """Listen. Raises OSError when the port cannot be had."""
+        super().__init__()
+        self._forward = forward
+        self._index = index
+        self._gateway = gateway
+        self._switch = switch
+        self._counters = counters
+        self._settings = settings
+        self._first_port = FIRST_PORT + index * CLIENTS
+        self._clients: dict[tuple[str, int], _Client] = {}
+        """By address, the one unused for longest first."""
+        self._seen_as: dict[tuple[bytes, int], _Client] = {}
+        """By address and port that the guest sees."""
+        self._shares = Shares(CLIENTS)
+        """Clients by their networks."""
+        self._free = list(range(self._first_port + CLIENTS - 1, self._first_port - 1, -1))
+        self._place: GuestFound | None = None
+        self._place_until = 0.0
+        self._asked = False
+        self._waiting: list[DatagramFromNet] = []
+        self._identification = 0
+        if forward.protocol == "udp":
+            self._udp = listeners.listen_udp(self.actor_ref, forward.host, forward.port)
+            self._close = self._udp.close
+        else:
+            self._close = listeners.listen_tcp(self.actor_ref, forward.host, forward.port).close
+
+    def on_start(self) -> None:
+        """Tell the gateway where frames for the clients go."""
+        tell_alive(self._gateway, ForwardOpened(self._index, self.actor_ref))
+
+    def on_stop(self) -> None:
+        """Give the port back."""
+        self._close()
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """As :meth:`on_stop`."""
+        self._close()
+
+    # -- TCP ----------------------------------------------------------------------------------------
+
+    @handles(ClientsWaiting)
+    def _clients_waiting(self, message: ClientsWaiting) -> None:
+        tell_alive(self._gateway, TcpForGuest(self._index, self._forward, message.clients))
+
+    # -- UDP ----------------------------------------------------------------------------------------
+
+    @handles(DatagramsFromNet)
+    def _from_net(self, message: DatagramsFromNet) -> None:
+        room = MAX_WAITING - len(self._waiting)
+        self._waiting += message.datagrams[:room]
+        self._count("waiting", len(message.datagrams) - room)
+        if self.now() < self._place_until:
+            self._send_waiting()
+        elif not self._asked:
+            self._asked = tell_alive(self._gateway, GuestWanted(self._forward.vm, self.actor_ref))
+
+    @handles(GuestFound)
+    def _found(self, message: GuestFound) -> None:
+        self._asked = False
+        self._place_until = self.now() + PLACE_LIFETIME
+        if message != self._place:
+            self._place = message
+            for client in self._clients.values():
+                self._hide(client)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        place, now = self._place, self.now()
+        if place is None or place.mac is None or place.ip is None:
+            self._count("no_guest", len(waiting))
+            return
+        frames: list[bytes] = []
+        for payload, address, ttl in waiting:
+            client = self._clients.get(address) or self._admit(address, now)
+            if client is None:
+                self._count("too_many_clients", 1)
+                continue
+            self._note_use(client, now)
+            data = client.preface + payload
+            if len(data) > MAX_PAYLOAD:  # IPv6 carries a little more than IPv4, and there is the header
+                self._count("too_long", 1)
+                continue
+            template = client.template or self._show(client, place)
+            if template is None:
+                self._count("no_ipv6_guest", 1)
+                continue
+            self._identification = (self._identification + 1) & 0xFFFF
+            frames += family_of(client.seen_as[0]).fragment(template.build(data, self._identification, ttl))
+        if frames:
+            self._counters.add("forward.frames_to_guest", len(frames))
+            tell_alive(self._switch, FramesFromGateway(frames))
+
+    @handles(FramesToFlow)
+    def _from_guest(self, message: FramesToFlow) -> None:
+        place, now = self._place, self.now()
+        for frame in message.frames:
+            family = IPV6 if frame[12:14] == ETHERTYPE_IPV6 else IPV4
+            source, source_port, destination, port, payload = family.read_udp(frame)
+            client = self._seen_as.get((destination, port))
+            expected = (
+                place is not None and source in {place.ip, place.ip6} and source_port == self._forward.vm_port
+            )
+            if client is None or not expected:
+                self._count("filtered", 1)
+            elif self._udp.answer(payload, client.address) is SendResult.SENT:
+                self._note_use(client, now)
+                self._counters.add("forward.datagrams_to_net")
+            else:
+                self._count("unsendable", 1)
+
+    def _admit(self, address: tuple[str, int], now: float) -> _Client | None:
+        network = _network_of(address)
+        if not self._shares.may_take(network):
+            # Who has less than others takes a place of anybody's, and who has more one of its own.
+            has_less = self._shares.held_by(network) * self._shares.owners < self._shares.total
+            oldest = next(
+                client
+                for client in self._clients.values()
+                if has_less or _network_of(client.address) == network
+            )
+            if now - oldest.used < CLIENT_KEPT:
+                return None
+            self._forget(oldest)
+        seen_as = self._own_end(address) or (self._settings.gateway_ip, self._free.pop())
+        if seen_as in self._seen_as:  # it wrote to another address of this machine before
+            self._forget(self._seen_as[seen_as])
+        client = _Client(address, seen_as, self._preface(address), now)
+        self._clients[address] = self._seen_as[seen_as] = client
+        self._shares.add(network)
+        self._counters.add("forward.clients_opened")
+        if len(self._clients) == 1:
+            self.poll_at = now + self._settings.udp_idle_timeout
+        return client
+
+    def _own_end(self, address: tuple[str, int]) -> tuple[bytes, int] | None:
+        """Tell a client's own address and port where the guest is to see these; None where it cannot."""
+        if self._forward.clients is not Clients.TRANSPARENT:
+            return None
+        client = pack_ip(address[0].partition(">")[0].partition("%")[0])
+        settings = self._settings
+        shown = can_be_shown(client, settings.network, settings.ipv6_prefix)
+        return (client, address[1]) if shown else None
+
+    def _show(self, client: _Client, place: GuestFound) -> UdpFrameTemplate | UdpFrameTemplate6 | None:
+        """Prepare a client's way to the guest and back; None for a guest without its IP version."""
+        source, port = client.seen_as
+        family, settings, vm_port = family_of(source), self._settings, self._forward.vm_port
+        guest = place.ip if family is IPV4 else place.ip6
+        if guest is None or place.mac is None:
+            return None
+        macs = place.mac + settings.gateway_mac
+        client.template = family.udp_template(macs, source, port, guest, vm_port)
+        if source != settings.gateway_ip:
+            client.ends = ends_of((guest, vm_port), client.seen_as)
+            tell_alive(self._gateway, ClientShown(client.ends, self.actor_ref))
+        return client.template
+
+    def _hide(self, client: _Client) -> None:
+        client.template = None
+        if client.ends:
+            tell_alive(self._gateway, ClientGone(client.ends, self.actor_ref))
+            client.ends = b""
+
+    def _preface(self, address: tuple[str, int]) -> bytes:
+        """Build what tells the guest a client's address, where that is asked for."""
+        if self._forward.clients is not Clients.PROXY:
+            return b""
+        host, _, local = address[0].partition(">")
+        ends = [pack_ip(end.partition("%")[0]) for end in (host, local or self._forward.host)]
+        return build_proxy_header("udp", (ends[0], address[1]), (ends[1], self._forward.port))
+
+    def _note_use(self, client: _Client, now: float) -> None:
+        client.used = now
+        del self._clients[client.address]
+        self._clients[client.address] = client
+
+    def _forget(self, client: _Client) -> None:
+        del self._clients[client.address]
+        del self._seen_as[client.seen_as]
+        self._shares.give_back(_network_of(client.address))
+        self._hide(client)
+        address, port = client.seen_as
+        if address == self._settings.gateway_ip:
+            # Last in the line, so that a port rests as long as others can be had.
+            self._free.insert(0, port)
+        self._counters.add("forward.clients_closed")
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        timeout, now = self._settings.udp_idle_timeout, self.now()
+        for client in list(self._clients.values()):
+            if client.used + timeout > now:
+                self.poll_at = client.used + timeout
+                break
+            self._forget(client)
+
+    def _count(self, reason: str, number: int) -> None:
+        if number > 0:
+            self._counters.add(f"forward.drop.{reason}", number)
+
+
+def _network_of(address: tuple[str, int]) -> str:
+    """Tell by which network a client is counted; the listener's name for it may have our own address too."""
+    return client_network(address[0].partition(">")[0])

@@ -1,0 +1,135 @@
+"""UDP through the NAT (RFC 4787): one mapping of a guest's address and port to one host socket.
+
+Mapping is endpoint-independent: whatever the guest's port writes to leaves by the same socket (REQ-1), which
+no other flow shares (REQ-3), so an answer cannot reach the wrong guest. Filtering is address-dependent
+(REQ-8): a remote address may answer, from any port, once the guest has written to it; a setting lets anyone
+write. Only what the guest sends keeps the mapping alive (REQ-6); errors never end it (REQ-12). A mapping
+that was for name servers only ends sooner (REQ-5a), and sooner still once each question has its answer:
+resolvers take a new port for each, and do not need it any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.flows.flow import MAX_REMOTES, FlowActor, FlowContext, Guest
+from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
+from actors.runtime import handles
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from actors.messages import DatagramFromNet, ErrorFromNet
+    from actors.ports import UdpSocket
+    from netstack.udp import UdpFrameTemplate
+    from netstack.udp6 import UdpFrameTemplate6
+
+
+DNS_PORT = 53
+
+
+class _Run(NamedTuple):
+    """Frames that follow one another to one address, port, TTL, and "may not be fragmented"."""
+
+    target: tuple[bytes, int, int, bool]
+    frames: list[bytes]
+    payloads: list[bytes]
+
+
+class UdpFlowActor(FlowActor):
+    """One guest's UDP port."""
+
+    part = "udp"
+    _socket: UdpSocket
+
+    def __init__(self, key: bytes, guest: Guest, context: FlowContext) -> None:
+        """Open the flow's socket. Raises OSError when the host gives none."""
+        settings = context.settings
+        unanswered = max(settings.dns_idle_timeout, settings.dns_answered_timeout)
+        super().__init__(key, guest, context, min(unanswered, settings.udp_idle_timeout))
+        self._is_dns = True
+        """Whether the guest wrote to name servers only."""
+        self._questions = 0
+        """Datagrams to name servers that are not answered yet."""
+        self._open_to_all = settings.endpoint_independent_filtering
+        self._templates: dict[tuple[str, int], UdpFrameTemplate | UdpFrameTemplate6] = {}
+
+    def _open(self) -> UdpSocket:
+        return self._context.outside.open_udp(self.actor_ref, self._family.version)
+
+    def _sent_as(self, error: ErrorFromNet) -> Hashable:
+        return error.address
+
+    @handles(FramesToFlow)
+    def _to_net(self, message: FramesToFlow) -> None:
+        family = self._family
+        read_udp, is_whole, ttl = family.read_udp, family.is_whole, family.ttl
+        runs: list[_Run] = []
+        for frame in message.frames:
+            _, _, destination, port, payload = read_udp(frame)
+            target = (destination, port, frame[ttl] - 1, is_whole(frame))
+            if not runs or target != runs[-1].target:
+                runs.append(_Run(target, [], []))
+            runs[-1].frames.append(frame)
+            runs[-1].payloads.append(payload)
+        sent = sum(map(self._send, runs))
+        self._used()
+        self._counters.add("udp.frames_to_net", sent)
+
+    def _send(self, run: _Run) -> int:
+        (destination, port, ttl, whole), frames, payloads = run
+        if port != DNS_PORT:
+            self._is_dns = False
+            self._idle_timeout = self._context.settings.udp_idle_timeout
+        remote = self._family.format(destination)
+        address = (remote, port)
+        sent = self._socket.send_run(payloads, address, ttl, whole) if len(payloads) > 1 else 0
+        latest = frames[sent - 1] if sent else None
+        for frame, payload in zip(frames[sent:], payloads[sent:], strict=True):
+            result = self._socket.send_to(payload, address, ttl, whole)
+            if result is SendResult.SENT:
+                sent += 1
+                latest = frame
+            else:
+                self._report(frame, result)
+        if latest is not None:
+            self._remember(remote, address, latest)
+            if self._is_dns:
+                self._questions += sent
+        return sent
+
+    @handles(DatagramsFromNet)
+    def _from_net(self, message: DatagramsFromNet) -> None:
+        remotes = self._remotes
+        frames = []
+        for payload, address, ttl in message.datagrams:
+            if self._open_to_all or address[0] in remotes:
+                template = self._templates.get(address) or self._template_for(address)
+                frames.append(template.build(payload, self._next_identification(), max(1, ttl - 1)))
+        filtered = len(message.datagrams) - len(frames)
+        if filtered:
+            self._counters.add("udp.drop.filtered", filtered)
+        if frames:
+            self._counters.add("udp.frames_from_net", len(frames))
+            self._send_to_guest(frames)
+            if self._is_dns and self._questions:
+                self._count_answers(message.datagrams)
+
+    def _count_answers(self, datagrams: Sequence[DatagramFromNet]) -> None:
+        """Let the mapping end soon after its last question has its answer; nothing ends later by that."""
+        remotes = self._remotes
+        answers = sum(port == DNS_PORT and host in remotes for _, (host, port), _ in datagrams)
+        self._questions = max(0, self._questions - answers)
+        if not self._questions:
+            self._idle_at = min(self._idle_at, self.now() + self._context.settings.dns_answered_timeout)
+            if not self._ended:
+                self.poll_at = self._idle_at
+
+    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate | UdpFrameTemplate6:
+        if len(self._templates) >= MAX_REMOTES:
+            self._templates.clear()
+        family, guest = self._family, self._guest
+        remote = family.pack(address[0])
+        template = family.udp_template(self._macs, remote, address[1], guest.ip, guest.number)
+        self._templates[address] = template
+        return template

@@ -1,0 +1,1 @@
+"""The gateway: addresses, ARP, ICMP, DHCP, DNS, and the routing of flows."""

@@ -1,0 +1,99 @@
+"""The gateway's way to find out who has an address that two guests use: see ``netstack.contests``.
+
+Only the guests' words are weighed here: an address that the operator fixed for a MAC, and the gateway's own,
+are never contested.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from actors.messages import FramesFromGateway
+from actors.runtime import tell_alive
+from netstack.contests import Contest, Contests
+from netstack.ethernet import format_mac
+from netstack.family import family_of
+from netstack.neighbour import solicitation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.batch import Batch
+    from actors.flows.flow import FlowContext
+    from netstack.address_pool import AddressPool
+    from netstack.neighbour import AddressBindings
+
+_IPV4_LENGTH = 4
+
+
+class AddressContests:
+    """Contests of one LAN's addresses, IPv4 and IPv6."""
+
+    def __init__(
+        self,
+        context: FlowContext,
+        pool: AddressPool,
+        bindings: AddressBindings,
+        moved: Callable[[bytes, bytes], None],
+    ) -> None:
+        """Tell ``moved`` each address that another guest got, and the MAC that had it."""
+        self._context = context
+        self._pool = pool
+        self._bindings = bindings
+        self._moved = moved
+        self._contests = Contests()
+
+    @property
+    def poll_at(self) -> float:
+        """When :meth:`step` is to be called next."""
+        return self._contests.poll_at
+
+    def begin(self, address: bytes, challenger: bytes, batch: Batch) -> None:
+        """Ask the holder of ``address``, which ``challenger`` uses too, unless that was done just now."""
+        holder = self._table(address).holder_of(address)
+        if holder is None:
+            return
+        if self._contests.begin(Contest(address, holder, challenger, batch.number), batch.now):
+            self._context.counters.add("gateway.contests")
+            self.step(batch.now)
+
+    def answered(self, address: bytes, mac: bytes, now: float) -> None:
+        """Note that ``mac`` said by ARP or neighbour discovery that it has ``address``."""
+        if self._contests.answered(address, mac, now):
+            self._context.counters.add("gateway.addresses_defended")
+
+    def step(self, now: float) -> None:
+        """Ask whom it is time to ask, and move what was not defended."""
+        due = self._contests.due(now)
+        if due.probes:
+            tell_alive(self._context.switch, FramesFromGateway(list(map(self._probe, due.probes))))
+        for contest in due.lost:
+            table = self._table(contest.address)
+            if table.holder_of(contest.address) != contest.holder:
+                continue
+            table.move(contest.address, contest.challenger)
+            self._context.counters.add("gateway.addresses_moved")
+            logger.info(
+                "{} moved from {} to {}: its holder does not answer for it",
+                family_of(contest.address).format(contest.address),
+                format_mac(contest.holder),
+                format_mac(contest.challenger),
+            )
+            self._moved(contest.address, contest.holder)
+
+    def forget(self, mac: bytes) -> None:
+        """End the contests of a guest that left."""
+        self._contests.forget(mac)
+
+    def _table(self, address: bytes) -> AddressPool | AddressBindings:
+        return self._pool if len(address) == _IPV4_LENGTH else self._bindings
+
+    def _probe(self, contest: Contest) -> bytes:
+        if len(contest.address) == _IPV4_LENGTH:
+            return self._context.replies.arp_request(contest.holder, contest.address)
+        settings = self._context.settings
+        return solicitation(
+            settings.gateway_mac, settings.gateway_link_local, contest.address, contest.holder
+        )

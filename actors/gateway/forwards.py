@@ -1,0 +1,117 @@
+"""The gateway's half of port forwards: which guest one leads to, and what comes back from it.
+
+A guest sees the clients of a forward at the gateway's own address, or, where it is told to be transparent, at
+theirs. Then their flows (TCP) or ends (UDP) are known, and nothing else opens to the guest by that. For all
+others the gateway's ports from FIRST_PORT on stand: for UDP a block of CLIENTS ports for each forward, in the
+order of the operator's list; for TCP any of them that no other connection of the same guest has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from actors.batch import TO_FLOWS
+from actors.messages import FramesToFlow, GuestFound
+from actors.runtime import tell_alive
+from netstack.udp import parse_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.gateway.services import LanServices
+    from actors.messages import ClientGone, ClientShown, GuestWanted, Mailbox
+    from netstack.address_pool import AddressPool
+    from netstack.ipv4 import Ipv4Packet
+    from netstack.udp import UdpDatagram
+
+FIRST_PORT = 49_152
+"""Of the dynamic ports (RFC 6335 section 6), where none of the gateway's services is."""
+
+CLIENTS = 256
+"""UDP clients of one forward at a time; MAX_FORWARDS such blocks fit above FIRST_PORT."""
+
+LAST_PORT = 65_535
+
+
+class Place(NamedTuple):
+    """Where a guest is: its session's port, MAC (6 bytes) and addresses (4 and 16 bytes)."""
+
+    number: int
+    mac: bytes
+    ip: bytes
+    ip6: bytes | None
+
+
+def ends_of(guest: tuple[bytes, int], client: tuple[bytes, int]) -> bytes:
+    """Write the ends of what a guest sends to a client as in ClientShown."""
+    return b"".join((guest[0], guest[1].to_bytes(2, "big"), client[0], client[1].to_bytes(2, "big")))
+
+
+class Forwards:
+    """Port forwards of one LAN."""
+
+    def __init__(
+        self,
+        pool: AddressPool,
+        services: LanServices,
+        port_of: dict[bytes, int],
+        address6_of: Callable[[bytes], bytes | None],
+    ) -> None:
+        """Share the gateway's tables: addresses, names, and the session of each MAC."""
+        self._address6_of = address6_of
+        self._shown: dict[bytes, Mailbox] = {}
+        """Forwards by the ends of what guests send to clients that they see at their own addresses."""
+        self._pool = pool
+        self._names = services.names
+        self._port_of = port_of
+        self._udp: dict[int, Mailbox] = {}
+
+    def attach(self, index: int, forward: Mailbox) -> None:
+        """Let the frames for a block of UDP ports go to ``forward``."""
+        self._udp[index] = forward
+
+    def locate(self, vm: bytes | str) -> Place | None:
+        """Find a guest by MAC (6 bytes), address (4 bytes) or name; None while it is not there."""
+        ip: bytes | None = None
+        if isinstance(vm, str):
+            ip = self._names.address_of(vm)
+        elif len(vm) == 4:  # noqa: PLR2004 - an IPv4 address
+            ip = vm
+        else:
+            ip = self._pool.address_of(vm)
+        mac = None if ip is None else self._pool.holder_of(ip)
+        number = None if mac is None else self._port_of.get(mac)
+        if ip is None or mac is None or number is None:
+            return None
+        return Place(number, mac, ip, self._address6_of(mac))
+
+    def tell_place(self, wanted: GuestWanted) -> None:
+        """Answer a forward that looks for its guest."""
+        place = self.locate(wanted.vm)
+        tell_alive(wanted.forward, GuestFound(place and place.mac, place and place.ip, place and place.ip6))
+
+    def show(self, message: ClientShown) -> None:
+        """Let answers to a client go to its forward. Each forward has a bounded number of clients."""
+        self._shown[message.ends] = message.forward
+
+    def hide(self, message: ClientGone) -> None:
+        """Forget a client, unless another forward has it by now."""
+        if self._shown.get(message.ends) == message.forward:
+            del self._shown[message.ends]
+
+    def to_client(self, frame: bytes, datagram: UdpDatagram) -> str:
+        """Pass on what a guest sends to a client that it sees at its own address; empty when it is none."""
+        if not self._shown:
+            return ""
+        source, source_port, destination, port, _ = datagram
+        forward = self._shown.get(ends_of((source, source_port), (destination, port)))
+        return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""
+
+    def udp(self, frame: bytes, packet: Ipv4Packet) -> str:
+        """Pass on what a guest sends to a client of a forward; empty when the port is no client's."""
+        index = (int.from_bytes(packet.payload[2:4], "big") - FIRST_PORT) // CLIENTS
+        forward = self._udp.get(index)
+        if forward is None:
+            return ""
+        parse_udp(packet)
+        return TO_FLOWS if tell_alive(forward, FramesToFlow([frame])) else ""

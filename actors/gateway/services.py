@@ -1,0 +1,250 @@
+"""What the gateway itself offers to guests, by UDP port: DHCP and DNS.
+
+Guests without an address broadcast; all others write to one of the gateway's addresses. A service returns
+the counter for what became of the frame, or raises Dropped, as all of the gateway's handlers do.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actors.batch import Dropped
+from actors.gateway.dns_stream import DnsStream
+from actors.messages import (
+    DnsQuestion,
+    DnsQuestions,
+    FramesFromGateway,
+    Ipv6AddressesKnown,
+    NameBound,
+    NameForgotten,
+    PortClosed,
+)
+from actors.runtime import tell_alive
+from actors.token_bucket import TokenBucket
+from netstack import dhcp
+from netstack.checksum import PROTOCOL_UDP
+from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
+from netstack.dns_zone import Zone
+from netstack.family import family_of
+from netstack.gateway_replies import IcmpError
+from netstack.ipv4 import parse_ipv4
+from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate, parse_udp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.batch import Batch
+    from actors.flows.flow import Guest
+    from actors.flows.tcp_flow import Remote
+    from actors.messages import Mailbox
+    from actors.ports import TcpSocket
+    from actors.settings import LanSettings
+    from netstack.address_pool import AddressPool
+    from netstack.counters import Counters
+    from netstack.family import Family
+    from netstack.ipv4 import Ipv4Packet
+    from netstack.udp import UdpDatagram
+    from netstack.udp6 import UdpFrameTemplate6
+
+    Dial = Callable[[Guest, Remote], Callable[[Mailbox], TcpSocket]]
+
+DNS_PORT = 53
+
+DHCP_PER_SECOND = 10.0
+"""DHCP messages of one session that are answered; a guest that boots sends two."""
+
+DHCP_BURST = 20.0
+"""DHCP messages at once: a bridge with all its guests."""
+
+_UDP = bytes((PROTOCOL_UDP,))
+_EVERYONE = b"\xff" * 4
+
+
+class LanServices:
+    """The services of one LAN's gateway."""
+
+    def __init__(
+        self,
+        switch: Mailbox,
+        dns: Mailbox | None,
+        pool: AddressPool,
+        counters: Counters,
+        settings: LanSettings,
+    ) -> None:
+        """Without ``dns`` there is no name server."""
+        self._switch = switch
+        self._dns = dns
+        self.names = Zone(settings.own_names, settings.fixed_names)
+        """What guests call themselves, decided as the name server decides it."""
+        self._counters = counters
+        self._settings = settings
+        options = DhcpOptions(
+            settings.gateway_ip,
+            settings.netmask,
+            settings.dns,
+            settings.domain,
+            int(settings.dhcp_lease_time),
+            settings.dhcp_boot,
+            settings.dhcp_search,
+            settings.dhcp_ntp,
+            settings.dhcp_routes,
+            settings.dhcp_wpad,
+        )
+        self._pool = pool
+        self._dhcp_server = DhcpServer(options, pool)
+        self._further_names: dict[bytes, set[bytes]] = {}
+        """What further leases of a MAC are known by among the names: the MAC and the address."""
+        self._dhcp_rates: dict[int, TokenBucket] = {}
+        self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {}
+        if settings.dhcp:
+            self._by_port[dhcp.SERVER_PORT] = self._dhcp
+        if dns is not None:
+            self._by_port[DNS_PORT] = self._ask_dns
+
+    def udp(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
+        """Serve a datagram to one of the gateway's addresses."""
+        datagram = parse_udp(packet)
+        service = self._by_port.get(datagram.destination_port)
+        if service is None:
+            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        return service(frame, datagram, batch)
+
+    @property
+    def has_dns(self) -> bool:
+        """Whether the gateway is a name server."""
+        return self._dns is not None
+
+    def udp6(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        """Serve a datagram to one of the gateway's IPv6 addresses: DNS is what there is."""
+        if datagram.destination_port != DNS_PORT or self._dns is None:
+            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
+        return self._ask_dns(frame, datagram, batch)
+
+    def broadcast(self, frame: bytes, admit: Callable[[bytes, Batch], None], batch: Batch) -> str:
+        """Serve DHCP to a guest that may have no address; other broadcasts are the guests' own affair.
+
+        ``admit`` takes the guest's MAC, or raises Dropped.
+        """
+        if frame[23:24] != _UDP or frame[30:34] != _EVERYONE:
+            return "gateway.ignored"
+        datagram = parse_udp(parse_ipv4(frame))
+        if datagram.destination_port != dhcp.SERVER_PORT or not self._settings.dhcp:
+            return "gateway.ignored"
+        admit(frame[6:12], batch)
+        return self._dhcp(frame, datagram, batch)
+
+    # -- DHCP ---------------------------------------------------------------------------------------
+
+    def _dhcp(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        rate = self._dhcp_rates.get(batch.number)
+        if rate is None:
+            rate = self._dhcp_rates[batch.number] = TokenBucket(DHCP_PER_SECOND, DHCP_BURST, batch.now)
+        if not rate.take(batch.now):
+            raise Dropped("dhcp_rate")
+        request = dhcp.parse_dhcp(datagram.payload)
+        if request.mac != frame[6:12]:
+            raise Dropped("dhcp_spoofed")  # else one guest could take all addresses
+        reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.number, batch.now)
+        if isinstance(reply, Unanswered):
+            self._counters.add(f"dhcp.{reply.value}")
+            return "gateway.answered"
+        self._counters.add(f"dhcp.{reply.kind.name.lower()}")
+        if reply.lease is not None:
+            fixed = batch.port.fixed_name
+            name = "" if fixed is None else fixed or request.host_name
+            self._name_client(request.mac, reply.lease, name)
+        settings = self._settings
+        template = UdpFrameTemplate(
+            reply.mac + settings.gateway_mac,
+            settings.gateway_ip,
+            dhcp.SERVER_PORT,
+            reply.address,
+            dhcp.CLIENT_PORT,
+        )
+        batch.replies.append(template.build(reply.payload, 0))
+        return "gateway.answered"
+
+    # -- DNS ----------------------------------------------------------------------------------------
+
+    def dial(self, segment: bytes, port: int) -> Dial | None:
+        """Say how a connection of a guest behind ``port`` reaches the service; None where there is none."""
+        if self._dns is None or int.from_bytes(segment[2:4], "big") != DNS_PORT:
+            return None
+        stream = partial(DnsStream, self._dns, port)
+        return lambda _guest, _remote: stream
+
+    def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
+        family = family_of(datagram.source)
+        template = family.udp_template(
+            frame[6:12] + self._settings.gateway_mac,
+            datagram.destination,
+            DNS_PORT,
+            datagram.source,
+            datagram.source_port,
+        )
+        question = DnsQuestion(
+            datagram.payload,
+            over_stream=False,
+            reply=partial(self._send, template, family),
+            limit=batch.port.link_mtu() - family.header_length - UDP_HEADER_LENGTH,
+        )
+        self._tell_dns(DnsQuestions(batch.number, [question]))
+        return "gateway.answered"
+
+    def _send(self, template: UdpFrameTemplate | UdpFrameTemplate6, family: Family, response: bytes) -> None:
+        tell_alive(self._switch, FramesFromGateway(family.fragment(template.build(response, 0))))
+
+    def name(self, mac: bytes, address: bytes, name: str) -> None:
+        """Let the guest be found by what it calls itself."""
+        self.names.bind(mac, address, name)
+        self._tell_dns(NameBound(mac, address, name))
+
+    def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
+        """Let the guest's name lead to all its IPv6 addresses, and back."""
+        self._tell_dns(Ipv6AddressesKnown(mac, addresses))
+
+    def address_moved(self, address: bytes) -> None:
+        """Let the name of the guest that had an IPv4 address not lead to its new holder."""
+        owner = self.names.owner_of(address)
+        if owner is not None:
+            self._forget_name(owner)
+
+    def forget(self, port: int, macs: set[bytes]) -> None:
+        """Forget a session and its guests."""
+        self._dhcp_rates.pop(port, None)
+        for mac in macs:
+            self.forget_guest(mac)
+        self._tell_dns(PortClosed(port))
+
+    def expire_leases(self, now: float) -> None:
+        """Free addresses that DHCP clients have no more."""
+        self._dhcp_server.expire(now)
+
+    def _name_client(self, mac: bytes, lease: bytes, name: str) -> None:
+        """Let a DHCP client be found by its name; several behind one MAC have theirs."""
+        if lease == self._pool.address_of(mac):
+            self.name(mac, lease, name)
+            return
+        known = self._further_names.setdefault(mac, set())
+        for owner in [owner for owner in known if owner[len(mac) :] not in self._pool.further_of(mac)]:
+            known.discard(owner)
+            self._forget_name(owner)
+        known.add(mac + lease)
+        self.name(mac + lease, lease, name)
+
+    def forget_guest(self, mac: bytes) -> None:
+        """Forget a guest: its names, and the DHCP clients behind its MAC."""
+        self._dhcp_server.forget(mac)
+        for owner in {mac} | self._further_names.pop(mac, set()):
+            self._forget_name(owner)
+
+    def _forget_name(self, owner: bytes) -> None:
+        self.names.forget(owner)
+        self._tell_dns(NameForgotten(owner))
+
+    def _tell_dns(
+        self, message: DnsQuestions | NameBound | Ipv6AddressesKnown | NameForgotten | PortClosed
+    ) -> None:
+        if self._dns is not None:
+            tell_alive(self._dns, message)

@@ -1,0 +1,458 @@
+"""One client's session: its encapsulation, its registration, and whether it still lives.
+
+Theory of operation
+-------------------
+The encapsulation is named by the URL or told by the first datagram. Frames of one batch go to the switch as
+one message. A framed client registers its MAC with ``Register`` and is told its address with ``Assigned``;
+a raw client, or a framed one whose Register was lost, is registered by its first frame's source MAC.
+
+Datagrams get lost and existing clients ask only once, so ``Assigned`` is repeated after 250 ms, 1 s and 4 s
+and beside each HeartbeatAck, until a frame shows that the guest has an IPv4 address. (Any frame would be too
+weak a sign: kernels send IPv6 router solicitations before they have any address.)
+
+Limits: CONTROL_RATE messages per second are looked at, the rest is dropped; one implicit registration per
+IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the switch PortClosed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from actors.close_codes import CloseCode
+from actors.flows.line import Line
+from actors.lan.rate_limit import RateLimit
+from actors.messages import (
+    AddressAssigned,
+    ClosePeer,
+    DatagramsFromClient,
+    DatagramsLost,
+    FramesFromPeer,
+    FramesToPeer,
+    PeerList,
+    PeerListRequest,
+    PortClosed,
+    PortOpened,
+    RegisterMac,
+    RegistrationRefused,
+    SessionClosed,
+    SourceRefused,
+    Tick,
+)
+from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.token_bucket import TokenBucket
+from netstack import control, encapsulation
+from netstack.encapsulation import DATA, Kind
+from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
+from netstack.link_mtu import link_mtu
+from netstack.room_names import DEFAULT_ROOM
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.messages import Mailbox
+    from actors.ports import Session
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.encapsulation import Encapsulation
+
+ASSIGNED_REPEATS = (0.25, 1.0, 4.0)
+"""Seconds after the first Assigned: three losses in a row at 10 % are one client in a thousand."""
+
+CONTROL_RATE = 10.0
+"""Control messages per second that are looked at; a client needs one per 15 s."""
+
+CONTROL_BURST = 20.0
+"""Control messages at once: what a client says at its start, some times over."""
+
+IMPLICIT_RETRY = 1.0
+"""Seconds between attempts to register a MAC that another session holds: it may fall silent meanwhile."""
+
+REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
+"""Ends for which the operator, or whoever wrote the client, can do something."""
+
+_DATA = bytes((DATA,))
+_ZERO_IP = bytes(4)
+
+_SENDER_IP = {ETHERTYPE_IPV4: slice(26, 30), ETHERTYPE_ARP: slice(28, 32)}
+"""Where a frame names its sender's IPv4 address."""
+
+
+class PeerActor(EventLoopActor):
+    """The relay's side of one session. ``session.id`` is its port on the switch."""
+
+    def __init__(
+        self,
+        session: Session,
+        switch: Mailbox,
+        counters: Counters,
+        settings: LanSettings,
+        *,
+        name: str = "",
+        expires: float = NEVER,
+    ) -> None:
+        """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends."""
+        super().__init__()
+        self._name = name
+        self._expires = expires
+        self._session = session
+        self._port = session.id
+        self._switch = switch
+        self._counters = counters
+        self._settings = settings
+        now = self.now()
+        self._from_limit = self._limit_of(settings, now)
+        self._to_limit = self._limit_of(settings, now)
+        self._line = Line(session, self._to_limit)
+        self._encapsulation: Encapsulation | None = None
+        self._mac: bytes | None = None
+        """The MAC that was asked for last."""
+        self._asked_explicitly = False
+        self._assignment: AddressAssigned | None = None
+        self._assigned: bytes | None = None
+        """The Assigned datagram, once there is an address."""
+        self._assigned_mtu = 0
+        """The link's MTU when that was made."""
+        self._ip: bytes = _ZERO_IP
+        self._repeats: list[float] = []
+        """Times at which Assigned is sent again; empty once the guest has shown an address."""
+        self._address_shown = False
+        self._refused = (b"", "")
+        """MAC and reason of the last refusal that was logged."""
+        self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
+        self._next_implicit = now
+        self._heard = now
+        self._register_by = now + settings.registration_timeout
+        self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
+        self._next_check = now + self._check_every
+        self._closed = False
+
+    @staticmethod
+    def _limit_of(settings: LanSettings, now: float) -> RateLimit | None:
+        if not settings.bits_per_second and not settings.packets_per_second:
+            return None
+        return RateLimit(settings.bits_per_second, settings.packets_per_second, now)
+
+    def on_start(self) -> None:
+        """Take a port of the switch; refuse a session whose URL cannot be served."""
+        room = self._settings.room
+        where = "" if room == DEFAULT_ROOM else f" to room {room}"
+        logger.info("peer {} connected from {}{}", self._port, self._session.remote, where)
+        self._switch.tell(
+            PortOpened(
+                self._port,
+                self.actor_ref,
+                lambda: self._session.last_heard,
+                self._link_mtu,
+                self._line,
+                lambda: self._session.remote.rpartition(":")[0],
+            )
+        )
+        try:
+            kind = encapsulation.kind_from_path(self._session.path)
+        except ValueError as error:
+            self._close(CloseCode.BAD_REQUEST, str(error))
+            return
+        if kind is not None:
+            self._speak(kind)
+        self._set_timer()
+
+    def _link_mtu(self) -> int:
+        kind = Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
+        return link_mtu(kind, self._session.datagram_limit)
+
+    def on_stop(self) -> None:
+        """Leave nothing behind: neither the session nor what the LAN keeps for it."""
+        self._leave(CloseCode.DONE, "")
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """As :meth:`on_stop`, and the client is told whose fault it was."""
+        self._leave(CloseCode.INTERNAL, "internal error")
+
+    # -- data -------------------------------------------------------------------------------------
+
+    @handles(DatagramsFromClient)
+    def _from_client(self, message: DatagramsFromClient) -> None:
+        if self._closed:
+            self._counters.add("peer.drop.closed", len(message.datagrams))
+            return
+        speaks = self._encapsulation or self._detect(message.datagrams)
+        if speaks is None:
+            self._counters.add("peer.drop.malformed_datagram", len(message.datagrams))
+            return
+        self._heard = now = self.now()
+        frames, controls = speaks.unwrap(message.datagrams, now)
+        # Control first: a Register in the same batch speaks for the frames behind it.
+        for text in controls:
+            self._from_control(text, now)
+        if frames:
+            if self._assigned is None:
+                self._register_implicitly(frames, now)
+            elif not self._address_shown:
+                self._look_for_address(frames)
+            self._counters.add("peer.frames_from_client", len(frames))
+            if self._from_limit is not None:
+                frames = self._within(self._from_limit, frames, "peer.drop.rate_from_client")
+            tell_alive(self._switch, FramesFromPeer(self._port, frames))
+
+    @handles(DatagramsLost)
+    def _lost(self, message: DatagramsLost) -> None:
+        speaks = self._encapsulation
+        if speaks is None:
+            return
+        start = 1 if speaks.kind is Kind.FRAMED else 0
+        # Chunks and control messages are none that anybody sends again: their first byte is another.
+        self._line.lost(
+            [
+                (datagram[start:], sent_at)
+                for datagram, sent_at in message.datagrams
+                if not start or datagram[:1] == _DATA
+            ]
+        )
+
+    @handles(FramesToPeer)
+    def _to_client(self, message: FramesToPeer) -> None:
+        speaks = self._encapsulation
+        if speaks is None:
+            # A client that has said nothing yet; it is not known how it wants its frames.
+            self._counters.add("peer.drop.encapsulation_unknown", len(message.frames))
+            return
+        frames = message.frames
+        if self._to_limit is not None:
+            frames = self._within(self._to_limit, frames, "peer.drop.rate_to_client")
+        self._counters.add("peer.frames_to_client", len(frames))
+        self._session.send(speaks.wrap(frames, self._session.datagram_limit))
+        self._line.arrived()
+
+    def _within(self, limit: RateLimit, frames: list[bytes], drop: str) -> list[bytes]:
+        """Leave out what goes over the limit, and count it."""
+        passing = limit.take(frames, self.now(), self._settings.gateway_mac)
+        if len(passing) < len(frames):
+            self._counters.add(drop, len(frames) - len(passing))
+        return passing
+
+    def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
+        for datagram in datagrams:
+            kind = encapsulation.kind_of_first(datagram)
+            if kind is not None:
+                return self._speak(kind)
+        return None
+
+    def _speak(self, kind: Kind) -> Encapsulation:
+        speaks = self._encapsulation = encapsulation.create(kind, self._counters)
+        self._set_timer()
+        return speaks
+
+    # -- control messages ---------------------------------------------------------------------------
+
+    def _from_control(self, text: bytes, now: float) -> None:
+        if not self._controls.take(now):
+            self._counters.add("peer.drop.control_rate")
+            return
+        match control.parse_control(text):
+            case control.Register(mac, name, resume):
+                self._register(mac, name, resume)
+            case control.Heartbeat():
+                self._session.send([control.HEARTBEAT_ACK, *self._assigned_again()])
+            case control.PeerListRequest():
+                tell_alive(self._switch, PeerListRequest(self.actor_ref))
+            case control.Disconnect():
+                self._close(CloseCode.DONE, "disconnected")
+            case control.Refused(reason):
+                logger.bind(reason="control message refused").warning(
+                    "peer {} from {}: {}", self._port, self._session.remote, reason
+                )
+                self._send_error(reason)
+
+    def _send_error(self, reason: str) -> None:
+        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+            self._session.send([control.encode_error(reason)])
+
+    @handles(PeerList)
+    def _peer_list(self, message: PeerList) -> None:
+        self._session.send(control.encode_peer_list(message.peers, self._session.datagram_limit))
+
+    def _assigned_again(self) -> list[bytes]:
+        """Return Assigned if it may have got lost, or is no longer true: the path takes other packets now."""
+        if self._assignment is None:
+            return []
+        mtu = self._link_mtu()
+        if mtu != self._assigned_mtu:
+            return [self._encode_assigned(replace(self._assignment, mtu=mtu))]
+        return [] if self._address_shown or self._assigned is None else [self._assigned]
+
+    # -- registration -------------------------------------------------------------------------------
+
+    def _register(self, mac: bytes, name: str, resume: str) -> None:
+        if mac == self._mac and self._assigned is not None and self._asked_explicitly:
+            self._session.send([self._assigned])
+            return
+        self._ask_for(mac, explicit=True, name=name, resume=resume)
+
+    def _register_implicitly(self, frames: list[bytes], now: float) -> None:
+        """Take the first usable source MAC as the registration that was lost, or that raw clients lack."""
+        if now < self._next_implicit or (self._mac is not None and self._asked_explicitly):
+            return
+        gateway_mac = self._settings.gateway_mac
+        sources = (frame[6:12] for frame in frames)
+        mac = next((mac for mac in sources if is_station(mac) and mac != gateway_mac), None)
+        if mac is not None:
+            self._next_implicit = now + IMPLICIT_RETRY
+            self._ask_for(mac, explicit=False)
+
+    def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
+        self._mac = mac
+        self._asked_explicitly = explicit
+        register = RegisterMac(
+            self._port, mac, explicit, self._name or name, resume, name_is_fixed=bool(self._name)
+        )
+        tell_alive(self._switch, register)
+
+    @handles(AddressAssigned)
+    def _address_assigned(self, message: AddressAssigned) -> None:
+        if message.mac != self._mac:
+            return  # it has asked for another one since
+        if message.ip != self._ip:
+            self._ip = message.ip
+            address = ".".join(map(str, message.ip))
+            logger.info("peer {} registered {} as {}", self._port, format_mac(message.mac), address)
+        assigned = self._encode_assigned(message)
+        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+            self._session.send([assigned])
+            now = self.now()
+            self._repeats = [now + delay for delay in ASSIGNED_REPEATS]
+            self._address_shown = False
+        else:
+            self._address_shown = True  # nothing was sent that could have got lost
+        self._set_timer()
+
+    def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
+        self._assignment, self._assigned_mtu = assignment, self._link_mtu()
+        extra: dict[str, int | str] = {"mtu": assignment.mtu, "room": self._settings.room}
+        if assignment.resume:
+            extra["resume"] = assignment.resume
+        ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns
+        assigned = control.encode_assigned(ip, gateway, netmask, dns, **extra)
+        self._assigned = assigned
+        return assigned
+
+    @handles(RegistrationRefused)
+    def _registration_refused(self, message: RegistrationRefused) -> None:
+        self._counters.add("peer.registrations_refused")
+        self._warn_of(message.mac, message.reason)
+        if self._asked_explicitly:
+            self._mac = None  # the client may ask again, or be registered by a frame
+            self._send_error(message.reason)
+
+    @handles(SourceRefused)
+    def _source_refused(self, message: SourceRefused) -> None:
+        is_new = (message.mac, message.reason) != self._refused
+        self._warn_of(message.mac, message.reason)
+        if message.mac != self._settings.gateway_mac:
+            return
+        if self._mac is None and self._encapsulation is not None and self._encapsulation.kind is Kind.RAW:
+            # Its guest can never get on, and there is no other way to say so.
+            self._close(CloseCode.REFUSED, message.reason)
+        elif is_new:
+            self._send_error(message.reason)
+
+    def _warn_of(self, mac: bytes, reason: str) -> None:
+        """Log a refusal, unless it is the same as before: clients try again, and guests send on."""
+        if (mac, reason) != self._refused:
+            self._refused = (mac, reason)
+            logger.bind(reason=f"refused: {reason}").warning(
+                "peer {} from {}: MAC {} refused: {}",
+                *(self._port, self._session.remote, format_mac(mac), reason),
+            )
+
+    def _look_for_address(self, frames: list[bytes]) -> None:
+        """Stop repeating Assigned once the guest uses an IPv4 address."""
+        for frame in frames:
+            sender = _SENDER_IP.get(frame[12:14])
+            if sender is not None and frame[sender] not in (_ZERO_IP, b""):
+                self._address_shown = True
+                self._repeats = []
+                return
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    @handles(Tick)
+    def _tick(self, _: Tick) -> None:
+        now = self.now()
+        if now >= self._expires:
+            self._close(CloseCode.EXPIRED, "the token has expired")
+            return
+        if self._awaits_registration() and now >= self._register_by:
+            seconds = self._settings.registration_timeout
+            self._close(CloseCode.NOT_REGISTERED, f"no registration within {seconds:g} s")
+            return
+        if now >= self._next_check:
+            self._next_check = now + self._check_every
+            if now - self._last_sign() >= self._settings.peer_timeout:
+                self._counters.add("peer.timeouts")
+                self._close(CloseCode.SILENT, f"silent for {self._settings.peer_timeout:g} s")
+                return
+        if self._repeats and now >= self._repeats[0]:
+            self._repeats = [when for when in self._repeats if when > now]
+            if self._assigned is not None:
+                self._session.send([self._assigned])
+        self._set_timer()
+
+    def _awaits_registration(self) -> bool:
+        speaks = self._encapsulation
+        return speaks is not None and speaks.kind is Kind.FRAMED and self._assigned is None
+
+    def _last_sign(self) -> float:
+        """When the client last showed life: framed ones send heartbeats, others have only QUIC's.
+
+        That counts once they are registered: who never said anything must not keep a port.
+        """
+        if self._assigned is None or (
+            self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED
+        ):
+            return self._heard
+        return max(self._heard, self._session.last_heard)
+
+    def _set_timer(self) -> None:
+        register_by = self._register_by if self._awaits_registration() else NEVER
+        repeat = self._repeats[0] if self._repeats else NEVER
+        self.poll_at = min(self._next_check, register_by, repeat, self._expires)
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    @handles(ClosePeer)
+    def _close_peer(self, message: ClosePeer) -> None:
+        self._close(message.code, message.reason)
+
+    @handles(SessionClosed)
+    def _session_closed(self, message: SessionClosed) -> None:
+        if not self._closed:
+            self._closed = True
+            logger.info("peer {} left: {}", self._port, message.reason or f"code {message.code}")
+        self.stop()
+
+    def _close(self, code: int, reason: str) -> None:
+        """Close the session and stop, once what is in the inbox already has been handled."""
+        self._leave_session(code, reason)
+        self.stop()
+
+    def _leave(self, code: int, reason: str) -> None:
+        tell_alive(self._switch, PortClosed(self._port))
+        self._leave_session(code, reason)
+
+    def _leave_session(self, code: int, reason: str) -> None:
+        if not self._closed:
+            self._closed = True
+            who = [self._session.remote, *([format_mac(self._mac)] if self._mac else [])]
+            logger.bind(reason=f"peer closed with {code}").log(
+                "WARNING" if code in REFUSALS else "INFO",
+                *("peer {} closed: {} ({})", self._port, reason or f"code {code}", ", ".join(who)),
+            )
+            self._session.close(code, reason)

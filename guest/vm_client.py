@@ -1,0 +1,484 @@
+"""A virtual NIC on a relay's LAN: frames in and out, the registration, heartbeats and reconnects behind it.
+
+    async with vm_client("https://127.0.0.1:4433/", cert_hash="...") as nic:
+        nic.send([frame])
+        frames = await nic.recv_batch()
+
+It speaks to any relay of this protocol. With ``reconnect`` the NIC outlives its sessions and keeps its MAC,
+by which the relay gives it the same address again. Frames of guests that have QEMU's default MAC, which is
+the gateway's, are rewritten to a MAC of their own: see :mod:`netstack.mac_rewriter`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import secrets
+import socket
+from collections import deque
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from guest.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
+from guest.client_connection import one_line
+from guest.target import Target, Trust
+from netstack import encapsulation
+from netstack.counters import Counters
+from netstack.encapsulation import Kind, kind_from_path
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
+from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
+from netstack.room_names import DEFAULT_ROOM, ROOM_NAME, SESSION_PATH
+from transport.admission import without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from guest.client import WebTransportClient
+
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds between heartbeats; relays forget a peer after 150 s of silence."""
+EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
+"""Seconds before the first ones: soon the packet size of the path is known, and the answer tells the MTU."""
+REGISTER_DELAYS = (0.25, 0.5, 1.0, 2.0, 2.0, 4.0)
+"""Seconds after which an unanswered Register is sent again; datagrams get lost. After the last: given up."""
+FIRST_RETRY = 0.5
+"""Seconds before the first new attempt; each further one waits twice as long."""
+LAST_RETRY = 30.0
+"""Seconds that attempts are apart at most."""
+STABLE = 60.0
+"""Seconds that a session must have lasted for the delays to start over: two clients with one MAC throw each
+other out in turns, and should do so slowly."""
+FRAME_QUEUE = 4096
+"""Frames that wait for ``recv_batch``, about 4 MB; over it the oldest are dropped and counted."""
+MIN_MTU = 576
+"""Smallest MTU taken from a relay (RFC 791: what every host must be able to receive)."""
+
+
+class Assigned(NamedTuple):
+    """The address that the relay gave; ``mtu`` only where the relay names one."""
+
+    ip: IPv4Address
+    gateway: IPv4Address
+    netmask: IPv4Address
+    dns: IPv4Address
+    mtu: int | None
+    room: str = DEFAULT_ROOM
+
+    @property
+    def interface(self) -> IPv4Interface:
+        """Address and network: ``10.0.2.10/24``."""
+        return IPv4Interface(f"{self.ip}/{self.netmask}")
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The NIC is on the LAN; its kernel should use ``mtu``.
+
+    ``assigned`` is None for the raw encapsulation, which knows no addresses.
+    """
+
+    assigned: Assigned | None
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """There is no session, why, and in how many seconds the next attempt is made."""
+
+    reason: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Readdressed:
+    """A guest has a default MAC of QEMU's and another on the LAN; 6 bytes each. Told once for each guest."""
+
+    guest_mac: bytes
+    lan_mac: bytes
+
+    def __str__(self) -> str:
+        guest, lan = format_mac(self.guest_mac), format_mac(self.lan_mac)
+        return f"{guest} is QEMU's default MAC, which others have too: on the LAN this guest is {lan}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """The path takes packets of another size than was known: the kernel should use ``mtu`` from now on."""
+
+    mtu: int
+
+
+Change = Attached | Detached | Readdressed | Resized
+
+
+def random_mac() -> bytes:
+    """Return a MAC in the range that virtual machines use (52:54:00, locally administered)."""
+    return b"\x52\x54\x00" + secrets.token_bytes(3)
+
+
+def host_name() -> str:
+    """Return what this machine is called, for the LAN's DNS; empty when that is nothing in particular."""
+    name = socket.gethostname().partition(".")[0]
+    return "" if name == "localhost" else name
+
+
+def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
+    """Read an Assigned message; None when it is malformed, which is as good as lost."""
+    try:
+        ip, gateway, netmask, dns = (
+            IPv4Address(bytes(fields[name])) for name in ("ip", "gateway", "netmask", "dns")
+        )
+        IPv4Interface(f"{ip}/{netmask}")
+    except (KeyError, TypeError, ValueError):
+        return None
+    mtu, room = fields.get("mtu"), fields.get("room")
+    return Assigned(
+        *(ip, gateway, netmask, dns),
+        mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
+        # What is no name is not for a terminal either.
+        room=room if isinstance(room, str) and ROOM_NAME.fullmatch(room) else DEFAULT_ROOM,
+    )
+
+
+class VirtualNic:
+    """One NIC, made by :func:`vm_client`; for use on the event loop that made it.
+
+    ``mac`` has 6 bytes, as the LAN knows it; ``assigned`` is the latest address or None; ``attached`` tells
+    whether frames can leave at present.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        mac: bytes,
+        kind: Kind,
+        trust: Trust,
+        counters: Counters,
+        on_change: Callable[[Change], None],
+        name: str = "",
+        rewriter: MacRewriter | None = None,
+        **session_options: float,
+    ) -> None:
+        self.url = url
+        self.mac = mac
+        self.kind = kind
+        self.counters = counters
+        self.assigned: Assigned | None = None
+        self.attached = False
+        self._trust = trust
+        self._on_change = on_change
+        self._name = name
+        self._resume = ""
+        """What the relay told with the address; it shows that a later session is this client's too."""
+        self._rewriter = rewriter
+        self._session_options = session_options
+        self._session: WebTransportClient | None = None
+        self._mtu_at_start = LAN_MTU
+        """What fits the packets that a session begins with. What the path takes beyond that is found out for
+        each direction by itself, so a frame that could be sent may be too large to come."""
+        self._encapsulation = encapsulation.create(kind, counters)
+        self._frames: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._refusal: str | None = None
+        self._end: str | None = None
+
+    @property
+    def mtu(self) -> int:
+        """Largest IP packet that gets through: what the relay says, else what the encapsulation carries."""
+        if self.assigned is not None and self.assigned.mtu is not None:
+            return self.assigned.mtu
+        return self._mtu_at_start
+
+    # -- frames -----------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[bytes]) -> None:
+        """Send Ethernet frames (no FCS). Never blocks or raises: what is dropped is counted."""
+        if self._session is None or not self.attached:
+            self.counters.add("nic.drop.detached", len(frames))
+            return
+        if self._rewriter is not None:
+            frames = self._rewriter.to_lan(frames)
+        self._session.send(self._encapsulation.wrap(frames, self._session.datagram_limit))
+
+    async def wait_writable(self) -> None:
+        """Wait until the send queue has room; at once while there is no session."""
+        if self._session is not None:
+            await self._session.wait_writable()
+
+    async def recv_batch(self) -> list[bytes]:
+        """Return all frames that have come, at least one. Raises SessionEndedError when the NIC is done."""
+        while not self._frames:
+            if self._end is not None:
+                raise SessionEndedError(self._end)
+            self._wake.clear()
+            await self._wake.wait()
+        batch = list(self._frames)
+        self._frames.clear()
+        return batch
+
+    async def __aiter__(self) -> AsyncIterator[list[bytes]]:
+        """Iterate over batches until the NIC is done."""
+        with contextlib.suppress(SessionEndedError):
+            while True:
+                yield await self.recv_batch()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def attach(self) -> None:
+        """Open a session and register. Raises ConnectError."""
+        session = await connect(self.url, self._trust, counters=self.counters, **self._session_options)
+        self._session = session
+        if self.kind is Kind.RAW:
+            self._mtu_at_start = min(LAN_MTU, session.datagram_limit - HEADER_LENGTH)
+        self._encapsulation = encapsulation.create(self.kind, self.counters)
+        try:
+            if self.kind is Kind.FRAMED:
+                await self._register(session)
+        except BaseException:
+            session.close()
+            self._session = None
+            raise
+        self.attached = True
+        self._on_change(Attached(self.assigned, self.mtu))
+
+    async def run(self, *, reconnect: bool, reason: str = "") -> None:
+        """Serve the session, and with ``reconnect`` its successors; returns when there is none any more.
+
+        ``reason`` is why there is no session to begin with.
+        """
+        loop = asyncio.get_running_loop()
+        delay = FIRST_RETRY
+        try:
+            while True:
+                if self._session is not None:
+                    started = loop.time()
+                    reason = await self._serve(self._session)
+                    if loop.time() - started >= STABLE:
+                        delay = FIRST_RETRY
+                if not reconnect:
+                    return
+                delay = await self._reattach(reason, delay)
+        finally:
+            self._finish(reason)
+
+    async def _reattach(self, reason: str, delay: float) -> float:
+        """Try until there is a session again; return the delay that the next loss starts with."""
+        while True:
+            # Spread by a quarter, so that a restarted relay does not see all its clients at once.
+            wait = delay * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            self._on_change(Detached(reason, wait))
+            await asyncio.sleep(wait)
+            delay = min(2 * delay, LAST_RETRY)
+            try:
+                await self.attach()
+            except (ConnectError, ValueError) as error:
+                reason = str(error)
+            else:
+                return delay
+
+    def close(self) -> None:
+        """Say goodbye to the relay and end the session."""
+        if self._session is not None:
+            if self.kind is Kind.FRAMED:
+                self._say(type="Disconnect")
+            self._session.close(reason="the client leaves")
+        self._finish("closed")
+
+    def _finish(self, reason: str) -> None:
+        self.attached = False
+        self._session = None
+        self._end = self._end or reason
+        self._wake.set()
+
+    # -- the session ------------------------------------------------------------------------------
+
+    def _say(self, **fields: object) -> None:
+        if self._session is not None:
+            self._session.send([b"\0" + json.dumps(fields, separators=(",", ":")).encode()])
+
+    async def _register(self, session: WebTransportClient) -> None:
+        """Send Register until it is answered."""
+        self._answered.clear()
+        self._refusal = None
+        reader = asyncio.create_task(self._read(session))
+        said = {"name": self._name, "resume": self._resume}
+        said = {key: value for key, value in said.items() if value}
+        try:
+            for delay in REGISTER_DELAYS:
+                self._say(type="Register", mac=list(self.mac), **said)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._answered.wait(), delay)
+                if self._answered.is_set():
+                    break
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+        problem = self._refusal or session.end
+        if problem is not None:
+            raise ConnectError(f"{session.target.authority}: {problem}")
+        if not self._answered.is_set():
+            raise ConnectError(f"{session.target.authority}: the relay gives no address")
+
+    async def _serve(self, session: WebTransportClient) -> str:
+        """Read until the session is over; return why."""
+        heartbeats = asyncio.create_task(self._beat())
+        try:
+            await self._read(session)
+        finally:
+            heartbeats.cancel()
+            self.attached = False
+            self._session = None
+        return session.end or "closed"
+
+    async def _beat(self) -> None:
+        if self.kind is Kind.FRAMED:
+            for delay in chain(EARLY_HEARTBEATS, repeat(HEARTBEAT_INTERVAL)):
+                await asyncio.sleep(min(delay, HEARTBEAT_INTERVAL))
+                self._say(type="Heartbeat")
+
+    async def _read(self, session: WebTransportClient) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(SessionEndedError):
+            while True:
+                frames, controls = self._encapsulation.unwrap(await session.receive(), loop.time())
+                for control in controls:
+                    self._on_control(control)
+                if frames:
+                    self._keep(frames)
+        # Whoever waits for an answer to a Register need wait no longer.
+        self._answered.set()
+
+    def _keep(self, frames: Sequence[bytes]) -> None:
+        if self._rewriter is not None:
+            frames = self._rewriter.to_guest(frames)
+        self._frames.extend(frames)
+        while len(self._frames) > FRAME_QUEUE:
+            self._frames.popleft()
+            self.counters.add("nic.drop.receive_queue")
+        self._wake.set()
+
+    def _on_control(self, text: bytes) -> None:
+        try:
+            fields = json.loads(text)
+            name = fields["type"]
+        except (ValueError, RecursionError, TypeError, KeyError):
+            self.counters.add("nic.drop.malformed_control")
+            return
+        if name == "Assigned":
+            resume = fields.get("resume")
+            self._resume = resume if isinstance(resume, str) else ""
+            self._on_assigned(parse_assigned(fields))
+        elif name == "Error" and not self._answered.is_set():
+            self._refusal = one_line(str(fields.get("message", ""))) or "the relay refuses the registration"
+            self._answered.set()
+
+    def _on_assigned(self, assigned: Assigned | None) -> None:
+        if assigned is None:
+            self.counters.add("nic.drop.malformed_control")
+            return
+        before, self.assigned = self.assigned, assigned
+        self._answered.set()
+        if not self.attached or before == assigned:
+            return
+        if before is not None and before._replace(mtu=assigned.mtu) == assigned:
+            self._on_change(Resized(self.mtu))
+        else:
+            self._on_change(Attached(assigned, self.mtu))
+
+
+def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
+    """Settle the encapsulation, and the URL that tells the relay. Raises ValueError on contradictions.
+
+    The framed one needs no telling: its first datagram does.
+    """
+    target = Target.parse(url)
+    named = kind_from_path(target.path)
+    path = SESSION_PATH.fullmatch(target.path.partition("?")[0])
+    if named is None and path is not None and path[2] == "/raw":
+        named = Kind.RAW
+    kind = Kind(wanted) if wanted is not None else named or Kind.FRAMED
+    if named is not None and named is not kind:
+        raise ValueError(f"{without_secrets(url)} names the encapsulation {named.value}, not {kind.value}")
+    if kind is Kind.RAW and named is None:
+        mark = "&" if "?" in target.path else "?"
+        url = f"https://{target.authority}{target.path}{mark}encap=raw"
+    return url, kind
+
+
+@contextlib.asynccontextmanager
+async def vm_client(
+    url: str,
+    *,
+    mac: str | bytes | None = None,
+    name: str | None = None,
+    encap: str | None = None,
+    cert_hash: str | None = None,
+    ca: Path | None = None,
+    insecure: bool = False,
+    reconnect: bool = False,
+    patient: bool = False,
+    on_change: Callable[[Change], None] = lambda _: None,
+    rewriter: MacRewriter | bool = True,
+    counters: Counters | None = None,
+    keep_alive: float = KEEP_ALIVE,
+    idle_timeout: float = IDLE_TIMEOUT,
+) -> AsyncIterator[VirtualNic]:
+    """Attach a NIC to the relay at ``url``; it is registered when the block begins.
+
+    ``mac`` (random when None) and ``cert_hash`` may be text; ``encap`` is "framed" (the default) or "raw".
+    ``name`` is the guest's for the LAN's DNS: this machine's when None, none when empty. With ``reconnect`` a
+    lost session is replaced; with ``patient`` so is one that the first attempt failed to open, unless further
+    ones cannot end better. ``on_change`` is told every change.
+
+    QEMU's default MAC, which is the gateway's, is registered as another one, and guests that send by it or
+    its successors get others too. ``rewriter`` may be one that knows which; with False frames leave as they
+    are: for those who forge them.
+
+    Raises ValueError for arguments that are wrong, ConnectError when the relay cannot be reached or refuses.
+    """
+    url, kind = choose_kind(url, encap)
+    address = random_mac() if mac is None else parse_mac(mac) if isinstance(mac, str) else mac
+    if not is_station(address):
+        raise ValueError(f"{address.hex(':')} is not the MAC address of a station")
+    if rewriter is True:
+        rewriter = MacRewriter(
+            secrets.token_bytes(16), on_new=lambda guest, lan: on_change(Readdressed(guest, lan))
+        )
+    if rewriter and address == QEMU_DEFAULT:
+        address = rewriter.lan_mac(address)
+    trust = Trust.read(cert_hash, ca, insecure)
+    nic = VirtualNic(
+        url=url,
+        mac=address,
+        kind=kind,
+        trust=trust,
+        counters=Counters() if counters is None else counters,
+        on_change=on_change,
+        name=host_name() if name is None else name,
+        rewriter=rewriter or None,
+        keep_alive=keep_alive,
+        idle_timeout=idle_timeout,
+    )
+    failure = ""
+    try:
+        await nic.attach()
+    except ConnectError as error:
+        if error.permanent or not patient:
+            raise
+        failure = str(error)
+    runner = asyncio.create_task(nic.run(reconnect=reconnect, reason=failure))
+    try:
+        yield nic
+    finally:
+        nic.close()
+        runner.cancel()
+        (problem,) = await asyncio.gather(runner, return_exceptions=True)
+        if isinstance(problem, Exception):
+            raise problem

@@ -1,0 +1,481 @@
+"""The way out: the only place that opens sockets for guests, and asks the egress policy before each send.
+
+UDP flows get a socket each. A datagram for one of this machine's own addresses is refused like any other,
+unless its port is a flow's own: then it is one guest that writes to another's external address, and goes the
+way it would from outside (RFC 4787 REQ-9). A flow's port is not used again for a while (RFC 6888 REQ-8).
+
+Pings use the system's unprivileged ICMP sockets (Linux:
+``net.ipv4.ping_group_range``; macOS), one per flow. Where these are forbidden, one raw socket serves all
+flows (it needs CAP_NET_RAW): each flow gets an identifier, and what returns is told apart by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import sys
+from pathlib import Path
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet, SendResult
+from netstack.egress import OWN_ADDRESS, Decision
+from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
+from netstack.icmpv6 import ECHO_REPLY6, ECHO_REQUEST6, build_echo6
+from netstack.port_hold import PortHold
+from transport.host.host_socket import IPV4, IPV6, Family, HostSocket, Received, Reported
+from transport.host.interfaces import interface_addresses
+from transport.host.listeners import TcpListener, UdpListener
+from transport.host.readiness import Readiness
+from transport.host.tcp_ports import SharedPorts, open_tcp
+from transport.host.tcp_socket import DeniedTcpSocket, TcpFlowSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from actors.messages import Mailbox
+    from netstack.counters import Counters
+    from netstack.egress import EgressPolicy
+    from transport.turns import Turns
+
+INTERFACES_INTERVAL = 5.0
+"""Seconds after which the machine's own addresses are read again, when something is next sent."""
+
+ANY_ADDRESS = "0.0.0.0"
+ANY_ADDRESS6 = "::"
+
+HAIRPIN = "hairpin"
+"""Reason of a permission: the address is one of this machine's, and the port leads to a guest."""
+
+PORT_HOLD = 120.0
+"""Seconds for which the port of an ended UDP flow is not used again (RFC 6888 REQ-8)."""
+
+PORTS_HELD = 8192
+"""Ports held at a time: less than a third of those that Linux chooses from, so that flows still find one."""
+
+PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+DYNAMIC_PORTS = 16_384
+"""Ports that other systems choose from: 49152 to 65535 (RFC 6335 section 6)."""
+
+PORT_TRIES = 16
+"""Sockets opened in search of a port that is not held; then a held one has to do."""
+
+_IDENTIFIERS = 0x1_0000
+_ICMP_FILTER = 1
+"""Linux, level SOL_RAW (255): mask of the ICMP types that a raw socket does not want."""
+_SOL_RAW = 255
+_ONLY_ECHO_REPLIES = (0xFFFF_FFFF ^ (1 << ECHO_REPLY)).to_bytes(4, sys.byteorder)
+_ONLY_ECHO_REPLIES6 = ((1 << 256) - 1 ^ 1 << ECHO_REPLY6).to_bytes(32, "little")
+"""``struct icmp6_filter`` (RFC 3542): 8 words, a bit for each type that is not wanted."""
+_IP_VERSION_4 = 4
+_IP_VERSION_6 = 6
+_FAMILIES = {_IP_VERSION_4: IPV4, _IP_VERSION_6: IPV6}
+_SOMEWHERE_IPV6 = "2606:4700:4700::1111"
+"""An address of the IPv6 internet; nothing is sent there."""
+_IDENTIFIER = Struct("!4xH")
+
+
+class EchoIdentifiers:
+    """Identifiers of the pings that leave by raw sockets, each of which gets every answer that comes.
+
+    Networks that share them never take one's answers for another's.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[int, int]] = set()
+        # A random start keeps clear of other programs and of pings before a restart.
+        self._next = secrets.randbelow(_IDENTIFIERS)
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, protocol: int) -> int:
+        """Take a free one of ICMP or ICMPv6 (IP protocol number). Raises OSError when there is none."""
+        for _ in range(_IDENTIFIERS):
+            identifier, self._next = self._next, (self._next + 1) % _IDENTIFIERS
+            if (protocol, identifier) not in self._taken:
+                self._taken.add((protocol, identifier))
+                return identifier
+        raise OSError("all ICMP identifiers are taken")
+
+    def give_back(self, protocol: int, identifier: int) -> None:
+        """Let others have it."""
+        self._taken.discard((protocol, identifier))
+
+
+class HostNetwork:
+    """Opens sockets on the running event loop; implements ``actors.ports.Outside``."""
+
+    def __init__(
+        self,
+        policy: EgressPolicy,
+        counters: Counters,
+        turns: Turns,
+        *,
+        port_hold: float = PORT_HOLD,
+        ports_held: int = PORTS_HELD,
+        ready: Readiness | None = None,
+        identifiers: EchoIdentifiers | None = None,
+    ) -> None:
+        """``ready`` and ``identifiers`` are what the networks of all LANs share."""
+        self._policy = policy
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self.ready = Readiness(turns) if ready is None else ready
+        """Watches the sockets of all flows."""
+        self._read_interfaces_at = 0.0
+        self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
+        self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
+        self.identifiers = EchoIdentifiers() if identifiers is None else identifiers
+        self._tcp_ports = SharedPorts()
+        self._raw: dict[int, _RawIcmpSocket] = {}
+        self._udp_ports: set[tuple[str, int]] = set()
+        """Addresses and ports of this machine that lead to guests: of flows and forwards."""
+        self._tcp_listeners: set[tuple[str, int]] = set()
+        self._held_ports = PortHold(port_hold, ports_held)
+        self._read_interfaces()
+
+    @property
+    def can_ping(self) -> bool:
+        """Whether this host lets the process open any kind of ICMP socket."""
+        return self._can_use_ping_sockets or self._can_use_raw_sockets
+
+    @property
+    def has_ipv6(self) -> bool:
+        """Whether this host has IPv6 at all."""
+        return _can_open(socket.SOCK_DGRAM, IPV6, socket.IPPROTO_UDP)
+
+    @property
+    def has_ipv6_route(self) -> bool:
+        """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere."""
+        return any(map(_is_routed, (_SOMEWHERE_IPV6, *self._policy.allowed_ipv6)))
+
+    @property
+    def udp_ports(self) -> int:
+        """How many ports this host chooses from, as of the last look at its interfaces."""
+        return self._port_range
+
+    def allows_udp(self, address: tuple[str, int]) -> bool:
+        """Whether the egress policy lets a guest write to ``address``; a refusal is counted."""
+        return self.decide_udp(address).allowed
+
+    def allows_echo(self, address: str) -> bool:
+        """As :meth:`allows_udp`, for pings."""
+        return self.decide(address).allowed
+
+    def open_udp(self, flow: Mailbox, version: int = 4) -> UdpFlowSocket:
+        """Open a UDP socket (IPv4 or 6) on a port of the host's choice. Raises OSError when it cannot."""
+        opened = UdpFlowSocket(_FAMILIES[version], self, flow, self._counters)
+        if self._held_ports.holds(opened.port, self._loop.time()):
+            opened = self._replace_held(opened, flow)
+        self._udp_ports.add((_any_of(opened.family), opened.port))
+        return opened
+
+    def _replace_held(self, held: UdpFlowSocket, flow: Mailbox) -> UdpFlowSocket:
+        """Find a socket whose port does not rest; where there is none, take the one that does."""
+        now = self._loop.time()
+        refused = [held]
+        with contextlib.suppress(OSError):
+            while len(refused) < PORT_TRIES:
+                refused.append(UdpFlowSocket(held.family, self, flow, self._counters))
+                if not self._held_ports.holds(refused[-1].port, now):
+                    break
+        chosen = refused.pop()
+        if self._held_ports.holds(chosen.port, now):
+            self._counters.add("outside.held_ports_used")
+        # Closed only now, or the system could have given the same ports again.
+        for other in refused:
+            HostSocket.close(other)
+        return chosen
+
+    def release_udp(self, port: int, family: Family) -> None:
+        """Take back the port of a flow that ended."""
+        self._udp_ports.discard((_any_of(family), port))
+        self._held_ports.release(port, self._loop.time())
+
+    def open_echo(self, flow: Mailbox, version: int = 4) -> PingEchoSocket | RawEchoSocket:
+        """Open an ICMP or ICMPv6 (``version``) echo socket. Raises OSError when none can be had."""
+        family = _FAMILIES[version]
+        if not self._can_use_raw_sockets:
+            return PingEchoSocket(family, self, flow, self._counters)
+        raw = self._raw.get(version)
+        if raw is None or raw.closed:
+            raw = self._raw[version] = _RawIcmpSocket(family, self, self._counters)
+        return raw.attach(flow)
+
+    def open_tcp(
+        self, flow: Mailbox, address: tuple[str, int], owner: Hashable
+    ) -> TcpFlowSocket | DeniedTcpSocket:
+        """Connect to ``address`` as the guest named it; ``owner`` is the guest's own address and port.
+
+        The flow is told what came of it. Raises OSError when no socket can be had.
+        """
+        decision = self._decide_with(self._tcp_listeners, address)
+        if not decision.allowed:
+            return DeniedTcpSocket(flow)
+        if not self._policy.may_connect(address[1]) and decision.reason != HAIRPIN:
+            self._counters.add("outside.denied.smtp")
+            return DeniedTcpSocket(flow)
+        return open_tcp(flow, (decision.dial, address[1]), owner, self._tcp_ports, self.ready)
+
+    def decide(self, address: str) -> Decision:
+        """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""
+        if self._loop.time() >= self._read_interfaces_at:
+            self._read_interfaces()
+        decision = self._policy.decide(address)
+        if not decision.allowed:
+            self._counters.add(f"outside.denied.{decision.reason}")
+        return decision
+
+    def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
+        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
+        listener = UdpListener(owner, host, port, self.ready)
+        self._udp_ports.add((host, port))
+        return listener
+
+    def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
+        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
+        listener = TcpListener(owner, host, port, self.ready, self._counters)
+        self._tcp_listeners.add((host, port))
+        return listener
+
+    def decide_udp(self, address: tuple[str, int]) -> Decision:
+        """As :meth:`decide`; one of this machine's addresses is allowed where the port leads to a guest."""
+        return self._decide_with(self._udp_ports, address)
+
+    def _decide_with(self, to_guests: set[tuple[str, int]], address: tuple[str, int]) -> Decision:
+        host, port = address
+        # Where a guest's port is bound to one address, another service may have the same one on another.
+        everywhere = (ANY_ADDRESS6 if ":" in host else ANY_ADDRESS, port)
+        leads_to_guest = everywhere in to_guests or address in to_guests
+        if leads_to_guest and self._policy.decide(host).reason == OWN_ADDRESS:
+            self._counters.add("outside.hairpinned")
+            return Decision(allowed=True, reason=HAIRPIN, dial=host)
+        return self.decide(host)
+
+    def message(self, received: list[Received]) -> DatagramsFromNet:
+        """Put what arrived into the guest's words."""
+        shown = self._policy.shown
+        return DatagramsFromNet(
+            [DatagramFromNet(payload, (shown(host), port), ttl) for payload, host, port, ttl in received]
+        )
+
+    def errors(self, errors: list[Reported]) -> ErrorsFromNet:
+        """Put ICMP errors into the guest's words: of who sent them, only what the guest may reach is told."""
+        decide, shown = self._policy.decide, self._policy.shown
+        told = []
+        for host, port, kind, code, mtu, offender, quoted in errors:
+            router = shown(offender) if decide(offender).allowed or shown(offender) != offender else ""
+            told.append(ErrorFromNet((shown(host), port), kind, code, mtu, router, quoted))
+        return ErrorsFromNet(told)
+
+    def _read_interfaces(self) -> None:
+        self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
+        self._port_range = port_range()
+        try:
+            self._policy.own_addresses = interface_addresses()
+        except OSError:
+            # What was read last still protects more than nothing would.
+            self._counters.add("outside.interfaces_unread")
+
+
+def port_range() -> int:
+    """Tell how many ports the system chooses from, for each IP version and protocol (Linux: ip(7))."""
+    with contextlib.suppress(OSError, ValueError):
+        low, high = map(int, PORT_RANGE.read_text().split())
+        return high - low + 1
+    return DYNAMIC_PORTS
+
+
+def _any_of(family: Family) -> str:
+    return ANY_ADDRESS if family is IPV4 else ANY_ADDRESS6
+
+
+def _is_routed(address: str) -> bool:
+    """Whether this host knows a way to an IPv6 address; sends nothing."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+    except OSError:
+        return False
+    return True
+
+
+def _can_open(kind: int, family: Family = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:
+    try:
+        with socket.socket(family.number, kind, protocol) as probe:
+            probe.bind((family.any_address, 0))
+    except OSError:
+        return False
+    return True
+
+
+class UdpFlowSocket(HostSocket):
+    """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
+
+    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, network.ready, counters)
+        self._network = network
+        self._flow = flow
+        self.port: int = self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        """Close; the port rests for a while."""
+        if self._socket.fileno() >= 0:
+            self._network.release_udp(self.port, self.family)
+        super().close()
+
+    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
+        """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
+        decision = self._network.decide_udp(address)
+        if not decision.allowed:
+            return SendResult.DENIED
+        if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
+            return SendResult.UNREACHABLE
+        return self.transmit(payload, (decision.dial, address[1]), ttl, whole)
+
+    def send_run(self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool) -> int:
+        """Send datagrams to ``address`` with few calls; return how many left, the rest is for ``send_to``."""
+        decision = self._network.decide_udp(address)
+        if not decision.allowed or (":" in decision.dial) is not (self.family is IPV6):
+            return 0
+        return self.transmit_run(payloads, (decision.dial, address[1]), ttl, whole)
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self._network.message(received))
+
+    def report(self, errors: list[Reported]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self._network.errors(errors))
+
+
+class _EchoSender(HostSocket):
+    """Sends echo requests with the guest's TTL."""
+
+    def __init__(self, family: Family, kind: int, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(family, kind, family.icmp, network.ready, counters)
+        self.network = network
+
+    def send_request(
+        self, identifier: int, sequence: int, payload: bytes, destination: str, *, ttl: int, whole: bool
+    ) -> SendResult:
+        decision = self.network.decide(destination)
+        if not decision.allowed:
+            return SendResult.DENIED
+        if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
+            return SendResult.UNREACHABLE
+        if self.family is IPV4:
+            request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
+        else:  # the system computes the checksum, which covers an address that only it knows
+            request = build_echo6(ECHO_REQUEST6, identifier, sequence, payload)
+        return self.transmit(request, (decision.dial, 0), ttl, whole)
+
+
+class PingEchoSocket(_EchoSender):
+    """An unprivileged ICMP socket: the kernel sets the identifier and gives only this socket's replies."""
+
+    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_DGRAM, network, counters)
+        self._flow = flow
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
+        """Send an echo request after asking the egress policy about ``destination``."""
+        return self.send_request(0, sequence, payload, destination, ttl=ttl, whole=whole)
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell the flow what is an echo reply."""
+        replies = _echo_replies(received, self.family)
+        if replies:
+            self._flow.tell(self.network.message(replies))
+
+    def report(self, errors: list[Reported]) -> None:
+        """Tell the flow."""
+        self._flow.tell(self.network.errors(errors))
+
+
+class _RawIcmpSocket(_EchoSender):
+    """One raw socket for the echo flows of all guests; closed when the last of them is."""
+
+    def __init__(self, family: Family, network: HostNetwork, counters: Counters) -> None:
+        super().__init__(family, socket.SOCK_RAW, network, counters)
+        if family is IPV6:
+            self._socket.setsockopt(socket.IPPROTO_ICMPV6, _ICMP_FILTER, _ONLY_ECHO_REPLIES6)
+        elif sys.platform == "linux":
+            self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, _ONLY_ECHO_REPLIES)
+        self._flows: dict[int, Mailbox] = {}
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def attach(self, flow: Mailbox) -> RawEchoSocket:
+        """Give ``flow`` an identifier. Raises OSError when all are taken."""
+        identifier = self.network.identifiers.take(self.family.icmp)
+        self._flows[identifier] = flow
+        return RawEchoSocket(self, identifier)
+
+    def detach(self, identifier: int) -> None:
+        """Take the identifier back."""
+        del self._flows[identifier]
+        self.network.identifiers.give_back(self.family.icmp, identifier)
+        if not self._flows:
+            self.close()
+
+    def deliver(self, received: list[Received]) -> None:
+        """Tell each flow its own replies."""
+        by_identifier: dict[int, list[Received]] = {}
+        for reply in _echo_replies(received, self.family):
+            by_identifier.setdefault(_IDENTIFIER.unpack_from(reply.payload)[0], []).append(reply)
+        for identifier, replies in by_identifier.items():
+            flow = self._flows.get(identifier)
+            if flow is not None:  # else another program's
+                flow.tell(self.network.message(replies))
+
+    def report(self, errors: list[Reported]) -> None:
+        """Tell each flow its own errors: the quoted requests have its identifier."""
+        for error in errors:
+            if len(error.quoted) >= ICMP_HEADER_LENGTH:
+                flow = self._flows.get(_IDENTIFIER.unpack_from(error.quoted)[0])
+                if flow is not None:
+                    flow.tell(self.network.errors([error]))
+
+
+class RawEchoSocket:
+    """One flow's share of the raw socket; implements ``actors.ports.EchoSocket``."""
+
+    def __init__(self, raw: _RawIcmpSocket, identifier: int) -> None:
+        self._raw: _RawIcmpSocket | None = raw
+        self._identifier = identifier
+
+    @property
+    def path_mtu(self) -> int:
+        """Bytes of IP packet that the path takes, told with the last TOO_BIG; 0 when that is unknown."""
+        return 0 if self._raw is None else self._raw.path_mtu
+
+    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
+        """Send an echo request after asking the egress policy about ``destination``."""
+        if self._raw is None:
+            return SendResult.DROPPED
+        return self._raw.send_request(self._identifier, sequence, payload, destination, ttl=ttl, whole=whole)
+
+    def close(self) -> None:
+        """Give the identifier back; nothing is told to the flow any more."""
+        if self._raw is not None:
+            self._raw.detach(self._identifier)
+            self._raw = None
+
+
+def _echo_replies(received: list[Received], family: Family) -> list[Received]:
+    """Keep the echo replies, without the IP header that raw sockets (and macOS) leave in front."""
+    replies = []
+    wanted = ECHO_REPLY if family is IPV4 else ECHO_REPLY6
+    for datagram in received:
+        message = datagram.payload
+        if family is IPV4 and message and message[0] >> 4 == _IP_VERSION_4:
+            message = message[(message[0] & 0x0F) * 4 :]
+        if len(message) >= ICMP_HEADER_LENGTH and message[0] == wanted:
+            replies.append(datagram._replace(payload=message))
+    return replies

@@ -1,0 +1,254 @@
+"""Limits at the edges of the pinned aioquic that it leaves open; what they are is told in docs/aioquic.md.
+
+Beside ``aioquic_internals`` the only module that uses names which aioquic keeps private.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pylsqpack
+from aioquic.h3.connection import (
+    ErrorCode,
+    FrameType,
+    H3Connection,
+    HeadersState,
+    QpackDecompressionFailed,
+    Setting,
+)
+from aioquic.h3.events import H3Event
+from aioquic.quic.connection import QuicConnection, QuicConnectionError
+from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver
+from aioquic.tls import AlertDescription, Epoch
+
+from transport.quic.qpack import field_section_size
+from transport.quic.reassembly import Reassembly, TooFragmentedError
+from transport.quic.webtransport import MAX_FIELD_SECTION_SIZE
+
+if TYPE_CHECKING:
+    from aioquic.buffer import Buffer
+    from aioquic.h3.connection import Headers
+    from aioquic.quic.connection import NetworkAddress, QuicReceiveContext
+    from aioquic.quic.events import QuicEvent, StreamReset
+    from aioquic.quic.packet import QuicStreamFrame
+    from aioquic.quic.stream import QuicStream
+
+MAX_CRYPTO_BYTES = 64 * 1024
+"""Bytes of TLS from a client at an encryption level; a ClientHello with post-quantum keys has 2 KB."""
+MAX_ENCODED_FIELDS = 2 * MAX_FIELD_SECTION_SIZE
+"""Bytes of a frame on a request or control stream that are collected; between that and what is announced a
+request is answered 431."""
+AMPLIFICATION = 3
+"""How many times what came from an address may go there before it is validated (RFC 9000, 8.1)."""
+
+
+MAX_FRAMES = 256
+"""Frames in one packet that aioquic reads; a handful is usual, and each takes some microseconds."""
+
+
+class BoundedReceiver(QuicStreamReceiver):
+    """aioquic's receiving part of a stream, with a reassembly that has limits."""
+
+    def __init__(self, stream_id: int | None, readable: bool) -> None:
+        super().__init__(stream_id, readable)
+        self._reassembly = Reassembly()
+
+    @property
+    def bytes_waiting(self) -> int:
+        """Bytes that wait for what comes before them."""
+        return self._reassembly.waiting
+
+    def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
+        """Take a frame; return what is in order now. Raises FinalSizeError and TooFragmentedError."""
+        end = frame.offset + len(frame.data)
+        final = self._final_size
+        if final is not None and (end > final or (frame.fin and end != final)):
+            raise FinalSizeError("Data received beyond final size")
+        if frame.fin:
+            if end < self.highest_offset:
+                raise FinalSizeError("Data received beyond final size")
+            self._final_size = end
+        self.highest_offset = max(self.highest_offset, end)
+        if self.is_finished:
+            return None
+        data = self._reassembly.add(frame.offset, frame.data)
+        self._buffer_start = self._reassembly.start
+        ends = self._buffer_start == self._final_size
+        if ends:
+            self.is_finished = True
+        if not data and not ends:
+            return None
+        # None for CRYPTO, whose event aioquic makes no other use of than to take its data.
+        stream_id: Any = self._stream_id
+        return StreamDataReceived(data=data, end_stream=ends, stream_id=stream_id)
+
+    def handle_reset(
+        self, *, final_size: int, error_code: int = QuicErrorCode.NO_ERROR
+    ) -> StreamReset | None:
+        """End the stream; what waited is nobody's any more."""
+        event = super().handle_reset(final_size=final_size, error_code=error_code)
+        self._reassembly.clear()
+        return event
+
+
+class BoundedQuicConnection(QuicConnection):
+    """aioquic's connection as a server that no peer makes keep, work or send more than its share."""
+
+    frames_left = MAX_FRAMES
+    """How many more the packet may have that is being read; counted by whoever looks up their handlers."""
+
+    def _payload_received(
+        self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
+    ) -> tuple[bool, bool]:
+        self.frames_left = MAX_FRAMES
+        return super()._payload_received(context, plain, crypto_frame_required)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        for stream in self._crypto_streams.values():
+            stream.receiver = BoundedReceiver(None, readable=True)
+
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        if not isinstance(stream.receiver, BoundedReceiver):
+            stream.receiver = BoundedReceiver(stream_id, readable=not stream.receiver.is_finished)
+        return stream
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        try:
+            super()._handle_stream_frame(context, frame_type, buf)
+        except TooFragmentedError:
+            # QUIC has no code for it; without a frame type this is a close of the application.
+            raise QuicConnectionError(
+                ErrorCode.H3_EXCESSIVE_LOAD,
+                None,  # type: ignore[arg-type]  # as aioquic itself does
+                "too many gaps in a stream",
+            ) from None
+
+    def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        offset, length = buf.pull_uint_var(), buf.pull_uint_var()
+        if offset + length > MAX_CRYPTO_BYTES:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too much crypto buffering"
+            )
+        if length and context.epoch == Epoch.ONE_RTT:
+            # Clients have nothing to say to TLS after their Finished (RFC 9001, 4.4 and 6).
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_ERROR + AlertDescription.unexpected_message,
+                frame_type,
+                "TLS message after the handshake",
+            )
+        buf.seek(start)
+        try:
+            super()._handle_crypto_frame(context, frame_type, buf)
+        except TooFragmentedError:
+            raise QuicConnectionError(
+                QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "too many gaps in crypto data"
+            ) from None
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """Return what is to be sent, where; a close too must keep to what an unproven address may be sent."""
+        path = self._network_paths[0] if self._network_paths else None
+        limited = self._close_pending and path is not None and not path.is_validated
+        packets = super().datagrams_to_send(now)
+        if limited and path is not None and path.bytes_sent > AMPLIFICATION * path.bytes_received:
+            return []
+        return packets
+
+
+class FieldsTooLarge(H3Event):
+    """A request's header fields are more than is announced, and were not decoded."""
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+
+
+class TooMuchData(H3Event):
+    """A frame is larger than anything that is read: the connection is to be closed."""
+
+
+class _FieldsTooLargeError(Exception):
+    """Leaves aioquic's parser."""
+
+
+class _TooMuchDataError(Exception):
+    """Leaves aioquic's parser."""
+
+
+class _StaticEncoder:
+    """QPACK's encoder with nothing but the static table, whatever the client offers to remember."""
+
+    def __init__(self) -> None:
+        self._encoder = pylsqpack.Encoder()
+
+    def apply_settings(self, **_offered: int) -> bytes:
+        """Use none of what the client offers; nothing is told to its decoder."""
+        return b""
+
+    def encode(self, stream_id: int, headers: Headers) -> tuple[bytes, bytes]:
+        """Return what goes to the encoder stream, which is nothing, and the field section."""
+        return self._encoder.encode(stream_id, headers)
+
+    def feed_decoder(self, data: bytes) -> None:
+        """Read the client's decoder stream. Raises pylsqpack.DecoderStreamError."""
+        self._encoder.feed_decoder(data)
+
+
+class BoundedH3Connection(H3Connection):
+    """aioquic's HTTP/3 as a server without a dynamic table, that measures fields before it decodes them."""
+
+    def __init__(self, quic: QuicConnection) -> None:
+        super().__init__(quic, enable_webtransport=True)
+        self._decoder = pylsqpack.Decoder(0, 0)
+        encoder: Any = _StaticEncoder()
+        self._encoder = encoder
+        self._refused: set[int] = set()
+        """Streams of requests that were too large: what else they bring is passed over."""
+
+    def _get_local_settings(self) -> dict[int, int]:
+        settings = super()._get_local_settings()
+        return settings | {Setting.QPACK_MAX_TABLE_CAPACITY: 0, Setting.QPACK_BLOCKED_STREAMS: 0}
+
+    def handle_event(self, event: QuicEvent) -> list[H3Event]:
+        """Handle a QUIC event; also gives FieldsTooLarge and TooMuchData."""
+        if not isinstance(event, StreamDataReceived):
+            return super().handle_event(event)
+        stream_id = event.stream_id
+        if stream_id in self._refused:
+            return []
+        try:
+            return super().handle_event(event)
+        except _FieldsTooLargeError:
+            self._refused.add(stream_id)
+            self._stream[stream_id].buffer = b""
+            return [FieldsTooLarge(stream_id)]
+        except _TooMuchDataError:
+            return [TooMuchData()]
+
+    def _receive_stream_data(self, event: StreamDataReceived) -> list[H3Event]:
+        events = super()._receive_stream_data(event)
+        stream = self._stream.get(event.stream_id)
+        if stream is not None and stream.buffer:
+            announced = stream.frame_size or 0
+            if len(stream.buffer) > MAX_ENCODED_FIELDS or announced > MAX_ENCODED_FIELDS:
+                raise _TooMuchDataError
+        return events
+
+    def _check_request_or_push_frame_type(self, frame_type: int, stream: Any) -> None:
+        super()._check_request_or_push_frame_type(frame_type, stream)
+        if frame_type == FrameType.HEADERS and stream.frame_size > MAX_ENCODED_FIELDS:
+            raise _TooMuchDataError
+
+    def _decode_headers(self, stream_id: int, frame_data: bytes | None) -> Headers:
+        try:
+            size = field_section_size(frame_data or b"", MAX_FIELD_SECTION_SIZE)
+        except ValueError as error:
+            raise QpackDecompressionFailed(str(error)) from None
+        if size > MAX_FIELD_SECTION_SIZE:
+            if self._stream[stream_id].headers_recv_state != HeadersState.INITIAL:
+                raise _TooMuchDataError
+            raise _FieldsTooLargeError
+        return super()._decode_headers(stream_id, frame_data)

@@ -1,0 +1,320 @@
+"""One client's connection: QUIC and HTTP/3 below, at most one WebTransport session above.
+
+The relay's side of a :class:`carrier.Carrier`, whose host is the endpoint. Datagrams of the session
+collect until ``deliver`` tells them to the session's actor in one batch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import ErrorCode
+from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived
+from aioquic.quic import events as quic_events
+from loguru import logger
+from mypy_extensions import mypyc_attr
+
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
+from transport.admission import Refusal, without_secrets
+from transport.quic import webtransport
+from transport.quic.aioquic_internals import RelayH3Connection, RelayQuicConnection
+from transport.quic.aioquic_limits import FieldsTooLarge, TooMuchData
+from transport.quic.carrier import Carrier, CarrierHost
+from transport.quic.session import WebTransportSession
+from transport.tls_alerts import CRYPTO_ERRORS
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from aioquic.h3.events import H3Event
+
+    from actors.messages import Mailbox
+    from transport.admission import ClientRequest, Grant
+    from transport.quic.datagram_path import DatagramPath
+    from transport.quic.udp import Address
+
+SESSION_DEADLINE = 10.0
+"""Seconds from the first packet until a session must stand; browsers need well under one."""
+KEEP_ALIVE = 15.0
+"""Seconds of silence after which a PING asks whether the client is still there."""
+CLOSE_LINGER = 1.0
+"""Seconds that a client has to read the closing capsule before the connection is closed under it."""
+MAX_REQUEST_BYTES = 64 * 1024
+"""Stream bytes that a client may send before its session stands: settings, QPACK and one request."""
+MAX_STREAM_BYTES = 1024 * 1024
+"""Stream bytes in the life of a connection that are no capsules of its session: VM clients use datagrams.
+Whether they arrived or wait for what was lost before them, none is ever taken off the count."""
+RELIEF = 0.1
+"""Seconds of excess forgiven per second."""
+TOLERATED_EXCESS = 0.005
+"""Seconds of work beyond the ordinary with which a connection is still served with the others."""
+MOST_EXCESS = 0.25
+"""Seconds of work beyond the ordinary after which a connection is closed."""
+MOST_AT_ONCE = 0.010
+"""Seconds that are charged for one slice at most: the garbage collector may have run just then."""
+
+
+class Host(CarrierHost, Protocol):
+    """What a connection needs of its endpoint."""
+
+    def admit(self, request: ClientRequest) -> Grant | Refusal:
+        """Decide about a request for a session, which has to follow at once."""
+
+    def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
+        """Route packets with this connection ID to the connection."""
+
+    def remove_connection_id(self, connection_id: bytes) -> None:
+        """Stop routing this connection ID."""
+
+    def want_flush(self, connection: Connection) -> None:
+        """Call the connection's ``flush`` at the end of this turn."""
+
+    def handshake_ended(self, connection: Connection) -> None:
+        """Take note that the connection no longer counts as a handshake in progress."""
+
+    def handshake_failed(self, connection: Connection, end: quic_events.ConnectionTerminated) -> None:
+        """Take note that client and relay did not come together, by a TLS alert of either."""
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget the connection."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class Connection(Carrier[RelayQuicConnection, Host]):
+    """Implements ``transport.quic.session.SessionCarrier``."""
+
+    def __init__(self, quic: RelayQuicConnection, host: Host, address: Address, now: float) -> None:
+        super().__init__(quic, host, address, now, KEEP_ALIVE)
+        self.connection_ids: set[bytes] = set()
+        self.pending: list[bytes] = []
+        """Packets that this turn brought, all from ``pending_address``; kept by the endpoint."""
+        self.pending_address = address
+        self.timer: asyncio.TimerHandle | None = None
+        """Kept by the endpoint: runs no later than ``next_timer`` says."""
+        self._h3: RelayH3Connection | None = None
+        self._mailbox: Mailbox | None = None
+        self._capsules = webtransport.CapsuleReader()
+        self._session_bytes = 0
+        """Stream bytes that were capsules, which nothing keeps."""
+        self._deadline = now + SESSION_DEADLINE
+        self._closing: tuple[int, str] | None = None
+        self._charged_at = now
+
+    # -- SessionCarrier ---------------------------------------------------------------------------
+
+    def want_flush(self) -> None:
+        """Have the session's queue sent at the end of this turn."""
+        self._host.want_flush(self)
+
+    def close_session(self, code: int, reason: str, *, tell: bool = False) -> None:
+        """Tell the client why (a capsule), then close the connection once it had time to read that.
+
+        ``tell``: the session's actor does not know yet.
+        """
+        if self._session is None:
+            if self._closing is None:  # else its session was closed already, and the client is reading why
+                self.close(ErrorCode.H3_NO_ERROR, reason)
+            return
+        self._end_session(SessionClosed(code, reason) if tell else None)
+        if self._h3 is not None:
+            self._h3.send_data(
+                self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
+            )
+        self._aioquic_is_idle = False
+        self._closing = (ErrorCode.H3_NO_ERROR, reason)
+        self._deadline = self._host.clock() + CLOSE_LINGER
+        self._host.want_flush(self)
+
+    def go_away(self) -> None:
+        """Tell the client that the relay takes nothing new (GOAWAY), whatever becomes of what stands."""
+        if self._h3 is not None:
+            self._h3.send_goaway(self._stream_id + 4)
+            self._aioquic_is_idle = False
+
+    # -- called by the endpoint -------------------------------------------------------------------
+
+    def _charge(self, spent: float, ordinary: float, now: float) -> None:
+        """Note seconds of work; who goes on costing more than is ordinary is closed."""
+        relief = (now - self._charged_at) * RELIEF
+        self._charged_at = now
+        self.excess = max(0.0, self.excess - relief + min(spent, ordinary + MOST_AT_ONCE) - ordinary)
+        if self.excess > MOST_EXCESS and self.quic.ended is None:
+            self._host.counters.add("connection.excessive_work")
+            logger.bind(reason="excessive work").warning(
+                "{} is closed: its packets cost more than their share", self.remote
+            )
+            self._h3 = None
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "packets cost more than their share")
+
+    def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
+        if self._session is not None:
+            # The client closed: its VM is gone now.
+            self._end_session(SessionClosed(end.error_code, end.reason_phrase))
+        elif end.frame_type is not None and end.error_code in CRYPTO_ERRORS:
+            self._host.handshake_failed(self, end)
+
+    def _open_path(self) -> DatagramPath | None:
+        path = super()._open_path()
+        if path is not None:
+            path.reports_losses = True
+        return path
+
+    def deliver(self) -> None:
+        """Tell the session's actor what was lost and what has arrived since the last time.
+
+        In this order: the guest's acknowledgements may show the same gaps.
+        """
+        path = self._path
+        if path is not None and path.lost:
+            lost, path.lost = path.lost, []
+            if self._mailbox is not None:
+                self._mailbox.tell(DatagramsLost(lost))
+        if self._arrived and self._mailbox is not None:
+            arrived, self._arrived = self._arrived, []
+            self._mailbox.tell(DatagramsFromClient(arrived))
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection at once with an HTTP/3 error code; the session's actor is told."""
+        self._end_session(SessionClosed(0, reason))
+        self._aioquic_is_idle = False
+        self.quic.close(error_code=code, reason_phrase=reason)
+        self._host.want_flush(self)
+
+    def abandon(self) -> None:
+        """Forget the session of a connection that failed, without sending anything."""
+        self._end_session(SessionClosed(0, "connection failed"))
+
+    def dissolve(self) -> None:
+        """Let go of the parts that lead back here, once the connection has ended and nobody is in it."""
+        self._h3 = None
+        super().dissolve()
+
+    def _on_deadline(self) -> None:
+        if self._closing is None:
+            self._host.counters.add("connection.no_session")
+            logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
+        self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
+
+    # -- QUIC and HTTP/3 events -------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        super()._pump()
+        self._check_stream_bytes()
+
+    def _on_event(self, event: quic_events.QuicEvent) -> None:
+        match event:
+            case quic_events.ConnectionIdIssued():
+                self._host.add_connection_id(event.connection_id, self)
+            case quic_events.ConnectionIdRetired():
+                self._host.remove_connection_id(event.connection_id)
+            case quic_events.ProtocolNegotiated():
+                self._h3 = RelayH3Connection(self.quic)
+            case quic_events.HandshakeCompleted():
+                self.quic.release_handshake()
+                self._host.handshake_ended(self)
+            case quic_events.StreamReset() if event.stream_id == self._stream_id:
+                if self._session is not None:
+                    self._session_closed_by_client(0, "session stream reset")
+            case quic_events.ConnectionTerminated():
+                self._end_session(SessionClosed(event.error_code, event.reason_phrase))
+                self._host.handshake_ended(self)
+                self._host.connection_ended(self)
+        if self._h3 is not None:
+            for h3_event in self._h3.handle_event(event):
+                self._on_h3_event(h3_event)
+
+    def _check_stream_bytes(self) -> None:
+        limit = MAX_STREAM_BYTES if self._prefix else MAX_REQUEST_BYTES
+        if self.quic.stream_bytes - self._session_bytes > limit and self.quic.ended is None:
+            self._too_much_data()
+
+    def _too_much_data(self) -> None:
+        self._host.counters.add("connection.excessive_stream_data")
+        self._h3 = None
+        self.close(ErrorCode.H3_EXCESSIVE_LOAD, "too much data on streams")
+
+    def _on_h3_event(self, event: H3Event) -> None:
+        match event:
+            case DatagramReceived() if self._session is not None and event.stream_id == self._stream_id:
+                self._arrived.append(event.data)
+            case DatagramReceived():
+                self._host.counters.add("connection.drop.no_session")
+            case HeadersReceived():
+                self._on_request(event)
+            case FieldsTooLarge():
+                self._refuse(event.stream_id, webtransport.FIELDS_TOO_LARGE, "a request of too many fields")
+            case TooMuchData():
+                self._too_much_data()
+            case DataReceived() if self._session is not None and event.stream_id == self._stream_id:
+                self._on_session_data(event)
+
+    def _on_request(self, event: HeadersReceived) -> None:
+        if self._h3 is None:
+            return
+        request = webtransport.read_request(event.headers)
+        response = webtransport.answer(request, event.headers, has_session=self._session is not None)
+        grant: Grant | None = None
+        reason = ""
+        if response.session:
+            found = self._host.admit(webtransport.client_request(event.headers, self.remote))
+            if isinstance(found, Refusal):
+                response, reason = webtransport.refuse(found), f": {found.reason}"
+            else:
+                grant = found
+        if grant is None:
+            asked = f"{request.method.decode('ascii', 'replace')} {without_secrets(request.path)}"
+            self._refuse(event.stream_id, response, asked, reason)
+            return
+        self._h3.send_headers(event.stream_id, response.headers)
+        self._open_session(event.stream_id, grant)
+        if event.stream_ended:
+            self._session_closed_by_client(0, "")
+
+    def _refuse(self, stream_id: int, response: webtransport.Response, asked: str, reason: str = "") -> None:
+        if self._h3 is None:
+            return
+        self._h3.send_headers(stream_id, response.headers, end_stream=not response.body)
+        self._host.counters.add(f"request.status_{response.status}")
+        logger.bind(reason=f"request refused: {response.status}").warning(
+            "{} was refused {}: status {}{}", self.remote, asked, response.status, reason
+        )
+        if response.body:
+            self._h3.send_data(stream_id, response.body, end_stream=True)
+
+    def _open_session(self, stream_id: int, grant: Grant) -> None:
+        self._stream_id = stream_id
+        # RFC 9297, section 2.1: an HTTP datagram starts with a quarter of its stream's ID.
+        self._prefix = encode_uint_var(stream_id // 4)
+        self._deadline = None
+        host, (lan, path) = self._host, grant
+        self._session = WebTransportSession(lan.next_port(), path, self, host.clock, host.counters)
+        self._mailbox = lan.attach(self._session)
+
+    def _on_session_data(self, event: DataReceived) -> None:
+        self._session_bytes += len(event.data)
+        try:
+            closure = self._capsules.feed(event.data)
+        except ValueError as error:
+            self.close(ErrorCode.H3_DATAGRAM_ERROR, str(error))
+            return
+        if closure is not None:
+            self._session_closed_by_client(*closure)
+        elif event.stream_ended:
+            self._session_closed_by_client(0, "")
+
+    def _session_closed_by_client(self, code: int, reason: str) -> None:
+        self._end_session(SessionClosed(code, reason))
+        self.close(ErrorCode.H3_NO_ERROR, "session closed")
+
+    def _end_session(self, closed: SessionClosed | None) -> None:
+        """Forget the session; ``closed`` is told to its actor unless the actor itself closed it."""
+        session, mailbox = self._session, self._mailbox
+        self._session = self._mailbox = None
+        if session is not None:
+            session.queue.clear()
+        if mailbox is not None and closed is not None:
+            if self._arrived:
+                mailbox.tell(DatagramsFromClient(self._arrived))
+            mailbox.tell(closed)
+        self._arrived = []

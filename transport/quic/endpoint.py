@@ -1,0 +1,514 @@
+"""The relay's UDP port: routes packets to connections, runs their timers, sends what they have.
+
+One turn: drain the socket, hand each connection its packets, tell the actors (one batch per session), let
+the actors run until they are done, then flush every connection that has something to send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from aioquic.buffer import Buffer
+from aioquic.h3.connection import ErrorCode
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.packet import (
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+)
+from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.tls import CipherSuite
+from loguru import logger
+
+from netstack.shares import HALF, Shares, client_network
+from transport import tls_alerts
+from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
+from transport.quic.bbr import BBR
+from transport.quic.connection import TOLERATED_EXCESS, Connection
+from transport.quic.udp import READS_PER_TURN, UdpSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from aioquic.quic.events import ConnectionTerminated
+    from aioquic.quic.packet import QuicHeader
+
+    from netstack.counters import Counters
+    from transport.admission import Admission
+    from transport.certificates import Certificate, CertificateStore
+    from transport.quic.udp import Address, Run
+    from transport.turns import Turns
+
+LONG_HEADER = 0x80
+"""Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
+IDLE_TIMEOUT = 180.0
+"""Seconds without a packet after which QUIC gives a connection up."""
+MAX_CONNECTIONS = 4096
+"""Connections in every state; one costs 50 to 100 KB. Clients of one address get ``client_share`` of them."""
+RETRY_HANDSHAKES = 64
+"""Handshakes in progress above which a client must first show that its address is its own (Retry)."""
+MAX_HANDSHAKES = 512
+"""Handshakes in progress at most, half of them from one address; each costs about 3 ms of CPU and 100 KB."""
+CLOSE_PAUSE = 0.25
+"""Seconds between the last word to the clients and the end of their connections."""
+MAX_DATAGRAM_FRAME = 65535
+"""Announced in the transport parameters; a packet bounds what really arrives."""
+MAX_STREAM_WINDOW = 64 * 1024
+"""Flow control window of a stream and of all streams: a request fits, a flood does not."""
+
+COMPLAINT_EVERY = 10.0
+"""Seconds between two lines about clients that find no room."""
+
+BEHIND_SHARE = 0.004
+"""Seconds between two turns of the others that those get together who need more than their own turns."""
+MOST_BEHIND = 32768
+"""Packets that wait for such turns, of all connections together; each may have its part of them."""
+FEWEST_PARTS = 8
+
+FEW_RUNS = 2
+"""Runs of packets up to which a turn is for speed; above, for what a batch saves."""
+LONGEST_BARE_ACK = 64
+"""Bytes of a packet that is likely to carry an acknowledgement and nothing else."""
+
+
+def carries_frames(run: Run) -> bool:
+    """Whether the run has more than a bare acknowledgement."""
+    packets, _ = run
+    return len(packets) > 1 or len(packets[0]) > LONGEST_BARE_ACK
+
+
+class Endpoint:
+    """Listens for WebTransport clients. Implements ``transport.quic.connection.Host``."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        certificates: CertificateStore,
+        admission: Admission,
+        turns: Turns,
+        counters: Counters,
+        client_share: int = 0,
+        congestion: str = BBR,
+    ) -> None:
+        """``client_share`` is what one client address may have of the connections, in percent; 0: all.
+
+        ``congestion`` names the congestion control: ``bbr``, ``cubic`` or ``reno``.
+        """
+        self.counters = counters
+        self.admit = admission.admit
+        self._bind = (host, port)
+        self._certificates = certificates
+        self._congestion = congestion
+        self._configured: tuple[Certificate, QuicConfiguration] | None = None
+        self._turns = turns
+        self._connections: dict[bytes, Connection] = {}
+        self._live: set[Connection] = set()
+        self._handshakes: set[Connection] = set()
+        self._clients: dict[Connection, str] = {}
+        """By which address each connection is counted: that of its first packet."""
+        self._handshake_shares = Shares(MAX_HANDSHAKES, client_share and HALF)
+        self._shares = Shares(MAX_CONNECTIONS, client_share)
+        self._dirty: dict[Connection, None] = {}
+        self._ended: list[Connection] = []
+        self._behind: dict[Connection, None] = {}
+        """Connections whose pending packets wait until the others were served, by turns."""
+        self._catching_up = False
+        self._flush_scheduled = False
+        self._in_turn = False
+        self._lone = False
+        """Whether the socket last brought few packets at a time."""
+        self._retry = QuicRetryTokenHandler()
+        self._closed = asyncio.Event()
+        self._closing = False
+        self._next_complaint = 0.0
+
+    async def start(self) -> None:
+        """Bind and listen. Raises OSError when the address cannot be had."""
+        self._loop = asyncio.get_running_loop()
+        self.clock = self._loop.time
+        self._socket = UdpSocket(*self._bind, self.counters)
+        for descriptor in self._socket.filenos():
+            self._loop.add_reader(descriptor, self._on_readable)
+
+    @property
+    def port(self) -> int:
+        """The UDP port that is listened on."""
+        return self._socket.port
+
+    @property
+    def connection_count(self) -> int:
+        """Connections in every state, from the first packet to the end of draining."""
+        return len(self._live)
+
+    def close(self, code: int, reason: str) -> None:
+        """Close every session with ``code`` and ``reason``, then the socket; see ``wait_closed``."""
+        if self._closing:
+            return
+        self._closing = True
+        self._close_all(Connection.go_away)
+        self._close_all(lambda connection: connection.close_session(code, reason, tell=True))
+        # Browsers forget a closing capsule when the end of the connection comes right behind it.
+        self._loop.call_later(CLOSE_PAUSE if self._live else 0, partial(self._release, reason))
+
+    def _release(self, reason: str) -> None:
+        self._close_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
+        for descriptor in self._socket.filenos():
+            self._loop.remove_reader(descriptor)
+        for connection in list(self._live):
+            self.connection_ended(connection)
+        self._socket.close()
+        self._closed.set()
+
+    def _close_all(self, close: Callable[[Connection], None]) -> None:
+        self._for_each(list(self._live), close)
+        self._flush()
+
+    async def wait_closed(self) -> None:
+        """Wait until ``close`` has sent everything and released the port."""
+        await self._closed.wait()
+
+    # -- Host: what connections need --------------------------------------------------------------
+
+    def add_connection_id(self, connection_id: bytes, connection: Connection) -> None:
+        """Route packets with this connection ID to the connection."""
+        connection.connection_ids.add(connection_id)
+        self._connections[connection_id] = connection
+
+    def remove_connection_id(self, connection_id: bytes) -> None:
+        """Stop routing this connection ID."""
+        connection = self._connections.pop(connection_id, None)
+        if connection is not None:
+            connection.connection_ids.discard(connection_id)
+
+    def want_flush(self, connection: Connection) -> None:
+        """Flush the connection at the end of this turn."""
+        self._dirty[connection] = None
+        if not self._flush_scheduled and not self._in_turn:
+            self._flush_scheduled = True
+            self._turns.at_end(self._flush)
+
+    def handshake_ended(self, connection: Connection) -> None:
+        """Take note that the connection no longer counts as a handshake in progress."""
+        if connection in self._handshakes:
+            self._handshakes.discard(connection)
+            self._handshake_shares.give_back(self._clients[connection])
+
+    def handshake_failed(self, connection: Connection, end: ConnectionTerminated) -> None:
+        """Log that client and relay did not come together."""
+        self.counters.add("endpoint.handshakes_failed")
+        alert = tls_alerts.alert_of_quic(end.error_code)
+        if connection.quic.ended_by_peer:
+            tls_alerts.log_alert(connection.remote, alert, self._certificates.current)
+        else:
+            tls_alerts.log_refusal(connection.remote, f"{alert} ({end.reason_phrase})")
+
+    def connection_ended(self, connection: Connection) -> None:
+        """Forget the connection."""
+        if connection in self._live:
+            self._ended.append(connection)
+        for connection_id in connection.connection_ids:
+            self._connections.pop(connection_id, None)
+        connection.connection_ids.clear()
+        self._live.discard(connection)
+        self.handshake_ended(connection)
+        client = self._clients.pop(connection, None)
+        if client is not None:
+            self._shares.give_back(client)
+        self._dirty.pop(connection, None)
+        self._behind.pop(connection, None)
+        if connection.timer is not None:
+            connection.timer.cancel()
+
+    def send_packets(self, packets: Sequence[bytes], address: Address) -> None:
+        """Send packets to a client."""
+        self._socket.send(packets, address)
+
+    # -- one turn ---------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        runs: list[Run] = []
+        if self._lone:
+            # Where packets come one at a time, a frame is on its way before the socket is asked for more.
+            runs = self._socket.drain(1)
+            if runs and carries_frames(runs[0]):
+                self._turn(runs)
+                runs = []
+        runs += self._socket.drain(READS_PER_TURN)
+        self._lone = len(runs) <= FEW_RUNS
+        if self._lone and len({address for _, address in runs}) == len(runs):
+            # Acknowledgements cost as much as frames, and nobody waits for them. One client's stay in order.
+            first = [run for run in runs if carries_frames(run)]
+            if first:
+                self._turn(first)
+            runs = [run for run in runs if not carries_frames(run)]
+        if runs:
+            self._turn(runs)
+
+        if self._behind and not self._catching_up:
+            self._catching_up = True
+            self._loop.call_soon(self._catch_up)
+
+    def _turn(self, runs: list[Run]) -> None:
+        self._in_turn = True
+        self._finish_turn(self._route(runs, self.clock()))
+
+    def _finish_turn(self, arrived: list[Connection]) -> None:
+        self._turns.turn(partial(self._for_each, arrived, Connection.deliver))
+        for connection in arrived:
+            self._dirty[connection] = None
+        self._in_turn = False
+        self._flush()
+
+    def _catch_up(self) -> None:
+        """Serve those who need more than their share, each in a turn of its own, while there is time."""
+        self._catching_up = False
+        stop = perf_counter() + BEHIND_SHARE
+        while self._behind and perf_counter() < stop:
+            connection = next(iter(self._behind))
+            del self._behind[connection]
+            self._in_turn = True
+            self._receive(connection, self.clock())
+            self._finish_turn([connection])
+        if self._behind:
+            self._catching_up = True
+            self._loop.call_soon(self._catch_up)
+
+    def _route(self, runs: list[Run], now: float) -> list[Connection]:
+        """Hand each connection its packets; return the connections that got any."""
+        find = self._connections.get
+        arrived: list[Connection] = []
+        for packets, address in runs:
+            for packet in packets:
+                connection = find(packet[1:9])
+                if connection is None or packet[0] >= LONG_HEADER:
+                    connection = self._route_other(packet, address, now)
+                    if connection is None:
+                        continue
+                pending = connection.pending
+                if not pending:
+                    arrived.append(connection)
+                    connection.pending_address = address
+                elif connection.pending_address != address:
+                    # The client migrates in this very turn: what came from the old address goes first.
+                    self._receive(connection, now)
+                    self._drop_pending(connection, 0)
+                    pending = connection.pending
+                    connection.pending_address = address
+                pending.append(packet)
+        served: list[Connection] = []
+        for connection in arrived:
+            if connection.excess > TOLERATED_EXCESS:
+                self._leave_behind(connection)
+            else:
+                self._receive(connection, now)
+                served.append(connection)
+        return served
+
+    def _receive(self, connection: Connection, now: float) -> None:
+        packets, connection.pending = connection.pending, []
+        try:
+            taken = connection.receive(packets, connection.pending_address, now)
+        except Exception:  # noqa: BLE001
+            self._drop_failed(connection)
+            return
+        if taken < len(packets) and connection in self._live:
+            connection.pending = packets[taken:]
+            self._leave_behind(connection)
+
+    def _leave_behind(self, connection: Connection) -> None:
+        """Have what is pending served after all others."""
+        self._behind[connection] = None
+        self._drop_pending(connection, MOST_BEHIND // max(FEWEST_PARTS, len(self._behind)))
+
+    def _drop_pending(self, connection: Connection, room: int) -> None:
+        """Keep no more than the first ``room`` pending packets."""
+        excess = len(connection.pending) - room
+        if excess > 0:
+            self.counters.add("endpoint.drop.behind", excess)
+            del connection.pending[room:]
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        now = self.clock()
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            self._for_each(dirty, lambda connection: connection.flush(now))
+            # Timers once all is on its way: nobody's frame waits for them.
+            self._for_each(dirty, self._arm)
+        # Only now, for what ends a connection may be one of its own methods.
+        while self._ended:
+            self._ended.pop().dissolve()
+
+    def _for_each(self, connections: Iterable[Connection], step: Callable[[Connection], None]) -> None:
+        """Take a step with each connection; one that fails is dropped and the others go on."""
+        for connection in connections:
+            try:
+                step(connection)
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
+
+    def _drop_failed(self, connection: Connection) -> None:
+        """Whatever goes wrong in one connection ends that connection only. Call from an except clause."""
+        self.counters.add("connection.failed")
+        logger.exception("A connection failed and is dropped")
+        self.connection_ended(connection)
+        with contextlib.suppress(Exception):
+            connection.abandon()
+
+    # -- timers -----------------------------------------------------------------------------------
+
+    def _arm(self, connection: Connection) -> None:
+        """See to it that a timer runs no later than the connection needs.
+
+        A timer that is set earlier stays: when it fires it finds nothing due and is set anew. So deadlines
+        that move with every packet cost nothing.
+        """
+        if connection not in self._live:
+            return
+        when = connection.next_timer()
+        timer = connection.timer
+        if timer is not None:
+            if timer.when() <= when:
+                return
+            timer.cancel()
+        connection.timer = self._loop.call_at(when, self._on_timer, connection)
+
+    def _on_timer(self, connection: Connection) -> None:
+        connection.timer = None
+        try:
+            connection.handle_timer(self.clock())
+            connection.deliver()
+        except Exception:  # noqa: BLE001
+            self._drop_failed(connection)
+        else:
+            self.want_flush(connection)
+
+    # -- new connections --------------------------------------------------------------------------
+
+    def _route_other(self, packet: bytes, address: Address, now: float) -> Connection | None:
+        """Find or make the connection of a packet that is no short header of a known connection."""
+        if not packet or packet[0] < LONG_HEADER:
+            self.counters.add("endpoint.drop.unknown_connection")
+            return None
+        try:
+            header = pull_quic_header(Buffer(data=packet), host_cid_length=CONNECTION_ID_LENGTH)
+        except ValueError:
+            self.counters.add("endpoint.drop.malformed")
+            return None
+        connection = self._connections.get(header.destination_cid)
+        if connection is not None:
+            return connection
+        if (
+            header.packet_type == QuicPacketType.VERSION_NEGOTIATION
+            or len(packet) < SMALLEST_MAX_DATAGRAM_SIZE
+        ):
+            # Answering small packets would let a forged sender address turn the relay into an amplifier.
+            self.counters.add("endpoint.drop.unsolicited")
+            return None
+        configuration = self._configuration()
+        if header.version not in configuration.supported_versions:
+            self.counters.add("endpoint.version_negotiation")
+            answer = encode_quic_version_negotiation(
+                source_cid=header.destination_cid,
+                destination_cid=header.source_cid,
+                supported_versions=configuration.supported_versions,
+            )
+            self._socket.send([answer], address)
+            return None
+        if header.packet_type != QuicPacketType.INITIAL:
+            self.counters.add("endpoint.drop.unknown_connection")
+            return None
+        return self._accept(header, address, now)
+
+    def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
+        client = client_network(address[0])
+        if self._closing or not (self._handshake_shares.may_take(client) and self._shares.may_take(client)):
+            self._refuse(client, now)
+            return None
+        original_cid, retry_source_cid = header.destination_cid, None
+        if header.token:
+            try:
+                original_cid = self._retry.validate_token(
+                    address=address, destination_cid=header.destination_cid, token=header.token, now=now
+                )
+                retry_source_cid = header.destination_cid
+            except ValueError:
+                # A token of another kind (NEW_TOKEN of an earlier life) must not hurt (RFC 9000, 8.1.3).
+                self.counters.add("endpoint.invalid_token")
+        if retry_source_cid is None and len(self._handshakes) >= RETRY_HANDSHAKES:
+            self._send_retry(header, address, now)
+            return None
+        quic = RelayQuicConnection(self._configuration(), original_cid, retry_source_cid)
+        connection = Connection(quic, self, address, now)
+        self._live.add(connection)
+        self._handshakes.add(connection)
+        self._clients[connection] = client
+        self._handshake_shares.add(client)
+        self._shares.add(client)
+        self.add_connection_id(header.destination_cid, connection)
+        self.add_connection_id(quic.host_cid, connection)
+        self.counters.add("endpoint.accepted")
+        return connection
+
+    def _refuse(self, client: str, now: float) -> None:
+        """Count a client that finds no room, and say whether that is its own address's doing."""
+        full = self._shares.total >= MAX_CONNECTIONS or self._handshake_shares.total >= MAX_HANDSHAKES
+        self.counters.add(f"endpoint.drop.too_many_{'connections' if full else 'of_one_address'}")
+        if now >= self._next_complaint:
+            # Not for each: this is the way of a flood.
+            self._next_complaint = now + COMPLAINT_EVERY
+            reason = "too many connections" if full else "too many connections from one address"
+            logger.warning("{} and others are refused: {}", client, reason)
+
+    def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
+        source_cid = new_connection_id()
+        token = self._retry.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source_cid,
+            now=now,
+        )
+        packet = encode_quic_retry(
+            version=header.version or 0,
+            source_cid=source_cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
+        )
+        self.counters.add("endpoint.retry")
+        self._socket.send([packet], address)
+
+    def _configuration(self) -> QuicConfiguration:
+        """Aioquic's configuration with the certificate of the moment."""
+        certificate = self._certificates.current
+        if self._configured is None or self._configured[0] is not certificate:
+            configuration = QuicConfiguration(
+                is_client=False,
+                alpn_protocols=["h3"],
+                supported_versions=[QuicProtocolVersion.VERSION_1],
+                # Cheapest first where the client accepts it: AES-128 costs a third less than AES-256.
+                cipher_suites=[
+                    CipherSuite.AES_128_GCM_SHA256,
+                    CipherSuite.AES_256_GCM_SHA384,
+                    CipherSuite.CHACHA20_POLY1305_SHA256,
+                ],
+                connection_id_length=CONNECTION_ID_LENGTH,
+                idle_timeout=IDLE_TIMEOUT,
+                max_data=MAX_STREAM_WINDOW,
+                max_stream_data=MAX_STREAM_WINDOW,
+                max_datagram_frame_size=MAX_DATAGRAM_FRAME,
+                congestion_control_algorithm=self._congestion,
+            )
+            configuration.certificate = certificate.chain[0]
+            configuration.certificate_chain = list(certificate.chain[1:])
+            configuration.private_key = certificate.private_key
+            self._configured = (certificate, configuration)
+        return self._configured[1]

@@ -1,0 +1,119 @@
+"""Packets that the datagram path has sent: what was acknowledged, what is lost (RFC 9002).
+
+Datagrams are never sent again, so a sent packet is only a size and, with all that left at the same time, what
+congestion control noted then. aioquic's recovery keeps the
+packets that it sends itself; round-trip time, congestion window and bytes in flight are its for both.
+"""
+
+from __future__ import annotations
+
+from itertools import count, repeat
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transport.quic.delivery_rate import Flight
+
+PACKET_THRESHOLD = 3
+"""Packets by which one may be overtaken before it counts as lost (RFC 9002, 6.1.1)."""
+TIME_THRESHOLD = 9 / 8
+"""Round-trip times after which an overtaken packet counts as lost (RFC 9002, 6.1.2)."""
+GRANULARITY = 0.001
+"""Seconds that timers may be off (RFC 9002, 6.1.2)."""
+
+
+class SentPacket(NamedTuple):
+    """A packet, or several as one, in the shape that aioquic's congestion control and recovery read."""
+
+    packet_number: int
+    sent_bytes: int
+    sent_time: float
+    flight: Flight | None = None
+    """What held when it was sent; aioquic's recovery has no such thing."""
+    is_ack_eliciting: bool = True
+
+
+class Acknowledged(NamedTuple):
+    """What an ACK frame took off the ledger."""
+
+    packets: int
+    newest: SentPacket
+    """Its number and time are the newest packet's, its size is that of all of them."""
+    largest_size: int
+    """Bytes of the largest of them."""
+    is_largest: bool
+    """Whether the newest is what the frame names as largest: then it is a sample of the round-trip time."""
+
+
+class Ledger:
+    """Sent, not yet acknowledged packets, by number, in the order of sending."""
+
+    __slots__ = ("largest_acked", "sent")
+
+    def __init__(self) -> None:
+        self.sent: dict[int, tuple[Flight, int]] = {}
+        self.largest_acked = -1
+
+    def add(self, first: int, packets: Sequence[bytes], flight: Flight) -> int:
+        """Enter packets ``first``, ``first + 1``, …, all of one flight; return their bytes."""
+        sizes = list(map(len, packets))
+        self.sent.update(zip(count(first), zip(repeat(flight), sizes, strict=False), strict=False))
+        return sum(sizes)
+
+    def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> Acknowledged | None:
+        """Take off what ``ranges`` (lowest, highest; highest first) acknowledge; None when nothing new."""
+        sent = self.sent
+        largest = ranges[0][1]
+        self.largest_acked = max(self.largest_acked, largest)
+        if not sent:
+            return None
+        oldest = next(iter(sent))
+        newest = next(reversed(sent))
+        packets = total = largest_size = 0
+        newest_acked = -1
+        newest_flight = None
+        for low, high in ranges:
+            if high < oldest:
+                break
+            # The peer chooses the ranges: only what was sent is looked at.
+            for number in range(max(low, oldest), min(high, newest) + 1):
+                entry = sent.pop(number, None)
+                if entry is not None:
+                    packets += 1
+                    size = entry[1]
+                    total += size
+                    if size > largest_size:
+                        largest_size = size
+                    if number > newest_acked:
+                        newest_acked, newest_flight = number, entry[0]
+        if newest_flight is None:
+            return None
+        newest_packet = SentPacket(newest_acked, total, newest_flight.sent_at, newest_flight)
+        return Acknowledged(packets, newest_packet, largest_size, newest_acked == largest)
+
+    def write_off_oldest(self) -> SentPacket:
+        """Take off the oldest packet, whatever has become of it. Raises StopIteration when there is none."""
+        number = next(iter(self.sent))
+        flight, size = self.sent.pop(number)
+        return SentPacket(number, size, flight.sent_at, flight)
+
+    def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
+        """Take off what is lost; return it, and when the next packet would count as lost by time."""
+        lost: list[SentPacket] = []
+        loss_delay = max(TIME_THRESHOLD * round_trip, GRANULARITY)
+        overtaken = self.largest_acked - PACKET_THRESHOLD
+        sent_before = now - loss_delay
+        next_loss = None
+        for number, (flight, size) in self.sent.items():
+            if number > self.largest_acked:
+                break
+            sent_time = flight.sent_at
+            if number <= overtaken or sent_time <= sent_before:
+                lost.append(SentPacket(number, size, sent_time, flight))
+            else:
+                next_loss = sent_time + loss_delay
+                break
+        for packet in lost:
+            del self.sent[packet.packet_number]
+        return lost, next_loss

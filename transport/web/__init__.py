@@ -1,0 +1,1 @@
+"""The edge towards clients over TCP: HTTP and WebSockets."""
