@@ -13,6 +13,7 @@ from actors.messages import SendResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from actors.descriptions import PathState
     from actors.messages import Mailbox
 
 __all__ = ["EchoSocket", "Outside", "SendResult", "Session", "TcpSocket", "UdpSocket"]
@@ -52,6 +53,9 @@ class Session(Protocol):
     @property
     def last_heard(self) -> float:
         """Monotonic time of the client's last packet of any kind."""
+
+    def path_state(self) -> PathState:
+        """Tell what carries the session, and how its packets fare."""
 
     def call_when_writable(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, once, when producers may go on; it takes the place of an earlier one."""

@@ -56,6 +56,10 @@ class Zone:
         self._holders: dict[bytes, bytes] = {}
         """The MAC that has an IPv6 address."""
 
+    def guests(self) -> dict[str, tuple[bytes, ...]]:
+        """List the guests' names with their addresses, IPv4 first."""
+        return {name: self.addresses_of(name) for name in (*self._fixed, *self._guests)}
+
     def bind(self, mac: bytes, address: bytes, name: str) -> str:
         """Give the guest ``mac`` a name for its address; return the name that it has now.
 

@@ -84,6 +84,14 @@ class MacTable:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def entries(self, now: float) -> list[tuple[bytes, int, float | None]]:
+        """List MAC, port, and seconds since its last frame, which is None for bound ones."""
+        return [
+            (mac, entry.port, None if entry.bound else now - entry.seen)
+            for mac, entry in self._entries.items()
+            if entry.is_live(now)
+        ]
+
     def learn(self, mac: bytes, port: int, now: float) -> Verdict:
         """Note a frame's source address; one look-up when it is known."""
         entry = self._entries.get(mac)

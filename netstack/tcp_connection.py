@@ -110,6 +110,8 @@ class TcpConnection:
         self._round_trip = RoundTrip()
         self.sender = Sender(first + 1, offer.mss, self._round_trip, now)
         self.receiver = Receiver(0, 0)
+        self._begins_at = 0
+        """Position of the guest's first byte."""
         self._appetite = Appetite(0, now)
         self._guest_mss = offer.mss
         self._guest_shift = 0
@@ -160,7 +162,7 @@ class TcpConnection:
         most = self._offer.most if self._shift is not None else MAX_UNSCALED
         self.receiver = Receiver(syn.sequence + 1, min(room, MAX_UNSCALED), most)
         self._appetite = Appetite(self.receiver.next, now)
-        self._told = self.receiver.next
+        self._told = self._begins_at = self.receiver.next
         self.limit_segments(self._offer.mss)
         sender = self.sender
         # Sized for what the guest takes; the buckets and windows begin anew.
@@ -180,6 +182,11 @@ class TcpConnection:
         if size != self.sender.limit:
             self.sender.limit_buffer(size)
         self.receiver.limit = size
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the guest's that the host took, and bytes that the guest acknowledged."""
+        return self.receiver.taken - self._begins_at, max(0, self.sender.una - self._first - 1)
 
     @property
     def held(self) -> int:

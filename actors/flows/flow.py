@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
+from actors.descriptions import Describe, FlowDescription
 from actors.messages import ErrorsFromNet, FlowClosed, FramesFromGateway, SendResult, Tick
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
@@ -56,6 +57,11 @@ ICMP_ERRORS = {
 """What the guest is told when a datagram could not be sent."""
 
 
+def endpoint_text(address: str, port: int) -> str:
+    """Write address and port as URLs do: IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 class Guest(NamedTuple):
     """The inner end of a flow: MAC (6 bytes), address (4 or 16 bytes), UDP port or echo identifier."""
 
@@ -97,7 +103,9 @@ class FlowActor(EventLoopActor):
         """Addresses that the guest wrote to, the latest last: only they may answer (RFC 4787 REQ-8)."""
         self._heads: dict[Hashable, bytes] = {}
         """How the packets began that errors may be about, by what errors say of them."""
+        self._bytes_out = self._bytes_in = 0
         now = self.now()
+        self._opened_at = now
         self._forwarded = TokenBucket(FORWARDED_ERRORS_PER_SECOND, FORWARDED_ERRORS_PER_SECOND, now)
         self._errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self._idle_at = self.poll_at = now + idle_timeout
@@ -131,6 +139,25 @@ class FlowActor(EventLoopActor):
             self._end()
         else:
             self.poll_at = self._idle_at
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> FlowDescription:
+        now, guest = self.now(), self._guest
+        return FlowDescription(
+            protocol=self.part,
+            port=int.from_bytes(self._key[:8], "big"),
+            guest=endpoint_text(self._family.format(guest.ip), guest.number),
+            remote=self._latest_remote(),
+            state="open" if self._bytes_in else "unanswered",
+            age=now - self._opened_at,
+            ends_in=max(0.0, self._idle_at - now),
+            bytes_out=self._bytes_out,
+            bytes_in=self._bytes_in,
+        )
+
+    def _latest_remote(self) -> str:
+        """Where the guest wrote to last."""
+        return next(reversed(self._remotes), "")
 
     def _end(self) -> None:
         """Tell the gateway, once; by then the key may belong to a new flow."""

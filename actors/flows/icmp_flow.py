@@ -49,6 +49,7 @@ class IcmpFlowActor(FlowActor):
             )
             if result is SendResult.SENT:
                 self._counters.add("icmp.frames_to_net")
+                self._bytes_out += len(request.data)
                 self._remember(remote, (remote, request.sequence), frame)
             else:
                 self._report(frame, result)
@@ -58,6 +59,7 @@ class IcmpFlowActor(FlowActor):
         frames = [frame for frame in map(self._reply, message.datagrams) if frame is not None]
         if frames:
             self._counters.add("icmp.frames_from_net", len(frames))
+            self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
             self._send_to_guest(frames)
 
     def _reply(self, datagram: DatagramFromNet) -> bytes | None:

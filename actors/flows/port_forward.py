@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actors.descriptions import Describe, ForwardDescription
 from actors.gateway.forwards import CLIENTS, FIRST_PORT, ends_of
 from actors.messages import (
     ClientGone,
@@ -32,6 +33,7 @@ from actors.runtime import EventLoopActor, handles, tell_alive
 from netstack.ethernet import ETHERTYPE_IPV6
 from netstack.family import IPV4, IPV6, family_of, pack_ip
 from netstack.forward import Clients, can_be_shown
+from netstack.ipv4 import format_ipv4
 from netstack.proxy_protocol import build_proxy_header
 from netstack.shares import Shares, client_network
 from netstack.udp import MAX_PAYLOAD
@@ -132,6 +134,16 @@ class PortForwardActor(EventLoopActor):
     ) -> None:
         """As :meth:`on_stop`."""
         self._close()
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> ForwardDescription:
+        place = self._place
+        address = None if place is None else place.ip
+        return ForwardDescription(
+            forward=str(self._forward),
+            guest=None if address is None else format_ipv4(address),
+            clients=len(self._clients) if self._forward.protocol == "udp" else None,
+        )
 
     # -- TCP ----------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
+from actors.descriptions import Describe, FlowDescription
+from actors.flows.flow import endpoint_text
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
@@ -51,6 +53,7 @@ from actors.messages import (
     Tick,
 )
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from netstack.family import family_of
 from netstack.gateway_replies import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
@@ -221,7 +224,7 @@ class TcpFlowActor(EventLoopActor):
         self._ended = False
         self._idle_timeout = CONNECT_TIMEOUT
         now = self.now()
-        self._syn_at = now
+        self._opened_at = self._syn_at = now
         self._give_up_at = now + CONNECT_TIMEOUT
         self._idle_at = self.poll_at = now + SYN_PATIENCE
         self._socket = dial(self.actor_ref)
@@ -239,6 +242,23 @@ class TcpFlowActor(EventLoopActor):
     ) -> None:
         """Reset the connection outside; segments that still come find no flow and are reset too."""
         self._end()
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> FlowDescription:
+        now, guest, remote, connection = self.now(), self._guest, self._remote, self._connection
+        text = family_of(guest.ip).format
+        taken, acknowledged = (None, None) if connection is None else connection.progress
+        return FlowDescription(
+            protocol="tcp",
+            port=int.from_bytes(self._key[:8], "big"),
+            guest=endpoint_text(text(guest.ip), guest.number),
+            remote=endpoint_text(text(remote.ip), remote.port),
+            state="connecting" if connection is None else connection.state.name.lower(),
+            age=now - self._opened_at,
+            ends_in=max(0.0, self._idle_at - now),
+            bytes_out=taken,
+            bytes_in=acknowledged,
+        )
 
     # -- opening --------------------------------------------------------------------------------------
 

@@ -93,6 +93,7 @@ class UdpFlowActor(FlowActor):
             else:
                 self._report(frame, result)
         if latest is not None:
+            self._bytes_out += sum(map(len, payloads))
             self._remember(remote, address, latest)
             if self._is_dns:
                 self._questions += sent
@@ -111,6 +112,7 @@ class UdpFlowActor(FlowActor):
             self._counters.add("udp.drop.filtered", filtered)
         if frames:
             self._counters.add("udp.frames_from_net", len(frames))
+            self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
             self._send_to_guest(frames)
             if self._is_dns and self._questions:
                 self._count_answers(message.datagrams)

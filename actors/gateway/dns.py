@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import count
 from time import thread_time
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dns.rcode
 from loguru import logger
 
+from actors.descriptions import Describe, NamesDescription
 from actors.messages import (
     ConnectionMade,
     DnsQuestions,
@@ -291,6 +292,17 @@ class DnsActor(EventLoopActor):
         self._in_flight.give_back(self._owner.pop(token))
         self._finish(token, answer)
         self._ask_next()
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> NamesDescription:
+        return NamesDescription(
+            names={
+                name: tuple(str(ip_address(address)) for address in addresses)
+                for name, addresses in self._zone.guests().items()
+            },
+            cached=len(self._cache),
+            in_flight=len(self._owner),
+        )
 
     def _finish(self, token: int, answer: Answer | None) -> None:
         """Keep an answer, and tell everyone who waits for it, or that there is none."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 from loguru import logger
 
 from actors.batch import TO_FLOWS, Batch, Dropped, PortState
+from actors.descriptions import Describe, GatewayDescription, LeaseDescription
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.flow import FlowContext, Guest
 from actors.flows.flow_table import FlowTable, is_key_of
@@ -216,6 +217,27 @@ class GatewayActor(EventLoopActor):
     ) -> None:
         """As :meth:`on_stop`."""
         self.on_stop()
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> GatewayDescription:
+        settings, names, fixed = self._settings, self._services.names, self._settings.fixed_leases
+        by_rule = {lease.ip for lease in fixed}
+        return GatewayDescription(
+            network=str(settings.network),
+            gateway=format_ipv4(settings.gateway_ip),
+            pool_size=self._pool.size,
+            leases=tuple(
+                LeaseDescription(
+                    format_ipv4(address),
+                    format_mac(mac),
+                    self._port_of.get(mac),
+                    names.name_of(address),
+                    fixed=address in by_rule,
+                )
+                for address, mac in self._pool.held()
+            ),
+            flows=tuple(flow for port in self._ports.values() for flow in port.flows.values()),
+        )
 
     # -- frames -------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.close_codes import CloseCode
+from actors.descriptions import Describe, PeerDescription
 from actors.flows.line import Line
 from actors.lan.rate_limit import RateLimit
 from actors.messages import (
@@ -46,6 +47,7 @@ from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
 from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
+from netstack.ipv4 import format_ipv4
 from netstack.link_mtu import link_mtu
 from netstack.room_names import DEFAULT_ROOM
 
@@ -128,6 +130,11 @@ class PeerActor(EventLoopActor):
         self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
         self._next_check = now + self._check_every
         self._closed = False
+        self._opened_at = now
+        self._called = name
+        """What the guest is called, or asked to be."""
+        self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
+        self._drops: dict[str, int] = {}
 
     @staticmethod
     def _limit_of(settings: LanSettings, now: float) -> RateLimit | None:
@@ -185,7 +192,7 @@ class PeerActor(EventLoopActor):
             return
         speaks = self._encapsulation or self._detect(message.datagrams)
         if speaks is None:
-            self._counters.add("peer.drop.malformed_datagram", len(message.datagrams))
+            self._drop("peer.drop.malformed_datagram", len(message.datagrams))
             return
         self._heard = now = self.now()
         frames, controls = speaks.unwrap(message.datagrams, now)
@@ -198,6 +205,8 @@ class PeerActor(EventLoopActor):
             elif not self._address_shown:
                 self._look_for_address(frames)
             self._counters.add("peer.frames_from_client", len(frames))
+            self._frames_in += len(frames)
+            self._bytes_in += sum(map(len, frames))
             if self._from_limit is not None:
                 frames = self._within(self._from_limit, frames, "peer.drop.rate_from_client")
             tell_alive(self._switch, FramesFromPeer(self._port, frames))
@@ -222,12 +231,14 @@ class PeerActor(EventLoopActor):
         speaks = self._encapsulation
         if speaks is None:
             # A client that has said nothing yet; it is not known how it wants its frames.
-            self._counters.add("peer.drop.encapsulation_unknown", len(message.frames))
+            self._drop("peer.drop.encapsulation_unknown", len(message.frames))
             return
         frames = message.frames
         if self._to_limit is not None:
             frames = self._within(self._to_limit, frames, "peer.drop.rate_to_client")
         self._counters.add("peer.frames_to_client", len(frames))
+        self._frames_out += len(frames)
+        self._bytes_out += sum(map(len, frames))
         self._session.send(speaks.wrap(frames, self._session.datagram_limit))
         self._line.arrived()
 
@@ -235,8 +246,13 @@ class PeerActor(EventLoopActor):
         """Leave out what goes over the limit, and count it."""
         passing = limit.take(frames, self.now(), self._settings.gateway_mac)
         if len(passing) < len(frames):
-            self._counters.add(drop, len(frames) - len(passing))
+            self._drop(drop, len(frames) - len(passing))
         return passing
+
+    def _drop(self, reason: str, frames: int) -> None:
+        """Count frames that go nowhere, for the LAN and for this session."""
+        self._counters.add(reason, frames)
+        self._drops[reason] = self._drops.get(reason, 0) + frames
 
     def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
         for datagram in datagrams:
@@ -254,7 +270,7 @@ class PeerActor(EventLoopActor):
 
     def _from_control(self, text: bytes, now: float) -> None:
         if not self._controls.take(now):
-            self._counters.add("peer.drop.control_rate")
+            self._drop("peer.drop.control_rate", 1)
             return
         match control.parse_control(text):
             case control.Register(mac, name, resume):
@@ -309,6 +325,7 @@ class PeerActor(EventLoopActor):
 
     def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
         self._mac = mac
+        self._called = self._name or name
         self._asked_explicitly = explicit
         register = RegisterMac(
             self._port, mac, explicit, self._name or name, resume, name_is_fixed=bool(self._name)
@@ -424,6 +441,35 @@ class PeerActor(EventLoopActor):
         register_by = self._register_by if self._awaits_registration() else NEVER
         repeat = self._repeats[0] if self._repeats else NEVER
         self.poll_at = min(self._next_check, register_by, repeat, self._expires)
+
+    # -- for operators ------------------------------------------------------------------------------
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> PeerDescription:
+        speaks, session, now = self._encapsulation, self._session, self.now()
+        path = session.path_state()
+        return PeerDescription(
+            port=self._port,
+            room=self._settings.room,
+            remote=session.remote,
+            carrier=path.carrier,
+            encapsulation=None if speaks is None else speaks.kind.value,
+            name=self._called or None,
+            mac=None if self._mac is None else format_mac(self._mac),
+            address=None if self._ip == _ZERO_IP else format_ipv4(self._ip),
+            mtu=self._link_mtu(),
+            age=now - self._opened_at,
+            silent=now - session.last_heard,
+            frames_in=self._frames_in,
+            bytes_in=self._bytes_in,
+            frames_out=self._frames_out,
+            bytes_out=self._bytes_out,
+            queued=session.queued_bytes,
+            round_trip=path.round_trip,
+            packets_sent=path.packets_sent,
+            packets_lost=path.packets_lost,
+            drops=dict(self._drops),
+        )
 
     # -- the end ------------------------------------------------------------------------------------
 

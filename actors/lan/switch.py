@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.close_codes import CloseCode
+from actors.descriptions import Describe, MacDescription, SwitchDescription
 from actors.messages import (
     AddressUsed,
     AssignAddress,
@@ -517,6 +518,17 @@ class SwitchActor(EventLoopActor):
         if not message.explicit:
             return False
         return port.client() == other.client() != "" or is_secret_of(self._key, message.mac, message.resume)
+
+    @handles(Describe)
+    def _describe(self, _: Describe) -> SwitchDescription:
+        macs = self._table.entries(self.now())
+        return SwitchDescription(
+            ports=len(self._ports),
+            macs=tuple(
+                MacDescription(format_mac(mac), port, registered=silent is None, silent=silent)
+                for mac, port, silent in macs
+            ),
+        )
 
     @handles(PeerListRequest)
     def _peer_list_request(self, message: PeerListRequest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from actors.descriptions import PathState
 from actors.lan.peer import PeerActor
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
 from actors.runtime import current_scheduler, run_ready
@@ -45,6 +46,9 @@ class FakeSession:
         self.last_heard = current_scheduler().loop.time()
         self.sent = []
         self.closed = None
+
+    def path_state(self):
+        return PathState("webtransport", 0.02, 100, 1)
 
     def send(self, datagrams):
         self.sent += datagrams

@@ -651,6 +651,12 @@ class OneRttState:
         return float(max(recovery._rtt_latest, recovery._rtt_smoothed))
 
     @property
+    def smoothed_round_trip(self) -> float | None:
+        """The smoothed round-trip time in seconds (RFC 9002, 5.3); None before it was measured."""
+        recovery = self._recovery
+        return float(recovery._rtt_smoothed) if recovery._rtt_initialized else None
+
+    @property
     def probe_at(self) -> float:
         """When a probe is due if nothing is acknowledged before, with back-off (RFC 9002, 6.2.1)."""
         recovery = self._recovery

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from actors.descriptions import PathState
 from transport.quic.aioquic_internals import OpenQuicConnection
 from transport.quic.datagram_path import MOST_ARRIVED, DatagramPath
 from transport.quic.path_mtu import BASE, NEVER
@@ -105,6 +106,12 @@ class Carrier(Generic[Quic, HostOfRole]):
         if self._path is None:
             return self._heard_by_aioquic
         return max(self._path.last_received, self._heard_by_aioquic)
+
+    def path_state(self) -> PathState:
+        """Tell how the session's packets fare."""
+        if self._path is None:
+            return PathState("webtransport")
+        return self._path.state()
 
     # -- called by the host ----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cryptography.exceptions import InvalidTag
 from mypy_extensions import mypyc_attr
 
+from actors.descriptions import PathState
 from transport.quic import frames
 from transport.quic.frames import read_frames, write_varint
 from transport.quic.ledger import Ledger
@@ -100,6 +101,7 @@ class DatagramPath:
         """Whether ``lost`` is kept; the owner then has to empty it."""
         self.lost: list[tuple[bytes, float]] = []
         """Datagrams of the session that were lost, with the times at which they left."""
+        self._packets_lost = 0
         self._contents = SentContents()
         self._state = state
         self._congestion = state.congestion
@@ -116,6 +118,11 @@ class DatagramPath:
         self._receive_keys: PacketKeys = state.receive_keys()
         self._send_keys: PacketKeys = state.send_keys()
         self.refresh()
+
+    def state(self) -> PathState:
+        """Tell how the packets fare."""
+        state = self._state
+        return PathState("webtransport", state.smoothed_round_trip, state.next_number, self._packets_lost)
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -282,6 +289,7 @@ class DatagramPath:
             lost.remove(probe)
         if lost:
             self._counters.add("path.lost_packets", len(lost))
+            self._packets_lost += len(lost)
             self._state.note_lost(lost, now)
             for packet in lost:
                 self._note_narrowed(packet, now)

@@ -11,6 +11,7 @@ from transport.binding import unmapped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from actors.descriptions import PathState
     from netstack.counters import Counters
 
 QUEUE_BYTES = 256 * 1024
@@ -119,6 +120,9 @@ class SessionCarrier(Protocol):
     def last_heard(self) -> float:
         """Monotonic time of the client's last packet."""
 
+    def path_state(self) -> PathState:
+        """Tell what carries the session, and how its packets fare."""
+
     def want_flush(self) -> None:
         """Have the session's queue sent at the end of this turn of the event loop."""
 
@@ -170,6 +174,10 @@ class WebTransportSession:
     def writable(self) -> bool:
         """Whether a producer should go on reading from its source."""
         return self.queue.bytes < self.queue.room // 2
+
+    def path_state(self) -> PathState:
+        """Tell what carries the session, and how its packets fare."""
+        return self._carrier.path_state()
 
     def call_when_writable(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, once, when producers may go on; it takes the place of an earlier one."""

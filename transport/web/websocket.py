@@ -37,6 +37,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from actors.close_codes import CloseCode
+from actors.descriptions import PathState
 from actors.messages import DatagramsFromClient, SessionClosed
 from transport.slices import SLICE
 from transport.web.http1 import TEXT, Answer
@@ -236,6 +237,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._host.want_flush(self)
 
     # -- the session's side -------------------------------------------------------------------------
+
+    def path_state(self) -> PathState:
+        """Tell what carries the session; how its packets fare only TCP knows."""
+        return PathState("websocket")
 
     def want_flush(self) -> None:
         """Have the session's queue sent at the end of this turn."""

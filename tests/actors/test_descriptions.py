@@ -1,0 +1,127 @@
+"""What actors say of themselves: a LAN with guests and flows, asked as an operator's tools ask."""
+
+from __future__ import annotations
+
+import pytest
+from forward_parts import Forwarded
+from lan_of_guests import Lan
+from lan_parts import GATEWAY_MAC, control, mac
+from scapy.layers.inet import ICMP, IP, UDP
+from tcp_parts import Lan as TcpLan
+
+from actors.descriptions import Describe, FlowDescription
+from actors.runtime import run_ready
+
+
+def describe(actor):
+    reply = actor.ask(Describe(), block=False)
+    run_ready()
+    return reply.get()
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(loop, counters)
+
+
+def test_a_session_tells_who_it_is_and_what_it_moved(loop, lan):
+    client = lan.connect(mac(1))
+    loop.advance(1.5)
+    client.hears(control(type="Register", mac=list(mac(1)), name="Web"))
+    loop.advance(2.0)
+    ping = client.to(GATEWAY_MAC) / IP(src="10.0.2.10", dst="10.0.2.2") / ICMP() / (b"x" * 58)
+    client.sends(ping, ping)
+    client.hears(b"\7?")
+    told = describe(client.ref)
+    assert (told.port, told.room, told.remote) == (1, "default", client.session.remote)
+    assert (told.name, told.mac, told.address) == ("Web", mac(1).hex(":"), "10.0.2.10")
+    assert (told.carrier, told.encapsulation, told.mtu > 500) == ("webtransport", "framed", True)
+    assert (told.age, told.silent) == (3.5, 0.0)
+    assert (told.frames_in, told.bytes_in) == (2, 2 * len(ping))
+    sent = client.session.frames()
+    assert (told.frames_out, told.bytes_out) == (len(sent), sum(map(len, sent)))
+    assert (told.round_trip, told.packets_sent, told.packets_lost) == (0.02, 100, 1)
+
+
+def test_a_session_that_has_said_nothing_is_told_apart(lan):
+    told = describe(lan.connect(mac(1)).ref)
+    assert (told.encapsulation, told.name, told.mac, told.address) == (None, None, None, None)
+
+
+def test_frames_that_went_nowhere_are_told_by_reason(loop, counters):
+    lan = Lan(loop, counters, packets_per_second=1)
+    client, _ = lan.join(1)
+    client.sends(*[client.to(GATEWAY_MAC) / IP(src="10.0.2.10", dst="10.0.2.2") / ICMP()] * 500)
+    told = describe(client.ref)
+    assert told.drops == {"peer.drop.rate_from_client": counters["peer.drop.rate_from_client"]}
+    assert told.frames_in == 500
+
+
+def test_the_switch_tells_macs_and_how_they_came_to_be_known(loop, lan):
+    client, _ = lan.join(1)
+    lan.join(2)
+    client.sends((client.to(GATEWAY_MAC) / IP(src="10.0.2.50", dst="10.0.2.2") / ICMP()).copy())
+    learned = client.to(GATEWAY_MAC) / IP(src="10.0.2.51", dst="10.0.2.2") / ICMP()
+    learned.src = mac(9).hex(":")
+    client.sends(learned)
+    loop.advance(7.0)
+    told = describe(lan.switch)
+    assert told.ports == 2
+    assert {(entry.mac, entry.port, entry.registered, entry.silent) for entry in told.macs} == {
+        (mac(1).hex(":"), 1, True, None),
+        (mac(2).hex(":"), 2, True, None),
+        (mac(9).hex(":"), 1, False, 7.0),
+    }
+
+
+def test_the_gateway_tells_who_holds_which_address(loop, counters):
+    lan = Lan(loop, counters)
+    client = lan.connect(mac(1))
+    client.hears(control(type="Register", mac=list(mac(1)), name="web"))
+    told = describe(lan.gateway)
+    assert (told.network, told.gateway) == ("10.0.2.0/24", "10.0.2.2")
+    (lease,) = told.leases
+    assert (lease.address, lease.mac, lease.port, lease.name, lease.fixed) == (
+        *("10.0.2.10", mac(1).hex(":"), 1, "web"),
+        False,
+    )
+    client.leaves()
+    assert describe(lan.gateway).leases == ()
+
+
+def test_a_mapping_tells_its_ends_and_its_time(loop, lan):
+    client, address = lan.join(1)
+    client.sends(
+        client.to(GATEWAY_MAC) / IP(src=address, dst="192.0.2.1") / UDP(sport=4000, dport=9) / b"12345"
+    )
+    client.sends(client.to(GATEWAY_MAC) / IP(src=address, dst="192.0.2.7") / ICMP(id=77) / b"123")
+    loop.advance(2.0)
+    udp, icmp = map(describe, describe(lan.gateway).flows)
+    assert udp == FlowDescription(
+        "udp", 1, "10.0.2.10:4000", "192.0.2.1", "unanswered", 2.0, udp.ends_in, 5, 0
+    )
+    assert udp.ends_in == pytest.approx(lan.settings.udp_idle_timeout - 2.0)
+    assert (icmp.protocol, icmp.guest, icmp.remote, icmp.bytes_out) == (
+        "icmp",
+        "10.0.2.10:77",
+        "192.0.2.7",
+        3,
+    )
+    lan.outside.udp[0].reply(b"1234567", ("192.0.2.1", 9))
+    answered = describe(describe(lan.gateway).flows[0])
+    assert (answered.state, answered.bytes_in) == ("open", 7)
+
+
+def test_a_connection_tells_its_state_and_what_both_ends_took(loop, counters):
+    lan = TcpLan(loop, counters)
+    lan.connect()
+    (flow,) = describe(lan.gateway).flows
+    told = describe(flow)
+    assert (told.protocol, told.guest, told.remote) == ("tcp", "10.0.2.10:40000", "192.0.2.80:80")
+    assert (told.state, told.bytes_out, told.bytes_in) == ("established", 0, 0)
+
+
+def test_a_forward_tells_where_it_leads(counters, loop):
+    lan = Forwarded(counters, "udp:127.0.0.1:5000:web:53")
+    told = describe(lan.refs[0])
+    assert (told.forward, told.guest, told.clients) == ("udp:127.0.0.1:5000:web:53", None, 0)
