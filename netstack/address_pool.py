@@ -2,7 +2,8 @@
 
 Every address of the pool is in exactly one state: *fresh* (never given, or a hand-taken one given back),
 *held* by a MAC, or *remembered* for the MAC that released it. New MACs get fresh addresses first, then the
-one released longest ago. Guests that configured an address by hand claim it, first come first served; the
+one released longest ago. Only what is held or remembered costs memory: a pool of 65,000 addresses is empty at
+first. Guests that configured an address by hand claim it, first come first served; the
 one that a guest used longest ago makes room when it claims too many. An address moves to another guest when
 the gateway found that its holder does not answer for it any more (``netstack.contests``). Addresses that the
 operator fixed for a MAC are outside the pool: nobody else gets or takes them.
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_CLAIMS_PER_MAC = 4
 """Hand-taken addresses beside the assigned one: aliases on a NIC, not a subnet swept by one guest."""
+
+MAX_REMEMBERED = 4096
+"""Released leases, of 400 bytes each: a client that keeps coming with other MACs fills no memory."""
 
 
 class Claim(Enum):
@@ -70,11 +74,16 @@ class AddressPool:
             raise ValueError(f"the pool {first} to {last} is not inside {network}")
         self._lan = lan
         self._reserved = reserved | {lan.network_address.packed, lan.broadcast_address.packed}
-        addresses = (number.to_bytes(4, "big") for number in range(int(low), int(high) + 1))
         self._fixed = dict(fixed or {})
-        taken = self._reserved | self._check_fixed()
-        self._pool = frozenset(address for address in addresses if address not in taken)
-        self._fresh: dict[bytes, None] = dict.fromkeys(sorted(self._pool))
+        self._fixed_owners = {address: mac for mac, address in self._fixed.items()}
+        self._no_pool = self._reserved | self._check_fixed()
+        self._range = range(int(low), int(high) + 1)
+        self.size = len(self._range) - sum(int.from_bytes(each) in self._range for each in self._no_pool)
+        """Addresses that new MACs could get if nobody had any."""
+        self._used: set[bytes] = set()
+        """Those of the pool that are held or remembered; all others are fresh."""
+        self._next_index = 0
+        """Where in the range to look for a fresh one first."""
         self._leases: dict[bytes, bytes] = {}
         self.admits: Callable[[bytes], bool] = _anyone
         """Whether a MAC may have one more address; the gateway knows what its session has already."""
@@ -82,7 +91,7 @@ class AddressPool:
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
         self._holders: dict[bytes, bytes] = {}
-        # Released leases, oldest first; never more than the pool has addresses.
+        # Released leases, oldest first.
         self._remembered: dict[bytes, bytes] = {}
         self._remembered_for: dict[bytes, bytes] = {}
 
@@ -95,11 +104,6 @@ class AddressPool:
             raise ValueError("one address is fixed for two guests")
         return addresses
 
-    @property
-    def size(self) -> int:
-        """Addresses that new MACs could get if nobody had any."""
-        return len(self._pool)
-
     def count_of(self, mac: bytes) -> int:
         """How many addresses ``mac`` holds."""
         beside = len(self._claims.get(mac, ())) + len(self._further.get(mac, ()))
@@ -108,7 +112,7 @@ class AddressPool:
     @property
     def free(self) -> int:
         """Addresses that a new MAC could get."""
-        return len(self._fresh) + len(self._remembered)
+        return self.size - len(self._used) + len(self._remembered)
 
     def assign(self, mac: bytes) -> bytes | None:
         """Give ``mac`` the address it holds, else the one it had, else another; None when it gets none."""
@@ -124,7 +128,7 @@ class AddressPool:
         """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
         if not self.admits(mac):
             return None
-        free = wanted in self._fresh or wanted in self._remembered_for
+        free = wanted is not None and (self._is_fresh(wanted) or wanted in self._remembered_for)
         address = wanted if free else self._next()
         if address is not None:
             self._hold(address, mac)
@@ -132,7 +136,20 @@ class AddressPool:
         return address
 
     def _next(self) -> bytes | None:
-        return next(iter(self._fresh), None) or next(iter(self._remembered.values()), None)
+        """Find a fresh address, from behind the last one on, else the one released longest ago."""
+        if len(self._used) == self.size:
+            return next(iter(self._remembered.values()), None)
+        while True:
+            address = self._range[self._next_index].to_bytes(4)
+            self._next_index = (self._next_index + 1) % len(self._range)
+            if self._is_fresh(address):
+                return address
+
+    def _is_of_pool(self, address: bytes) -> bool:
+        return int.from_bytes(address) in self._range and address not in self._no_pool
+
+    def _is_fresh(self, address: bytes) -> bool:
+        return address not in self._used and self._is_of_pool(address)
 
     def further_of(self, mac: bytes) -> tuple[bytes, ...]:
         """List the further leases of ``mac``, the one used longest ago first."""
@@ -159,7 +176,7 @@ class AddressPool:
             return Claim.FOREIGN
         if len(self._claims.get(mac, ())) < MAX_CLAIMS_PER_MAC and not self.admits(mac):
             return Claim.OVER_SHARE
-        if mac not in self._leases and (address in self._pool or address == self._fixed.get(mac)):
+        if mac not in self._leases and (self._is_of_pool(address) or address == self._fixed.get(mac)):
             self._leases[mac] = address
         else:
             claims = self._claims.setdefault(mac, {})
@@ -191,15 +208,13 @@ class AddressPool:
             self.give_back(holder, address)
         else:
             del self._leases[holder], self._holders[address]
-            if address in self._pool:
-                self._fresh[address] = None
+            self._used.discard(address)
         self.claim(mac, address)
 
     def _give_up(self, address: bytes, beside: dict[bytes, None]) -> None:
         """Free one of the claims or the further leases of a MAC."""
         del beside[address], self._holders[address]
-        if address in self._pool:
-            self._fresh[address] = None
+        self._used.discard(address)
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
@@ -209,11 +224,13 @@ class AddressPool:
         lease = self._leases.pop(mac, None)
         if lease is not None:
             del self._holders[lease]
-            if lease not in self._pool:
+            if not self._is_of_pool(lease):
                 return
             self._forget(mac)
             self._remembered[mac] = lease
             self._remembered_for[lease] = mac
+            if len(self._remembered) > MAX_REMEMBERED:
+                self._forget(next(iter(self._remembered)))
 
     def decline(self, mac: bytes) -> None:
         """Take the lease of ``mac`` back, since another host uses it; it is the last to be given anew.
@@ -221,12 +238,12 @@ class AddressPool:
         A fixed address stays: the operator wants it so.
         """
         lease = self._leases.get(mac)
-        if lease in self._pool:
+        if lease is not None and self._is_of_pool(lease):
             del self._leases[mac], self._holders[lease]
-            self._fresh[lease] = None
+            self._used.discard(lease)
 
     def _fixed_for_another(self, address: bytes, mac: bytes) -> bool:
-        return any(fixed == address and owner != mac for owner, fixed in self._fixed.items())
+        return self._fixed_owners.get(address, mac) != mac
 
     def address_of(self, mac: bytes) -> bytes | None:
         """Tell the lease of ``mac``, if it holds one."""
@@ -243,7 +260,8 @@ class AddressPool:
     def _hold(self, address: bytes, mac: bytes) -> None:
         """Move ``address`` from fresh or remembered to held."""
         self._holders[address] = mac
-        self._fresh.pop(address, None)
+        if self._is_of_pool(address):
+            self._used.add(address)
         rememberer = self._remembered_for.get(address)
         if rememberer is not None:
             self._forget(rememberer)
@@ -254,4 +272,4 @@ class AddressPool:
         if address is not None:
             del self._remembered_for[address]
             if address not in self._holders:
-                self._fresh[address] = None
+                self._used.discard(address)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from ipaddress import IPv4Address
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from netstack.address_pool import MAX_CLAIMS_PER_MAC, AddressPool, Claim
+from netstack.address_pool import MAX_CLAIMS_PER_MAC, MAX_REMEMBERED, AddressPool, Claim
 
 
 def mac(number):
@@ -254,3 +255,41 @@ def test_a_declined_address_goes_to_the_end_of_the_line():
     pool.decline(mac)
     pool.decline(mac)
     assert pool.free == 2
+
+
+LARGE = {
+    "network": "172.20.0.0/16",
+    "first": "172.20.0.10",
+    "last": "172.20.255.254",
+    "reserved": frozenset(),
+}
+
+
+def test_a_large_pool_costs_no_memory_before_it_is_used():
+    tracemalloc.start()
+    try:
+        pool = AddressPool(**LARGE)
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+    assert pool.size == pool.free == 65_525
+
+
+def test_clients_that_come_with_ever_new_macs_fill_no_memory():
+    pool = AddressPool(**LARGE)
+    for number in range(MAX_REMEMBERED + 3):
+        pool.assign(mac(number))
+        pool.release(mac(number))
+    assert pool.free == pool.size
+    assert pool.assign(mac(3)) == bytes((172, 20, 0, 13))
+    beyond = MAX_REMEMBERED + 13
+    assert pool.assign(mac(2)) == bytes((172, 20, *divmod(beyond, 256)))
+
+
+def test_a_fresh_address_is_found_behind_the_end_of_the_range():
+    pool = AddressPool(first="10.0.2.10", last="10.0.2.13")
+    for number in range(4):
+        pool.assign(mac(number))
+    pool.decline(mac(1))
+    assert pool.assign(mac(9)) == ip(11)
+    assert pool.assign(mac(10)) is None
