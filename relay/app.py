@@ -13,6 +13,7 @@ import contextlib
 import errno
 import gc
 import ipaddress
+import os
 import resource
 import signal
 import sys
@@ -34,6 +35,7 @@ from relay.lans import Lans
 from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.settings import REQUIRED, SettingsError
+from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
 from relay.web_pages import WebPages
@@ -83,18 +85,24 @@ def serve(settings: Settings) -> int:
         certificates = _certificates(settings)
         _raise_file_limit()
         _calm_garbage_collector()
-        relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"))
-        return asyncio.run(relay.run(limiter))
+        with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
+            relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state)
+            return asyncio.run(relay.run(limiter))
 
 
 class Relay:
     """One relay: its actors, its endpoint, and the signals that steer it."""
 
     def __init__(
-        self, settings: Settings, certificates: CertificateStore, say: Callable[[str], object] = print
+        self,
+        settings: Settings,
+        certificates: CertificateStore,
+        say: Callable[[str], object] = print,
+        state: State | None = None,
     ) -> None:
-        """``say`` takes lines for whoever started the relay."""
+        """``say`` takes lines for whoever started the relay; without ``state`` nothing outlives it."""
         self._say = say
+        self._state = state or State()
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()

@@ -177,6 +177,17 @@ def _parse_path(text: str) -> Path:
     return Path(text)
 
 
+AUTO_STATE, NO_STATE = "auto", "none"
+"""Words that stand for a folder."""
+
+
+def _parse_state(text: str) -> str:
+    if text.lower() in (AUTO_STATE, NO_STATE):
+        return text.lower()
+    _parse_path(text)
+    return text
+
+
 _SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
 _SWITCH_WORDS |= {"0": False, "false": False, "no": False, "off": False}
 
@@ -203,6 +214,7 @@ ADDRESS = Kind(_parse_address, (str,), "a string")
 PREFIX = Kind(_parse_prefix, (str,), "a string")
 HOST = Kind(_parse_host, (str,), "a string")
 PATH = Kind(_parse_path, (str,), "a string")
+STATE = Kind(_parse_state, (str,), "a string")
 RATE = Kind(_parse_rate, (int, str), "a number or a string")
 SWITCH = Kind(_parse_switch, (bool,), "true or false")
 

@@ -44,6 +44,7 @@ from relay.setting_kinds import (
     RATE,
     ROUTES,
     SEARCH,
+    STATE,
     SWITCH,
     WPAD,
     Kind,
@@ -174,6 +175,15 @@ class Settings:
             "CERT_POLL_INTERVAL",
         ),
     ] = 60.0
+    state: Annotated[
+        str,
+        Option(
+            STATE,
+            "FOLDER",
+            "keeps what outlives a restart: certificate, guests' addresses, keys; auto is $STATE_DIRECTORY, "
+            "else ~/.local/state/vmrelay/PORT, and none keeps nothing",
+        ),
+    ] = "auto"
     heartbeat_interval: Annotated[
         float, Option(seconds(0.1, _DAY), "SECONDS", "how often peers that went silent are looked for")
     ] = 30.0

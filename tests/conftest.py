@@ -17,6 +17,9 @@ sys.path += [str(Path(__file__).parent / folder) for folder in ("system", "actor
 # Programs that tests start buffer their output as they do for users, whatever this machine's habits are.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
+# Relays of tests find nothing of each other's, and leave nothing in the user's home.
+os.environ["VMRELAY_STATE"] = "none"
+
 # Nor what signals it was started with: shells have SIGINT ignored in the background, and children inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -26,7 +26,7 @@ from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
 from transport.host.outside import HostNetwork
 
-LOCAL = Settings(port=0, bind="127.0.0.1", cert_poll_interval=0.1)
+LOCAL = Settings(port=0, bind="127.0.0.1", cert_poll_interval=0.1, state="none")
 PATIENCE = 20.0
 
 

@@ -128,7 +128,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
         "host_access": True,
         "allow_smtp": True,
     }
-    values |= {"web": "off"}
+    values |= {"web": "off", "state": "none"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {
         "create_rooms": "listed",
@@ -191,6 +191,7 @@ BAD = [
     ("port", "9" * 5000, "whole number"),
     ("bind", "a b", "address or a host name"),
     ("heartbeat-interval", "0", "number of seconds from 0.1 to 86400"),
+    ("state", "\0", "path of a file"),
     ("peer-timeout", "nan", "number of seconds"),
     ("peer-timeout", "inf", "number of seconds"),
     ("peer-timeout", "soon", "number of seconds"),

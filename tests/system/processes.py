@@ -50,7 +50,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=os.environ | (environment or {}),
+            env=os.environ | {"VMRELAY_STATE": "none"} | (environment or {}),
             text=True,
             errors="replace",
         )
