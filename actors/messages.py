@@ -336,11 +336,15 @@ class PeerList:
 
 @dataclass(frozen=True, slots=True)
 class NameBound:
-    """GatewayActor -> DnsActor: the guest ``mac`` has ``address`` and calls itself ``name``, if anything."""
+    """GatewayActor -> DnsActor: the guest ``mac`` has ``address`` and calls itself ``name``, if anything.
+
+    ``granted`` names are those of tokens.
+    """
 
     mac: bytes
     address: bytes
     name: str
+    granted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,13 +155,19 @@ class LanSettings:
         return frozenset({self.gateway_ip, self.dns_ip} | host)
 
     @property
-    def own_names(self) -> dict[str, tuple[bytes, ...]]:
-        """Names that are no guest's to take, with their addresses."""
+    def gateway_names(self) -> dict[str, tuple[bytes, ...]]:
+        """The gateway's names, with their addresses."""
         ipv6 = () if self.ipv6_prefix is None else (self.gateway_ip6,)
         names = {"gateway": (self.gateway_ip, *ipv6), "dns": (self.dns_ip, *ipv6)}
         if self.host_access:
             names["host"] = (self.host_ip,)
-        return names | {lease.name: (lease.ip,) for lease in self.fixed_leases if lease.name}
+        return names
+
+    @property
+    def own_names(self) -> dict[str, tuple[bytes, ...]]:
+        """Names that are no guest's to take, with their addresses: the gateway's, and of fixed leases."""
+        leases = {lease.name: (lease.ip,) for lease in self.fixed_leases if lease.name}
+        return self.gateway_names | leases
 
     @property
     def fixed_names(self) -> dict[str, bytes]:

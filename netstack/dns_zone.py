@@ -1,8 +1,8 @@
 """Names of the LAN: ``web.vm.internal`` for the guest that called itself so, and back.
 
 A name is one label, of letters, digits and hyphens, in lower case. The first guest that takes a name keeps it
-until its session ends; the LAN's own names (the gateway's, names of fixed leases) are nobody's to take. A
-guest has one name at a time.
+until its session ends, or until a guest comes whose token gives it that name; the LAN's own names (the
+gateway's, names of fixed leases) are nobody's to take. A guest has one name at a time.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Zone:
         """(MAC, IPv4 address) by name."""
         self._name_of: dict[bytes, str] = {}
         """A guest's name by its MAC."""
+        self._granted: set[bytes] = set()
+        """MACs of the guests whose names are their tokens'."""
         self._names: dict[bytes, str] = {}
         """A guest's name by its IPv4 address."""
         self._ipv6: dict[bytes, tuple[bytes, ...]] = {}
@@ -60,22 +62,36 @@ class Zone:
         """List the guests' names with their addresses, IPv4 first."""
         return {name: self.addresses_of(name) for name in (*self._fixed, *self._guests)}
 
-    def bind(self, mac: bytes, address: bytes, name: str) -> str:
+    def bind(self, mac: bytes, address: bytes, name: str, *, granted: bool = False) -> str:
         """Give the guest ``mac`` a name for its address; return the name that it has now.
 
-        Without a usable name it keeps the one it had, for the new address.
+        One that is ``granted``, by a token, is taken from a guest that only calls itself so. Without a usable
+        name the guest keeps the one it had, for the new address.
         """
         label = clean_label(name)
-        holder = self._guests.get(label)
-        if label in RESERVED_NAMES or label in self._own or (holder is not None and holder[0] != mac):
+        holder = self.holder_of(label)
+        if label in RESERVED_NAMES or label in self._own:
             label = ""
+        elif holder is not None and holder != mac:
+            if granted and holder not in self._granted:
+                self._take_name(holder)
+            else:
+                label = ""
+        granted = granted if label else mac in self._granted
         label = label or self._name_of.get(mac, "")
         self._take_name(mac)
         if label:
             self._guests[label] = (mac, address)
             self._name_of[mac] = label
             self._names[address] = label
+            if granted:
+                self._granted.add(mac)
         return label
+
+    def holder_of(self, label: str) -> bytes | None:
+        """Tell which guest, by its MAC, has a name."""
+        guest = self._guests.get(label)
+        return None if guest is None else guest[0]
 
     def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Note the IPv6 addresses of a guest, all of them, the best first; nobody else has these now."""
@@ -92,6 +108,7 @@ class Zone:
         self.set_ipv6(mac, ())
 
     def _take_name(self, mac: bytes) -> None:
+        self._granted.discard(mac)
         label = self._name_of.pop(mac, None)
         if label is not None:
             _, address = self._guests.pop(label)

@@ -124,7 +124,12 @@ class DnsActor(EventLoopActor):
         super().__init__()
         self._upstream = upstream
         self._counters = counters
-        self._zone = Zone(settings.own_names, settings.fixed_names)
+        self._names_guests = not settings.isolated
+        """Whether guests are told of one another."""
+        if self._names_guests:
+            self._zone = Zone(settings.own_names, settings.fixed_names)
+        else:
+            self._zone = Zone(settings.gateway_names)
         network = IPv4Network(settings.network)
         self._network = (int(network.network_address), int(network.netmask))
         self._prefix = settings.ipv6_prefix
@@ -341,7 +346,9 @@ class DnsActor(EventLoopActor):
 
     @handles(NameBound)
     def _name_bound(self, message: NameBound) -> None:
-        name = self._zone.bind(message.mac, message.address, message.name)
+        if not self._names_guests:
+            return
+        name = self._zone.bind(message.mac, message.address, message.name, granted=message.granted)
         if message.name:
             logger.debug("{} is called {!r}", format_mac(message.mac), name)
 

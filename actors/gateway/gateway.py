@@ -515,7 +515,7 @@ class GatewayActor(EventLoopActor):
             tell_alive(message.peer, RegistrationRefused(reason, message.mac))
             return
         if message.name:
-            self._services.name(message.mac, address, message.name)
+            self._services.name(message.mac, address, message.name, granted=message.name_is_fixed)
         settings = self._settings
         tell_alive(
             message.peer,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from actors.batch import Dropped
 from actors.gateway.dns_stream import DnsStream
 from actors.messages import (
@@ -25,7 +27,7 @@ from actors.token_bucket import TokenBucket
 from netstack import dhcp
 from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
-from netstack.dns_zone import Zone
+from netstack.dns_zone import Zone, clean_label
 from netstack.family import family_of
 from netstack.gateway_replies import IcmpError
 from netstack.ipv4 import parse_ipv4
@@ -153,7 +155,7 @@ class LanServices:
         if reply.lease is not None:
             fixed = batch.port.fixed_name
             name = "" if fixed is None else fixed or request.host_name
-            self._name_client(request.mac, reply.lease, name)
+            self._name_client(request.mac, reply.lease, name, granted=bool(fixed))
         settings = self._settings
         template = UdpFrameTemplate(
             reply.mac + settings.gateway_mac,
@@ -195,10 +197,17 @@ class LanServices:
     def _send(self, template: UdpFrameTemplate | UdpFrameTemplate6, family: Family, response: bytes) -> None:
         tell_alive(self._switch, FramesFromGateway(family.fragment(template.build(response, 0))))
 
-    def name(self, mac: bytes, address: bytes, name: str) -> None:
-        """Let the guest be found by what it calls itself."""
-        self.names.bind(mac, address, name)
-        self._tell_dns(NameBound(mac, address, name))
+    def name(self, mac: bytes, address: bytes, name: str, *, granted: bool) -> None:
+        """Let the guest be found by what it calls itself, or by what its token calls it (``granted``)."""
+        label = clean_label(name)
+        before = self.names.holder_of(label)
+        self.names.bind(mac, address, name, granted=granted)
+        if before is not None and self.names.holder_of(label) != before:
+            self._counters.add("gateway.names_displaced")
+            logger.debug(
+                "{!r} is no more {}: a token gives {} that name", label, before.hex(":"), mac.hex(":")
+            )
+        self._tell_dns(NameBound(mac, address, name, granted))
 
     def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Let the guest's name lead to all its IPv6 addresses, and back."""
@@ -221,17 +230,17 @@ class LanServices:
         """Free addresses that DHCP clients have no more."""
         self._dhcp_server.expire(now)
 
-    def _name_client(self, mac: bytes, lease: bytes, name: str) -> None:
+    def _name_client(self, mac: bytes, lease: bytes, name: str, *, granted: bool) -> None:
         """Let a DHCP client be found by its name; several behind one MAC have theirs."""
         if lease == self._pool.address_of(mac):
-            self.name(mac, lease, name)
+            self.name(mac, lease, name, granted=granted)
             return
         known = self._further_names.setdefault(mac, set())
         for owner in [owner for owner in known if owner[len(mac) :] not in self._pool.further_of(mac)]:
             known.discard(owner)
             self._forget_name(owner)
         known.add(mac + lease)
-        self.name(mac + lease, lease, name)
+        self.name(mac + lease, lease, name, granted=granted)
 
     def forget_guest(self, mac: bytes) -> None:
         """Forget a guest: its names, and the DHCP clients behind its MAC."""

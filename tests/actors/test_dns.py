@@ -261,6 +261,21 @@ def test_a_fixed_lease_has_its_name_before_the_guest_is_there(loop, counters):
     assert texts(service.asks("db.vm.internal.")) == ["db.vm.internal. 10 IN A 10.0.2.50"]
 
 
+@pytest.mark.parametrize(("name", "kind"), [("web", "A"), ("web", "AAAA"), ("db", "A"), ("db", "AAAA")])
+def test_isolated_guests_do_not_find_each_other_by_name(loop, counters, name, kind):
+    service = Service(counters, isolated=True, fixed_leases=(FixedLease(mac(2), ip("10.0.2.50"), "db"),))
+    ipv6 = {n: ip_address(f"fd76:6d72:656c:6179::1{n}").packed for n in (1, 2)}
+    service.tell(NameBound(mac(1), ip("10.0.2.10"), "web", granted=True))
+    service.tell(*(Ipv6AddressesKnown(mac(n), (address,)) for n, address in ipv6.items()))
+    assert codes(service.asks(f"{name}.vm.internal.", kind)) == ["NXDOMAIN"]
+    assert texts(service.asks("gateway.vm.internal.")) == ["gateway.vm.internal. 10 IN A 10.0.2.2"]
+    for address in map(ip_address, (ip("10.0.2.10"), ip("10.0.2.50"), *ipv6.values())):
+        assert codes(service.asks(str(dns.reversename.from_address(str(address))), "PTR")) == ["NXDOMAIN"]
+    (reverse,) = texts(service.asks("2.2.0.10.in-addr.arpa.", "PTR"))
+    assert reverse.endswith("PTR gateway.vm.internal.")
+    assert service.upstream.asked == []
+
+
 # -- limits -----------------------------------------------------------------------------------------
 
 

@@ -326,6 +326,29 @@ def test_a_name_that_is_not_for_the_guest_to_choose_stays_whatever_dhcp_says(lan
     assert {message.name for message in bound} == {name}
 
 
+def test_a_guest_loses_the_name_that_a_token_gives_to_another(lan, counters):
+    lan.assign(1, name="web")
+    lan.assign(2, name="web", name_is_fixed=True)
+    lan.assign(3, name="web")
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"web"))
+    assert counters["gateway.names_displaced"] == 1
+    assert [message.granted for message in lan.dns.take(NameBound)] == [False, True, False, False]
+    lan.tell(PortClosed(2))
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"web"))
+    lan.dhcp(2, "request", ("requested_addr", "10.0.2.11"))
+    lan.assign(4, name="web", name_is_fixed=True)
+    assert counters["gateway.names_displaced"] == 2
+
+
+def test_dhcp_confirms_a_name_that_a_token_gives(lan, counters):
+    lan.assign(2)
+    lan.dhcp(2, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"web"))
+    lan.assign(1, name="web", name_is_fixed=True)
+    lan.dhcp(1, "request", ("requested_addr", "10.0.2.11"), ("hostname", b"web"))
+    assert [message.granted for message in lan.dns.take(NameBound)] == [False, True, True]
+    assert counters["gateway.names_displaced"] == 1
+
+
 def test_a_session_that_may_not_register_gives_its_guests_no_names(lan):
     """What they are to be called comes with the registration."""
     lan.dhcp(1, "request", ("requested_addr", "10.0.2.10"), ("hostname", b"db"))

@@ -111,6 +111,31 @@ def test_the_first_keeps_its_name(zone):
     assert zone.bind(OTHER, ELEVEN, "web") == "web"
 
 
+def test_a_name_of_a_token_is_taken_from_who_calls_itself_so(zone):
+    zone.bind(WEB, TEN, "web")
+    zone.set_ipv6(WEB, (ONE6,))
+    assert zone.bind(OTHER, ELEVEN, "web", granted=True) == "web"
+    assert (zone.addresses_of("web"), zone.holder_of("web")) == ((ELEVEN,), OTHER)
+    assert zone.name_of(TEN) is zone.name_of(ONE6) is None
+    assert zone.bind(WEB, TEN, "web") == ""
+    assert zone.bind(WEB, TEN, "www") == "www"
+
+
+def test_a_name_of_a_token_stays_with_the_first_who_has_it_by_a_token(zone):
+    zone.bind(WEB, TEN, "web", granted=True)
+    assert zone.bind(WEB, ELEVEN, "") == "web"
+    assert zone.bind(OTHER, TEN, "web", granted=True) == ""
+    assert zone.address_of("web") == ELEVEN
+    zone.forget(WEB)
+    zone.bind(WEB, TEN, "web")
+    assert zone.bind(OTHER, ELEVEN, "web", granted=True) == "web", "a name is granted for one life only"
+
+
+@pytest.mark.parametrize("name", ["gateway", "printer", "wpad"])
+def test_no_token_gives_an_own_or_reserved_name(zone, name):
+    assert zone.bind(WEB, TEN, name, granted=True) == ""
+
+
 def test_a_guest_is_renamed_and_moves(zone):
     zone.bind(WEB, TEN, "web")
     assert zone.bind(WEB, ELEVEN, "") == "web"
