@@ -82,10 +82,10 @@ def serve(settings: Settings) -> int:
     """
     with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
         limiter = logs.setup(settings.log_format, settings.log_level, log)
-        certificates = _certificates(settings)
         _raise_file_limit()
-        _calm_garbage_collector()
         with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
+            certificates = _certificates(settings, state)
+            _calm_garbage_collector()
             relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state)
             return asyncio.run(relay.run(limiter))
 
@@ -149,7 +149,10 @@ class Relay:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
         origins = OriginPolicy(
-            self._settings.allow_origin, self._certificates, on_loopback=is_loopback(self._settings.bind)
+            self._settings.allow_origin,
+            self._certificates,
+            on_loopback=is_loopback(self._settings.bind),
+            names=_own_names(self._settings),
         )
         try:
             self._tokens = _token_gate(self._settings)
@@ -330,9 +333,15 @@ def _token_gate(settings: Settings) -> TokenGate:
     return TokenGate(settings.auth, files, Clocks(time.time, asyncio.get_running_loop().time))
 
 
-def _certificates(settings: Settings) -> CertificateStore:
+def _own_names(settings: Settings) -> tuple[str, ...]:
+    """Tell the names of a relay that makes its own certificate; one of an authority says them itself."""
+    return () if settings.cert_pem else (*local_names(), settings.bind)
+
+
+def _certificates(settings: Settings, state: State) -> CertificateStore:
     if settings.cert_pem is None or settings.key_pem is None:
-        return EphemeralCertificateStore((*local_names(), settings.bind), datetime.now(UTC))
+        kept = state.file("certificates.pem")
+        return EphemeralCertificateStore(_own_names(settings), datetime.now(UTC), kept)
     try:
         return FileCertificateStore(settings.cert_pem, settings.key_pem)
     except CertificateError as error:

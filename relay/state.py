@@ -105,38 +105,51 @@ class State:
         return found
 
     def _kept_secret(self, name: str) -> bytes:
-        kept = self.read(name + _KEY_SUFFIX)
+        file = self.file(name + _KEY_SUFFIX)
+        kept = file.read()
         if kept is not None:
             if len(kept) == SECRET_LENGTH:
                 return kept
             logger.warning("the key {} in {} is damaged; it is replaced", name, self.folder)
         fresh = secrets.token_bytes(SECRET_LENGTH)
-        self.write(name + _KEY_SUFFIX, fresh)
+        file.write(fresh)
         return fresh
 
-    def read(self, name: str) -> bytes | None:
-        """Read a file; None where there is none. One that cannot be read is logged, and none."""
-        if self.folder is None:
-            return None
-        try:
-            return self.folder.read(name)
-        except StateError as error:
-            logger.warning("not remembered: {}", error)
-            return None
-
-    def write(self, name: str, content: bytes) -> None:
-        """Keep a file, with all of its content or not at all; a failure is logged."""
-        if self.folder is None:
-            return
-        try:
-            self.folder.write(name, content)
-        except StateError as error:
-            logger.warning("not kept: {}", error)
+    def file(self, name: str) -> StateFile:
+        """Give a file by its name."""
+        return StateFile(self.folder, name)
 
     def close(self) -> None:
         """Let another relay have the folder."""
         if self.folder is not None:
             self.folder.close()
+
+
+class StateFile:
+    """A file of the folder, if there is a folder; what goes wrong is logged."""
+
+    def __init__(self, folder: Folder | None, name: str) -> None:
+        self._folder = folder
+        self._name = name
+
+    def read(self) -> bytes | None:
+        """Read it; None where there is none, or it cannot be read."""
+        if self._folder is None:
+            return None
+        try:
+            return self._folder.read(self._name)
+        except StateError as error:
+            logger.warning("not remembered: {}", error)
+            return None
+
+    def write(self, content: bytes) -> None:
+        """Keep it with all of this content; where that fails, as it was."""
+        if self._folder is None:
+            return
+        try:
+            self._folder.write(self._name, content)
+        except StateError as error:
+            logger.warning("not kept: {}", error)
 
 
 class Folder:

@@ -5,6 +5,10 @@ certificate reaches new clients while established sessions keep the one they wer
 reads a clock or waits: the owner calls ``refresh(now)`` from a thread every now and then (files are read and
 keys are made there) and logs what it says.
 
+A certificate that was made here, and the one that follows it, can be kept in a file: a relay that is started
+again within their life then shows what pages have pinned. The names in it may be old by then; by hash it is
+taken whatever they are.
+
 An ephemeral certificate is for browsers' ``serverCertificateHashes``, which take it only if it is an X.509v3
 certificate for an ECDSA P-256 key that is valid for at most 14 days (W3C WebTransport, "custom certificate
 requirements"; RSA is refused).
@@ -24,7 +28,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from loguru import logger
 
 from transport.certificate_checks import obstacles_to_pinning, problems
 
@@ -133,6 +139,16 @@ class CertificateStore(Protocol):
         """
 
 
+class KeptFile(Protocol):
+    """A private file; whoever keeps it says what goes wrong."""
+
+    def read(self) -> bytes | None:
+        """Return its content; None where there is none."""
+
+    def write(self, content: bytes, /) -> None:
+        """Put this in its place, all of it or nothing."""
+
+
 def generate(names: Iterable[str], now: datetime) -> Certificate:
     """Make a self-signed ECDSA P-256 certificate for host names and addresses, valid from just before now.
 
@@ -187,9 +203,16 @@ def _whose(private_key: PrivateKey, chain: tuple[x509.Certificate, ...]) -> str:
 class EphemeralCertificateStore:
     """A certificate of the relay's own making, replaced before it ends."""
 
-    def __init__(self, names: Iterable[str], now: datetime) -> None:
+    def __init__(self, names: Iterable[str], now: datetime, kept: KeptFile | None = None) -> None:
+        """Go on with what is in ``kept`` while it holds; reads and writes that file."""
         self._names = tuple(names)
-        self._current, self._next = self._pair(now)
+        self._kept = kept
+        found = None if kept is None else _unpack(kept.read())
+        if found is None:
+            self._take(self._pair(now))
+        else:
+            self._current, self._next = found
+            self.refresh(now)
 
     @property
     def current(self) -> Certificate:
@@ -210,10 +233,15 @@ class EphemeralCertificateStore:
         if self._current.not_before <= now < self._current.not_before + RENEW_AFTER:
             return False
         if self._next.not_before <= now < self._next.not_before + RENEW_AFTER:
-            self._current, self._next = self._next, self._successor(self._next)
+            self._take((self._next, self._successor(self._next)))
         else:
-            self._current, self._next = self._pair(now)
+            self._take(self._pair(now))
         return True
+
+    def _take(self, pair: tuple[Certificate, Certificate]) -> None:
+        self._current, self._next = pair
+        if self._kept is not None:
+            self._kept.write(b"".join(item.chain_pem() + item.private_key_pem() for item in pair))
 
     def _pair(self, now: datetime) -> tuple[Certificate, Certificate]:
         current = generate(self._names, now)
@@ -257,6 +285,27 @@ class FileCertificateStore:
         changed = fresh.chain != self._current.chain
         self._current = fresh
         return changed
+
+
+def _unpack(content: bytes | None) -> tuple[Certificate, Certificate] | None:
+    """Read the two certificates that were kept, each with its key; None if they cannot be used."""
+    if content is None:
+        return None
+    try:
+        leaves = x509.load_pem_x509_certificates(content)
+        keys = [load_pem_private_key(block[0], password=None) for block in _PRIVATE_KEY.finditer(content)]
+        current, following = (
+            Certificate((leaf,), key)
+            for leaf, key in zip(leaves, keys, strict=True)
+            if isinstance(key, ec.EllipticCurvePrivateKey) and leaf.public_key() == key.public_key()
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        pass
+    else:
+        if current.can_be_pinned and following.can_be_pinned:
+            return current, following
+    logger.warning("the certificate that was kept is damaged; a new one is made, with another hash")
+    return None
 
 
 _DIGITAL_SIGNATURE = x509.KeyUsage(
@@ -329,7 +378,7 @@ def _private_key(pem: bytes, path: Path) -> PrivateKey:
     if block is None:
         raise CertificateError(f"{path}: no private key in PEM form in this file")
     try:
-        key = serialization.load_pem_private_key(block.group(), password=None)
+        key = load_pem_private_key(block.group(), password=None)
     except TypeError:
         raise CertificateError(
             f"{path}: the private key is encrypted; the relay needs it in the clear"

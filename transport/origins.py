@@ -102,8 +102,19 @@ def _parse(item: str) -> str:
 class OriginPolicy:
     """Decides by what the operator has set, and by the certificate of the moment."""
 
-    def __init__(self, allowed: Iterable[str], certificates: CertificateStore, *, on_loopback: bool) -> None:
-        """Take ``allowed`` as ``parse_origins`` gives it; ``on_loopback``: the relay listens nowhere else."""
+    def __init__(
+        self,
+        allowed: Iterable[str],
+        certificates: CertificateStore,
+        *,
+        on_loopback: bool,
+        names: Iterable[str] = (),
+    ) -> None:
+        """Take ``allowed`` as ``parse_origins`` gives it; ``on_loopback``: the relay listens nowhere else.
+
+        ``names`` are the relay's own whatever the certificate says: one that was kept may have older ones.
+        """
+        self._names = frozenset(map(str.lower, names))
         self._allowed = frozenset(allowed)
         self._allowed_hosts = frozenset(
             origin.host for text in self._allowed if (origin := read_origin(text)) is not None
@@ -177,6 +188,7 @@ class OriginPolicy:
             or _is_localhost(host)
             or ANY in self._allowed
             or host in self._allowed_hosts
+            or host in self._names
             or _covers(self._certificates.current.names, host)
         )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from relay import state as state_module
+from relay.app import Relay, serve
+from relay.settings import Settings
 from relay.state import SECRET_LENGTH, Folder, Place, State, StateError, find_place, open_state
 
 NAME = "stateless-reset"
@@ -99,15 +101,15 @@ def test_files_that_others_could_read_are_closed_to_them(place):
 
 def test_a_file_is_replaced_whole_or_not_at_all(place, monkeypatch, lines):
     folder = Folder(place)
-    state = State(folder)
-    state.write("a", b"old")
+    file = State(folder).file("a")
+    file.write(b"old")
 
     def full(_descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    state.write("a", b"new")
-    assert state.read("a") == b"old"
+    file.write(b"new")
+    assert file.read() == b"old"
     assert lines == [f"WARNING not kept: {place / 'a'}: No space left on device"]
     assert sorted(path.name for path in place.iterdir()) == ["a", "lock"]
 
@@ -122,6 +124,24 @@ def test_links_pipes_and_other_users_files_are_not_followed(place, tmp_path):
             folder.read(name)
     with pytest.raises(StateError, match="link"):
         folder.private_path("link")
+
+
+# -- the certificate ----------------------------------------------------------------------------------
+
+
+def test_the_certificate_outlives_the_relay(place, monkeypatch, capsys):
+    hashes = []
+
+    async def look(relay, _limiter):
+        hashes.append(relay._certificates.current.sha256)
+        return 0
+
+    monkeypatch.setattr(Relay, "run", look)
+    for kept in (place, place, place.parent / "other", "none", "none"):
+        assert serve(Settings(port=0, bind="127.0.0.1", state=str(kept))) == 0
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes[1:])) == 4
+    assert mode(place / "certificates.pem") == 0o600
 
 
 # -- a folder that cannot be used ---------------------------------------------------------------------

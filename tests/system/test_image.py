@@ -198,6 +198,21 @@ def test_bad_options_end_it_with_one_line(podman):
     assert "Traceback" not in done.stderr
 
 
+def test_a_volume_keeps_the_hash_and_without_one_nothing_is_complained_of(start, podman):
+    volume = f"state-{time.monotonic_ns()}"
+    hashes = []
+    for _ in range(2):
+        container = start("--volume", f"{volume}:/var/lib/vmrelay")
+        hashes.append(container.hash)
+        podman("rm", "--force", container.name)
+    assert hashes[0] == hashes[1]
+    podman("volume", "rm", volume)
+    without = start()
+    assert without.hash != hashes[0]
+    assert without.wait_for(r"forgotten when this relay ends: /var/lib/vmrelay/lock: Read-only file system")
+    assert "WARNING" not in without.logs()
+
+
 def test_production_certificates_come_from_a_volume(start, load, tmp_path):
     certificates = tmp_path / "certs"
     run(sys.executable, "-m", "relay.main", "certs", "generate", certificates, cwd=ROOT)

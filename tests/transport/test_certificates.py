@@ -110,6 +110,80 @@ def test_an_ephemeral_certificate_is_renewed_before_it_ends():
     assert not store.refresh(due)
 
 
+class File:
+    """What a store keeps, in memory."""
+
+    def __init__(self):
+        self.content = None
+
+    def read(self):
+        return self.content
+
+    def write(self, content):
+        self.content = content
+
+
+def hashes_of(store):
+    return store.current.sha256, store.next.sha256
+
+
+def test_a_kept_certificate_and_its_successor_are_shown_again():
+    file = File()
+    first = EphemeralCertificateStore(NAMES, NOW, file)
+    second = EphemeralCertificateStore(["another.name"], NOW + timedelta(days=1), file)
+    assert hashes_of(second) == hashes_of(first)
+    assert second.current.private_key.private_numbers() == first.current.private_key.private_numbers()
+    renewal = NOW + RENEW_AFTER
+    assert second.refresh(renewal)
+    third = EphemeralCertificateStore(NAMES, renewal, file)
+    assert third.current.sha256 == first.next.sha256
+    assert hashes_of(third) == hashes_of(second)
+
+
+@pytest.mark.parametrize(
+    ("away", "expected"),
+    [
+        (RENEW_AFTER - timedelta(hours=2), "current"),
+        (RENEW_AFTER, "next"),
+        (2 * RENEW_AFTER - timedelta(hours=3), "next"),
+        (2 * RENEW_AFTER, None),
+        (-timedelta(days=1), None),
+    ],
+)
+def test_after_a_time_away_it_is_the_one_that_holds_then(away, expected):
+    file = File()
+    first = EphemeralCertificateStore(NAMES, NOW, file)
+    second = EphemeralCertificateStore(NAMES, NOW + away, file)
+    found = {first.current.sha256: "current", first.next.sha256: "next"}
+    assert found.get(second.current.sha256) == expected
+    assert second.current.complaints(NOW + away) == ()
+    assert hashes_of(EphemeralCertificateStore(NAMES, NOW + away, file)) == hashes_of(second)
+
+
+def _spoilt():
+    file = File()
+    EphemeralCertificateStore(NAMES, NOW, file)
+    good = file.content
+    other = File()
+    EphemeralCertificateStore(NAMES, NOW, other)
+    blocks = good.split(b"-----BEGIN ")
+    strange = self_signed(rsa.generate_private_key(65537, 2048), timedelta(days=10))
+    yield from (b"", b"\xff" * 99, good[: len(good) // 2], good[:-60], good.replace(b"MII", b"XII"))
+    yield good + good
+    yield b"-----BEGIN ".join([blocks[0], blocks[1], *other.content.split(b"-----BEGIN ")[2:]])
+    yield strange.chain_pem() + strange.private_key_pem() + good[len(good) // 2 :]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_a_kept_certificate_that_is_damaged_is_made_anew_with_one_line(number, lines):
+    file = File()
+    file.content = list(_spoilt())[number]
+    store = EphemeralCertificateStore(NAMES, NOW, file)
+    assert store.current.can_be_pinned
+    assert [line.partition(" ")[0] for line in lines] == ["WARNING"]
+    assert hashes_of(EphemeralCertificateStore(NAMES, NOW, file)) == hashes_of(store)
+
+
 def test_the_certificate_that_follows_is_known_before_it_comes():
     store = EphemeralCertificateStore(["relay.example"], NOW)
     following = store.next

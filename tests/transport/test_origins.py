@@ -37,8 +37,11 @@ def decide(
     carrier="websocket",
     path="/raw",
     host=None,
+    names=(),
 ):
-    policy = OriginPolicy(parse_origins(allowed), Certificates(certificate), on_loopback=on_loopback)
+    policy = OriginPolicy(
+        parse_origins(allowed), Certificates(certificate), on_loopback=on_loopback, names=names
+    )
     headers = [("origin", origin) for origin in origins]
     if carrier != "webtransport":
         headers.append(("host", host or authority))
@@ -53,6 +56,13 @@ def admits(*origins, **options):
     }
     assert len(answers) == 1
     return answers.pop()
+
+
+def test_a_certificate_that_was_kept_need_not_have_the_name_that_the_machine_has_now():
+    asked = {"authority": "newhost:4433", "carrier": "http", "path": "/"}
+    assert decide(**asked) is not None
+    assert decide(**asked, names=["NewHost"]) is None
+    assert decide("https://newhost:4433", **asked | {"carrier": "websocket"}, names=["newhost"]) is None
 
 
 ELSEWHERE = [
