@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from netstack.dns_zone import LAN_DOMAIN
 from netstack.ethernet import format_mac
 from netstack.ipv6 import link_local_of
+from netstack.lan_network import DEFAULT_NETWORK, addresses_of
 from netstack.room_names import DEFAULT_ROOM
 
 if TYPE_CHECKING:
     from netstack.dhcp_boot import BootFile
     from netstack.dhcp_options import Route
+
+
+_USUAL = addresses_of(DEFAULT_NETWORK)
 
 
 class FixedLease(NamedTuple):
@@ -30,19 +34,19 @@ class LanSettings:
 
     room: str = DEFAULT_ROOM
     """The LAN's name, which clients are told."""
-    gateway_ip: bytes = bytes((10, 0, 2, 2))
+    gateway_ip: bytes = _USUAL.gateway_ip
     gateway_mac: bytes = bytes.fromhex("525400123456")
-    netmask: bytes = bytes((255, 255, 255, 0))
-    dns: bytes = bytes((10, 0, 2, 2))
+    netmask: bytes = _USUAL.netmask
+    dns: bytes = _USUAL.gateway_ip
     """The name server that guests are told to use: the gateway, unless the operator wants another."""
-    dns_ip: bytes = bytes((10, 0, 2, 3))
+    dns_ip: bytes = _USUAL.dns_ip
     """Where the gateway answers DNS too: guests with a fixed configuration for QEMU's network ask there."""
     domain: str = LAN_DOMAIN
     """Where the guests' names are."""
     dns_allow_private: tuple[str, ...] = ()
     """Domains whose names are always asked upstream, and may have private addresses."""
-    pool_first: bytes = bytes((10, 0, 2, 10))
-    pool_last: bytes = bytes((10, 0, 2, 254))
+    pool_first: bytes = _USUAL.pool_first
+    pool_last: bytes = _USUAL.pool_last
 
     fixed_leases: tuple[FixedLease, ...] = ()
     """Guests that always get the same address."""
@@ -63,7 +67,7 @@ class LanSettings:
     host_access: bool = False
     """Whether guests reach the relay's own 127.0.0.1 as ``host_ip``. The egress policy decides; here it
     only means that the gateway answers ARP for that address."""
-    host_ip: bytes = bytes((10, 0, 2, 4))
+    host_ip: bytes = _USUAL.host_ip
 
     heartbeat_interval: float = 30.0
     """How often a session is checked for signs of life."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Network = IPv4Network | IPv6Network
 
 HOST_ACCESS_ADDRESS = "10.0.2.4"
-"""With host access: what guests dial to reach the relay host's own loopback."""
+"""With host access: what guests of the usual network dial to reach the relay host's own loopback."""
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 
@@ -173,9 +173,10 @@ class EgressPolicy:
         deny: Iterable[str] = (),
         *,
         host_access: bool = False,
+        host_address: str = HOST_ACCESS_ADDRESS,
         allow_smtp: bool = False,
     ) -> None:
-        """Take CIDR texts; raises ValueError for what is none.
+        """Take CIDR texts; raises ValueError for what is none. ``host_address`` is of the guests' LAN.
 
         ``allow`` overrides the default table; for what it takes in :data:`NAMED_ONLY` see there. A network in
         it does not open the relay host's own addresses inside it: for these the address itself must be
@@ -194,7 +195,7 @@ class EgressPolicy:
         """An address of each allowed IPv6 network, by which one sees whether there is a route to it."""
         self._deny = _Networks(parse_cidrs(deny))
         self._default = _Networks(DEFAULT_DENY)
-        self._host_access = host_access
+        self._host_address = host_address if host_access else None
         self._allow_smtp = allow_smtp
         self._own: frozenset[str] = frozenset()
         self.decide: Callable[[str | bytes], Decision] = lru_cache(maxsize=CACHED_DECISIONS)(self._decide)
@@ -218,8 +219,8 @@ class EgressPolicy:
 
     def shown(self, address: str) -> str:
         """Tell under which address a guest knows the host that answered from ``address``."""
-        if self._host_access and address == LOOPBACK_ADDRESS:
-            return HOST_ACCESS_ADDRESS
+        if self._host_address is not None and address == LOOPBACK_ADDRESS:
+            return self._host_address
         return address
 
     def _decide(self, address: str | bytes) -> Decision:
@@ -229,7 +230,7 @@ class EgressPolicy:
             return _NOT_AN_ADDRESS
         if binary.version == 6 and binary.scope_id is not None:  # noqa: PLR2004
             return _NOT_AN_ADDRESS
-        if self._host_access and str(binary) == HOST_ACCESS_ADDRESS:
+        if str(binary) == self._host_address:
             return self._decide_host_access(binary)
         for target in (binary, *_embedded(binary)):
             refusal = self._refusal(target)

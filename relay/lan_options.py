@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import TYPE_CHECKING
 
-from actors.settings import FixedLease, LanSettings
-from netstack.address_pool import AddressPool
+from actors.settings import FixedLease
 from netstack.dhcp_boot import ARCHITECTURES, BootFile
 from netstack.dhcp_options import Route
 from netstack.dns_local import parse_domain
@@ -17,8 +17,8 @@ from netstack.name_servers import DNS_PORT, MAX_SERVERS, NameServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_LEASES = 250
-"""Fixed leases: as many as the LAN has addresses for guests."""
+MAX_LEASES = 4096
+"""Fixed leases of one LAN."""
 
 MAX_DOMAINS = 64
 """Domains of ``--dns-allow-private``: each is looked at for each question."""
@@ -26,6 +26,12 @@ MAX_DOMAINS = 64
 
 MAX_SEARCH_DOMAINS, MAX_NTP_SERVERS, MAX_ROUTES, MAX_BOOT_FILES = 32, 8, 32, 32
 """What DHCP tells has to fit a message, of 548 bytes with many clients."""
+
+MAX_LAN_DOMAIN = 180
+"""Characters that leave room for a guest's name (RFC 1035 section 2.3.4: 253 in all)."""
+NOT_FOR_LANS = ("localhost", "local", "arpa", "invalid", "onion")
+"""Domains that resolvers answer themselves, ask others about, or refuse (RFC 6761, 6762 and 7686)."""
+_LAN_DOMAIN = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 
 MAX_FILE = 255
 """Bytes of a boot file's name or URL, and of a proxy configuration's URL: one option."""
@@ -73,21 +79,19 @@ def parse_domains(text: str) -> tuple[str, ...]:
 def parse_fixed_leases(text: str) -> tuple[FixedLease, ...]:
     """Read ``52:54:00:00:00:01=10.0.2.50`` or ``…=10.0.2.50=NAME``, with commas between.
 
-    Raises ValueError for what is not written so, is not on the LAN, or is given twice.
+    Raises ValueError for what is not written so, or is given twice. Whether the LAN has the addresses is
+    another question.
     """
     leases = tuple(_fixed_lease(item) for item in _items(text))
     if len(leases) > MAX_LEASES:
         raise ValueError(f"must be at most {MAX_LEASES} leases")
     for what, values in (
         ("MAC", [lease.mac for lease in leases]),
+        ("address", [lease.ip for lease in leases]),
         ("name", [lease.name for lease in leases if lease.name]),
     ):
         if len(set(values)) < len(values):
             raise ValueError(f"has the same {what} twice")
-    lan = LanSettings()
-    AddressPool(
-        lan.network, reserved=lan.gateway_ips | {lan.host_ip}, fixed={lease.mac: lease.ip for lease in leases}
-    )
     return leases
 
 
@@ -106,6 +110,17 @@ def _fixed_lease(text: str) -> FixedLease:
     if named and (label != name.lower() or not label or label in RESERVED_NAMES):
         raise ValueError(f"{name!r} cannot be the name of a guest")
     return FixedLease(mac, ip, label)
+
+
+def parse_lan_domain(text: str) -> str:
+    """Read the domain of the guests' names, such as ``vm.internal``. Raises ValueError."""
+    name = parse_domain(text)
+    domain = name.to_text(omit_final_dot=True)
+    if not _LAN_DOMAIN.fullmatch(domain) or len(domain) > MAX_LAN_DOMAIN:
+        raise ValueError(f"must be a domain such as vm.internal, of up to {MAX_LAN_DOMAIN} characters")
+    if any(name.is_subdomain(parse_domain(special)) for special in NOT_FOR_LANS) and domain != "home.arpa":
+        raise ValueError("must be a domain that resolvers ask name servers about, as vm.internal is")
+    return domain
 
 
 def parse_search_domains(text: str) -> tuple[str, ...]:
@@ -129,7 +144,7 @@ def parse_addresses(text: str) -> tuple[bytes, ...]:
 def parse_routes(text: str) -> tuple[Route, ...]:
     """Read ``192.168.0.0/16=10.0.2.15``, with commas between.
 
-    Raises ValueError for what is not written so, or leads to a router that is not on the LAN.
+    Raises ValueError for what is not written so, or has a network twice.
     """
     routes = tuple(_route(item) for item in _items(text))
     if len(routes) > MAX_ROUTES:
@@ -147,9 +162,6 @@ def _route(text: str) -> Route:
         network = ipaddress.IPv4Network(network_text)
     except ValueError:
         raise ValueError(expected) from None
-    lan = LanSettings().network
-    if ipaddress.IPv4Address(router) not in ipaddress.IPv4Network(lan):
-        raise ValueError(f"{router_text} is no router for guests: it is not in {lan}")
     return Route(network.network_address.packed, network.prefixlen, router)
 
 

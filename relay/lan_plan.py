@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from actors.settings import LanSettings
 from netstack.egress import EgressPolicy
+from netstack.lan_network import addresses_of
 from netstack.room_names import DEFAULT_ROOM
 from relay.lan import LanPlan
 from relay.lans import Bounds
+from relay.room_tables import LISTED
 from transport.host.descriptors import own_budget
 
 if TYPE_CHECKING:
@@ -21,12 +24,14 @@ EVERYWHERE = ("0.0.0.0/0", "::/0")
 def lan_plan(settings: Settings, room: str = DEFAULT_ROOM) -> LanPlan:
     """Plan the LAN of a room."""
     settings = settings.of_room(room)
+    lan = lan_settings(settings, room)
     return LanPlan(
-        settings=lan_settings(settings, room),
+        settings=lan,
         policy=lambda: EgressPolicy(
             map(str, settings.allow_cidr),
             map(str, settings.deny_cidr if settings.internet else EVERYWHERE),
             host_access=settings.host_access,
+            host_address=str(IPv4Address(lan.host_ip)),
             allow_smtp=settings.allow_smtp,
         ),
         name_servers=settings.upstream_dns,
@@ -43,7 +48,7 @@ def bounds_of_rooms(settings: Settings) -> Bounds:
         total=settings.max_rooms,
         per_client=settings.rooms_per_client,
         idle_time=settings.room_idle_time,
-        listed=settings.rooms if settings.create_rooms == "listed" else None,
+        listed=settings.rooms if settings.create_rooms == LISTED else None,
     )
 
 
@@ -54,9 +59,12 @@ def max_flows(settings: Settings) -> int:
 
 def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:
     """Tell what the actors of the LAN go by."""
+    addresses = addresses_of(settings.network)
     return LanSettings(
         room=room,
-        dns=settings.dns.packed,
+        **addresses._asdict(),
+        dns=addresses.gateway_ip if settings.dns is None else settings.dns.packed,
+        domain=settings.domain,
         dns_allow_private=settings.dns_allow_private,
         fixed_leases=settings.static_lease,
         dhcp_lease_time=settings.lease_time,

@@ -19,9 +19,21 @@ if TYPE_CHECKING:
 OTHERS, ROOMS = "rooms", "room"
 """Tables of the file."""
 
+LISTED = "listed"
+"""The setting by which only rooms of the file are made."""
+
 OF_ROOMS = frozenset(
     {
-        *("dns", "upstream_dns", "dns_allow_private", "static_lease", "lease_time", "peer_list"),
+        *(
+            "network",
+            "domain",
+            "dns",
+            "upstream_dns",
+            "dns_allow_private",
+            "static_lease",
+            "lease_time",
+            "peer_list",
+        ),
         *("dhcp", "dhcp_boot", "dhcp_search", "dhcp_ntp", "dhcp_route", "dhcp_wpad", "ipv6", "ipv6_prefix"),
         *("allow_cidr", "deny_cidr", "host_access", "allow_smtp", "internet", "max_peers", "max_flows"),
         *("flow_rate", "max_half_open", "bit_rate", "packet_rate", "udp_timeout", "dns_timeout"),

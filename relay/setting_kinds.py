@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
+from netstack.lan_network import LARGEST, SMALLEST, addresses_of
 from relay.lan_options import (
     parse_addresses,
     parse_boot_files,
     parse_domains,
     parse_fixed_leases,
+    parse_lan_domain,
     parse_name_servers,
     parse_routes,
     parse_search_domains,
@@ -37,6 +39,11 @@ _PREFIX_LENGTH = 64
 
 class SettingsError(Exception):
     """A setting is wrong; the message is one line that names where it was set."""
+
+
+def flag(name: str) -> str:
+    """Name a setting as on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 class Kind(NamedTuple):
@@ -149,6 +156,17 @@ def _parse_address(text: str) -> IPv4Address:
         raise ValueError("must be an IPv4 address") from None
 
 
+def _parse_lan_network(text: str) -> IPv4Network:
+    try:
+        network = IPv4Network(text)
+        addresses_of(network)
+    except ValueError:
+        raise ValueError(
+            f"must be an IPv4 network of /{LARGEST} to /{SMALLEST}, such as 10.0.2.0/24"
+        ) from None
+    return network
+
+
 def _parse_prefix(text: str) -> IPv6Network:
     try:
         prefix = IPv6Network(text)
@@ -211,6 +229,8 @@ BOOT_FILES = Kind(parse_boot_files, (list,), "a list of strings")
 WPAD = Kind(parse_wpad, (str,), "a string")
 ORIGINS = Kind(_parse_origins, (list,), "a list of strings")
 ADDRESS = Kind(_parse_address, (str,), "a string")
+LAN_NETWORK = Kind(_parse_lan_network, (str,), "a string")
+LAN_DOMAIN = Kind(parse_lan_domain, (str,), "a string")
 PREFIX = Kind(_parse_prefix, (str,), "a string")
 HOST = Kind(_parse_host, (str,), "a string")
 PATH = Kind(_parse_path, (str,), "a string")

@@ -13,17 +13,20 @@ from __future__ import annotations
 import argparse
 import tomllib
 from dataclasses import dataclass, fields, replace
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
 
-from actors.settings import FixedLease, LanSettings
+from actors.settings import FixedLease  # noqa: TC001 - hints are read
 from netstack.dhcp_boot import BootFile  # noqa: TC001 - same
 from netstack.dhcp_options import Route  # noqa: TC001 - same
-from netstack.forward import Clients, Forward
+from netstack.dns_zone import LAN_DOMAIN as DEFAULT_DOMAIN
+from netstack.forward import Forward  # noqa: TC001 - same
+from netstack.lan_network import DEFAULT_NETWORK, LARGEST, SMALLEST
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
-from relay.room_tables import NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
+from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
+from relay.room_tables import LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
 from relay.setting_kinds import (
     ADDRESS,
     ADDRESSES,
@@ -33,6 +36,8 @@ from relay.setting_kinds import (
     FIXED_LEASES,
     FORWARDS,
     HOST,
+    LAN_DOMAIN,
+    LAN_NETWORK,
     MAX_BUFFERS,
     MAX_TCP_BUFFER,
     MIN_TCP_BUFFER,
@@ -51,6 +56,7 @@ from relay.setting_kinds import (
     Network,
     SettingsError,
     choice,
+    flag,
     seconds,
     size,
     whole,
@@ -71,7 +77,7 @@ WEB_CHOICES = ("auto", "https", "off")
 OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
 LOG_FORMATS = ("auto", "human", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
-ROOM_CREATION = ("any", "listed")
+ROOM_CREATION = ("any", LISTED)
 CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
@@ -85,9 +91,6 @@ MAX_KEEP_ALIVE = 32_767.0
 
 _PREFIX6 = IPv6Network("fd76:6d72:656c:6179::/64")
 """A unique local prefix (RFC 4193); what it names never leaves the LAN."""
-
-_DNS = IPv4Address("10.0.2.2")
-"""The gateway, which knows the guests' names and asks the host's name servers about all others."""
 
 
 class Option(NamedTuple):
@@ -190,7 +193,21 @@ class Settings:
     peer_timeout: Annotated[
         float, Option(seconds(0.1, _DAY), "SECONDS", "silence after which a peer is removed")
     ] = 150.0
-    dns: Annotated[IPv4Address, Option(ADDRESS, "ADDRESS", "DNS server that guests are told to use")] = _DNS
+    network: Annotated[
+        IPv4Network,
+        Option(
+            LAN_NETWORK,
+            "NETWORK",
+            f"the guests' IPv4 network, /{LARGEST} to /{SMALLEST}; address + 2 in it is the gateway, + 3 "
+            "answers DNS, + 4 is this machine (--host-access), and guests get those from + 10 on, in a /28 "
+            "or /29 all that are left",
+        ),
+    ] = DEFAULT_NETWORK
+    domain: Annotated[str, Option(LAN_DOMAIN, "DOMAIN", "domain of the guests' names")] = DEFAULT_DOMAIN
+    dns: Annotated[
+        IPv4Address | None,
+        Option(ADDRESS, "ADDRESS", "DNS server that guests are told to use, instead of the gateway"),
+    ] = None
     upstream_dns: Annotated[
         tuple[NameServer, ...],
         Option(
@@ -271,7 +288,7 @@ class Settings:
         Option(NETWORKS, "NETWORK", "never let guests reach this network; repeat, or comma list"),
     ] = ()
     host_access: Annotated[
-        bool, Option(SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4")
+        bool, Option(SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4 (--network)")
     ] = False
     internet: Annotated[
         bool, Option(SWITCH, None, "let guests out; without, a LAN has nothing but its guests and gateway")
@@ -280,7 +297,7 @@ class Settings:
         bool, Option(SWITCH, None, "let guests connect to TCP port 25, as mail servers do, and bots")
     ] = False
     max_peers: Annotated[
-        int, Option(whole(1, 65535), "N", "sessions at a time; there are addresses for 245 guests")
+        int, Option(whole(1, 65535), "N", "sessions at a time; --network has addresses for 245 guests")
     ] = 1024
     client_share: Annotated[
         int,
@@ -470,7 +487,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting, and ``--config``. Flags that are not given leave no trace."""
     for name, option in OPTIONS.items():
         parser.add_argument(
-            _flag(name),
+            flag(name),
             dest=name,
             default=argparse.SUPPRESS,
             help=_help(name, option),
@@ -502,53 +519,30 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
         if name in flags:
             given = flags[name]
             text = ",".join(given) if isinstance(given, list) else str(given)
-            values[name] = _checked(option, text, _flag(name))
+            values[name] = _checked(option, text, flag(name))
     settings = Settings(**values)
     if (settings.cert_pem is None) != (settings.key_pem is None):
         there, missing = ("cert", "key") if settings.key_pem is None else ("key", "cert")
         raise SettingsError(
             f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
         )
-    _refuse_contradictions(settings)
+    _refuse_half_of_auth(settings)
+    refuse_contradictions(settings)
     if tables == NO_TABLES:
         return settings
     with_rooms = SettingsWithRooms(**values, tables=tables)
-    for room in sorted(tables.named) or [""]:
-        try:
-            _refuse_contradictions(with_rooms.of_room(room))
-        except SettingsError as error:
-            raise SettingsError(f"{path}: room{f'.{room}' if room else 's'}: {error}") from None
-    if len(with_rooms.rooms) >= settings.max_rooms:
-        raise SettingsError(f"{path}: more rooms than --max-rooms {settings.max_rooms} with the default one")
+    try:
+        refuse_contradictions_of_rooms(with_rooms)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
     return with_rooms
 
 
-def _refuse_contradictions(settings: Settings) -> None:
-    """Refuse what cannot be had together in one LAN."""
-    _refuse_idle_dhcp(settings)
+def _refuse_half_of_auth(settings: Settings) -> None:
     if (settings.auth == OFF) != (settings.auth_keys is None):
         raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
     if settings.auth_revoked is not None and settings.auth_keys is None:
         raise SettingsError("--auth-revoked needs --auth-keys")
-    if settings.host_access and not settings.internet:
-        raise SettingsError("--host-access needs a way out, which --no-internet takes away")
-    for forward in settings.forward:
-        if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not settings.ipv6:
-            raise SettingsError(f"--forward: {forward} needs IPv6 on the LAN, which --no-ipv6 takes away")
-
-
-def _refuse_idle_dhcp(settings: Settings) -> None:
-    """Refuse what DHCP is to tell where there is none, or what it must not tell."""
-    for name in OPTIONS:
-        if name.startswith("dhcp_") and getattr(settings, name) and not settings.dhcp:
-            raise SettingsError(f"{_flag(name)} needs DHCP, which --no-dhcp takes away")
-    host = LanSettings().host_ip
-    servers = {"dhcp_boot": [file.server for file in settings.dhcp_boot], "dhcp_ntp": settings.dhcp_ntp}
-    for name, addresses in servers.items():
-        if host in addresses and not settings.host_access:
-            raise SettingsError(
-                f"{_flag(name)}: {IPv4Address(host)} is this machine, which needs --host-access"
-            )
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
@@ -582,7 +576,7 @@ def _from_file(path: Path) -> tuple[dict[str, Any], RoomTables]:
 
 def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Read the settings of a TOML table."""
-    names = {_flag(name)[2:]: name for name in OPTIONS}
+    names = {flag(name)[2:]: name for name in OPTIONS}
     values = {}
     for key, value in table.items():
         if key not in names:
@@ -607,10 +601,6 @@ def _checked(option: Option, text: str, source: str) -> Any:
         return option.kind.parse(text)
     except ValueError as error:
         raise SettingsError(f"{source}: {error}, not {text[:80]!r}") from None
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _variable(name: str, option: Option) -> str:

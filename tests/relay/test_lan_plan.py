@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from ipaddress import IPv4Address, IPv4Network
 
 from actors.settings import FixedLease, LanSettings
 from netstack.forward import parse_forwards
@@ -31,6 +32,22 @@ def test_each_lan_has_a_policy_of_its_own():
     assert one is not other
     assert one.decide("10.0.2.4").allowed
     assert not lan_plan(Settings()).policy().decide("10.0.2.4").allowed
+
+
+def test_the_addresses_of_a_lan_follow_its_network():
+    plan = lan_plan(Settings(network=IPv4Network("172.20.0.0/16"), domain="lab.example", host_access=True))
+    lan = plan.settings
+    assert (lan.network, lan.domain) == ("172.20.0.0/16", "lab.example")
+    assert lan.gateway_ips == {bytes((172, 20, 0, last)) for last in (2, 3, 4)}
+    assert (lan.dns, lan.pool_last) == (lan.gateway_ip, bytes((172, 20, 255, 254)))
+    policy = plan.policy()
+    assert policy.decide("172.20.0.4").dial == "127.0.0.1"
+    assert policy.shown("127.0.0.1") == "172.20.0.4"
+    assert not policy.decide("10.0.2.4").allowed
+
+
+def test_a_name_server_of_the_operators_stands_for_the_gateway():
+    assert lan_settings(Settings(dns=IPv4Address("9.9.9.9"))).dns == bytes((9, 9, 9, 9))
 
 
 def test_a_room_has_its_name_and_nothing_that_only_one_can_have():

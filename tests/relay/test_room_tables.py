@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 from lan_parts import mac
@@ -34,6 +34,8 @@ internet = false
 
 
 OTHER_VALUES = {
+    "network": IPv4Network("172.20.0.0/16"),
+    "domain": "lab.example",
     "dns": IPv4Address("192.0.2.1"),
     "upstream_dns": (NameServer("192.0.2.1"),),
     "dns_allow_private": ("corp.example",),
@@ -103,7 +105,7 @@ def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
         changed = OTHER_VALUES[name]
     one, other = (lan_plan(Settings(**values)) for values in ({}, {name: changed}))
     policies = [plan.policy() for plan in (one, other)]
-    rules = [(policy._host_access, policy._allow_smtp) for policy in policies]
+    rules = [(policy._host_address, policy._allow_smtp) for policy in policies]
     assert one._replace(policy=None) != other._replace(policy=None) or rules[0] != rules[1]
 
 
@@ -126,6 +128,18 @@ def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
         ("[rooms]\nmax-rooms = 7", "rooms: 'max-rooms' is no setting of rooms"),
         ("[room.lab]\ndhcp = false\ndhcp-wpad = 'http://a/'", "room.lab: --dhcp-wpad needs DHCP"),
         ("[rooms]\nhost-access = true\ninternet = false", "rooms: --host-access needs a way out"),
+        (
+            "[room.a]\nnetwork = '10.8.0.0/16'\nstatic-lease = ['52:54:00:00:00:01=10.9.0.6']",
+            "room.a: --static-lease: 10.9.0.6 is not an address for a guest of 10.8.0.0/16",
+        ),
+        (
+            "dhcp-route = ['10.7.0.0/16=10.0.2.9']\n[rooms]\nnetwork='10.9.0.0/29'\n[room.a]\ndhcp-route=[]",
+            "rooms: --dhcp-route: 10.0.2.9 is no router for guests of 10.9.0.0/29",
+        ),
+        (
+            "forward = ['tcp::8080:web:80']\n[room.a]\nforward = ['tcp:127.0.0.1:8080:web:80']",
+            "room.a: --forward: tcp:127.0.0.1:8080 is room default's already",
+        ),
         ("max-rooms = 2\n[room.a]\n[room.b]", "more rooms than --max-rooms 2 with the default one"),
     ],
 )

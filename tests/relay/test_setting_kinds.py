@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import IPv4Network
+
 import pytest
 
 from relay import setting_kinds
@@ -17,6 +19,8 @@ from relay.setting_kinds import choice, seconds, size, whole
         (setting_kinds.RATE, "off", 0),
         (setting_kinds.SWITCH, "Yes", True),
         (setting_kinds.HOST, "[::1]", "::1"),
+        (setting_kinds.LAN_NETWORK, "172.20.0.0/16", IPv4Network("172.20.0.0/16")),
+        (setting_kinds.LAN_NETWORK, "192.0.2.8/29", IPv4Network("192.0.2.8/29")),
     ],
 )
 def test_a_text_becomes_its_value(kind, text, value):
@@ -34,6 +38,12 @@ def test_a_text_becomes_its_value(kind, text, value):
         (setting_kinds.SWITCH, "perhaps"),
         (setting_kinds.NETWORKS, "192.0.2.1/24"),
         (setting_kinds.PATH, ""),
+        *(
+            (setting_kinds.LAN_NETWORK, text)
+            for text in ("10.0.0.0/15", "10.0.0.0/30", "10.0.2.1/24", "127.1.0.0/16", "169.254.7.0/24")
+        ),
+        *((setting_kinds.LAN_NETWORK, text) for text in ("224.0.1.0/24", "255.255.255.0/24", "0.1.0.0/16")),
+        *((setting_kinds.LAN_NETWORK, text) for text in ("", "10.0.2.0", "fd00::/64", "10.0.2.0/24,")),
     ],
 )
 def test_another_one_is_refused_with_what_is_expected(kind, text):

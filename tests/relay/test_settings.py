@@ -51,7 +51,8 @@ def test_defaults_are_those_of_the_existing_relay():
     assert (found.port, found.bind) == (4433, "::")
     assert (found.cert_pem, found.key_pem) == (None, None)
     assert (found.heartbeat_interval, found.peer_timeout, found.cert_poll_interval) == (30, 150, 60)
-    assert str(found.dns) == "10.0.2.2", "the gateway answers; the existing relay had 8.8.8.8"
+    assert found.dns is None, "the gateway answers; the existing relay had 8.8.8.8"
+    assert str(found.network) == "10.0.2.0/24"
     assert found.host_access is False
 
 
@@ -124,6 +125,8 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
         "cert_pem": "a",
         "key_pem": "b",
         "dns": "1.2.3.4",
+        "network": "172.20.0.0/16",
+        "domain": "lab.example",
         "bind": "::1",
         "host_access": True,
         "allow_smtp": True,
@@ -183,6 +186,8 @@ BAD = [
     ("dhcp-ntp", "ntp.example", "is not an IPv4 address"),
     ("dhcp-route", "192.168.0.0/16", "is not NETWORK=ROUTER"),
     ("dhcp-wpad", "wpad.dat", "must be a URL"),
+    ("domain", "local", "resolvers ask name servers about"),
+    ("network", "10.0.2.1/24", "must be an IPv4 network of /16 to /29"),
     ("dns-allow-private", "a..b", "is not a domain"),
     ("port", "70000", "whole number from 0 to 65535"),
     ("port", "-1", "whole number"),
@@ -264,7 +269,7 @@ def test_no_text_of_any_setting_raises_anything_else(name, text):
 
 
 def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
-    """Commented out, so that the file can be copied as it is; all but the paths of files."""
+    """Commented out, so that the file can be copied as it is; all but paths, and the gateway's address."""
     example = Path(__file__).parents[2] / "examples" / "vmrelay.toml"
     lines = [line.removeprefix("#") for line in example.read_text().splitlines() if line[:1] == "#"]
     table = tomllib.loads("\n".join(line for line in lines if not line.startswith(" ")))
@@ -273,7 +278,7 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
     text = "\n".join(line for line in lines if not line.startswith(" "))
     uncommented.write_text(text.replace('auth = "off"', 'auth = "required"'))
     found = settings(config=str(uncommented))
-    paths = {"cert_pem": None, "key_pem": None, "auth_keys": None, "auth_revoked": None}
+    paths = {"dns": None, "cert_pem": None, "key_pem": None, "auth_keys": None, "auth_revoked": None}
     assert dataclasses.replace(found, auth="off", **paths) == Settings()
     assert settings(config=str(example)) == Settings()
 

@@ -1,0 +1,116 @@
+"""Settings of one LAN that cannot be had together: told at the start, in one line that names the setting."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from ipaddress import IPv4Address
+from typing import TYPE_CHECKING
+
+from actors.settings import LanSettings
+from netstack.address_pool import AddressPool
+from netstack.dns_zone import RESERVED_NAMES
+from netstack.ethernet import is_station
+from netstack.forward import Clients
+from netstack.ipv4 import format_ipv4
+from netstack.lan_network import addresses_of
+from netstack.room_names import DEFAULT_ROOM
+from relay.room_tables import LISTED
+from relay.setting_kinds import SettingsError, flag
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
+
+    from relay.settings import Settings, SettingsWithRooms
+
+_MAC_LENGTH = 6
+
+
+def refuse_contradictions(settings: Settings) -> None:
+    """Look at the settings of one LAN. Raises SettingsError."""
+    if settings.host_access and not settings.internet:
+        raise SettingsError("--host-access needs a way out, which --no-internet takes away")
+    _refuse_idle_dhcp(settings)
+    _refuse_misplaced_addresses(settings)
+    _refuse_forwards(settings)
+
+
+def _refuse_idle_dhcp(settings: Settings) -> None:
+    """Refuse what DHCP is to tell where there is none, or what it must not tell."""
+    for name in (field.name for field in fields(settings) if field.name.startswith("dhcp_")):
+        if getattr(settings, name) and not settings.dhcp:
+            raise SettingsError(f"{flag(name)} needs DHCP, which --no-dhcp takes away")
+    servers = {
+        "dns": [] if settings.dns is None else [settings.dns.packed],
+        "dhcp_boot": [file.server for file in settings.dhcp_boot],
+        "dhcp_ntp": settings.dhcp_ntp,
+    }
+    host = addresses_of(settings.network).host_ip
+    for name, addresses in servers.items():
+        if host in addresses and not settings.host_access:
+            raise SettingsError(
+                f"{flag(name)}: {IPv4Address(host)} is this machine, which needs --host-access"
+            )
+
+
+def _refuse_misplaced_addresses(settings: Settings) -> None:
+    """Refuse what is to be on the LAN and is not, and what is to be outside and is on the LAN."""
+    network, addresses = settings.network, addresses_of(settings.network)
+    ends = (network.network_address, network.broadcast_address)
+    if settings.dns in ends:
+        raise SettingsError(f"--dns: {settings.dns} is nobody's address in {network}")
+    try:
+        AddressPool(
+            str(network),
+            format_ipv4(addresses.pool_first),
+            format_ipv4(addresses.pool_last),
+            addresses.services,
+            {lease.mac: lease.ip for lease in settings.static_lease},
+        )
+    except ValueError as error:
+        raise SettingsError(f"--static-lease: {error}") from None
+    for router in (IPv4Address(route.router) for route in settings.dhcp_route):
+        if router not in network or router in ends:
+            raise SettingsError(f"--dhcp-route: {router} is no router for guests of {network}")
+    lans: dict[int, IPv4Network | IPv6Network] = {4: network}
+    if settings.ipv6:
+        lans[6] = settings.ipv6_prefix
+    for allowed in settings.allow_cidr:
+        lan = lans.get(allowed.version)
+        if lan is not None and allowed.network_address in lan and allowed.prefixlen >= lan.prefixlen:
+            raise SettingsError(f"--allow-cidr: {allowed} is inside {lan}, which is the guests' own network")
+
+
+def _refuse_forwards(settings: Settings) -> None:
+    for forward in settings.forward:
+        if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not settings.ipv6:
+            raise SettingsError(f"--forward: {forward} needs IPv6 on the LAN, which --no-ipv6 takes away")
+        if not _can_be_a_guest(forward.vm, settings.network):
+            raise SettingsError(f"--forward: {forward} does not lead to a guest of {settings.network}")
+
+
+def _can_be_a_guest(vm: bytes | str, network: IPv4Network) -> bool:
+    if isinstance(vm, str):
+        return vm not in RESERVED_NAMES
+    if len(vm) == _MAC_LENGTH:
+        return is_station(vm) and vm != LanSettings().gateway_mac
+    nobody = {network.network_address.packed, network.broadcast_address.packed}
+    return IPv4Address(vm) in network and vm not in nobody | addresses_of(network).services
+
+
+def refuse_contradictions_of_rooms(settings: SettingsWithRooms) -> None:
+    """Look at the settings of all rooms but the default one. Raises SettingsError that names the table."""
+    named = sorted(settings.rooms)
+    others = [] if named and settings.create_rooms == LISTED else [""]
+    for room in others + named:
+        try:
+            refuse_contradictions(settings.of_room(room))
+        except SettingsError as error:
+            raise SettingsError(f"room{f'.{room}' if room else 's'}: {error}") from None
+    owners: dict[str, str] = {}
+    for room in (DEFAULT_ROOM, *named):
+        for forward in settings.of_room(room).forward:
+            owner = owners.setdefault(forward.listener, room)
+            if owner != room:
+                raise SettingsError(f"room.{room}: --forward: {forward.listener} is room {owner}'s already")
+    if len(named) >= settings.max_rooms:
+        raise SettingsError(f"more rooms than --max-rooms {settings.max_rooms} with the default one")
