@@ -2,9 +2,11 @@
 
 An answer is made harmless once, when it comes: what belongs to one hop (OPT, TSIG) is taken off, and records
 with addresses that guests may not reach are taken out, which keeps a public name from being pointed at
-private ones (rebinding). All other records stay as they are, byte for byte, of whatever kind and however odd
-(RFC 3597). So it is cached. For each guest the id, the flags, the spelling of the question and the TTLs are
-written over it, and OPT is put back for who sent one.
+private ones (rebinding). So are records that lead to the LAN by its names: those that name a host of it as
+their target (CNAME, HTTPS, SRV, MX, PTR and the like, and names of one label, which the gateway takes for
+guests' too), and those that pretend to be of such a name. All other records stay as they are, byte for byte,
+of whatever kind and however odd (RFC 3597). So it is cached. For each guest the id, the flags, the spelling
+of the question and the TTLs are written over it, and OPT is put back for who sent one.
 
 Addresses are in A and AAAA records and in the hints of service bindings (RFC 9460). Where these cannot be
 read, nobody can tell what a client makes of them: such a record is taken out too. What ``ipv4only.arpa`` has
@@ -29,15 +31,20 @@ from netstack.dns_wire import (
     TSIG,
     A,
     MalformedMessageError,
+    NameReader,
     WireMessage,
     age,
     skip_name,
+    target_at,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from netstack.dns_messages import Query, Question
+
+    OfName = Callable[[bytes], bool]
+    """Says something of a name, which is written without pointers."""
 
 MAX_NEGATIVE_LIFETIME = 3600
 """Seconds for "there is no such name" (RFC 2308 section 5 suggests one to three hours)."""
@@ -60,6 +67,8 @@ _IPV4_ONLY = dns.name.from_text("ipv4only.arpa.")
 _WELL_KNOWN = frozenset({bytes((192, 0, 0, 170)), bytes((192, 0, 0, 171))})
 """Its addresses (RFC 7050 section 2.2)."""
 _TYPE_AND_CLASS = 4
+_QUESTION_NAME = b"\xc0\x0c"
+"""A pointer to the name in the question, which is no name of the LAN: it would not have been asked."""
 _SOA_MINIMUM = 4
 """The last bytes of its data."""
 _SHORTEST_SOA = 22
@@ -70,17 +79,20 @@ class Answer(NamedTuple):
 
     wire: bytes
     lifetime: int
-    taken_out: int
-    """Records with addresses."""
+    addresses_taken_out: int
+    """Records that guests are not told for their addresses."""
+    names_taken_out: int
+    """Records that they are not told for their names."""
 
 
 def accept(
-    wire: bytes, question: Question, may_show: Callable[[bytes], bool] | None
+    wire: bytes, question: Question, may_show: Callable[[bytes], bool] | None, is_ours: OfName | None = None
 ) -> Generator[None, None, Answer]:
     """Read a name server's response and make it harmless; a step for each slice of the work.
 
-    Without ``may_show`` all addresses are let through. Raises MalformedMessageError for what is no answer to
-    ``question``: another question, no response, a code that is about the way to us (above 15).
+    Without ``may_show`` all addresses are let through, without ``is_ours`` all names. Raises
+    MalformedMessageError for what is no answer to ``question``: another question, no response, a code that is
+    about the way to us (above 15).
     """
     message = WireMessage(wire)
     if len(message.records) > SLICE:
@@ -92,16 +104,20 @@ def accept(
     code = message.rcode()
     if code > _RCODE:
         raise MalformedMessageError("a code of EDNS")
+    pretending: set[int] = set()
+    if is_ours is not None:
+        yield from _judge_names(message, is_ours, pretending)
     refused: set[int] = set()
     if may_show is not None:
         known = _WELL_KNOWN if question.name == _IPV4_ONLY else frozenset()
         yield from _judge(message, lambda address: address in known or may_show(address), refused)
     of_the_hop = {index for index, record in enumerate(message.records) if record[1] in _OF_THE_HOP}
     seconds = _lifetime(message, code, question)
-    plain = bytearray(message.without(of_the_hop | refused))
-    if refused:
+    plain = bytearray(message.without(of_the_hop | refused | pretending))
+    if refused or pretending:
         plain[3] &= ~AUTHENTIC
-    return Answer(bytes(plain), 0 if plain[2] & TRUNCATED else seconds, len(refused))
+    lifetime = 0 if plain[2] & TRUNCATED else seconds
+    return Answer(bytes(plain), lifetime, len(refused - pretending), len(pretending))
 
 
 def _is_about(message: WireMessage, question: Question) -> bool:
@@ -109,6 +125,38 @@ def _is_about(message: WireMessage, question: Question) -> bool:
     asked = message.wire[HEADER_LENGTH : message.question_end]
     name_end = len(question.wire) - _TYPE_AND_CLASS
     return asked[:name_end].lower() + asked[name_end:] == question.wire
+
+
+def _judge_names(message: WireMessage, is_ours: OfName, refused: set[int]) -> Generator[None, None, None]:
+    """Collect the records of the LAN's names, and those that lead to them, in ``refused``.
+
+    A name whose pointers do not lead backwards may be read by a client as any; one that is cut is read by
+    none. Raises MalformedMessageError when there are more labels than MAX_LABELS.
+    """
+    wire, names = message.wire, NameReader(message.wire)
+    for index, (start, kind, data, end) in enumerate(message.records, 1):
+        if index % SLICE == 0:
+            yield
+        ours = False
+        try:
+            if wire[start : start + 2] != _QUESTION_NAME:
+                ours = is_ours(names.read(start)[0])
+            target = target_at(wire, kind, data)
+            if target is not None and target < end:
+                name, _ = names.read(target)
+                ours = ours or _has_one_label(name) or is_ours(name)
+        except IndexError:
+            pass
+        except MalformedMessageError:
+            if names.labels_left <= 0:
+                raise
+            ours = True
+        if ours:
+            refused.add(index - 1)
+
+
+def _has_one_label(name: bytes) -> bool:
+    return name != b"\0" and len(name) == name[0] + 2
 
 
 def _judge(

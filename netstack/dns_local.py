@@ -110,6 +110,8 @@ class LocalNames:
         addresses in ``networks``, the LAN's own, never are.
         """
         self._domain = parse_domain(domain)
+        own = (self._domain, _LOCALHOST)
+        self._own_suffixes = tuple(b"." + b".".join(zone.labels[:-1]) for zone in own)
         self._zone = zone
         self._outside = tuple(map(parse_domain, outside))
         self._networks = tuple(networks)
@@ -117,6 +119,19 @@ class LocalNames:
     def is_trusted(self, name: dns.name.Name) -> bool:
         """Whether the operator wants ``name`` asked upstream and answered with whatever address it has."""
         return any(name.is_subdomain(domain) for domain in self._outside)
+
+    def is_ours(self, name: bytes) -> bool:
+        """Whether a name, as in a message and without pointers, is one of the LAN's or of the guest itself.
+
+        It is compared as clients compare it that do not escape dots in labels, or stop at a zero byte.
+        """
+        labels, at = [], 0
+        while name[at]:
+            end = at + 1 + name[at]
+            labels.append(name[at + 1 : end])
+            at = end
+        text = b"." + b".".join(labels).lower().partition(b"\0")[0]
+        return text.endswith(self._own_suffixes)
 
     def answer(self, query: Query) -> dns.message.Message | None:
         """Answer a question about local names; None for those that are to be asked outside."""

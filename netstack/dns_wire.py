@@ -25,6 +25,8 @@ TRUNCATED = 0x02
 A, SOA, AAAA, OPT, SVCB, HTTPS, TSIG, ANY = 1, 6, 28, 41, 64, 65, 250, 255
 """Types of records."""
 
+CNAME, NAPTR = 5, 35
+
 MAX_MESSAGE = 65_535
 MAX_LABELS = 32_768
 """Labels that are read for writing one message anew, some 7 ms: 4,000 records have half of these. Pointers
@@ -49,6 +51,14 @@ _NAMES_IN_DATA = {
 }
 """Bytes before the names in a record's data, and how many names: those that may be compressed (RFC 3597
 section 4)."""
+_TARGET_AFTER = {
+    **dict.fromkeys((2, 3, 4, CNAME, 7, 8, 9, 12, 39), 0),  # NS to MR, PTR, DNAME
+    **dict.fromkeys((15, 18, 21, 36, SVCB, HTTPS, 107), 2),  # MX, AFSDB, RT, KX, LP
+    33: 6,  # SRV
+    NAPTR: 4,
+}
+"""Bytes of a record's data before the name that it leads to, by type. For NAPTR three strings follow them
+(RFC 3403 section 4.1)."""
 _LAST_OF_RFC_1035 = 15
 """Names in the data of later types are not written compressed (RFC 3597 section 4)."""
 
@@ -178,6 +188,62 @@ class WireMessage:
         _COUNTS.pack_into(out, 4, self.question_end > HEADER_LENGTH, *counts)
 
 
+class NameReader:
+    """Reads names of a message, whole ones where they are compressed.
+
+    Of those that pointers lead to it remembers what it read; MAX_LABELS bound the work.
+    """
+
+    __slots__ = ("_known", "_wire", "labels_left")
+
+    def __init__(self, wire: bytes) -> None:
+        self._wire = wire
+        self._known: dict[int, bytes] = {}
+        """Names by their offsets, where a pointer led to."""
+        self.labels_left = MAX_LABELS
+
+    def read(self, at: int) -> tuple[bytes, int]:
+        """Give a name without pointers, and the offset after it.
+
+        Raises IndexError or MalformedMessageError: the name cannot be followed, or no labels are left.
+        """
+        wire, known = self._wire, self._known
+        name = bytearray()
+        targets: list[tuple[int, int]] = []
+        end = -1
+        before = at
+        while True:
+            length = wire[at]
+            self.labels_left -= 1
+            if self.labels_left <= 0:
+                raise MalformedMessageError("too many labels")
+            if length >= _POINTER:
+                target = (length & _MAX_LABEL) << 8 | wire[at + 1]
+                if end < 0:
+                    end = at + 2
+                if target >= before:
+                    raise MalformedMessageError("a pointer that does not lead backwards")
+                if target in known:
+                    name += known[target]
+                    break
+                targets.append((target, len(name)))
+                before = at = target
+                continue
+            if length > _MAX_LABEL:
+                raise MalformedMessageError("a label that is too long")
+            name += wire[at : at + 1 + length]
+            at += 1 + length
+            if length == 0:
+                break
+            if len(name) > MAX_NAME:
+                break
+        if len(name) > MAX_NAME:
+            raise MalformedMessageError("a name that is too long")
+        for target, position in targets:
+            known[target] = bytes(name[position:])
+        return bytes(name), end if end >= 0 else at
+
+
 class _Writer:
     """A message that is written anew, record by record."""
 
@@ -188,12 +254,10 @@ class _Writer:
         """Offsets of the names written, in lower case."""
         self._new: list[bytes] = []
         """Those of the last record."""
-        self._known: dict[int, bytes] = {}
-        """Names by their offsets in the original, where a pointer led to."""
-        self._labels_left = MAX_LABELS
+        self._names = NameReader(wire)
         self._before = question_end
         if question_end > HEADER_LENGTH:
-            self._written[self._expand(HEADER_LENGTH)[0].lower()] = HEADER_LENGTH
+            self._written[self._names.read(HEADER_LENGTH)[0].lower()] = HEADER_LENGTH
 
     def add(self, record: tuple[int, int, int, int]) -> bool:
         """Write a record; False, and nothing written, when its name cannot be followed."""
@@ -202,9 +266,9 @@ class _Writer:
         self._before = len(out)
         self._new.clear()
         try:
-            self._name(self._expand(start)[0])
+            self._name(self._names.read(start)[0])
         except (IndexError, MalformedMessageError):
-            if self._labels_left <= 0:
+            if self._names.labels_left <= 0:
                 raise
             return False
         out += self._wire[data - 10 : data]
@@ -225,13 +289,13 @@ class _Writer:
         out += self._wire[data:at]
         try:
             for _ in range(names):
-                name, at = self._expand(at)
+                name, at = self._names.read(at)
                 if kind <= _LAST_OF_RFC_1035:
                     self._name(name)
                 else:
                     out += name
         except (IndexError, MalformedMessageError):
-            if self._labels_left <= 0:
+            if self._names.labels_left <= 0:
                 raise
             at = end + 1
         if at <= end:
@@ -261,46 +325,20 @@ class _Writer:
             self._new.append(lower)
         self.out += name
 
-    def _expand(self, at: int) -> tuple[bytes, int]:
-        """Give a name without pointers, and the offset after it.
 
-        Raises IndexError or MalformedMessageError.
-        """
-        wire, known = self._wire, self._known
-        name = bytearray()
-        targets: list[tuple[int, int]] = []
-        end = -1
-        before = at
-        while True:
-            length = wire[at]
-            self._labels_left -= 1
-            if self._labels_left <= 0:
-                raise MalformedMessageError("too many labels")
-            if length >= _POINTER:
-                target = (length & _MAX_LABEL) << 8 | wire[at + 1]
-                if end < 0:
-                    end = at + 2
-                if target >= before:
-                    raise MalformedMessageError("a pointer that does not lead backwards")
-                if target in known:
-                    name += known[target]
-                    break
-                targets.append((target, len(name)))
-                before = at = target
-                continue
-            if length > _MAX_LABEL:
-                raise MalformedMessageError("a label that is too long")
-            name += wire[at : at + 1 + length]
-            at += 1 + length
-            if length == 0:
-                break
-            if len(name) > MAX_NAME:
-                break
-        if len(name) > MAX_NAME:
-            raise MalformedMessageError("a name that is too long")
-        for target, position in targets:
-            known[target] = bytes(name[position:])
-        return bytes(name), end if end >= 0 else at
+def target_at(wire: bytes, kind: int, data: int) -> int | None:
+    """Say where the name lies that a record leads its readers to; None for types that lead nowhere.
+
+    Raises IndexError when the data are cut.
+    """
+    after = _TARGET_AFTER.get(kind)
+    if after is None:
+        return None
+    at = data + after
+    if kind == NAPTR:
+        for _ in range(3):
+            at += 1 + wire[at]
+    return at
 
 
 def skip_name(wire: bytes, at: int) -> int:

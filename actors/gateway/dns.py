@@ -124,19 +124,15 @@ class DnsActor(EventLoopActor):
         super().__init__()
         self._upstream = upstream
         self._counters = counters
-        self._names_guests = not settings.isolated
-        """Whether guests are told of one another."""
-        if self._names_guests:
-            self._zone = Zone(settings.own_names, settings.fixed_names)
-        else:
-            self._zone = Zone(settings.gateway_names)
+        self._zone = Zone(settings.own_names, settings.fixed_names)
+        told = Zone(settings.gateway_names) if settings.isolated else self._zone
         network = IPv4Network(settings.network)
         self._network = (int(network.network_address), int(network.netmask))
         self._prefix = settings.ipv6_prefix
         networks: list[IPv4Network | IPv6Network] = [network]
         if self._prefix is not None:
             networks.append(IPv6Network((self._prefix + bytes(8), 64)))
-        self._local = LocalNames(settings.domain, self._zone, settings.dns_allow_private, networks)
+        self._local = LocalNames(settings.domain, told, settings.dns_allow_private, networks)
         self._cache = DnsCache()
         self._limit = min(IN_FLIGHT, settings.max_questions)
         self._share = max(1, min(SHARE, self._limit // 2))
@@ -255,8 +251,11 @@ class DnsActor(EventLoopActor):
             self._done(message.token, None)
         else:
             question, _ = self._waiting[message.token]
-            may_show = None if self._local.is_trusted(question.name) else self._may_show
-            self._inspect(_Inspection(message.token, accept(message.response, question, may_show)))
+            if self._local.is_trusted(question.name):
+                work = accept(message.response, question, None)
+            else:
+                work = accept(message.response, question, self._may_show, self._local.is_ours)
+            self._inspect(_Inspection(message.token, work))
 
     def _inspect(self, inspection: _Inspection) -> None:
         """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""
@@ -315,8 +314,10 @@ class DnsActor(EventLoopActor):
         del self._asked[question]
         now = self.now()
         if answer is not None:
-            if answer.taken_out:
-                self._counters.add("dns.addresses_stripped", answer.taken_out)
+            if answer.addresses_taken_out:
+                self._counters.add("dns.addresses_stripped", answer.addresses_taken_out)
+            if answer.names_taken_out:
+                self._counters.add("dns.names_stripped", answer.names_taken_out)
             evicted = self._cache.put(question, answer.wire, answer.lifetime, now)
             if evicted:
                 self._counters.add("dns.cache_evictions", evicted)
@@ -346,8 +347,6 @@ class DnsActor(EventLoopActor):
 
     @handles(NameBound)
     def _name_bound(self, message: NameBound) -> None:
-        if not self._names_guests:
-            return
         name = self._zone.bind(message.mac, message.address, message.name, granted=message.granted)
         if message.name:
             logger.debug("{} is called {!r}", format_mac(message.mac), name)

@@ -224,6 +224,21 @@ def test_service_bindings_come_without_those_that_point_into_private_networks(se
         assert texts(responses) == [f'{name} 300 IN HTTPS 4 . ipv4hint="192.0.2.1" ipv6hint="2606:4700::1"']
 
 
+def test_public_names_do_not_lead_to_guests(service):
+    service.tell(NameBound(mac(1), ip("10.0.2.10"), "web"))
+    responses = service.asks()
+    service.upstream.answer("300 CNAME web.vm.internal.", authority=["web.vm.internal. 300 A 192.0.2.1"])
+    assert (texts(responses), codes(responses)) == ([], ["NOERROR"])
+    assert service.counters["dns.names_stripped"] == 2
+
+
+def test_names_that_the_operator_trusts_may_lead_to_guests(loop, counters):
+    service = Service(counters, dns_allow_private=("corp.example",))
+    responses = service.asks("www.corp.example.")
+    service.upstream.answer("300 CNAME web.vm.internal.")
+    assert texts(responses) == ["www.corp.example. 300 IN CNAME web.vm.internal."]
+
+
 def test_names_that_the_operator_trusts_may_have_private_addresses(loop, counters):
     service = Service(counters, dns_allow_private=("dnsbl.example",))
     listed = service.asks("2.0.0.127.dnsbl.example.")

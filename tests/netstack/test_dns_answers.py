@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netstack.dns_answers import SLICE, accept, respond
+from netstack.dns_local import LocalNames
 from netstack.dns_messages import parse_query
 from netstack.dns_wire import MalformedMessageError, WireMessage
+from netstack.dns_zone import Zone
 
 SOA = "ns.example. hostmaster.example. 1 7200 600 86400 300"
 PRIVATE = {"10.1.1.1", "fd00::1"}
@@ -53,10 +55,13 @@ def parsed(query):
     return parse_query(query.to_wire())
 
 
-def accepted(response, query=None, show=may_show):
+is_ours = LocalNames("vm.internal", Zone({})).is_ours
+
+
+def accepted(response, query=None, show=may_show, ours=is_ours):
     """Accept an answer; the steps do not matter here."""
     wire = response if isinstance(response, bytes) else response.to_wire(max_size=65_535)
-    work = accept(wire, parsed(query or ask()).question, show)
+    work = accept(wire, parsed(query or ask()).question, show, ours)
     while True:
         try:
             next(work)
@@ -188,7 +193,7 @@ def test_what_tells_of_nat64_is_no_address_to_be_reached(name, left):
     well_known, private = ["192.0.0.170", "192.0.0.171"], "192.0.0.172"
     response = answer_to(ask(name), *(f"{name} 300 IN A {address}" for address in (*well_known, private)))
     answer = accepted(response, ask(name), lambda address: not address.startswith(bytes((192, 0, 0))))
-    assert answer.taken_out == 3 - left
+    assert answer.addresses_taken_out == 3 - left
     assert [record.split()[-1] for record in lines(responded(ask(name), answer).answer)] == well_known[:left]
 
 
@@ -208,7 +213,7 @@ def test_refused_addresses_are_taken_out():
     )
     response.flags |= dns.flags.AD
     answer = accepted(response)
-    assert answer.taken_out == 6
+    assert answer.addresses_taken_out == 6
     seen = responded(ask(want_dnssec=True), answer)
     assert not seen.flags & dns.flags.AD, "what is left is not what was signed"
     assert lines(seen.answer) == [
@@ -219,6 +224,73 @@ def test_refused_addresses_are_taken_out():
     ]
     assert (lines(seen.authority), lines(seen.additional)) == ([], ["ns.example. 300 IN A 192.0.2.9"])
     assert len(responded(ask(), accepted(response, show=None)).answer) == 8, "the operator trusts this domain"
+
+
+LEADING = [
+    *("CNAME {}", "DNAME {}", "NS {}", "PTR {}", "MX 10 {}", "SRV 1 1 80 {}", "AFSDB 1 {}", "RT 10 {}"),
+    *("KX 1 {}", "LP 1 {}", "HTTPS 0 {}", "SVCB 1 {} port=80", 'NAPTR 1 1 "S" "SIP+D2U" "" {}'),
+]
+
+
+@pytest.mark.parametrize("data", LEADING)
+@pytest.mark.parametrize(
+    ("target", "passes"),
+    [
+        *(("web.vm.internal.", False), ("WEB.VM.Internal.", False), ("vm.internal.", False)),
+        *(("a.b.vm.internal.", False), ("localhost.", False), ("a.localhost.", False)),
+        *((r"web\.vm.internal.", False), (r"web.vm.internal\000.evil.example.", False)),
+        *(("web.", False), ("gateway.", False)),
+        *((".", True), ("w.example.", True), ("evilvm.internal.", True), ("vm.internal.example.", True)),
+    ],
+)
+def test_records_that_lead_to_the_lan_are_taken_out(data, target, passes):
+    kind, rest = data.format(target).split(maxsplit=1)
+    response = answer_to(ask(), f"www.example. 300 IN {kind} {rest}", "www.example. 300 IN A 192.0.2.1")
+    response.flags |= dns.flags.AD
+    answer = accepted(response)
+    seen = responded(ask(want_dnssec=True), answer)
+    assert (answer.names_taken_out, answer.addresses_taken_out) == (not passes, 0)
+    assert len(seen.answer) == 1 + passes
+    assert bool(seen.flags & dns.flags.AD) == passes
+    trusted = accepted(response, show=None, ours=None)
+    assert (trusted.names_taken_out, len(responded(ask(), trusted).answer)) == (0, 2)
+
+
+def test_records_of_the_lans_names_do_not_come_from_outside():
+    found = ["www.example. 9 IN CNAME web.vm.internal.", "web.vm.internal. 9 IN A 192.0.2.1"]
+    more = ["gateway.vm.internal. 9 IN AAAA 2001:db8::1", "ns.example. 9 IN A 192.0.2.9"]
+    zone = f"vm.internal. 9 IN SOA {SOA}"
+    answer = accepted(answer_to(ask(), *found, authority=[zone], additional=more))
+    assert answer.names_taken_out == 4
+    seen = responded(ask(), answer)
+    assert (lines(seen.answer), lines(seen.authority)) == ([], [])
+    assert lines(seen.additional) == [more[1]]
+
+
+@pytest.mark.parametrize("kind", [5, 15, 33, 65])
+def test_a_target_whose_pointer_leads_forwards_is_taken_out(kind):
+    """Common clients follow it: here to a record behind it."""
+    fixed = bytes({5: 0, 15: 2, 33: 6, 65: 2}[kind])
+    name = b"\3web\2vm\x08internal\0"
+    before = len(with_records((kind, fixed + b"\xc0\0"))) + 12
+    wire = with_records((kind, fixed + b"\xc0" + bytes((before,))), (16, name))
+    assert wire[before:] == name
+    answer = accepted(wire)
+    assert answer.names_taken_out == 1
+    assert kinds_and_data(answer.wire) == [(16, name)]
+
+
+def test_names_that_make_very_many_labels_make_an_answer_unusable():
+    deep = b"\1a" * 120 + b"\0"
+    first = len(with_records((16, b""))) + 2
+    found = [(16, b"\0\0" + deep), *[(5, b"\1b" * 3 + b"\xc0" + bytes((first,)))] * 3000]
+    assert accepted(with_records(*found)).wire, "what pointers lead to is read once"
+    texts = [(16, deep)] * 40
+    starts = [len(with_records(*texts[:n], (16, b""))) for n in range(40)]
+    offsets = [start + 2 * n for start in starts for n in range(60)]
+    found = [(5, (0xC000 | offset).to_bytes(2, "big")) for offset in offsets]
+    with pytest.raises(MalformedMessageError):
+        accepted(with_records(*texts, *found))
 
 
 ODD_ADDRESSES = {
@@ -237,7 +309,7 @@ ODD_ADDRESSES = {
 def test_a_record_whose_addresses_cannot_be_told_is_taken_out(name):
     kind, data = ODD_ADDRESSES[name]
     answer = accepted(with_records((kind, data), (16, b"\1x")))
-    assert answer.taken_out == 1
+    assert answer.addresses_taken_out == 1
     assert kinds_and_data(answer.wire) == [(16, b"\1x")]
 
 
@@ -264,7 +336,7 @@ def test_odd_records_pass_as_they_are(among):
     good = (1, b"\x08\x08\x04\x04")
     answer = accepted(with_records(among, *ODD, good))
     assert answer.lifetime == 9
-    expected = [*ODD, good] if answer.taken_out else [among, *ODD, good]
+    expected = [*ODD, good] if answer.addresses_taken_out else [among, *ODD, good]
     for query in (ask(), ask(want_dnssec=True)):
         sent = respond(parsed(query), answer.wire, 4, 65_535)
         assert kinds_and_data(sent)[: len(expected)] == expected
@@ -281,11 +353,11 @@ def test_long_answers_are_looked_at_in_slices():
 
 def test_no_step_takes_long():
     """10 ms of the processor is what a neighbour's frames may wait; the best of several attempts."""
-    found = [(1, n.to_bytes(4, "big")) for n in range(3000)]
+    found = [record for n in range(1500) for record in ((1, n.to_bytes(4, "big")), (5, b"\1a\xc0\x0c"))]
     wire = with_records((1, bytes((10, 1, 1, 1))), *found)
 
     def cost():
-        work, longest = accept(wire, parsed(ask()).question, may_show), 0.0
+        work, longest = accept(wire, parsed(ask()).question, may_show, is_ours), 0.0
         while True:
             before = time.thread_time()
             step = next(work, "done")
