@@ -266,7 +266,7 @@ class _Device:
     def __init__(self, tap: Tap, resolver: Resolver, teller: _Teller, args: argparse.Namespace) -> None:
         self._tap = tap
         self._resolver = resolver
-        self._dns: IPv4Address | None = None
+        self._dns: tuple[IPv4Address, str] | None = None
         self._mtu: int | None = args.mtu
         self._configure: bool = args.configure
         self._teller = teller
@@ -282,10 +282,10 @@ class _Device:
             self._tap.set_mtu(self._mtu or change.mtu)
         if isinstance(change, Attached) and self._configure and change.assigned is not None:
             self._tap.set_address(change.assigned.interface, change.assigned.gateway)
-            self._set_dns(change.assigned.dns)
+            self._set_dns(change.assigned.dns, change.assigned.domain)
         self._teller.tell(change, self.lan_mac)
 
-    def _set_dns(self, server: IPv4Address) -> None:
-        if server != self._dns:
-            self._dns = server
-            self._resolver.set(server)
+    def _set_dns(self, server: IPv4Address, domain: str) -> None:
+        if (server, domain) != self._dns:
+            self._dns = (server, domain)
+            self._resolver.set(server, domain)

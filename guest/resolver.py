@@ -25,7 +25,6 @@ FOLDERS = Path("/etc/netns")
 RESOLVED = Path("/run/systemd/resolve")
 """There while systemd-resolved runs."""
 MARK = "# Written by vmrelay attach, which removes it when it ends"
-DOMAIN = LAN_DOMAIN
 PATIENCE = 5.0
 """Seconds for systemd-resolved's answer."""
 _LARGEST = 4096
@@ -45,25 +44,28 @@ class Resolver:
         self._made_folder = False
         self._asking: threading.Thread | None = None
 
-    def set(self, server: IPv4Address) -> None:
-        """Use ``server``; systemd-resolved is told by a thread, for its answer may take a while."""
+    def set(self, server: IPv4Address, domain: str = LAN_DOMAIN) -> None:
+        """Use ``server``, and look for short names in ``domain``.
+
+        systemd-resolved is told by a thread, for its answer may take a while.
+        """
         if self._file is not None:
             try:
-                self._write(self._file, server)
+                self._write(self._file, server, domain)
             except OSError as error:
                 self._say(f"the name server {server} is not set: {error}")
         elif self._namespace is None and RESOLVED.is_dir() and shutil.which("resolvectl"):
-            self._asking = threading.Thread(target=self._tell_resolved, args=(server, self._asking))
+            self._asking = threading.Thread(target=self._tell_resolved, args=(server, domain, self._asking))
             self._asking.start()
         else:
             self._say(f"the name server {server} is not set: /etc/resolv.conf is left alone")
 
-    def _tell_resolved(self, server: IPv4Address, before: threading.Thread | None) -> None:
+    def _tell_resolved(self, server: IPv4Address, domain: str, before: threading.Thread | None) -> None:
         if before is not None:
             before.join()
         try:
             self._resolvectl("dns", str(server))
-            self._resolvectl("domain", DOMAIN)
+            self._resolvectl("domain", domain)
         except (OSError, subprocess.SubprocessError) as error:
             self._say(f"the name server {server} is not set: {error}")
 
@@ -78,8 +80,8 @@ class Resolver:
                 self._asking.join()
                 self._resolvectl("revert")
 
-    def _write(self, file: Path, server: IPv4Address) -> None:
-        content = f"{MARK} (process {os.getpid()})\nnameserver {server}\nsearch {DOMAIN}\n"
+    def _write(self, file: Path, server: IPv4Address, domain: str) -> None:
+        content = f"{MARK} (process {os.getpid()})\nnameserver {server}\nsearch {domain}\n"
         if not file.parent.is_dir():
             file.parent.mkdir(mode=0o755, parents=True)
             self._made_folder = True

@@ -28,6 +28,7 @@ from guest.client_connection import one_line
 from guest.target import Target, Trust
 from netstack import encapsulation
 from netstack.counters import Counters
+from netstack.dns_zone import LAN_DOMAIN, is_lan_domain
 from netstack.encapsulation import Kind, kind_from_path
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
@@ -68,6 +69,8 @@ class Assigned(NamedTuple):
     dns: IPv4Address
     mtu: int | None
     room: str = DEFAULT_ROOM
+    domain: str = LAN_DOMAIN
+    """Where the guests' names are."""
 
     @property
     def interface(self) -> IPv4Interface:
@@ -136,12 +139,13 @@ def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
         IPv4Interface(f"{ip}/{netmask}")
     except (KeyError, TypeError, ValueError):
         return None
-    mtu, room = fields.get("mtu"), fields.get("room")
+    mtu, room, domain = fields.get("mtu"), fields.get("room"), fields.get("domain")
     return Assigned(
         *(ip, gateway, netmask, dns),
         mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
-        # What is no name is not for a terminal either.
+        # What is no name is not for a terminal either, nor for a resolver's file.
         room=room if isinstance(room, str) and ROOM_NAME.fullmatch(room) else DEFAULT_ROOM,
+        domain=str(domain) if is_lan_domain(domain) else LAN_DOMAIN,
     )
 
 

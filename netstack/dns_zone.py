@@ -16,10 +16,19 @@ if TYPE_CHECKING:
 LAN_DOMAIN = "vm.internal"
 """Where guests' names are, unless a LAN has another."""
 
+MAX_DOMAIN = 180
+"""Characters of a LAN's domain, which leave room for a guest's name (RFC 1035 section 2.3.4: 253 in all)."""
+
 RESERVED_NAMES = frozenset({"gateway", "host", "dns", "localhost", "wpad", "isatap"})
 """Not for guests: the LAN's own, and those by which clients look for someone to trust."""
 
+_DOMAIN = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+
+def is_lan_domain(text: object) -> bool:
+    """Whether a LAN can have this domain: in lower case, without the last dot, and safe in any file."""
+    return isinstance(text, str) and len(text) <= MAX_DOMAIN and _DOMAIN.fullmatch(text) is not None
 
 
 def clean_label(name: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import re
 from typing import TYPE_CHECKING
 
 from actors.settings import FixedLease
 from netstack.dhcp_boot import ARCHITECTURES, BootFile
 from netstack.dhcp_options import Route
 from netstack.dns_local import parse_domain
-from netstack.dns_zone import RESERVED_NAMES, clean_label
+from netstack.dns_zone import MAX_DOMAIN, RESERVED_NAMES, clean_label, is_lan_domain
 from netstack.ethernet import is_station, parse_mac
 from netstack.name_servers import DNS_PORT, MAX_SERVERS, NameServer
 
@@ -27,11 +26,8 @@ MAX_DOMAINS = 64
 MAX_SEARCH_DOMAINS, MAX_NTP_SERVERS, MAX_ROUTES, MAX_BOOT_FILES = 32, 8, 32, 32
 """What DHCP tells has to fit a message, of 548 bytes with many clients."""
 
-MAX_LAN_DOMAIN = 180
-"""Characters that leave room for a guest's name (RFC 1035 section 2.3.4: 253 in all)."""
 NOT_FOR_LANS = ("localhost", "local", "arpa", "invalid", "onion")
 """Domains that resolvers answer themselves, ask others about, or refuse (RFC 6761, 6762 and 7686)."""
-_LAN_DOMAIN = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 
 MAX_FILE = 255
 """Bytes of a boot file's name or URL, and of a proxy configuration's URL: one option."""
@@ -116,8 +112,8 @@ def parse_lan_domain(text: str) -> str:
     """Read the domain of the guests' names, such as ``vm.internal``. Raises ValueError."""
     name = parse_domain(text)
     domain = name.to_text(omit_final_dot=True)
-    if not _LAN_DOMAIN.fullmatch(domain) or len(domain) > MAX_LAN_DOMAIN:
-        raise ValueError(f"must be a domain such as vm.internal, of up to {MAX_LAN_DOMAIN} characters")
+    if not is_lan_domain(domain):
+        raise ValueError(f"must be a domain such as vm.internal, of up to {MAX_DOMAIN} characters")
     if any(name.is_subdomain(parse_domain(special)) for special in NOT_FOR_LANS) and domain != "home.arpa":
         raise ValueError("must be a domain that resolvers ask name servers about, as vm.internal is")
     return domain

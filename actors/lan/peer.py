@@ -45,6 +45,7 @@ from actors.messages import (
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
+from netstack.dns_zone import LAN_DOMAIN
 from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
 from netstack.ipv4 import format_ipv4
@@ -353,6 +354,8 @@ class PeerActor(EventLoopActor):
     def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
         self._assignment, self._assigned_mtu = assignment, self._link_mtu()
         extra: dict[str, int | str] = {"mtu": assignment.mtu, "room": self._settings.room}
+        if self._settings.domain != LAN_DOMAIN:
+            extra["domain"] = self._settings.domain
         if assignment.resume:
             extra["resume"] = assignment.resume
         ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns

@@ -118,6 +118,14 @@ def test_register_is_passed_on_and_answered(peer):
     )
 
 
+def test_a_client_is_told_of_another_room_and_domain(loop, counters):
+    peer = Peer(counters, settings=LanSettings(room="lab", domain="lab.example"))
+    peer.hears(register(MAC))
+    peer.assign()
+    (assigned,) = peer.session.sent
+    assert assigned.endswith(b',"room":"lab","domain":"lab.example"}')
+
+
 @pytest.mark.parametrize("shown", [False, True])
 def test_a_heartbeats_answer_tells_of_another_mtu_once(peer, shown):
     peer.hears(register(MAC))

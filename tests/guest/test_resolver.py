@@ -111,6 +111,13 @@ def test_systemd_resolved_is_told_and_told_back(resolved):
     assert said == []
 
 
+def test_short_names_are_looked_for_in_the_rooms_domain(resolved):
+    of_tap = Resolver("tap0", None, print)
+    of_tap.set(IPv4Address("172.20.0.2"), "lab.example")
+    of_tap.close()
+    assert "domain tap0 lab.example" in resolved.read_text().splitlines()
+
+
 def test_a_refusal_of_systemd_resolved_is_one_line(resolved):
     (resolved.parent / "broken").touch()
     said = []

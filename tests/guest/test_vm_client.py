@@ -509,3 +509,15 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(arguments):
 def test_the_room_is_taken_from_assigned_if_it_can_be_one(said, room):
     fields = json.loads(ASSIGNED[1:]) | ({} if said is None else {"room": said})
     assert parse_assigned(fields).room == room
+
+
+@pytest.mark.parametrize(
+    ("said", "domain"),
+    [
+        ("lab.example", "lab.example"),
+        *((bad, "vm.internal") for bad in (None, 7, "", "a\nnameserver 1.2.3.4", "A b")),
+    ],
+)
+def test_the_domain_is_taken_from_assigned_if_it_can_stand_in_a_file(said, domain):
+    fields = json.loads(ASSIGNED[1:]) | ({} if said is None else {"domain": said})
+    assert parse_assigned(fields).domain == domain

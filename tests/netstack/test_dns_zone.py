@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.dns_zone import Zone, clean_label
+from netstack.dns_zone import Zone, clean_label, is_lan_domain
 
 GATEWAY = bytes((10, 0, 2, 2))
 GATEWAY6 = bytes.fromhex("fd000000000000000000000000000002")
@@ -182,3 +182,17 @@ def test_names_and_addresses_stay_in_step(steps):
             assert set(zone.addresses_of(name)[1:]) == expected
     for address in (ONE6, TWO6, THREE6):
         assert zone.name_of(address) == (names.get(holders.get(address)) or None)
+
+
+@pytest.mark.parametrize(
+    ("text", "can_be"),
+    [
+        *((domain, True) for domain in ("vm.internal", "lab", "a-b.c_d.example", "x" * 180)),
+        *(
+            (domain, False)
+            for domain in ("", ".", "lab.", "-a", "a..b", "A", "a b", "a\nb", "é", "x" * 181, None, 7)
+        ),
+    ],
+)
+def test_what_can_be_the_domain_of_a_lan(text, can_be):
+    assert is_lan_domain(text) == can_be

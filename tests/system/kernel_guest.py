@@ -31,7 +31,7 @@ class KernelGuest:
         )
 
     def _settle(self):
-        found = self._attached.wait_for(r"attached to \S+ as (\S+), address ([\d.]+)/24, gateway ([\d.]+)")
+        found = self._attached.wait_for(r"attached to \S+ as (\S+), address ([\d.]+)/\d+, gateway ([\d.]+)")
         self.mac, self.address, self.gateway = found.groups()
 
     def run(self, *command, **options):

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 30.0
@@ -127,6 +128,13 @@ def run(*command, patience=PATIENCE, check=True, **options):
 THIS_TREE = (sys.executable, "-m", "relay.main")
 
 
+class Door(NamedTuple):
+    """Where guests come in."""
+
+    url: str
+    hash: str
+
+
 class Relay(Program):
     """A relay of this tree, or another ``program``, on a port of its own choice."""
 
@@ -158,6 +166,10 @@ class Relay(Program):
 
     def url_at(self, host):
         return f"https://{host}:{self.port}/"
+
+    def room(self, name, query=""):
+        """Give the door of a room; guests take it in the relay's stead."""
+        return Door(f"{self.url}room/{name}{query}", self.hash)
 
     def counters(self):
         """Its totals at this moment; those that are zero still are not in it."""

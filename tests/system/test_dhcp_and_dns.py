@@ -39,7 +39,7 @@ class DhcpGuest(KernelGuest):
             *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device),
             *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, url),
         )
-        found = self._attached.wait_for(r"attached to \S+ as ([0-9a-f:]+)(?:, address ([\d.]+)/24)?")
+        found = self._attached.wait_for(r"attached to \S+ as ([0-9a-f:]+)(?:, address ([\d.]+)/\d+)?")
         self.mac, self.assigned = found.groups()
         self.directory = directory / role
         self.directory.mkdir()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from kernel_guest import KernelGuest
 from processes import Relay
@@ -12,21 +10,6 @@ TABLES = """
 [room.apart]
 isolated = true
 """
-
-
-class RoomGuest(KernelGuest):
-    """One that is attached to a room."""
-
-    def __init__(self, role, room, relay, relay_namespace):
-        self._room = room
-        super().__init__(role, relay, relay_namespace)
-
-    def _command(self, relay, options):
-        return (
-            *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--configure"),
-            *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options),
-            f"{relay.url}room/{self._room}",
-        )
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +29,7 @@ def enter(relay, relay_namespace):
 
     def enter(*rooms):
         for number, room in enumerate(rooms):
-            guests.append(RoomGuest(f"guest{number}", room, relay, relay_namespace))
+            guests.append(KernelGuest(f"guest{number}", relay.room(room), relay_namespace))
         return guests
 
     yield enter
