@@ -38,7 +38,7 @@ class PortState:
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
         *("flows", "forwarded", "fragments", "half_open", "line"),
-        *("link_mtu", "macs", "new_flows", "time_waits"),
+        *("link_mtu", "macs", "new_flows", "time_waits", "unanswered"),
     )
 
     def __init__(self, settings: LanSettings, buffers: BufferBudget, now: float) -> None:
@@ -60,6 +60,9 @@ class PortState:
         self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
         self.forwarded: dict[bytes, ForwardedConnections] = {}
         """Of the flows, the keys of those that clients outside opened through a forward."""
+        self.unanswered: dict[bytes, float] = {}
+        """Keys of the UDP and ICMP flows that nobody has answered, with the time at which the guest used each
+        last, the one used longest ago first."""
         self.half_open: dict[bytes, float] = {}
         """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
         self.time_waits = TimeWaits()

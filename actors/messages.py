@@ -399,6 +399,13 @@ class FlowEstablished:
     key: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class FlowAnswered:
+    """UDP or ICMP flow -> GatewayActor, once: somebody answered the guest."""
+
+    key: bytes
+
+
 class DatagramsLost(NamedTuple):
     """Session -> PeerActor: datagrams that QUIC takes as lost, each with the time at which it left."""
 

@@ -11,7 +11,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
-from actors.messages import ErrorsFromNet, FlowClosed, FramesFromGateway, SendResult, Tick
+from actors.messages import (
+    ErrorsFromNet,
+    FlowAnswered,
+    FlowClosed,
+    FramesFromGateway,
+    SendResult,
+    Tick,
+)
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.ethernet import HEADER_LENGTH
@@ -98,6 +105,7 @@ class FlowActor(EventLoopActor):
         self._macs = guest.mac + context.settings.gateway_mac
         self._idle_timeout = idle_timeout
         self._ended = False
+        self._is_answered = False
         self._identification = 0
         self._remotes: dict[str, None] = {}
         """Addresses that the guest wrote to, the latest last: only they may answer (RFC 4787 REQ-8)."""
@@ -171,6 +179,12 @@ class FlowActor(EventLoopActor):
         self._idle_at = self.now() + self._idle_timeout
         if not self._ended:
             self.poll_at = self._idle_at
+
+    def _answered(self) -> None:
+        """Tell the gateway, once, that this mapping is of use: others give way before it."""
+        if not self._is_answered and not self._ended:
+            self._is_answered = True
+            tell_alive(self._context.gateway, FlowAnswered(self._key))
 
     def _remember(self, remote: str, sent_as: Hashable, frame: bytes) -> None:
         """Note that ``frame`` was sent to ``remote``, and its start for errors that may come."""

@@ -3,6 +3,11 @@
 A flow is keyed by port, protocol, guest address and UDP port or echo identifier (RFC 4787 REQ-1), so two
 guests never share one. A session has ``max_flows_per_peer`` of them at most; of the flows of all LANs, and of
 the host's UDP ports, it has its share.
+
+Where one of these limits is reached, the session's UDP or ICMP flow that nobody has answered, of several the
+one that was used longest ago, gives way to the new one: hosts that are dead, or name servers that are silent,
+must not keep a guest from all others. What has been answered stays for as long as the RFCs ask, and what may
+be answered yet (UNANSWERED_KEPT) stays too.
 """
 
 from __future__ import annotations
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
     from actors.flows.flow import FlowContext, Guest
     from actors.flows.icmp_flow import IcmpFlowActor
     from actors.flows.tcp_forwards import ForwardedConnections
+
+UNANSWERED_KEPT = 1.0
+"""Seconds since it was used last for which a flow that waits for an answer does not give way: hosts that are
+alive answer within that time (RFC 6298 section 2 takes it as the first timeout)."""
 
 
 class FlowTable:
@@ -57,13 +66,12 @@ class FlowTable:
         if frames is None:
             if key not in batch.port.flows:
                 self._check_destination(kind, frame, guest)
-                if kind is UdpFlowActor:
-                    self._udp.limit = self._context.outside.udp_ports
-                    if not self._udp.may_take(batch.number):
-                        raise Dropped("port_share", IcmpError.PROHIBITED)
-                batch.port.flows[key] = self.start(lambda: kind.start(key, guest, self._context), batch)
-                if kind is UdpFlowActor:
-                    self._udp.add(batch.number)
+                batch.port.flows[key] = self.start(
+                    lambda: kind.start(key, guest, self._context), batch, is_udp=kind is UdpFlowActor
+                )
+                batch.port.unanswered[key] = batch.now
+            elif batch.port.unanswered.pop(key, None) is not None:
+                batch.port.unanswered[key] = batch.now
             frames = batch.to_flows[key] = []
         frames.append(frame)
         batch.latest = frames
@@ -85,14 +93,19 @@ class FlowTable:
         if not allowed:
             raise Dropped("denied", IcmpError.PROHIBITED)
 
-    def start(self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch) -> pykka.ActorRef[Any]:
+    def start(
+        self, start: Callable[[], pykka.ActorRef[Any]], batch: Batch, *, is_udp: bool = False
+    ) -> pykka.ActorRef[Any]:
         """Open a mapping. Where there are no resources the guest is told so (RFC 5508 REQ-8)."""
-        if len(batch.port.flows) - len(batch.port.forwarded) >= self._context.settings.max_flows_per_peer:
-            raise Dropped("flow_limit", IcmpError.PROHIBITED)
-        if not self.total.may_take(batch.number):
-            raise Dropped("flow_share", IcmpError.PROHIBITED)
+        lack = self._lack(batch, is_udp=is_udp)
+        gives_way = self._least_valuable(batch, udp_only=lack == "port_share") if lack else None
+        if lack and gives_way is None:
+            raise Dropped(lack, IcmpError.PROHIBITED)
         if not batch.port.new_flows.take(batch.now):
             raise Dropped("flow_rate", IcmpError.PROHIBITED)
+        if gives_way is not None:
+            self.end(batch.port, gives_way)
+            self._context.counters.add("gateway.flows_gave_way")
         try:
             flow = start()
         except OSError as error:
@@ -101,8 +114,30 @@ class FlowTable:
                 logger.warning("no socket for a new flow: {}", error)
             raise Dropped("no_socket", IcmpError.PROHIBITED) from error
         self.total.add(batch.number)
+        if is_udp:
+            self._udp.add(batch.number)
         self._context.counters.add("gateway.flows_opened")
         return flow
+
+    def _lack(self, batch: Batch, *, is_udp: bool) -> str:
+        """Name what a session has no more of for a new flow, if anything."""
+        port = batch.port
+        if is_udp:
+            self._udp.limit = self._context.outside.udp_ports
+            if not self._udp.may_take(batch.number):
+                return "port_share"
+        if len(port.flows) - len(port.forwarded) >= self._context.settings.max_flows_per_peer:
+            return "flow_limit"
+        return "" if self.total.may_take(batch.number) else "flow_share"
+
+    def _least_valuable(self, batch: Batch, *, udp_only: bool) -> bytes | None:
+        """Choose the flow that may give way: of those that wait for an answer the one used longest ago."""
+        for key, used in batch.port.unanswered.items():
+            if batch.now - used < UNANSWERED_KEPT:
+                break
+            if key[8] == PROTOCOL_UDP or not udp_only:
+                return key
+        return None
 
     def end(self, port: PortState, key: bytes) -> ForwardedConnections | None:
         """End a flow, if it is there; return to whose connections it belonged if a forward opened it."""
@@ -110,6 +145,7 @@ class FlowTable:
         if flow is None:
             return None
         port.half_open.pop(key, None)
+        port.unanswered.pop(key, None)
         number = int.from_bytes(key[:8], "big")
         self.total.give_back(FORWARDED if key in port.forwarded else number)
         if key[8] == PROTOCOL_UDP:

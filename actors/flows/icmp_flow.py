@@ -61,6 +61,7 @@ class IcmpFlowActor(FlowActor):
             self._counters.add("icmp.frames_from_net", len(frames))
             self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
             self._send_to_guest(frames)
+            self._answered()
 
     def _reply(self, datagram: DatagramFromNet) -> bytes | None:
         """Build the guest's echo reply from the host's; None, and a count, where it is none."""

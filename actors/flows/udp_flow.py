@@ -114,6 +114,7 @@ class UdpFlowActor(FlowActor):
             self._counters.add("udp.frames_from_net", len(frames))
             self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
             self._send_to_guest(frames)
+            self._answered()
             if self._is_dns and self._questions:
                 self._count_answers(message.datagrams)
 

@@ -41,6 +41,7 @@ from actors.messages import (
     AssignAddress,
     ClientGone,
     ClientShown,
+    FlowAnswered,
     FlowClosed,
     FlowEstablished,
     FlowRests,
@@ -470,6 +471,12 @@ class GatewayActor(EventLoopActor):
             connections = port.forwarded.get(message.key)
             if connections is not None:
                 self._tcp_forwards.answered(connections, message.key)
+
+    @handles(FlowAnswered)
+    def _flow_answered(self, message: FlowAnswered) -> None:
+        port = self._ports.get(int.from_bytes(message.key[:8], "big"))
+        if port is not None:
+            port.unanswered.pop(message.key, None)
 
     # -- port forwards ------------------------------------------------------------------------------
 

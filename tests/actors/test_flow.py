@@ -6,6 +6,7 @@ import pykka
 import pytest
 from lan_parts import GATEWAY_MAC, mac
 from scapy.layers.inet import ICMP, IP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6EchoRequest
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
@@ -334,6 +335,9 @@ def test_fifty_flows_of_two_guests_with_the_same_ports_are_never_confused(lan):
 
 def test_a_burst_of_flows_up_to_the_limit_works_and_one_more_is_refused(loop, lan):
     assert lan.sends(1, *[udp(1, 1000 + n) for n in range(512)]) == []
+    for socket in lan.outside.udp:
+        socket.reply(b"answer", SERVER)
+    lan.received()
     loop.advance(60)
     (error,) = lan.sends(1, udp(1, 9999))
     assert (error[ICMP].type, error[ICMP].code) == (3, 13)
@@ -342,6 +346,105 @@ def test_a_burst_of_flows_up_to_the_limit_works_and_one_more_is_refused(loop, la
     assert lan.sends(2, udp(2)) == []
     loop.advance(300)
     assert lan.sends(1, udp(1, 9999)) == []
+
+
+UNANSWERED = {
+    "DNS": lambda n: udp(1, 1000 + n, dport=53),
+    "UDP": lambda n: udp(1, 1000 + n),
+    "ping": lambda n: ping(1, 1000 + n),
+    "DNS by IPv6": lambda n: udp6(1, 1000 + n, dport=53),
+    "UDP by IPv6": lambda n: udp6(1, 1000 + n),
+    "ping by IPv6": lambda n: packet6(1, "2606:4700::1111") / ICMPv6EchoRequest(id=1000 + n),
+}
+
+
+@pytest.mark.parametrize("kind", UNANSWERED)
+def test_hosts_that_do_not_answer_do_not_keep_a_guest_from_others(loop, both, kind):
+    """Twenty new flows per second, and one more to somebody else each second."""
+    lan, number = both, 0
+    for second in range(30):
+        for _ in range(20):
+            assert lan.sends(1, UNANSWERED[kind](number)) == []
+            number += 1
+            loop.advance(0.05)
+        assert lan.sends(1, udp(1, 10_000 + second, dst="192.0.2.9")) == []
+        lan.outside.udp[-1].reply(b"answer", ("192.0.2.9", 7000))
+        assert [frame[UDP].dport for frame in lan.received() if UDP in frame] == [10_000 + second]
+    assert lan.drops() == {}
+    opened, gave_way = lan.counters["gateway.flows_opened"], lan.counters["gateway.flows_gave_way"]
+    sockets = lan.outside.open_sockets()
+    assert (opened, len(sockets)) == (30 * 21, opened - lan.counters["gateway.flows_closed"])
+    assert len(sockets) <= 512
+    assert gave_way > 0
+
+
+def test_of_flows_that_nobody_answers_the_one_used_longest_ago_gives_way(loop, counters):
+    lan = Lan(counters, max_flows_per_peer=3)
+    lan.assign(1)
+    for sport in (1000, 1001, 1002):
+        lan.sends(1, udp(1, sport))
+    lan.sends(1, udp(1, 1000))
+    lan.outside.udp[1].reply(b"answer", SERVER)
+    for sport, (one, other) in ((2000, (2, 0)), (2001, (0, 3))):
+        assert [lan.outside.udp[n].open for n in (one, other)] == [True, True]
+        loop.advance(1)
+        lan.sends(1, udp(1, sport))
+        assert [lan.outside.udp[n].open for n in (one, other)] == [False, True]
+    assert lan.outside.udp[1].open
+    lan.outside.udp[3].reply(b"answer", SERVER)
+    lan.outside.udp[4].reply(b"answer", SERVER)
+    lan.received()
+    loop.advance(1)
+    (error,) = lan.sends(1, udp(1, 2002))
+    assert (error[ICMP].type, error[ICMP].code) == (3, 13)
+    assert counters["gateway.flows_gave_way"] == 2
+
+
+def test_a_flow_that_may_be_answered_yet_does_not_give_way(counters, loop):
+    lan = Lan(counters, max_flows_per_peer=3, new_flows_per_second=1000)
+    lan.assign(1)
+    lan.sends(1, *[udp(1, 1000 + n) for n in range(3)])
+    loop.advance(0.75)
+    lan.sends(1, udp(1, 1000))
+    loop.advance(0.125)
+    assert len(lan.sends(1, udp(1, 2000))) == 1
+    assert lan.drops() == {"flow_limit": 1}
+    loop.advance(0.125)
+    assert lan.sends(1, udp(1, 2000), udp(1, 2001)) == []
+    assert len(lan.sends(1, udp(1, 2002))) == 1
+    assert [socket.open for socket in lan.outside.udp] == [True, False, False, True, True]
+
+
+def test_a_session_over_its_share_gives_up_what_nobody_answers(loop, counters):
+    lan = Lan(counters, max_flows=10)
+    lan.assign(1)
+    for n in range(8):
+        loop.advance(1)
+        assert lan.sends(1, udp(1, 1000 + n), ping(1, n)) == []
+    assert counters["gateway.flows_gave_way"] == 16 - len(lan.outside.open_sockets()) == 11
+    assert lan.drops() == {}
+
+
+def test_a_flow_over_the_share_of_ports_needs_the_port_of_another(loop, counters):
+    lan = Lan(counters)
+    lan.assign(1)
+    lan.outside.udp_ports = 4
+    lan.sends(1, ping(1))
+    for n in range(5):
+        loop.advance(1)
+        assert lan.sends(1, udp(1, 1000 + n)) == []
+    assert [socket.open for socket in lan.outside.udp] == [False] * 3 + [True] * 2
+    assert lan.outside.echo[0].open
+
+
+def test_what_is_over_the_rate_costs_no_other_flow(loop, counters):
+    lan = Lan(counters, max_flows_per_peer=3, new_flows_per_second=0.5)
+    lan.assign(1)
+    lan.sends(1, *[udp(1, 1000 + n) for n in range(3)])
+    loop.advance(1.5)
+    lan.sends(1, *[udp(1, 2000 + n) for n in range(3)])
+    assert lan.drops() == {"flow_rate": 3}
+    assert counters["gateway.flows_gave_way"] == 0
 
 
 def test_a_session_leaves_flows_for_others(loop, counters):

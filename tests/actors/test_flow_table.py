@@ -57,6 +57,19 @@ def test_a_session_has_so_many_flows_and_no_more(table):
     assert refusal(lambda: table.start(Flow, ours)) == "flow_limit"
 
 
+def test_a_tcp_flow_takes_the_place_of_one_that_nobody_answers(table):
+    ours = batch()
+    keys = [KEY + bytes((PROTOCOL_UDP, number)) for number in range(3)]
+    for key in keys:
+        ours.port.flows[key] = table.start(Flow, ours, is_udp=True)
+        ours.port.unanswered[key] = 0.0
+    ours.now = 1.0
+    evicted = ours.port.flows[keys[0]]
+    assert isinstance(table.start(Flow, ours), Flow)
+    assert (evicted.stopped, list(ours.port.flows)) == (True, keys[1:])
+    assert table.total.held_by(7) == 3
+
+
 def test_of_the_flows_of_all_lans_a_session_has_its_share(table):
     other = batch(8)
     for _ in range(4):
