@@ -14,6 +14,8 @@ class OpenDoor:
         self._last = first - 1
         self._origins = origins
         self._paths = paths
+        self.asked = []
+        """Paths of requests for sessions."""
 
     def next_port(self):
         self._last += 1
@@ -23,6 +25,7 @@ class OpenDoor:
         return None if self._origins is None else self._origins.admit(request)
 
     def admit(self, request):
+        self.asked.append(request.path)
         refusal = self.check(request)
         if refusal is not None:
             return refusal

@@ -149,6 +149,32 @@ def test_head_is_get_without_the_body():
     run(scenario)
 
 
+WEBSOCKET = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: bm9uY2Ugb2YgMTYgYnl0ZQ==\r\n"
+VERSION = "Sec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (get("/room/lab", more=WEBSOCKET + VERSION), 101),
+        (get("/room/lab", more=WEBSOCKET), 426),
+        (get("/room/lab", more=WEBSOCKET + VERSION.replace("13", "8")), 426),
+        (get("/room/lab", more=WEBSOCKET.replace("bm9u", "") + VERSION), 400),
+        (get("/room/lab", more=WEBSOCKET.replace("Key", "Hey") + VERSION), 400),
+        (get("/room/lab", more=WEBSOCKET.replace("Connection", "Proxy") + VERSION), 426),
+        (get("/room/lab", more=WEBSOCKET + VERSION, method="HEAD"), 404),
+        (get("/room/lab", more=WEBSOCKET + VERSION, method="POST"), 405),
+    ],
+)
+def test_a_session_is_asked_for_only_when_the_handshake_is_right(request_bytes, status):
+    async def scenario(web):
+        answered = await ask(web, request_bytes, head_only=request_bytes.startswith(b"HEAD"))
+        assert answered.status == status
+        assert web.door.asked == (["/room/lab"] if status == 101 else [])
+
+    run(scenario)
+
+
 def test_websockets_are_at_two_paths_only():
     async def scenario(web):
         with pytest.raises(InvalidStatus) as refused:

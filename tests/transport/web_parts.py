@@ -58,18 +58,15 @@ class Web:
         self.counters = Counters()
         self.certificates = certificates
         self._peer = peer
+        origins = OriginPolicy(allow_origin, certificates, on_loopback=True)
+        self.door = OpenDoor(self._open, origins, paths=True, first=100)
         self.listener = WebListener(
             host=host,
             port=0,
             plain=plain,
             certificates=certificates,
             pages=PAGES.get,
-            admission=OpenDoor(
-                self._open,
-                OriginPolicy(allow_origin, certificates, on_loopback=True),
-                paths=True,
-                first=100,
-            ),
+            admission=self.door,
             turns=current_scheduler(),
             counters=self.counters,
             **limits,

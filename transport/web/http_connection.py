@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from loguru import logger
 
-from transport.admission import Grant, without_secrets
+from transport.admission import without_secrets
 from transport.slices import SLICE
 from transport.web import websocket
 from transport.web.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
-from transport.web.websocket import WebSocketConnection, WebSocketHost
+from transport.web.websocket import Upgrade, WebSocketConnection, WebSocketHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ _TCP_NOTSENT_LOWAT = 25
 class HttpHost(WebSocketHost, Protocol):
     """What a connection needs of the listener that accepted it."""
 
-    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Grant:
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Upgrade:
         """Answer a request, or grant a session, for which a WebSocket is to be opened."""
 
     def connection_began(self, connection: WebSocketConnection) -> None:
@@ -176,12 +176,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _answer(self, request: Request) -> None:
         found = self._host.respond(request, secure=self._secure, remote=self.remote)
-        if isinstance(found, Grant):
-            protocol, refusal = websocket.shake_hands(request)
-            if refusal is None:
-                self._become_websocket(WebSocketConnection(self._host, protocol, found, self.remote))
-                return
-            found = refusal
+        if isinstance(found, Upgrade):
+            self._become_websocket(WebSocketConnection(self._host, found, self.remote))
+            return
         if websocket.is_asked_for(request) or found.status in ADMISSION_STATUSES:
             what = "a WebSocket at " if websocket.is_asked_for(request) else ""
             logger.bind(reason=f"web request refused: {found.status.value}").warning(

@@ -38,6 +38,7 @@ from transport.slices import Slices
 from transport.web import websocket
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
+from transport.web.websocket import Upgrade
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -197,7 +198,7 @@ class WebListener:
         session = WebTransportSession(lan.next_port(), path, connection, self.clock, self.counters)
         return session, lan.attach(session)
 
-    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Grant:
+    def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Upgrade:
         """Answer a request, or grant a session, for which a WebSocket is to be opened."""
         if not secure and not self._plain:
             self.counters.add("web.not_https")
@@ -215,8 +216,12 @@ class WebListener:
             status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_IMPLEMENTED
             return _text(status, "Only GET and HEAD are answered.", {"Allow": ALLOWED})
         if carrier == "websocket":
+            # A room is made for a session only, not for a handshake that fails.
+            protocol = websocket.shake_hands(request)
+            if isinstance(protocol, Answer):
+                return protocol
             found = self._admission.admit(asked)
-            return _refused(found) if isinstance(found, Refusal) else found
+            return _refused(found) if isinstance(found, Refusal) else Upgrade(found, protocol)
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")

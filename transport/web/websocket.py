@@ -28,7 +28,7 @@ import codecs
 import logging
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from loguru import logger
 from websockets.frames import DATA_OPCODES, Frame, Opcode
@@ -123,16 +123,24 @@ class WebSocketHost(Protocol):
 
 
 def is_asked_for(request: Request) -> bool:
-    """Whether a request asks for a WebSocket; HTTP/1.0 cannot (RFC 9110, section 7.8)."""
-    return "websocket" in request.tokens("upgrade") and request.minor_version > 0
+    """Whether a request asks for a WebSocket (RFC 6455, 4.1); HTTP/1.0 cannot (RFC 9110, section 7.8)."""
+    return request.method == "GET" and request.minor_version > 0 and "websocket" in request.tokens("upgrade")
 
 
-def shake_hands(request: Request) -> tuple[ServerProtocol, Answer | None]:
+class Upgrade(NamedTuple):
+    """How a connection goes on that has asked for a WebSocket, and got it."""
+
+    grant: Grant
+    protocol: ServerProtocol
+    """Has the answer that opens the WebSocket."""
+
+
+def shake_hands(request: Request) -> ServerProtocol | Answer:
     """Accept a request for a WebSocket (RFC 6455, section 4.2): the protocol to go on with, or a refusal."""
     protocol = ServerProtocol(max_size=MAX_MESSAGE, select_subprotocol=_select, logger=_QUIET)
     if request.field("sec-websocket-version") != VERSION:
         text = f"Only version {VERSION} of the WebSocket protocol is spoken here.\n"
-        return protocol, Answer(
+        return Answer(
             HTTPStatus.UPGRADE_REQUIRED,
             {**TEXT, "Upgrade": "websocket", "Sec-WebSocket-Version": VERSION},
             text.encode(),
@@ -145,9 +153,9 @@ def shake_hands(request: Request) -> tuple[ServerProtocol, Answer | None]:
     response = protocol.accept(cast("WebSocketRequest", opening))
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         headers = {name: value for name, value in response.headers.raw_items() if name not in _OF_AN_ANSWER}
-        return protocol, Answer(HTTPStatus(response.status_code), headers, bytes(response.body or b""))
+        return Answer(HTTPStatus(response.status_code), headers, bytes(response.body or b""))
     protocol.send_response(response)
-    return protocol, None
+    return protocol
 
 
 def _select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -157,10 +165,9 @@ def _select(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | 
 class WebSocketConnection(asyncio.Protocol):
     """Implements ``transport.quic.session.SessionCarrier``."""
 
-    def __init__(self, host: WebSocketHost, protocol: ServerProtocol, grant: Grant, remote: str) -> None:
+    def __init__(self, host: WebSocketHost, upgrade: Upgrade, remote: str) -> None:
         self._host = host
-        self._protocol = protocol
-        self._grant = grant
+        self._grant, self._protocol = upgrade
         self._transport: asyncio.Transport
         self._paused = False
         self._backlog = b""
