@@ -13,6 +13,7 @@ from aioquic.h3.connection import H3Connection, Setting
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated
+from waiting import until
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler
@@ -120,12 +121,6 @@ async def receive(client, count):
     while len(datagrams) < count:
         datagrams += await asyncio.wait_for(client.receive(), 10)
     return datagrams
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
 
 
 async def refusal(url, trust=PINNED, **options):

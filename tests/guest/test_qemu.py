@@ -13,6 +13,7 @@ import time
 
 import pytest
 from processes import ROOT, Program, Relay, run
+from waiting import until
 
 from guest import qemu
 from guest.qemu import QemuError, StreamDecoder, open_socket
@@ -392,8 +393,7 @@ def test_one_that_says_hello_gets_frames_before_it_sends_any(scenario, tmp_path)
     async def steps(port):
         reading = asyncio.create_task(port.read())
         with ConnectedGuest(port.path, tmp_path / "vm", qemu.HELLO) as guest:
-            while len(port.said) < 2:  # noqa: ASYNC110 - what is waited for has no event
-                await asyncio.sleep(0)
+            await until(lambda: len(port.said) == 2)
             port.socket.write(FRAMES[:1])
             assert await asyncio.to_thread(guest.recv, 2000) == FRAMES[0]
             guest.send(FRAMES[1])

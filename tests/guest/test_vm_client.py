@@ -14,6 +14,7 @@ from processes import Relay
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
+from waiting import until
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler
@@ -87,12 +88,6 @@ def on_scripted_relay(scenario, answer):
             await endpoint.wait_closed()
 
     asyncio.run(main())
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
 
 
 async def answer_to(nic, request, *, wanted):

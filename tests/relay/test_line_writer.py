@@ -10,6 +10,7 @@ import time
 
 import pytest
 from loguru import logger
+from waiting import wait_until
 
 from relay.line_writer import LineWriter
 
@@ -79,9 +80,7 @@ def test_a_reader_that_stops_holds_nobody_up_and_is_told_what_it_missed(pipe, wa
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    deadline = time.monotonic() + PATIENCE
-    while not warnings and time.monotonic() < deadline:
-        time.sleep(0.01)  # the thread that tells has no event
+    wait_until(lambda: warnings)
     with_room.set()
     writer.write(LINE)
     writer.close()
@@ -180,8 +179,7 @@ def test_a_line_that_the_disk_had_no_room_for_tears_no_other(tmp_path, monkeypat
         with LineWriter(log, "the log") as writer:
             monkeypatch.setattr(os, "write", write)
             writer.write("first\n")
-            while writer._characters:
-                time.sleep(0.001)
+            wait_until(lambda: not writer._characters, every=0.001)
             room[0] = 1000
             writer.write("second\n")
             writer.write("third\n")

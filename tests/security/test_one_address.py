@@ -11,13 +11,13 @@ import resource
 import socket
 import ssl
 import threading
-import time
 
 import pytest
 from aioquic.quic.connection import QuicConnection
 from guests import Neighbour
 from processes import PATIENCE, Relay
 from test_hostile import quic_configuration
+from waiting import wait_until
 from watch import spares_the_neighbour
 from websockets.asyncio.client import connect as websocket
 
@@ -85,10 +85,7 @@ def test_handshakes_that_nobody_goes_on_with(relay, many_files):
         for attacker in attackers:
             attacker.start()
         try:
-            deadline = time.monotonic() + 2 * PATIENCE
-            while not relay_is_full(relay):
-                assert time.monotonic() < deadline
-                time.sleep(0.5)
+            wait_until(lambda: relay_is_full(relay), every=0.5, patience=2 * PATIENCE)
             assert newcomer_is_served(relay)
         finally:
             enough.set()

@@ -8,10 +8,10 @@ import socket
 import ssl
 import struct
 import sys
-import time
 
 import pytest
 from processes import PATIENCE, Relay
+from waiting import wait_until
 from watch import spares_the_neighbour
 
 CONNECTIONS = 1500
@@ -69,7 +69,9 @@ def test_handshakes_that_are_never_finished(relay, beginning, held):
             assert relay.memory - before < MOST_AT_ONCE
 
     spares_the_neighbour(relay, attack)
-    deadline = time.monotonic() + PATIENCE
-    while relay.memory - before > MOST_AFTERWARDS:
-        assert time.monotonic() < deadline, f"{(relay.memory - before) / MEGABYTE:.0f} MB are kept"
-        time.sleep(0.2)
+    wait_until(
+        lambda: relay.memory - before <= MOST_AFTERWARDS,
+        lambda: f"{(relay.memory - before) / MEGABYTE:.0f} MB are kept",
+        every=0.2,
+        patience=PATIENCE,
+    )

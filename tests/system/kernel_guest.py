@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from pathlib import Path
 
 from namespaces import Namespace
 from processes import PATIENCE, ROOT
+from waiting import wait_until
 
 TCP_TIME_WAIT, TCP_LISTEN = "06", "0A"
 """As the kernel writes them in /proc/net/tcp."""
@@ -47,10 +47,7 @@ class KernelGuest:
 
     def wait_until_quiet(self, *, patience=PATIENCE):
         """Wait until nothing of earlier tests comes any more: no connection goes on, all frames are there."""
-        deadline = time.monotonic() + patience
-        while self._goes_on():
-            assert time.monotonic() < deadline, "there are connections still"
-            time.sleep(0.02)
+        wait_until(lambda: not self._goes_on(), lambda: "there are connections still", patience=patience)
         # Its answer comes behind all that was on its way, in both directions.
         assert self.ping(self.gateway, count=1)[0] == 1
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 
 import pytest
 from processes import ROOT, Program
 from trees import copy_of_the_tree
+from waiting import wait_until
 
 SETTING_UP = 300.0
 """Seconds for making an environment, installing what the lock files name, and compiling."""
@@ -69,10 +69,12 @@ def test_changed_sources_run_at_once_and_are_compiled_for_the_next_start(clone, 
     at_once.stop()
     assert at_once.form == "pure Python"
     assert "changed, datagram path" in at_once.output
-    deadline = time.monotonic() + SETTING_UP
-    while compiled_forms(clone) == before:
-        assert time.monotonic() < deadline, "nothing was compiled in the background"
-        time.sleep(0.2)
+    wait_until(
+        lambda: compiled_forms(clone) != before,
+        lambda: "nothing was compiled in the background",
+        every=0.2,
+        patience=SETTING_UP,
+    )
     next_time = make_run()
     next_time.stop()
     assert next_time.form == "compiled accelerator"

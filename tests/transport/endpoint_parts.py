@@ -220,9 +220,3 @@ async def receive(client, count):
         while len(datagrams) < count:
             datagrams += await client.receive()
     return datagrams
-
-
-async def until(condition):
-    async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)

@@ -8,9 +8,10 @@ import ctypes
 import socket
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import ClassVar
+
+from waiting import wait_until
 
 from actors.messages import ErrorsFromNet
 from actors.runtime import current_scheduler
@@ -50,10 +51,10 @@ def ip(command):
 def add_ipv6(address, device):
     """Give a device an IPv6 address, and wait until the kernel, which does so later, delivers to it."""
     ip(f"address add {address}/64 dev {device} nodad")
-    deadline = time.monotonic() + 10
-    while f"local {address} dev {device} ".encode() not in ip("-6 route show table local"):
-        assert time.monotonic() < deadline, f"{address} never came up"
-        time.sleep(0.005)
+    wait_until(
+        lambda: f"local {address} dev {device} ".encode() in ip("-6 route show table local"),
+        lambda: f"{address} never came up",
+    )
 
 
 def narrow_link():
@@ -139,11 +140,6 @@ def listening(address="127.0.0.1"):
 def closed_ports(count):
     with contextlib.ExitStack() as stack:
         return [stack.enter_context(listening()).getsockname()[1] for _ in range(count)]
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - counters have no event
-        await asyncio.sleep(0)
 
 
 def has_addresses(monkeypatch, name, *addresses):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 
-from endpoint_parts import pinned, receive, running_endpoint, until
+from endpoint_parts import pinned, receive, running_endpoint
 from host_parts import in_namespace, ip
+from waiting import until
 
 from guest import client as client_module
 from guest.client import connect

@@ -19,9 +19,9 @@ from endpoint_parts import (
     receive,
     running_endpoint,
     udp_client,
-    until,
 )
 from quic_parts import CERTIFICATES, client_configuration
+from waiting import until
 
 from guest.client import connect
 from netstack.counters import Counters

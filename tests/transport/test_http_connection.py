@@ -5,7 +5,8 @@ import random
 
 import pytest
 from admission_parts import OpenDoor
-from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving, until
+from waiting import until
+from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving
 
 from transport.web import http_connection, web_listener
 from transport.web.http1 import MAX_BODY, MAX_HEAD

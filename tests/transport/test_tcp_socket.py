@@ -7,6 +7,7 @@ import socket
 
 import pytest
 from host_parts import in_namespace, ip
+from waiting import until
 
 from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
 from actors.runtime import current_scheduler
@@ -179,9 +180,7 @@ def test_what_the_other_end_may_yet_acknowledge():
         got = 0
         while got < sent:
             got += len(await asyncio.get_running_loop().sock_recv(theirs, 1_000_000))
-        while ours.unsent:  # noqa: ASYNC110 - of an acknowledgement, which may be delayed, nobody tells
-            await asyncio.sleep(0.005)
-        assert ours.unsent == 0
+        await until(lambda: ours.unsent == 0)
         while ours.write([bytes(100_000)] * 4):
             pass
         assert ours.unsent > 0

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from endpoint_parts import PATIENCE, pinned, running_endpoint, udp_client
 from quic_parts import client_configuration
-from web_parts import connected, serving, until
+from waiting import until
+from web_parts import connected, serving
 
 from guest.client import ConnectError, connect
 from guest.target import Trust

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from host_parts import has_addresses
 from loguru import logger
-from web_parts import PATIENCE, ask, connected, get, read_answer, serving, until
+from waiting import until
+from web_parts import PATIENCE, ask, connected, get, read_answer, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 
 import pytest
-from web_parts import PATIENCE, Peer, serving, until
+from waiting import until
+from web_parts import PATIENCE, Peer, serving
 from websockets.exceptions import ConnectionClosed
 
 from actors.close_codes import CloseCode

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from admission_parts import OpenDoor
+from waiting import until
 from websockets.asyncio.client import connect
 
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -148,8 +149,3 @@ async def serving(**options):
         yield web
     finally:
         await web.listener.close()
-
-
-async def until(condition):
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event
-        await asyncio.sleep(0.005)

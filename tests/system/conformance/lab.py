@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import socket
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -94,14 +93,6 @@ def udp_ports(relay):
                 sockets.add(found[1])
     lines = [line.split() for line in Path(f"/proc/{relay.pid}/net/udp").read_text().splitlines()[1:]]
     return {int(line[1].rpartition(":")[2], 16) for line in lines if line[9] in sockets}
-
-
-def until(condition, *, every=0.02):
-    """Wait for what has no event: a counter, a timer inside the relay."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(every)
 
 
 def refusal(ears, *, to, of=None):

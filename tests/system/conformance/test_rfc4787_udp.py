@@ -7,10 +7,11 @@ import os
 import socket
 
 import pytest
-from lab import EXTERNAL, GATEWAY, GATEWAY_MAC, SERVERS, external_of, port_of, refusal, udp_ports, until
+from lab import EXTERNAL, GATEWAY, GATEWAY_MAC, SERVERS, external_of, port_of, refusal, udp_ports
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from waiting import wait_until
 
 from actors.settings import LanSettings
 
@@ -46,7 +47,7 @@ def test_req_5_mappings_live_five_minutes_by_default_and_as_long_as_set(lab, rel
     relay, guest = relay_with("--udp-timeout", 2)
     inside, server = sockets.udp(guest), sockets.udp(lab.outside, SERVERS[0])
     first = external_of(inside, server)
-    until(lambda: first[1] not in udp_ports(relay))
+    wait_until(lambda: first[1] not in udp_ports(relay))
     assert external_of(inside, server) != first
 
 
@@ -72,7 +73,7 @@ def test_req_6_what_the_guest_sends_refreshes(lab, relay_with, sockets):
             assert external_of(inside, server) == first
             return port not in udp_ports(relay)
 
-        until(used_until_the_other_ended)
+        wait_until(used_until_the_other_ended)
 
 
 def test_req_8_address_dependent_filtering(lab, guest, sockets):

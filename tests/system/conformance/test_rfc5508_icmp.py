@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from lab import EXTERNAL, GATEWAY, SERVERS, echo_request, external_of, port_of, refusal, until
+from lab import EXTERNAL, GATEWAY, SERVERS, echo_request, external_of, port_of, refusal
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.packet import Raw
+from waiting import wait_until
 
 from actors.settings import LanSettings
 
@@ -62,7 +63,7 @@ def test_req_2_queries_live_a_minute_by_default_and_as_long_as_set(relay_with):
         counters = relay.counters()
         return counters["gateway.flows_opened"] == counters["gateway.flows_closed"]
 
-    until(all_are_over, every=0.5)
+    wait_until(all_are_over, every=0.5)
 
 
 def test_req_3_errors_with_a_bad_checksum_are_dropped(talk):

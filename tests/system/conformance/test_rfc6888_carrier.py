@@ -9,8 +9,9 @@ import socket
 import struct
 
 import pytest
-from lab import PATIENCE, SERVERS, external_of, refusal, udp_ports, until
+from lab import PATIENCE, SERVERS, external_of, refusal, udp_ports
 from scapy.layers.inet import ICMP
+from waiting import wait_until
 
 from actors.flows.flow import MAX_REMOTES
 from relay.settings import Settings
@@ -66,7 +67,7 @@ def test_req_8_a_released_port_rests(lab, relay_with, sockets):
         relay, guest = relay_with("--udp-timeout", 1)
         server = sockets.udp(lab.outside, SERVERS[0])
         used = {external_of(sockets.udp(guest), server)[1] for _ in range(5)}
-        until(lambda: not used & udp_ports(relay))
+        wait_until(lambda: not used & udp_ports(relay))
         again = {external_of(sockets.udp(guest), server)[1] for _ in range(5)}
         assert used.isdisjoint(again)
     finally:
@@ -141,6 +142,6 @@ def test_req_8_when_traffic_ends_nothing_is_left(lab, relay_with, sockets):
         counters = relay.counters()
         return counters["gateway.flows_opened"] == counters["gateway.flows_closed"]
 
-    until(all_is_over, every=1.0)
+    wait_until(all_is_over, every=1.0)
     assert relay.counters()["gateway.flows_opened"] >= 71
     assert udp_ports(relay) <= at_rest
