@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from actors.flows.tcp_forwards import ForwardedConnections
     from actors.settings import LanSettings
-    from netstack.gateway_replies import IcmpError
+    from netstack.icmp import IcmpError
 
 ERRORS_PER_SECOND = 100.0
 """ICMP errors of the gateway's own per port (RFC 1812 section 4.3.2.8)."""

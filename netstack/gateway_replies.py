@@ -6,7 +6,6 @@ scapy renders each kind once, at start; a packet then costs a copy and the field
 from __future__ import annotations
 
 import logging
-from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Network
 from struct import Struct
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from netstack.arp import ARP_FRAME_LENGTH
 from netstack.checksum import PROTOCOL_ICMP, add_up, finish
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_station
-from netstack.icmp import DESTINATION_UNREACHABLE, ERROR_TYPES, TIME_EXCEEDED
+from netstack.icmp import ERROR_TYPES, IcmpError
 from netstack.ipv4 import DESTINATION, MIN_HEADER_LENGTH, SOURCE, format_ipv4
 
 if TYPE_CHECKING:
@@ -37,18 +36,6 @@ _THIS_NETWORK = 0
 _FIRST_MULTICAST = 224
 
 _LENGTH = Struct("!H")
-
-
-class IcmpError(Enum):
-    """Errors that the gateway reports: (type, code) of RFC 792 and RFC 1812 section 5.2.7."""
-
-    NETWORK_UNREACHABLE = (DESTINATION_UNREACHABLE, 0)
-    HOST_UNREACHABLE = (DESTINATION_UNREACHABLE, 1)
-    PROTOCOL_UNREACHABLE = (DESTINATION_UNREACHABLE, 2)
-    PORT_UNREACHABLE = (DESTINATION_UNREACHABLE, 3)
-    FRAGMENTATION_NEEDED = (DESTINATION_UNREACHABLE, 4)
-    PROHIBITED = (DESTINATION_UNREACHABLE, 13)
-    TTL_EXCEEDED = (TIME_EXCEEDED, 0)
 
 
 class _Templates(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from struct import Struct
 from typing import NamedTuple
 
@@ -20,6 +21,18 @@ ICMP_HEADER_LENGTH = 8
 
 _HEADER = Struct("!BBHHH")
 _ERROR_HEADER = Struct("!BBHI")
+
+
+class IcmpError(Enum):
+    """Errors that the gateway reports: (type, code) of RFC 792 and RFC 1812 section 5.2.7."""
+
+    NETWORK_UNREACHABLE = (DESTINATION_UNREACHABLE, 0)
+    HOST_UNREACHABLE = (DESTINATION_UNREACHABLE, 1)
+    PROTOCOL_UNREACHABLE = (DESTINATION_UNREACHABLE, 2)
+    PORT_UNREACHABLE = (DESTINATION_UNREACHABLE, 3)
+    FRAGMENTATION_NEEDED = (DESTINATION_UNREACHABLE, 4)
+    PROHIBITED = (DESTINATION_UNREACHABLE, 13)
+    TTL_EXCEEDED = (TIME_EXCEEDED, 0)
 
 
 class IcmpMessage(NamedTuple):

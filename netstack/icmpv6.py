@@ -6,8 +6,7 @@ from struct import Struct
 
 from netstack.checksum import add_up, finish, is_valid, pseudo_header
 from netstack.ethernet import ETHERTYPE_IPV6, HEADER_LENGTH, is_station
-from netstack.gateway_replies import IcmpError
-from netstack.icmp import ICMP_HEADER_LENGTH, IcmpMessage
+from netstack.icmp import ICMP_HEADER_LENGTH, IcmpError, IcmpMessage
 from netstack.ipv6 import (
     DESTINATION6,
     IPV6_HEADER_LENGTH,

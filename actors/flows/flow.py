@@ -23,7 +23,7 @@ from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.ethernet import HEADER_LENGTH
 from netstack.family import IPV4, family_of
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
 
 if TYPE_CHECKING:

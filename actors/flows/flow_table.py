@@ -22,7 +22,7 @@ from actors.flows.udp_flow import UdpFlowActor
 from actors.mishaps import LOG_WINDOW
 from netstack.checksum import PROTOCOL_UDP
 from netstack.family import family_of
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.shares import Shares
 
 if TYPE_CHECKING:

@@ -54,7 +54,7 @@ from actors.messages import (
 )
 from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
 from netstack.family import family_of
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
 from netstack.tcp_segment import (

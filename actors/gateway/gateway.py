@@ -66,8 +66,8 @@ from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
 from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
-from netstack.gateway_replies import GatewayReplies, IcmpError
-from netstack.icmp import ECHO_REQUEST, parse_icmp
+from netstack.gateway_replies import GatewayReplies
+from netstack.icmp import ECHO_REQUEST, IcmpError, parse_icmp
 from netstack.icmpv6 import Icmpv6Replies
 from netstack.ipv4 import (
     FLAGS,

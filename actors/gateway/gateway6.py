@@ -22,7 +22,7 @@ from actors.flows.icmp_flow import IcmpFlowActor
 from actors.flows.udp_flow import UdpFlowActor
 from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcpv6 import CLIENT_PORT, SERVER_PORT, Dhcpv6Server, parse_information_request
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.icmpv6 import (
     ECHO_REPLY6,
     ECHO_REQUEST6,

@@ -29,7 +29,7 @@ from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone, clean_label
 from netstack.family import family_of
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.ipv4 import parse_ipv4
 from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate, parse_udp
 

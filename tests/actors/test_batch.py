@@ -3,7 +3,7 @@ from __future__ import annotations
 from actors.batch import ERRORS_PER_SECOND, Dropped, PortState
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.settings import LanSettings
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 
 
 def test_a_port_starts_with_nothing_and_full_buckets():

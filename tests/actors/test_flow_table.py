@@ -14,7 +14,7 @@ from actors.flows.udp_flow import UdpFlowActor
 from actors.settings import LanSettings
 from netstack.checksum import PROTOCOL_UDP
 from netstack.counters import Counters
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.shares import Shares
 
 KEY = (7).to_bytes(8, "big")

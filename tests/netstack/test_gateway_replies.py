@@ -9,8 +9,8 @@ from scapy.packet import Padding, Raw
 
 from netstack.arp import parse_arp
 from netstack.ethernet import parse_mac
-from netstack.gateway_replies import GatewayReplies, IcmpError
-from netstack.icmp import parse_icmp
+from netstack.gateway_replies import GatewayReplies
+from netstack.icmp import IcmpError, parse_icmp
 from netstack.ipv4 import parse_ipv4
 
 MAC = "52:54:00:12:34:56"

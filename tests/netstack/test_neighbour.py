@@ -40,7 +40,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
 from netstack import dhcpv6, ra_guard
-from netstack.gateway_replies import IcmpError
+from netstack.icmp import IcmpError
 from netstack.icmpv6 import (
     ERRORS,
     Icmpv6Replies,
