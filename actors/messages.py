@@ -1,34 +1,29 @@
 """What actors say to each other, and what the transport says to them.
 
-Data messages are ``NamedTuple`` whose last field is a batch: all that one turn of the event loop brought.
-Control messages are frozen dataclasses. Everything here is immutable once sent: a receiver may keep a batch
-but must not change it. Names carry the direction: *from* a client, peer, net; *to* a peer, the gateway.
+Data messages are ``NamedTuple`` whose last field is a batch: all that one turn of the event loop brought;
+a full inbox may drop those that are marked so (``data_message``). Control messages are frozen dataclasses.
+Everything here is immutable once sent: a receiver may keep a batch but must not change it. Names carry the
+direction: *from* a client, peer, net; *to* a peer, the gateway.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
+from actors.runtime import data_message
 from netstack.ethernet import LAN_MTU
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.flows.line import Line
-    from actors.ports import WaitingClients
+    from actors.line import Line
+    from actors.ports import SendResult, WaitingClients
+    from actors.runtime import Mailbox
     from netstack.forward import Forward
     from netstack.multicast import Queries
     from netstack.source_guard import SourceGuard
     from netstack.tcp_time_wait import TimeWait
-
-
-class Mailbox(Protocol):
-    """Whatever can be told something: an actor's reference, or a list in a test."""
-
-    def tell(self, message: Any, /) -> None:
-        """Queue ``message``; never blocks."""
 
 
 def full_mtu() -> int:
@@ -39,12 +34,14 @@ def full_mtu() -> int:
 # -- data: batches of frames and datagrams ------------------------------------------------------------
 
 
+@data_message
 class DatagramsFromClient(NamedTuple):
     """Session -> PeerActor: WebTransport datagrams as they came, in order."""
 
     datagrams: list[bytes]
 
 
+@data_message
 class FramesFromPeer(NamedTuple):
     """PeerActor -> SwitchActor: whole Ethernet frames that a guest sent through ``port``."""
 
@@ -52,12 +49,14 @@ class FramesFromPeer(NamedTuple):
     frames: list[bytes]
 
 
+@data_message
 class FramesToPeer(NamedTuple):
     """SwitchActor -> PeerActor: Ethernet frames for the guest."""
 
     frames: list[bytes]
 
 
+@data_message
 class FramesToGateway(NamedTuple):
     """SwitchActor -> GatewayActor: frames from ``port`` that are addressed to the gateway or flooded."""
 
@@ -65,18 +64,21 @@ class FramesToGateway(NamedTuple):
     frames: list[bytes]
 
 
+@data_message
 class FramesFromGateway(NamedTuple):
     """GatewayActor or a flow -> SwitchActor: frames for the LAN, sent by the gateway's MAC."""
 
     frames: list[bytes]
 
 
+@data_message
 class FramesToFlow(NamedTuple):
     """GatewayActor -> flow actor: the guest's frames of one mapping, checked (lengths, checksums)."""
 
     frames: list[bytes]
 
 
+@data_message
 class FramesReturned(NamedTuple):
     """Flow -> GatewayActor: frames that came from ``port`` for a flow that has ended."""
 
@@ -95,6 +97,7 @@ class DatagramFromNet(NamedTuple):
     ttl: int
 
 
+@data_message
 class DatagramsFromNet(NamedTuple):
     """Host socket -> flow actor: what one turn of the event loop brought."""
 
@@ -114,6 +117,7 @@ class DnsQuestion(NamedTuple):
     limit: int = 65_535
 
 
+@data_message
 class DnsQuestions(NamedTuple):
     """GatewayActor or a stream -> DnsActor: what guests of ``port`` want to know."""
 
@@ -135,45 +139,11 @@ class ErrorFromNet(NamedTuple):
     """The first bytes of what was sent: a UDP payload, or an ICMP message."""
 
 
+@data_message
 class ErrorsFromNet(NamedTuple):
     """Host socket -> flow actor: ICMP errors of one turn of the event loop."""
 
     errors: list[ErrorFromNet]
-
-
-class SendResult(Enum):
-    """What became of a datagram that a flow wanted to send to the network."""
-
-    SENT = "sent"
-    DENIED = "denied"
-    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
-    TOO_BIG = "too_big"
-    """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
-    UNREACHABLE = "unreachable"
-    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
-    NO_ROUTE = "no_route"
-    """A TCP connection found no network to go to: ICMP 3/0 to the guest."""
-    REFUSED = "refused"
-    """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
-    DROPPED = "dropped"
-    """The host's buffer is full, or another passing error: counted, nothing is said."""
-
-
-DATA_MESSAGES: frozenset[type] = frozenset(
-    {
-        DatagramsFromClient,
-        FramesFromPeer,
-        FramesToPeer,
-        FramesToGateway,
-        FramesFromGateway,
-        FramesToFlow,
-        FramesReturned,
-        DatagramsFromNet,
-        DnsQuestions,
-        ErrorsFromNet,
-    }
-)
-"""Messages that a full inbox may drop (oldest first, counted); control messages are never dropped."""
 
 
 # -- control: sessions, ports and addresses -----------------------------------------------------------
@@ -412,22 +382,6 @@ class DatagramsLost(NamedTuple):
     datagrams: list[tuple[bytes, float]]
 
 
-class SegmentsLost(NamedTuple):
-    """Line -> flow: sequence numbers of segments that the path to the client has lost, and when they left."""
-
-    segments: list[tuple[int, float]]
-
-
-@dataclass(frozen=True, slots=True)
-class LineWritable:
-    """Line -> flow: the queue towards the client has room again, of which ``room`` bytes are the flow's turn.
-
-    It gives them back when they are used, or when it has no use for them.
-    """
-
-    room: int
-
-
 @dataclass(frozen=True, slots=True)
 class ConnectionMade:
     """Host socket -> TCP flow: the connection outside stands."""
@@ -511,8 +465,3 @@ class TcpForGuest:
     index: int
     forward: Forward
     clients: WaitingClients
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Runtime -> actor: the time its ``poll_at`` named has come."""

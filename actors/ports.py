@@ -6,17 +6,32 @@ what host sockets take.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
-
-from actors.messages import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from actors.descriptions import PathState
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
 
-__all__ = ["EchoSocket", "Outside", "SendResult", "Session", "TcpSocket", "UdpSocket"]
+
+class SendResult(Enum):
+    """What became of a datagram that a flow wanted to send to the network."""
+
+    SENT = "sent"
+    DENIED = "denied"
+    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
+    TOO_BIG = "too_big"
+    """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
+    UNREACHABLE = "unreachable"
+    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
+    NO_ROUTE = "no_route"
+    """A TCP connection found no network to go to: ICMP 3/0 to the guest."""
+    REFUSED = "refused"
+    """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
+    DROPPED = "dropped"
+    """The host's buffer is full, or another passing error: counted, nothing is said."""
 
 
 class Session(Protocol):

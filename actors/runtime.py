@@ -23,13 +23,13 @@ import sys
 import threading
 from collections import deque
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pykka
 from loguru import logger
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
-from actors.messages import DATA_MESSAGES, Tick
 from netstack.counters import Counters
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from pykka._envelope import Envelope
     from pykka._types import OptExcInfo
 
-    from actors.messages import Mailbox
 
 INBOX_FRAMES = 4096
 """Frames or datagrams that may wait in one inbox: 6 MB at most, and far more than one turn brings."""
@@ -55,7 +54,23 @@ NEVER = math.inf
 
 _PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 
+_DATA_MESSAGES: set[type] = set()
+"""Messages that a full inbox may drop (oldest first, counted); all others are control, and never dropped."""
+
+_Message = TypeVar("_Message")
 _Handler = TypeVar("_Handler", bound="Callable[..., Any]")
+
+
+class Mailbox(Protocol):
+    """Whatever can be told something: an actor's reference, or a list in a test."""
+
+    def tell(self, message: Any, /) -> None:
+        """Queue ``message``; never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Runtime -> actor: the time its ``poll_at`` named has come."""
 
 
 class TimerHandle(Protocol):
@@ -160,7 +175,7 @@ class Inbox:
         """Take the oldest message; IndexError when there is none."""
         envelope = self.queue.popleft()
         message = envelope.message
-        if type(message) in DATA_MESSAGES:
+        if type(message) in _DATA_MESSAGES:
             self.frames -= len(message[-1])
         return envelope
 
@@ -191,7 +206,7 @@ class Inbox:
 
     def _append(self, envelope: Envelope[Any]) -> None:
         message = envelope.message
-        if type(message) in DATA_MESSAGES:
+        if type(message) in _DATA_MESSAGES:
             self.frames += len(message[-1])
             if self.frames > INBOX_FRAMES:
                 self._drop_oldest(len(message[-1]))
@@ -203,7 +218,7 @@ class Inbox:
         dropped = 0
         while self.queue and self.frames > max(INBOX_FRAMES, incoming):
             envelope = self.queue.popleft()
-            if type(envelope.message) not in DATA_MESSAGES:
+            if type(envelope.message) not in _DATA_MESSAGES:
                 keep.append(envelope)
                 continue
             count = len(envelope.message[-1])
@@ -433,6 +448,12 @@ class EventLoopActor(pykka.Actor):
             tell_alive(self.actor_ref, Tick())
         elif self.poll_at < NEVER:
             self._actor_timer_arm()
+
+
+def data_message(message: type[_Message]) -> type[_Message]:
+    """Mark a type of message as data: a tuple whose last field is a batch, of frames or datagrams."""
+    _DATA_MESSAGES.add(message)
+    return message
 
 
 def handles(*messages: type) -> Callable[[_Handler], _Handler]:

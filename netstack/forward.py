@@ -19,6 +19,14 @@ LOOPBACK = "127.0.0.1"
 MAX_FORWARDS = 64
 """Forwards of one relay: the gateway has as many blocks of ports for their clients."""
 
+FIRST_PORT = 49_152
+"""Of the dynamic ports (RFC 6335 section 6), where none of the gateway's services is."""
+
+CLIENTS = 256
+"""UDP clients of one forward at a time; MAX_FORWARDS such blocks fit above FIRST_PORT."""
+
+LAST_PORT = 65_535
+
 _FORM = re.compile(
     r"(?P<protocol>tcp|udp):(?P<host>\[[^\]]*\]|[^:\[]*):(?P<port>[0-9]{1,5})"
     r":(?P<vm>.+):(?P<vm_port>[0-9]{1,5})"
@@ -132,6 +140,11 @@ def can_be_shown(client: bytes, network: str, prefix: bytes | None) -> bool:
     if isinstance(address, IPv6Address):
         return prefix is not None and client[:8] != prefix and address.ipv4_mapped is None
     return address not in IPv4Network(network) and 0 < client[0] < _FIRST_RESERVED
+
+
+def ends_of(guest: tuple[bytes, int], client: tuple[bytes, int]) -> bytes:
+    """Write the ends of what a guest sends to a client as in ClientShown."""
+    return b"".join((guest[0], guest[1].to_bytes(2, "big"), client[0], client[1].to_bytes(2, "big")))
 
 
 def _parse_host(text: str) -> str:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.close_codes import CloseCode
-    from actors.messages import Mailbox
     from actors.ports import Session
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.egress import EgressPolicy
     from netstack.forward import Forward

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from actors.messages import Mailbox
+    from actors.ports import Session
+    from actors.runtime import Mailbox
     from relay.lan import Lan
     from transport.admission import ClientRequest
-    from transport.quic.session import WebTransportSession
 
 SUBPROTOCOL_PREFIX = "token."
 
@@ -54,7 +54,7 @@ class GuardedLan:
         """Return a number for a session, which is its port of the switch."""
         return self._lan.next_port()
 
-    def attach(self, session: WebTransportSession) -> Mailbox:
+    def attach(self, session: Session) -> Mailbox:
         """Give a session its port, until the token expires; return who is told what its client sends."""
         ticket = self._ticket
         peer = self._lan.attach(session, name=ticket.name, expires=self._gate.ends_at(ticket))

@@ -9,8 +9,8 @@ from urllib.parse import unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.messages import Mailbox
-    from transport.quic.session import WebTransportSession
+    from actors.ports import Session
+    from actors.runtime import Mailbox
 
 TOKEN_FIELD = "token"  # noqa: S105 - the field's name
 """Field of the query that holds a secret."""
@@ -57,7 +57,7 @@ class Lan(Protocol):
     def next_port(self) -> int:
         """Return a number for a session, which is its port of the switch; no other session had it."""
 
-    def attach(self, session: WebTransportSession) -> Mailbox:
+    def attach(self, session: Session) -> Mailbox:
         """Give a session its port; return who is told what its client sends."""
 
 

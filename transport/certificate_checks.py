@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,8 +22,6 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
-
-    from transport.certificates import Certificate
 
 SOON = timedelta(days=1)
 """Time before its end from which a certificate is complained about."""
@@ -38,10 +36,40 @@ MAKE_ONE = "`vmrelay certs generate DIR` makes one that they take, or use one of
 
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
 
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 
-def problems(certificate: Certificate, now: datetime) -> tuple[str, ...]:
+class CheckedCertificate(Protocol):
+    """What is looked at of a certificate; implemented by ``transport.certificates.Certificate``."""
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        """The server's certificate first, each followed by its issuer's."""
+
+    @property
+    def private_key(self) -> PrivateKey:
+        """The server's key."""
+
+    @property
+    def leaf(self) -> x509.Certificate:
+        """The server's certificate."""
+
+    @property
+    def not_before(self) -> datetime:
+        """Start of the validity, UTC."""
+
+    @property
+    def not_after(self) -> datetime:
+        """End of the validity, UTC."""
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether no authority stands for it."""
+
+
+def problems(certificate: CheckedCertificate, now: datetime) -> tuple[str, ...]:
     """Say what clients will hold against this certificate at ``now`` (aware), one line each."""
     try:
         found = _problems(certificate)
@@ -50,7 +78,7 @@ def problems(certificate: Certificate, now: datetime) -> tuple[str, ...]:
         return ("the certificate has extensions that cannot be read: clients will refuse it",)
 
 
-def obstacles_to_pinning(certificate: Certificate) -> tuple[str, ...]:
+def obstacles_to_pinning(certificate: CheckedCertificate) -> tuple[str, ...]:
     """Say why browsers do not take the certificate by its hash; nothing if they do."""
     key, life = certificate.private_key, certificate.not_after - certificate.not_before
     found = []
@@ -67,7 +95,7 @@ def obstacles_to_pinning(certificate: Certificate) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _problems(certificate: Certificate) -> Iterator[str]:
+def _problems(certificate: CheckedCertificate) -> Iterator[str]:
     names = _extension(certificate.leaf, x509.SubjectAlternativeName)
     if names is None or not any(isinstance(name, x509.DNSName | x509.IPAddress) for name in names):
         yield (
@@ -85,7 +113,7 @@ def _problems(certificate: Certificate) -> Iterator[str]:
         yield from _of_an_authority(certificate)
 
 
-def _of_an_authority(certificate: Certificate) -> Iterator[str]:
+def _of_an_authority(certificate: CheckedCertificate) -> Iterator[str]:
     leaf, key = certificate.leaf, certificate.private_key
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size < SMALLEST_RSA:
         yield f"the certificate's RSA key has {key.key_size} bits: clients want {SMALLEST_RSA}, or ECDSA"
@@ -122,7 +150,7 @@ def _of_the_chain(chain: tuple[x509.Certificate, ...]) -> Iterator[str]:
             )
 
 
-def _of_time(certificate: Certificate, now: datetime) -> Iterator[str]:
+def _of_time(certificate: CheckedCertificate, now: datetime) -> Iterator[str]:
     end, start = certificate.not_after, certificate.not_before
     if now >= end:
         yield (

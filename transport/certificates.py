@@ -32,13 +32,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from loguru import logger
 
-from transport.certificate_checks import obstacles_to_pinning, problems
+from transport.certificate_checks import PrivateKey, obstacles_to_pinning, problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 VALIDITY = timedelta(days=10)
 """Whole life of an ephemeral certificate: below the 14 days of browsers, as the existing relay has it."""

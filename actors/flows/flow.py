@@ -11,15 +11,9 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
-from actors.messages import (
-    ErrorsFromNet,
-    FlowAnswered,
-    FlowClosed,
-    FramesFromGateway,
-    SendResult,
-    Tick,
-)
-from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.messages import ErrorsFromNet, FlowAnswered, FlowClosed, FramesFromGateway
+from actors.ports import SendResult
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.ethernet import HEADER_LENGTH
 from netstack.family import IPV4, family_of
@@ -30,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from types import TracebackType
 
-    from actors.messages import ErrorFromNet, Mailbox
+    from actors.messages import ErrorFromNet
     from actors.ports import EchoSocket, Outside, UdpSocket
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.gateway_replies import GatewayReplies

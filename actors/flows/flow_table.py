@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from actors.batch import TO_FLOWS, Dropped
-from actors.flows.tcp_forwards import FORWARDED
+from actors.flows.batch import TO_FLOWS, Dropped
 from actors.flows.udp_flow import UdpFlowActor
 from actors.mishaps import LOG_WINDOW
 from netstack.checksum import PROTOCOL_UDP
@@ -30,14 +29,18 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.batch import Batch, PortState
+    from actors.flows.batch import Batch, PortState
     from actors.flows.flow import FlowContext, Guest
+    from actors.flows.forwarded_tcp import ForwardedConnections
     from actors.flows.icmp_flow import IcmpFlowActor
-    from actors.flows.tcp_forwards import ForwardedConnections
 
 UNANSWERED_KEPT = 1.0
 """Seconds since it was used last for which a flow that waits for an answer does not give way: hosts that are
 alive answer within that time (RFC 6298 section 2 takes it as the first timeout)."""
+
+
+FORWARDED = -1
+"""As whose all flows of forwards are counted: they take none from the guest that they lead to."""
 
 
 class FlowTable:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.flows.flow import FlowActor, FlowContext, Guest
-from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
+from actors.messages import DatagramsFromNet, FramesToFlow
+from actors.ports import SendResult
 from actors.runtime import handles
 from netstack.malformed import MalformedPacket
 

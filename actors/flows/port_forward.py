@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.descriptions import Describe, ForwardDescription
-from actors.gateway.forwards import CLIENTS, FIRST_PORT, ends_of
 from actors.messages import (
     ClientGone,
     ClientShown,
@@ -25,14 +24,13 @@ from actors.messages import (
     FramesToFlow,
     GuestFound,
     GuestWanted,
-    SendResult,
     TcpForGuest,
-    Tick,
 )
-from actors.runtime import EventLoopActor, handles, tell_alive
+from actors.ports import SendResult
+from actors.runtime import EventLoopActor, Tick, handles, tell_alive
 from netstack.ethernet import ETHERTYPE_IPV6
 from netstack.family import IPV4, IPV6, family_of, pack_ip
-from netstack.forward import Clients, can_be_shown
+from netstack.forward import CLIENTS, FIRST_PORT, Clients, can_be_shown, ends_of
 from netstack.ipv4 import format_ipv4
 from netstack.proxy_protocol import build_proxy_header
 from netstack.shares import Shares, client_network
@@ -41,8 +39,9 @@ from netstack.udp import MAX_PAYLOAD
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.messages import DatagramFromNet, Mailbox
+    from actors.messages import DatagramFromNet
     from actors.ports import Listeners
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.forward import Forward

@@ -21,7 +21,7 @@ kept in a table of the session's (``netstack.tcp_time_wait``). Segments that com
 go back to the gateway, which starts another one for a SYN.
 
 Liveness: whoever has something to send has a timer or is registered with whoever will wake it. That is the
-connection's timer, the line (``actors.flows.line``), or the host socket for either direction; after each step
+connection's timer, the line (``actors.line``), or the host socket for either direction; after each step
 ``_is_stalled`` looks whether one of them will.
 
 Timeouts: ``tcp_idle_timeout`` while both directions are open, ``tcp_transitory_timeout`` before and after
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
 from actors.flows.flow import endpoint_text
+from actors.line import LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
@@ -45,14 +46,11 @@ from actors.messages import (
     FramesFromGateway,
     FramesReturned,
     FramesToFlow,
-    LineWritable,
-    SegmentsLost,
-    SendResult,
     SocketReadable,
     SocketWritable,
-    Tick,
 )
-from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.ports import SendResult
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from netstack.family import family_of
 from netstack.icmp import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
@@ -74,9 +72,9 @@ if TYPE_CHECKING:
 
     from actors.flows.buffer_budget import BufferBudget
     from actors.flows.flow import FlowContext, Guest
-    from actors.flows.line import Line
-    from actors.messages import Mailbox
+    from actors.line import Line
     from actors.ports import TcpSocket
+    from actors.runtime import Mailbox
     from netstack.tcp_segment import Segment
 
 CONNECT_TIMEOUT = 60.0

@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.flows.flow import MAX_REMOTES, FlowActor, FlowContext, Guest
-from actors.messages import DatagramsFromNet, FramesToFlow, SendResult
+from actors.messages import DatagramsFromNet, FramesToFlow
+from actors.ports import SendResult
 from actors.runtime import handles
 
 if TYPE_CHECKING:

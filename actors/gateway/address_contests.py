@@ -20,7 +20,7 @@ from netstack.neighbour import solicitation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.batch import Batch
+    from actors.flows.batch import Batch
     from actors.flows.flow import FlowContext
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings

@@ -16,7 +16,7 @@ from netstack.shares import reserve_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from actors.batch import PortState
+    from actors.flows.batch import PortState
     from netstack.address_pool import AddressPool
 
 SHARED_POOL = 64

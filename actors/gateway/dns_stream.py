@@ -19,7 +19,7 @@ from actors.runtime import tell_alive
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
 
 MAX_QUERY = 4096
 """Bytes of one query: a name has 255 at most, and EDNS options are small."""

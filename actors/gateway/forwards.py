@@ -10,27 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.batch import TO_FLOWS
+from actors.flows.batch import TO_FLOWS
 from actors.messages import FramesToFlow, GuestFound
 from actors.runtime import tell_alive
+from netstack.forward import CLIENTS, FIRST_PORT, ends_of
 from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.gateway.services import LanServices
-    from actors.messages import ClientGone, ClientShown, GuestWanted, Mailbox
+    from actors.messages import ClientGone, ClientShown, GuestWanted
+    from actors.runtime import Mailbox
     from netstack.address_pool import AddressPool
     from netstack.ipv4 import Ipv4Packet
     from netstack.udp import UdpDatagram
-
-FIRST_PORT = 49_152
-"""Of the dynamic ports (RFC 6335 section 6), where none of the gateway's services is."""
-
-CLIENTS = 256
-"""UDP clients of one forward at a time; MAX_FORWARDS such blocks fit above FIRST_PORT."""
-
-LAST_PORT = 65_535
 
 
 class Place(NamedTuple):
@@ -40,11 +34,6 @@ class Place(NamedTuple):
     mac: bytes
     ip: bytes
     ip6: bytes | None
-
-
-def ends_of(guest: tuple[bytes, int], client: tuple[bytes, int]) -> bytes:
-    """Write the ends of what a guest sends to a client as in ClientShown."""
-    return b"".join((guest[0], guest[1].to_bytes(2, "big"), client[0], client[1].to_bytes(2, "big")))
 
 
 class Forwards:

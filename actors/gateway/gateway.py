@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from loguru import logger
 
-from actors.batch import TO_FLOWS, Batch, Dropped, PortState
 from actors.descriptions import Describe, GatewayDescription, LeaseDescription
+from actors.flows.batch import TO_FLOWS, Batch, Dropped, PortState
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.flow import FlowContext, Guest
 from actors.flows.flow_table import FlowTable, is_key_of
 from actors.flows.icmp_flow import IcmpFlowActor
-from actors.flows.tcp_forwards import TcpForwards
 from actors.flows.udp_flow import UdpFlowActor
 from actors.gateway.address_contests import AddressContests
 from actors.gateway.address_shares import AddressShares
 from actors.gateway.forwards import Forwards
 from actors.gateway.gateway6 import Gateway6
 from actors.gateway.services import LanServices
+from actors.gateway.tcp_forwards import TcpForwards
 from actors.gateway.tcp_routing import TcpRouter
 from actors.messages import (
     AddressAssigned,
@@ -58,10 +58,9 @@ from actors.messages import (
     PortClosed,
     RegistrationRefused,
     TcpForGuest,
-    Tick,
 )
 from actors.mishaps import Mishaps
-from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from netstack.address_pool import AddressPool, Claim
 from netstack.arp import REQUEST, parse_arp
 from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP, update
@@ -92,8 +91,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.flows.tcp_flow import Remote
-    from actors.messages import Mailbox
     from actors.ports import Outside, TcpSocket
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.ipv4 import Ipv4Packet

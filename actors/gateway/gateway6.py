@@ -16,7 +16,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from actors.batch import Dropped
+from actors.flows.batch import Dropped
 from actors.flows.flow import FlowContext, Guest
 from actors.flows.icmp_flow import IcmpFlowActor
 from actors.flows.udp_flow import UdpFlowActor
@@ -64,13 +64,13 @@ from netstack.udp6 import UdpFrameTemplate6, parse_udp6
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from actors.batch import Batch, PortState
+    from actors.flows.batch import Batch, PortState
     from actors.flows.tcp_flow import Remote
     from actors.gateway.address_contests import AddressContests
     from actors.gateway.services import LanServices
     from actors.gateway.tcp_routing import TcpRouter
-    from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from actors.runtime import Mailbox
     from netstack.icmp import IcmpMessage
     from netstack.ipv6 import Ipv6Packet
     from netstack.neighbour import AddressBindings

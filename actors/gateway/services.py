@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from actors.batch import Dropped
+from actors.flows.batch import Dropped
 from actors.gateway.dns_stream import DnsStream
 from actors.messages import (
     DnsQuestion,
@@ -36,11 +36,11 @@ from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate, parse_udp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.batch import Batch
+    from actors.flows.batch import Batch
     from actors.flows.flow import Guest
     from actors.flows.tcp_flow import Remote
-    from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.address_pool import AddressPool
     from netstack.counters import Counters

@@ -6,7 +6,7 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from actors.batch import TO_FLOWS, Dropped
+from actors.flows.batch import TO_FLOWS, Dropped
 from actors.flows.flow import Guest
 from actors.flows.tcp_flow import Link, Remote, TcpFlowActor
 from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, read_tcp, reset_for
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.batch import Batch
+    from actors.flows.batch import Batch
     from actors.flows.flow import FlowContext
-    from actors.messages import Mailbox
     from actors.ports import TcpSocket
+    from actors.runtime import Mailbox
     from netstack.shares import Shares
     from netstack.tcp_time_wait import TimeWait
 

@@ -23,8 +23,7 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe, PeerDescription
-from actors.flows.line import Line
-from actors.lan.rate_limit import RateLimit
+from actors.line import Line
 from actors.messages import (
     AddressAssigned,
     ClosePeer,
@@ -40,9 +39,9 @@ from actors.messages import (
     RegistrationRefused,
     SessionClosed,
     SourceRefused,
-    Tick,
 )
-from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.rate_limit import RateLimit
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import control, encapsulation
 from netstack.dns_zone import LAN_DOMAIN
@@ -55,8 +54,8 @@ from netstack.room_names import DEFAULT_ROOM
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.messages import Mailbox
     from actors.ports import Session
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.encapsulation import Encapsulation

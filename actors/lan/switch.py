@@ -55,10 +55,9 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SourceRefused,
-    Tick,
 )
 from actors.mishaps import Mishaps
-from actors.runtime import NEVER, EventLoopActor, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
 from netstack.address_pool import Claim
@@ -80,7 +79,7 @@ from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_t
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.multicast import Queries

@@ -7,7 +7,8 @@ from scapy.layers.inet6 import IPv6
 from test_gateway import Lan, ether, packet
 
 from actors.flows.port_forward import PortForwardActor
-from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet, SendResult
+from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet
+from actors.ports import SendResult
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 from netstack.forward import parse_forward

@@ -6,7 +6,8 @@ import json
 
 from actors.descriptions import PathState
 from actors.lan.peer import PeerActor
-from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet, SendResult
+from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet
+from actors.ports import SendResult
 from actors.runtime import current_scheduler, run_ready
 from transport.quic.session import MOST_ROOM
 

@@ -7,8 +7,8 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import Ether
 
-from actors.flows.line import Line
 from actors.gateway.gateway import GatewayActor
+from actors.line import Line
 from actors.messages import (
     AssignAddress,
     ConnectionFailed,

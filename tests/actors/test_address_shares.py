@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from lan_parts import mac
 
-from actors.batch import PortState
+from actors.flows.batch import PortState
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.gateway.address_shares import ALIASES, AddressShares
 from actors.settings import LanSettings

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from actors.batch import ERRORS_PER_SECOND, Dropped, PortState
+from actors.flows.batch import ERRORS_PER_SECOND, Dropped, PortState
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.settings import LanSettings
 from netstack.icmp import IcmpError

@@ -15,7 +15,8 @@ from test_gateway6 import packet as packet6
 from actors.flows.flow import MAX_HEADS, MAX_REMOTES
 from actors.flows.icmp_flow import IcmpFlowActor
 from actors.flows.udp_flow import UdpFlowActor
-from actors.messages import ErrorFromNet, PortClosed, SendResult
+from actors.messages import ErrorFromNet, PortClosed
+from actors.ports import SendResult
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 

@@ -5,11 +5,10 @@ from types import SimpleNamespace
 import pytest
 from lan_parts import ip, mac
 
-from actors.batch import Batch, Dropped, PortState
+from actors.flows.batch import Batch, Dropped, PortState
 from actors.flows.buffer_budget import BufferBudget
 from actors.flows.flow import Guest
-from actors.flows.flow_table import FlowTable, is_key_of
-from actors.flows.tcp_forwards import FORWARDED
+from actors.flows.flow_table import FORWARDED, FlowTable, is_key_of
 from actors.flows.udp_flow import UdpFlowActor
 from actors.settings import LanSettings
 from netstack.checksum import PROTOCOL_UDP

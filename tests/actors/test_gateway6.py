@@ -28,7 +28,8 @@ from scapy.packet import Raw
 from test_gateway import Lan, ether
 
 from actors.gateway.gateway import UPLINK_INTERVAL, UPLINK_REPEATS
-from actors.messages import AssignAddress, ErrorFromNet, PortClosed, SendResult
+from actors.messages import AssignAddress, ErrorFromNet, PortClosed
+from actors.ports import SendResult
 from actors.settings import LanSettings
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.router_advertisement import INTERVAL

@@ -6,8 +6,7 @@ import pytest
 from downloads import STEP, Downloads
 from lan_parts import FakeSession
 
-from actors.flows.line import LINE_BYTES, TURN_BYTES, Line
-from actors.messages import LineWritable
+from actors.line import LINE_BYTES, TURN_BYTES, Line, LineWritable
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
 from transport.quic.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
 

@@ -12,6 +12,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
 from actors.lan.peer import PeerActor
+from actors.line import SegmentsLost
 from actors.messages import (
     AddressAssigned,
     ClosePeer,
@@ -25,7 +26,6 @@ from actors.messages import (
     PortOpened,
     RegisterMac,
     RegistrationRefused,
-    SegmentsLost,
     SessionClosed,
     SourceRefused,
 )

@@ -12,11 +12,10 @@ from test_gateway import assert_intact, ether, packet
 from test_gateway6 import PREFIX
 
 from actors.flows.port_forward import CLIENT_KEPT, MAX_WAITING
-from actors.gateway.forwards import CLIENTS, FIRST_PORT
 from actors.messages import PortClosed
 from actors.runtime import run_ready
 from netstack.family import pack_ip
-from netstack.forward import MAX_FORWARDS
+from netstack.forward import CLIENTS, FIRST_PORT, MAX_FORWARDS
 from netstack.proxy_protocol import build_proxy_header
 
 

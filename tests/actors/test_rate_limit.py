@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from lan_parts import GATEWAY_MAC, Box, FakeSession, mac
 
-from actors.flows.line import TURN_BYTES, Line
 from actors.lan.peer import PeerActor
-from actors.lan.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, RateLimit
-from actors.messages import DatagramsFromClient, FramesFromPeer, FramesToPeer, LineWritable
+from actors.line import TURN_BYTES, Line, LineWritable
+from actors.messages import DatagramsFromClient, FramesFromPeer, FramesToPeer
+from actors.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, RateLimit
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 

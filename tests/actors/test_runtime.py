@@ -12,11 +12,12 @@ import pytest
 from fake_loop import FakeLoop
 
 from actors import runtime
-from actors.messages import ClosePeer, DatagramsFromClient, FramesToPeer, Tick
+from actors.messages import ClosePeer, DatagramsFromClient, FramesToPeer
 from actors.runtime import (
     NEVER,
     EventLoopActor,
     Scheduler,
+    Tick,
     ask_async,
     current_scheduler,
     handles,

@@ -8,16 +8,10 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP
 from tcp_parts import SERVER, Lan
 
-from actors.flows.line import LINE_BYTES
 from actors.flows.tcp_flow import CONNECT_TIMEOUT
-from actors.messages import (
-    ConnectionFailed,
-    ConnectionMade,
-    PortClosed,
-    SendResult,
-    SocketReadable,
-    SocketWritable,
-)
+from actors.line import LINE_BYTES
+from actors.messages import ConnectionFailed, ConnectionMade, PortClosed, SocketReadable, SocketWritable
+from actors.ports import SendResult
 from actors.runtime import run_ready
 
 

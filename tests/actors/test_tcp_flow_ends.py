@@ -10,14 +10,8 @@ from scapy.layers.l2 import Ether
 from tcp_parts import GUEST_MAC, SERVER, Lan
 
 from actors.flows.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
-from actors.messages import (
-    ConnectionFailed,
-    ConnectionMade,
-    FramesToGateway,
-    SendResult,
-    SocketReadable,
-    SocketWritable,
-)
+from actors.messages import ConnectionFailed, ConnectionMade, FramesToGateway, SocketReadable, SocketWritable
+from actors.ports import SendResult
 from actors.runtime import run_ready
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.tcp_time_wait import MAX_TIME_WAITS, NEW_START, TIME_WAIT

@@ -16,10 +16,10 @@ from test_gateway6 import PREFIX
 
 from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
 from actors.flows.tcp_flow import CONNECT_TIMEOUT
-from actors.flows.tcp_forwards import TAKEN_AT_ONCE
-from actors.gateway.forwards import FIRST_PORT
+from actors.gateway.tcp_forwards import TAKEN_AT_ONCE
 from actors.messages import PortClosed
 from netstack.family import pack_ip
+from netstack.forward import FIRST_PORT
 from netstack.proxy_protocol import build_proxy_header
 
 

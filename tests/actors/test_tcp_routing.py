@@ -7,7 +7,8 @@ from scapy.layers.inet import TCP
 from tcp_parts import SERVER, Lan
 
 from actors.gateway.tcp_routing import HALF_OPEN_KEPT
-from actors.messages import ConnectionFailed, ConnectionMade, SendResult
+from actors.messages import ConnectionFailed, ConnectionMade
+from actors.ports import SendResult
 
 SERVER6 = "2606:4700::80"
 

@@ -38,7 +38,8 @@ from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 from tcp_parts import FakeTcpSocket
 
-from actors.messages import ConnectionFailed, ConnectionMade, NameServerAnswered, SendResult, SocketReadable
+from actors.messages import ConnectionFailed, ConnectionMade, NameServerAnswered, SocketReadable
+from actors.ports import SendResult
 from actors.runtime import Scheduler, run_ready
 from netstack.checksum import add_up, finish, pseudo_header
 from netstack.counters import Counters

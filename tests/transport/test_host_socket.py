@@ -7,7 +7,7 @@ import socket
 import pytest
 from host_parts import LOOPBACK, Flow, Network, in_namespace, listening, narrow_link
 
-from actors.messages import SendResult
+from actors.ports import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.host import host_socket

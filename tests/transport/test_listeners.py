@@ -6,7 +6,8 @@ import socket
 import pytest
 from host_parts import add_ipv6, in_namespace, ip, sysctl
 
-from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SendResult, SocketReadable
+from actors.messages import ClientsWaiting, ConnectionMade, DatagramsFromNet, SocketReadable
+from actors.ports import SendResult
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy

@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 
-from actors.messages import ConnectionFailed, ErrorFromNet, SendResult
+from actors.messages import ConnectionFailed, ErrorFromNet
+from actors.ports import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.host import host_socket, outside

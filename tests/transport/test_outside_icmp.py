@@ -14,7 +14,7 @@ from host_parts import (
     ip,
 )
 
-from actors.messages import SendResult
+from actors.ports import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp

@@ -9,7 +9,8 @@ import pytest
 from host_parts import in_namespace, ip
 from waiting import until
 
-from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
+from actors.messages import ConnectionFailed, ConnectionMade, SocketReadable, SocketWritable
+from actors.ports import SendResult
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy

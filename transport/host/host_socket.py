@@ -14,7 +14,7 @@ import sys
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages import SendResult
+from actors.ports import SendResult
 from transport.quic.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:

@@ -20,13 +20,8 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from actors.messages import (
-    ClientsWaiting,
-    ConnectionMade,
-    DatagramFromNet,
-    DatagramsFromNet,
-    SendResult,
-)
+from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet
+from actors.ports import SendResult
 from transport.binding import EVERY
 from transport.host.host_socket import DATAGRAMS_PER_TURN, RECEIVE_BUFFER
 from transport.host.tcp_socket import TcpFlowSocket, reset_at_close
@@ -39,7 +34,7 @@ from transport.packet_info import (
 )
 
 if TYPE_CHECKING:
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from netstack.counters import Counters
     from transport.host.readiness import Readiness
 

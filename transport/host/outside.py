@@ -20,7 +20,8 @@ from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet, SendResult
+from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet
+from actors.ports import SendResult
 from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
 from netstack.icmpv6 import ECHO_REPLY6, ECHO_REQUEST6, build_echo6
@@ -35,7 +36,7 @@ from transport.host.tcp_socket import DeniedTcpSocket, TcpFlowSocket
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
     from transport.turns import Turns

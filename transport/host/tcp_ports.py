@@ -26,7 +26,7 @@ from transport.host.tcp_socket import TcpFlowSocket
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from transport.host.readiness import Readiness
 
     Port = tuple[socket.AddressFamily, int]

@@ -16,12 +16,13 @@ import termios
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from actors.messages import ConnectionFailed, ConnectionMade, SendResult, SocketReadable, SocketWritable
+from actors.messages import ConnectionFailed, ConnectionMade, SocketReadable, SocketWritable
+from actors.ports import SendResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from transport.host.readiness import Readiness
 
 READ_SIZE = 64 * 1024

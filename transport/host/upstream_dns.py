@@ -33,7 +33,7 @@ from netstack.name_servers import NameServer, ResolverOptions, parse_options, pa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from aioquic.h3.events import H3Event
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from transport.admission import ClientRequest, Grant
     from transport.quic.datagram_path import DatagramPath
     from transport.quic.udp import Address

@@ -19,7 +19,7 @@ QUEUE_BYTES = 256 * 1024
 QUEUE_SECONDS = 1.0
 """A frame that waited longer is worth nothing to a guest: its TCP has sent it again."""
 MOST_ROOM = QUEUE_BYTES // 2
-"""Bytes that producers which can wait (``actors.flows.line``) keep queued at most."""
+"""Bytes that producers which can wait (``actors.line``) keep queued at most."""
 LEAST_ROOM = 24 * 1024
 """And at least, on slow paths: two of the turns that they take."""
 ROOM_SECONDS = 0.010

@@ -43,7 +43,7 @@ from transport.web.websocket import Upgrade
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from netstack.counters import Counters
     from transport.admission import Admission, Carrier, Grant
     from transport.certificates import Certificate, CertificateStore

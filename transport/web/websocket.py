@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from websockets.http11 import Request as WebSocketRequest
 
-    from actors.messages import Mailbox
+    from actors.runtime import Mailbox
     from netstack.counters import Counters
     from transport.admission import Grant
     from transport.quic.session import WebTransportSession

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.flows.buffer_budget import BufferBudget
-from actors.flows.line import Line
+from actors.line import Line
 from actors.messages import full_mtu
 from actors.token_bucket import TokenBucket
 from netstack.tcp_time_wait import TimeWaits
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.flows.tcp_forwards import ForwardedConnections
+    from actors.flows.forwarded_tcp import ForwardedConnections
     from actors.settings import LanSettings
     from netstack.icmp import IcmpError
 

@@ -14,7 +14,7 @@ BURST = 0.1
 """Seconds' worth of tokens: what a round trip over a long way brings at once."""
 
 MIN_BURST_BYTES = 64 * 1024
-"""The largest frame, and some turns of TCP connections (``actors.flows.line.TURN_BYTES``)."""
+"""The largest frame, and some turns of TCP connections (``actors.line.TURN_BYTES``)."""
 
 MIN_BURST_PACKETS = 16
 

@@ -23,20 +23,20 @@ the end of the scheduler's run wakes them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from actors.messages import LineWritable, SegmentsLost
 from actors.runtime import current_scheduler, tell_alive
 from netstack.tcp_segment import trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.lan.rate_limit import RateLimit
-    from actors.messages import Mailbox
     from actors.ports import Session
+    from actors.rate_limit import RateLimit
+    from actors.runtime import Mailbox
 
 LINE_BYTES = 128 * 1024
 """Bytes that flows together keep queued where there is no session that says."""
@@ -48,6 +48,22 @@ are woken later rather than all for a segment each."""
 
 TIMER_SLACK = 0.001
 """Seconds beyond the moment at which the rate leaves room, so that rounding makes no second timer."""
+
+
+class SegmentsLost(NamedTuple):
+    """Line -> flow: sequence numbers of segments that the path to the client has lost, and when they left."""
+
+    segments: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class LineWritable:
+    """Line -> flow: the queue towards the client has room again, of which ``room`` bytes are the flow's turn.
+
+    It gives them back when they are used, or when it has no use for them.
+    """
+
+    room: int
 
 
 class Line:

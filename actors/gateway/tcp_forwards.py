@@ -15,45 +15,27 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.flows.flow import Guest
-from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
+from actors.flows.flow_table import FORWARDED
+from actors.flows.forwarded_tcp import ForwardedConnections, ForwardedTcpFlowActor
 from actors.flows.tcp_flow import Link, Remote
-from actors.gateway.forwards import FIRST_PORT, LAST_PORT
 from actors.gateway.tcp_routing import flow_key
 from netstack.family import pack_ip
-from netstack.forward import Clients, can_be_shown
+from netstack.forward import FIRST_PORT, LAST_PORT, Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.batch import PortState
+    from actors.flows.batch import PortState
     from actors.flows.flow import FlowContext
     from actors.gateway.forwards import Place
     from actors.messages import TcpForGuest
-    from actors.ports import Accepted, WaitingClients
+    from actors.ports import Accepted
     from netstack.forward import Forward
     from netstack.shares import Shares
 
-FORWARDED = -1
-"""As whose all flows of forwards are counted: they take none from the guest that they lead to."""
-
 TAKEN_AT_ONCE = 64
 """Clients taken in one go, so that the others' frames get their turn in between."""
-
-
-class ForwardedConnections:
-    """The connections of one forward: those that stand, by their flows' keys, and who waits."""
-
-    __slots__ = ("clients", "forward", "half_open", "is_full", "open")
-
-    def __init__(self, forward: Forward, clients: WaitingClients) -> None:
-        self.forward = forward
-        self.clients = clients
-        self.open: set[bytes] = set()
-        self.half_open: set[bytes] = set()
-        """Those that the guest has not answered yet."""
-        self.is_full = False
-        """Whether nobody watches the port until one of the connections gets its answer or ends."""
 
 
 class TcpForwards:
