@@ -11,7 +11,7 @@ PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors guest netstack relay transport
-SOURCES := $(CODE) setup.py tests bench docker examples
+SOURCES := $(CODE) setup.py tests bench docker scripts examples
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak attack lock image sbom clean
