@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from forward_parts import CLIENT, Forwarded
-from lan_parts import GATEWAY_MAC, mac
+from lan_parts import GATEWAY_MAC, Box, mac
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
@@ -12,7 +12,7 @@ from test_gateway import assert_intact, ether, packet
 from test_gateway6 import PREFIX
 
 from actors.flows.port_forward import CLIENT_KEPT, MAX_WAITING
-from actors.messages import PortClosed
+from actors.messages import AssignAddress, PortClosed
 from actors.runtime import run_ready
 from netstack.family import pack_ip
 from netstack.forward import CLIENTS, FIRST_PORT, MAX_FORWARDS
@@ -44,7 +44,7 @@ def test_a_datagram_reaches_the_guest_and_its_answer_the_client(forwarded, clien
 @pytest.mark.parametrize("vm", [mac(1).hex(":"), "10.0.2.10", "web"])
 def test_a_guest_is_found_by_mac_address_and_name(loop, counters, vm):
     forwarded = Forwarded(counters, f"udp::5000:{vm}:9")
-    forwarded.lan.ref._actor_weakref()._services.name(mac(1), bytes((10, 0, 2, 10)), "web")
+    forwarded.lan.tell(AssignAddress(1, mac(1), Box(), "web"))
     assert len(forwarded.comes(b"hello")) == 1
 
 
