@@ -465,3 +465,10 @@ class TcpForGuest:
     index: int
     forward: Forward
     clients: WaitingClients
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMacs:
+    """Operator -> SwitchActor: nobody may have these MACs from now on, and no others are blocked."""
+
+    macs: frozenset[bytes]

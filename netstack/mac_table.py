@@ -75,6 +75,7 @@ class MacTable:
 
     def __init__(self, reserved: frozenset[bytes] = frozenset(), max_macs: int = MAX_MACS) -> None:
         self._reserved = reserved
+        self._blocked: frozenset[bytes] = frozenset()
         self._max_macs = max_macs
         self._entries: dict[bytes, _Entry] = {}
         self._by_port: dict[int, set[bytes]] = {}
@@ -83,6 +84,14 @@ class MacTable:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def block(self, macs: frozenset[bytes]) -> list[tuple[int, bytes]]:
+        """Let no port have these MACs, or the reserved ones; return (port, MAC) of those that were known."""
+        self._blocked = macs
+        found = [(self._entries[mac].port, mac) for mac in macs if mac in self._entries]
+        for _, mac in found:
+            self._remove(mac)
+        return found
 
     def entries(self, now: float) -> list[tuple[bytes, int, float | None]]:
         """List MAC, port, and seconds since its last frame, which is None for bound ones."""
@@ -165,7 +174,7 @@ class MacTable:
 
     def _refusal(self, mac: bytes, port: int, now: float, *, moves: bool = False) -> Verdict | None:
         """Why ``port`` cannot have one MAC more, if so; ``moves`` when the table as a whole does not grow."""
-        if not is_station(mac) or mac in self._reserved:
+        if not is_station(mac) or mac in self._reserved or mac in self._blocked:
             return Verdict.INVALID
         macs = self._by_port.get(port, set())
         if len(macs) >= MAX_MACS_PER_PORT:

@@ -21,6 +21,7 @@ from relay.token_gate import GuardedLan
 from transport.admission import TOKEN_FIELD, Grant, Refusal
 
 if TYPE_CHECKING:
+    from relay.bans import Ban, Bans
     from relay.lans import Lans
     from relay.token_gate import TokenGate
     from transport.admission import ClientRequest
@@ -41,10 +42,16 @@ class Target(NamedTuple):
     """The session's path, such as ``"/?encap=raw"``."""
 
 
+DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The relay takes no new sessions at the moment.")
+
+
 class RelayAdmission:
     """Decides by what the operator has set, and by the rooms that there are."""
 
-    def __init__(self, origins: OriginPolicy, tokens: TokenGate, lans: Lans) -> None:
+    def __init__(self, origins: OriginPolicy, tokens: TokenGate, lans: Lans, bans: Bans) -> None:
+        self.bans = bans
+        self.draining = False
+        """Whether nobody new is let in."""
         self._origins = origins
         self._tokens = tokens
         self._lans = lans
@@ -53,14 +60,22 @@ class RelayAdmission:
         """Return why nothing at all is answered to this client, None when something is."""
         return self._origins.admit(request)
 
+    def _shut_out(self, request: ClientRequest) -> Refusal | None:
+        if self.draining:
+            return DRAINING
+        ban = self.bans.find(request.remote)
+        return None if ban is None else _banned(ban)
+
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session; the room is made where it is not there."""
-        target = self.check(request) or read_target(request.path, request.query)
+        target = self.check(request) or self._shut_out(request) or read_target(request.path, request.query)
         if isinstance(target, Refusal):
             return target
         ticket = self._tokens.read(request, target.room)
         if isinstance(ticket, Refusal):
             return ticket
+        if ticket is not None and (ban := self.bans.find(request.remote, token=ticket.id)):
+            return _banned(ban)
         client = client_network(request.remote.rpartition(":")[0])
         try:
             lan = self._lans.get(target.room, client)
@@ -72,6 +87,10 @@ class RelayAdmission:
                 HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
             )
         return Grant(lan if ticket is None else GuardedLan(lan, self._tokens, ticket), target.path)
+
+
+def _banned(ban: Ban) -> Refusal:
+    return Refusal(HTTPStatus.FORBIDDEN, f"Banned by the operator{f': {ban.reason}' if ban.reason else ''}.")
 
 
 def read_target(path: str, query: str) -> Target | Refusal:

@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -27,13 +27,18 @@ from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from relay import logs
+from relay.admin.opening import AdminError, open_admin, read_token, version
+from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
+from relay.bans import Bans
 from relay.certs import local_names, network_addresses
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
+from relay.operations import Operations
+from relay.reload import differences, merged
 from relay.settings import REQUIRED, SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
@@ -75,7 +80,7 @@ class StartError(Exception):
     """The relay cannot start; the message is one line for the operator."""
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
     """Run the relay until it is told to stop; return the exit status.
 
     Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
@@ -86,7 +91,7 @@ def serve(settings: Settings) -> int:
         with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
             certificates = _certificates(settings, state)
             _calm_garbage_collector()
-            relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state)
+            relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state, reread)
             return asyncio.run(relay.run(limiter))
 
 
@@ -99,8 +104,13 @@ class Relay:
         certificates: CertificateStore,
         say: Callable[[str], object] = print,
         state: State | None = None,
+        reread: Callable[[], Settings] | None = None,
     ) -> None:
-        """``say`` takes lines for whoever started the relay; without ``state`` nothing outlives it."""
+        """``say`` takes lines for whoever started the relay; without ``state`` nothing outlives it.
+
+        ``reread`` gives the settings as they are when the relay is told to reload.
+        """
+        self._reread = (lambda: settings) if reread is None else reread
         self._say = say
         self._state = state or State()
         self._settings = settings
@@ -109,6 +119,7 @@ class Relay:
         self._stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
         self._tell_counters = asyncio.Event()
+        self._lag = LoopLag()
 
     async def run(self, limiter: logs.Limiter) -> int:
         """Start everything, serve, stop everything; return the exit status."""
@@ -122,6 +133,7 @@ class Relay:
                     tasks.create_task(self._keep_certificate()),
                     tasks.create_task(self._keep_telling_counters()),
                     tasks.create_task(keep_giving_back()),
+                    tasks.create_task(self._lag.keep_looking()),
                 ]
                 status = await self._until_stopped()
                 for task in others:
@@ -148,7 +160,7 @@ class Relay:
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
-        origins = OriginPolicy(
+        self._origins = origins = OriginPolicy(
             self._settings.allow_origin,
             self._certificates,
             on_loopback=is_loopback(self._settings.bind),
@@ -158,11 +170,15 @@ class Relay:
             self._tokens = _token_gate(self._settings)
         except KeysError as error:
             raise StartError(str(error)) from None
-        self._admission = RelayAdmission(origins, self._tokens, self._lans)
+        self._admission = RelayAdmission(origins, self._tokens, self._lans, Bans(time.time))
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
+        self._operations = Operations(
+            self._settings, self._lans, self._admission, self._certificates, self._reload
+        )
+        await self._open_admin(stack, endpoint.port)
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
@@ -176,6 +192,20 @@ class Relay:
                 "guests cannot ping the outside: this system allows neither unprivileged ICMP sockets "
                 "(net.ipv4.ping_group_range) nor raw ones (CAP_NET_RAW)"
             )
+
+    async def _open_admin(self, stack: contextlib.AsyncExitStack, port: int) -> None:
+        """Serve the admin API, where there is to be one. Raises StartError."""
+        settings = self._settings
+        address = f"https://{reached_at(settings.bind)}:{port}/"
+        facts = {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
+        try:
+            token = None if settings.admin_token is None else read_token(settings.admin_token)
+            served = Served(self._operations, facts, lambda: limits_of(settings), self._lag)
+            service = open_admin(settings.admin, token, port, served)
+        except AdminError as error:
+            raise StartError(str(error)) from None
+        if service is not None:
+            stack.push_async_callback(service.close)
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
@@ -251,6 +281,7 @@ class Relay:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
             self._lans.look()
+            self._operations.refresh_bans()
             if not self._lans.default.is_alive:
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
@@ -300,32 +331,68 @@ class Relay:
                 await asyncio.wait_for(self._read_certificate.wait(), self._settings.cert_poll_interval)
             asked = self._read_certificate.is_set()
             self._read_certificate.clear()
-            await self._refresh_certificate(asked=asked)
-            await self._refresh_keys()
+            if asked:
+                await self._reload()
+            else:
+                await self._refresh_certificate(asked=False)
+                await self._refresh_keys()
 
-    async def _refresh_keys(self) -> None:
+    async def _reload(self) -> dict[str, Any]:
+        """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""
+        told: dict[str, Any] = {"changed": [], "needs_restart": [], "errors": []}
+        try:
+            found = await asyncio.to_thread(self._reread)
+        except SettingsError as error:
+            logger.error("the settings stay as they were: {}", error)
+            told["errors"].append(str(error))
+        else:
+            told["changed"], told["needs_restart"] = differences(self._settings, found)
+            self._take_over(found)
+            if told["changed"]:
+                logger.info("other settings are in force: {}", ", ".join(told["changed"]))
+            if told["needs_restart"]:
+                logger.warning("these settings need a restart: {}", ", ".join(told["needs_restart"]))
+        told["certificate"] = await self._refresh_certificate(asked=True)
+        told["keys"] = await self._refresh_keys()
+        return told
+
+    def _take_over(self, settings: Settings) -> None:
+        """Let what can change be as in other settings; all else stays as it is."""
+        self._settings = merged(self._settings, settings)
+        self._operations.settings = self._settings
+        logs.set_level(self._settings.log_level)
+        self._origins.allow(self._settings.allow_origin)
+        self._lans.bounds = bounds_of_rooms(self._settings)
+        for lan in self._lans:
+            lan.replan(lan_plan(self._settings, lan.name))
+
+    async def _refresh_keys(self) -> bool:
+        """Read the keys again; whether they changed."""
         try:
             changed = self._tokens.take(await asyncio.to_thread(self._tokens.load))
         except KeysError as error:
             logger.error("the keys and revoked tokens stay as they were: {}", error)
-            return
+            return False
         if changed:
             logger.info("other keys or revoked tokens are in force")
+        return changed
 
-    async def _refresh_certificate(self, *, asked: bool) -> None:
+    async def _refresh_certificate(self, *, asked: bool) -> bool:
+        """Read or renew the certificate where it is time, or where it was asked for; whether it changed."""
         try:
             changed = await asyncio.to_thread(self._certificates.refresh, datetime.now(UTC), force=asked)
         except CertificateError as error:
             logger.error("the certificate stays as it was: {}", error)
-            return
+            return False
         except Exception:  # noqa: BLE001 - whatever a file may contain, sessions go on
             logger.exception("the certificate stays as it was")
-            return
+            return False
         if changed:
             self._say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
             logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
         elif asked:
             logger.info("the certificate has not changed")
+        return changed
 
 
 def _token_gate(settings: Settings) -> TokenGate:
@@ -346,6 +413,16 @@ def _certificates(settings: Settings, state: State) -> CertificateStore:
         return FileCertificateStore(settings.cert_pem, settings.key_pem)
     except CertificateError as error:
         raise SettingsError(str(error)) from None
+
+
+def limits_of(settings: Settings) -> dict[str, Any]:
+    """Tell the limits as they were set, by the names of the settings."""
+    names = (
+        *("bit_rate", "packet_rate", "max_peers", "client_share", "max_flows", "flow_rate", "max_half_open"),
+        *("max_flows_total", "max_forwarded", "max_rooms", "rooms_per_client", "room_idle_time"),
+        *("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total"),
+    )
+    return {name.replace("_", "-"): getattr(settings, name) for name in names}
 
 
 def limits(settings: Settings) -> str:

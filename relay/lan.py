@@ -7,9 +7,12 @@ What LANs have in common because the machine has it once, sockets and the watch 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
+
+from loguru import logger
 
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.port_forward import PortForwardActor
@@ -17,9 +20,10 @@ from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import ClosePeer
+from actors.messages import BlockMacs, ClosePeer
 from actors.runtime import NEVER, run_ready, tell_alive
 from netstack.counters import Counters
+from netstack.forward import MAX_FORWARDS
 from netstack.shares import Shares
 from transport.host.outside import EchoIdentifiers, HostNetwork
 from transport.host.readiness import Readiness
@@ -91,8 +95,13 @@ class Lan:
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
         self._shared = shared
+        self._forwards: dict[str, tuple[int, pykka.ActorRef[PortForwardActor]]] = {}
+        """Forwards as they are written, with their numbers."""
+        self._planned = {str(forward) for forward in plan.forwards}
+        """Those of the settings; others were added at run time, and stay."""
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
+        self._by_port: WeakValueDictionary[int, pykka.ActorRef[PeerActor]] = WeakValueDictionary()
         self._started: list[pykka.ActorRef[Any]] = []
         try:
             self._start(plan)
@@ -112,17 +121,17 @@ class Lan:
             ready=shared.ready,
             identifiers=shared.identifiers,
         )
-        self._switch = SwitchActor.start(counters, settings)
-        self._started.append(self._switch)
+        self.switch = SwitchActor.start(counters, settings)
+        self._started.append(self.switch)
         name_servers = (
             NoResolvers()
             if plan.offline
             else HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
         )
-        dns = DnsActor.start(name_servers, counters, settings)
+        self.names = dns = DnsActor.start(name_servers, counters, settings)
         self._started.append(dns)
-        self._gateway = GatewayActor.start(
-            self._switch,
+        self.gateway = GatewayActor.start(
+            self.switch,
             self.network,
             counters,
             settings,
@@ -131,27 +140,84 @@ class Lan:
             udp_flows=shared.udp_flows,
             buffers=shared.buffers,
         )
-        self._started.append(self._gateway)
-        self._vital = (self._switch, self._gateway, dns)
+        self._started.append(self.gateway)
+        self._vital = (self.switch, self.gateway, dns)
         run_ready()
-        for index, forward in enumerate(plan.forwards):
-            self._open_forward(forward, index)
+        for forward in plan.forwards:
+            self.open_forward(forward)
         run_ready()
 
-    def _open_forward(self, forward: Forward, index: int) -> None:
+    def open_forward(self, forward: Forward) -> None:
+        """Open a port of the host that leads to a guest. Raises ForwardError."""
+        taken = {index for index, _ in self._forwards.values()}
+        if str(forward) in self._forwards or len(taken) >= MAX_FORWARDS:
+            why = f"there are {MAX_FORWARDS}" if len(taken) >= MAX_FORWARDS else "it is forwarded"
+            raise ForwardError(f"cannot forward {forward}: {why} already")
+        index = next(index for index in range(MAX_FORWARDS) if index not in taken)
         try:
             actor = PortForwardActor.start(
                 forward,
                 index,
-                gateway=self._gateway,
-                switch=self._switch,
+                gateway=self.gateway,
+                switch=self.switch,
                 listeners=self.network,
                 counters=self.counters,
                 settings=self.settings,
             )
         except OSError as error:
             raise ForwardError(f"cannot forward {forward}: {error.strerror or error}") from None
+        self._forwards[str(forward)] = index, actor
         self._started.append(actor)
+        run_ready()
+
+    def close_forward(self, text: str) -> None:
+        """Close a forward, named as it is written; connections that stand stay. Raises KeyError."""
+        _, actor = self._forwards.pop(text)
+        self._started.remove(actor)
+        actor.stop(block=False)
+        run_ready()
+
+    def replan(self, plan: LanPlan) -> None:
+        """Take over what of a plan can change: policy and forwards at once, the rest for new sessions."""
+        new = plan.settings
+        self.settings = replace(
+            self.settings,
+            bits_per_second=new.bits_per_second,
+            packets_per_second=new.packets_per_second,
+            heartbeat_interval=new.heartbeat_interval,
+            peer_timeout=new.peer_timeout,
+        )
+        self.network.policy = plan.policy()
+        wanted = {str(forward): forward for forward in plan.forwards}
+        for text in [text for text in self._planned if text not in wanted and text in self._forwards]:
+            self.close_forward(text)
+        for text, forward in wanted.items():
+            if text not in self._forwards:
+                try:
+                    self.open_forward(forward)
+                except ForwardError as error:
+                    logger.error("room {}: {}", self.name, error)
+        self._planned = set(wanted)
+
+    @property
+    def forwards(self) -> list[pykka.ActorRef[PortForwardActor]]:
+        """The forwards' actors."""
+        return [actor for _, actor in self._forwards.values()]
+
+    @property
+    def forwards_by_text(self) -> list[str]:
+        """The forwards as they are written."""
+        return list(self._forwards)
+
+    @property
+    def peers(self) -> list[pykka.ActorRef[PeerActor]]:
+        """The sessions' actors."""
+        return [peer for peer in self._peers if peer.is_alive()]
+
+    def block_macs(self, macs: frozenset[bytes]) -> None:
+        """Let nobody have these MACs, and anybody those that were blocked before."""
+        tell_alive(self.switch, BlockMacs(macs))
+        run_ready()
 
     @property
     def is_alive(self) -> bool:
@@ -161,7 +227,7 @@ class Lan:
     @property
     def is_empty(self) -> bool:
         """Whether no session is on it."""
-        return not any(peer.is_alive() for peer in self._peers)
+        return not self.peers
 
     def next_port(self) -> int:
         """Return a number for a session, which is its port of the switch; no other session had it."""
@@ -172,11 +238,17 @@ class Lan:
 
         ``name`` is its guest's, whatever the client says; ``expires``, by the actors' clock, ends it.
         """
-        peer = PeerActor.start(
-            session, self._switch, self.counters, self.settings, name=name, expires=expires
-        )
+        peer = PeerActor.start(session, self.switch, self.counters, self.settings, name=name, expires=expires)
         self._peers.add(peer)
+        self._by_port[session.id] = peer
         return peer
+
+    def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
+        """End one session, and tell its client why; whether it is here."""
+        peer = self._by_port.get(port)
+        ends = peer is not None and tell_alive(peer, ClosePeer(code, reason))
+        run_ready()
+        return ends
 
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""

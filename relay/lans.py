@@ -68,7 +68,7 @@ class Lans:
         """
         self._make = make
         self._counters = counters
-        self._bounds = bounds
+        self.bounds = bounds
         self._clock = clock
         self._creations = TokenBucket(CREATIONS_PER_SECOND, CREATION_BURST, clock())
         self._makers: dict[str, str] = {}
@@ -76,6 +76,8 @@ class Lans:
         self._lans: dict[str, Lan] = {}
         self._empty_since: dict[str, float] = {}
         """Those that had no session at the last look."""
+        self._blocked: frozenset[bytes] = frozenset()
+        """MACs that nobody may have."""
         self._kept = frozenset({DEFAULT_ROOM, *kept})
         try:
             for name in sorted(self._kept):
@@ -101,13 +103,15 @@ class Lans:
         if lan is None:
             self._refuse_excess(name, client)
             lan = self._lans[name] = self._make(name)
+            if self._blocked:
+                lan.block_macs(self._blocked)
             self._makers[name] = client
             self._counters.add("rooms.made")
         self._empty_since.pop(name, None)
         return lan
 
     def _refuse_excess(self, name: str, client: str) -> None:
-        bounds = self._bounds
+        bounds = self.bounds
         made = sum(maker == client for maker in self._makers.values()) if bounds.per_client else 0
         if bounds.listed is not None and name not in bounds.listed:
             why, status, text = (
@@ -143,7 +147,7 @@ class Lans:
                     self._make_again(name)
             elif name in self._kept or not lan.is_empty:
                 self._empty_since.pop(name, None)
-            elif now - self._empty_since.setdefault(name, now) >= self._bounds.idle_time:
+            elif now - self._empty_since.setdefault(name, now) >= self.bounds.idle_time:
                 logger.info("room {} ends: nobody is in it", name)
                 self._end(name)
 
@@ -168,6 +172,17 @@ class Lans:
             for counter, count in lan.counters.items():
                 totals.add(counter, count)
         return totals
+
+    def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
+        """End one session, wherever it is; whether there is one."""
+        return any(lan.close_session(port, code, reason) for lan in self)
+
+    def block_macs(self, macs: frozenset[bytes]) -> None:
+        """Let nobody have these MACs, on any LAN that there is or will be."""
+        if macs != self._blocked:
+            self._blocked = macs
+            for lan in self:
+                lan.block_macs(macs)
 
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""

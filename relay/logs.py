@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from loguru import Message, Record
 
@@ -117,17 +117,33 @@ def setup(form: str, level: str, output: Output) -> Limiter:
     def write(message: Message) -> None:
         output.write(line(message.record) + "\n")
 
-    logger.remove()
-    logger.add(
+    _Sink.add = lambda shown: logger.add(
         write,
-        level=level.upper(),
+        level=shown.upper(),
         format="{message}",
         filter=lambda record: _passes(record, limiter),
         backtrace=False,
         diagnose=False,  # would show the values of variables, secrets among them
     )
-    _intercept(level.upper())
+    logger.remove()
+    _Sink.number = None
+    set_level(level)
     return limiter
+
+
+class _Sink:
+    """Where the process's lines go."""
+
+    add: Callable[[str], int]
+    number: int | None = None
+
+
+def set_level(level: str) -> None:
+    """Show lines of this level and above from now on."""
+    before, _Sink.number = _Sink.number, _Sink.add(level)
+    if before is not None:
+        logger.remove(before)
+    _intercept(level.upper())
 
 
 def write_summaries(limiter: Limiter, now: float = math.inf) -> None:

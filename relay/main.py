@@ -45,21 +45,47 @@ examples:
 
 Each setting is taken from its flag, else from the environment variable in brackets, else
 from the file named by --config, else it has its default.
-Signals: TERM and INT stop, HUP reads the certificate again, USR1 logs the counters.
+Signals: TERM and INT stop, HUP reads configuration, certificate and keys
+again, USR1 logs the counters.
 Exit status: 0 stopped by a signal, 1 it could not go on (the port is taken), 2 a setting is wrong.
 """
 
 
-COMMANDS = {
-    "serve": "run the relay; the same as no command at all",
-    "attach": "connect a TAP device to a relay: its kernel becomes a guest",
-    "shell": "interactive Python with scapy, connected to a relay as a guest",
-    "netcheck": "tell how a relay is reached from here, and what a firewall eats",
-    "token": "make tokens that let clients in, and the keys for them",
-    "certs": "make certificates for development",
-    "healthcheck": "ask the relay of this machine whether it answers",
+GROUPS = {
+    "run a relay": {
+        "serve": "run the relay; the same as no command at all",
+        "token": "make tokens that let clients in, and the keys for them",
+        "certs": "make certificates for development",
+        "healthcheck": "ask the relay of this machine whether it answers",
+    },
+    "see what a running relay does": {
+        "status": "show it at a glance",
+        "rooms": "list the rooms",
+        "peers": "list the sessions",
+        "flows": "list NAT mappings and connections",
+        "leases": "list who holds which address",
+        "macs": "list the MAC tables",
+        "drops": "list what was dropped, and why",
+        "events": "follow joins, leaves and refusals as they happen",
+    },
+    "change it while it runs": {
+        "forwards": "list, add or remove forwards",
+        "disconnect": "end a session",
+        "ban": "keep an address, a MAC or a token out",
+        "reload": "read configuration, certificate and keys again",
+        "drain": "take no new sessions",
+    },
+    "be a guest": {
+        "attach": "connect a TAP device or QEMU to a relay: its kernel becomes a guest",
+        "shell": "interactive Python with scapy, connected to a relay as a guest",
+        "netcheck": "tell how a relay is reached from here, and what a firewall eats",
+    },
 }
-"""What each is for; all but ``serve`` are modules of this package, named so or in ``_MODULES``."""
+COMMANDS = {name: summary for group in GROUPS.values() for name, summary in group.items()}
+"""What each is for; all but ``serve`` and those of ADMIN are modules of this package, or in ``_MODULES``."""
+
+ADMIN = frozenset(GROUPS["see what a running relay does"]) | frozenset(GROUPS["change it while it runs"])
+"""Those that ask a running relay (``relay.admin.commands``)."""
 
 _MODULES = {"attach": "guest.attach", "token": "relay.token_command"}
 """Those elsewhere, and those whose name would hide a module of Python's own."""
@@ -170,7 +196,11 @@ def _let_go_of_closed_output() -> None:
 def _serve(words: list[str], name: str | None) -> int:
     from relay import settings
 
-    commands = "\n".join(f"  {command:<12} {summary}" for command, summary in COMMANDS.items())
+    commands = "\n".join(
+        line
+        for title, group in GROUPS.items()
+        for line in (f"  {title}:", *(f"    {name:<12} {summary}" for name, summary in group.items()))
+    )
     parser = Parser(
         prog="vmrelay" if name is None else f"vmrelay {name}",
         usage="%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ...",
@@ -189,7 +219,7 @@ def _serve(words: list[str], name: str | None) -> int:
     from relay import app
 
     try:
-        return app.serve(chosen)
+        return app.serve(chosen, lambda: settings.resolve(flags, os.environ))
     except settings.SettingsError as error:
         parser.error(str(error))
     except app.StartError as error:
@@ -198,7 +228,10 @@ def _serve(words: list[str], name: str | None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module = importlib.import_module(_MODULES.get(name, f"relay.{name}"))
+    if name in ADMIN:
+        module = importlib.import_module("relay.admin.commands").COMMANDS[name]
+    else:
+        module = importlib.import_module(_MODULES.get(name, f"relay.{name}"))
     summary = COMMANDS[name]
     parser = Parser(
         prog=f"vmrelay {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
+from relay.admin.place import parse_place
 from relay.lan_options import (
     parse_addresses,
     parse_boot_files,
@@ -103,19 +104,31 @@ def size(low: int, high: int) -> Kind:
     return Kind(parse, (int, str), "a number or a string")
 
 
+_TIMES = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d|)", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Read a time in seconds, or with a unit (``5m``). Raises ValueError."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("must be a time such as 90, 30s, 5m, 12h or 7d")
+    return float(found[1]) * _TIMES[found[2]]
+
+
 def seconds(low: float, high: float) -> Kind:
-    """Make the kind of a number of seconds."""
+    """Make the kind of a number of seconds, which may have a unit."""
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = parse_duration(text)
         except ValueError:
             value = -1.0
         if low <= value <= high:
             return value
-        raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+        raise ValueError(f"must be a number of seconds from {low:g} to {high:g}, or a time such as 5m")
 
-    return Kind(parse, (int, float), "a number of seconds")
+    return Kind(parse, (int, float, str), 'a number of seconds, or a time such as "5m"')
 
 
 def choice(*choices: str) -> Kind:
@@ -233,6 +246,7 @@ LAN_NETWORK = Kind(_parse_lan_network, (str,), "a string")
 LAN_DOMAIN = Kind(parse_lan_domain, (str,), "a string")
 PREFIX = Kind(_parse_prefix, (str,), "a string")
 HOST = Kind(_parse_host, (str,), "a string")
+ADMIN = Kind(parse_place, (str,), "a string")
 PATH = Kind(_parse_path, (str,), "a string")
 STATE = Kind(_parse_state, (str,), "a string")
 RATE = Kind(_parse_rate, (int, str), "a number or a string")

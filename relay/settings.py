@@ -25,11 +25,13 @@ from netstack.forward import Forward  # noqa: TC001 - same
 from netstack.lan_network import DEFAULT_NETWORK, LARGEST, SMALLEST
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
+from relay.admin.place import AUTO, Address
 from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
 from relay.room_tables import LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
 from relay.setting_kinds import (
     ADDRESS,
     ADDRESSES,
+    ADMIN,
     ARGUMENTS,
     BOOT_FILES,
     DOMAINS,
@@ -437,6 +439,18 @@ class Settings:
         float, Option(seconds(0, _DAY), "SECONDS", "time for which the port of an ended mapping rests")
     ] = 120.0
     ports_held: Annotated[int, Option(whole(0, 16384), "N", "resting ports at a time")] = 8192
+    admin: Annotated[
+        str | Path | Address,
+        Option(
+            ADMIN,
+            "WHERE",
+            "the admin API, which vmrelay status and others ask: auto (a socket for this user), the path of "
+            "a socket, ADDRESS:PORT with --admin-token, or none",
+        ),
+    ] = AUTO
+    admin_token: Annotated[
+        Path | None, Option(PATH, "FILE", "file with the token that requests to --admin ADDRESS:PORT show")
+    ] = None
     log_format: Annotated[
         str, Option(choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"
@@ -543,6 +557,8 @@ def _refuse_half_of_auth(settings: Settings) -> None:
         raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
     if settings.auth_revoked is not None and settings.auth_keys is None:
         raise SettingsError("--auth-revoked needs --auth-keys")
+    if isinstance(settings.admin, Address) and settings.admin_token is None:
+        raise SettingsError(f"--admin {settings.admin} needs --admin-token, for others can connect there")
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:

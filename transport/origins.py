@@ -115,12 +115,16 @@ class OriginPolicy:
         ``names`` are the relay's own whatever the certificate says: one that was kept may have older ones.
         """
         self._names = frozenset(map(str.lower, names))
+        self._certificates = certificates
+        self._on_loopback = on_loopback
+        self.allow(allowed)
+
+    def allow(self, allowed: Iterable[str]) -> None:
+        """Allow these origins from now on, and no others."""
         self._allowed = frozenset(allowed)
         self._allowed_hosts = frozenset(
             origin.host for text in self._allowed if (origin := read_origin(text)) is not None
         )
-        self._certificates = certificates
-        self._on_loopback = on_loopback
 
     def admit(self, request: ClientRequest) -> Refusal | None:
         """Return why a request is refused, None when it is granted."""

@@ -59,7 +59,7 @@ class TcpForwards:
     def serve(self, wanted: TcpForGuest) -> None:
         """Take clients that wait at a forward's port, as far as there is room for them."""
         connections = self._by_index.get(wanted.index)
-        if connections is None:
+        if connections is None or connections.forward != wanted.forward:
             connections = ForwardedConnections(wanted.forward, wanted.clients)
             self._by_index[wanted.index] = connections
         self._let_in(connections)

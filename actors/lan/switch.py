@@ -41,6 +41,7 @@ from actors.descriptions import Describe, MacDescription, SwitchDescription
 from actors.messages import (
     AddressUsed,
     AssignAddress,
+    BlockMacs,
     ClosePeer,
     FramesFromGateway,
     FramesFromPeer,
@@ -517,6 +518,12 @@ class SwitchActor(EventLoopActor):
         if not message.explicit:
             return False
         return port.client() == other.client() != "" or is_secret_of(self._key, message.mac, message.resume)
+
+    @handles(BlockMacs)
+    def _block_macs(self, message: BlockMacs) -> None:
+        for number, mac in self._table.block(message.macs):
+            if self._gateway is not None:
+                tell_alive(self._gateway, MacAgedOut(number, mac))
 
     @handles(Describe)
     def _describe(self, _: Describe) -> SwitchDescription:

@@ -135,7 +135,7 @@ def test_a_lan_that_fails_ends_alone_and_its_clients_hear_of_it(lines):
     def scenario(house):
         lan = house.get("lab")
         session, _ = come(lan, 1, mac(1))
-        [switch] = [ref for ref in pykka.ActorRegistry.get_by_class(SwitchActor) if ref is lan._switch]
+        [switch] = [ref for ref in pykka.ActorRegistry.get_by_class(SwitchActor) if ref is lan.switch]
         switch.stop(block=False)
         run_ready()
         house.look(0.0)
@@ -181,12 +181,12 @@ def test_no_lan_has_more_flows_than_are_left_of_all():
         house.shared.flows.add("somebody of another LAN")
         lan = house.get("lab")
         come(lan, 1, mac(1))
-        lan._switch.tell(FramesFromPeer(1, [ping(mac(1), identifier) for identifier in (1, 2)]))
+        lan.switch.tell(FramesFromPeer(1, [ping(mac(1), identifier) for identifier in (1, 2)]))
         run_ready()
         assert lan.counters["gateway.flows_opened"] == 0
         assert lan.counters["gateway.drop.flow_share"] == 2
         house.shared.flows.give_back("somebody of another LAN")
-        lan._switch.tell(FramesFromPeer(1, [ping(mac(1), 3)]))
+        lan.switch.tell(FramesFromPeer(1, [ping(mac(1), 3)]))
         run_ready()
         assert lan.counters["gateway.flows_opened"] == house.shared.flows.total == 1
         lan.stop()

@@ -131,7 +131,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
         "host_access": True,
         "allow_smtp": True,
     }
-    values |= {"web": "off", "state": "none"}
+    values |= {"web": "off", "state": "none", "admin": "none", "admin_token": "t"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {
         "create_rooms": "listed",
@@ -278,7 +278,8 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
     text = "\n".join(line for line in lines if not line.startswith(" "))
     uncommented.write_text(text.replace('auth = "off"', 'auth = "required"'))
     found = settings(config=str(uncommented))
-    paths = {"dns": None, "cert_pem": None, "key_pem": None, "auth_keys": None, "auth_revoked": None}
+    names = ("dns", "cert_pem", "key_pem", "auth_keys", "auth_revoked", "admin_token")
+    paths = dict.fromkeys(names)
     assert dataclasses.replace(found, auth="off", **paths) == Settings()
     assert settings(config=str(example)) == Settings()
 

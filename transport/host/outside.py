@@ -121,7 +121,7 @@ class HostNetwork:
         identifiers: EchoIdentifiers | None = None,
     ) -> None:
         """``ready`` and ``identifiers`` are what the networks of all LANs share."""
-        self._policy = policy
+        self.policy = policy
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self.ready = Readiness(turns) if ready is None else ready
@@ -151,7 +151,7 @@ class HostNetwork:
     @property
     def has_ipv6_route(self) -> bool:
         """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere."""
-        return any(map(_is_routed, (_SOMEWHERE_IPV6, *self._policy.allowed_ipv6)))
+        return any(map(_is_routed, (_SOMEWHERE_IPV6, *self.policy.allowed_ipv6)))
 
     @property
     def udp_ports(self) -> int:
@@ -216,7 +216,7 @@ class HostNetwork:
         decision = self._decide_with(self._tcp_listeners, address)
         if not decision.allowed:
             return DeniedTcpSocket(flow)
-        if not self._policy.may_connect(address[1]) and decision.reason != HAIRPIN:
+        if not self.policy.may_connect(address[1]) and decision.reason != HAIRPIN:
             self._counters.add("outside.denied.smtp")
             return DeniedTcpSocket(flow)
         return open_tcp(flow, (decision.dial, address[1]), owner, self._tcp_ports, self.ready)
@@ -225,7 +225,7 @@ class HostNetwork:
         """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""
         if self._loop.time() >= self._read_interfaces_at:
             self._read_interfaces()
-        decision = self._policy.decide(address)
+        decision = self.policy.decide(address)
         if not decision.allowed:
             self._counters.add(f"outside.denied.{decision.reason}")
         return decision
@@ -251,21 +251,21 @@ class HostNetwork:
         # Where a guest's port is bound to one address, another service may have the same one on another.
         everywhere = (ANY_ADDRESS6 if ":" in host else ANY_ADDRESS, port)
         leads_to_guest = everywhere in to_guests or address in to_guests
-        if leads_to_guest and self._policy.decide(host).reason == OWN_ADDRESS:
+        if leads_to_guest and self.policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
             return Decision(allowed=True, reason=HAIRPIN, dial=host)
         return self.decide(host)
 
     def message(self, received: list[Received]) -> DatagramsFromNet:
         """Put what arrived into the guest's words."""
-        shown = self._policy.shown
+        shown = self.policy.shown
         return DatagramsFromNet(
             [DatagramFromNet(payload, (shown(host), port), ttl) for payload, host, port, ttl in received]
         )
 
     def errors(self, errors: list[Reported]) -> ErrorsFromNet:
         """Put ICMP errors into the guest's words: of who sent them, only what the guest may reach is told."""
-        decide, shown = self._policy.decide, self._policy.shown
+        decide, shown = self.policy.decide, self.policy.shown
         told = []
         for host, port, kind, code, mtu, offender, quoted in errors:
             router = shown(offender) if decide(offender).allowed or shown(offender) != offender else ""
@@ -276,7 +276,7 @@ class HostNetwork:
         self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
         self._port_range = port_range()
         try:
-            self._policy.own_addresses = interface_addresses()
+            self.policy.own_addresses = interface_addresses()
         except OSError:
             # What was read last still protects more than nothing would.
             self._counters.add("outside.interfaces_unread")

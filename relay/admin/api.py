@@ -1,0 +1,476 @@
+"""The admin API: HTTP and JSON for whoever operates the relay.
+
+Reads are snapshots of the actors, writes are the relay's operations (``relay.operations``). What may be asked
+stands once, in ``ROUTES``, from which the OpenAPI document is made too. Loaded only when the first client
+comes: Starlette takes a while, and most relays are never asked.
+
+A web page cannot use it: a request that names an origin other than the API's own is refused, and so is one
+whose Host is a name that the API does not go by (DNS rebinding). Over TCP every request needs the token;
+nothing is kept in cookies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import json
+import math
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from relay.admin.metrics import CONTENT_TYPE, exposition
+from relay.admin.snapshots import Snapshots
+from relay.bans import BanError, parse_ban
+from relay.operations import NotThereError, OperationError, Who
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from relay.admin.service import Served
+
+MAX_BODY = 64 * 1024
+"""Bytes of a request's body."""
+
+KEEP_ALIVE = 15.0
+"""Seconds between comments in an event stream, so that whoever is between knows that it lives."""
+
+MAX_USER = 64
+"""Characters of a user's name in the log."""
+
+MAX_DIGITS = 18
+"""Of a number that fits 64 bits."""
+
+_WHO = "x-vmrelay-user"
+"""Header in which our own commands say which user runs them."""
+
+
+class Endpoint(NamedTuple):
+    """One thing that may be asked."""
+
+    method: str
+    path: str
+    summary: str
+    handle: Callable[[Api, Request], Awaitable[Response]]
+    query: dict[str, str] = {}  # noqa: RUF012 - never changed
+    """Parameters of the query, with what they are for."""
+    body: dict[str, str] = {}  # noqa: RUF012 - same
+    """Fields of the JSON object in the body."""
+
+
+class ApiResponse(JSONResponse):
+    """JSON of dataclasses, readable for people too."""
+
+    def render(self, content: Any) -> bytes:
+        """Write it; infinity, which JSON lacks, is null."""
+        return json.dumps(_plain(content), indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+class Api:
+    """Answers requests; one for the relay, whatever listeners there are."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._snapshots = Snapshots(served.operations.lans)
+
+    # -- what there is ------------------------------------------------------------------------------
+
+    async def status(self, _: Request) -> Response:
+        """Answer with the relay at a glance."""
+        served, operations = self._served, self._served.operations
+        return ApiResponse(
+            {
+                **served.facts,
+                "uptime": time.monotonic() - served.started,
+                "draining": operations.is_draining,
+                "certificate": operations.certificate(),
+                "rooms": await self._snapshots.rooms(),
+                "drops": dict(list(self._snapshots.drops().items())[:10]),
+            }
+        )
+
+    async def rooms(self, request: Request) -> Response:
+        """Answer with all rooms, or one."""
+        return ApiResponse(await self._snapshots.rooms(_room(request)))
+
+    async def peers(self, request: Request) -> Response:
+        """Answer with the sessions."""
+        return ApiResponse(await self._snapshots.peers(_room(request)))
+
+    async def macs(self, request: Request) -> Response:
+        """Answer with the MAC tables."""
+        return ApiResponse(await self._snapshots.macs(_room(request)))
+
+    async def leases(self, request: Request) -> Response:
+        """Answer with who holds which address."""
+        return ApiResponse(await self._snapshots.leases(_room(request)))
+
+    async def flows(self, request: Request) -> Response:
+        """Answer with the flows."""
+        port = request.query_params.get("port")
+        return ApiResponse(
+            await self._snapshots.flows(_room(request), None if port is None else _whole(port, "port"))
+        )
+
+    async def names(self, request: Request) -> Response:
+        """Answer with the name servers."""
+        return ApiResponse(await self._snapshots.names(_room(request)))
+
+    async def forwards(self, request: Request) -> Response:
+        """Answer with the forwards."""
+        return ApiResponse(await self._snapshots.forwards(_room(request)))
+
+    async def counters(self, request: Request) -> Response:
+        """Answer with all counters."""
+        return ApiResponse(self._snapshots.counters(_room(request)))
+
+    async def drops(self, request: Request) -> Response:
+        """Answer with what was dropped."""
+        return ApiResponse(self._snapshots.drops(_room(request)))
+
+    async def limits(self, _: Request) -> Response:
+        """Answer with the limits that are set."""
+        return ApiResponse(self._served.limits())
+
+    async def certificate(self, _: Request) -> Response:
+        """Answer with the certificate."""
+        return ApiResponse(self._served.operations.certificate())
+
+    # -- what is done -------------------------------------------------------------------------------
+
+    async def disconnect(self, request: Request) -> Response:
+        """End a session."""
+        port = _whole(request.path_params["port"], "port")
+        self._served.operations.disconnect(port, request.query_params.get("reason", ""), _who(request))
+        return ApiResponse({"disconnected": port})
+
+    async def bans(self, _: Request) -> Response:
+        """Answer with who is kept out."""
+        now = time.time()
+        return ApiResponse(
+            [
+                {
+                    "id": ban.id,
+                    "kind": ban.kind,
+                    "what": ban.what,
+                    "ends_in": ban.until - now,
+                    "reason": ban.reason,
+                }
+                for ban in self._served.operations.bans
+            ]
+        )
+
+    async def ban(self, request: Request) -> Response:
+        """Keep somebody out."""
+        fields = await _fields(request, {"kind", "what", "seconds", "reason"})
+        seconds = fields.get("seconds")
+        if seconds is not None and (
+            not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0
+        ):
+            raise _bad("seconds must be a number above 0, or left out for ever")
+        ban = parse_ban(
+            str(fields.get("kind", "")),
+            str(fields.get("what", "")),
+            math.inf if seconds is None else time.time() + seconds,
+            str(fields.get("reason", ""))[:200],
+        )
+        ended = await self._served.operations.ban(ban, _who(request))
+        return ApiResponse({"id": ban.id, "ended": ended}, HTTPStatus.CREATED)
+
+    async def unban(self, request: Request) -> Response:
+        """Let somebody in again."""
+        self._served.operations.unban(request.path_params["id"], _who(request))
+        return ApiResponse({"lifted": request.path_params["id"]})
+
+    async def add_forward(self, request: Request) -> Response:
+        """Open a port of the host to a guest."""
+        fields = await _fields(request, {"room", "forward"})
+        room = str(fields.get("room", "default"))
+        added = self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
+        return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
+
+    async def remove_forward(self, request: Request) -> Response:
+        """Close a port of the host."""
+        room, text = request.query_params.get("room", "default"), request.query_params.get("forward", "")
+        self._served.operations.remove_forward(room, text, _who(request))
+        return ApiResponse({"removed": text})
+
+    async def reload(self, request: Request) -> Response:
+        """Read configuration, certificate and keys again."""
+        return ApiResponse(await self._served.operations.reload(_who(request)))
+
+    async def drain(self, request: Request) -> Response:
+        """Refuse new sessions, or take them again."""
+        self._served.operations.drain(_who(request), on=request.method == "POST")
+        return ApiResponse({"draining": self._served.operations.is_draining})
+
+    # -- streams and what monitors ask ---------------------------------------------------------------
+
+    async def events(self, request: Request) -> Response:
+        """Send what happens, as it happens (server-sent events)."""
+        room = request.query_params.get("room")
+        return StreamingResponse(self._stream(room), media_type="text/event-stream")
+
+    async def _stream(self, room: str | None) -> AsyncIterator[str]:
+        with self._served.events.subscribed() as queue:
+            yield ": connected\n\n"
+            while True:
+                try:
+                    event = await asyncio.wait_for(queue.get(), KEEP_ALIVE)
+                except TimeoutError:
+                    yield ": still here\n\n"
+                    continue
+                if room in (None, event.get("room")):
+                    yield f"event: {event['event']}\ndata: {json.dumps(event)}\n\n"
+
+    async def metrics(self, _: Request) -> Response:
+        """Answer in Prometheus's text format."""
+        return Response(await exposition(self._served, self._snapshots), media_type=CONTENT_TYPE)
+
+    async def livez(self, _: Request) -> Response:
+        """Answer that the event loop turns."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, _: Request) -> Response:
+        """Answer whether new sessions are taken."""
+        if self._served.operations.is_draining:
+            return PlainTextResponse("draining\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        return PlainTextResponse("ready\n")
+
+    async def openapi(self, _: Request) -> Response:
+        """Answer with the description of all this."""
+        return ApiResponse(openapi(str(self._served.facts["version"])))
+
+
+_ROOM = {"room": "name of a room; all of them without it"}
+
+ROUTES = (
+    Endpoint("GET", "/v1/status", "The relay at a glance", Api.status),
+    Endpoint("GET", "/v1/rooms", "Rooms", Api.rooms, _ROOM),
+    Endpoint(
+        "GET", "/v1/peers", "Sessions, with what they moved and what of it was dropped", Api.peers, _ROOM
+    ),
+    Endpoint("DELETE", "/v1/peers/{port}", "End a session", Api.disconnect, {"reason": "told to its client"}),
+    Endpoint("GET", "/v1/macs", "MAC tables, by room", Api.macs, _ROOM),
+    Endpoint("GET", "/v1/leases", "Who holds which address, by room", Api.leases, _ROOM),
+    Endpoint(
+        *("GET", "/v1/flows", "NAT mappings and connections, by room", Api.flows),
+        {**_ROOM, "port": "only those of this session"},
+    ),
+    Endpoint("GET", "/v1/names", "Guests' names, and the name servers' state, by room", Api.names, _ROOM),
+    Endpoint("GET", "/v1/forwards", "Forwards, by room", Api.forwards, _ROOM),
+    Endpoint(
+        *("POST", "/v1/forwards", "Open a port of this machine to a guest", Api.add_forward, {}),
+        {
+            "room": "name of the room, default without it",
+            "forward": "PROTOCOL:ADDRESS:PORT:VM:PORT, as --forward",
+        },
+    ),
+    Endpoint(
+        *("DELETE", "/v1/forwards", "Close a forward", Api.remove_forward),
+        {"room": "name of the room, default without it", "forward": "as it is listed"},
+    ),
+    Endpoint("GET", "/v1/counters", "All counters, of a room or of the relay", Api.counters, _ROOM),
+    Endpoint(
+        "GET", "/v1/drops", "What was dropped and why, the most frequent reason first", Api.drops, _ROOM
+    ),
+    Endpoint("GET", "/v1/limits", "The limits that are set", Api.limits),
+    Endpoint("GET", "/v1/certificate", "The certificate of new sessions", Api.certificate),
+    Endpoint("GET", "/v1/bans", "Who is kept out", Api.bans),
+    Endpoint(
+        *("POST", "/v1/bans", "Keep somebody out, and end their sessions", Api.ban, {}),
+        {
+            "kind": "address, mac or token",
+            "what": "an address or network, a MAC, or a token's id (jti)",
+            "seconds": "for how long; for ever without it",
+            "reason": "told to the clients",
+        },
+    ),
+    Endpoint("DELETE", "/v1/bans/{id:path}", "Let somebody in again", Api.unban),
+    Endpoint("POST", "/v1/reload", "Read configuration, certificate and keys again", Api.reload),
+    Endpoint("POST", "/v1/drain", "Refuse new sessions", Api.drain),
+    Endpoint("DELETE", "/v1/drain", "Take new sessions again", Api.drain),
+    Endpoint("GET", "/v1/events", "What happens, as server-sent events", Api.events, _ROOM),
+    Endpoint("GET", "/metrics", "Metrics for Prometheus", Api.metrics),
+    Endpoint("GET", "/livez", "Whether the relay lives", Api.livez),
+    Endpoint("GET", "/readyz", "Whether new sessions are taken; 503 while draining", Api.readyz),
+    Endpoint("GET", "/openapi.json", "This description", Api.openapi),
+)
+
+
+def application(served: Served) -> ASGIApp:
+    """Make the application that answers."""
+    api = Api(served)
+
+    def route(endpoint: Endpoint) -> Route:
+        async def answer(request: Request) -> Response:
+            return await endpoint.handle(api, request)
+
+        return Route(endpoint.path, answer, methods=[endpoint.method])
+
+    app = Starlette(
+        routes=[route(endpoint) for endpoint in ROUTES],
+        exception_handlers={
+            HTTPException: _refused,
+            NotThereError: _not_there,
+            OperationError: _impossible,
+            BanError: _impossible,
+            KeyError: _no_room,
+        },
+    )
+    return Guard(app, served)
+
+
+class Guard:
+    """Lets in who may use the API, before anything else is looked at."""
+
+    def __init__(self, app: ASGIApp, served: Served) -> None:
+        self._app = app
+        self._served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or refuse it."""
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = self._refusal(headers, scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            status, reason = refusal
+            fields = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
+            await ApiResponse({"error": reason}, status, fields)(scope, receive, send)
+
+    def _refusal(self, headers: dict[str, str], scope: Scope) -> tuple[HTTPStatus, str] | None:
+        served = self._served
+        host = headers.get("host", "")
+        if served.hosts is not None and _without_port(host) not in served.hosts:
+            return HTTPStatus.MISDIRECTED_REQUEST, f"the admin API is not called {host[:80]!r}"
+        origin = headers.get("origin")
+        if origin is not None and origin != f"http://{host}":
+            return HTTPStatus.FORBIDDEN, "web pages of other origins may not use the admin API"
+        if served.token is not None and scope["path"] not in {"/livez", "/readyz"}:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            given = token.strip() if scheme.lower() == "bearer" else ""
+            if not hmac.compare_digest(given.encode(), served.token.encode()):
+                return HTTPStatus.UNAUTHORIZED, "the admin API needs its token (--admin-token)"
+        return None
+
+
+def _without_port(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdecimal() else host).strip("[]").lower()
+
+
+def _room(request: Request) -> str | None:
+    return request.query_params.get("room")
+
+
+def _who(request: Request) -> Who:
+    said = request.headers.get(_WHO, "")
+    name = said if said.isprintable() and len(said) <= MAX_USER else ""
+    return Who(f"the operator{f' ({name})' if name else ''}")
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
+        raise _bad(f"{name} must be a whole number")
+    return int(text)
+
+
+def _bad(reason: str) -> HTTPException:
+    return HTTPException(HTTPStatus.BAD_REQUEST, reason)
+
+
+async def _fields(request: Request, known: set[str]) -> dict[str, Any]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY} bytes")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _bad("the body must be a JSON object") from None
+    if not isinstance(fields, dict):
+        raise _bad("the body must be a JSON object")
+    if unknown := sorted(set(fields) - known):
+        raise _bad(f"unknown field {unknown[0][:80]!r}; there are {', '.join(sorted(known))}")
+    return fields
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    return ApiResponse({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _not_there(_: Request, error: Exception) -> Response:
+    return ApiResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)
+
+
+async def _impossible(_: Request, error: Exception) -> Response:
+    return ApiResponse({"error": str(error)}, HTTPStatus.CONFLICT)
+
+
+async def _no_room(_: Request, error: Exception) -> Response:
+    return ApiResponse({"error": f"there is no room {str(error.args[0])[:70]}"}, HTTPStatus.NOT_FOUND)
+
+
+def openapi(version: str) -> dict[str, Any]:
+    """Describe the API as OpenAPI 3.1."""
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in ROUTES:
+        path = endpoint.path.replace(":path}", "}")
+        parameters: list[dict[str, Any]] = [
+            {"name": name, "in": "query", "description": what, "schema": {"type": "string"}}
+            for name, what in endpoint.query.items()
+        ]
+        parameters += [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in ("port", "id")
+            if f"{{{name}}}" in path
+        ]
+        what = endpoint.handle.__name__
+        undoes = endpoint.method == "DELETE" and path == "/v1/drain"
+        operation: dict[str, Any] = {
+            "operationId": f"{what}_off" if undoes else what,
+            "summary": endpoint.summary,
+            "responses": {
+                "200": {"description": "done"},
+                "default": {"description": "an error, with its reason"},
+            },
+        }
+        if parameters:
+            operation["parameters"] = parameters
+        if endpoint.body:
+            properties = {name: {"description": what} for name, what in endpoint.body.items()}
+            schema = {"type": "object", "properties": properties, "additionalProperties": False}
+            operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        paths.setdefault(path, {})[endpoint.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "vmrelay admin API", "version": version},
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }

@@ -1,0 +1,165 @@
+"""Asks a running relay's admin API, for the commands: HTTP over its unix socket, or over TCP with a token."""
+
+from __future__ import annotations
+
+import getpass
+import http.client
+import json
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from relay.admin.opening import AdminError, read_token
+from relay.admin.place import find
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Mapping
+
+TIMEOUT = 30.0
+"""Seconds for an answer."""
+
+VARIABLE = "VMRELAY_ADMIN"
+
+
+class AskError(Exception):
+    """The relay could not be asked, or said no; the message is one line."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("vmrelay", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class AdminClient:
+    """One relay's admin API."""
+
+    def __init__(self, place: Path | str, token: str | None = None) -> None:
+        """``place`` is a socket's path, or ``http://HOST:PORT``, which needs ``token``."""
+        self._place = place
+        self._token = token
+
+    def ask(self, path: str, query: Mapping[str, str | None] | None = None) -> Any:
+        """Get something, as JSON. Raises AskError."""
+        return self._request("GET", path, query)
+
+    def post(self, path: str, fields: Mapping[str, Any] | None = None) -> Any:
+        """Do something. Raises AskError."""
+        return self._request("POST", path, None, fields or {})
+
+    def delete(self, path: str, query: Mapping[str, str | None] | None = None) -> Any:
+        """Undo something. Raises AskError."""
+        return self._request("DELETE", path, query)
+
+    def text(self, path: str) -> str:
+        """Get something that is not JSON. Raises AskError."""
+        with self._open("GET", path, None, None) as response:
+            return str(response.read().decode())
+
+    def lines(self, path: str, query: Mapping[str, str | None] | None = None) -> Iterator[str]:
+        """Get the lines of a stream as they come, without end. Raises AskError."""
+        with self._open("GET", path, query, None) as response:
+            while line := response.readline():
+                yield line.decode().rstrip("\n")
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | None] | None = None,
+        fields: Mapping[str, Any] | None = None,
+    ) -> Any:
+        with self._open(method, path, query, fields) as response:
+            try:
+                return json.loads(response.read())
+            except ValueError:
+                raise AskError("the answer is no JSON: is that a relay's admin API?") from None
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | None] | None,
+        fields: Mapping[str, Any] | None,
+    ) -> http.client.HTTPResponse:
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
+        headers = {"X-Vmrelay-User": _user()}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        body = None if fields is None else json.dumps(fields)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = self._connection()
+        try:
+            connection.request(method, target, body, headers)
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise AskError(f"{self._place}: {getattr(error, 'strerror', None) or error}") from None
+        if response.status >= http.client.BAD_REQUEST:
+            raise AskError(_reason(response))
+        return response
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if isinstance(self._place, Path):
+            return _UnixConnection(self._place)
+        parts = urlsplit(self._place)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
+
+
+def _reason(response: http.client.HTTPResponse) -> str:
+    try:
+        said = json.loads(response.read())["error"]
+    except (ValueError, KeyError, TypeError):
+        said = response.reason
+    return f"the relay says {response.status}: {said}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what tells which relay is asked."""
+    group = parser.add_argument_group("which relay")
+    group.add_argument(
+        "--admin",
+        metavar="WHERE",
+        help=f"socket of the admin API, or http://HOST:PORT (default: this user's relay) [{VARIABLE}]",
+    )
+    group.add_argument("--admin-token", metavar="FILE", type=Path, help="file with the token for http://")
+    group.add_argument(
+        "--port", type=int, metavar="N", help="the relay at this UDP port, where there are several"
+    )
+
+
+def connect(args: argparse.Namespace) -> AdminClient:
+    """Find the relay that the arguments name. Raises AskError."""
+    place = args.admin or os.environ.get(VARIABLE, "")
+    if place in {"", "auto"}:
+        found = find(os.environ, args.port)
+        if not found:
+            where = "" if args.port is None else f" at port {args.port}"
+            raise AskError(f"no relay of this user is running here{where} (--admin names its socket)")
+        if len(found) > 1:
+            ports = ", ".join(path.stem for path in found)
+            raise AskError(f"several relays run here: --port says which ({ports})")
+        return AdminClient(found[0])
+    if place.startswith(("http://", "https://")):
+        try:
+            token = None if args.admin_token is None else read_token(args.admin_token)
+        except AdminError as error:
+            raise AskError(str(error)) from None
+        return AdminClient(place, token)
+    return AdminClient(Path(place))

@@ -1,0 +1,77 @@
+"""What happens on the relay, for whoever follows it: joins, leaves, refusals, changes by the operator.
+
+The source is the log: lines that are bound to an ``event`` are passed on to those who listen, with their
+fields, also where the log's own level or limits leave them out. Who is too slow misses events, and is told
+how many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from relay.logs import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loguru import Message
+
+MAX_WAITING = 1000
+"""Events that wait for one listener."""
+
+MAX_LISTENERS = 64
+
+
+class TooManyListenersError(Exception):
+    """There are MAX_LISTENERS already."""
+
+
+class Events:
+    """Passes events on to listeners; costs nothing while there is none."""
+
+    def __init__(self) -> None:
+        self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
+        """Listeners' queues, and how many events each has missed since its last one."""
+        self._sink: int | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @contextlib.contextmanager
+    def subscribed(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+        """Give a queue that gets all events. Raises TooManyListenersError."""
+        if len(self._queues) >= MAX_LISTENERS:
+            raise TooManyListenersError
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING)
+        if self._sink is None:
+            self._sink = logger.add(self._take, level="DEBUG", format="", filter=_is_event)
+        self._queues[queue] = 0
+        try:
+            yield queue
+        finally:
+            del self._queues[queue]
+            if not self._queues and self._sink is not None:
+                logger.remove(self._sink)
+                self._sink = None
+
+    def _take(self, message: Message) -> None:
+        record = message.record
+        fields = {name: value for name, value in record["extra"].items() if name != "reason"}
+        event = {"time": record["time"].timestamp(), "message": redact(record["message"]), **fields}
+        self._loop.call_soon_threadsafe(self._pass_on, event)
+
+    def _pass_on(self, event: dict[str, Any]) -> None:
+        for queue, missed in list(self._queues.items()):
+            told = {**event, "missed": missed} if missed else event
+            try:
+                queue.put_nowait(told)
+            except asyncio.QueueFull:
+                self._queues[queue] = missed + 1
+            else:
+                self._queues[queue] = 0
+
+
+def _is_event(record: Any) -> bool:
+    return "event" in record["extra"]

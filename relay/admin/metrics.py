@@ -1,0 +1,178 @@
+"""Metrics in Prometheus's text format, made of the counters and of a snapshot at each scrape.
+
+Names follow Prometheus's habits: base units, ``_total`` for counters. Labels are bounded: rooms up to
+MAX_ROOMS, the others are summed up as ``other``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    SummaryMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from prometheus_client.metrics_core import Metric
+
+    from relay.admin.service import Served
+    from relay.admin.snapshots import Snapshots
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+MAX_ROOMS = 50
+"""Rooms that have labels of their own."""
+
+OTHER = "other"
+
+_FRAMES = {
+    "peer.frames_from_client": ("guest", "in"),
+    "peer.frames_to_client": ("guest", "out"),
+    "udp.frames_to_net": ("udp", "out"),
+    "udp.frames_from_net": ("udp", "in"),
+    "icmp.frames_to_net": ("icmp", "out"),
+    "icmp.frames_from_net": ("icmp", "in"),
+}
+"""Counters of frames, with the edge and the direction that they stand for."""
+
+
+async def exposition(served: Served, snapshots: Snapshots) -> bytes:
+    """Write all metrics as they are now."""
+    peers = await snapshots.peers()
+    rooms = await snapshots.rooms()
+    flows = [flow for found in (await snapshots.flows()).values() for flow in found]
+    names = {room.name for room in rooms[:MAX_ROOMS]}
+
+    def label(room: str) -> str:
+        return room if room in names else OTHER
+
+    class Collected:
+        """What a registry asks for its metrics."""
+
+        def collect(self) -> Iterator[Metric]:
+            yield InfoMetricFamily(
+                "vmrelay_build",
+                "Version, and the form of the datagram path.",
+                value={"version": str(served.facts["version"]), "path": str(served.facts["path"])},
+            )
+            yield GaugeMetricFamily(
+                "vmrelay_uptime_seconds", "Time since the start.", value=time.monotonic() - served.started
+            )
+            yield _by_labels(
+                GaugeMetricFamily,
+                ("vmrelay_sessions", "Sessions at present.", ("room", "carrier")),
+                Counter((label(peer.room), peer.carrier) for peer in peers),
+            )
+            yield _by_labels(
+                GaugeMetricFamily,
+                ("vmrelay_flows", "NAT mappings and connections at present.", ("protocol", "state")),
+                Counter((flow.protocol, flow.state) for flow in flows),
+            )
+            for field, name, text in (
+                ("leases", "vmrelay_leases", "Addresses that guests hold."),
+                ("pool", "vmrelay_pool_addresses", "Addresses that there are for guests."),
+                ("macs", "vmrelay_mac_addresses", "MAC addresses that the switch knows."),
+            ):
+                totals: Counter[tuple[str, ...]] = Counter()
+                for room in rooms:
+                    totals[label(room.name),] += getattr(room, field)
+                yield _by_labels(GaugeMetricFamily, (name, text, ("room",)), totals)
+            yield GaugeMetricFamily("vmrelay_rooms", "Rooms at present.", value=len(rooms))
+            yield from _of_paths(peers)
+            yield from _of_counters(snapshots, [(room.name, label(room.name)) for room in rooms])
+            lag = served.lag
+            yield HistogramMetricFamily(
+                "vmrelay_event_loop_lag_seconds",
+                "How much later than asked the event loop came to a timer.",
+                buckets=lag.buckets(),
+                sum_value=lag.total,
+            )
+            yield GaugeMetricFamily(
+                "vmrelay_certificate_expiry_timestamp_seconds",
+                "When the certificate of new sessions ends, in unix time.",
+                value=time.time() + served.operations.certificate()["expires_in"],
+            )
+            yield GaugeMetricFamily(
+                "vmrelay_draining",
+                "1 while new sessions are refused.",
+                value=float(served.operations.is_draining),
+            )
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collected())
+    return generate_latest(registry)
+
+
+def _by_labels(kind: Any, named: tuple[str, str, tuple[str, ...]], values: Mapping[Any, int]) -> Any:
+    name, text, labels = named
+    family = kind(name, text, labels=labels)
+    for labelled, value in sorted(values.items()):
+        family.add_metric(labelled, value)
+    return family
+
+
+def _of_paths(peers: Iterable[Any]) -> Iterator[Metric]:
+    """Round trips and losses towards the clients, and what waits for them."""
+    trips = [peer.round_trip for peer in peers if peer.round_trip is not None]
+    yield SummaryMetricFamily(
+        "vmrelay_client_round_trip_seconds",
+        "Smoothed round trips of the sessions at present.",
+        count_value=len(trips),
+        sum_value=sum(trips),
+    )
+    yield GaugeMetricFamily(
+        "vmrelay_client_round_trip_max_seconds", "The longest of them.", value=max(trips, default=0.0)
+    )
+    yield GaugeMetricFamily(
+        "vmrelay_queued_bytes",
+        "Bytes that wait to be sent to clients.",
+        value=sum(peer.queued for peer in peers),
+    )
+
+
+def _of_counters(snapshots: Snapshots, rooms: list[tuple[str, str]]) -> Iterator[Metric]:
+    """Everything that is counted: frames, bytes and drops by name, all else as events."""
+    per_room = [(label, snapshots.counters(name)) for name, label in rooms]
+    of_rooms: Counter[str] = Counter()
+    for _, counters in per_room:
+        of_rooms.update(counters)
+    own = {name: count - of_rooms[name] for name, count in snapshots.counters().items()}
+    frames: Counter[tuple[str, ...]] = Counter()
+    drops: Counter[tuple[str, ...]] = Counter()
+    others: Counter[tuple[str, ...]] = Counter()
+    for room, counters in [*per_room, ("", own)]:
+        for name, count in counters.items():
+            if not count:
+                continue
+            part, _, reason = name.partition(".drop.")
+            if reason:
+                drops[room, part, reason] += count
+            elif name in _FRAMES:
+                frames[(room, *_FRAMES[name])] += count
+            else:
+                others[room, name] += count
+    yield _by_labels(
+        CounterMetricFamily,
+        ("vmrelay_frames", "Frames, by the edge that they passed.", ("room", "edge", "direction")),
+        frames,
+    )
+    yield _by_labels(
+        CounterMetricFamily,
+        ("vmrelay_drops", "Frames, packets and requests that were dropped.", ("room", "part", "reason")),
+        drops,
+    )
+    yield _by_labels(
+        CounterMetricFamily,
+        ("vmrelay_events", "All else that is counted, by the name in docs/.", ("room", "name")),
+        others,
+    )

@@ -1,0 +1,90 @@
+"""Opens the admin API where the operator wants it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from relay.admin.place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
+from relay.admin.service import AdminService
+
+if TYPE_CHECKING:
+    from relay.admin.service import Served
+
+LEAST_TOKEN = 16
+"""Characters of the shortest token: what is guessed at leisure from the network should be long."""
+
+MOST_TOKEN = 4096
+
+
+class AdminError(Exception):
+    """The admin API cannot be had as it was asked for; the message is one line."""
+
+
+def read_token(path: Path) -> str:
+    """Read the token of an API on TCP. Raises AdminError."""
+    try:
+        with path.open() as file:
+            token = file.read(MOST_TOKEN + 1).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AdminError(f"--admin-token: {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not token.isascii() or not token.isprintable():
+        raise AdminError(f"--admin-token: {path} must hold {LEAST_TOKEN} or more visible ASCII characters")
+    return token
+
+
+def open_admin(
+    place: str | Path | Address, token: str | None, port: int, served: Served
+) -> AdminService | None:
+    """Begin to serve; ``port`` is the relay's UDP port. None where there is none. Raises AdminError.
+
+    Where the operator did not ask for it, its absence is no error: a file system may be read-only.
+    """
+    if place == NONE:
+        return None
+    if isinstance(place, Address):
+        return _on_tcp(place, token, served)
+    try:
+        path = Path(place) if isinstance(place, Path) else default_path(port, os.environ)
+        if place == AUTO and is_live(path):  # in another network namespace
+            path = path.with_stem(f"{path.stem}-{os.getpid()}")
+        service = AdminService(listen(path), served, path)
+    except PlaceError as error:
+        if place == AUTO:
+            logger.info("no admin API: {} (--admin says where)", error)
+            return None
+        raise AdminError(f"--admin: {error}") from None
+    service.start()
+    logger.info("admin API at {}", path)
+    return service
+
+
+def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService:
+    if token is None:
+        raise AdminError(f"--admin {address} needs --admin-token, for others can connect there")
+    try:
+        family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise AdminError(f"--admin {address}: {error.strerror or error}") from None
+    listener.setblocking(False)
+    bound = Address(*listener.getsockname()[:2])
+    served.token = token
+    served.hosts = frozenset({address.host.lower(), bound.host, "localhost", "127.0.0.1", "::1"})
+    service = AdminService(listener, served)
+    service.start()
+    logger.info("admin API at http://{}", bound)
+    return service
+
+
+def version() -> str:
+    """Return the version that is installed."""
+    try:
+        return importlib.metadata.version("vmrelay")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,130 @@
+"""Where the admin API is: a unix socket that only the relay's own user can use, or an address with a token.
+
+By default each relay has a socket named after its UDP port in a folder of its user: that of the service
+(systemd's RUNTIME_DIRECTORY), ``/run/vmrelay`` for root, else one in XDG_RUNTIME_DIR or, without that, in the
+folder for temporary files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+AUTO, NONE = "auto", "none"
+
+BACKLOG = 64
+
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
+
+
+class PlaceError(Exception):
+    """The admin socket cannot be there; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A TCP address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_place(text: str) -> str | Path | Address:
+    """Read ``auto``, ``none``, a socket's path or HOST:PORT. Raises ValueError."""
+    if text in {AUTO, NONE}:
+        return text
+    if "/" in text:
+        return Path(text)
+    match = _ADDRESS.fullmatch(text)
+    if match and int(match["port"]) < 1 << 16:
+        return Address(match["host"].strip("[]"), int(match["port"]))
+    raise ValueError("must be auto, none, the path of a socket (with a /), or ADDRESS:PORT")
+
+
+def folders(environment: Mapping[str, str]) -> Iterator[Path]:
+    """List where relays of this user have their sockets, the best place first."""
+    if service := environment.get("RUNTIME_DIRECTORY"):
+        yield Path(service.partition(":")[0])
+    if os.geteuid() == 0:
+        yield Path("/run/vmrelay")
+    elif session := environment.get("XDG_RUNTIME_DIR"):
+        yield Path(session) / "vmrelay"
+    yield Path(tempfile.gettempdir()) / f"vmrelay-{os.geteuid()}"
+
+
+def default_path(port: int, environment: Mapping[str, str]) -> Path:
+    """Return the socket's path for the relay at a UDP port; its folder is made. Raises PlaceError."""
+    problems = []
+    for folder in folders(environment):
+        try:
+            _make_private(folder)
+        except (OSError, PlaceError) as error:
+            problems.append(f"{folder}: {getattr(error, 'strerror', None) or error}")
+        else:
+            return folder / f"{port}.sock"
+    raise PlaceError("; ".join(problems))
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that is ours alone, or see that it is: in /tmp another user may have been faster."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PlaceError("belongs to somebody else")
+    if found.st_mode & 0o022:
+        raise PlaceError("others can write there")
+    if not os.access(folder, os.W_OK):
+        raise PlaceError("cannot be written")
+
+
+def listen(path: Path) -> socket.socket:
+    """Listen at a path, in place of a socket that a killed relay left behind. Raises PlaceError."""
+    if is_live(path):
+        raise PlaceError(f"{path}: another relay listens there")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            path.unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise PlaceError(f"{path}: {error.strerror or error}") from None
+    return listener
+
+
+def is_live(path: Path) -> bool:
+    """Whether somebody listens at a path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def find(environment: Mapping[str, str], port: int | None = None) -> list[Path]:
+    """List the sockets of this user's relays that run, or of the one at a UDP port."""
+    name = "*.sock" if port is None else f"{port}.sock"
+    paths = [path for folder in folders(environment) if folder.is_dir() for path in sorted(folder.glob(name))]
+    return [path for path in dict.fromkeys(paths) if is_live(path)]

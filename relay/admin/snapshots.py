@@ -1,0 +1,153 @@
+"""Asks the actors of all LANs what they are, for whoever operates the relay.
+
+Each actor describes itself (``actors.descriptions``); here the answers are collected, some at a time, so that
+thousands of flows do not keep the event loop from its packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pykka
+
+from actors.descriptions import Describe
+from actors.runtime import ask_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actors.descriptions import (
+        FlowDescription,
+        ForwardDescription,
+        GatewayDescription,
+        LeaseDescription,
+        MacDescription,
+        NamesDescription,
+        PeerDescription,
+        SwitchDescription,
+    )
+    from relay.lan import Lan
+    from relay.lans import Lans
+
+AT_A_TIME = 100
+"""Actors asked in one turn of the event loop: some 3 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDescription:
+    """A room at a glance."""
+
+    name: str
+    network: str
+    gateway: str
+    sessions: int
+    macs: int
+    leases: int
+    pool: int
+    """Addresses that there are for guests."""
+    flows: int
+    forwards: int
+
+
+class Snapshots:
+    """What there is at the moment, room by room."""
+
+    def __init__(self, lans: Lans) -> None:
+        self._lans = lans
+
+    def rooms_named(self, room: str | None) -> list[Lan]:
+        """Return one LAN, or all for None. Raises KeyError for one that there is not."""
+        if room is None:
+            return list(self._lans)
+        lan = self._lans.find(room)
+        if lan is None:
+            raise KeyError(room)
+        return [lan]
+
+    async def rooms(self, room: str | None = None) -> list[RoomDescription]:
+        """Describe rooms. All of these methods raise KeyError for a room that there is not."""
+        found = []
+        for lan in self.rooms_named(room):
+            switch: SwitchDescription | None = await _ask(lan.switch)
+            gateway: GatewayDescription | None = await _ask(lan.gateway)
+            if switch is None or gateway is None:
+                continue
+            found.append(
+                RoomDescription(
+                    lan.name,
+                    gateway.network,
+                    gateway.gateway,
+                    sessions=switch.ports,
+                    macs=len(switch.macs),
+                    leases=len(gateway.leases),
+                    pool=gateway.pool_size,
+                    flows=len(gateway.flows),
+                    forwards=len(lan.forwards),
+                )
+            )
+        return found
+
+    async def peers(self, room: str | None = None) -> list[PeerDescription]:
+        """Describe the sessions, the oldest first."""
+        peers = [peer for lan in self.rooms_named(room) for peer in lan.peers]
+        return sorted(await _ask_all(peers), key=lambda peer: peer.port)
+
+    async def macs(self, room: str | None = None) -> dict[str, tuple[MacDescription, ...]]:
+        """Tell the MAC tables, by room."""
+        answers = {lan.name: await _ask(lan.switch) for lan in self.rooms_named(room)}
+        return {name: answer.macs for name, answer in answers.items() if answer is not None}
+
+    async def leases(self, room: str | None = None) -> dict[str, tuple[LeaseDescription, ...]]:
+        """Tell who holds which address, by room."""
+        answers = {lan.name: await _ask(lan.gateway) for lan in self.rooms_named(room)}
+        return {name: answer.leases for name, answer in answers.items() if answer is not None}
+
+    async def flows(
+        self, room: str | None = None, port: int | None = None
+    ) -> dict[str, list[FlowDescription]]:
+        """Describe the flows, of one session only for ``port``, by room."""
+        found = {}
+        for lan in self.rooms_named(room):
+            gateway: GatewayDescription | None = await _ask(lan.gateway)
+            if gateway is not None:
+                flows = await _ask_all(gateway.flows)
+                found[lan.name] = [flow for flow in flows if port in (None, flow.port)]
+        return found
+
+    async def names(self, room: str | None = None) -> dict[str, NamesDescription]:
+        """Describe the name servers, by room."""
+        answers = {lan.name: await _ask(lan.names) for lan in self.rooms_named(room)}
+        return {name: answer for name, answer in answers.items() if answer is not None}
+
+    async def forwards(self, room: str | None = None) -> dict[str, list[ForwardDescription]]:
+        """Describe the forwards, by room."""
+        return {lan.name: await _ask_all(lan.forwards) for lan in self.rooms_named(room)}
+
+    def counters(self, room: str | None = None) -> dict[str, int]:
+        """Tell the counters of one room, or of the whole relay."""
+        counters = self._lans.totals() if room is None else self.rooms_named(room)[0].counters
+        return dict(sorted(counters.items()))
+
+    def drops(self, room: str | None = None) -> dict[str, int]:
+        """Tell what was dropped, by reason, the most frequent first."""
+        drops = {name: count for name, count in self.counters(room).items() if ".drop." in name}
+        return dict(sorted(drops.items(), key=lambda item: -item[1]))
+
+
+async def _ask(actor: pykka.ActorRef[Any]) -> Any:
+    """Ask one actor; None if it has ended meanwhile."""
+    try:
+        return await ask_async(actor, Describe())
+    except pykka.ActorDeadError:
+        return None
+
+
+async def _ask_all(actors: Iterable[pykka.ActorRef[Any]]) -> list[Any]:
+    """Ask actors, and leave out those that have ended."""
+    waiting, answers = list(actors), []
+    for start in range(0, len(waiting), AT_A_TIME):
+        answers += await asyncio.gather(*map(_ask, waiting[start : start + AT_A_TIME]))
+        await asyncio.sleep(0)  # what came from clients meanwhile is first
+    return [answer for answer in answers if answer is not None]

@@ -1,0 +1,103 @@
+"""Who is kept out: client addresses and networks, MACs, and tokens by their ids, for a time or for good."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from netstack.ethernet import format_mac, parse_mac
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAX_BANS = 1024
+"""Each new session is compared with all of them."""
+
+Kind = Literal["address", "mac", "token"]
+
+_TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+class BanError(ValueError):
+    """It cannot be banned; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """Somebody who is kept out."""
+
+    kind: Kind
+    what: str
+    """An address or network, a MAC, or the id of a token, in its canonical form."""
+    until: float
+    """Unix time in seconds; infinite for ever."""
+    reason: str = ""
+
+    @property
+    def id(self) -> str:
+        """What it is called when it is to be lifted."""
+        return f"{self.kind}:{self.what}"
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.what}"
+
+    def matches(self, remote: str, mac: str | None, token: str | None = None) -> bool:
+        """Whether it is about a session: ``remote`` is ``host:port``."""
+        if self.kind == "mac":
+            return mac == self.what
+        if self.kind == "token":
+            return token == self.what
+        address = ipaddress.ip_address(remote.rpartition(":")[0].strip("[]"))
+        return address in ipaddress.ip_network(self.what)
+
+
+def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
+    """Read whom to keep out. Raises BanError."""
+    if kind == "address":
+        try:
+            return Ban("address", str(ipaddress.ip_network(what)), until, reason)
+        except ValueError:
+            raise BanError(
+                f"must be an address or a network such as 192.0.2.0/24, not {what[:80]!r}"
+            ) from None
+    if kind == "mac":
+        try:
+            return Ban("mac", format_mac(parse_mac(what)), until, reason)
+        except ValueError as error:
+            raise BanError(str(error)) from None
+    if kind == "token":
+        if not _TOKEN.fullmatch(what):
+            raise BanError("must be the id (jti) of a token, 1 to 200 visible ASCII characters")
+        return Ban("token", what, until, reason)
+    raise BanError(f"address, mac or token can be banned, not {kind[:80]!r}")
+
+
+class Bans:
+    """Those that hold at present."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """``clock`` tells unix time."""
+        self._clock = clock
+        self._bans: dict[str, Ban] = {}
+
+    def __iter__(self) -> Iterator[Ban]:
+        now = self._clock()
+        for ban in [ban for ban in self._bans.values() if ban.until <= now]:
+            del self._bans[ban.id]
+        return iter(list(self._bans.values()))
+
+    def add(self, ban: Ban) -> None:
+        """Keep somebody out, until another time than before if it is known. Raises BanError."""
+        if ban.id not in self._bans and len(list(self)) >= MAX_BANS:
+            raise BanError(f"there are {MAX_BANS} bans already")
+        self._bans[ban.id] = ban
+
+    def remove(self, identifier: str) -> bool:
+        """Lift a ban; whether it was there."""
+        return self._bans.pop(identifier, None) is not None
+
+    def find(self, remote: str, mac: str | None = None, token: str | None = None) -> Ban | None:
+        """Find what keeps a session out."""
+        return next((ban for ban in self if ban.matches(remote, mac, token)), None) if self._bans else None

@@ -1,0 +1,167 @@
+"""What operators do to a running relay, whoever asks for it: the admin API, a signal, the debug shell.
+
+Everything that changes something is logged, with who asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from actors.close_codes import CloseCode
+from netstack.ethernet import parse_mac
+from netstack.forward import parse_forward
+from relay.bans import Ban, BanError, Bans
+from relay.lan import ForwardError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from relay.admission import RelayAdmission
+    from relay.lan import Lan
+    from relay.lans import Lans
+    from relay.settings import Settings
+    from transport.certificates import CertificateStore
+
+DISCONNECTED = "disconnected by the operator"
+BANNED = "banned by the operator"
+MAX_REASON = 200
+"""Characters of a reason that a client is told."""
+
+
+class OperationError(Exception):
+    """It cannot be done; the message is one line for whoever asked."""
+
+
+class NotThereError(OperationError):
+    """What was named does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who asked, for the log."""
+
+    text: str
+
+
+class Operations:
+    """Changes a relay while it runs. For the event loop's thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lans: Lans,
+        admission: RelayAdmission,
+        certificates: CertificateStore,
+        reload: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
+        """``reload`` reads again what can change, and tells what did."""
+        self.settings = settings
+        self.lans = lans
+        self.bans: Bans = admission.bans
+        self._admission = admission
+        self._certificates = certificates
+        self._reload = reload
+
+    # -- sessions -----------------------------------------------------------------------------------
+
+    def disconnect(self, port: int, reason: str, who: Who) -> None:
+        """End the session with this port number. Raises NotThereError."""
+        said = reason[:MAX_REASON] or DISCONNECTED
+        if not self.lans.close_session(port, CloseCode.REFUSED, said):
+            raise NotThereError(f"there is no session {port}")
+        logger.info("{} disconnected peer {}: {}", who.text, port, said)
+
+    async def ban(self, ban: Ban, who: Who) -> int:
+        """Keep somebody out, and end the sessions that are there; return how many. Raises OperationError."""
+        try:
+            self.bans.add(ban)
+        except BanError as error:
+            raise OperationError(str(error)) from None
+        logger.info("{} banned {}", who.text, ban)
+        self.refresh_bans()
+        return await self._end_banned(ban)
+
+    def refresh_bans(self) -> None:
+        """Have the switches know the MACs that are banned at present; to be called every second or so."""
+        self.lans.block_macs(frozenset(parse_mac(ban.what) for ban in self.bans if ban.kind == "mac"))
+
+    async def _end_banned(self, ban: Ban) -> int:
+        from relay.admin.snapshots import Snapshots
+
+        ended = 0
+        for peer in await Snapshots(self.lans).peers():
+            if ban.matches(peer.remote, peer.mac):
+                ended += self.lans.close_session(peer.port, CloseCode.REFUSED, ban.reason or BANNED)
+        return ended
+
+    def unban(self, identifier: str, who: Who) -> None:
+        """Let somebody in again. Raises NotThereError."""
+        if not self.bans.remove(identifier):
+            raise NotThereError(f"there is no ban {identifier}")
+        self.refresh_bans()
+        logger.info("{} lifted the ban {}", who.text, identifier)
+
+    # -- forwards -----------------------------------------------------------------------------------
+
+    def add_forward(self, room: str, text: str, who: Who) -> str:
+        """Open a port of the host to a guest of a room; return it as it is written. Raises OperationError."""
+        lan = self._lan(room)
+        try:
+            forward = parse_forward(text)
+            lan.open_forward(forward)
+        except (ValueError, ForwardError) as error:
+            raise OperationError(str(error)) from None
+        logger.info("{} added the forward {} to room {}", who.text, forward, room)
+        return str(forward)
+
+    def remove_forward(self, room: str, text: str, who: Who) -> None:
+        """Close a forward, named as it is written, or by its first three parts. Raises OperationError."""
+        lan = self._lan(room)
+        found = [known for known in lan.forwards_by_text if known == text or known.startswith(f"{text}:")]
+        if len(found) != 1:
+            raise NotThereError(f"room {room} has no forward {text}" if not found else f"which of {found}?")
+        lan.close_forward(found[0])
+        logger.info("{} removed the forward {} of room {}", who.text, found[0], room)
+
+    def _lan(self, room: str) -> Lan:
+        lan = self.lans.find(room)
+        if lan is None:
+            raise NotThereError(f"there is no room {room}")
+        return lan
+
+    # -- the relay ----------------------------------------------------------------------------------
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new sessions are refused."""
+        return self._admission.draining
+
+    def drain(self, who: Who, *, on: bool = True) -> None:
+        """Refuse new sessions from now on, or take them again."""
+        if self._admission.draining != on:
+            self._admission.draining = on
+            logger.info("{} {}", who.text, "drains the relay" if on else "ended the draining")
+
+    async def reload(self, who: Who) -> dict[str, Any]:
+        """Read configuration, certificate and keys again; tell what changed and what needs a restart."""
+        logger.info("{} asked for a reload", who.text)
+        return await self._reload()
+
+    def certificate(self) -> dict[str, Any]:
+        """Describe the certificate that new sessions get."""
+        current, following = self._certificates.current, self._certificates.next
+        return {
+            "sha256": current.sha256,
+            "next_sha256": None if following is None else following.sha256,
+            "names": sorted(current.names),
+            "self_signed": current.is_self_signed,
+            "pinnable": current.can_be_pinned,
+            "not_before": current.not_before.isoformat(),
+            "not_after": current.not_after.isoformat(),
+            "expires_in": (current.not_after - datetime.now(UTC)).total_seconds(),
+            "complaints": list(current.complaints(datetime.now(UTC))),
+        }

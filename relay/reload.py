@@ -1,0 +1,51 @@
+"""What of the settings can change while the relay runs, and what cannot.
+
+The rest is fixed at the start because sockets, tables or what clients were told depend on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.settings import OPTIONS
+
+if TYPE_CHECKING:
+    from relay.settings import Settings
+
+LIVE = frozenset(
+    {
+        *("log_level", "allow_origin"),
+        *("allow_cidr", "deny_cidr", "allow_smtp", "forward"),
+        *("max_rooms", "rooms_per_client", "room_idle_time", "create_rooms"),
+        *("bit_rate", "packet_rate", "heartbeat_interval", "peer_timeout"),
+    }
+)
+"""Settings that take effect at once; those of a session, such as its rates, for sessions that begin later."""
+
+
+class Differences(NamedTuple):
+    """How new settings differ from those in force, by flags' names."""
+
+    live: list[str]
+    fixed: list[str]
+    """Those that need a restart."""
+
+
+def differences(old: Settings, new: Settings) -> Differences:
+    """Compare settings, those of single rooms included."""
+    names = {name for name in OPTIONS if getattr(old, name) != getattr(new, name)}
+    for room in old.rooms & new.rooms | {""}:
+        of_old, of_new = old.of_room(room), new.of_room(room)
+        names |= {name for name in OPTIONS if getattr(of_old, name) != getattr(of_new, name)}
+    live = sorted(names & LIVE)
+    return Differences([_flag(name) for name in live], [_flag(name) for name in sorted(names - LIVE)])
+
+
+def merged(old: Settings, new: Settings) -> Settings:
+    """Give what is in force once ``new`` is taken over: of the relay's own settings only the live ones."""
+    return replace(new, **{name: getattr(old, name) for name in OPTIONS if name not in LIVE})
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
