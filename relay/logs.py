@@ -47,6 +47,9 @@ MAX_TEXT = 4000
 MAX_TRACEBACK = 8000
 """Characters of a traceback, counted from its end, where the error stands."""
 
+NEVER_THINNED = frozenset({"joined", "left"})
+"""Events of which every line is kept: they answer who had which address when, and are as many as sessions."""
+
 CHATTY = ("quic", "http3")
 """aioquic's loggers, with a line per connection and more. Debug, whatever they call it."""
 
@@ -169,17 +172,22 @@ def redact(text: str) -> str:
 
 def _passes(record: Record, limiter: Limiter) -> bool:
     extra = record["extra"]
-    if record["level"].no < logging.INFO or "repeated" in extra:
+    if record["level"].no < logging.INFO or "repeated" in extra or extra.get("event") in NEVER_THINNED:
         return True
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
+
+
+_NOT_SHOWN = frozenset({"reason", "event"})
 
 
 def _human_line(record: Record) -> str:
     """Local time, level, message; fields that the message does not name; a traceback on lines of its own."""
     moment = record["time"].replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
     text = _printable(record["message"])
-    shown = {name: str(_field(name, value)) for name, value in record["extra"].items() if name != "reason"}
+    shown = {
+        name: str(_field(name, value)) for name, value in record["extra"].items() if name not in _NOT_SHOWN
+    }
     fields = "".join(f" {name}={_printable(value)}" for name, value in shown.items() if value not in text)
     error = "".join(f"\n{_printable(line)}" for line in _traceback(record).splitlines())
     return f"{moment} {record['level'].name:<7} {text}{fields}{error}"

@@ -54,6 +54,8 @@ from netstack.room_names import DEFAULT_ROOM
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from loguru import Logger
+
     from actors.ports import Session
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
@@ -339,7 +341,9 @@ class PeerActor(EventLoopActor):
         if message.ip != self._ip:
             self._ip = message.ip
             address = ".".join(map(str, message.ip))
-            logger.info("peer {} registered {} as {}", self._port, format_mac(message.mac), address)
+            self._log("joined", address=address, name=self._called or None).info(
+                "peer {} registered {} as {}", self._port, format_mac(message.mac), address
+            )
         assigned = self._encode_assigned(message)
         if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
             self._session.send([assigned])
@@ -386,7 +390,7 @@ class PeerActor(EventLoopActor):
         """Log a refusal, unless it is the same as before: clients try again, and guests send on."""
         if (mac, reason) != self._refused:
             self._refused = (mac, reason)
-            logger.bind(reason=f"refused: {reason}").warning(
+            self._log("refused", why=reason).bind(reason=f"refused: {reason}").warning(
                 "peer {} from {}: MAC {} refused: {}",
                 *(self._port, self._session.remote, format_mac(mac), reason),
             )
@@ -444,6 +448,29 @@ class PeerActor(EventLoopActor):
         repeat = self._repeats[0] if self._repeats else NEVER
         self.poll_at = min(self._next_check, register_by, repeat, self._expires)
 
+    def _log(self, event: str, **fields: object) -> Logger:
+        """Give the logger for an event of this session's, with who it is about."""
+        return logger.bind(
+            event=event,
+            room=self._settings.room,
+            peer=self._port,
+            mac=None if self._mac is None else format_mac(self._mac),
+            remote=self._session.remote,
+            carrier=self._session.path_state().carrier,
+            **fields,
+        )
+
+    def _log_end(self, why: str) -> Logger:
+        return self._log(
+            "left",
+            address=None if self._ip == _ZERO_IP else format_ipv4(self._ip),
+            name=self._called or None,
+            why=why,
+            duration=round(self.now() - self._opened_at, 3),
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
+        )
+
     # -- for operators ------------------------------------------------------------------------------
 
     @handles(Describe)
@@ -483,7 +510,9 @@ class PeerActor(EventLoopActor):
     def _session_closed(self, message: SessionClosed) -> None:
         if not self._closed:
             self._closed = True
-            logger.info("peer {} left: {}", self._port, message.reason or f"code {message.code}")
+            self._log_end(message.reason or f"code {message.code}").info(
+                "peer {} left: {}", self._port, message.reason or f"code {message.code}"
+            )
         self.stop()
 
     def _close(self, code: int, reason: str) -> None:
@@ -499,7 +528,8 @@ class PeerActor(EventLoopActor):
         if not self._closed:
             self._closed = True
             who = [self._session.remote, *([format_mac(self._mac)] if self._mac else [])]
-            logger.bind(reason=f"peer closed with {code}").log(
+            ended = self._log_end(reason or f"code {code}")
+            ended.bind(reason=f"peer closed with {code}").log(
                 "WARNING" if code in REFUSALS else "INFO",
                 *("peer {} closed: {} ({})", self._port, reason or f"code {code}", ", ".join(who)),
             )

@@ -12,6 +12,7 @@ nothing is kept in cookies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hmac
 import json
@@ -25,6 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from relay.admin.events import TooManyListenersError
 from relay.admin.metrics import CONTENT_TYPE, exposition
 from relay.admin.snapshots import Snapshots
 from relay.bans import BanError, parse_ban
@@ -230,10 +232,17 @@ class Api:
     async def events(self, request: Request) -> Response:
         """Send what happens, as it happens (server-sent events)."""
         room = request.query_params.get("room")
-        return StreamingResponse(self._stream(room), media_type="text/event-stream")
+        listening = contextlib.ExitStack()
+        try:
+            queue = listening.enter_context(self._served.events.subscribed())
+        except TooManyListenersError:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
+        return StreamingResponse(self._stream(room, queue, listening), media_type="text/event-stream")
 
-    async def _stream(self, room: str | None) -> AsyncIterator[str]:
-        with self._served.events.subscribed() as queue:
+    async def _stream(
+        self, room: str | None, queue: asyncio.Queue[dict[str, Any]], listening: contextlib.ExitStack
+    ) -> AsyncIterator[str]:
+        with listening:
             yield ": connected\n\n"
             while True:
                 try:

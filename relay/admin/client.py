@@ -103,7 +103,9 @@ class AdminClient:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise AskError(f"{self._place}: {getattr(error, 'strerror', None) or error}") from None
+            connection.close()
+            said = getattr(error, "strerror", None) or str(error)
+            raise AskError(f"{self._place}: {' '.join(said.split())}") from None
         if response.status >= http.client.BAD_REQUEST:
             raise AskError(_reason(response))
         return response

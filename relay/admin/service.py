@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,7 @@ class AdminService:
                 timeout_graceful_shutdown=CLOSE_PATIENCE,
                 limit_concurrency=256,
             )
+            logging.getLogger("uvicorn").setLevel(logging.WARNING)
             self._server = uvicorn.Server(config)
             # The relay's own signals stay as they are.
             self._server.capture_signals = _nothing

@@ -356,7 +356,7 @@ def test_a_forward_is_of_the_default_room_and_guests_of_others_do_not_reach_it()
         lan = house.get("lab")
         home, away = house.lans.default, lan
         for network in (home.network, away.network):
-            network._policy.own_addresses = frozenset({"192.0.2.77"})
+            network.policy.own_addresses = frozenset({"192.0.2.77"})
         assert home.network.allows_udp(("192.0.2.77", port))
         assert not away.network.allows_udp(("192.0.2.77", port))
         assert away.counters.total("forward.") == 0

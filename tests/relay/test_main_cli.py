@@ -135,7 +135,7 @@ def test_help_names_every_setting_and_command_and_imports_nothing_heavy():
         assert f"--{name.replace('_', '-')}" in done.stdout
         assert f"[{option.own_variable or 'VMRELAY_' + name.upper()}]" in done.stdout
     for name in COMMANDS:
-        assert f"\n  {name} " in done.stdout
+        assert f"\n    {name} " in done.stdout
 
     code = (
         "import sys; from relay.main import main\n"
@@ -165,7 +165,7 @@ WRONG = {
     "a flag with one dash": (["-port", "1"], {}, "unknown flag '-port', perhaps '--port'"),
     "a flag with its value": (["--deny_cdir=::/0"], {}, "unknown flag '--deny_cdir', perhaps '--deny-cidr'"),
     "a letter": (["-p", "1"], {}, "unknown flag '-p'; see vmrelay --help"),
-    "an unknown command": (["atach"], {}, "no command 'atach', perhaps 'attach' (there are serve, attach, "),
+    "an unknown command": (["atach"], {}, "no command 'atach', perhaps 'attach' (there are serve, token, "),
     "a command behind flags": (
         ["--port", "0", "attach"],
         {},

@@ -1,0 +1,195 @@
+"""Who may use the admin API, and what it makes of requests that are not its own commands'."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import stat
+
+import pytest
+from processes import PATIENCE, Relay, free_port, run
+from prometheus_client.parser import text_string_to_metric_families
+from scapy.layers.l2 import ARP, Ether
+
+from guest.relay_socket import RelayPeer, RelaySocket
+from relay.admin.api import MAX_BODY, ROUTES
+
+TOKEN = "a-token-of-some-length"
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory):
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text(f"{TOKEN}\n")
+    port = free_port()
+    relay = Relay("--admin", f"127.0.0.1:{port}", "--admin-token", token)
+    relay.admin = port
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+def ask(relay, path, method="GET", body=None, *, token=TOKEN, host=None, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", relay.admin, timeout=PATIENCE)
+    fields = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token is not None:
+        fields["Authorization"] = f"Bearer {token}"
+    if host is not None:
+        fields["Host"] = host
+    try:
+        connection.request(method, path, body, fields)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def error(answer):
+    return json.loads(answer[1])["error"]
+
+
+def test_over_tcp_every_request_needs_the_token(relay):
+    assert ask(relay, "/v1/rooms")[0] == 200
+    for token in (None, "", "wrong", TOKEN[:-1], "\xfc" * 20):
+        answer = ask(relay, "/v1/rooms", token=token)
+        assert (answer[0], "--admin-token" in error(answer)) == (401, True)
+    assert ask(relay, "/metrics", token=None)[0] == 401
+    assert ask(relay, "/livez", token=None) == (200, "ok\n")
+    assert ask(relay, "/readyz", token=None) == (200, "ready\n")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "", "127.0.0.2"])
+def test_a_name_that_leads_here_by_rebinding_is_refused(relay, host):
+    assert ask(relay, "/v1/rooms", host=host)[0] == 421
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:7"])
+def test_names_of_the_machine_itself_are_served(relay, host):
+    assert ask(relay, "/v1/rooms", host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost", "http://127.0.0.1"])
+def test_web_pages_of_others_are_refused(relay, origin):
+    assert ask(relay, "/v1/rooms", Origin=origin)[0] == 403
+    assert ask(relay, "/v1/drain", "POST", "", Origin=origin)[0] == 403
+    assert ask(relay, "/readyz")[0] == 200
+
+
+def test_its_own_pages_are_served(relay):
+    assert ask(relay, "/v1/rooms", Origin=f"http://127.0.0.1:{relay.admin}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/nowhere", None, 404),
+        ("POST", "/v1/rooms", "{}", 405),
+        ("GET", "/v1/rooms?room=nope", None, 404),
+        ("GET", "/v1/flows?port=x", None, 400),
+        ("DELETE", "/v1/peers/x", None, 400),
+        ("DELETE", f"/v1/peers/{'9' * 40}", None, 400),
+        ("POST", "/v1/bans", "", 400),
+        ("POST", "/v1/bans", "[]", 400),
+        ("POST", "/v1/bans", "[" * 50_000, 400),
+        ("POST", "/v1/bans", '{"kind": "mac", "what": "x"}', 409),
+        ("POST", "/v1/bans", '{"kind": "token", "what": "t", "seconds": "soon"}', 400),
+        ("POST", "/v1/bans", '{"kind": "token", "what": "t", "seconds": true}', 400),
+        ("POST", "/v1/bans", '{"kind": "token", "what": "t", "until": 1}', 400),
+        ("POST", "/v1/bans", b"\xff", 400),
+        ("POST", "/v1/bans", " " * (MAX_BODY + 1), 413),
+        ("DELETE", "/v1/bans/token:none", None, 404),
+        ("POST", "/v1/forwards", '{"forward": "tcp:x"}', 409),
+        ("DELETE", "/v1/forwards?forward=tcp:1", None, 404),
+    ],
+)
+def test_bad_requests_get_their_status_and_a_reason(relay, method, path, body, status):
+    answer = ask(relay, path, method, body)
+    assert answer[0] == status
+    assert error(answer)
+
+
+def test_all_that_is_answered_is_described(relay):
+    told = json.loads(ask(relay, "/openapi.json")[1])
+    described = {(method.upper(), path) for path, found in told["paths"].items() for method in found}
+    assert described == {(route.method, route.path.replace(":path}", "}")) for route in ROUTES}
+    names = [operation["operationId"] for found in told["paths"].values() for operation in found.values()]
+    assert len(names) == len(set(names))
+
+
+def test_every_read_is_answered(relay):
+    streams = {"/v1/events"}
+    for route in ROUTES:
+        if route.method == "GET" and route.path not in streams:
+            assert ask(relay, route.path)[0] == 200, route.path
+
+
+def test_metrics_are_what_prometheus_reads(relay):
+    peer = RelayPeer(relay.url, insecure=True)
+    families = {family.name: family for family in text_string_to_metric_families(ask(relay, "/metrics")[1])}
+    peer.close()
+    (sessions,) = families["vmrelay_sessions"].samples
+    assert (sessions.labels, sessions.value) == ({"room": "default", "carrier": "webtransport"}, 1.0)
+    frames = {tuple(sample.labels.values()) for sample in families["vmrelay_frames"].samples}
+    assert {edge for _, edge, _ in frames} <= {"guest", "udp", "icmp"}
+    buckets = [s for s in families["vmrelay_event_loop_lag_seconds"].samples if s.name.endswith("_bucket")]
+    assert buckets[-1].labels == {"le": "+Inf"}
+    assert families["vmrelay_client_round_trip_seconds"].samples[0].value == 1.0
+
+
+def test_counters_with_a_room_are_that_rooms(relay):
+    with RelaySocket(f"{relay.url}room/lab", insecure=True) as one:
+        asked = ARP(hwsrc=one.peer.mac, psrc=str(one.peer.assigned.ip), pdst="10.0.2.2")
+        assert one.sr1(Ether(src=one.peer.mac, dst="ff:ff:ff:ff:ff:ff") / asked, timeout=PATIENCE, verbose=0)
+    assert json.loads(ask(relay, "/v1/counters?room=lab")[1])["switch.received"] >= 1
+
+
+def test_the_relay_goes_on_when_a_client_leaves_in_the_middle(relay):
+    with socket.create_connection(("127.0.0.1", relay.admin)) as hasty:
+        hasty.sendall(
+            b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer "
+            + TOKEN.encode()
+            + b"\r\n\r\n"
+        )
+        assert hasty.recv(1)
+    assert ask(relay, "/readyz")[0] == 200
+
+
+def refused(*options):
+    relay_command = (os.sys.executable, "-m", "relay.main", "--bind", "127.0.0.1", "--port", 0, *options)
+    done = run(*relay_command, check=False)
+    return done.returncode, done.stderr
+
+
+def test_an_address_without_a_token_is_refused_at_the_start(tmp_path):
+    status, said = refused("--admin", "127.0.0.1:0")
+    assert (status, "--admin-token" in said) == (2, True)
+    short = tmp_path / "short"
+    short.write_text("short")
+    for token in (short, tmp_path / "none"):
+        status, said = refused("--admin", "127.0.0.1:0", "--admin-token", token)
+        assert (status, said.splitlines()[-1].startswith("vmrelay: error: --admin-token: ")) == (1, True)
+
+
+def test_a_socket_that_cannot_be_had_is_refused_at_the_start(tmp_path):
+    status, said = refused("--admin", tmp_path / "no" / "folder.sock")
+    assert (status, "No such file" in said.splitlines()[-1]) == (1, True)
+
+
+def test_by_default_the_socket_is_there_while_the_relay_runs(tmp_path):
+    relay = Relay(environment={"RUNTIME_DIRECTORY": str(tmp_path / "run")})
+    path = tmp_path / "run" / f"{relay.port}.sock"
+    try:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        relay.wait_for(f"admin API at {path}")
+    finally:
+        relay.stop()
+    assert not path.exists()
+
+
+def test_none_opens_nothing(tmp_path):
+    relay = Relay("--admin", "none", environment={"RUNTIME_DIRECTORY": str(tmp_path / "run")})
+    relay.stop()
+    assert not (tmp_path / "run").exists()
+    assert "admin" not in relay.output

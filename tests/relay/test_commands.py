@@ -1,0 +1,233 @@
+"""The commands that ask a running relay, run as a user runs them, with guests on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from processes import PATIENCE, Relay, free_port, run
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import Ether
+
+from guest.client import ConnectError
+from guest.relay_socket import RelayPeer, RelaySocket
+
+GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
+MAC = "52:54:00:00:77:01"
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory):
+    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
+    relay = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
+    relay.admin = socket
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+@pytest.fixture
+def guest(relay):
+    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
+    yield peer
+    peer.close()
+
+
+def vmrelay(relay, *words, status=0):
+    done = run(sys.executable, "-m", "relay.main", *words, "--admin", relay.admin, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
+
+
+def asked(relay, *words):
+    return json.loads(vmrelay(relay, *words, "--json"))
+
+
+def port_of(relay):
+    (peer,) = [peer for peer in asked(relay, "peers") if peer["mac"] == MAC]
+    return peer["port"]
+
+
+def pings(guest, count=1):
+    """Ping the gateway, and wait for the answers."""
+    with RelaySocket(guest) as one:
+        packet = IP(src=str(guest.assigned.ip), dst=GATEWAY) / ICMP()
+        for _ in range(count):
+            assert one.sr1(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet, timeout=PATIENCE, verbose=0)
+
+
+def test_status_tells_the_relay_and_each_session(relay, guest):
+    pings(guest, 3)
+    told = vmrelay(relay, "status")
+    assert f"at {relay.url}" in told
+    assert relay.hash in told
+    (line,) = [line for line in told.splitlines() if MAC in line]
+    assert re.search(rf"default +web +{MAC} +{guest.assigned.ip} +webtransport +[0-9.]+ ms", line)
+    everything = asked(relay, "status")
+    assert everything["draining"] is False
+    assert everything["rooms"][0]["sessions"] == 1
+
+
+def test_peers_and_leases_and_macs_tell_the_same_guest(relay, guest):
+    pings(guest)
+    (peer,) = asked(relay, "peers")
+    assert (peer["name"], peer["address"], peer["room"]) == ("web", str(guest.assigned.ip), "default")
+    assert peer["frames_in"] >= 1
+    assert 0 < peer["round_trip"] < 1
+    (lease,) = asked(relay, "leases")["default"]
+    assert (lease["address"], lease["name"], lease["port"]) == (peer["address"], "web", peer["port"])
+    assert [entry["mac"] for entry in asked(relay, "macs")["default"]] == [MAC]
+    for command in ("peers", "leases", "macs"):
+        assert MAC in vmrelay(relay, command)
+
+
+def test_a_flow_is_listed_with_its_ends(relay, guest):
+    packet = IP(src=str(guest.assigned.ip), dst="127.0.0.1") / UDP(sport=4000, dport=free_port()) / b"hello"
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet)
+    pings(guest)  # what came before it has been handled
+    (flow,) = [flow for flow in asked(relay, "flows")["default"] if flow["protocol"] == "udp"]
+    assert (flow["guest"], flow["remote"]) == (f"{guest.assigned.ip}:4000", "127.0.0.1")
+    assert flow["bytes_out"] == 5
+    assert asked(relay, "flows", "--peer", "999999")["default"] == []
+
+
+def test_drops_are_told_with_their_reasons(relay, guest):
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src="192.0.2.9", dst=GATEWAY) / ICMP())
+    pings(guest)
+    assert asked(relay, "drops")["switch.drop.foreign_source"] >= 1
+    assert "switch.drop.foreign_source" in vmrelay(relay, "drops", "--room", "default")
+
+
+def test_rooms_are_listed(relay, guest):
+    other = RelayPeer(f"{relay.url}room/lab", insecure=True)
+    try:
+        assert {room["name"]: room["sessions"] for room in asked(relay, "rooms")} == {"default": 1, "lab": 1}
+        assert [peer["room"] for peer in asked(relay, "peers", "--room", "lab")] == ["lab"]
+    finally:
+        other.close()
+
+
+def test_a_forward_comes_and_goes_while_the_relay_runs(relay):
+    port = free_port()
+    forward = f"tcp:127.0.0.1:{port}:web:80"
+    assert forward in vmrelay(relay, "forwards", "--add", forward)
+    assert [item["forward"] for item in asked(relay, "forwards")["default"]] == [forward]
+    with_same_port = vmrelay(relay, "forwards", "--add", f"tcp:127.0.0.1:{port}:other:80", status=1)
+    assert "Address already in use" in with_same_port
+    vmrelay(relay, "forwards", "--remove", f"tcp:127.0.0.1:{port}")
+    assert asked(relay, "forwards")["default"] == []
+    assert "has no forward" in vmrelay(relay, "forwards", "--remove", forward, status=1)
+    vmrelay(relay, "forwards", "--add", forward)  # the port is free again
+    vmrelay(relay, "forwards", "--remove", forward)
+
+
+def test_a_session_is_ended_with_a_reason(relay):
+    peer = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
+    vmrelay(relay, "disconnect", port_of(relay), "--reason", "go home")
+    relay.wait_for("go home")
+    peer.close()
+    assert "there is no session" in vmrelay(relay, "disconnect", "999999", status=1)
+
+
+def test_a_banned_address_is_out_until_the_ban_is_lifted(relay, guest):
+    said = vmrelay(relay, "ban", "address=127.0.0.0/8", "--time", "10m", "--reason", "noise")
+    assert "1 sessions were ended" in said
+    with pytest.raises(ConnectError, match=r"403|Banned by the operator: noise"):
+        RelayPeer(relay.url, insecure=True)
+    assert re.search(r"address:127.0.0.0/8 +9m5\ds +noise", vmrelay(relay, "ban"))
+    vmrelay(relay, "ban", "--lift", "address:127.0.0.0/8")
+    RelayPeer(relay.url, insecure=True).close()
+    assert "there is no ban" in vmrelay(relay, "ban", "--lift", "address:127.0.0.0/8", status=1)
+
+
+def test_a_banned_mac_gets_no_address_on_any_room(relay):
+    first = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
+    assert "1 sessions were ended" in vmrelay(relay, "ban", f"mac={MAC.upper()}")
+    first.close()
+    for url in (relay.url, f"{relay.url}room/after"):
+        with pytest.raises(ConnectError, match="not one that a guest may have"):
+            RelayPeer(url, insecure=True, mac=MAC)
+    vmrelay(relay, "ban", "--lift", f"mac:{MAC}")
+    RelayPeer(relay.url, insecure=True, mac=MAC).close()
+
+
+def test_a_draining_relay_takes_nobody_new_and_keeps_whom_it_has(relay, guest):
+    vmrelay(relay, "drain")
+    with pytest.raises(ConnectError, match=r"503|takes no new sessions"):
+        RelayPeer(relay.url, insecure=True)
+    pings(guest)
+    vmrelay(relay, "drain", "--end")
+    RelayPeer(relay.url, insecure=True).close()
+
+
+def test_changes_stand_in_the_log_with_who_asked(relay):
+    vmrelay(relay, "drain")
+    vmrelay(relay, "drain", "--end")
+    assert relay.wait_for(r"the operator \(\S+\) ended the draining")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("ban", "nobody"), "address=192.0.2.0/24"),
+        (("ban", "address=nowhere"), "must be an address or a network"),
+        (("ban", "mac=1"), "MAC"),
+        (("ban", "planet=earth"), "address, mac or token can be banned"),
+        (("peers", "--room", "nope"), "there is no room nope"),
+        (("forwards", "--add", "tcp:1"), "must be"),
+        (("forwards", "--room", "nope", "--add", "tcp::1:web:1"), "there is no room nope"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(relay, words, complaint):
+    said = vmrelay(relay, *words, status=1)
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+def test_without_a_relay_the_commands_say_so(tmp_path):
+    environment = os.environ | {
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "TMPDIR": str(tmp_path),
+        "VMRELAY_ADMIN": "",
+    }
+    done = run(
+        *(sys.executable, "-m", "relay.main", "status", "--port", free_port()),
+        check=False,
+        env=environment,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no relay of this user is running here at port" in done.stderr
+
+
+def test_a_socket_that_nobody_listens_at_is_said_in_one_line(tmp_path):
+    done = run(sys.executable, "-m", "relay.main", "rooms", "--admin", tmp_path / "x.sock", check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "No such file" in done.stderr
+
+
+def test_events_tell_who_came_and_went(relay):
+    follower = subprocess.Popen(
+        [sys.executable, "-u", "-m", "relay.main", "events", "--json", "--admin", str(relay.admin)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        events = []
+        while not any(event["event"] == "left" for event in events):
+            # Who listens too late for one visit hears of the next.
+            RelayPeer(relay.url, insecure=True, mac=MAC, name="web").close()
+            os.set_blocking(follower.stdout.fileno(), False)
+            events += [json.loads(line) for line in iter(follower.stdout.readline, "")]
+    finally:
+        follower.terminate()
+        follower.wait(PATIENCE)
+        follower.stdout.close()
+    left = next(event for event in events if event["event"] == "left")
+    assert (left["room"], left["mac"], left["name"]) == ("default", MAC, "web")
+    assert left["duration"] >= 0

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from loguru import logger
+
+from relay.admin.events import MAX_LISTENERS, MAX_WAITING, Events, TooManyListenersError
+
+
+def on_a_loop(scenario):
+    return asyncio.run(scenario())
+
+
+def happen(event, message="it happened", **fields):
+    logger.bind(event=event, **fields).debug(message)
+
+
+def test_listeners_get_events_with_their_fields_and_nothing_else():
+    async def scenario():
+        events = Events()
+        with events.subscribed() as one, events.subscribed() as two:
+            logger.info("no event")
+            happen("joined", "peer 1 with ?token=abcdef", room="lab", reason="kind")
+            return await one.get(), await two.get(), one.qsize()
+
+    first, second, left = on_a_loop(scenario)
+    assert first == second
+    assert (first["event"], first["room"], left) == ("joined", "lab", 0)
+    assert "reason" not in first
+    assert first["message"] == "peer 1 with ?token=***"
+
+
+def test_who_is_too_slow_is_told_how_much_was_missed():
+    async def scenario():
+        events = Events()
+        with events.subscribed() as queue:
+            for number in range(MAX_WAITING + 5):
+                happen("left", number=number)
+            await asyncio.sleep(0)
+            kept = [queue.get_nowait()["number"] for _ in range(MAX_WAITING)]
+            happen("left", number=-1)
+            return kept, await queue.get()
+
+    kept, late = on_a_loop(scenario)
+    assert kept == list(range(MAX_WAITING))
+    assert (late["number"], late["missed"]) == (-1, 5)
+
+
+def test_the_number_of_listeners_is_bounded_and_places_are_given_back():
+    async def scenario():
+        events = Events()
+        with contextlib.ExitStack() as stack:
+            for _ in range(MAX_LISTENERS):
+                stack.enter_context(events.subscribed())
+            with pytest.raises(TooManyListenersError), events.subscribed():
+                pass
+        with events.subscribed() as queue:
+            happen("joined")
+            assert (await queue.get())["event"] == "joined"
+
+    on_a_loop(scenario)
+
+
+def test_nobody_listening_costs_nothing():
+    async def scenario():
+        events = Events()
+        with events.subscribed():
+            pass
+        happen("joined")
+        return events._sink
+
+    assert on_a_loop(scenario) is None

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from relay.admin.metrics import MAX_ROOMS, exposition
+from relay.admin.service import LoopLag
+from relay.admin.snapshots import RoomDescription
+
+ROOMS = 3 * MAX_ROOMS
+
+
+class Snapshots:
+    """Those of a relay with many rooms, each of which dropped one frame."""
+
+    async def peers(self):
+        return []
+
+    async def flows(self):
+        return {}
+
+    async def rooms(self):
+        return [
+            RoomDescription(
+                f"room{n}", "10.0.2.0/24", "10.0.2.2", 0, 0, leases=1, pool=245, flows=0, forwards=0
+            )
+            for n in range(ROOMS)
+        ]
+
+    def counters(self, room=None):
+        count = ROOMS if room is None else 1
+        own = {"endpoint.drop.rate": 7} if room is None else {}
+        return {"switch.drop.spoofed_source": count, "switch.flooded": 0, **own}
+
+
+def families():
+    operations = SimpleNamespace(certificate=lambda: {"expires_in": 60.0}, is_draining=False)
+    served = SimpleNamespace(
+        facts={"version": "1", "path": "pure"}, started=0.0, lag=LoopLag(), operations=operations
+    )
+    text = asyncio.run(exposition(served, Snapshots())).decode()
+    return {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+
+def test_labels_stay_bounded_and_nothing_is_lost():
+    found = families()
+    leases = {sample.labels["room"]: sample.value for sample in found["vmrelay_leases"]}
+    assert len(leases) == MAX_ROOMS + 1
+    assert leases["other"] == ROOMS - MAX_ROOMS
+    drops = [sample for sample in found["vmrelay_drops"] if sample.labels["part"] == "switch"]
+    assert sum(sample.value for sample in drops) == ROOMS
+    assert len(drops) == MAX_ROOMS + 1
+
+
+def test_what_is_of_no_room_is_counted_once():
+    (sample,) = [one for one in families()["vmrelay_drops"] if one.labels["part"] == "endpoint"]
+    assert (sample.labels["room"], sample.labels["reason"], sample.value) == ("", "rate", 7)

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from relay.admin.opening import LEAST_TOKEN, AdminError, read_token
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(f"{'x' * LEAST_TOKEN}\n")
+    assert read_token(path) == "x" * LEAST_TOKEN
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"x" * 5000, b"\xff" * 20, "ü".encode() * 20, b"a\tb" * 9]
+)
+def test_what_is_no_token_is_said_with_the_file(tmp_path, content):
+    path = tmp_path / "token"
+    path.write_bytes(content)
+    with pytest.raises(AdminError, match=str(path)):
+        read_token(path)
+    with pytest.raises(AdminError, match="No such file"):
+        read_token(tmp_path / "none")

@@ -1,0 +1,72 @@
+"""The commands' half of the admin API, against servers that are none."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from relay.admin.client import AdminClient, AskError, add_arguments, connect
+
+
+@contextlib.contextmanager
+def server(path, answer):
+    """Answer one request with these bytes."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield AdminClient(path)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", "no JSON"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n<html>", "the relay says 404: Not Found"),
+        (b'HTTP/1.1 404 Not Found\r\n\r\n{"error": "no such thing"}', "404: no such thing"),
+        (b"220 mail.example ESMTP\r\n", "220 mail"),
+        (b"", "without response"),
+    ],
+)
+def test_answers_of_others_are_said_in_one_line(tmp_path, answer, complaint):
+    with server(tmp_path / "x.sock", answer) as client, pytest.raises(AskError) as caught:
+        client.ask("/v1/status")
+    assert complaint in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_several_relays_are_told_apart_by_their_ports(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.delenv("VMRELAY_ADMIN", raising=False)
+    with contextlib.ExitStack() as stack:
+        for port in (10001, 10002):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(tmp_path / f"{port}.sock"))
+            listener.listen()
+        with pytest.raises(AskError, match=r"10001.*10002"):
+            connect(arguments())
+        connect(arguments("--port", "10002"))
+
+
+def test_a_token_that_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(AskError, match="No such file"):
+        connect(arguments("--admin", "http://127.0.0.1:1", "--admin-token", str(tmp_path / "none")))
