@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 
 import pytest
 
 from relay.admission import RelayAdmission
+from relay.bans import Bans, parse_ban
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
 from relay.token_gate import Clocks, TokenGate
 from transport.admission import ClientRequest, Grant, Refusal
 
 NO_TOKENS = TokenGate("off", None, Clocks(lambda: 0.0, lambda: 0.0))
+NO_BANS = Bans(lambda: 0.0)
 FORBIDDEN = Refusal(HTTPStatus.FORBIDDEN, "not from there")
 
 
@@ -73,7 +76,9 @@ both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"]
 )
 def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, path):
     lans = Lans()
-    assert RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier)) == Grant(room, path)
+    assert RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier)) == Grant(
+        room, path
+    )
     assert lans.asked == [(room, "192.0.2.1")]
 
 
@@ -106,7 +111,7 @@ def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, pa
 )
 def test_at_other_paths_there_is_no_room(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier))
+    found = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier))
     assert found.status == HTTPStatus.NOT_FOUND
     assert lans.asked == []
 
@@ -138,7 +143,7 @@ def test_at_other_paths_there_is_no_room(carrier, target):
 )
 def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), NO_TOKENS, lans).admit(request(target, carrier))
+    found = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier))
     assert found.status == HTTPStatus.BAD_REQUEST
     assert "1 to 63 of a-z, 0-9 and -" in found.reason or "more than" in found.reason
     assert found.reason.isprintable()
@@ -149,7 +154,7 @@ def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
 @both_carriers
 def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
     lans = Lans()
-    admission = RelayAdmission(Origins(FORBIDDEN), NO_TOKENS, lans)
+    admission = RelayAdmission(Origins(FORBIDDEN), NO_TOKENS, lans, NO_BANS)
     for target in ("/", "/elsewhere", "/room/lab", "/room/Lab"):
         assert admission.admit(request(target, carrier)) == FORBIDDEN
     assert admission.check(request("/", "http")) == FORBIDDEN
@@ -159,9 +164,25 @@ def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
 @both_carriers
 def test_why_there_is_no_room_is_told(carrier, lines):
     lans = Lans()
-    admission = RelayAdmission(Origins(), NO_TOKENS, lans)
+    admission = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS)
     lans.error = NoRoomError(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     assert admission.admit(request("/room/lab", carrier)) == Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     lans.error = ForwardError("cannot forward it")
     assert admission.admit(request("/room/lab", carrier)).status == HTTPStatus.SERVICE_UNAVAILABLE
     assert lines == ["ERROR room lab: cannot forward it"]
+
+
+def test_who_is_banned_or_comes_while_the_relay_drains_is_refused_before_a_room_is_made():
+    lans, bans = Lans(), Bans(lambda: 0.0)
+    admission = RelayAdmission(Origins(), NO_TOKENS, lans, bans)
+    asked = request("/room/lab", "webtransport")
+    ban = parse_ban("address", asked.remote.rpartition(":")[0], math.inf, "noise")
+    bans.add(ban)
+    refusal = admission.admit(asked)
+    assert (refusal.status, refusal.reason) == (403, "Banned by the operator: noise.")
+    bans.remove(ban.id)
+    admission.draining = True
+    assert admission.admit(asked).status == 503
+    assert lans.asked == []
+    admission.draining = False
+    assert isinstance(admission.admit(asked), Grant)
