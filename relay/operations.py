@@ -16,6 +16,7 @@ from netstack.ethernet import parse_mac
 from netstack.forward import parse_forward
 from relay.bans import Ban, BanError, Bans
 from relay.lan import ForwardError
+from relay.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -90,8 +91,6 @@ class Operations:
         self.lans.block_macs(frozenset(parse_mac(ban.what) for ban in self.bans if ban.kind == "mac"))
 
     async def _end_banned(self, ban: Ban) -> int:
-        from relay.admin.snapshots import Snapshots
-
         ended = 0
         for peer in await Snapshots(self.lans).peers():
             if ban.matches(peer.remote, peer.mac):

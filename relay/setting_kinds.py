@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
-from relay.admin.place import parse_place
+from relay.admin_place import parse_place
 from relay.lan_options import (
     parse_addresses,
     parse_boot_files,

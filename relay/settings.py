@@ -25,7 +25,7 @@ from netstack.forward import Forward  # noqa: TC001 - same
 from netstack.lan_network import DEFAULT_NETWORK, LARGEST, SMALLEST
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
-from relay.admin.place import AUTO, Address
+from relay.admin_place import AUTO, Address
 from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
 from relay.room_tables import LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
 from relay.setting_kinds import (

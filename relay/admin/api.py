@@ -28,9 +28,9 @@ from starlette.routing import Route
 
 from relay.admin.events import TooManyListenersError
 from relay.admin.metrics import CONTENT_TYPE, exposition
-from relay.admin.snapshots import Snapshots
 from relay.bans import BanError, parse_ban
 from relay.operations import NotThereError, OperationError, Who
+from relay.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

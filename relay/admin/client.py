@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay.admin.opening import AdminError, read_token
-from relay.admin.place import find
+from relay.admin_place import find
 
 if TYPE_CHECKING:
     import argparse

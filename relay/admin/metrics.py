@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
     from relay.admin.service import Served
-    from relay.admin.snapshots import Snapshots
+    from relay.snapshots import Snapshots
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from relay.admin.place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
 from relay.admin.service import AdminService
+from relay.admin_place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
 
 if TYPE_CHECKING:
     from relay.admin.service import Served

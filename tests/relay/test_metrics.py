@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.admin.metrics import MAX_ROOMS, exposition
 from relay.admin.service import LoopLag
-from relay.admin.snapshots import RoomDescription
+from relay.snapshots import RoomDescription
 
 ROOMS = 3 * MAX_ROOMS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.admin.place import (
+from relay.admin_place import (
     AUTO,
     NONE,
     Address,
