@@ -21,7 +21,8 @@ from cryptography.x509 import load_pem_x509_certificates
 from guest.client_connection import ClientConnection
 from guest.target import Target
 from netstack.counters import Counters
-from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
+from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH
 from transport.quic.bbr import BBR
 from transport.quic.udp import ConnectedUdpSocket
 

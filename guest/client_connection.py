@@ -18,7 +18,7 @@ from aioquic.quic.packet import QuicFrameType
 from aioquic.tls import AlertDescription
 
 from transport.quic import webtransport
-from transport.quic.aioquic_internals import ClientQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.carrier import Carrier, CarrierHost
 from transport.quic.session import WebTransportSession
 from transport.tls_alerts import CRYPTO_ERRORS

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 import secrets
 import socket
 from collections import deque
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guest.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
 from guest.client_connection import one_line
+from guest.retry_delays import RetryDelays
 from guest.target import Target, Trust
 from netstack import encapsulation
 from netstack.counters import Counters
@@ -47,10 +47,6 @@ EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
 """Seconds before the first ones: soon the packet size of the path is known, and the answer tells the MTU."""
 REGISTER_DELAYS = (0.25, 0.5, 1.0, 2.0, 2.0, 4.0)
 """Seconds after which an unanswered Register is sent again; datagrams get lost. After the last: given up."""
-FIRST_RETRY = 0.5
-"""Seconds before the first new attempt; each further one waits twice as long."""
-LAST_RETRY = 30.0
-"""Seconds that attempts are apart at most."""
 STABLE = 60.0
 """Seconds that a session must have lasted for the delays to start over: two clients with one MAC throw each
 other out in turns, and should do so slowly."""
@@ -258,34 +254,32 @@ class VirtualNic:
         ``reason`` is why there is no session to begin with.
         """
         loop = asyncio.get_running_loop()
-        delay = FIRST_RETRY
+        delays = RetryDelays()
         try:
             while True:
                 if self._session is not None:
                     started = loop.time()
                     reason = await self._serve(self._session)
                     if loop.time() - started >= STABLE:
-                        delay = FIRST_RETRY
+                        delays.start_over()
                 if not reconnect:
                     return
-                delay = await self._reattach(reason, delay)
+                await self._reattach(reason, delays)
         finally:
             self._finish(reason)
 
-    async def _reattach(self, reason: str, delay: float) -> float:
-        """Try until there is a session again; return the delay that the next loss starts with."""
+    async def _reattach(self, reason: str, delays: RetryDelays) -> None:
+        """Try until there is a session again."""
         while True:
-            # Spread by a quarter, so that a restarted relay does not see all its clients at once.
-            wait = delay * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+            wait = delays.next()
             self._on_change(Detached(reason, wait))
             await asyncio.sleep(wait)
-            delay = min(2 * delay, LAST_RETRY)
             try:
                 await self.attach()
             except (ConnectError, ValueError) as error:
                 reason = str(error)
             else:
-                return delay
+                return
 
     def close(self) -> None:
         """Say goodbye to the relay and end the session."""

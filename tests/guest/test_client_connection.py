@@ -21,7 +21,8 @@ from quic_parts import (
 from guest.client_connection import ClientConnection
 from guest.target import Target, Trust
 from netstack.counters import Counters
-from transport.quic.aioquic_internals import ClientQuicConnection, RelayQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
+from transport.quic.aioquic_internals import RelayQuicConnection
 from transport.quic.carrier import PACKET_OVERHEAD
 from transport.quic.connection import Connection
 from transport.quic.path_mtu import CEILING

@@ -18,6 +18,7 @@ from waiting import until
 
 from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler
+from guest import retry_delays
 from guest import vm_client as vm_client_module
 from guest.client import ConnectError, SessionEndedError
 from guest.vm_client import Assigned, Attached, Detached, Resized, choose_kind, parse_assigned, vm_client
@@ -185,10 +186,7 @@ def test_full_frames_travel_in_chunks_between_nics(live_relay):
     asyncio.run(scenario())
 
 
-def test_a_restart_of_the_relay_is_survived_with_mac_and_address(certificate_options, monkeypatch):
-    monkeypatch.setattr(vm_client_module, "FIRST_RETRY", 0.05)
-    monkeypatch.setattr(vm_client_module, "LAST_RETRY", 0.2)
-
+def test_a_restart_of_the_relay_is_survived_with_mac_and_address(certificate_options):
     async def scenario():
         changes = []
         relay = Relay(*certificate_options)
@@ -351,8 +349,10 @@ def test_another_mtu_is_told_as_such(monkeypatch):
 
 
 def test_attempts_are_further_and_further_apart(monkeypatch):
-    monkeypatch.setattr(vm_client_module, "FIRST_RETRY", 0.01)
-    monkeypatch.setattr(vm_client_module, "LAST_RETRY", 0.05)
+    monkeypatch.setattr(retry_delays, "FIRST_WITHIN", 0.005)
+    monkeypatch.setattr(retry_delays, "SOON", 0.01)
+    monkeypatch.setattr(retry_delays, "SOON_ATTEMPTS", 1)
+    monkeypatch.setattr(retry_delays, "LAST", 0.05)
 
     def answer(relay, _):
         # The first session is given an address and then thrown out; the others are refused.
@@ -362,18 +362,17 @@ def test_attempts_are_further_and_further_apart(monkeypatch):
         changes = []
         async with vm_client(url, insecure=True, reconnect=True, on_change=changes.append):
             relay.sessions[0].close(4, "thrown out")
-            await until(lambda: len(changes) > 6)
+            await until(lambda: len(changes) > 7)
         waits = [change.retry_in for change in changes[1:]]
         assert changes[1].reason == "thrown out"
-        for wait, nominal in zip(waits, (0.01, 0.02, 0.04, 0.05, 0.05), strict=False):
+        assert waits[0] <= 0.005
+        for wait, nominal in zip(waits[1:], (0.01, 0.02, 0.04, 0.05, 0.05), strict=False):
             assert 0.74 * nominal <= wait <= 1.26 * nominal
 
     on_scripted_relay(scenario, answer)
 
 
-def test_a_patient_client_waits_for_its_relay_unless_that_is_useless(monkeypatch):
-    monkeypatch.setattr(vm_client_module, "FIRST_RETRY", 0.05)
-
+def test_a_patient_client_waits_for_its_relay_unless_that_is_useless():
     async def scenario(url, _):
         with pytest.raises(ConnectError, match="not the one to be trusted"):
             async with vm_client(url, cert_hash="00" * 32, reconnect=True, patient=True):

@@ -14,7 +14,7 @@ from actors.runtime import current_scheduler
 from guest.target import Trust
 from netstack.counters import Counters
 from transport.origins import OriginPolicy
-from transport.quic.aioquic_internals import ClientQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.endpoint import Endpoint
 
 PATIENCE = 20
@@ -46,23 +46,27 @@ class RunningEndpoint:
 
     def __init__(
         self,
+        *,
         certificates=CERTIFICATES,
         make_peer=EchoPeer,
         host="127.0.0.1",
         allow_origin=(),
         client_share=0,
+        port=0,
+        reset_key=b"",
     ):
         self.counters = Counters()
         self.peers = []
         self.make_peer = make_peer
         self.endpoint = Endpoint(
             host=host,
-            port=0,
+            port=port,
             certificates=certificates,
             admission=OpenDoor(self.open_session, OriginPolicy(allow_origin, certificates, on_loopback=True)),
             turns=current_scheduler(),
             counters=self.counters,
             client_share=client_share,
+            reset_key=reset_key,
         )
 
     def open_session(self, session):

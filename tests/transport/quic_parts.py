@@ -30,7 +30,8 @@ from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.quic import webtransport
-from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, ClientQuicConnection, RelayQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
+from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
 

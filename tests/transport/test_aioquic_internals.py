@@ -32,6 +32,7 @@ USED = {
         "_ack_eliciting_sent_since_receipt",
         "_assert_stream_can_receive",
         "_close_at",
+        "_close_begin",
         "_close_event",
         "_close_pending",
         "_crypto_buffers",
@@ -131,8 +132,8 @@ USED = {
     "CryptoContext": ("aead", "cipher_suite", "hp", "key_phase", "secret"),
     "AEAD": ("_aead", "_iv"),
     "HeaderProtection": ("_encryptor",),
-    "QuicNetworkPath": ("addr", "bytes_received", "bytes_sent", "is_validated"),
-    "QuicConnectionId": ("cid",),
+    "QuicNetworkPath": ("addr", "bytes_received", "bytes_sent", "is_validated", "peer_cid"),
+    "QuicConnectionId": ("cid", "stateless_reset_token"),
     "Context": ("_peer_certificate", "handle_message"),
     "H3Connection": (
         "_check_request_or_push_frame_type",
@@ -148,6 +149,7 @@ USED = {
 }
 
 ARGUMENTS = {
+    (QuicConnection, "_close_begin"): ["self", "is_initiator", "now"],
     (QuicConnection, "_handle_ack_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_handle_crypto_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_initialize"): ["self", "peer_cid"],
@@ -214,7 +216,7 @@ def test_every_private_name_that_is_used_is_in_the_table():
     modules = Path(aioquic_internals.__file__).parent.glob("aioquic_*.py")
     tree = ast.parse("".join(module.read_text() for module in modules))
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    own |= {*aioquic_internals.OneRttState.__slots__, "_reassembly", "_refused"}
+    own |= {*aioquic_internals.OneRttState.__slots__, "_reassembly", "_refused", "_token_of"}
     own -= {name for names in USED.values() for name in names}
     used = {
         node.attr

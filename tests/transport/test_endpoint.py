@@ -28,7 +28,7 @@ from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.quic import connection as connection_module
 from transport.quic import endpoint as endpoint_module
-from transport.quic.aioquic_internals import ClientQuicConnection
+from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.endpoint import Endpoint, carries_frames
 
 CLIENT = ("192.0.2.1", 4000)

@@ -24,12 +24,12 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_ack_frame
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from transport.quic.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
 from transport.quic.congestion import Congestion, congestion_of
 from transport.quic.frames import Ack, write_ack
 from transport.quic.packet_keys import AES_SUITES, PacketKeys
+from transport.quic.stateless_reset import TOKEN_LENGTH
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ vars(aioquic_connection)["EPOCHS"] = cache(aioquic_connection.EPOCHS)
 def new_connection_id() -> bytes:
     """Return a connection ID of 8 bytes: the worker's number, then random."""
     return bytes((WORKER,)) + os.urandom(CONNECTION_ID_LENGTH - 1)
+
+
+def _random_token(_connection_id: bytes) -> bytes:
+    return os.urandom(TOKEN_LENGTH)
 
 
 def transport_parameters(data: bytes) -> dict[int, bytes]:
@@ -177,8 +181,13 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
     """aioquic's connection with the relay's own connection IDs."""
 
     def __init__(
-        self, configuration: QuicConfiguration, original_cid: bytes, retry_source_cid: bytes | None = None
+        self,
+        configuration: QuicConfiguration,
+        original_cid: bytes,
+        retry_source_cid: bytes | None = None,
+        token_of: Callable[[bytes], bytes] = _random_token,
     ) -> None:
+        """``token_of`` makes the stateless reset token of a connection ID."""
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_cid,
@@ -191,6 +200,8 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
         first = self._host_cids[0]
         first.cid = new_connection_id()
+        first.stateless_reset_token = token_of(first.cid)
+        self._token_of = token_of
         self.host_cid = first.cid
         self._local_initial_source_connection_id = first.cid
 
@@ -291,11 +302,12 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
 
     def _replenish_connection_ids(self) -> None:
         while len(self._host_cids) < min(CONNECTION_IDS, self._remote_active_connection_id_limit):
+            cid = new_connection_id()
             self._host_cids.append(
                 QuicConnectionId(
-                    cid=new_connection_id(),
+                    cid=cid,
                     sequence_number=self._host_cid_seq,
-                    stateless_reset_token=os.urandom(16),
+                    stateless_reset_token=self._token_of(cid),
                 )
             )
             self._host_cid_seq += 1
@@ -662,16 +674,6 @@ class OneRttState:
         recovery = self._recovery
         timeout = recovery.get_probe_timeout() * 2**recovery._pto_count
         return float(recovery._time_of_last_sent_ack_eliciting_packet + timeout)
-
-
-class ClientQuicConnection(OpenQuicConnection):
-    """aioquic's connection as a client that may pin the server's certificate."""
-
-    @property
-    def certificate_hash(self) -> bytes:
-        """SHA-256 of the server's leaf certificate (DER); empty until the server has shown it."""
-        certificate = self.tls._peer_certificate
-        return certificate.fingerprint(SHA256()) if certificate is not None else b""
 
 
 class RelayH3Connection(BoundedH3Connection):

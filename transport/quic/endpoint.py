@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from transport import tls_alerts
 from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
 from transport.quic.bbr import BBR
 from transport.quic.connection import TOLERATED_EXCESS, Connection
+from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import READS_PER_TURN, UdpSocket
 
 if TYPE_CHECKING:
@@ -97,10 +99,12 @@ class Endpoint:
         counters: Counters,
         client_share: int = 0,
         congestion: str = BBR,
+        reset_key: bytes = b"",
     ) -> None:
         """``client_share`` is what one client address may have of the connections, in percent; 0: all.
 
-        ``congestion`` names the congestion control: ``bbr``, ``cubic`` or ``reno``.
+        ``congestion`` names the congestion control: ``bbr``, ``cubic`` or ``reno``. Clients of an earlier
+        endpoint that had the same ``reset_key`` are told at once that it is gone; empty for a random one.
         """
         self.counters = counters
         self.admit = admission.admit
@@ -126,6 +130,7 @@ class Endpoint:
         self._lone = False
         """Whether the socket last brought few packets at a time."""
         self._retry = QuicRetryTokenHandler()
+        self._resets = StatelessResets(reset_key or secrets.token_bytes(RESET_KEY_LENGTH))
         self._closed = asyncio.Event()
         self._closing = False
         self._next_complaint = 0.0
@@ -397,6 +402,10 @@ class Endpoint:
         """Find or make the connection of a packet that is no short header of a known connection."""
         if not packet or packet[0] < LONG_HEADER:
             self.counters.add("endpoint.drop.unknown_connection")
+            reset = self._resets.answer(packet, client_network(address[0]), now)
+            if reset is not None:
+                self.counters.add("endpoint.stateless_resets")
+                self._socket.send([reset], address)
             return None
         try:
             header = pull_quic_header(Buffer(data=packet), host_cid_length=CONNECTION_ID_LENGTH)
@@ -446,7 +455,9 @@ class Endpoint:
         if retry_source_cid is None and len(self._handshakes) >= RETRY_HANDSHAKES:
             self._send_retry(header, address, now)
             return None
-        quic = RelayQuicConnection(self._configuration(), original_cid, retry_source_cid)
+        quic = RelayQuicConnection(
+            self._configuration(), original_cid, retry_source_cid, self._resets.token_of
+        )
         connection = Connection(quic, self, address, now)
         self._live.add(connection)
         self._handshakes.add(connection)

@@ -1,0 +1,41 @@
+"""When a client that lost its session tries again: at once, a few times soon, then ever less often.
+
+A relay that was restarted tells its clients at once (stateless resets), and a client whose path was lost may
+find another one at once too; a relay that is being restarted is back within seconds.
+"""
+
+from __future__ import annotations
+
+import random
+
+FIRST_WITHIN = 0.1
+"""Seconds within which the first attempt is made: many clients of one relay spread over them."""
+SOON = 0.5
+"""Seconds between the attempts after it."""
+SOON_ATTEMPTS = 8
+"""Attempts that are so close; each further one waits twice as long."""
+LAST = 30.0
+"""Seconds that attempts are apart at most."""
+MOST_DOUBLINGS = 16
+"""More than lead to the longest delay."""
+
+
+class RetryDelays:
+    """Tells the delay before each attempt, in seconds."""
+
+    def __init__(self) -> None:
+        self._attempts = 0
+
+    def start_over(self) -> None:
+        """Begin with the shortest: the session that was lost had lasted."""
+        self._attempts = 0
+
+    def next(self) -> float:
+        """Return the delay before the next attempt."""
+        attempt, self._attempts = self._attempts, self._attempts + 1
+        if attempt == 0:
+            return random.uniform(0, FIRST_WITHIN)  # noqa: S311 - no secret
+        doublings = min(max(0, attempt - SOON_ATTEMPTS), MOST_DOUBLINGS)
+        nominal = min(SOON * (1 << doublings), LAST)
+        # Spread by a quarter, so that a restarted relay does not see all its clients at once.
+        return nominal * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
