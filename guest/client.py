@@ -122,6 +122,11 @@ class WebTransportClient:
         """Why the session is over, in one line; None while it lives."""
         return self._end
 
+    @property
+    def close_code(self) -> int | None:
+        """The code with which the server closed the session; None where it did not."""
+        return None if self._connection is None else self._connection.close_code
+
     async def wait_closed(self) -> None:
         """Wait until the session is over, whoever ended it."""
         await self._closed.wait()

@@ -82,6 +82,8 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
         """The session, from the request on."""
         self.end: str | None = None
         """Why the connection is over, in one line; None while it lives."""
+        self.close_code: int | None = None
+        """The code with which the server closed the session, if it did."""
         quic.connect(address, now)
 
     def take_arrived(self) -> list[bytes]:
@@ -215,6 +217,7 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             self._closed_by_server(str(error))
             return
         if closure is not None:
+            self.close_code = closure.code
             self._closed_by_server(one_line(closure.reason) or "the server closed the session")
 
     # -- ends -------------------------------------------------------------------------------------

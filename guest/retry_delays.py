@@ -10,9 +10,9 @@ import random
 
 FIRST_WITHIN = 0.1
 """Seconds within which the first attempt is made: many clients of one relay spread over them."""
-SOON = 0.5
+SOON = 0.25
 """Seconds between the attempts after it."""
-SOON_ATTEMPTS = 8
+SOON_ATTEMPTS = 12
 """Attempts that are so close; each further one waits twice as long."""
 LAST = 30.0
 """Seconds that attempts are apart at most."""

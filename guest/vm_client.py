@@ -47,9 +47,13 @@ EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
 """Seconds before the first ones: soon the packet size of the path is known, and the answer tells the MTU."""
 REGISTER_DELAYS = (0.25, 0.5, 1.0, 2.0, 2.0, 4.0)
 """Seconds after which an unanswered Register is sent again; datagrams get lost. After the last: given up."""
-STABLE = 60.0
-"""Seconds that a session must have lasted for the delays to start over: two clients with one MAC throw each
-other out in turns, and should do so slowly."""
+STABLE = 1.0
+"""Seconds that a session must have lasted for the delays to start over."""
+STABLE_AGAINST_OTHERS = 60.0
+"""And so long if another session took its MAC: two clients throw each other out in turns, and should do so
+slowly."""
+TAKEN_OVER = 4
+"""The closing code that says so."""
 FRAME_QUEUE = 4096
 """Frames that wait for ``recv_batch``, about 4 MB; over it the oldest are dropped and counted."""
 MIN_MTU = 576
@@ -258,9 +262,10 @@ class VirtualNic:
         try:
             while True:
                 if self._session is not None:
-                    started = loop.time()
-                    reason = await self._serve(self._session)
-                    if loop.time() - started >= STABLE:
+                    session, started = self._session, loop.time()
+                    reason = await self._serve(session)
+                    wanted = STABLE_AGAINST_OTHERS if session.close_code == TAKEN_OVER else STABLE
+                    if loop.time() - started >= wanted:
                         delays.start_over()
                 if not reconnect:
                     return

@@ -220,6 +220,7 @@ class Relay:
                 counters=self._counters,
                 client_share=self._settings.client_share,
                 congestion=self._settings.congestion,
+                reset_key=self._state.secret("stateless-reset"),
             )
             try:
                 await endpoint.start()

@@ -10,7 +10,7 @@ def test_the_first_attempt_is_made_at_once_a_few_soon_and_the_others_less_and_le
     assert 0 <= delays.next() <= FIRST_WITHIN
     soon = [delays.next() for _ in range(SOON_ATTEMPTS)]
     assert all(0.75 * SOON <= delay <= 1.25 * SOON for delay in soon)
-    for doublings in range(1, 6):
+    for doublings in range(1, 7):
         assert delays.next() == pytest.approx(SOON * 2**doublings, rel=0.251)
     late = [delays.next() for _ in range(1000)]
     assert all(0.75 * LAST <= delay <= 1.25 * LAST for delay in late)

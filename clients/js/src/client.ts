@@ -2,8 +2,8 @@
  * A network card on a relay's LAN.
  *
  * Theory of operation. One attempt opens a carrier (WebTransport, else WebSocket) and, framed, registers the
- * MAC until the relay answers with an address. A lost carrier is replaced after a delay that doubles from 0.5
- * to 30 s; the relay gives the same MAC the same address. Datagrams get lost: Register is repeated, and a
+ * MAC until the relay answers with an address. A lost carrier is replaced at once, else after delays that grow
+ * to 30 s (see retries.ts); the relay gives the same MAC the same address. Datagrams get lost: Register is repeated, and a
  * relay that answers none of three heartbeats counts as gone. They are counted, since time proves nothing:
  * browsers let timers of hidden pages run once a minute, and no timer runs while a computer sleeps.
  *
@@ -17,6 +17,7 @@ import { Dialer } from "./dialer.js";
 import type { DialOptions } from "./dialer.js";
 import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
 import { Registration } from "./registration.js";
+import { Retries } from "./retries.js";
 import { CHUNK, CONTROL, Chunker, FRAME, MAX_FRAME, MIN_FRAME, Reassembler, encodeControl, parseControl } from "./wire.js";
 import type { Assigned } from "./wire.js";
 
@@ -71,11 +72,10 @@ export interface Options extends DialOptions {
 const HEARTBEAT_INTERVAL = 15_000;
 /** Heartbeats without an answer after which the relay is gone. */
 const MAX_UNANSWERED = 3;
-const FIRST_RETRY = 500;
-const LAST_RETRY = 30_000;
-/** A connection must have lasted this long for the delays to start over: two cards with one MAC throw each
- * other out in turns, and should do so slowly. */
-const STABLE = 60_000;
+/** A connection must have lasted this long for the delays to start over. */
+const STABLE = 1000;
+/** And so long if another session took its MAC: two cards throw each other out in turns, and should do so slowly. */
+const STABLE_AGAINST_OTHERS = 60_000;
 /** Frames kept until there is an address: what a machine says while it boots. */
 const MAX_HELD = 64;
 /** Milliseconds that {@link connect} waits for a guest's first frame: one that runs speaks soon. */
@@ -137,7 +137,8 @@ export class NetworkInterface {
   #heartbeats: ReturnType<typeof setInterval> | undefined;
   #heartbeatSent = 0;
   #unanswered = 0;
-  #retry: { timer: ReturnType<typeof setTimeout>; delay: number } | undefined;
+  readonly #retries = new Retries();
+  #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
   constructor(url: string, options: Options, card = new CardMac(options.mac ?? randomMac())) {
@@ -193,7 +194,7 @@ export class NetworkInterface {
 
   /** Says goodbye to the relay and ends for good. */
   close(): void {
-    clearTimeout(this.#retry?.timer);
+    clearTimeout(this.#retry);
     this.#leave();
     this.#enter("closed", "closed by this side");
   }
@@ -321,15 +322,15 @@ export class NetworkInterface {
 
   #lost(ending: Ending): void {
     const lasted = Date.now() - this.#openSince;
-    if (lasted >= STABLE) this.#retry = undefined;
-    const takenOver = this.#card.follows && ending.code % WEBSOCKET_CODES === TAKEN_OVER;
-    if (takenOver && lasted < ELDER) {
+    const takenOver = ending.code % WEBSOCKET_CODES === TAKEN_OVER;
+    if (lasted >= (takenOver ? STABLE_AGAINST_OTHERS : STABLE)) this.#retries.startOver();
+    if (takenOver && this.#card.follows && lasted < ELDER) {
       this.#card.yield();
       this.#renew(`${describe(ending)}; the guest goes on as ${formatMac(this.mac)}`);
       return;
     }
     // Soon enough to find the other one young.
-    if (takenOver) this.#retry = undefined;
+    if (takenOver && this.#card.follows) this.#retries.startOver();
     this.#retryLater(describe(ending));
   }
 
@@ -358,10 +359,8 @@ export class NetworkInterface {
 
   #schedule(reason: string): void {
     if (this.#over()) return;
-    const delay = Math.min(LAST_RETRY, this.#retry === undefined ? FIRST_RETRY : 2 * this.#retry.delay);
-    // Spread by a quarter, so that a restarted relay does not see all its clients at once.
-    const retryIn = delay * (0.75 + Math.random() / 2);
-    this.#retry = { delay, timer: setTimeout(() => void this.#again(), retryIn) };
+    const retryIn = this.#retries.next(this.#dialer.failsCheaply);
+    this.#retry = setTimeout(() => void this.#again(), retryIn);
     this.#enter("waiting", reason, retryIn);
   }
 

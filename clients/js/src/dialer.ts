@@ -23,6 +23,8 @@ export class Dialer {
   readonly #transport: "auto" | "webtransport" | "websocket";
   readonly #hashes: readonly string[] | undefined;
   readonly #timeout: number;
+  /** Whether the relay has told its hashes: then it is asked first, and one that does not answer is not there. */
+  #hasTold = false;
 
   /** Throws TypeError for arguments that are wrong. */
   constructor(url: string, options: DialOptions) {
@@ -43,13 +45,21 @@ export class Dialer {
     this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
   }
 
+  /**
+   * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
+   * that fails delay those of the next minutes, twice as long each time.
+   */
+  get failsCheaply(): boolean {
+    return this.#hasTold || this.#transport === "websocket";
+  }
+
   /** `onDatagram` is called with what comes. Throws CarrierError. */
   async open(onDatagram: (datagram: Uint8Array) => void): Promise<Carrier> {
     const problems: string[] = [];
     if (this.#transport !== "websocket") {
+      const hashes = this.#hashes ?? (await this.#fetchHashes());
       try {
         if (typeof WebTransport === "undefined") throw new CarrierError("WebTransport: there is none here");
-        const hashes = this.#hashes ?? (await this.#fetchHashes());
         return await openWebTransport(this.#address("https:"), hashes, onDatagram, this.#timeout);
       } catch (error) {
         problems.push(messageOf(error));
@@ -75,7 +85,7 @@ export class Dialer {
     return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search === "" ? "" : `?${search}`}`;
   }
 
-  /** Hashes that the relay tells; none when it cannot be asked, as with a certificate of an authority. */
+  /** Hashes that the relay tells; none when it cannot be asked. Throws CarrierError when it could be once. */
   async #fetchHashes(): Promise<string[]> {
     try {
       const response = await fetch(new URL("/cert-hash", this.#url), {
@@ -83,8 +93,10 @@ export class Dialer {
         signal: AbortSignal.timeout(this.#timeout),
       });
       const said = (await response.json()) as Record<string, { hash: string; pinned: boolean } | null>;
+      this.#hasTold = true;
       return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
     } catch {
+      if (this.#hasTold) throw new CarrierError("the relay does not answer");
       return [];
     }
   }

@@ -353,23 +353,54 @@ describe("a guest's own MAC", () => {
 });
 
 describe("a lost connection", () => {
-  test("is replaced, with the same MAC, after longer and longer delays", async () => {
+  test("is replaced, with the same MAC, at once, then soon, then after longer and longer delays", async () => {
     relay.install();
     const changes: StateChange[] = [];
     await attach("https://relay.example/", { onstate: (change) => changes.push(change), transport: "websocket" });
-    for (let round = 0; round < 8; round++) {
-      relay.links.at(-1)!.end(1001, "relay is shutting down");
+    for (let round = 0; round < 22; round++) {
+      relay.links.at(-1)!.end(4004, "another session registered it");
       await vi.advanceTimersByTimeAsync(40_000);
       expect(relay.links).toHaveLength(round + 2);
     }
     const waits = changes.filter(({ state }) => state === "waiting");
-    expect(waits[0]!.reason).toBe("relay is shutting down");
+    expect(waits[0]!.reason).toBe("another session registered it");
     const delays = waits.map(({ retryIn }) => retryIn!);
-    expect(delays[0]!).toBeLessThanOrEqual(625);
+    expect(delays[0]!).toBeLessThanOrEqual(100);
+    for (const delay of delays.slice(1, 13)) {
+      expect(delay).toBeGreaterThanOrEqual(187);
+      expect(delay).toBeLessThanOrEqual(313);
+    }
     expect(Math.max(...delays)).toBeGreaterThan(15_000);
     expect(Math.max(...delays)).toBeLessThanOrEqual(37_500);
     const registers = relay.links.map(({ sent }) => new TextDecoder().decode(sent[0]));
     expect(new Set(registers).size).toBe(1);
+  });
+
+  test.each([1001, 1006, 4007])("is replaced at once each time, unless another took its MAC: code %i", async (code) => {
+    relay.install();
+    const changes: StateChange[] = [];
+    await attach("https://relay.example/", { onstate: (change) => changes.push(change), transport: "websocket" });
+    for (let round = 0; round < 5; round++) {
+      await vi.advanceTimersByTimeAsync(2000);
+      relay.links.at(-1)!.end(code, "");
+    }
+    const delays = changes.filter(({ state }) => state === "waiting").map(({ retryIn }) => retryIn!);
+    expect(delays).toHaveLength(5);
+    expect(Math.max(...delays)).toBeLessThanOrEqual(100);
+  });
+
+  test("is not sought by WebTransport while the relay that has told its hashes does not answer", async () => {
+    relay.install({ hashes: { current: { hash: "ab".repeat(32), pinned: true }, next: null } });
+    const nic = await attach("https://relay.example/");
+    vi.stubGlobal("fetch", () => Promise.reject(new Error("connection refused")));
+    relay.links[0]!.end(0, "");
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(nic.state).toBe("waiting");
+    expect(relay.links).toHaveLength(1);
+    vi.stubGlobal("fetch", () => Promise.resolve({ json: () => Promise.resolve({ current: null, next: null }) }));
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(nic.state).toBe("open");
+    expect(relay.links).toHaveLength(2);
   });
 
   test("is found by heartbeats that nobody answers", async () => {

@@ -8,6 +8,8 @@ export class Dialer {
     #transport;
     #hashes;
     #timeout;
+    /** Whether the relay has told its hashes: then it is asked first, and one that does not answer is not there. */
+    #hasTold = false;
     /** Throws TypeError for arguments that are wrong. */
     constructor(url, options) {
         this.#url = new URL(url);
@@ -25,14 +27,21 @@ export class Dialer {
         this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
         this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
     }
+    /**
+     * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
+     * that fails delay those of the next minutes, twice as long each time.
+     */
+    get failsCheaply() {
+        return this.#hasTold || this.#transport === "websocket";
+    }
     /** `onDatagram` is called with what comes. Throws CarrierError. */
     async open(onDatagram) {
         const problems = [];
         if (this.#transport !== "websocket") {
+            const hashes = this.#hashes ?? (await this.#fetchHashes());
             try {
                 if (typeof WebTransport === "undefined")
                     throw new CarrierError("WebTransport: there is none here");
-                const hashes = this.#hashes ?? (await this.#fetchHashes());
                 return await openWebTransport(this.#address("https:"), hashes, onDatagram, this.#timeout);
             }
             catch (error) {
@@ -59,7 +68,7 @@ export class Dialer {
         const search = String(query);
         return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search === "" ? "" : `?${search}`}`;
     }
-    /** Hashes that the relay tells; none when it cannot be asked, as with a certificate of an authority. */
+    /** Hashes that the relay tells; none when it cannot be asked. Throws CarrierError when it could be once. */
     async #fetchHashes() {
         try {
             const response = await fetch(new URL("/cert-hash", this.#url), {
@@ -67,9 +76,12 @@ export class Dialer {
                 signal: AbortSignal.timeout(this.#timeout),
             });
             const said = (await response.json());
+            this.#hasTold = true;
             return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
         }
         catch {
+            if (this.#hasTold)
+                throw new CarrierError("the relay does not answer");
             return [];
         }
     }
