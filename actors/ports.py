@@ -89,13 +89,15 @@ class UdpSocket(Protocol):
     def path_mtu(self) -> int:
         """Bytes of IP packet that the path takes, told with the last TOO_BIG; 0 when that is unknown."""
 
-    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
+    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, dont_fragment: bool) -> SendResult:
         """Send one datagram after asking the egress policy about ``address`` as the guest named it.
 
-        ``whole`` ones may not be fragmented on their way: TOO_BIG when the host knows that they would be.
+        ``dont_fragment`` ones stay whole on their way: TOO_BIG when the host knows that they would not.
         """
 
-    def send_run(self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool) -> int:
+    def send_run(
+        self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, dont_fragment: bool
+    ) -> int:
         """Send datagrams to one address at the price of few; return how many of the first were sent.
 
         What kept the next one from being sent, :meth:`send_to` tells.
@@ -112,7 +114,9 @@ class EchoSocket(Protocol):
     def path_mtu(self) -> int:
         """As of :class:`UdpSocket`."""
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
+    def send_echo(
+        self, sequence: int, payload: bytes, destination: str, ttl: int, dont_fragment: bool
+    ) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
 
     def close(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netstack.checksum import PROTOCOL_ICMP
 from netstack.icmp import (
     DESTINATION_UNREACHABLE,
     ECHO_REPLY,
+    ECHO_REQUEST,
     TIME_EXCEEDED,
     build_echo,
     build_error,
@@ -15,12 +16,15 @@ from netstack.icmp import (
 )
 from netstack.icmpv6 import (
     ECHO_REPLY6,
+    ECHO_REQUEST6,
     PACKET_TOO_BIG,
+    PROTOCOL_ICMPV6,
     TIME_EXCEEDED6,
     UNREACHABLE,
     build_echo6,
     build_error6,
     build_icmpv6,
+    parse_icmpv6,
     read_icmpv6,
 )
 from netstack.ipv4 import DONT_FRAGMENT, FLAGS, TTL, build_ipv4, format_ipv4, fragment, pack_ipv4, parse_ipv4
@@ -33,8 +37,6 @@ from netstack.ipv6 import (
     pack_ipv6,
     parse_ipv6,
 )
-from netstack.udp import UdpFrameTemplate, read_udp
-from netstack.udp6 import UdpFrameTemplate6, read_udp6
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from netstack.icmp import IcmpMessage
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
-    from netstack.udp import UdpDatagram
 
 
 class Family(NamedTuple):
@@ -53,16 +54,19 @@ class Family(NamedTuple):
     """Bytes of a header without options or extensions."""
     ttl: int
     """Where the TTL stands in a frame."""
-    is_whole: Callable[[bytes], bool]
+    dont_fragment: Callable[[bytes], bool]
     """Whether the packet in a frame may not be fragmented."""
     format: Callable[[bytes], str]
     pack: Callable[[str], bytes]
     parse: Callable[[bytes], Ipv4Packet | Ipv6Packet]
-    read_udp: Callable[[bytes], UdpDatagram]
-    udp_template: type[UdpFrameTemplate | UdpFrameTemplate6]
     fragment: Callable[[bytes], list[bytes]]
+    icmp: int
+    """Number of the ICMP that belongs to this version."""
+    parse_icmp: Callable[[Any], IcmpMessage]
+    """Read the message of a packet of this version that has that protocol; raises MalformedPacket."""
     read_icmp: Callable[[bytes], IcmpMessage]
     """Read what a host socket or a checked frame brought."""
+    echo_request: int
     echo_reply: int
     build_echo: Callable[[int, int, int, bytes], bytes]
     errors: frozenset[int]
@@ -88,14 +92,15 @@ IPV4 = Family(
     version=4,
     header_length=20,
     ttl=TTL,
-    is_whole=lambda frame: frame[FLAGS] & DONT_FRAGMENT != 0,
+    dont_fragment=lambda frame: frame[FLAGS] & DONT_FRAGMENT != 0,
     format=format_ipv4,
     pack=pack_ipv4,
     parse=parse_ipv4,
-    read_udp=read_udp,
-    udp_template=UdpFrameTemplate,
     fragment=fragment,
+    icmp=PROTOCOL_ICMP,
+    parse_icmp=lambda packet: parse_icmp(packet.payload),
     read_icmp=parse_icmp,
+    echo_request=ECHO_REQUEST,
     echo_reply=ECHO_REPLY,
     build_echo=build_echo,
     errors=frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED}),
@@ -107,14 +112,15 @@ IPV6 = Family(
     version=6,
     header_length=40,
     ttl=HOP_LIMIT,
-    is_whole=lambda frame: frame[NEXT_HEADER] != PROTOCOL_FRAGMENT,
+    dont_fragment=lambda frame: frame[NEXT_HEADER] != PROTOCOL_FRAGMENT,
     format=format_ipv6,
     pack=pack_ipv6,
     parse=parse_ipv6,
-    read_udp=read_udp6,
-    udp_template=UdpFrameTemplate6,
     fragment=fragment6,
+    icmp=PROTOCOL_ICMPV6,
+    parse_icmp=parse_icmpv6,
     read_icmp=read_icmpv6,
+    echo_request=ECHO_REQUEST6,
     echo_reply=ECHO_REPLY6,
     build_echo=build_echo6,
     errors=frozenset({UNREACHABLE, PACKET_TOO_BIG, TIME_EXCEEDED6}),

@@ -1,4 +1,4 @@
-"""UDP over IPv4 (RFC 768): checked parsing from the guest, fast building towards it."""
+"""UDP (RFC 768) over IPv4 and IPv6 (RFC 8200 section 8.1): checked parsing from the guest, fast building."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP, add_up, finish, finish_udp, is_valid, pseudo_header
-from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
+from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH
 from netstack.ipv4 import DEFAULT_TTL, DESTINATION, MIN_HEADER_LENGTH, NOT_FRAGMENTED, SOURCE
+from netstack.ipv6 import DESTINATION6, NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, SOURCE6
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ MAX_PAYLOAD = 65_535 - 20 - UDP_HEADER_LENGTH
 
 _HEADER = Struct("!HHHH")
 _FRAME_HEADER = Struct("!16sHH2sBBH12sHH")
+_FRAME_HEADER6 = Struct("!18sHBB36sHH")
 _VERSION_AND_TOS = b"\x45\x00"
+_VERSION_6 = b"\x60\0\0\0"
+_IPV6_LENGTH = 16
 _PLAIN = ETHERTYPE_IPV4 + b"\x45"
 _UDP = bytes((PROTOCOL_UDP,))
 _TOTAL_AT = HEADER_LENGTH + 2
@@ -34,7 +38,7 @@ _NO_FLAGS = b"\0\0"
 
 
 class UdpDatagram(NamedTuple):
-    """A UDP datagram with the addresses (4 bytes) of its packet."""
+    """A UDP datagram with the addresses (4 or 16 bytes) of its packet."""
 
     source: bytes
     source_port: int
@@ -46,7 +50,7 @@ class UdpDatagram(NamedTuple):
 def parse_udp(packet: Ipv4Packet | Ipv6Packet) -> UdpDatagram:
     """Take the datagram out of a packet with protocol 17. Raises MalformedPacket.
 
-    Checked: length against the packet, checksum (0 means none), destination port not 0.
+    Checked: length against the packet, checksum (over IPv4 0 means none), destination port not 0.
     """
     segment = packet.payload
     if len(segment) < UDP_HEADER_LENGTH:
@@ -56,9 +60,11 @@ def parse_udp(packet: Ipv4Packet | Ipv6Packet) -> UdpDatagram:
         raise MalformedPacket("bad_udp_length")
     if length < len(segment):
         segment = segment[:length]
-    if checksum and not is_valid(
-        pseudo_header(packet.source, packet.destination, PROTOCOL_UDP, length) + add_up(segment)
-    ):
+    if checksum:
+        pseudo = pseudo_header(packet.source, packet.destination, PROTOCOL_UDP, length)
+        if not is_valid(pseudo + add_up(segment)):
+            raise MalformedPacket("bad_udp_checksum")
+    elif len(packet.source) == _IPV6_LENGTH:
         raise MalformedPacket("bad_udp_checksum")
     if destination_port == 0:
         raise MalformedPacket("bad_udp_port")
@@ -68,15 +74,20 @@ def parse_udp(packet: Ipv4Packet | Ipv6Packet) -> UdpDatagram:
 
 
 def read_udp(frame: bytes) -> UdpDatagram:
-    """Read the datagram of a frame that :func:`parse_udp` accepted before; checks nothing again."""
-    start = HEADER_LENGTH + (frame[HEADER_LENGTH] & 0x0F) * 4
+    """Read the datagram of a frame that :func:`parse_udp` accepted before; checks nothing again.
+
+    IPv6 has no extension headers there but an atomic fragment header.
+    """
+    version_length = frame[HEADER_LENGTH]
+    if version_length >> 4 == 4:  # noqa: PLR2004 - it is IP version 4
+        start = HEADER_LENGTH + (version_length & 0x0F) * 4
+        source, destination = frame[SOURCE], frame[DESTINATION]
+    else:
+        start = PAYLOAD_AT + 8 if frame[NEXT_HEADER] == PROTOCOL_FRAGMENT else PAYLOAD_AT
+        source, destination = frame[SOURCE6], frame[DESTINATION6]
     source_port, destination_port, length, _ = _HEADER.unpack_from(frame, start)
     return UdpDatagram(
-        frame[SOURCE],
-        source_port,
-        frame[DESTINATION],
-        destination_port,
-        frame[start + UDP_HEADER_LENGTH : start + length],
+        source, source_port, destination, destination_port, frame[start + UDP_HEADER_LENGTH : start + length]
     )
 
 
@@ -112,12 +123,12 @@ def is_intact_udp(frame: bytes) -> bool:
 
 
 class UdpFrameTemplate:
-    """Builds the frames of one remote address towards one guest port.
+    """Builds the frames of one remote address towards one guest port, of either IP version.
 
     All that does not change between two frames is added up once; a frame costs one pack and two sums.
     """
 
-    __slots__ = ("_addresses", "_ip_sum", "_start", "_udp_sum")
+    __slots__ = ("_addresses", "_ip_sum", "_is_ipv6", "_start", "_udp_sum")
 
     def __init__(
         self,
@@ -127,8 +138,11 @@ class UdpFrameTemplate:
         destination: bytes,
         destination_port: int,
     ) -> None:
-        """Take destination and source MAC (``macs``, 12 bytes), addresses of 4 bytes, ports."""
-        self._start = macs + ETHERTYPE_IPV4 + _VERSION_AND_TOS
+        """Take destination and source MAC (``macs``, 12 bytes), addresses of 4 or 16 bytes, ports."""
+        self._is_ipv6 = len(source) == _IPV6_LENGTH
+        self._start = macs + (
+            ETHERTYPE_IPV6 + _VERSION_6 if self._is_ipv6 else ETHERTYPE_IPV4 + _VERSION_AND_TOS
+        )
         self._addresses = (
             source + destination + source_port.to_bytes(2, "big") + destination_port.to_bytes(2, "big")
         )
@@ -136,9 +150,19 @@ class UdpFrameTemplate:
         self._udp_sum = PROTOCOL_UDP + add_up(self._addresses)
 
     def build(self, payload: bytes, identification: int, ttl: int = DEFAULT_TTL) -> bytes:
-        """Build the frame; ``payload`` has at most :data:`MAX_PAYLOAD` bytes, ``identification`` is a u16."""
+        """Build the frame; ``payload`` has at most :data:`MAX_PAYLOAD` bytes.
+
+        ``identification`` is a u16; IPv6 has one in fragments only.
+        """
         length = UDP_HEADER_LENGTH + len(payload)
-        total = 20 + length
+        # The length stands twice: in the header and in the pseudo-header.
+        checksum = finish_udp(self._udp_sum + 2 * length + add_up(payload))
+        if self._is_ipv6:
+            header = _FRAME_HEADER6.pack(
+                self._start, length, PROTOCOL_UDP, ttl, self._addresses, length, checksum
+            )
+            return header + payload
+        total = MIN_HEADER_LENGTH + length
         return (
             _FRAME_HEADER.pack(
                 self._start,
@@ -150,8 +174,7 @@ class UdpFrameTemplate:
                 finish(self._ip_sum + total + identification + (ttl << 8)),
                 self._addresses,
                 length,
-                # The length stands twice: in the header and in the pseudo-header.
-                finish_udp(self._udp_sum + 2 * length + add_up(payload)),
+                checksum,
             )
             + payload
         )

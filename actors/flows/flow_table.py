@@ -23,6 +23,7 @@ from netstack.checksum import PROTOCOL_UDP
 from netstack.family import family_of
 from netstack.icmp import IcmpError
 from netstack.shares import Shares
+from netstack.udp import read_udp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ class FlowTable:
         """
         family = family_of(guest.ip)
         if kind is UdpFlowActor:
-            _, _, destination, port, _ = family.read_udp(frame)
+            _, _, destination, port, _ = read_udp(frame)
             allowed = self._context.outside.allows_udp((family.format(destination), port))
         else:
             allowed = self._context.outside.allows_echo(family.format(family.parse(frame).destination))

@@ -28,13 +28,12 @@ from actors.messages import (
 )
 from actors.ports import SendResult
 from actors.runtime import EventLoopActor, Tick, handles, tell_alive
-from netstack.ethernet import ETHERTYPE_IPV6
-from netstack.family import IPV4, IPV6, family_of, pack_ip
+from netstack.family import IPV4, family_of, pack_ip
 from netstack.forward import CLIENTS, FIRST_PORT, Clients, can_be_shown, ends_of
 from netstack.ipv4 import format_ipv4
 from netstack.proxy_protocol import build_proxy_header
 from netstack.shares import Shares, client_network
-from netstack.udp import MAX_PAYLOAD
+from netstack.udp import MAX_PAYLOAD, UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.forward import Forward
-    from netstack.udp import UdpFrameTemplate
-    from netstack.udp6 import UdpFrameTemplate6
 
 PLACE_LIFETIME = 1.0
 """Seconds for which it is taken for granted that the guest is where it was."""
@@ -73,7 +70,7 @@ class _Client:
         self.preface = preface
         """What each of the client's datagrams begins with for the guest."""
         self.used = now
-        self.template: UdpFrameTemplate | UdpFrameTemplate6 | None = None
+        self.template: UdpFrameTemplate | None = None
 
 
 class PortForwardActor(EventLoopActor):
@@ -203,8 +200,7 @@ class PortForwardActor(EventLoopActor):
     def _from_guest(self, message: FramesToFlow) -> None:
         place, now = self._place, self.now()
         for frame in message.frames:
-            family = IPV6 if frame[12:14] == ETHERTYPE_IPV6 else IPV4
-            source, source_port, destination, port, payload = family.read_udp(frame)
+            source, source_port, destination, port, payload = read_udp(frame)
             client = self._seen_as.get((destination, port))
             expected = (
                 place is not None and source in {place.ip, place.ip6} and source_port == self._forward.vm_port
@@ -250,7 +246,7 @@ class PortForwardActor(EventLoopActor):
         shown = can_be_shown(client, settings.network, settings.ipv6_prefix)
         return (client, address[1]) if shown else None
 
-    def _show(self, client: _Client, place: GuestFound) -> UdpFrameTemplate | UdpFrameTemplate6 | None:
+    def _show(self, client: _Client, place: GuestFound) -> UdpFrameTemplate | None:
         """Prepare a client's way to the guest and back; None for a guest without its IP version."""
         source, port = client.seen_as
         family, settings, vm_port = family_of(source), self._settings, self._forward.vm_port
@@ -258,7 +254,7 @@ class PortForwardActor(EventLoopActor):
         if guest is None or place.mac is None:
             return None
         macs = place.mac + settings.gateway_mac
-        client.template = family.udp_template(macs, source, port, guest, vm_port)
+        client.template = UdpFrameTemplate(macs, source, port, guest, vm_port)
         if source != settings.gateway_ip:
             client.ends = ends_of((guest, vm_port), client.seen_as)
             tell_alive(self._gateway, ClientShown(client.ends, self.actor_ref))

@@ -16,21 +16,20 @@ from actors.flows.flow import MAX_REMOTES, FlowActor, FlowContext, Guest
 from actors.messages import DatagramsFromNet, FramesToFlow
 from actors.ports import SendResult
 from actors.runtime import handles
+from netstack.udp import UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from actors.messages import DatagramFromNet, ErrorFromNet
     from actors.ports import UdpSocket
-    from netstack.udp import UdpFrameTemplate
-    from netstack.udp6 import UdpFrameTemplate6
 
 
 DNS_PORT = 53
 
 
 class _Run(NamedTuple):
-    """Frames that follow one another to one address, port, TTL, and "may not be fragmented"."""
+    """Frames that follow one another to one address and port, with one TTL and one "don't fragment"."""
 
     target: tuple[bytes, int, int, bool]
     frames: list[bytes]
@@ -53,7 +52,7 @@ class UdpFlowActor(FlowActor):
         self._questions = 0
         """Datagrams to name servers that are not answered yet."""
         self._open_to_all = settings.endpoint_independent_filtering
-        self._templates: dict[tuple[str, int], UdpFrameTemplate | UdpFrameTemplate6] = {}
+        self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
 
     def _open(self) -> UdpSocket:
         return self._context.outside.open_udp(self.actor_ref, self._family.version)
@@ -64,11 +63,11 @@ class UdpFlowActor(FlowActor):
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
         family = self._family
-        read_udp, is_whole, ttl = family.read_udp, family.is_whole, family.ttl
+        dont_fragment, ttl = family.dont_fragment, family.ttl
         runs: list[_Run] = []
         for frame in message.frames:
             _, _, destination, port, payload = read_udp(frame)
-            target = (destination, port, frame[ttl] - 1, is_whole(frame))
+            target = (destination, port, frame[ttl] - 1, dont_fragment(frame))
             if not runs or target != runs[-1].target:
                 runs.append(_Run(target, [], []))
             runs[-1].frames.append(frame)
@@ -78,16 +77,16 @@ class UdpFlowActor(FlowActor):
         self._counters.add("udp.frames_to_net", sent)
 
     def _send(self, run: _Run) -> int:
-        (destination, port, ttl, whole), frames, payloads = run
+        (destination, port, ttl, dont_fragment), frames, payloads = run
         if port != DNS_PORT:
             self._is_dns = False
             self._idle_timeout = self._context.settings.udp_idle_timeout
         remote = self._family.format(destination)
         address = (remote, port)
-        sent = self._socket.send_run(payloads, address, ttl, whole) if len(payloads) > 1 else 0
+        sent = self._socket.send_run(payloads, address, ttl, dont_fragment) if len(payloads) > 1 else 0
         latest = frames[sent - 1] if sent else None
         for frame, payload in zip(frames[sent:], payloads[sent:], strict=True):
-            result = self._socket.send_to(payload, address, ttl, whole)
+            result = self._socket.send_to(payload, address, ttl, dont_fragment)
             if result is SendResult.SENT:
                 sent += 1
                 latest = frame
@@ -129,11 +128,10 @@ class UdpFlowActor(FlowActor):
             if not self._ended:
                 self.poll_at = self._idle_at
 
-    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate | UdpFrameTemplate6:
+    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate:
         if len(self._templates) >= MAX_REMOTES:
             self._templates.clear()
-        family, guest = self._family, self._guest
-        remote = family.pack(address[0])
-        template = family.udp_template(self._macs, remote, address[1], guest.ip, guest.number)
+        guest, remote = self._guest, self._family.pack(address[0])
+        template = UdpFrameTemplate(self._macs, remote, address[1], guest.ip, guest.number)
         self._templates[address] = template
         return template

@@ -59,7 +59,7 @@ from netstack.neighbour import (
 )
 from netstack.router_advertisement import RouterAdvertisements
 from netstack.tcp_segment import PROTOCOL_TCP
-from netstack.udp6 import UdpFrameTemplate6, parse_udp6
+from netstack.udp import UdpFrameTemplate, parse_udp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -281,7 +281,7 @@ class Gateway6:
 
     def _ask_dhcp(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
         self._admit(frame[6:12], packet.source, batch)
-        datagram = parse_udp6(packet)
+        datagram = parse_udp(packet)
         request = parse_information_request(datagram.payload)
         answer = None if request is None else self._dhcp.answer(request)
         if answer is None:
@@ -289,7 +289,7 @@ class Gateway6:
         if not batch.port.errors.take(batch.now):
             raise Dropped("dhcp_rate")
         macs = frame[6:12] + self._mac
-        template = UdpFrameTemplate6(macs, self._link_local, SERVER_PORT, packet.source, CLIENT_PORT)
+        template = UdpFrameTemplate(macs, self._link_local, SERVER_PORT, packet.source, CLIENT_PORT)
         batch.replies.append(template.build(answer, 0))
         return "gateway.answered"
 
@@ -297,7 +297,7 @@ class Gateway6:
         if packet.protocol == PROTOCOL_ICMPV6:
             return self._echo(frame, packet, packet.destination, batch)
         if packet.protocol == PROTOCOL_UDP:
-            return self._services.udp6(frame, parse_udp6(packet), batch)
+            return self._services.udp6(frame, parse_udp(packet), batch)
         if packet.protocol == PROTOCOL_TCP:
             addresses = (packet.source, packet.destination)
             dial = self._services.dial(packet.payload, batch.number)
@@ -338,7 +338,7 @@ class Gateway6:
             frame = plain(frame, packet)
         mac, source = frame[6:12], packet.source
         if packet.protocol == PROTOCOL_UDP:
-            datagram = parse_udp6(packet)
+            datagram = parse_udp(packet)
             guest = Guest(mac, source, datagram.source_port)
             return self._to_client(frame, datagram) or self._to_flow(
                 UdpFlowActor, PROTOCOL_UDP, guest, frame, batch

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from netstack.family import Family
     from netstack.ipv4 import Ipv4Packet
     from netstack.udp import UdpDatagram
-    from netstack.udp6 import UdpFrameTemplate6
 
     Dial = Callable[[Guest, Remote], Callable[[Mailbox], TcpSocket]]
 
@@ -178,7 +177,7 @@ class LanServices:
 
     def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         family = family_of(datagram.source)
-        template = family.udp_template(
+        template = UdpFrameTemplate(
             frame[6:12] + self._settings.gateway_mac,
             datagram.destination,
             DNS_PORT,
@@ -194,7 +193,7 @@ class LanServices:
         self._tell_dns(DnsQuestions(batch.number, [question]))
         return "gateway.answered"
 
-    def _send(self, template: UdpFrameTemplate | UdpFrameTemplate6, family: Family, response: bytes) -> None:
+    def _send(self, template: UdpFrameTemplate, family: Family, response: bytes) -> None:
         tell_alive(self._switch, FramesFromGateway(family.fragment(template.build(response, 0))))
 
     def name(self, mac: bytes, address: bytes, name: str, *, granted: bool) -> None:

@@ -98,20 +98,20 @@ class FakeUdpSocket:
 
         self.path_mtu = 0
         self.options = []
-        """TTL and "whole" of what was sent."""
+        """TTL and "don't fragment" of what was sent."""
 
-    def send_to(self, payload, address, ttl, whole):
+    def send_to(self, payload, address, ttl, dont_fragment):
         assert self.open
         self.sent.append((payload, address))
-        self.options.append((ttl, whole))
+        self.options.append((ttl, dont_fragment))
         return self.result
 
-    def send_run(self, payloads, address, ttl, whole):
+    def send_run(self, payloads, address, ttl, dont_fragment):
         """Send one after the other, as long as that works."""
         if self.result is not SendResult.SENT:
             return 0
         for payload in payloads:
-            self.send_to(payload, address, ttl, whole)
+            self.send_to(payload, address, ttl, dont_fragment)
         return len(payloads)
 
     def complain(self, *errors):
@@ -128,9 +128,9 @@ class FakeUdpSocket:
 
 
 class FakeEchoSocket(FakeUdpSocket):
-    def send_echo(self, sequence, payload, destination, ttl, whole):
+    def send_echo(self, sequence, payload, destination, ttl, dont_fragment):
         assert self.open
-        self.options.append((ttl, whole))
+        self.options.append((ttl, dont_fragment))
         self.sent.append((sequence, payload, destination, ttl))
         return self.result
 

@@ -43,7 +43,6 @@ from netstack.reassembly import MAX_BYTES_PER_OWNER, Reassembler
 from netstack.source_guard import SourceGuard
 from netstack.tcp_segment import parse_sack, parse_syn_options, parse_tcp, read_tcp, reset_for
 from netstack.udp import is_intact_udp, parse_udp, read_udp, udp_head
-from netstack.udp6 import parse_udp6, read_udp6
 from relay.admission import read_target
 from transport.origins import OriginPolicy, parse_origins, read_origin
 from transport.quic import frames as quic_frames
@@ -211,10 +210,10 @@ def udp(data: bytes) -> None:
         assert read_udp(frame) == datagram
     frame = over(UDP, segment, at, 6)
     try:
-        datagram = parse_udp6(parse_ipv6(frame))
+        datagram = parse_udp(parse_ipv6(frame))
     except MalformedPacket:
         return
-    assert read_udp6(frame) == datagram
+    assert read_udp(frame) == datagram
 
 
 @target(b"\0" + _SYN, b"\0" + _DATA, b"\0" + _SACKED, b"\1" + _SYN)

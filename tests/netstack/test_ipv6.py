@@ -26,7 +26,7 @@ from netstack.counters import Counters
 from netstack.family import IPV4, IPV6, family_of
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Reassembler
-from netstack.udp6 import UdpFrameTemplate6, parse_udp6, read_udp6
+from netstack.udp import UdpFrameTemplate, parse_udp, read_udp
 
 GUEST, GATEWAY = "52:54:00:aa:bb:cc", "52:54:00:12:34:56"
 MACS = bytes.fromhex("525400aabbcc525400123456")
@@ -45,8 +45,8 @@ def test_a_packet_of_scapys_is_read():
     packet = ipv6.parse_ipv6(ether(udp()) + bytes(10))
     assert (packet.source, packet.destination) == (ipv6.pack_ipv6(SRC), ipv6.pack_ipv6(DST))
     assert (packet.protocol, packet.ttl, packet.extended, packet.dont_fragment) == (17, 9, False, True)
-    assert parse_udp6(packet)[1::2] == (4000, 53)
-    assert parse_udp6(packet).payload == b"data"
+    assert parse_udp(packet)[1::2] == (4000, 53)
+    assert parse_udp(packet).payload == b"data"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_extension_headers_are_passed_over_and_taken_out(extensions):
     packet = ipv6.parse_ipv6(frame)
     assert packet.extended
     plain = ipv6.plain(frame, packet)
-    assert read_udp6(plain) == parse_udp6(packet)
+    assert read_udp(plain) == parse_udp(packet)
     assert ipv6.parse_ipv6(plain).dont_fragment is (IPv6ExtHdrFragment not in extensions)
 
 
@@ -107,14 +107,14 @@ def test_scapys_fragments_in_any_order_give_the_packet(data, shuffle):
     (frame,) = [ipv6.build_whole6(result) for result in results if result]
     packet = ipv6.parse_ipv6(frame)
     assert not packet.dont_fragment
-    assert parse_udp6(packet) == read_udp6(frame)
-    assert read_udp6(frame).payload == data
+    assert parse_udp(packet) == read_udp(frame)
+    assert read_udp(frame).payload == data
 
 
 @given(st.integers(0, 6000))
 def test_fragments_built_here_are_whole_to_scapy(size):
     data = bytes(number % 251 for number in range(size))
-    template = UdpFrameTemplate6(MACS, ipv6.pack_ipv6(DST), 53, ipv6.pack_ipv6(SRC), 4000)
+    template = UdpFrameTemplate(MACS, ipv6.pack_ipv6(DST), 53, ipv6.pack_ipv6(SRC), 4000)
     frame = template.build(data, 0, 33)
     expected = Ether(src=GATEWAY, dst=GUEST) / IPv6(src=DST, dst=SRC, hlim=33) / UDP(sport=53, dport=4000)
     assert frame == bytes(expected / Raw(data))
@@ -128,7 +128,7 @@ def test_fragments_built_here_are_whole_to_scapy(size):
 def test_a_checksum_there_must_be():
     frame = ether(IPv6(src=SRC, dst=DST) / UDP(sport=1, dport=2, chksum=0) / b"x")
     with pytest.raises(MalformedPacket, match="bad_udp_checksum"):
-        parse_udp6(ipv6.parse_ipv6(frame))
+        parse_udp(ipv6.parse_ipv6(frame))
 
 
 def test_kinds_of_addresses():
@@ -138,4 +138,4 @@ def test_kinds_of_addresses():
     assert ipv6.is_link_local(ipv6.pack_ipv6("febf::1"))
     assert not ipv6.is_link_local(ipv6.pack_ipv6("fec0::1"))
     assert (family_of(bytes(4)), family_of(bytes(16))) == (IPV4, IPV6)
-    assert IPV6.is_whole(ether(IPv6() / ICMPv6EchoRequest()))
+    assert IPV6.dont_fragment(ether(IPv6() / ICMPv6EchoRequest()))

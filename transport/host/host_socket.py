@@ -155,7 +155,7 @@ class HostSocket:
         self._ready = ready
         self.family = family
         self._ttl = 0
-        self._whole = False
+        self._dont_fragment = False
         self._cuts_runs = _LINUX
         """Whether the system may be given several datagrams at once; told by its first refusal."""
         self._socket = socket.socket(family.number, kind, protocol)
@@ -192,12 +192,12 @@ class HostSocket:
         """Take the ICMP errors of one turn (at least one)."""
         raise NotImplementedError
 
-    def transmit(self, data: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
-        """Send with this TTL; ``whole`` datagrams are fragmented by nobody (DF) and may be TOO_BIG."""
+    def transmit(self, data: bytes, address: tuple[str, int], ttl: int, dont_fragment: bool) -> SendResult:
+        """Send with this TTL. ``dont_fragment`` datagrams stay whole on their way, and may be TOO_BIG."""
         if self._socket.fileno() < 0:
             return SendResult.DROPPED
-        if ttl != self._ttl or whole is not self._whole:
-            self._prepare(ttl, whole)
+        if ttl != self._ttl or dont_fragment is not self._dont_fragment:
+            self._prepare(ttl, dont_fragment)
         try:
             self._socket.sendto(data, address)
         except BlockingIOError:
@@ -209,7 +209,7 @@ class HostSocket:
         return SendResult.SENT
 
     def transmit_run(
-        self, datagrams: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool
+        self, datagrams: Sequence[bytes], address: tuple[str, int], ttl: int, dont_fragment: bool
     ) -> int:
         """Send datagrams to one address with few calls, in order; return how many of them were sent.
 
@@ -217,8 +217,8 @@ class HostSocket:
         """
         if not self._cuts_runs or self._socket.fileno() < 0:
             return 0
-        if ttl != self._ttl or whole is not self._whole:
-            self._prepare(ttl, whole)
+        if ttl != self._ttl or dont_fragment is not self._dont_fragment:
+            self._prepare(ttl, dont_fragment)
         sent = 0
         try:
             while sent < len(datagrams):
@@ -233,13 +233,13 @@ class HostSocket:
             self._read_errors()
         return sent
 
-    def _prepare(self, ttl: int, whole: bool) -> None:
+    def _prepare(self, ttl: int, dont_fragment: bool) -> None:
         """Set what goes into the next IP headers; that mostly stays the same through a flow's life."""
         family = self.family
-        self._ttl, self._whole = ttl, whole
+        self._ttl, self._dont_fragment = ttl, dont_fragment
         self._socket.setsockopt(family.level, family.ttl, min(max(ttl, 1), 255))
         if family.discover is not None:
-            self._socket.setsockopt(family.level, family.discover, family.discover_values[whole])
+            self._socket.setsockopt(family.level, family.discover, family.discover_values[dont_fragment])
 
     def _send_again(self, data: bytes, address: tuple[str, int]) -> SendResult:
         try:

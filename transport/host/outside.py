@@ -328,21 +328,23 @@ class UdpFlowSocket(HostSocket):
             self._network.release_udp(self.port, self.family)
         super().close()
 
-    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, whole: bool) -> SendResult:
+    def send_to(self, payload: bytes, address: tuple[str, int], ttl: int, dont_fragment: bool) -> SendResult:
         """Send one datagram after asking the egress policy about ``address`` as the guest named it."""
         decision = self._network.decide_udp(address)
         if not decision.allowed:
             return SendResult.DENIED
         if (":" in decision.dial) is not (self.family is IPV6):  # the socket is of the other version
             return SendResult.UNREACHABLE
-        return self.transmit(payload, (decision.dial, address[1]), ttl, whole)
+        return self.transmit(payload, (decision.dial, address[1]), ttl, dont_fragment)
 
-    def send_run(self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, whole: bool) -> int:
+    def send_run(
+        self, payloads: Sequence[bytes], address: tuple[str, int], ttl: int, dont_fragment: bool
+    ) -> int:
         """Send datagrams to ``address`` with few calls; return how many left, the rest is for ``send_to``."""
         decision = self._network.decide_udp(address)
         if not decision.allowed or (":" in decision.dial) is not (self.family is IPV6):
             return 0
-        return self.transmit_run(payloads, (decision.dial, address[1]), ttl, whole)
+        return self.transmit_run(payloads, (decision.dial, address[1]), ttl, dont_fragment)
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow."""
@@ -361,7 +363,14 @@ class _EchoSender(HostSocket):
         self.network = network
 
     def send_request(
-        self, identifier: int, sequence: int, payload: bytes, destination: str, *, ttl: int, whole: bool
+        self,
+        identifier: int,
+        sequence: int,
+        payload: bytes,
+        destination: str,
+        *,
+        ttl: int,
+        dont_fragment: bool,
     ) -> SendResult:
         decision = self.network.decide(destination)
         if not decision.allowed:
@@ -372,7 +381,7 @@ class _EchoSender(HostSocket):
             request = build_echo(ECHO_REQUEST, identifier, sequence, payload)
         else:  # the system computes the checksum, which covers an address that only it knows
             request = build_echo6(ECHO_REQUEST6, identifier, sequence, payload)
-        return self.transmit(request, (decision.dial, 0), ttl, whole)
+        return self.transmit(request, (decision.dial, 0), ttl, dont_fragment)
 
 
 class PingEchoSocket(_EchoSender):
@@ -382,9 +391,11 @@ class PingEchoSocket(_EchoSender):
         super().__init__(family, socket.SOCK_DGRAM, network, counters)
         self._flow = flow
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
+    def send_echo(
+        self, sequence: int, payload: bytes, destination: str, ttl: int, dont_fragment: bool
+    ) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
-        return self.send_request(0, sequence, payload, destination, ttl=ttl, whole=whole)
+        return self.send_request(0, sequence, payload, destination, ttl=ttl, dont_fragment=dont_fragment)
 
     def deliver(self, received: list[Received]) -> None:
         """Tell the flow what is an echo reply."""
@@ -456,11 +467,15 @@ class RawEchoSocket:
         """Bytes of IP packet that the path takes, told with the last TOO_BIG; 0 when that is unknown."""
         return 0 if self._raw is None else self._raw.path_mtu
 
-    def send_echo(self, sequence: int, payload: bytes, destination: str, ttl: int, whole: bool) -> SendResult:
+    def send_echo(
+        self, sequence: int, payload: bytes, destination: str, ttl: int, dont_fragment: bool
+    ) -> SendResult:
         """Send an echo request after asking the egress policy about ``destination``."""
         if self._raw is None:
             return SendResult.DROPPED
-        return self._raw.send_request(self._identifier, sequence, payload, destination, ttl=ttl, whole=whole)
+        return self._raw.send_request(
+            self._identifier, sequence, payload, destination, ttl=ttl, dont_fragment=dont_fragment
+        )
 
     def close(self) -> None:
         """Give the identifier back; nothing is told to the flow any more."""
