@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.line import Line
+    from actors.port_policy import PortPolicy
     from actors.ports import SendResult, WaitingClients
     from actors.runtime import Mailbox
     from netstack.forward import Forward
@@ -181,6 +182,16 @@ class PortOpened:
     line: Line | None = None
     client: Callable[[], str] = str
     """Returns the host from which the client's packets come at present; empty when that is not known."""
+    policy: PortPolicy | None = None
+    """What the port may; None for what the LAN's settings say."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortLimited:
+    """SwitchActor -> GatewayActor: ``port``, of which no frame came yet, may what ``policy`` says."""
+
+    port: int
+    policy: PortPolicy
 
 
 @dataclass(frozen=True, slots=True)

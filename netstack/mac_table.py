@@ -37,6 +37,8 @@ class Verdict(Enum):
     REGISTERED = "registered"
     OWNED_ELSEWHERE = "owned_elsewhere"
     """It belongs to another port: the frame is spoofed, the registration refused."""
+    FORBIDDEN = "forbidden"
+    """Not one of those that the port may have; told by whoever knows which these are."""
     INVALID = "invalid"
     """Not a station's address, or the gateway's own."""
     PORT_FULL = "port_full"
@@ -101,8 +103,8 @@ class MacTable:
             if entry.is_live(now)
         ]
 
-    def learn(self, mac: bytes, port: int, now: float) -> Verdict:
-        """Note a frame's source address; one look-up when it is known."""
+    def learn(self, mac: bytes, port: int, now: float, *, limit: int = MAX_MACS_PER_PORT) -> Verdict:
+        """Note a frame's source address; one look-up when it is known. ``limit`` is that of the port."""
         entry = self._entries.get(mac)
         if entry is not None:
             if entry.port == port:
@@ -111,7 +113,7 @@ class MacTable:
             if entry.is_live(now) and (entry.bound or not mac.startswith(_VIRTUAL_ROUTERS)):
                 return Verdict.OWNED_ELSEWHERE
             self._remove(mac)
-        refusal = self._refusal(mac, port, now)
+        refusal = self._refusal(mac, port, now, limit)
         if refusal is not None:
             return refusal
         self._insert(mac, port, now, bound=False)
@@ -129,7 +131,9 @@ class MacTable:
         entry = self._entries.get(mac)
         return None if entry is None else entry.port
 
-    def register(self, mac: bytes, port: int, now: float, *, explicit: bool) -> Registration:
+    def register(
+        self, mac: bytes, port: int, now: float, *, explicit: bool, limit: int = MAX_MACS_PER_PORT
+    ) -> Registration:
         """Bind ``mac`` to ``port``. Only an ``explicit`` registration takes it over from another port."""
         entry = self._entries.get(mac)
         displaced: int | None = None
@@ -141,7 +145,7 @@ class MacTable:
             if not explicit and entry.is_live(now):
                 return Registration(Verdict.OWNED_ELSEWHERE)
             displaced = entry.port if entry.bound else None
-        refusal = self._refusal(mac, port, now, moves=entry is not None)
+        refusal = self._refusal(mac, port, now, limit, moves=entry is not None)
         if refusal is not None:
             return Registration(refusal)
         if mac in self._entries:
@@ -172,15 +176,17 @@ class MacTable:
             self._age_out(mac)
         return len(old)
 
-    def _refusal(self, mac: bytes, port: int, now: float, *, moves: bool = False) -> Verdict | None:
+    def _refusal(
+        self, mac: bytes, port: int, now: float, limit: int, *, moves: bool = False
+    ) -> Verdict | None:
         """Why ``port`` cannot have one MAC more, if so; ``moves`` when the table as a whole does not grow."""
         if not is_station(mac) or mac in self._reserved or mac in self._blocked:
             return Verdict.INVALID
         macs = self._by_port.get(port, set())
-        if len(macs) >= MAX_MACS_PER_PORT:
+        if len(macs) >= limit:
             for old in [other for other in macs if not self._entries[other].is_live(now)]:
                 self._age_out(old)
-            if len(self._by_port.get(port, ())) >= MAX_MACS_PER_PORT:
+            if len(self._by_port.get(port, ())) >= limit:
                 return Verdict.PORT_FULL
         if not moves and len(self._entries) >= self._max_macs:
             if now >= self._next_sweep:

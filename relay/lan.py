@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.close_codes import CloseCode
+    from actors.port_policy import PortPolicy
     from actors.ports import Session
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
@@ -233,12 +234,17 @@ class Lan:
         """Return a number for a session, which is its port of the switch; no other session had it."""
         return next(self._shared.port_numbers)
 
-    def attach(self, session: Session, *, name: str = "", expires: float = NEVER) -> Mailbox:
+    def attach(
+        self, session: Session, *, name: str = "", expires: float = NEVER, policy: PortPolicy | None = None
+    ) -> Mailbox:
         """Give a session its port; return who is told what its client sends.
 
         ``name`` is its guest's, whatever the client says; ``expires``, by the actors' clock, ends it.
+        ``policy`` is what the port may; None for what the settings say.
         """
-        peer = PeerActor.start(session, self.switch, self.counters, self.settings, name=name, expires=expires)
+        peer = PeerActor.start(
+            session, self.switch, self.counters, self.settings, name=name, expires=expires, policy=policy
+        )
         self._peers.add(peer)
         self._by_port[session.id] = peer
         return peer

@@ -10,17 +10,19 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 
 from netstack.dns_zone import RESERVED_NAMES, clean_label
+from netstack.ethernet import format_mac, is_station, parse_mac
 from netstack.room_names import NAME_RULE, ROOM_NAME
+from relay.settings import OPTIONS
+from relay.token_claims import ADMIN, BRIDGE, FORWARD, LIMITS, MAX_MACS, RIGHTS, TokenError, read_claims
 from relay.tokens import (
     ALGORITHMS,
     MAX_FILE,
     KeysError,
-    TokenError,
     load_keys,
     make_key,
     public_half,
@@ -28,7 +30,11 @@ from relay.tokens import (
     sign,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+NO_RIGHTS = "none"
 MAX_LIFE = 10 * 366 * 86_400
 
 
@@ -51,6 +57,36 @@ def _host_name(text: str) -> str:
     if not label or label in RESERVED_NAMES:
         raise argparse.ArgumentTypeError(f"{text[:70]!r} is no name that a guest can have")
     return label
+
+
+def _mac(text: str) -> str:
+    try:
+        mac = parse_mac(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not is_station(mac):
+        raise argparse.ArgumentTypeError(f"{text!r} is no MAC that a guest can have")
+    return format_mac(mac)
+
+
+def _limit(name: str) -> Callable[[str], int | str]:
+    def parse(text: str) -> int | str:
+        try:
+            OPTIONS[name].kind.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}, not {text[:80]!r}") from None
+        return int(text) if text.isdecimal() else text
+
+    return parse
+
+
+def _rights(text: str) -> list[str]:
+    words = [word for word in text.split(",") if word]
+    if text == NO_RIGHTS:
+        return []
+    if not words or not set(words) <= set(RIGHTS):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not {NO_RIGHTS}, or some of {', '.join(RIGHTS)}")
+    return words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,6 +132,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     create.add_argument("--name", type=_host_name, metavar="NAME", help="host name that its guest gets")
     create.add_argument(
+        "--mac",
+        type=_mac,
+        action="append",
+        metavar="MAC",
+        help=f"a MAC that its session may use (default: any); repeat, up to {MAX_MACS} times",
+    )
+    for flag, name in LIMITS.items():
+        create.add_argument(
+            f"--{flag}",
+            type=_limit(name),
+            metavar="N",
+            help=f"in place of the room's limit: {OPTIONS[name].help}",
+        )
+    create.add_argument(
+        "--rights",
+        type=_rights,
+        metavar="LIST",
+        help=f"{NO_RIGHTS}, or a comma list of {BRIDGE} (more than one MAC), {FORWARD} (being reached by "
+        f"forwards) and {ADMIN} (default: {BRIDGE} and {FORWARD}, as without a token)",
+    )
+    create.add_argument(
         "--id", metavar="ID", help="its jti, by which it can be revoked (default: a random one)"
     )
     show = actions.add_parser(
@@ -140,7 +197,11 @@ def _print_public(args: argparse.Namespace) -> int:
 def _create(args: argparse.Namespace) -> int:
     now = int(time.time())
     claims: dict[str, Any] = {"iat": now, "exp": now + args.expires, "jti": args.id or os.urandom(9).hex()}
-    claims |= {key: value for key in ("room", "name") if (value := getattr(args, key)) is not None}
+    said = {key: getattr(args, key) for key in ("room", "name", "mac", "rights")}
+    limits = {flag: getattr(args, name) for flag, name in LIMITS.items()}
+    said["limits"] = {flag: value for flag, value in limits.items() if value is not None} or None
+    claims |= {key: value for key, value in said.items() if value is not None}
+    read_claims(claims, claims["exp"])
     print(sign(read_entries(args.file)[-1], claims))  # noqa: T201
     return 0
 

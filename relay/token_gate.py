@@ -6,6 +6,7 @@ set neither header for a WebSocket, among the subprotocols that the page offers,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
@@ -13,21 +14,35 @@ from weakref import WeakKeyDictionary
 
 from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
+from actors.port_policy import usual_policy
 from actors.runtime import run_ready, tell_alive
 from relay.settings import OFF, REQUIRED
-from relay.tokens import Keys, Pass, TokenError, load_keys
+from relay.token_claims import BRIDGE, FORWARD, TokenError
+from relay.tokens import Keys, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from actors.port_policy import PortPolicy
     from actors.ports import Session
     from actors.runtime import Mailbox
+    from actors.settings import LanSettings
     from relay.lan import Lan
+    from relay.token_claims import Pass
     from transport.admission import ClientRequest
 
 SUBPROTOCOL_PREFIX = "token."
+
+_LIMITS = {
+    "bit_rate": "bits_per_second",
+    "packet_rate": "packets_per_second",
+    "max_flows": "max_flows",
+    "flow_rate": "new_flows_per_second",
+    "max_half_open": "max_half_open",
+}
+"""Settings that a token may have for its session, as a port's policy calls them."""
 
 NO_TOKEN = Refusal(HTTPStatus.UNAUTHORIZED, "A token is needed: ?token= in the URL.")
 MANY_TOKENS = Refusal(HTTPStatus.BAD_REQUEST, "There is more than one token.")
@@ -57,9 +72,27 @@ class GuardedLan:
     def attach(self, session: Session) -> Mailbox:
         """Give a session its port, until the token expires; return who is told what its client sends."""
         ticket = self._ticket
-        peer = self._lan.attach(session, name=ticket.name, expires=self._gate.ends_at(ticket))
+        peer = self._lan.attach(
+            session,
+            name=ticket.name,
+            expires=self._gate.ends_at(ticket),
+            policy=policy_of(ticket, self._lan.settings),
+        )
         self._gate.note(peer, ticket)
         return peer
+
+
+def policy_of(ticket: Pass, settings: LanSettings) -> PortPolicy | None:
+    """Tell what the port of a token's session may; None for what any other may."""
+    usual = usual_policy(settings)
+    policy = replace(
+        usual,
+        macs=ticket.macs,
+        max_macs=usual.max_macs if BRIDGE in ticket.rights else 1,
+        is_forwarded_to=FORWARD in ticket.rights,
+        **{_LIMITS[name]: value for name, value in ticket.limits.items()},
+    )
+    return None if policy == usual else policy
 
 
 class TokenGate:

@@ -4,8 +4,7 @@ The keys are a file, a JWK Set (RFC 7517): ``oct`` keys for HS256, which relay a
 ones for EdDSA (RFC 8037), of which the relay needs the public half only. A token names its key by ``kid``, so
 that there can be an old and a new one while they are changed. The algorithm is the key's, never the token's.
 
-Claims: ``exp``, which there must be; ``room``, the one room that it is for, else any; ``nbf``; ``name``, the
-host name that its guest gets; ``jti``, by which it can be revoked.
+A token holds until ``exp``, which there must be, and from ``nbf`` on; ``relay.token_claims`` has the others.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from netstack.control import MAX_NAME_LENGTH
-from netstack.room_names import ROOM_NAME
+from relay.token_claims import TokenError, read_claims
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from relay.token_claims import Pass
 
 ALGORITHMS = {"oct": "HS256", "OKP": "EdDSA"}
 """By the key's type; no other is taken."""
@@ -47,23 +47,6 @@ _KID = re.compile(r"[\x21-\x7e]{1,128}")
 
 class KeysError(Exception):
     """A file of keys or of revoked tokens cannot be used; the message is one line that names it."""
-
-
-class TokenError(Exception):
-    """A token is not accepted; the message is a sentence for the client, and holds nothing of the token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """What a token that is accepted says."""
-
-    expires: float
-    """Unix time."""
-    room: str | None = None
-    """The one room that it is for; None for all."""
-    name: str = ""
-    """The guest's host name; empty leaves it to the client."""
-    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +83,16 @@ class Keys:
 
     def _check(self, claims: Mapping[str, Any], now: float) -> Pass:
         expires, begins = _time(claims.get("exp")), _time(claims.get("nbf", 0))
-        room, name, identifier = claims.get("room"), claims.get("name", ""), claims.get("jti", "")
         if expires is None or begins is None:
             raise TokenError("The token does not say until when it holds.")
         if expires <= now - LEEWAY:
             raise TokenError("The token has expired.")
         if begins > now + LEEWAY:
             raise TokenError("The token does not hold yet.")
-        if room is not None and not (isinstance(room, str) and ROOM_NAME.fullmatch(room)):
-            raise TokenError("The token's room is none.")
-        if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not isinstance(identifier, str):
-            raise TokenError("The token's claims are not as they should be.")
-        if identifier and identifier in self.revoked:
+        found = read_claims(claims, expires)
+        if found.id and found.id in self.revoked:
             raise TokenError("The token has been revoked.")
-        return Pass(expires, room, name, identifier)
+        return found
 
 
 def _time(value: object) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actors.flows.buffer_budget import BufferBudget
 from actors.line import Line
 from actors.messages import full_mtu
+from actors.port_policy import usual_policy
 from actors.token_bucket import TokenBucket
 from netstack.tcp_time_wait import TimeWaits
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.flows.forwarded_tcp import ForwardedConnections
+    from actors.port_policy import PortPolicy
     from actors.settings import LanSettings
     from netstack.icmp import IcmpError
 
@@ -38,11 +40,15 @@ class PortState:
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
         *("flows", "forwarded", "fragments", "half_open", "line"),
-        *("link_mtu", "macs", "new_flows", "time_waits", "unanswered"),
+        *("link_mtu", "macs", "new_flows", "policy", "time_waits", "unanswered"),
     )
 
-    def __init__(self, settings: LanSettings, buffers: BufferBudget, now: float) -> None:
+    def __init__(
+        self, settings: LanSettings, buffers: BufferBudget, now: float, policy: PortPolicy | None = None
+    ) -> None:
         """``buffers`` is the memory that the TCP connections of all sessions have."""
+        self.policy = usual_policy(settings) if policy is None else policy
+        """What the session's guests may."""
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
@@ -67,7 +73,7 @@ class PortState:
         """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
         self.time_waits = TimeWaits()
         """TCP connections that are over but for what the guest may repeat."""
-        self.new_flows = TokenBucket(settings.new_flows_per_second, settings.max_flows_per_peer, now)
+        self.new_flows = TokenBucket(self.policy.new_flows_per_second, self.policy.max_flows, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self.fragments = TokenBucket(FRAGMENTS_PER_SECOND, FRAGMENT_BURST, now)
 

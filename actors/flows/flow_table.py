@@ -130,7 +130,7 @@ class FlowTable:
             self._udp.limit = self._context.outside.udp_ports
             if not self._udp.may_take(batch.number):
                 return "port_share"
-        if len(port.flows) - len(port.forwarded) >= self._context.settings.max_flows_per_peer:
+        if len(port.flows) - len(port.forwarded) >= port.policy.max_flows:
             return "flow_limit"
         return "" if self.total.may_take(batch.number) else "flow_share"
 

@@ -45,8 +45,10 @@ class Forwards:
         services: LanServices,
         port_of: dict[bytes, int],
         address6_of: Callable[[bytes], bytes | None],
+        may_lead_to: Callable[[int], bool],
     ) -> None:
-        """Share the gateway's tables: addresses, names, and the session of each MAC."""
+        """Share the gateway's tables: addresses, names, and the port of each MAC, with what that may."""
+        self._may_lead_to = may_lead_to
         self._address6_of = address6_of
         self._shown: dict[bytes, Mailbox] = {}
         """Forwards by the ends of what guests send to clients that they see at their own addresses."""
@@ -70,7 +72,7 @@ class Forwards:
             ip = self._pool.address_of(vm)
         mac = None if ip is None else self._pool.holder_of(ip)
         number = None if mac is None else self._port_of.get(mac)
-        if ip is None or mac is None or number is None:
+        if ip is None or mac is None or number is None or not self._may_lead_to(number):
             return None
         return Place(number, mac, ip, self._address6_of(mac))
 

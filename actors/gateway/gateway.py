@@ -56,6 +56,7 @@ from actors.messages import (
     PeerList,
     PeerListRequest,
     PortClosed,
+    PortLimited,
     RegistrationRefused,
     TcpForGuest,
 )
@@ -168,7 +169,9 @@ class GatewayActor(EventLoopActor):
         """Where a MAC is, as far as its addresses go."""
         shares = AddressShares(self._pool, self._ports, self._port_of, settings.client_share)
         self._pool.admits = shares.admits
-        self._forwards = Forwards(self._pool, self._services, self._port_of, self._address6_of)
+        self._forwards = Forwards(
+            self._pool, self._services, self._port_of, self._address6_of, self._is_forwarded_to
+        )
         self._tcp_forwards = TcpForwards(self._context, self._forwards.locate, self._ports, self._flows.total)
         self._reassembler = Reassembler(counters)
         self._bindings = AddressBindings()
@@ -491,6 +494,9 @@ class GatewayActor(EventLoopActor):
     def _client_gone(self, message: ClientGone) -> None:
         self._forwards.hide(message)
 
+    def _is_forwarded_to(self, number: int) -> bool:
+        return self._port(number).policy.is_forwarded_to
+
     def _address6_of(self, mac: bytes) -> bytes | None:
         return None if self._ipv6 is None else self._ipv6.address_of(mac)
 
@@ -501,6 +507,10 @@ class GatewayActor(EventLoopActor):
     @handles(TcpForGuest)
     def _tcp_for_guest(self, message: TcpForGuest) -> None:
         self._tcp_forwards.serve(message)
+
+    @handles(PortLimited)
+    def _port_limited(self, message: PortLimited) -> None:
+        self._ports[message.port] = PortState(self._settings, self._buffers, self.now(), message.policy)
 
     # -- addresses ----------------------------------------------------------------------------------
 

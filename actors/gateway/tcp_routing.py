@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Start = Callable[[Callable[[], pykka.ActorRef[Any]], Batch], pykka.ActorRef[Any]]
 
 HALF_OPEN_KEPT = 3.0
-"""Seconds for which an attempt to connect keeps its place among ``max_half_open_per_peer``, though others
+"""Seconds for which an attempt to connect keeps its place among ``max_half_open``, though others
 want it: the host has sent its SYN three times by then (RFC 6298: after 1 s, and 2 s later)."""
 
 OVER_LIMITS = frozenset({f"gateway.drop.flow_{what}" for what in ("limit", "rate", "share")})
@@ -91,7 +91,7 @@ class TcpRouter:
         ICMP error would end its attempt.
         """
         port = batch.port
-        if len(port.half_open) >= self._context.settings.max_half_open_per_peer:
+        if len(port.half_open) >= port.policy.max_half_open:
             self._make_room(batch)
         try:
             flow = self._start(start, batch)

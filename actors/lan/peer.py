@@ -40,6 +40,7 @@ from actors.messages import (
     SessionClosed,
     SourceRefused,
 )
+from actors.port_policy import usual_policy
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
     from loguru import Logger
 
+    from actors.port_policy import PortPolicy
     from actors.ports import Session
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
@@ -96,8 +98,12 @@ class PeerActor(EventLoopActor):
         *,
         name: str = "",
         expires: float = NEVER,
+        policy: PortPolicy | None = None,
     ) -> None:
-        """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends."""
+        """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends.
+
+        ``policy`` is what its token says of the port; None for what the LAN's settings do.
+        """
         super().__init__()
         self._name = name
         self._expires = expires
@@ -107,8 +113,10 @@ class PeerActor(EventLoopActor):
         self._counters = counters
         self._settings = settings
         now = self.now()
-        self._from_limit = self._limit_of(settings, now)
-        self._to_limit = self._limit_of(settings, now)
+        self._policy = policy
+        limits = usual_policy(settings) if policy is None else policy
+        self._from_limit = self._limit_of(limits, now)
+        self._to_limit = self._limit_of(limits, now)
         self._line = Line(session, self._to_limit)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
@@ -139,10 +147,10 @@ class PeerActor(EventLoopActor):
         self._drops: dict[str, int] = {}
 
     @staticmethod
-    def _limit_of(settings: LanSettings, now: float) -> RateLimit | None:
-        if not settings.bits_per_second and not settings.packets_per_second:
+    def _limit_of(policy: PortPolicy, now: float) -> RateLimit | None:
+        if not policy.bits_per_second and not policy.packets_per_second:
             return None
-        return RateLimit(settings.bits_per_second, settings.packets_per_second, now)
+        return RateLimit(policy.bits_per_second, policy.packets_per_second, now)
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
@@ -157,6 +165,7 @@ class PeerActor(EventLoopActor):
                 self._link_mtu,
                 self._line,
                 lambda: self._session.remote.rpartition(":")[0],
+                self._policy,
             )
         )
         try:

@@ -52,6 +52,7 @@ from actors.messages import (
     PeerList,
     PeerListRequest,
     PortClosed,
+    PortLimited,
     PortOpened,
     RegisterMac,
     RegistrationRefused,
@@ -71,7 +72,7 @@ from netstack.ethernet import (
     format_mac,
     is_link_control,
 )
-from netstack.mac_table import MacTable, Verdict
+from netstack.mac_table import MAX_MACS_PER_PORT, MacTable, Verdict
 from netstack.multicast import QUERY_INTERVAL, MulticastGroups, Said, may_be_membership
 from netstack.resume import is_secret_of, secret_of
 from netstack.shares import Shares, client_network
@@ -133,6 +134,7 @@ _DHCP_CLIENT_PORT = CLIENT_PORT.to_bytes(2, "big")
 _DROPS = {
     Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
     Verdict.INVALID: "switch.drop.invalid_source",
+    Verdict.FORBIDDEN: "switch.drop.forbidden_source",
     Verdict.PORT_FULL: "switch.drop.too_many_macs",
     Verdict.TABLE_FULL: "switch.drop.mac_table_full",
 }
@@ -148,6 +150,7 @@ _CLAIM_DROPS = {
 _REFUSALS = {
     Verdict.OWNED_ELSEWHERE: "another session uses this MAC address",
     Verdict.INVALID: "this MAC address is not one that a guest may have",
+    Verdict.FORBIDDEN: "the token of this session is for other MAC addresses",
     Verdict.PORT_FULL: "this session has registered too many MAC addresses",
     Verdict.TABLE_FULL: "the switch knows too many MAC addresses",
 }
@@ -158,7 +161,7 @@ class _Port:
 
     __slots__ = (
         *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
-        *("next_complaint", "owner", "peer"),
+        *("macs", "max_macs", "next_complaint", "owner", "peer"),
     )
 
     def __init__(self, opened: PortOpened, owner: Hashable, rate: float, now: float) -> None:
@@ -175,6 +178,11 @@ class _Port:
         self.link_mtu = opened.link_mtu
         self.line = opened.line
         self.next_complaint = 0.0
+        policy = opened.policy
+        self.macs = None if policy is None else policy.macs
+        """MACs that there may be behind the port; None for any."""
+        self.max_macs = MAX_MACS_PER_PORT if policy is None else policy.max_macs
+        """How many of them."""
 
 
 class SwitchActor(EventLoopActor):
@@ -284,7 +292,10 @@ class SwitchActor(EventLoopActor):
         if len(frame) < HEADER_LENGTH:
             return "switch.drop.runt"
         source = frame[6:12]
-        verdict = self._table.learn(source, sender, now)
+        if port.macs is None or source in port.macs:
+            verdict = self._table.learn(source, sender, now, limit=port.max_macs)
+        else:
+            verdict = Verdict.FORBIDDEN
         if verdict is Verdict.LEARNED:
             self._tell_aged_out()
         if not verdict.accepted:
@@ -437,6 +448,8 @@ class SwitchActor(EventLoopActor):
         self._silent[message.port] = None
         rate = self._settings.floods_per_second
         self._ports[message.port] = _Port(message, owner, rate, self.now())
+        if message.policy is not None and self._gateway is not None:
+            tell_alive(self._gateway, PortLimited(message.port, message.policy))
 
     def _make_room(self, owner: Hashable) -> None:
         """Close the oldest session that never said anything, of an address that has more than half of all."""
@@ -467,8 +480,12 @@ class SwitchActor(EventLoopActor):
         if port is None:
             return
         now = self.now()
-        takes_over = self._may_take(message, port, now)
-        verdict, displaced = self._table.register(message.mac, message.port, now, explicit=takes_over)
+        verdict, displaced = Verdict.FORBIDDEN, None
+        if port.macs is None or message.mac in port.macs:
+            takes_over = self._may_take(message, port, now)
+            verdict, displaced = self._table.register(
+                message.mac, message.port, now, explicit=takes_over, limit=port.max_macs
+            )
         self._tell_aged_out()
         if not verdict.accepted:
             tell_alive(port.peer, RegistrationRefused(self._reason(verdict, message.mac), message.mac))
@@ -507,7 +524,8 @@ class SwitchActor(EventLoopActor):
         """Whether a session may have a MAC that is another's, if it is.
 
         Of a session that nothing was heard of for a while, anyone; else the same client, which a Register
-        shows by where it comes from, or by the secret that came with the address.
+        shows by where it comes from, or by the secret that came with the address; and whose token names it,
+        of a session whose token does not.
         """
         owner = self._table.lookup(message.mac, now)
         other = None if owner is None else self._ports.get(owner)
@@ -517,6 +535,8 @@ class SwitchActor(EventLoopActor):
             return True
         if not message.explicit:
             return False
+        if port.macs is not None and (other.macs is None or message.mac not in other.macs):
+            return True
         return port.client() == other.client() != "" or is_secret_of(self._key, message.mac, message.resume)
 
     @handles(BlockMacs)

@@ -17,12 +17,12 @@ from actors.settings import LanSettings
 class Client:
     """A client with a guest behind it."""
 
-    def __init__(self, lan, number, hardware, path="/"):
+    def __init__(self, lan, number, hardware, path="/", policy=None):
         self.lan = lan
         self.mac = hardware
         self.raw = "raw" in path
         self.session = FakeSession(number, path)
-        self.ref = PeerActor.start(self.session, lan.switch, lan.counters, lan.settings)
+        self.ref = PeerActor.start(self.session, lan.switch, lan.counters, lan.settings, policy=policy)
         run_ready()
 
     def hears(self, *datagrams):
@@ -59,9 +59,9 @@ class Lan:
         run_ready()
         self.number = 0
 
-    def connect(self, hardware, path="/"):
+    def connect(self, hardware, path="/", policy=None):
         self.number += 1
-        return Client(self, self.number, hardware, path)
+        return Client(self, self.number, hardware, path, policy)
 
     def join(self, n):
         """Connect and register; return the client and its address."""

@@ -43,7 +43,7 @@ class Lan:
         self.ref.tell(message)
         run_ready()
 
-    def open(self, number, host="192.0.2.1"):
+    def open(self, number, host="192.0.2.1", policy=None):
         self.peers[number] = Box()
         self.heard[number] = 1000.0
         self.hosts[number] = host
@@ -53,6 +53,7 @@ class Lan:
                 self.peers[number],
                 lambda: self.heard[number],
                 client=lambda: self.hosts[number],
+                policy=policy,
             )
         )
 

@@ -436,10 +436,10 @@ def test_an_error_in_the_switch_costs_one_frame(trio, monkeypatch):
     table = trio.ref._actor_weakref()._table
     learn = table.learn
 
-    def broken(address, port, now):
+    def broken(address, port, now, limit):
         if address == mac(66):
             raise ZeroDivisionError
-        return learn(address, port, now)
+        return learn(address, port, now, limit=limit)
 
     monkeypatch.setattr(table, "learn", broken)
     good = frame(mac(1), mac(2))

@@ -69,6 +69,23 @@ def test_what_a_token_says_is_shown(token, tmp_path, monkeypatch):
     assert json.loads(token("show", "-"))["jti"] == "t1"
 
 
+def test_a_token_has_macs_limits_and_rights(token, tmp_path):
+    keys = tmp_path / "keys.json"
+    token("key", keys)
+    made = token(
+        *("create", keys, "--mac", "52-54-00-00-00-01", "--mac", "52:54:00:00:00:02", "--rights", "none"),
+        *("--bit-rate", "50M", "--packet-rate", "off", "--max-flows", "7"),
+    )
+    said = json.loads(token("show", made, "--keys", keys))
+    assert said["mac"] == ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+    assert said["limits"] == {"bit-rate": "50M", "packet-rate": "off", "max-flows": 7}
+    assert said["rights"] == []
+    found = load_keys(keys).read(made, time.time())
+    assert (found.limits, found.rights) == ({"bit_rate": 50_000_000, "packet_rate": 0, "max_flows": 7}, set())
+    made = token("create", keys, "--rights", "bridge,admin")
+    assert load_keys(keys).read(made, time.time()).rights == {"bridge", "admin"}
+
+
 @pytest.mark.parametrize(("language", "program"), [("python", [sys.executable]), ("js", ["node"])])
 def test_the_examples_of_the_document_make_tokens(token, tmp_path, language, program):
     document = (Path(__file__).parent.parent.parent / "docs/deployment.md").read_text()
@@ -89,6 +106,11 @@ def test_the_examples_of_the_document_make_tokens(token, tmp_path, language, pro
         (("create", "{}/keys.json", "--name", "no name!"), 2, "'no name!' is no name"),
         (("create", "{}/keys.json", "--name", "gateway"), 2, "'gateway' is no name"),
         (["create", "{}/none.json"], 1, "No such file"),
+        (["create", "{}/none.json", "--mac", "web"], 2, "is not a MAC address"),
+        (["create", "{}/none.json", "--mac", "ff:ff:ff:ff:ff:ff"], 2, "is no MAC that a guest can have"),
+        (["create", "{}/none.json", "--rights", "x"], 2, "is not none"),
+        (["create", "{}/none.json", "--bit-rate", "fast"], 2, "--bit-rate: must be off, or a number"),
+        (["create", "{}/none.json", "--max-flows", "0"], 2, "must be a whole number from 1"),
         (["create", "{}/none.json", "--room", "No Room"], 2, "a room's name is"),
         (["create", "{}/none.json", "--expires", "soon"], 2, "such as 12h or 30d"),
         (["create", "{}/none.json", "--expires", "9999d"], 2, "such as 12h or 30d"),

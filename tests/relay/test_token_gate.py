@@ -8,15 +8,19 @@ import json
 import ssl
 import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from processes import PATIENCE, Relay
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import InvalidStatus
 
+from actors.port_policy import PortPolicy, usual_policy
+from actors.settings import LanSettings
 from guest.client import ConnectError, SessionEndedError
 from guest.vm_client import vm_client
-from relay.token_gate import MANY_TOKENS, NO_TOKEN, Clocks, TokenGate, tokens_of
+from relay.token_claims import LIMITS, read_claims
+from relay.token_gate import MANY_TOKENS, NO_TOKEN, Clocks, TokenGate, policy_of, tokens_of
 from relay.tokens import make_key, public_half, sign
 from transport.admission import ClientRequest, without_secrets
 
@@ -184,6 +188,57 @@ def test_a_new_key_is_taken_while_it_runs_and_a_broken_file_is_not(start, files)
             assert nic.attached
 
     asyncio.run(scenario())
+
+
+async def refused(connection):
+    await connection.send(REGISTER)
+    async with asyncio.timeout(PATIENCE):
+        while b'"Error"' not in (message := await connection.recv()):
+            assert b'"Assigned"' not in message
+    return json.loads(message[1:])["message"]
+
+
+def test_a_session_has_the_macs_of_its_token_and_no_others(start):
+    relay = start()
+
+    async def scenario():
+        async with websocket(relay, f"?token={token(mac='52:54:00:01:02:03')}") as connection:
+            assert (await assigned(connection))["ip"][:3] == [10, 0, 2]
+        async with websocket(relay, f"?token={token(mac=['52:54:00:01:02:04'])}") as connection:
+            assert await refused(connection) == "the token of this session is for other MAC addresses"
+
+    asyncio.run(scenario())
+
+
+SETTINGS = LanSettings(bits_per_second=1000, max_flows_per_peer=5)
+USUAL = usual_policy(SETTINGS)
+EVERY_LIMIT = {flag: number for number, flag in enumerate(LIMITS, 7)}
+
+
+@pytest.mark.parametrize(
+    ("claims", "policy"),
+    [
+        ({}, None),
+        ({"name": "web", "room": "lab", "rights": ["bridge", "forward", "admin"]}, None),
+        ({"limits": {"bit-rate": 1000}}, None),
+        ({"mac": "52:54:00:01:02:03"}, replace(USUAL, macs=frozenset({bytes.fromhex("525400010203")}))),
+        ({"rights": ["forward"]}, replace(USUAL, max_macs=1)),
+        ({"rights": ["bridge"]}, replace(USUAL, is_forwarded_to=False)),
+        ({"limits": {"bit-rate": "off"}}, replace(USUAL, bits_per_second=0)),
+        (
+            {"limits": EVERY_LIMIT},
+            PortPolicy(
+                bits_per_second=7,
+                packets_per_second=8,
+                max_flows=9,
+                new_flows_per_second=10,
+                max_half_open=11,
+            ),
+        ),
+    ],
+)
+def test_what_a_port_may_is_as_in_the_room_but_for_what_the_token_says(claims, policy):
+    assert policy_of(read_claims(claims, 60.0), SETTINGS) == policy
 
 
 def test_with_optional_tokens_those_without_one_are_let_in(start):

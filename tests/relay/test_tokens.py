@@ -11,12 +11,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
+from relay.token_claims import Pass, TokenError
 from relay.tokens import (
     LEEWAY,
     MAX_TOKEN,
     KeysError,
-    Pass,
-    TokenError,
     load_keys,
     make_key,
     public_half,

@@ -1,0 +1,42 @@
+"""What one port of a switch may: as the LAN's settings say, or as the token that let its session in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netstack.mac_table import MAX_MACS_PER_PORT
+
+if TYPE_CHECKING:
+    from actors.settings import LanSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortPolicy:
+    """Limits and rights of one port."""
+
+    bits_per_second: int
+    """Of frames, from and to the session; 0 for no limit."""
+    packets_per_second: int
+    max_flows: int
+    """NAT mappings that its guests open, and as many at once."""
+    new_flows_per_second: float
+    max_half_open: int
+    """TCP connections that its guests open and that wait for an answer."""
+    macs: frozenset[bytes] | None = None
+    """MACs of its guests (6 bytes each); None for any."""
+    max_macs: int = MAX_MACS_PER_PORT
+    """How many of them at a time."""
+    is_forwarded_to: bool = True
+    """Whether forwards may lead to its guests."""
+
+
+def usual_policy(settings: LanSettings) -> PortPolicy:
+    """Tell what a port may of which nothing else is known."""
+    return PortPolicy(
+        bits_per_second=settings.bits_per_second,
+        packets_per_second=settings.packets_per_second,
+        max_flows=settings.max_flows_per_peer,
+        new_flows_per_second=settings.new_flows_per_second,
+        max_half_open=settings.max_half_open_per_peer,
+    )

@@ -1,0 +1,148 @@
+"""What a token says of its port is kept by all actors of a LAN together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from lan_of_guests import Lan
+from lan_parts import GATEWAY_MAC, mac, register
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from switch_parts import BROADCAST, frame
+from switch_parts import Lan as Switch
+from tcp_parts import TcpOutside
+
+from actors.close_codes import CloseCode
+from actors.messages import ClosePeer, PortLimited, RegistrationRefused, SourceRefused
+from actors.port_policy import usual_policy
+from actors.settings import LanSettings
+
+USUAL = usual_policy(LanSettings())
+SERVER = "93.184.215.14"
+OF_OTHERS = "the token of this session is for other MAC addresses"
+
+
+def limited(**values):
+    return replace(USUAL, **values)
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(loop, counters, outside=TcpOutside())
+
+
+def enter(lan, n=1, path="/", **values):
+    client = lan.connect(mac(n), path, limited(**values))
+    if not client.raw:
+        client.hears(register(mac(n)))
+    return client
+
+
+def out(client, layers):
+    address = client.lan.gateway._actor_weakref()._pool.address_of(client.mac)
+    return client.to(GATEWAY_MAC) / IP(src=".".join(map(str, address)), dst=SERVER) / layers
+
+
+# -- MAC addresses -----------------------------------------------------------------------------------
+
+
+def test_only_the_macs_that_a_policy_names_are_registered_and_forwarded(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(macs=frozenset({mac(1), mac(2)})))
+    for number in (1, 2, 3):
+        switch.register(7, mac(number))
+    assert [assigned[1] for assigned in switch.assigned()] == [mac(1), mac(2)]
+    assert switch.peers[7].take(RegistrationRefused) == [RegistrationRefused(OF_OTHERS, mac(3))]
+    switch.sends(7, frame(mac(2), BROADCAST, b"mine"), frame(mac(3), BROADCAST, b"another's"))
+    assert switch.got(1) == [frame(mac(2), BROADCAST, b"mine")]
+    assert switch.drops() == {"forbidden_source": 1}
+    assert switch.peers[7].take(SourceRefused) == [SourceRefused(OF_OTHERS, mac(3))]
+
+
+def test_without_the_right_of_a_bridge_one_mac_is_all(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(max_macs=1))
+    switch.register(7, mac(1))
+    switch.register(7, mac(2))
+    assert [assigned[1] for assigned in switch.assigned()] == [mac(1)]
+    (refused,) = switch.peers[7].take(RegistrationRefused)
+    assert "too many MAC addresses" in refused.reason
+    switch.sends(7, frame(mac(1), BROADCAST), frame(mac(2), BROADCAST))
+    assert len(switch.got(1)) == 1
+    assert switch.drops() == {"too_many_macs": 1}
+
+
+def test_who_has_a_token_for_a_mac_gets_it_from_who_has_none(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, "192.0.2.7", limited(macs=frozenset({mac(1)})))
+    switch.open(8, "192.0.2.8", limited(macs=frozenset({mac(1)})))
+    switch.register(1, mac(1))
+    switch.register(7, mac(1))
+    (closed,) = switch.peers[1].take(ClosePeer)
+    assert closed.code is CloseCode.TAKEN_OVER
+    switch.register(8, mac(1))
+    assert switch.peers[7].take(ClosePeer) == [], "both are for it, and the first has it"
+    (refused,) = switch.peers[8].take(RegistrationRefused)
+    assert "another session" in refused.reason
+
+
+def test_the_gateway_hears_of_ports_that_are_not_as_usual_before_any_frame(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(max_flows=3))
+    switch.open(8)
+    assert switch.gateway == [PortLimited(7, limited(max_flows=3))]
+
+
+# -- limits ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/?encap=raw"])
+def test_a_session_has_the_flows_that_its_policy_says(lan, path):
+    few, usual = enter(lan, 1, path, max_flows=2), lan.join(2)[0]
+    if few.raw:
+        few.sends(few.to(BROADCAST))
+    for client in (few, usual):
+        client.sends(*[out(client, UDP(sport=1000 + n, dport=53)) for n in range(4)])
+    assert len(lan.outside.udp) == 2 + 4
+    assert {(reply[ICMP].type, reply[ICMP].code) for reply in few.frames() if ICMP in reply} == {(3, 13)}
+
+
+def test_new_flows_come_as_fast_as_a_policy_says(lan, loop):
+    slow = enter(lan, max_flows=4, new_flows_per_second=1.0)
+    for second in range(3):
+        slow.sends(*[out(slow, UDP(sport=1000 + 10 * second + n, dport=53)) for n in range(5)])
+        for socket in lan.outside.udp:
+            socket.reply(b"answer", (SERVER, 53))
+        loop.advance(2.0)
+    assert len(lan.outside.udp) == 4, "of more there is none that may give way"
+    assert lan.counters["gateway.drop.flow_limit"] == 11
+
+
+def test_half_open_connections_are_as_many_as_a_policy_says(lan):
+    client = enter(lan, max_half_open=2)
+    client.sends(*[out(client, TCP(sport=1000 + n, dport=80, flags="S")) for n in range(5)])
+    assert len(lan.outside.tcp) == 2
+
+
+@pytest.mark.parametrize(
+    "limits", [{"bits_per_second": 80_000}, {"packets_per_second": 50}], ids=["bits", "packets"]
+)
+def test_a_session_sends_and_is_sent_as_much_as_its_policy_says(lan, limits):
+    slow, other = enter(lan, 1, **limits), lan.join(2)[0]
+    there = bytes(Ether(src=mac(1).hex(":"), dst=mac(2).hex(":"), type=0x9000)) + bytes(800)
+    back = there[6:12] + there[:6] + there[12:]
+    for sender, receiver, frame_of_it in ((slow, other, there), (other, slow, back)):
+        sender.hears(*[b"\1" + frame_of_it] * 200)
+        assert 0 < len(receiver.frames()) < 100
+
+
+# -- forwards ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_forwarded_to", [True, False])
+def test_forwards_lead_to_a_guest_if_its_policy_lets_them(lan, is_forwarded_to):
+    enter(lan, is_forwarded_to=is_forwarded_to)
+    gateway = lan.gateway._actor_weakref()
+    for guest in (mac(1), bytes((10, 0, 2, 10))):
+        assert (gateway._forwards.locate(guest) is not None) == is_forwarded_to
