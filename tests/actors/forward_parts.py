@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from test_gateway import Lan, ether, packet
@@ -70,7 +72,8 @@ class FakeConnection:
     unsent = 0
 
     def __init__(self):
-        self.attached = self.refused = self.closed = False
+        self.attached = self.refused = False
+        self.closed: Any = False
         self.kept_alive = None
         self.client = ("192.0.2.1", 40_000)
         self.local = ("198.51.100.2", 8080)

@@ -325,10 +325,10 @@ def test_fifty_flows_of_two_guests_with_the_same_ports_are_never_confused(lan):
     answers = lan.received()
     assert len(answers) == 100
     for answer in answers:
-        guest, sport = bytes(answer[UDP].payload)[3:].split(b":")
-        assert answer.dst == mac(int(guest)).hex(":")
-        assert answer[IP].dst == guest_ip(int(guest))
-        assert answer[UDP].dport == int(sport)
+        of_guest, of_port = bytes(answer[UDP].payload)[3:].split(b":")
+        assert answer.dst == mac(int(of_guest)).hex(":")
+        assert answer[IP].dst == guest_ip(int(of_guest))
+        assert answer[UDP].dport == int(of_port)
 
 
 # -- limits -----------------------------------------------------------------------------------------

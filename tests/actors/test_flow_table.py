@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lan_parts import ip, mac
@@ -34,7 +35,7 @@ class Flow:
 def table():
     settings = LanSettings(max_flows_per_peer=3, new_flows_per_second=1)
     outside = SimpleNamespace(udp_ports=8)
-    context = SimpleNamespace(settings=settings, outside=outside, counters=Counters())
+    context: Any = SimpleNamespace(settings=settings, outside=outside, counters=Counters())
     return FlowTable(context, Shares(8, 50), Shares(8, 50))
 
 

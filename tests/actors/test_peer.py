@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -503,7 +504,8 @@ def test_a_raw_session_lives_by_its_keep_alives(loop, counters):
         loop.advance(15)
     assert peer.session.closed is None
     loop.advance(181)
-    assert peer.session.closed[0] == CloseCode.SILENT
+    closed: Any = peer.session.closed
+    assert closed[0] == CloseCode.SILENT
 
 
 def test_the_timeout_is_kept_also_when_checks_are_rarer(loop, counters):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from typing import Any
 
 import pykka
 import pytest
@@ -103,7 +104,7 @@ class World:
         self.events, self.done = [], threading.Semaphore(0)
 
     def start(self, **kwargs):
-        cls = type("Recorder", (Notes, self.base), {})
+        cls: Any = type("Recorder", (Notes, self.base), {})
         return self.on_loop(lambda: cls.start(self.events, self.done, **kwargs))
 
     def wait(self):
@@ -274,10 +275,8 @@ def test_proxies_call_read_and_write(world):
 
 
 def test_a_message_nobody_expects_is_logged(world, caplog):
-    class Deaf(world.base):
-        pass
-
-    ref = world.on_loop(Deaf.start)
+    deaf: Any = type("Deaf", (world.base,), {})
+    ref = world.on_loop(deaf.start)
     assert ref.ask("what?", timeout=TIMEOUT) is None
     assert "Unexpected message received by Deaf" in caplog.text
 
@@ -495,7 +494,8 @@ def test_a_full_inbox_drops_the_oldest_frames_and_no_control_message(loop):
     run_ready()
     assert seen[0] is control
     assert seen[1] == FramesToPeer([b"15"])
-    assert sum(len(m[-1]) for m in seen[1:]) == runtime.INBOX_FRAMES
+    kept = [len(message[-1]) for message in seen[1:]]
+    assert sum(kept) == runtime.INBOX_FRAMES
     assert counters == {"actors.drop.inbox_full": 15}
 
 

@@ -22,7 +22,7 @@ PORTS = [123, 7000]
 SOURCE_PORTS = [4000, 4001]
 
 guests = st.integers(1, 3)
-hosts, ports, source_ports = map(st.sampled_from, (HOSTS, PORTS, SOURCE_PORTS))
+hosts, ports, source_ports = (st.sampled_from(them) for them in (HOSTS, PORTS, SOURCE_PORTS))
 
 
 class Mapping:

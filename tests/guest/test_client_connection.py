@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 from aioquic.tls import CipherSuite
@@ -108,9 +109,10 @@ class Ends:
                 break
             self.now = max(self.now, due) + 1e-6
             self.host.now = self.relay_host.now = self.now
+            ends: tuple[Any, Any] = self.relay, self.client
             for packets, carrier, address in zip(
                 self.network.arrived(self.now),
-                (self.relay, self.client),
+                ends,
                 (CLIENT_ADDRESS, RELAY_ADDRESS),
                 strict=True,
             ):

@@ -84,8 +84,8 @@ class DatagramGuest(socket.socket):
         if own:
             self.bind(str(own))
 
-    def send(self, frame):
-        self.sendto(frame, self.far)
+    def send(self, frame, flags=0, /):
+        return self.sendto(frame, flags, self.far)
 
 
 class ConnectedGuest(socket.socket):
@@ -434,13 +434,12 @@ def test_a_burst_waits_for_a_connected_guest_that_is_slow(scenario, tmp_path):
 
     async def steps(port):
         with ConnectedGuest(port.path, tmp_path / "vm", qemu.HELLO) as guest:
-            for _ in range(2):
-                guest.send(FRAMES[0])
+            for send in (guest.send, lambda frame: guest.sendto(frame, port.path)):
+                send(FRAMES[0])
                 await port.read()
                 port.socket.write(burst)
                 assert [await asyncio.to_thread(guest.recv, 2000) for _ in burst] == burst
                 unconnect(guest)
-                guest.send = lambda frame: guest.sendto(frame, port.path)
 
     assert scenario("dgram", steps).counters == {}
 

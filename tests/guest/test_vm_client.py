@@ -448,9 +448,8 @@ def test_an_assignment_is_read_in_any_order():
         "netmask": [255, 255, 255, 0],
         "mtu": 9000,
     }
-    assert parse_assigned(fields) == Assigned(
-        *map(IPv4Address, ("10.0.2.10", "10.0.2.2", "255.255.255.0", "8.8.8.8")), None
-    )
+    ip, gateway, netmask, dns = map(IPv4Address, ("10.0.2.10", "10.0.2.2", "255.255.255.0", "8.8.8.8"))
+    assert parse_assigned(fields) == Assigned(ip, gateway, netmask, dns, None)
 
 
 @pytest.mark.parametrize(

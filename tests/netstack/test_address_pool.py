@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -257,7 +258,7 @@ def test_a_declined_address_goes_to_the_end_of_the_line():
     assert pool.free == 2
 
 
-LARGE = {
+LARGE: dict[str, Any] = {
     "network": "172.20.0.0/16",
     "first": "172.20.0.10",
     "last": "172.20.255.254",

@@ -17,8 +17,8 @@ OTHERS = BootFile((), "any", SERVER)
 
 
 def request(*options, kind="discover"):
-    options = [("message-type", kind), *options, "end"]
-    return parse_dhcp(bytes(BOOTP(chaddr=MAC) / DHCP(options=options)))
+    told = [("message-type", kind), *options, "end"]
+    return parse_dhcp(bytes(BOOTP(chaddr=MAC) / DHCP(options=told)))
 
 
 @pytest.mark.parametrize(

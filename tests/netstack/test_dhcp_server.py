@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -321,7 +323,7 @@ def test_a_long_boot_file_takes_nothing_from_what_every_guest_needs(kind, length
 def test_an_answer_is_no_longer_than_the_client_takes(size, mtu, longest):
     """Option 57, or 576 bytes (RFC 2131 section 2), with the headers of IP and UDP."""
     many = TELLS._replace(search=tuple(f"{n:060}.example" for n in range(32)), wpad="http://h/" + "x" * 200)
-    wants = [(55, b"\x77\xfc\x2a\x79")]
+    wants: list[Any] = [(55, b"\x77\xfc\x2a\x79")]
     wants += [] if size is None else [("max_dhcp_size", size)]
     reply = Conversation(many).says("discover", *wants, mtu=mtu)
     assert len(reply.payload) <= longest

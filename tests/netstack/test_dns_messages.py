@@ -112,6 +112,7 @@ def test_a_query_full_of_records_is_refused_unread(monkeypatch):
 
 def bare_code(wire):
     response = parse_query(wire)
+    assert isinstance(response, bytes)
     assert len(response) == 12
     return response[3] & 15
 
@@ -138,4 +139,6 @@ def test_responses_made_here_repeat_cd_and_do():
             assert response.edns == query.edns
     unread = ask()
     unread.flags |= dns.flags.CD
-    assert parse_query(unread.to_wire()[:-1])[3] & 0x10
+    answer = parse_query(unread.to_wire()[:-1])
+    assert isinstance(answer, bytes)
+    assert answer[3] & 0x10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -190,7 +191,7 @@ def test_what_is_no_network_is_named_in_the_error(text):
 
 
 def test_the_cache_is_bounded():
-    some = EgressPolicy()
+    some: Any = EgressPolicy()
     for number in range(CACHED_DECISIONS + 100):
         some.decide(number.to_bytes(4, "big"))
     assert some.decide.cache_info().currsize == CACHED_DECISIONS

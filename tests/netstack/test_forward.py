@@ -152,10 +152,13 @@ def test_any_text_is_a_forward_or_a_value_error(text):
         assert parse_forward(str(forward)) == forward
 
 
+def is_forwarded_to(address):
+    return not address.is_link_local and address.ipv4_mapped is None
+
+
 @given(
     st.sampled_from(("tcp", "udp")),
-    st.ip_addresses(v=4)
-    | st.ip_addresses(v=6).filter(lambda ip: not ip.is_link_local and ip.ipv4_mapped is None),
+    st.ip_addresses(v=4) | st.ip_addresses(v=6).filter(is_forwarded_to),
     st.integers(1, 65_535),
     st.binary(min_size=6, max_size=6)
     | st.binary(min_size=4, max_size=4)

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -242,7 +243,7 @@ def test_no_frame_is_larger_than_an_ip_packet():
     assert unmerged(merged) == segments
 
 
-UNLIKE = {
+UNLIKE: dict[str, Any] = {
     "a gap": {"seq": 1500},
     "again": {"seq": 0},
     "another acknowledgement": {"seq": 1000, "ack": 1},

@@ -48,7 +48,8 @@ def recomputed(packet):
 def test_frames_are_what_scapy_would_build(*, numbers, flags, window, payload, options, version):
     addresses = (REMOTE, GUEST) if version == 4 else (REMOTE6, GUEST6)
     template = TcpFrameTemplate(MACS, addresses[0], 80, addresses[1], 40000)
-    frame = template.build(*numbers, flags, window, payload, options=options)
+    seq, ack = numbers
+    frame = template.build(seq, ack, flags, window, payload, options=options)
     packet = Ether(frame)
     assert recomputed(packet) == frame
     tcp = packet[TCP]

@@ -187,6 +187,6 @@ def test_a_frame_of_a_known_head_is_intact_just_when_the_full_check_accepts_it(
     )
     if lie == "payload" and payload:
         data[42 + value % len(payload)] ^= 1 + value % 255
-    data = bytes(data[: len(data) - cut]) if cut < len(data) - 42 else bytes(data)
-    assert udp_head(data) == udp_head(KNOWN)
-    assert is_intact_udp(data) == accepted(data)
+    frame = bytes(data[: len(data) - cut]) if cut < len(data) - 42 else bytes(data)
+    assert udp_head(frame) == udp_head(KNOWN)
+    assert is_intact_udp(frame) == accepted(frame)

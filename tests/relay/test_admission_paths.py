@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,11 @@ class Lans:
         return name
 
 
+def admission_to(lans: Any, refusal=None, bans=NO_BANS):
+    origins: Any = Origins(refusal)
+    return RelayAdmission(origins, NO_TOKENS, lans, bans)
+
+
 def request(target, carrier):
     path, _, query = target.partition("?")
     return ClientRequest(carrier, path, query, (), "relay.example", True, "192.0.2.1:4000")
@@ -76,9 +82,7 @@ both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"]
 )
 def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, path):
     lans = Lans()
-    assert RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier)) == Grant(
-        room, path
-    )
+    assert admission_to(lans).admit(request(target, carrier)) == Grant(room, path)
     assert lans.asked == [(room, "192.0.2.1")]
 
 
@@ -111,7 +115,7 @@ def test_both_carriers_lead_to_a_room_by_the_same_urls(carrier, target, room, pa
 )
 def test_at_other_paths_there_is_no_room(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier))
+    found = admission_to(lans).admit(request(target, carrier))
     assert found.status == HTTPStatus.NOT_FOUND
     assert lans.asked == []
 
@@ -143,7 +147,7 @@ def test_at_other_paths_there_is_no_room(carrier, target):
 )
 def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
     lans = Lans()
-    found = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS).admit(request(target, carrier))
+    found = admission_to(lans).admit(request(target, carrier))
     assert found.status == HTTPStatus.BAD_REQUEST
     assert "1 to 63 of a-z, 0-9 and -" in found.reason or "more than" in found.reason
     assert found.reason.isprintable()
@@ -154,7 +158,7 @@ def test_names_that_no_room_may_have_are_a_clear_400(carrier, target):
 @both_carriers
 def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
     lans = Lans()
-    admission = RelayAdmission(Origins(FORBIDDEN), NO_TOKENS, lans, NO_BANS)
+    admission = admission_to(lans, FORBIDDEN)
     for target in ("/", "/elsewhere", "/room/lab", "/room/Lab"):
         assert admission.admit(request(target, carrier)) == FORBIDDEN
     assert admission.check(request("/", "http")) == FORBIDDEN
@@ -164,7 +168,7 @@ def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
 @both_carriers
 def test_why_there_is_no_room_is_told(carrier, lines):
     lans = Lans()
-    admission = RelayAdmission(Origins(), NO_TOKENS, lans, NO_BANS)
+    admission = admission_to(lans)
     lans.error = NoRoomError(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     assert admission.admit(request("/room/lab", carrier)) == Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
     lans.error = ForwardError("cannot forward it")
@@ -174,7 +178,7 @@ def test_why_there_is_no_room_is_told(carrier, lines):
 
 def test_who_is_banned_or_comes_while_the_relay_drains_is_refused_before_a_room_is_made():
     lans, bans = Lans(), Bans(lambda: 0.0)
-    admission = RelayAdmission(Origins(), NO_TOKENS, lans, bans)
+    admission = admission_to(lans, bans=bans)
     asked = request("/room/lab", "webtransport")
     ban = parse_ban("address", asked.remote.rpartition(":")[0], math.inf, "noise")
     bans.add(ban)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import stat
+import sys
+from typing import Any
 
 import pytest
 from processes import PATIENCE, Relay, free_port, run
@@ -24,7 +25,7 @@ def relay(tmp_path_factory):
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(f"{TOKEN}\n")
     port = free_port()
-    relay = Relay("--admin", f"127.0.0.1:{port}", "--admin-token", token)
+    relay: Any = Relay("--admin", f"127.0.0.1:{port}", "--admin-token", token)
     relay.admin = port
     yield relay
     relay.stop()
@@ -157,7 +158,7 @@ def test_the_relay_goes_on_when_a_client_leaves_in_the_middle(relay):
 
 
 def refused(*options):
-    relay_command = (os.sys.executable, "-m", "relay.main", "--bind", "127.0.0.1", "--port", 0, *options)
+    relay_command = (sys.executable, "-m", "relay.main", "--bind", "127.0.0.1", "--port", 0, *options)
     done = run(*relay_command, check=False)
     return done.returncode, done.stderr
 

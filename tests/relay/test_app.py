@@ -7,6 +7,7 @@ import resource
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pykka
 import pytest
@@ -75,7 +76,8 @@ def test_javascript_leaves_the_rest_to_the_browser():
     class Chained:
         can_be_pinned = False
 
-    assert javascript("https://relay.example:4433/", Chained()) == (
+    certificate: Any = Chained()
+    assert javascript("https://relay.example:4433/", certificate) == (
         'var relay = new WebTransport("https://relay.example:4433/"); '
         'await relay.ready; console.log("connected");'
     )
@@ -145,7 +147,7 @@ def test_a_websocket_client_is_a_guest_like_any_other(capsys):
         async with websocket(f"ws://127.0.0.1:{port}/", proxy=None) as client:
             await client.send(b'\0{"type":"Register","mac":[82,84,0,0,0,7]}')
             async with asyncio.timeout(PATIENCE):
-                assigned = await client.recv()
+                assigned = await client.recv(decode=False)
         assert assigned.startswith(b'\0{"type":"Assigned","ip":[10,0,2,10],')
         running.stop()
         assert await running.status() == 0

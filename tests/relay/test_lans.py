@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from http import HTTPStatus
+from typing import Any
 
 import dns.message
 import pykka
@@ -276,7 +277,7 @@ def test_a_room_that_is_kept_is_there_from_the_start_and_is_made_again_when_it_f
 # -- isolation ----------------------------------------------------------------------------------------
 
 
-def framed(lan, number, guest, name):
+def framed(lan, number, guest, name) -> tuple[Any, Any]:
     session = FakeSession(number, "/")
     peer = lan.attach(session)
     peer.tell(DatagramsFromClient([control(type="Register", mac=list(guest), name=name)]))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,10 +38,11 @@ class Snapshots:
 
 def families():
     operations = SimpleNamespace(certificate=lambda: {"expires_in": 60.0}, is_draining=False)
-    served = SimpleNamespace(
+    served: Any = SimpleNamespace(
         facts={"version": "1", "path": "pure"}, started=0.0, lag=LoopLag(), operations=operations
     )
-    text = asyncio.run(exposition(served, Snapshots())).decode()
+    snapshots: Any = Snapshots()
+    text = asyncio.run(exposition(served, snapshots)).decode()
     return {family.name: family.samples for family in text_string_to_metric_families(text)}
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+from typing import Any
 
 import pytest
 from processes import Relay, free_port
@@ -195,7 +196,7 @@ class Lossy:
 
 def test_what_is_lost_is_counted(monkeypatch):
     monkeypatch.setattr("relay.netcheck.ANSWERED_WITHIN", 0.01)
-    session = Lossy()
+    session: Any = Lossy()
     times = asyncio.run(_measure(session))
     assert session.sent == HEARTBEATS
     assert len(times) == HEARTBEATS // 2

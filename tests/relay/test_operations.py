@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -27,8 +28,9 @@ def operations(**lans):
         def __iter__(self):
             return iter(())
 
-    admission = SimpleNamespace(bans=Bans(lambda: 0.0), draining=False)
-    return Operations(None, Lans(find=lambda _: None, **lans), admission, None, reload)
+    admission: Any = SimpleNamespace(bans=Bans(lambda: 0.0), draining=False)
+    rooms: Any = Lans(find=lambda _: None, **lans)
+    return Operations(None, rooms, admission, None, reload)
 
 
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import sys
+from typing import Any
 
 import pytest
 from processes import Relay, free_port, run
@@ -29,7 +30,7 @@ def test_differences_tell_live_ones_from_fixed_ones():
 @pytest.fixture
 def relay(tmp_path):
     tmp_path.joinpath("relay.toml").write_text("")
-    relay = Relay("--config", tmp_path / "relay.toml", "--admin", tmp_path / "admin.sock")
+    relay: Any = Relay("--config", tmp_path / "relay.toml", "--admin", tmp_path / "admin.sock")
     relay.file, relay.admin = tmp_path / "relay.toml", tmp_path / "admin.sock"
     yield relay
     relay.stop()

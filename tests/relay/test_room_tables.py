@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any
 
 import pytest
 from lan_parts import mac
@@ -97,13 +99,14 @@ def test_listed_rooms_are_those_of_the_file(read):
 def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
     assert name in OPTIONS
     default = getattr(Settings(), name)
+    changed: Any
     if isinstance(default, bool):
         changed = not default
     elif isinstance(default, (int, float)):
         changed = default + 1
     else:
         changed = OTHER_VALUES[name]
-    one, other = (lan_plan(Settings(**values)) for values in ({}, {name: changed}))
+    one, other = (lan_plan(settings) for settings in (Settings(), replace(Settings(), **{name: changed})))
     policies = [plan.policy() for plan in (one, other)]
     rules = [(policy._host_address, policy._allow_smtp) for policy in policies]
     assert one._replace(policy=None) != other._replace(policy=None) or rules[0] != rules[1]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from typing import Any
 
 import pytest
 from namespaces import Namespace
@@ -93,7 +94,7 @@ def terminal(live_relay):
 @pytest.fixture
 def neighbour(live_relay):
     """A Linux kernel on the same LAN."""
-    namespace = Namespace("shell")
+    namespace: Any = Namespace("shell")
     # Its IPv6 address is good at once, not a second after the device came up.
     namespace.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0")
     program = Program(

@@ -20,7 +20,7 @@ from relay.tokens import load_keys
 def token(capsys):
     def run(*words, status=0):
         try:
-            got = main.main(["token", *map(str, words)])
+            got: object = main.main(["token", *map(str, words)])
         except SystemExit as left:
             got = left.code
         said = capsys.readouterr()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from importlib import resources
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,8 @@ def test_a_next_certificate_need_not_be_known():
         current = STORE.current
         next = None
 
-    assert json.loads(WebPages(Files())("/cert-hash")[1])["next"] is None
+    files: Any = Files()
+    assert json.loads(WebPages(files)("/cert-hash")[1])["next"] is None
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/network.js", "/page.css", "/client/index.js"])

@@ -70,6 +70,7 @@ async def attacker(relay, *, session=True):
     async with quic_connect(
         "127.0.0.1", relay.port, configuration=configuration, create_protocol=Attacker
     ) as client:
+        assert isinstance(client, Attacker)
         if session:
             await client.open_session()
         yield client, Forge(client)

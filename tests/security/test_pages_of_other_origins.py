@@ -61,7 +61,7 @@ def chromium(home):
     rules = "--host-resolver-rules=MAP evil.example 127.0.0.1"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=[*CHROMIUM_OPTIONS, rules], env=os.environ | {"HOME": str(home)}
+            executable_path=path, args=[*CHROMIUM_OPTIONS, rules], env={**os.environ, "HOME": str(home)}
         )
         try:
             yield browser.new_page()

@@ -27,7 +27,7 @@ def spares_the_neighbour(relay, attack, *, attempts=ATTEMPTS):
     for _ in range(attempts):
         with Neighbour(relay) as neighbour:
             result = attack()
-            if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
                 result = asyncio.run(result)
             # Whatever the attack left to be done is done meanwhile.
             time.sleep(QUIET_SECONDS)

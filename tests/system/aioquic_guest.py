@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import ssl
 import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 import aioquic.asyncio.client
@@ -97,10 +98,11 @@ async def run(url, certificate_hash):
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=H3_ALPN, verify_mode=ssl.CERT_NONE, max_datagram_frame_size=65535
     )
-    aioquic.asyncio.client.QuicConnection = CurrentConnection
+    setattr(aioquic.asyncio.client, "QuicConnection", CurrentConnection)  # noqa: B010 - a class, to mypy a type
     async with aioquic.asyncio.client.connect(
         target.hostname, target.port, configuration=configuration, create_protocol=Guest
-    ) as guest:
+    ) as protocol:
+        guest: Any = protocol
         quic = guest._quic
         assert quic.offered >= PARAMETERS, "the relay does not take resets with partial delivery"
         shown = quic.tls._peer_certificate.public_bytes(Encoding.DER)

@@ -46,7 +46,7 @@ def chromium(home):
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=CHROMIUM_OPTIONS, env=os.environ | {"HOME": str(home)}
+            executable_path=path, args=CHROMIUM_OPTIONS, env={**os.environ, "HOME": str(home)}
         )
         try:
             yield browser

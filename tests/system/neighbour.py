@@ -131,4 +131,4 @@ if __name__ == "__main__":
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     gc.freeze()
     gc.disable()
-    asyncio.run(live(*sys.argv[1:3], int(sys.argv[3]), float(sys.argv[4])))
+    asyncio.run(live(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))

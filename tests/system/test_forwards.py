@@ -54,10 +54,10 @@ def lab():
                 for host in ("0.0.0.0", "[::]")
             ),
         )
-        lease = ("--static-lease", f"{GUEST_MAC}={GUEST_IP}=web")
+        options = ["--static-lease", f"{GUEST_MAC}={GUEST_IP}=web"]
         # The guest has a way to IPv6 clients: the gateway is its router while there is something to reach.
-        lease += ("--allow-cidr", "2001:db8:98::/64")
-        relay = Relay("--forward", ",".join(forwards), *lease, before=host.prefix)
+        options += ["--allow-cidr", "2001:db8:98::/64"]
+        relay = Relay("--forward", ",".join(forwards), *options, before=host.prefix)
         stack.callback(relay.stop)
         guest = KernelGuest("srv", relay, host, "--mac", GUEST_MAC)
         stack.callback(guest.leave)

@@ -203,6 +203,7 @@ def test_http_that_is_not_webtransport_gets_a_status(relay, headers, body, statu
         async with quic_connect(
             "127.0.0.1", relay.port, configuration=quic_configuration(), create_protocol=Http3Client
         ) as client:
+            assert isinstance(client, Http3Client)
             return await client.request(*headers, body=body)
 
     assert asyncio.run(ask()) == status
@@ -213,6 +214,7 @@ def test_many_plain_requests(relay):
         async with quic_connect(
             "127.0.0.1", relay.port, configuration=quic_configuration(), create_protocol=Http3Client
         ) as client:
+            assert isinstance(client, Http3Client)
             for _ in range(50):
                 assert await client.request(*request_headers("GET")) == 405
 
@@ -224,6 +226,7 @@ def test_200_kilobytes_of_headers(relay):
         async with quic_connect(
             "127.0.0.1", relay.port, configuration=quic_configuration(), create_protocol=Http3Client
         ) as client:
+            assert isinstance(client, Http3Client)
             request = request_headers("CONNECT", protocol="webtransport")
             with pytest.raises(ClosedError) as closed:
                 await client.request(*request, *stuffing(200_000))

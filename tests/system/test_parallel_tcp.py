@@ -13,6 +13,7 @@ import select
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -140,7 +141,7 @@ def test_those_who_do_not_read_hold_nobody_up(guest, servers):
             each.sendall(f"{SIZE}\n".encode())
         assert at_once([(download, guest, servers.source, SIZE)] * 3) == [tell(SIZE)] * 3
         for each in slow:
-            assert told(iter(lambda each=each: each.recv(1 << 18), b"")) == tell(SIZE)
+            assert told(iter(partial(each.recv, 1 << 18), b"")) == tell(SIZE)
 
 
 @pytest.mark.parametrize("count", [8, 16])

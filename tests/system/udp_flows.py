@@ -35,7 +35,7 @@ def main():
             sent += 1
         while wanted and (ready := selector.select(PATIENCE)):
             for key, _ in ready:
-                payload, sender = key.fileobj.recvfrom(2048)
+                payload, sender = sockets[key.data].recvfrom(2048)
                 if payload == wanted.pop(key.data, None) and sender == (address, int(port)):
                     right += 1
                 else:

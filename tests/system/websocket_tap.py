@@ -10,6 +10,7 @@ import json
 import ssl
 import sys
 from ipaddress import IPv4Address, IPv4Interface
+from typing import Any
 
 from websockets.asyncio.client import connect
 
@@ -33,6 +34,7 @@ async def main(name, namespace, url):
     async with connect(url, ssl=trust, proxy=None, compression=None) as socket:
         await socket.send(CONTROL + json.dumps({"type": "Register", "mac": list(tap.mac)}).encode())
         sending = None
+        message: Any
         async for message in socket:
             if message[:1] == FRAME:
                 tap.write([message[1:]])

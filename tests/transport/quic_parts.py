@@ -15,6 +15,7 @@ import random
 import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import pylsqpack
 from admission_parts import OpenDoor
@@ -334,15 +335,16 @@ class Pair:
         configuration = client_configuration(cipher_suites=[cipher])
         if versions is not None:
             configuration.supported_versions = list(versions)
-        self.client = Client(TalkativeQuicConnection(configuration=configuration))
-        self.client.quic.more_parameters = parameters
-        quic = self.client.quic
+        quic = TalkativeQuicConnection(configuration=configuration)
+        quic.more_parameters = parameters
+        self.client = Client(quic)
         quic.connect(RELAY_ADDRESS, now=START)
         original = quic.original_destination_connection_id
         host = Host()
         relay_quic = RelayQuicConnection(relay_configuration(congestion), original)
-        self.relay = Relay(host, PairConnection(relay_quic, host, CLIENT_ADDRESS, START))
-        self.relay.connection.stock = stock
+        connection: Any = PairConnection(relay_quic, host, CLIENT_ADDRESS, START)
+        connection.stock = stock
+        self.relay: Any = Relay(host, connection)
         host.add_connection_id(relay_quic.host_cid, self.relay.connection)
         self.now = START
         self.address = CLIENT_ADDRESS

@@ -10,6 +10,7 @@ import gc
 import inspect
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aioquic.h3.connection import H3Connection
@@ -417,7 +418,8 @@ def test_how_a_connection_ended_is_known_at_once():
     assert pair.relay.quic.ended is None
     pair.client.quic.close(error_code=0x123, reason_phrase="enough")
     pair.settle(0.02)
-    assert (pair.relay.quic.ended.error_code, pair.relay.quic.ended.reason_phrase) == (0x123, "enough")
+    ended: Any = pair.relay.quic.ended
+    assert (ended.error_code, ended.reason_phrase) == (0x123, "enough")
 
 
 def test_the_state_tells_when_the_path_may_be_used():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from aioquic.buffer import encode_uint_var
@@ -50,7 +51,7 @@ def quic(base):
     def take(*frames):
         for frame in frames:
             relay.receive_datagram(forge.packet(frame), CLIENT_ADDRESS, pair.now)
-        events = []
+        events: list[Any] = []
         while (event := relay.next_event()) is not None:
             if isinstance(event, StreamDataReceived):
                 events.append((event.data, event.end_stream))
@@ -212,11 +213,14 @@ def test_a_reset_of_another_stream_leaves_the_session_alone(pair):
 def test_both_drafts_parameters_are_offered_empty(parameter):
     pair = Pair(stock=True)
     seen = []
-    parse = pair.client.quic._parse_transport_parameters
-    pair.client.quic._parse_transport_parameters = lambda data, **options: (
-        seen.append(data),
-        parse(data, **options),
-    )
+    quic: Any = pair.client.quic
+    parse = quic._parse_transport_parameters
+
+    def see(data, **options):
+        seen.append(data)
+        parse(data, **options)
+
+    quic._parse_transport_parameters = see
     pair.settle()
     assert parameter in RESET_STREAM_AT_PARAMETERS
     assert varints(parameter, 0) in seen[0]

@@ -7,6 +7,7 @@ test_client_connection.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from endpoint_parts import pinned, receive, running_endpoint
 from host_parts import in_namespace, ip
@@ -59,7 +60,7 @@ def test_a_client_takes_and_gives_many_packets_with_one_call():
         async with running_endpoint() as relay:
             client = await connect(relay.url, pinned())
             await exchange(client, 20)  # the window has grown
-            opened = client._socket
+            opened: Any = client._socket
             assert opened.send_offload
             assert opened.receive_offload
             counting = opened._socket = Counting(opened._socket)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
@@ -209,7 +211,8 @@ def test_the_relay_closes_a_session(pair):
     assert pair.client.closure == (4, "another session took the MAC")
     assert pair.client.quic.ended is None
     pair.settle(CLOSE_LINGER)
-    assert pair.client.quic.ended.error_code == ErrorCode.H3_NO_ERROR
+    ended: Any = pair.client.quic.ended
+    assert ended.error_code == ErrorCode.H3_NO_ERROR
     assert pair.relay.peer.closed == []
     assert ends(pair) < pair.now + 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from aioquic.buffer import encode_uint_var
 from aioquic.quic.packet import QuicProtocolVersion
@@ -11,7 +13,7 @@ from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
 from transport.quic.path_mtu import BASE, CEILING, STEP
 from transport.quic.session import QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
 
-NETWORKS = {
+NETWORKS: dict[str, Any] = {
     "instant": {"delay": 0.0},
     "calm": {},
     "2 % loss": {"loss": 0.02},

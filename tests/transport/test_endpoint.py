@@ -6,6 +6,7 @@ import random
 import socket
 import weakref
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from admission_parts import OpenDoor
@@ -512,7 +513,7 @@ def test_closing_twice_and_sending_afterwards_is_harmless():
 
 def test_closing_leaves_no_timer_and_frees_the_port():
     async def scenario():
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         async with running_endpoint() as relay:
             clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(5)])
             port = relay.endpoint.port
@@ -568,7 +569,7 @@ def test_a_new_certificate_is_for_new_connections():
 
 def test_timers_do_not_grow_with_packets():
     async def scenario():
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         async with running_endpoint() as relay:
             client = await connect(relay.url, pinned())
             made = 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +24,8 @@ HOST = b"Host: relay.example:4433\r\n"
 
 def read(data, cut=None):
     """Read requests, and the status that ended that if one did; ``cut`` is the size of the pieces."""
-    reader, found = RequestReader(), []
+    reader = RequestReader()
+    found: list[Any] = []
     size = cut or len(data) or 1
     try:
         for start in range(0, len(data), size):

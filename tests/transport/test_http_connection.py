@@ -261,7 +261,7 @@ def test_who_does_not_take_its_answers_is_given_up(monkeypatch):
     ids=["it takes all", "it takes nothing", "it stops", "it takes little", "it takes little for too long"],
 )
 def test_a_client_that_takes_its_answer_slowly_is_waited_for_within_bounds(unsent, given_up):
-    class Transport:
+    class SlowTransport(asyncio.Transport):
         """Its buffer has as many bytes as the test says each time that it is looked at."""
 
         closed = aborted = False
@@ -277,7 +277,7 @@ def test_a_client_that_takes_its_answer_slowly_is_waited_for_within_bounds(unsen
 
     async def scenario(web):
         connection = http_connection.HttpConnection(web.listener, "192.0.2.1:5", secure=False)
-        connection._transport = transport = Transport()
+        connection._transport = transport = SlowTransport()
         while unsent:
             assert not transport.aborted
             connection._timed_out()

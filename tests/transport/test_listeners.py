@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 from host_parts import add_ipv6, in_namespace, ip, sysctl
@@ -242,7 +243,7 @@ def test_a_system_that_does_not_tell_local_addresses(host, monkeypatch):
 def test_any_address_of_both_versions_side_by_side(order):
     async def main():
         owners = {host: Owner() for host in order}
-        listeners = [UdpListener(owners[host], host, 7000, ready()) for host in order]
+        listeners: list[Any] = [UdpListener(owners[host], host, 7000, ready()) for host in order]
         listeners += [TcpListener(owners[host], host, 7000, ready(), Counters()) for host in order]
         for host, own in (("0.0.0.0", HOST), ("::", "::1")):
             with socket.socket(family(own), socket.SOCK_DGRAM) as client:
@@ -281,7 +282,7 @@ def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
         add_ipv6("fd98::1", "lo")
         network = HostNetwork(EgressPolicy(), Counters(), current_scheduler())
         owner, flow = Owner(), Owner()
-        listeners = [network.listen_udp(owner, host, 7000), network.listen_tcp(owner, host, 7001)]
+        listeners: list[Any] = [network.listen_udp(owner, host, 7000), network.listen_tcp(owner, host, 7001)]
         assert network.decide_udp(("fd98::1", 7000)).allowed
         assert not network.decide_udp(("fd98::1", 7001)).allowed
         opened = network.open_tcp(flow, ("fd98::1", 7001), 1)

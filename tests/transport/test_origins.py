@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -39,9 +39,8 @@ def decide(
     host=None,
     names=(),
 ):
-    policy = OriginPolicy(
-        parse_origins(allowed), Certificates(certificate), on_loopback=on_loopback, names=names
-    )
+    certificates: Any = Certificates(certificate)
+    policy = OriginPolicy(parse_origins(allowed), certificates, on_loopback=on_loopback, names=names)
     headers = [("origin", origin) for origin in origins]
     if carrier != "webtransport":
         headers.append(("host", host or authority))

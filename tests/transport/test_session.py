@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from netstack.counters import Counters
@@ -30,7 +32,7 @@ class Carrier:
 
 def session(clock=lambda: 0.0):
     counters = Counters()
-    carrier = Carrier()
+    carrier: Any = Carrier()
     return WebTransportSession(7, "/", carrier, clock, counters), carrier, counters
 
 

@@ -7,9 +7,10 @@ import random
 import socket
 
 import pytest
-from endpoint_parts import RunningEndpoint, pinned, running_endpoint, udp_client, until
+from endpoint_parts import RunningEndpoint, pinned, running_endpoint, udp_client
 from quic_parts import client_configuration
 from test_endpoint import ask, headers
+from waiting import until
 
 from guest.client import connect
 from transport.quic.aioquic_client import RESET_REASON

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 from ipaddress import ip_address
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -74,7 +75,7 @@ class Network:
         await asyncio.sleep(0)
 
     async def server(self, respond, by_tcp=None):
-        """Start a server; give its address and itself."""
+        """Start a server; give it, with its address."""
         server = Server(respond, by_tcp)
         while not await self._bind(server):
             pass
@@ -133,7 +134,7 @@ def addresses(response):
 
 
 @scenario
-async def test_a_question_and_its_answer(network, *_):
+async def test_a_question_and_its_answer(network, *_others):
     server = await network.server(lambda query: [answer(query)])
     network.use(server)
     assert addresses(await network.ask()) == ["192.0.2.1"]
@@ -141,7 +142,7 @@ async def test_a_question_and_its_answer(network, *_):
 
 
 @scenario
-async def test_ids_and_ports_are_different_each_time(network, *_):
+async def test_ids_and_ports_are_different_each_time(network, *_others):
     server = await network.server(lambda query: [answer(query)])
     network.use(server)
     for _ in range(20):
@@ -151,7 +152,7 @@ async def test_ids_and_ports_are_different_each_time(network, *_):
 
 
 @scenario
-async def test_what_answers_something_else_is_passed_over(network, *_):
+async def test_what_answers_something_else_is_passed_over(network, *_others):
     def respond(query):
         good = answer(query, "192.0.2.1")
         other_id = bytes((good[0] ^ 1,)) + good[1:]
@@ -165,14 +166,14 @@ async def test_what_answers_something_else_is_passed_over(network, *_):
 
 
 @scenario
-async def test_a_server_that_floods_is_given_up(network, *_):
+async def test_a_server_that_floods_is_given_up(network, *_others):
     network.use(await network.server(lambda query: [b"junk"] * 50))
     assert await network.ask() is None
     assert network.counters["dns.upstream.strays"] == 2 * upstream_dns.MAX_STRAYS
 
 
 @scenario
-async def test_nobody_else_may_answer(network, *_):
+async def test_nobody_else_may_answer(network, *_others):
     """The socket is connected: what another address or port sends never reaches it."""
     loop = asyncio.get_running_loop()
     liar, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
@@ -204,7 +205,7 @@ async def test_silence_gives_way_to_the_next_and_after_a_while_the_first_is_aske
 
 
 @scenario
-async def test_a_slow_server_is_listened_to_until_the_deadline(network, *_):
+async def test_a_slow_server_is_listened_to_until_the_deadline(network, *_others):
     loop = asyncio.get_running_loop()
 
     def respond(query):
@@ -235,7 +236,7 @@ def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tm
         return [response.to_wire()]
 
     @scenario
-    async def attempt(network, *_):
+    async def attempt(network, *_others):
         server = await network.server(respond)
         network.use(server)
         for _ in range(2):
@@ -247,15 +248,15 @@ def test_a_server_without_edns_is_asked_without(refusal, dnssec, monkeypatch, tm
 
 
 @scenario
-async def test_a_lost_question_with_do_is_repeated_with_do(network, *_):
-    server = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
+async def test_a_lost_question_with_do_is_repeated_with_do(network, *_others):
+    server: Any = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
     network.use(server)
     assert addresses(await network.ask(QUESTION._replace(dnssec_ok=True))) == ["192.0.2.1"]
     assert [bool(query.ednsflags & dns.flags.DO) for query in server.queries] == [True, True]
 
 
 @scenario
-async def test_a_name_that_fails_with_and_without_edns_leaves_edns_on(network, *_):
+async def test_a_name_that_fails_with_and_without_edns_leaves_edns_on(network, *_others):
     def respond(query):
         response = dns.message.make_response(query)
         response.use_edns(-1)
@@ -271,7 +272,7 @@ async def test_a_name_that_fails_with_and_without_edns_leaves_edns_on(network, *
 
 
 @scenario
-async def test_failing_with_an_opt_record_is_not_a_refusal_of_edns(network, *_):
+async def test_failing_with_an_opt_record_is_not_a_refusal_of_edns(network, *_others):
     server = await network.server(lambda query: [answer(query, code=dns.rcode.SERVFAIL)])
     network.use(server)
     await network.ask()
@@ -298,7 +299,7 @@ async def test_a_question_holds_so_many_sockets_at_most(network, monkeypatch, _)
 
 
 @scenario
-async def test_a_closed_port_gives_way_at_once(network, *_):
+async def test_a_closed_port_gives_way_at_once(network, *_others):
     closed = await network.server(lambda query: [])
     closed.transport.close()
     await asyncio.sleep(0)
@@ -307,14 +308,14 @@ async def test_a_closed_port_gives_way_at_once(network, *_):
 
 
 @scenario
-async def test_a_lost_datagram_is_sent_again(network, *_):
-    server = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
+async def test_a_lost_datagram_is_sent_again(network, *_others):
+    server: Any = await network.server(lambda query: [answer(query)] if len(server.queries) > 1 else [])
     network.use(server)
     assert addresses(await network.ask()) == ["192.0.2.1"]
 
 
 @scenario
-async def test_when_all_fail_their_failure_is_the_answer(network, *_):
+async def test_when_all_fail_their_failure_is_the_answer(network, *_others):
     network.use(
         await network.server(lambda query: [answer(query, code=dns.rcode.SERVFAIL)]),
         await network.server(lambda query: [answer(query, code=dns.rcode.REFUSED)]),
@@ -323,7 +324,7 @@ async def test_when_all_fail_their_failure_is_the_answer(network, *_):
 
 
 @scenario
-async def test_that_there_is_no_such_name_is_final(network, *_):
+async def test_that_there_is_no_such_name_is_final(network, *_others):
     other = await network.server(lambda query: [answer(query)])
     network.use(await network.server(lambda query: [answer(query, code=dns.rcode.NXDOMAIN)]), other)
     assert (await network.ask()).rcode() == dns.rcode.NXDOMAIN
@@ -341,7 +342,7 @@ def framed(wire):
 
 
 @scenario
-async def test_a_cut_answer_is_better_than_none_where_tcp_is_closed(network, *_):
+async def test_a_cut_answer_is_better_than_none_where_tcp_is_closed(network, *_others):
     network.use(await network.server(truncated))
     assert (await network.ask()).flags & dns.flags.TC
 
@@ -369,7 +370,7 @@ async def test_a_cut_answer_is_passed_on_once_tcp_has_had_its_time(network, monk
 
 
 @scenario
-async def test_a_cut_answer_does_not_keep_another_server_from_giving_the_whole_one(network, *_):
+async def test_a_cut_answer_does_not_keep_another_server_from_giving_the_whole_one(network, *_others):
     slow = asyncio.Event()
 
     def answer_slowly(query):
@@ -385,7 +386,7 @@ async def test_a_cut_answer_does_not_keep_another_server_from_giving_the_whole_o
 
 
 @scenario
-async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_):
+async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_others):
     network.use(await network.server(truncated, lambda query: framed(answer(query))))
     assert addresses(await network.ask()) == ["192.0.2.1"]
 
@@ -404,7 +405,7 @@ async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_):
 )
 def test_a_stream_that_fails_gives_way_to_the_next(by_tcp, monkeypatch, tmp_path):
     @scenario
-    async def attempt(network, *_):
+    async def attempt(network, *_others):
         bad = await network.server(truncated, by_tcp)
         network.use(bad, await network.server(lambda query: [answer(query)]))
         assert addresses(await network.ask()) == ["192.0.2.1"]
@@ -421,7 +422,7 @@ async def test_there_is_an_end_to_waiting(network, monkeypatch, _):
 
 
 @scenario
-async def test_a_name_with_a_zero_in_it(network, *_):
+async def test_a_name_with_a_zero_in_it(network, *_others):
     network.use(await network.server(lambda query: [dns.message.make_response(query).to_wire()]))
     odd = QUESTION._replace(name=dns.name.from_text(r"a\000b.example."))
     assert (await network.ask(odd)).question[0].name == odd.name
@@ -506,7 +507,7 @@ async def test_a_long_timeout_moves_the_deadline(network, monkeypatch, tmp_path)
 @scenario
 async def test_the_file_is_not_read_for_every_question(network, monkeypatch, tmp_path):
     reads = []
-    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: reads.append(text) or ())
+    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: (reads.append(text), ())[1])
     file = tmp_path / "resolv.conf"
     file.write_text("")
     network.use(resolv_conf=file)
@@ -515,21 +516,21 @@ async def test_the_file_is_not_read_for_every_question(network, monkeypatch, tmp
 
 
 @scenario
-async def test_addresses_that_cannot_be_asked_give_way(network, *_):
+async def test_addresses_that_cannot_be_asked_give_way(network, *_others):
     good = await network.server(lambda query: [answer(query)])
     network.use(NameServer("fe80::1%nosuchdevice"), NameServer("127.0.0.1", 0), good)
     assert addresses(await network.ask()) == ["192.0.2.1"]
 
 
 @scenario
-async def test_what_guests_may_be_shown_is_what_they_may_reach(network, *_):
+async def test_what_guests_may_be_shown_is_what_they_may_reach(network, *_others):
     network.use(allow=["192.168.7.0/24"])
     shown = {"192.168.7.1": True, "192.168.8.1": False, "127.0.0.1": False, "8.8.8.8": True, "fd00::1": False}
     assert {address: network.resolvers.may_show(ip_address(address).packed) for address in shown} == shown
 
 
 @scenario
-async def test_after_the_end_nobody_is_told(network, *_):
+async def test_after_the_end_nobody_is_told(network, *_others):
     network.use(await network.server(lambda query: []))
     network.resolvers.ask(QUESTION.to_wire(), 1, network)
     await asyncio.sleep(0)
