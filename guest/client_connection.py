@@ -24,6 +24,8 @@ from transport.quic.session import WebTransportSession
 from transport.tls_alerts import CRYPTO_ERRORS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aioquic.h3.events import H3Event
     from aioquic.quic.events import ConnectionTerminated, QuicEvent
 
@@ -43,6 +45,9 @@ _INFORMATIONAL = range(100, 200)
 _SUCCESSFUL = range(200, 300)
 _CLIENT_ERRORS = range(400, 500)
 _TOO_MANY_REQUESTS = 429
+
+MAX_EXPLANATION = 200
+"""Bytes of what a server says with a refusal."""
 
 
 class ClientHost(CarrierHost, Protocol):
@@ -78,6 +83,11 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
         self._h3: H3Connection | None = None
         self._capsules = webtransport.CapsuleReader()
         self._granted = False
+        self._refused_with = 0
+        """HTTP status with which the session was refused."""
+        self._explanation = b""
+        self._explained_at = 0
+        """Bytes of the explanation that are waited for."""
         self.session: WebTransportSession | None = None
         """The session, from the request on."""
         self.end: str | None = None
@@ -191,24 +201,39 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
                 self._host.counters.add("client.drop.unknown_session")
                 return
             case HeadersReceived() if event.stream_id == self._stream_id:
-                self._on_response(int(dict(event.headers)[b":status"]))
+                self._on_response(dict(event.headers))
+            case DataReceived() if event.stream_id == self._stream_id and self._refused_with:
+                self._explanation += event.data
             case DataReceived() if event.stream_id == self._stream_id:
                 self._on_capsules(event.data)
             case _:
                 return
-        if event.stream_ended:
+        if self._refused_with:
+            self._finish_refusal(is_whole=event.stream_ended)
+        elif event.stream_ended:
             self._closed_by_server("the server closed the session")
 
-    def _on_response(self, status: int) -> None:
+    def _on_response(self, fields: Mapping[bytes, bytes]) -> None:
+        status = int(fields[b":status"])
         if status in _INFORMATIONAL or self._granted:
             return
         if status in _SUCCESSFUL:
             self._granted = True
             self._host.session_opened()
         else:
-            # The same request will not do better later, unless there were just too many of them.
-            permanent = status in _CLIENT_ERRORS and status != _TOO_MANY_REQUESTS
-            self._refuse(f"the server answered HTTP status {status}", permanent=permanent)
+            self._refused_with = status
+            length = fields.get(b"content-length", b"")
+            self._explained_at = min(int(length), MAX_EXPLANATION) if length.isdigit() else 0
+
+    def _finish_refusal(self, *, is_whole: bool) -> None:
+        """Give up once the server has told why, as far as that is short."""
+        if not is_whole and len(self._explanation) < self._explained_at:
+            return
+        status, why = self._refused_with, one_line(self._explanation.decode("utf-8", "replace"))
+        # The same request will not do better later, unless there were just too many of them.
+        permanent = status in _CLIENT_ERRORS and status != _TOO_MANY_REQUESTS
+        problem = f"the server answered HTTP status {status}{f': {why}' if why else ''}"
+        self._refuse(problem, permanent=permanent)
 
     def _on_capsules(self, data: bytes) -> None:
         try:
@@ -235,6 +260,9 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             self._refuse(reason, permanent=False)
 
     def _on_connection_end(self, event: ConnectionTerminated) -> None:
+        if self._refused_with:
+            self._finish_refusal(is_whole=True)
+            return
         reason = one_line(event.reason_phrase) or f"connection closed with code 0x{event.error_code:x}"
         if reason == "Idle timeout":
             reason = "the server has fallen silent"

@@ -71,12 +71,13 @@ async def relay():
 
 
 class ScriptedServer(QuicConnectionProtocol):
-    """An HTTP/3 server that announces ``settings`` and answers every request with ``status``."""
+    """An HTTP/3 server that announces ``settings`` and answers with ``status``, and what is ``said``."""
 
-    def __init__(self, *args, settings, status, **kwargs):
+    def __init__(self, *args, settings, status, said, **kwargs):
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.status = status
+        self.said = said
         self.http = None
 
     def quic_event_received(self, event):
@@ -90,12 +91,21 @@ class ScriptedServer(QuicConnectionProtocol):
             self.http = Http(self._quic)
         for http_event in self.http.handle_event(event) if self.http else ():
             if isinstance(http_event, HeadersReceived):
-                self.http.send_headers(http_event.stream_id, [(b":status", self.status)])
+                self._answer(http_event.stream_id)
         self.transmit()
+
+    def _answer(self, stream_id):
+        if self.said is None:
+            self.http.send_headers(stream_id, [(b":status", self.status)])
+            return
+        length, pieces, ends = self.said
+        self.http.send_headers(stream_id, [(b":status", self.status), (b"content-length", length)])
+        for number, piece in enumerate(pieces, 1):
+            self.http.send_data(stream_id, piece, ends and number == len(pieces))
 
 
 @contextlib.asynccontextmanager
-async def scripted_server(settings, status=b"200"):
+async def scripted_server(settings, status=b"200", said=None):
     current = CERTIFICATES.current
     server = await serve(
         "127.0.0.1",
@@ -108,7 +118,7 @@ async def scripted_server(settings, status=b"200"):
             certificate_chain=list(current.chain[1:]),
             private_key=current.private_key,
         ),
-        create_protocol=partial(ScriptedServer, settings=settings, status=status),
+        create_protocol=partial(ScriptedServer, settings=settings, status=status, said=said),
     )
     try:
         yield f"https://127.0.0.1:{server._transport.get_extra_info('sockname')[1]}/"
@@ -364,6 +374,25 @@ def test_an_http_status_is_reported(status, permanent):
     error = asyncio.run(scenario())
     assert str(error).endswith(f"the server answered HTTP status {status.decode()}")
     assert error.permanent is permanent
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ((b"24", [b"A token is needed", b": here\n"], True), ": A token is needed: here"),
+        ((b"0", [b""], True), ""),
+        # Nobody waits for the rest of a story, nor shows what would control a terminal.
+        ((b"1000000", [b"a" * 300], False), ": " + "a" * 200),
+        ((b"9", [b"\x1b[2J", b"\nWell"], False), ": [2J Well"),
+    ],
+)
+def test_why_a_server_refuses_is_reported_in_one_line(said, shown):
+    async def scenario():
+        settings = {Setting.H3_DATAGRAM: 1, WEBTRANSPORT_ANNOUNCED[0]: 1}
+        async with scripted_server(settings, b"401", said) as url:
+            return await refusal(url)
+
+    assert str(asyncio.run(scenario())).endswith(f"the server answered HTTP status 401{shown}")
 
 
 def test_an_http3_server_without_webtransport_is_named_as_such():
