@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from actors.ports import Session
     from actors.rate_limit import RateLimit
     from actors.runtime import Mailbox
+    from actors.upload import Upload
 
 LINE_BYTES = 128 * 1024
 """Bytes that flows together keep queued where there is no session that says."""
@@ -81,12 +82,16 @@ class Line:
             "_timed",
             "_turns",
         ),
-        "_waiting",
+        *("_waiting", "upload"),
     )
 
-    def __init__(self, session: Session | None = None, limit: RateLimit | None = None) -> None:
+    def __init__(
+        self, session: Session | None = None, limit: RateLimit | None = None, upload: Upload | None = None
+    ) -> None:
         """Without a session (a port that is not a client's) there is always room."""
         self._limit = limit
+        self.upload = upload
+        """What flows ask before they take what the guest sent; None where that is not limited."""
         self._timed = False
         """Whether :meth:`_wake_by_time` is called when the rate leaves room for a turn."""
         self._session = session

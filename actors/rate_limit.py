@@ -65,7 +65,7 @@ class RateLimit:
 
     def _takes(self, frame: bytes, asked_first: bytes) -> bool:
         may_pass = self._bytes >= len(frame) and self._packets >= 1
-        if may_pass or (frame[6:12] == asked_first and _is_tcp(frame)):
+        if may_pass or (frame[6:12] == asked_first and is_tcp(frame)):
             self._bytes -= len(frame)
             self._packets -= 1
             return True
@@ -79,6 +79,7 @@ class RateLimit:
             self._packets = min(self._packet_burst, self._packets + passed * self._packet_rate)
 
 
-def _is_tcp(frame: bytes) -> bool:
+def is_tcp(frame: bytes) -> bool:
+    """Whether a frame's packet is TCP's; one with IPv6 extension headers is not said to be."""
     at = _PROTOCOL_AT.get(frame[12:14], len(frame))
     return at < len(frame) and frame[at] == PROTOCOL_TCP

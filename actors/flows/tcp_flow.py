@@ -51,6 +51,7 @@ from actors.messages import (
 )
 from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
+from actors.upload import UploadAllowed
 from netstack.family import family_of
 from netstack.icmp import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
@@ -209,8 +210,8 @@ class TcpFlowActor(EventLoopActor):
         """Set when the guest has reset the connection, and the host has not delivered everything."""
         self._challenged: tuple[bytes, float] | None = None
         """The SYN that was challenged last, and when."""
-        self._waits_for_line = self._waits_to_read = self._waits_to_write = False
-        """Who has been asked to wake this flow: its line, and the host socket for either direction."""
+        self._waits_for_line = self._waits_to_read = self._waits_to_write = self._waits_for_rate = False
+        """Who has been asked to wake this flow: its line, the host socket for either direction, its rate."""
         self._turn = 0
         """Bytes of the line that are kept for this flow."""
         self._held = 0
@@ -269,7 +270,7 @@ class TcpFlowActor(EventLoopActor):
         macs = guest.mac + settings.gateway_mac
         template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
         now = self.now()
-        offer = Offer(self._mss(), self._socket.room, settings.tcp_buffer)
+        offer = Offer(self._mss(), self._room, settings.tcp_buffer)
         connection = TcpConnection(template, self._first, offer, now)
         self._connection = connection
         self._link.line.follow(self._ends, self.actor_ref)
@@ -394,6 +395,12 @@ class TcpFlowActor(EventLoopActor):
             self._counters.add("tcp.lost_on_path", again)
             self._advance(connection, self.now())
 
+    @handles(UploadAllowed)
+    def _upload_allowed(self, _: UploadAllowed) -> None:
+        self._waits_for_rate = False
+        if self._connection is not None:
+            self._advance(self._connection, self.now())
+
     @handles(LineWritable)
     def _line_writable(self, message: LineWritable) -> None:
         self._waits_for_line = False
@@ -466,19 +473,34 @@ class TcpFlowActor(EventLoopActor):
 
     def _write(self, connection: TcpConnection) -> None:
         """Let the host socket take what it can. Raises OSError."""
-        taken = 0
-        socket = self._socket
+        taken, is_full = 0, False
+        socket, upload = self._socket, self._link.line.upload
         if connection.received:
-            taken = socket.write(connection.received)
+            admitted = connection.received
+            if upload is not None:
+                admitted = upload.admit(self.actor_ref, admitted)
+            taken = socket.write(admitted) if admitted else 0
             self._counters.add("tcp.bytes_to_net", taken)
-        room = socket.room
-        connection.host_took(taken, room)
-        if connection.received or room < LITTLE_ROOM:
+            is_full = taken < sum(map(len, admitted))
+            if upload is not None:
+                upload.took(self.actor_ref, taken)
+        connection.host_took(taken, self._room)
+        if is_full or socket.room < LITTLE_ROOM:
             self._waits_to_write = True
             socket.wait_for_room()
+        if upload is not None and connection.received and not self._waits_for_rate:
+            self._waits_for_rate = True
+            upload.wait(self.actor_ref)
         if connection.guest_finished:
             socket.shut_down()
             self._shut_down = True
+
+    @property
+    def _room(self) -> int:
+        """Bytes that the guest may send at present: what the host socket takes, within the session's rate."""
+        upload = self._link.line.upload
+        room = self._socket.room
+        return room if upload is None else min(room, upload.window(self._mss()))
 
     def _read_from_host(self, connection: TcpConnection) -> None:
         total = 0
@@ -565,7 +587,7 @@ class TcpFlowActor(EventLoopActor):
                 return True
         elif not self._host_ended and not self._waits_to_read and connection.room > 0:
             return True
-        return bool(connection.received) and not self._waits_to_write
+        return bool(connection.received) and not (self._waits_to_write or self._waits_for_rate)
 
     def _drains(self, connection: TcpConnection, now: float) -> bool:
         """Whether, after the guest's RST, the host's system has yet to deliver what the guest sent before."""
@@ -602,6 +624,8 @@ class TcpFlowActor(EventLoopActor):
         """Give back what this flow holds of others: turns of the line, and the socket."""
         self._link.line.leave(self.actor_ref)
         self._link.line.unfollow(self._ends)
+        if self._link.line.upload is not None:
+            self._link.line.upload.leave(self.actor_ref)
         self._give_turn_back()
         self._link.buffers.add(-self._held)
         self._held = 0

@@ -44,6 +44,8 @@ from actors.port_policy import usual_policy
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
+from actors.upload import Upload
+from actors.upload_limit import UploadLimit
 from netstack import control, encapsulation
 from netstack.dns_zone import LAN_DOMAIN
 from netstack.encapsulation import DATA, Kind
@@ -115,9 +117,11 @@ class PeerActor(EventLoopActor):
         now = self.now()
         self._policy = policy
         limits = usual_policy(settings) if policy is None else policy
-        self._from_limit = self._limit_of(limits, now)
-        self._to_limit = self._limit_of(limits, now)
-        self._line = Line(session, self._to_limit)
+        rates = limits.bits_per_second, limits.packets_per_second
+        self._from_limit = UploadLimit(*rates, now) if any(rates) else None
+        self._to_limit = RateLimit(*rates, now) if any(rates) else None
+        upload = None if self._from_limit is None else Upload(self._from_limit)
+        self._line = Line(session, self._to_limit, upload)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
@@ -145,12 +149,6 @@ class PeerActor(EventLoopActor):
         """What the guest is called, or asked to be."""
         self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
         self._drops: dict[str, int] = {}
-
-    @staticmethod
-    def _limit_of(policy: PortPolicy, now: float) -> RateLimit | None:
-        if not policy.bits_per_second and not policy.packets_per_second:
-            return None
-        return RateLimit(policy.bits_per_second, policy.packets_per_second, now)
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
@@ -253,7 +251,7 @@ class PeerActor(EventLoopActor):
         self._session.send(speaks.wrap(frames, self._session.datagram_limit))
         self._line.arrived()
 
-    def _within(self, limit: RateLimit, frames: list[bytes], drop: str) -> list[bytes]:
+    def _within(self, limit: RateLimit | UploadLimit, frames: list[bytes], drop: str) -> list[bytes]:
         """Leave out what goes over the limit, and count it."""
         passing = limit.take(frames, self.now(), self._settings.gateway_mac)
         if len(passing) < len(frames):
