@@ -10,7 +10,7 @@ PARALLEL := --numprocesses logical --dist loadfile
 PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
-CODE := actors guest netstack relay transport
+CODE := actors guest netstack relay transport vmrelay
 SOURCES := $(CODE) setup.py tests bench docker scripts examples
 
 .DEFAULT_GOAL := help

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 store=$PWD/.cache/accelerated
 
 state() {
-    find actors guest netstack relay transport setup.py pyproject.toml requirements-build.lock -type f \
+    find actors guest netstack relay transport vmrelay setup.py pyproject.toml requirements-build.lock -type f \
         ! -path '*__pycache__*' | LC_ALL=C sort | { .venv/bin/python -VV && xargs sha256sum; } |
         sha256sum | cut -c 1-16
 }

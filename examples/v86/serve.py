@@ -79,7 +79,7 @@ def main(folder: str, *options: str) -> int:
         return 1
     # Interrupts go to both processes; this one ends when the relay has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    command = [sys.executable, "-m", "relay.main", "--bind", "127.0.0.1", *options]
+    command = [sys.executable, "-m", "vmrelay", "--bind", "127.0.0.1", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as relay:
         signal.signal(signal.SIGTERM, lambda *_: relay.terminate())
         certificate_hash = ""
