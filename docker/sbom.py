@@ -44,6 +44,8 @@ def licence_of(distribution: Distribution) -> str | None:
     if expressions := metadata.get_all("License-Expression"):
         return str(expressions[0])
     said = [_CLASSIFIERS[c] for c in metadata.get_all("Classifier") or [] if c in _CLASSIFIERS]
+    if not said and metadata["License"] in _CLASSIFIERS.values():
+        return str(metadata["License"])  # an SPDX identifier before there was a field for it
     return " OR ".join(sorted(set(said))) or None
 
 

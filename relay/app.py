@@ -27,7 +27,7 @@ from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from relay import logs
-from relay.admin.opening import AdminError, open_admin, read_token, version
+from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
 from relay.bans import Bans
@@ -43,6 +43,7 @@ from relay.settings import REQUIRED, SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
+from relay.version import path_form, version
 from relay.web_pages import WebPages
 from transport.binding import EVERY, EVERY_ADDRESS
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
@@ -50,7 +51,6 @@ from transport.host import early_signals
 from transport.host.descriptors import own_budget
 from transport.host.interfaces import interface_addresses
 from transport.origins import OriginPolicy
-from transport.quic import datagram_path
 from transport.quic.endpoint import Endpoint
 from transport.web.web_listener import MAX_CONNECTIONS, WebListener
 
@@ -433,11 +433,6 @@ def limits(settings: Settings) -> str:
         f"{bits} bits/s and {packets} packets/s each way, {settings.max_flows} flows, "
         f"{settings.flow_rate} new ones/s, {settings.max_half_open} half-open; {settings.max_peers} sessions"
     )
-
-
-def path_form() -> str:
-    """Say which form of the datagram path runs, in an operator's words."""
-    return "pure Python" if datagram_path.__file__.endswith(".py") else "compiled accelerator"
 
 
 def is_loopback(bind: str) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import importlib.metadata
 import os
 import re
 import signal
@@ -56,7 +55,11 @@ GROUPS = {
         "serve": "run the relay; the same as no command at all",
         "token": "make tokens that let clients in, and the keys for them",
         "certs": "make certificates for development",
+        "config": "check the settings, or show where each value comes from",
+        "doctor": "look at this machine as a relay needs it, and say what to do",
         "healthcheck": "ask the relay of this machine whether it answers",
+        "version": "tell which version this is, and what it runs on",
+        "completion": "print what bash, zsh or fish need to complete all this",
     },
     "see what a running relay does": {
         "status": "show it at a glance",
@@ -66,6 +69,7 @@ GROUPS = {
         "leases": "list who holds which address",
         "macs": "list the MAC tables",
         "drops": "list what was dropped, and why",
+        "why": "tell whether a guest would reach something, and what decides",
         "events": "follow joins, leaves and refusals as they happen",
     },
     "change it while it runs": {
@@ -159,11 +163,9 @@ class PrintVersion(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         """Print and exit."""
-        try:
-            version = importlib.metadata.version("vmrelay")
-        except importlib.metadata.PackageNotFoundError:
-            version = "(not installed)"
-        print(f"vmrelay {version}")  # noqa: T201
+        from relay.version import version
+
+        print(f"vmrelay {version()}")  # noqa: T201
         parser.exit()
 
 
@@ -193,7 +195,7 @@ def _let_go_of_closed_output() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _serve(words: list[str], name: str | None) -> int:
+def _parser_of_relay(prog: str, usage: str) -> Parser:
     from relay import settings
 
     commands = "\n".join(
@@ -202,8 +204,8 @@ def _serve(words: list[str], name: str | None) -> int:
         for line in (f"  {title}:", *(f"    {name:<12} {summary}" for name, summary in group.items()))
     )
     parser = Parser(
-        prog="vmrelay" if name is None else f"vmrelay {name}",
-        usage="%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ...",
+        prog=prog,
+        usage=usage,
         description="Put virtual machines in browsers and emulators on one Ethernet LAN, and let them out.",
         epilog=EXAMPLES.format(commands=commands),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -211,6 +213,14 @@ def _serve(words: list[str], name: str | None) -> int:
     )
     settings.add_arguments(parser)
     parser.add_argument("--version", action=PrintVersion, nargs=0, help="show the version and exit")
+    return parser
+
+
+def _serve(words: list[str], name: str | None) -> int:
+    from relay import settings
+
+    usage = "%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ..."
+    parser = _parser_of_relay("vmrelay" if name is None else f"vmrelay {name}", usage)
     flags = vars(parser.parse_args(words))
     try:
         chosen = settings.resolve(flags, os.environ)
@@ -227,18 +237,40 @@ def _serve(words: list[str], name: str | None) -> int:
         return 1
 
 
-def _run(name: str, words: list[str]) -> int:
+def _module(name: str) -> Any:
+    """Load what does a command."""
     if name in ADMIN:
-        module = importlib.import_module("relay.admin.commands").COMMANDS[name]
-    else:
-        module = importlib.import_module(_MODULES.get(name, f"relay.{name}"))
+        return importlib.import_module("relay.admin.commands").COMMANDS[name]
+    return importlib.import_module(_MODULES.get(name, f"relay.{name}"))
+
+
+def _about(name: str, module: Any) -> dict[str, Any]:
+    """Say what a command's parser tells of it."""
     summary = COMMANDS[name]
-    parser = Parser(
-        prog=f"vmrelay {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
-    )
+    about = {"description": f"{summary[0].upper()}{summary[1:]}.", "epilog": getattr(module, "EPILOG", None)}
+    return about | {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+
+
+def _run(name: str, words: list[str]) -> int:
+    module = _module(name)
+    parser = Parser(prog=f"vmrelay {name}", **_about(name, module))
     module.add_arguments(parser)
     status: int = module.run(parser.parse_args(words))
     return status
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line, for completion and manual pages; loads all commands."""
+    parser = _parser_of_relay("vmrelay", "vmrelay [option ...]")
+    parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary in COMMANDS.items():
+        if name == "serve":
+            added = parsers.add_parser(name, help=summary, allow_abbrev=False)
+            importlib.import_module("relay.settings").add_arguments(added)
+        else:
+            module = _module(name)
+            module.add_arguments(parsers.add_parser(name, help=summary, **_about(name, module)))
+    return parser
 
 
 if __name__ == "__main__":

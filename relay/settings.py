@@ -15,7 +15,7 @@ import tomllib
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from actors.settings import FixedLease  # noqa: TC001 - hints are read
 from netstack.dhcp_boot import BootFile  # noqa: TC001 - same
@@ -515,6 +515,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class Origin(NamedTuple):
+    """Where the value of a setting comes from."""
+
+    kind: Literal["default", "file", "environment", "flag"]
+    name: str
+    """The flag, the variable, or the file; empty for a default."""
+    text: str = ""
+    """The value as it was written there; lists with commas."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
+
+
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Put flags (the parsed namespace as a mapping), environment and file together.
 
@@ -522,18 +535,27 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
     a service of our name. One that is misspelt is refused: with VMRELAY_DENY_CDIR a network that should be
     closed would stay open. Raises SettingsError.
     """
+    return explain(flags, environment)[0]
+
+
+def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[Settings, dict[str, Origin]]:
+    """As :func:`resolve`, and tell where each value comes from, by its field's name."""
     _refuse_misspelt(environment)
     path = flags.get("config") or environment.get(CONFIG_VARIABLE)
-    values, tables = _from_file(Path(path)) if path else ({}, NO_TABLES)
+    values, tables, texts = _from_file(Path(path)) if path else ({}, NO_TABLES, {})
+    origins = dict.fromkeys(OPTIONS, Origin("default", ""))
+    origins |= {name: Origin("file", str(path), text) for name, text in texts.items()}
     for name, option in OPTIONS.items():
         variable = _variable(name, option)
         text = environment.get(variable, "").strip()
         if text and not is_service_link(variable, text):
             values[name] = _checked(option, text, variable)
+            origins[name] = Origin("environment", variable, text)
         if name in flags:
             given = flags[name]
             text = ",".join(given) if isinstance(given, list) else str(given)
             values[name] = _checked(option, text, flag(name))
+            origins[name] = Origin("flag", flag(name), text)
     settings = Settings(**values)
     if (settings.cert_pem is None) != (settings.key_pem is None):
         there, missing = ("cert", "key") if settings.key_pem is None else ("key", "cert")
@@ -543,13 +565,13 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
     _refuse_half_of_auth(settings)
     refuse_contradictions(settings)
     if tables == NO_TABLES:
-        return settings
+        return settings, origins
     with_rooms = SettingsWithRooms(**values, tables=tables)
     try:
         refuse_contradictions_of_rooms(with_rooms)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
-    return with_rooms
+    return with_rooms, origins
 
 
 def _refuse_half_of_auth(settings: Settings) -> None:
@@ -575,7 +597,7 @@ def _refuse_misspelt(environment: Mapping[str, str]) -> None:
         )
 
 
-def _from_file(path: Path) -> tuple[dict[str, Any], RoomTables]:
+def _from_file(path: Path) -> tuple[dict[str, Any], RoomTables, dict[str, str]]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
@@ -587,7 +609,9 @@ def _from_file(path: Path) -> tuple[dict[str, Any], RoomTables]:
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep
         raise SettingsError(f"{path}: not valid TOML: {' '.join(str(error).split())}") from None
     tables = take_tables(table, str(path), _from_table)
-    return _from_table(table, str(path)), tables
+    values = _from_table(table, str(path))
+    texts = {name: _text_of(table[flag(name)[2:]]) for name in values}
+    return values, tables, texts
 
 
 def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -609,6 +633,10 @@ def _toml_text(kind: Kind, value: Any, source: str) -> str:
         fits = fits and all(isinstance(item, str) for item in value)
     if not fits:
         raise SettingsError(f"{source}: must be {kind.expected}")
+    return _text_of(value)
+
+
+def _text_of(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 

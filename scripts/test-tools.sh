@@ -25,7 +25,8 @@ packages=$(missing \
     podman:podman \
     buildah:buildah \
     runc:runc \
-    debootstrap:debootstrap)
+    debootstrap:debootstrap \
+    nft:nftables)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || apt_install $packages
 install_compiler .venv/bin/python

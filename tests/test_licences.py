@@ -72,6 +72,7 @@ def test_the_images_label_names_all_licences():
         (("License-Expression: 0BSD",), "0BSD"),
         (("License-Expression: MIT OR Zlib",), "MIT OR Zlib"),
         (("Classifier: License :: OSI Approved :: MIT License",), "MIT"),
+        (("License: MIT",), "MIT"),
         (("License: whatever", "Classifier: License :: OSI Approved :: ISC License (ISCL)"), "ISC"),
     ],
 )

@@ -26,11 +26,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from netstack.room_names import DEFAULT_ROOM
 from relay.admin.events import TooManyListenersError
 from relay.admin.metrics import CONTENT_TYPE, exposition
 from relay.bans import BanError, parse_ban
 from relay.operations import NotThereError, OperationError, Who
 from relay.snapshots import Snapshots
+from relay.why import Question, explain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -154,6 +156,19 @@ class Api:
     async def limits(self, _: Request) -> Response:
         """Answer with the limits that are set."""
         return ApiResponse(self._served.limits())
+
+    async def why(self, request: Request) -> Response:
+        """Answer whether a guest would reach something."""
+        query = request.query_params
+        protocol, port = query.get("protocol", "tcp"), query.get("port")
+        if protocol not in {"tcp", "udp", "icmp"}:
+            raise _bad("protocol must be tcp, udp or icmp")
+        if not (target := query.get("target", "")):
+            raise _bad("target must be an address or a name")
+        number = None if port is None else _whole(port, "port")
+        [lan] = self._snapshots.rooms_named(query.get("room", DEFAULT_ROOM))
+        asked = Question(target[:253], protocol, number, query.get("from"))
+        return ApiResponse(await explain(lan, self._snapshots, asked))
 
     async def certificate(self, _: Request) -> Response:
         """Answer with the certificate."""
@@ -305,6 +320,16 @@ ROUTES = (
         "GET", "/v1/drops", "What was dropped and why, the most frequent reason first", Api.drops, _ROOM
     ),
     Endpoint("GET", "/v1/limits", "The limits that are set", Api.limits),
+    Endpoint(
+        *("GET", "/v1/why", "Whether a guest would reach something, and what decides", Api.why),
+        {
+            "target": "an address or a name",
+            "protocol": "tcp (as without it), udp or icmp",
+            "port": "of the target",
+            "from": "name, MAC or address of the guest",
+            "room": "name of the room, default without it",
+        },
+    ),
     Endpoint("GET", "/v1/certificate", "The certificate of new sessions", Api.certificate),
     Endpoint("GET", "/v1/bans", "Who is kept out", Api.bans),
     Endpoint(

@@ -239,6 +239,29 @@ def drops(relay: client.AdminClient, args: argparse.Namespace) -> str:
     )
 
 
+def why(relay: client.AdminClient, args: argparse.Namespace) -> str:
+    """Tell whether a guest would reach something."""
+    query = {"target": args.target, "protocol": args.protocol, "from": args.guest, "room": args.room}
+    query["port"] = None if args.to_port is None else str(args.to_port)
+
+    def text(steps: list[dict[str, Any]]) -> str:
+        lines = [f"{'yes' if step['ok'] else 'NO '}  {step['question']}  {step['answer']}" for step in steps]
+        verdict = (
+            "it would be let through" if all(step["ok"] for step in steps) else "it would not get through"
+        )
+        return "\n".join([*lines, f"=> {verdict}"])
+
+    return _say(args, relay.ask("/v1/why", query), text)
+
+
+def _why_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="address or name that a guest wants to reach")
+    parser.add_argument("--from", dest="guest", metavar="VM", help="name, MAC or address of the guest")
+    parser.add_argument("--protocol", choices=("tcp", "udp", "icmp"), default="tcp", help="default: tcp")
+    parser.add_argument("--to-port", type=int, metavar="N", help="port of the target")
+    _room(parser)
+
+
 # -- what is done -------------------------------------------------------------------------------------
 
 
@@ -379,6 +402,7 @@ COMMANDS: dict[str, Command] = {
         Command("macs", macs, _room),
         Command("drops", drops, _room),
         Command("events", events, _room),
+        Command("why", why, _why_arguments),
         Command("forwards", forwards, _forwards_arguments),
         Command("disconnect", disconnect, _disconnect_arguments),
         Command("ban", ban, _ban_arguments),

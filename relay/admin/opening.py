@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import socket
 from pathlib import Path
@@ -80,11 +79,3 @@ def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService
     service.start()
     logger.info("admin API at http://{}", bound)
     return service
-
-
-def version() -> str:
-    """Return the version that is installed."""
-    try:
-        return importlib.metadata.version("vmrelay")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

@@ -223,12 +223,16 @@ class HostNetwork:
 
     def decide(self, address: str) -> Decision:
         """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""
-        if self._loop.time() >= self._read_interfaces_at:
-            self._read_interfaces()
-        decision = self.policy.decide(address)
+        decision = self.judge(address)
         if not decision.allowed:
             self._counters.add(f"outside.denied.{decision.reason}")
         return decision
+
+    def judge(self, address: str) -> Decision:
+        """Ask the policy without counting what it says, knowing the machine's addresses of the moment."""
+        if self._loop.time() >= self._read_interfaces_at:
+            self._read_interfaces()
+        return self.policy.decide(address)
 
     def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
         """Open a port that leads to a guest; guests reach it too. Raises OSError."""

@@ -1,0 +1,145 @@
+"""Whether something that a guest wants to reach would be let through, and what decides that.
+
+The same questions that the relay asks for a packet are asked in order: is the guest there, what is the name's
+address, what does the egress policy say, is there a route. Nothing is sent to the target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netstack.egress import SMTP_PORT
+
+if TYPE_CHECKING:
+    from actors.descriptions import LeaseDescription
+    from relay.lan import Lan
+    from relay.snapshots import Snapshots
+
+RESOLVE_TIMEOUT = 5.0
+"""Seconds for the host's name servers."""
+
+MOST_ADDRESSES = 8
+"""Of one name, looked at."""
+
+_REASONS = {
+    "not_an_address": "that is no address that a packet can have",
+    "denied_by_rule": "a --deny-cidr, or the room's, forbids it",
+    "denied_by_default": "private, special and cloud addresses are closed unless --allow-cidr opens them",
+    "own_address": "it is the relay's own machine: --allow-cidr with this very address, or --host-access",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One question, and its answer."""
+
+    question: str
+    ok: bool
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody wants to know."""
+
+    target: str
+    """An address or a name."""
+    protocol: str = "tcp"
+    port: int | None = None
+    guest: str | None = None
+    """Name, MAC or address of the guest that would send."""
+
+
+async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]:
+    """Answer step by step; the last step that is not ok decides."""
+    steps: list[Step] = []
+    leases = (await snapshots.leases(lan.name)).get(lan.name, ())
+    if asked.guest is not None:
+        steps.append(_guest(lan, leases, asked.guest))
+        if not steps[-1].ok:
+            return steps
+    addresses, step = await _addresses(lan, snapshots, asked.target)
+    if step is not None:
+        steps.append(step)
+    network = ipaddress.ip_network(str(lan.settings.network))
+    for address in addresses[:MOST_ADDRESSES]:
+        steps += _on_lan(lan, leases, address) if address in network else _outside(lan, address, asked)
+    return steps
+
+
+def _guest(lan: Lan, leases: tuple[LeaseDescription, ...], guest: str) -> Step:
+    said = guest.lower()
+    found = next((lease for lease in leases if said in {lease.address, lease.mac, lease.name}), None)
+    question = f"is {guest} a guest of room {lan.name}?"
+    if found is None:
+        return Step(question, ok=False, answer="no guest has this name, MAC or address")
+    if found.port is None:
+        return Step(question, ok=False, answer=f"it has {found.address}, and is not connected")
+    return Step(question, ok=True, answer=f"yes: {found.mac} has {found.address}, session {found.port}")
+
+
+async def _addresses(
+    lan: Lan, snapshots: Snapshots, target: str
+) -> tuple[list[ipaddress.IPv4Address | ipaddress.IPv6Address], Step | None]:
+    try:
+        return [ipaddress.ip_address(target)], None
+    except ValueError:
+        pass
+    label = target.lower().rstrip(".").removesuffix(f".{lan.settings.domain}")
+    names = (await snapshots.names(lan.name))[lan.name].names
+    if label in names:
+        found = [ipaddress.ip_address(address) for address in names[label]]
+        return found, Step(f"who is {target}?", ok=True, answer=f"a guest: {', '.join(names[label])}")
+    loop = asyncio.get_running_loop()
+    question = f"who is {target}, say the host's name servers?"
+    try:
+        infos = await asyncio.wait_for(
+            loop.getaddrinfo(target, None, type=socket.SOCK_STREAM), RESOLVE_TIMEOUT
+        )
+    except TimeoutError:
+        return [], Step(question, ok=False, answer="they do not answer")
+    except (OSError, UnicodeError) as error:
+        return [], Step(question, ok=False, answer=f"{getattr(error, 'strerror', None) or error}")
+    texts = list(dict.fromkeys(str(info[4][0]) for info in infos))
+    return [ipaddress.ip_address(text) for text in texts], Step(question, ok=True, answer=", ".join(texts))
+
+
+def _on_lan(lan: Lan, leases: tuple[LeaseDescription, ...], address: object) -> list[Step]:
+    question = f"does {address} lead to a guest?"
+    settings = lan.settings
+    own = {".".join(map(str, ip)) for ip in settings.gateway_ips}
+    if str(address) in own:
+        return [Step(question, ok=True, answer="it is the gateway's own")]
+    holder = next((lease for lease in leases if lease.address == str(address)), None)
+    if holder is None or holder.port is None:
+        return [Step(question, ok=False, answer="nobody on the LAN has it at the moment")]
+    if settings.isolated:
+        return [Step(question, ok=False, answer="guests of this room are kept from each other (--isolated)")]
+    return [Step(question, ok=True, answer=f"{holder.name or holder.mac}, session {holder.port}")]
+
+
+def _outside(lan: Lan, address: ipaddress.IPv4Address | ipaddress.IPv6Address, asked: Question) -> list[Step]:
+    question = f"may guests reach {address}?"
+    decision = lan.network.judge(str(address))
+    if not decision.allowed:
+        return [Step(question, ok=False, answer=_REASONS.get(decision.reason, decision.reason))]
+    if asked.protocol == "tcp" and asked.port is not None and not lan.network.policy.may_connect(asked.port):
+        answer = f"TCP port {SMTP_PORT} is closed against spam (--allow-smtp opens it)"
+        return [Step(question, ok=False, answer=answer)]
+    if asked.protocol == "icmp" and not lan.network.can_ping:
+        answer = "no ICMP sockets here (net.ipv4.ping_group_range, or CAP_NET_RAW)"
+        return [Step(question, ok=False, answer=answer)]
+    steps = [Step(question, ok=True, answer="the egress policy allows it")]
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET  # noqa: PLR2004 - IPv6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((decision.dial, 9))  # sends nothing: it looks for a route
+            via = probe.getsockname()[0]
+    except OSError as error:
+        answer = f"no: {error.strerror or error}"
+        return [*steps, Step(f"has this machine a route to {decision.dial}?", ok=False, answer=answer)]
+    return [*steps, Step(f"has this machine a route to {decision.dial}?", ok=True, answer=f"yes, from {via}")]

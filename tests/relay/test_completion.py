@@ -1,0 +1,46 @@
+"""Completion scripts, by the shells themselves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from processes import run
+
+from relay.main import COMMANDS
+
+
+def script(shell):
+    return run(sys.executable, "-m", "relay.main", "completion", shell).stdout
+
+
+def test_bash_completes_commands_and_flags(tmp_path):
+    (tmp_path / "vmrelay.bash").write_text(script("bash"))
+    code = f"""
+        source {tmp_path}/vmrelay.bash
+        complete_it() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+            local how=$(complete -p vmrelay | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+            $how vmrelay "${{@: -1}}" ""; echo "${{COMPREPLY[@]}}"; }}
+        complete_it vmrelay sta
+        complete_it vmrelay ban --ti
+    """
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert "status" in first.split()
+    assert second.split() == ["--time"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_command_is_in_every_script(shell):
+    text = script(shell)
+    assert all(command in text for command in COMMANDS)
+    assert "--bit-rate" in text or "bit-rate" in text
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=text, text=True, check=True)
+
+
+def test_another_shell_is_refused_in_one_line():
+    done = run(sys.executable, "-m", "relay.main", "completion", "cmd", check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tomllib
+
+import pytest
+from processes import run
+
+from relay.settings import OPTIONS, explain
+
+
+def vmrelay(*words, status=0, **environment):
+    done = run(
+        *(sys.executable, "-m", "relay.main", "config", *words), check=False, env=os.environ | environment
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stderr if status else done.stdout
+
+
+def test_each_value_is_told_with_its_origin(tmp_path):
+    file = tmp_path / "relay.toml"
+    file.write_text("max-peers = 5\nport = 1\n")
+    told = vmrelay("print", "--config", file, "--dns", "192.0.2.1", VMRELAY_PORT="2")
+    assert f"max-peers = 5  # file {file}" in told
+    assert "port = 2  # environment VMRELAY_PORT" in told
+    assert 'dns = "192.0.2.1"  # flag --dns' in told
+    assert '#bind = "::"\n' in told
+    as_json = json.loads(vmrelay("print", "--json", "--config", file))
+    assert as_json["port"] == {"value": 1, "from": f"file {file}"}
+    assert as_json["web"] == {"value": "auto", "from": "default"}
+
+
+def test_what_is_printed_is_a_file_that_means_the_same(tmp_path):
+    flags = ("--forward", "tcp::80:web:80", "--allow-cidr", "192.0.2.0/24,2001:db8::/32", "--bit-rate", "5M")
+    told = vmrelay("print", *flags, "--static-lease", "52:54:00:00:00:01=10.0.2.50=web", "--no-ipv6")
+    again = tmp_path / "again.toml"
+    again.write_text(told)
+    assert vmrelay("print", "--config", again).replace(f"file {again}", "X").splitlines() == [
+        line.partition("  # flag")[0] + "  # X" if "  # flag" in line else line for line in told.splitlines()
+    ]
+    own = {"forward", "allow-cidr", "bit-rate", "static-lease", "ipv6"}
+    assert set(tomllib.loads(told)) - {"state"} == own  # tests keep no state
+
+
+def test_origins_are_told_for_all_settings():
+    _, origins = explain({"port": "5"}, {"VMRELAY_DNS": "192.0.2.1"})
+    assert list(origins) == list(OPTIONS)
+    assert {name: str(origin) for name, origin in origins.items() if origin.kind != "default"} == {
+        "port": "flag --port",
+        "dns": "environment VMRELAY_DNS",
+    }
+
+
+def test_a_valid_configuration_is_said_to_be_so():
+    assert vmrelay("check", "--port", "5").startswith("the settings are valid: ")
+    assert json.loads(vmrelay("check", "--json")) == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--port", "x"), "--port: must be a whole number"),
+        (("--cert-pem", "/none", "--key-pem", "/none"), "/none: No such file or directory"),
+        (("--auth", "required"), "--auth-keys"),
+        (("--auth", "required", "--auth-keys", "/none"), "/none"),
+        (("--admin", "127.0.0.1:1", "--admin-token", "/none"), "/none: No such file"),
+        (("--config", "/none"), "/none: No such file"),
+        (("--bitrate", "5"), "unknown flag '--bitrate', perhaps '--bit-rate'"),
+    ],
+)
+def test_what_a_relay_would_refuse_is_refused_in_one_line(words, complaint):
+    said = vmrelay("check", *words, status=2)
+    assert complaint in said
+    assert said.count("\n") == 1
