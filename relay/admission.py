@@ -23,6 +23,8 @@ from transport.admission import TOKEN_FIELD, Grant, Refusal
 if TYPE_CHECKING:
     from relay.bans import Ban, Bans
     from relay.lans import Lans
+    from relay.room_rules import RoomRules
+    from relay.token_claims import Pass
     from relay.token_gate import TokenGate
     from transport.admission import ClientRequest
     from transport.origins import OriginPolicy
@@ -45,14 +47,25 @@ class Target(NamedTuple):
 DRAINING = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The relay takes no new sessions at the moment.")
 
 
+class Invitation(NamedTuple):
+    """A request that nothing speaks against."""
+
+    target: Target
+    ticket: Pass | None
+    """What its token says, if it has one."""
+
+
 class RelayAdmission:
     """Decides by what the operator has set, and by the rooms that there are."""
 
-    def __init__(self, origins: OriginPolicy, tokens: TokenGate, lans: Lans, bans: Bans) -> None:
+    def __init__(
+        self, origins: OriginPolicy, rules: RoomRules, tokens: TokenGate, lans: Lans, bans: Bans
+    ) -> None:
         self.bans = bans
         self.draining = False
         """Whether nobody new is let in."""
         self._origins = origins
+        self._rules = rules
         self._tokens = tokens
         self._lans = lans
 
@@ -66,19 +79,22 @@ class RelayAdmission:
         ban = self.bans.find(request.remote)
         return None if ban is None else _banned(ban)
 
+    def explain(self, request: ClientRequest) -> Refusal | None:
+        """Say why a request for a session would be refused, if it would; nothing is made for it."""
+        found = self._look_at(request)
+        if isinstance(found, Refusal):
+            return found
+        why_not = self._lans.why_not(found.target.room, _client_of(request))
+        return None if why_not is None else Refusal(why_not.status, str(why_not))
+
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session; the room is made where it is not there."""
-        target = self.check(request) or self._shut_out(request) or read_target(request.path, request.query)
-        if isinstance(target, Refusal):
-            return target
-        ticket = self._tokens.read(request, target.room)
-        if isinstance(ticket, Refusal):
-            return ticket
-        if ticket is not None and (ban := self.bans.find(request.remote, token=ticket.id)):
-            return _banned(ban)
-        client = client_network(request.remote.rpartition(":")[0])
+        found = self._look_at(request)
+        if isinstance(found, Refusal):
+            return found
+        target, ticket = found
         try:
-            lan = self._lans.get(target.room, client)
+            lan = self._lans.get(target.room, _client_of(request))
         except NoRoomError as error:
             return Refusal(error.status, str(error))
         except ForwardError as error:
@@ -87,6 +103,24 @@ class RelayAdmission:
                 HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
             )
         return Grant(lan if ticket is None else GuardedLan(lan, self._tokens, ticket), target.path)
+
+    def _look_at(self, request: ClientRequest) -> Invitation | Refusal:
+        """Say where a request leads, and what its token says."""
+        target = self.check(request) or self._shut_out(request) or read_target(request.path, request.query)
+        if isinstance(target, Refusal):
+            return target
+        rule = self._rules.of(target.room)
+        refusal = None if rule.origins is None else rule.origins.admit(request)
+        ticket = refusal or self._tokens.read(request, target.room, rule.auth)
+        if isinstance(ticket, Refusal):
+            return ticket
+        if ticket is not None and (ban := self.bans.find(request.remote, token=ticket.id)):
+            return _banned(ban)
+        return Invitation(target, ticket)
+
+
+def _client_of(request: ClientRequest) -> str:
+    return client_network(request.remote.rpartition(":")[0])
 
 
 def _banned(ban: Ban) -> Refusal:

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -39,6 +40,7 @@ from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
 from relay.reload import differences, merged
+from relay.room_rules import RoomRules
 from relay.settings import REQUIRED, SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
@@ -160,17 +162,21 @@ class Relay:
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
-        self._origins = origins = OriginPolicy(
-            self._settings.allow_origin,
-            self._certificates,
+        make_policy = partial(
+            OriginPolicy,
+            certificates=self._certificates,
             on_loopback=is_loopback(self._settings.bind),
             names=_own_names(self._settings),
         )
+        self._origins = make_policy(self._settings.allow_origin)
+        self._rules = RoomRules(self._settings, make_policy)
         try:
             self._tokens = _token_gate(self._settings)
         except KeysError as error:
             raise StartError(str(error)) from None
-        self._admission = RelayAdmission(origins, self._tokens, self._lans, Bans(time.time))
+        self._admission = RelayAdmission(
+            self._origins, self._rules, self._tokens, self._lans, Bans(time.time)
+        )
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
@@ -182,7 +188,7 @@ class Relay:
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
-        if self._settings.auth != REQUIRED and not is_loopback(self._settings.bind):
+        if self._rules.auth != {REQUIRED} and not is_loopback(self._settings.bind):
             logger.info("whoever reaches this port can join: --auth required lets in who has a token")
         network = self._lans.default.network
         if self._settings.ipv6 and not network.has_ipv6_route:
@@ -363,6 +369,7 @@ class Relay:
         self._operations.settings = self._settings
         logs.set_level(self._settings.log_level)
         self._origins.allow(self._settings.allow_origin)
+        self._rules.take(self._settings)
         self._lans.bounds = bounds_of_rooms(self._settings)
         for lan in self._lans:
             lan.replan(lan_plan(self._settings, lan.name))
@@ -398,7 +405,7 @@ class Relay:
 
 def _token_gate(settings: Settings) -> TokenGate:
     files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
-    return TokenGate(settings.auth, files, Clocks(time.time, asyncio.get_running_loop().time))
+    return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time))
 
 
 def _own_names(settings: Settings) -> tuple[str, ...]:

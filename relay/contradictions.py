@@ -14,7 +14,7 @@ from netstack.forward import Clients
 from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of
 from netstack.room_names import DEFAULT_ROOM
-from relay.room_tables import LISTED
+from relay.room_tables import ALL_OTHERS, LISTED
 from relay.setting_kinds import SettingsError, flag
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _can_be_a_guest(vm: bytes | str, network: IPv4Network) -> bool:
 def refuse_contradictions_of_rooms(settings: SettingsWithRooms) -> None:
     """Look at the settings of all rooms but the default one. Raises SettingsError that names the table."""
     named = sorted(settings.rooms)
-    others = [] if named and settings.create_rooms == LISTED else [""]
+    others = [] if named and settings.create_rooms == LISTED else [ALL_OTHERS]
     for room in others + named:
         try:
             refuse_contradictions(settings.of_room(room))

@@ -33,8 +33,10 @@ FAILED = "the room failed; connect again for a fresh one"
 class NoRoomError(Exception):
     """A LAN is not made; the message is for the client."""
 
-    def __init__(self, status: HTTPStatus, message: str) -> None:
+    def __init__(self, kind: str, status: HTTPStatus, message: str) -> None:
+        """``kind`` becomes part of a counter's name."""
         super().__init__(message)
+        self.kind = kind
         self.status = status
 
 
@@ -101,7 +103,13 @@ class Lans:
         """Find a LAN, or make it for a client of this address. Raises NoRoomError and what ``make`` does."""
         lan = self._lans.get(name)
         if lan is None:
-            self._refuse_excess(name, client)
+            refusal = self.why_not(name, client)
+            if refusal is None and not self._creations.take(self._clock()):
+                text = "Too many rooms were made just now; try again in a second."
+                refusal = NoRoomError("too_fast", HTTPStatus.SERVICE_UNAVAILABLE, text)
+            if refusal is not None:
+                self._counters.add(f"rooms.refused.{refusal.kind}")
+                raise refusal
             lan = self._lans[name] = self._make(name)
             if self._blocked:
                 lan.block_macs(self._blocked)
@@ -110,28 +118,22 @@ class Lans:
         self._empty_since.pop(name, None)
         return lan
 
-    def _refuse_excess(self, name: str, client: str) -> None:
+    def why_not(self, name: str, client: str) -> NoRoomError | None:
+        """Say why a LAN would not be made for a client of this address, if it is not there."""
         bounds = self.bounds
         made = sum(maker == client for maker in self._makers.values()) if bounds.per_client else 0
+        if name in self._lans:
+            return None
         if bounds.listed is not None and name not in bounds.listed:
-            why, status, text = (
-                "unknown",
-                HTTPStatus.NOT_FOUND,
-                f"There is no room {name} (--create-rooms listed).",
-            )
-        elif len(self._lans) >= bounds.total:
-            why, status = "too_many", HTTPStatus.SERVICE_UNAVAILABLE
+            text = f"There is no room {name} (--create-rooms listed)."
+            return NoRoomError("unknown", HTTPStatus.NOT_FOUND, text)
+        if len(self._lans) >= bounds.total:
             text = f"There are {bounds.total} rooms already (--max-rooms)."
-        elif bounds.per_client and made >= bounds.per_client:
-            why, status = "too_many_of_one_address", HTTPStatus.TOO_MANY_REQUESTS
+            return NoRoomError("too_many", HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if bounds.per_client and made >= bounds.per_client:
             text = f"Clients of this address have made {made} rooms (--rooms-per-client)."
-        elif not self._creations.take(self._clock()):
-            why, status = "too_fast", HTTPStatus.SERVICE_UNAVAILABLE
-            text = "Too many rooms were made just now; try again in a second."
-        else:
-            return
-        self._counters.add(f"rooms.refused.{why}")
-        raise NoRoomError(status, text)
+            return NoRoomError("too_many_of_one_address", HTTPStatus.TOO_MANY_REQUESTS, text)
+        return None
 
     def look(self) -> None:
         """End LANs that failed or were empty for long; to be called every second or so."""

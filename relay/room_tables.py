@@ -24,6 +24,7 @@ LISTED = "listed"
 
 OF_ROOMS = frozenset(
     {
+        *("allow_origin", "auth", "client_share"),
         *(
             "network",
             "domain",
@@ -35,21 +36,32 @@ OF_ROOMS = frozenset(
             "peer_list",
         ),
         *("dhcp", "dhcp_boot", "dhcp_search", "dhcp_ntp", "dhcp_route", "dhcp_wpad", "ipv6", "ipv6_prefix"),
-        *("allow_cidr", "deny_cidr", "host_access", "allow_smtp", "internet", "max_peers", "max_flows"),
-        *("flow_rate", "max_half_open", "bit_rate", "packet_rate", "udp_timeout", "dns_timeout"),
+        *("allow_cidr", "deny_cidr", "host_access", "allow_smtp", "internet", "isolated", "source_guard"),
+        *("max_peers", "max_flows", "flow_rate", "max_half_open", "max_forwarded", "bit_rate", "packet_rate"),
         *(
-            "isolated",
-            "source_guard",
+            "udp_timeout",
+            "dns_timeout",
+            "icmp_timeout",
             "tcp_timeout",
             "tcp_transitory_timeout",
             "tcp_keep_alive",
-            "icmp_timeout",
         ),
-        *("udp_filtering", "forward", "tcp_buffer", "tcp_buffer_peer"),
-        *("max_forwarded", "port_hold", "ports_held", "client_share", "heartbeat_interval", "peer_timeout"),
+        *(
+            "tcp_keep_alive",
+            "udp_filtering",
+            "forward",
+            "tcp_buffer",
+            "tcp_buffer_peer",
+            "port_hold",
+            "ports_held",
+        ),
+        *("heartbeat_interval", "peer_timeout", "lease_time"),
     }
 )
 """Settings that rooms may have of their own; the others are the whole relay's."""
+
+ALL_OTHERS = ""
+"""In the place of a room's name: rooms without a table of their own."""
 
 OF_ONE_ROOM: Mapping[str, Any] = {"forward": (), "static_lease": ()}
 """Settings of the default room that others do not take over: ports can be had once, and MACs are guests'."""

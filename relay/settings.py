@@ -27,7 +27,7 @@ from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import AUTO, Address
 from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
-from relay.room_tables import LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
+from relay.room_tables import ALL_OTHERS, LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
 from relay.setting_kinds import (
     ADDRESS,
     ADDRESSES,
@@ -562,11 +562,12 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
         raise SettingsError(
             f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
         )
-    _refuse_half_of_auth(settings)
     refuse_contradictions(settings)
     if tables == NO_TABLES:
+        _refuse_half_of_auth(settings)
         return settings, origins
     with_rooms = SettingsWithRooms(**values, tables=tables)
+    _refuse_half_of_auth(with_rooms)
     try:
         refuse_contradictions_of_rooms(with_rooms)
     except SettingsError as error:
@@ -575,7 +576,8 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
 
 
 def _refuse_half_of_auth(settings: Settings) -> None:
-    if (settings.auth == OFF) != (settings.auth_keys is None):
+    asks = any(settings.of_room(room).auth != OFF for room in (DEFAULT_ROOM, ALL_OTHERS, *settings.rooms))
+    if asks == (settings.auth_keys is None):
         raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
     if settings.auth_revoked is not None and settings.auth_keys is None:
         raise SettingsError("--auth-revoked needs --auth-keys")

@@ -98,9 +98,8 @@ def policy_of(ticket: Pass, settings: LanSettings) -> PortPolicy | None:
 class TokenGate:
     """Asks for tokens as the operator has set it."""
 
-    def __init__(self, how: str, files: tuple[Path, Path | None] | None, clocks: Clocks) -> None:
-        """``how`` is one of ``AUTH_CHOICES``; ``files`` has keys and revoked tokens. Raises KeysError."""
-        self._how = how
+    def __init__(self, files: tuple[Path, Path | None] | None, clocks: Clocks) -> None:
+        """``files`` has keys and revoked tokens, None where none is asked for. Raises KeysError."""
         self._files = files
         self._clocks = clocks
         self._keys = Keys({})
@@ -110,7 +109,7 @@ class TokenGate:
 
     def load(self) -> Keys:
         """Read the files; may run in another thread. Raises KeysError."""
-        return Keys({}) if self._how == OFF or self._files is None else load_keys(*self._files)
+        return Keys({}) if self._files is None else load_keys(*self._files)
 
     def take(self, keys: Keys) -> bool:
         """Check by these keys from now on, and end sessions that were revoked; whether that is new."""
@@ -123,13 +122,16 @@ class TokenGate:
         run_ready()
         return True
 
-    def read(self, request: ClientRequest, room: str) -> Pass | Refusal | None:
-        """Check the token of a request for a room; None for a client that has none and needs none."""
-        if self._how == OFF:
+    def read(self, request: ClientRequest, room: str, how: str) -> Pass | Refusal | None:
+        """Check the token of a request for a room; None for a client that has none and needs none.
+
+        ``how`` is one of ``AUTH_CHOICES``.
+        """
+        if how == OFF:
             return None
         found = set(tokens_of(request))
         if not found:
-            return NO_TOKEN if self._how == REQUIRED else None
+            return NO_TOKEN if how == REQUIRED else None
         if len(found) > 1:
             return MANY_TOKENS
         try:

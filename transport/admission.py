@@ -78,6 +78,9 @@ class Admission(Protocol):
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session, which has to follow at once."""
 
+    def explain(self, request: ClientRequest) -> Refusal | None:
+        """Say why a request for a session would be refused, if it would; nothing is made for it."""
+
 
 def without_secrets(target: str) -> str:
     """Return a request's path and query as they may stand in a log.

@@ -32,8 +32,10 @@ ANY = "*"
 """Setting: pages of every origin."""
 OPAQUE = "null"
 """Origin of files, sandboxed frames and ``data:`` URLs, whosever they are."""
-GUARDED_PAGES = frozenset({"/cert-hash"})
-"""What is told to pages of those origins only that may connect."""
+ADMISSION_PAGES = "/admission/"
+"""Before a session's path and query: tells why it would be refused, which browsers keep to themselves."""
+GUARDED_PAGES = ("/cert-hash", ADMISSION_PAGES)
+"""How the paths begin of what is told to pages of those origins only that may connect."""
 LOCAL_PAGES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Hosts of pages that come from the visitor's own machine."""
 MAX_ALLOWED = 256
@@ -131,7 +133,7 @@ class OriginPolicy:
         refusal = None
         if request.carrier != "webtransport":
             refusal = self._check_host(request)
-        if refusal is None and (request.carrier != "http" or request.path in GUARDED_PAGES):
+        if refusal is None and (request.carrier != "http" or request.path.startswith(GUARDED_PAGES)):
             refusal = self._check_origin(request)
         return refusal
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -10,11 +10,15 @@ from relay.admission import RelayAdmission
 from relay.bans import Bans, parse_ban
 from relay.lan import ForwardError
 from relay.lans import NoRoomError
+from relay.room_rules import RoomRules
+from relay.room_tables import RoomTables
+from relay.settings import Settings, SettingsWithRooms
 from relay.token_gate import Clocks, TokenGate
 from transport.admission import ClientRequest, Grant, Refusal
 
-NO_TOKENS = TokenGate("off", None, Clocks(lambda: 0.0, lambda: 0.0))
+NO_TOKENS = TokenGate(None, Clocks(lambda: 0.0, lambda: 0.0))
 NO_BANS = Bans(lambda: 0.0)
+SETTINGS = Settings()
 FORBIDDEN = Refusal(HTTPStatus.FORBIDDEN, "not from there")
 
 
@@ -35,6 +39,9 @@ class Lans:
         self.asked = []
         self.error = None
 
+    def why_not(self, name, client):
+        return self.error if isinstance(self.error, NoRoomError) else None
+
     def get(self, name, client):
         self.asked.append((name, client))
         if self.error is not None:
@@ -42,9 +49,10 @@ class Lans:
         return name
 
 
-def admission_to(lans: Any, refusal=None, bans=NO_BANS):
+def admission_to(lans: Any, refusal=None, bans=NO_BANS, settings=SETTINGS, of_rooms=None):
     origins: Any = Origins(refusal)
-    return RelayAdmission(origins, NO_TOKENS, lans, bans)
+    rules = RoomRules(settings, lambda _: cast("Any", Origins(of_rooms)))
+    return RelayAdmission(origins, rules, NO_TOKENS, lans, bans)
 
 
 def request(target, carrier):
@@ -169,11 +177,36 @@ def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
 def test_why_there_is_no_room_is_told(carrier, lines):
     lans = Lans()
     admission = admission_to(lans)
-    lans.error = NoRoomError(HTTPStatus.TOO_MANY_REQUESTS, "too many")
-    assert admission.admit(request("/room/lab", carrier)) == Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    lans.error = NoRoomError("many", HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    refusal = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    assert admission.admit(request("/room/lab", carrier)) == refusal
+    assert admission.explain(request("/room/lab", carrier)) == refusal
     lans.error = ForwardError("cannot forward it")
     assert admission.admit(request("/room/lab", carrier)).status == HTTPStatus.SERVICE_UNAVAILABLE
     assert lines == ["ERROR room lab: cannot forward it"]
+
+
+def test_a_refusal_is_explained_without_a_room_being_made():
+    lans = Lans()
+    admission = admission_to(lans)
+    assert admission.explain(request("/room/lab", "websocket")) is None
+    for target in ("/elsewhere", "/room/Lab"):
+        asked = request(target, "websocket")
+        assert admission.explain(asked) == admission.admit(asked)
+    assert admission_to(lans, FORBIDDEN).explain(request("/", "websocket")) == FORBIDDEN
+    assert lans.asked == []
+
+
+@both_carriers
+def test_rooms_may_be_for_fewer_pages_and_for_tokens_only(carrier):
+    tables = RoomTables(
+        others={"auth": "required"}, named={"lab": {"auth": "off", "allow_origin": ("https://a.example",)}}
+    )
+    admission = admission_to(Lans(), settings=SettingsWithRooms(tables=tables), of_rooms=FORBIDDEN)
+    assert isinstance(admission.admit(request("/", carrier)), Grant)
+    assert admission.admit(request("/room/lab", carrier)) == FORBIDDEN
+    refusal = admission.admit(request("/room/other", carrier))
+    assert (refusal.status, refusal.reason) == (401, "A token is needed: ?token= in the URL.")
 
 
 def test_who_is_banned_or_comes_while_the_relay_drains_is_refused_before_a_room_is_made():

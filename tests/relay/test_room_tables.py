@@ -95,7 +95,7 @@ def test_listed_rooms_are_those_of_the_file(read):
     assert bounds_of_rooms(read(TABLES)).listed is None
 
 
-@pytest.mark.parametrize("name", sorted(OF_ROOMS - {"allow_cidr", "deny_cidr"}))
+@pytest.mark.parametrize("name", sorted(OF_ROOMS - {"allow_cidr", "deny_cidr", "allow_origin", "auth"}))
 def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
     assert name in OPTIONS
     default = getattr(Settings(), name)

@@ -272,10 +272,11 @@ def test_tokens_are_found_wherever_they_may_stand():
 
 
 def test_the_same_token_twice_is_one():
-    gate = TokenGate("required", None, Clocks(time.time, time.monotonic))
-    assert gate.read(request("token=x&token=x"), "lab") != MANY_TOKENS
-    assert gate.read(request("token=x&token=y"), "lab") == MANY_TOKENS
-    assert gate.read(request(), "lab") == NO_TOKEN
+    gate = TokenGate(None, Clocks(time.time, time.monotonic))
+    assert gate.read(request("token=x&token=x"), "lab", "required") != MANY_TOKENS
+    assert gate.read(request("token=x&token=y"), "lab", "required") == MANY_TOKENS
+    assert gate.read(request(), "lab", "required") == NO_TOKEN
+    assert gate.read(request(), "lab", "optional") is gate.read(request("token=x"), "lab", "off") is None
 
 
 @pytest.mark.parametrize(

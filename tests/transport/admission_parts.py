@@ -24,6 +24,10 @@ class OpenDoor:
     def check(self, request):
         return None if self._origins is None else self._origins.admit(request)
 
+    def explain(self, request):
+        found = read_target(request.path, request.query)
+        return found if isinstance(found, Refusal) else None
+
     def admit(self, request):
         self.asked.append(request.path)
         refusal = self.check(request)

@@ -142,6 +142,33 @@ def test_the_hash_is_for_pages_that_may_connect(method, lines):
     assert "was refused /cert-hash: 403 Forbidden: " in line
 
 
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("/admission/", 204, b""),
+        ("/admission/room/lab?token=secret", 204, b""),
+        ("/admission/room/Lab", 400, b"1 to 63 of a-z"),
+        ("/admission/elsewhere", 404, b"Sessions are at"),
+        ("/admission", 404, b"nothing here"),
+    ],
+)
+def test_pages_that_may_connect_are_told_why_a_session_would_be_refused(target, status, said, lines):
+    async def scenario(web):
+        async def read(origin):
+            return await ask(web, get(target, more=f"Origin: {origin}\r\n"))
+
+        answered = await read("https://app.example")
+        assert (answered.status, said in answered.body) == (status, True)
+        readers = answered.headers.get("Access-Control-Allow-Origin")
+        assert readers == (None if target == "/admission" else "https://app.example")
+        other = await read("https://evil.example")
+        assert other.status == (404 if target == "/admission" else 403)
+        assert "Access-Control-Allow-Origin" not in other.headers
+        assert web.door.asked == []
+
+    run(scenario, allow_origin=("https://app.example",))
+
+
 def test_head_is_get_without_the_body():
     async def scenario(web):
         status, headers, body = await ask(web, get(method="HEAD"), head_only=True)

@@ -32,7 +32,7 @@ from transport import tls_alerts
 from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_sockets
 from transport.host.heap import Crowd
-from transport.origins import GUARDED_PAGES
+from transport.origins import ADMISSION_PAGES, GUARDED_PAGES
 from transport.quic.session import WebTransportSession, remote_text
 from transport.slices import Slices
 from transport.web import websocket
@@ -222,13 +222,27 @@ class WebListener:
                 return protocol
             found = self._admission.admit(asked)
             return _refused(found) if isinstance(found, Refusal) else Upgrade(found, protocol)
+        if path.startswith(ADMISSION_PAGES):
+            return self._explain(asked, request)
+        return self._page(path, request)
+
+    def _page(self, path: str, request: Request) -> Answer:
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
         kind, body, extra = page
-        if path in GUARDED_PAGES:
+        if path.startswith(GUARDED_PAGES):
             extra = {**extra, **_readable_by(request.field("origin"))}
         return Answer(HTTPStatus.OK, {"Content-Type": kind, **_HEADERS, **extra}, body)
+
+    def _explain(self, asked: ClientRequest, request: Request) -> Answer:
+        """Tell whether a session would be granted that is asked for so, and if not why."""
+        path = asked.path.removeprefix(ADMISSION_PAGES[:-1])
+        refusal = self._admission.explain(asked._replace(path=path, carrier="websocket"))
+        readers = _readable_by(request.field("origin"))
+        if refusal is None:
+            return Answer(HTTPStatus.NO_CONTENT, {**_HEADERS, **readers})
+        return _text(refusal.status, refusal.reason, {**refusal.fields, **readers})
 
     # -- inside -------------------------------------------------------------------------------------
 
