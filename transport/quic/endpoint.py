@@ -266,11 +266,19 @@ class Endpoint:
         self._finish_turn(self._route(runs, self.clock()))
 
     def _finish_turn(self, arrived: list[Connection]) -> None:
-        self._turns.turn(partial(self._for_each, arrived, Connection.deliver))
+        self._turns.turn(partial(self._deliver, arrived))
         for connection in arrived:
             self._dirty[connection] = None
         self._in_turn = False
         self._flush()
+
+    def _deliver(self, connections: list[Connection]) -> None:
+        """Tell the actors what has arrived."""
+        for connection in connections:
+            try:
+                connection.deliver()
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
 
     def _catch_up(self) -> None:
         """Serve those who need more than their share, each in a turn of its own, while there is time."""
@@ -345,9 +353,17 @@ class Endpoint:
         now = self.clock()
         while self._dirty:
             dirty, self._dirty = self._dirty, {}
-            self._for_each(dirty, lambda connection: connection.flush(now))
+            for connection in dirty:
+                try:
+                    connection.flush(now)
+                except Exception:  # noqa: BLE001
+                    self._drop_failed(connection)
             # Timers once all is on its way: nobody's frame waits for them.
-            self._for_each(dirty, self._arm)
+            for connection in dirty:
+                try:
+                    self._arm(connection)
+                except Exception:  # noqa: BLE001
+                    self._drop_failed(connection)
         # Only now, for what ends a connection may be one of its own methods.
         while self._ended:
             self._ended.pop().dissolve()
@@ -388,8 +404,12 @@ class Endpoint:
 
     def _on_timer(self, connection: Connection) -> None:
         connection.timer = None
+        now = self.clock()
         try:
-            connection.handle_timer(self.clock())
+            if connection.next_timer() > now:
+                self._arm(connection)  # what was due has moved on meanwhile
+                return
+            connection.handle_timer(now)
             connection.deliver()
         except Exception:  # noqa: BLE001
             self._drop_failed(connection)
