@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from setuptools import Extension
 
 COMPILED = [
+    "actors/lan/forwarding.py",
+    "actors/token_bucket.py",
     "netstack/chunks.py",
     "netstack/encapsulation.py",
+    "netstack/ethernet.py",
+    "netstack/mac_table.py",
     "netstack/offload.py",
+    "netstack/source_guard.py",
+    "netstack/vlan.py",
     "transport/quic/bbr.py",
     "transport/quic/bbr_signals.py",
     "transport/quic/carrier.py",

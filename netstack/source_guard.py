@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from netstack.address_pool import Claim
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, PROTOCOL_ICMPV6
-from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, SOURCE6, UNSPECIFIED, is_link_local, is_multicast
+from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, UNSPECIFIED, is_link_local, is_multicast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings
 
-_SOURCE4 = slice(26, 30)
-_ARP_SENDER_MAC = slice(22, 28)
-_ARP_SENDER_IP = slice(28, 32)
-_ADVERTISED = slice(PAYLOAD_AT + 8, PAYLOAD_AT + 24)
 _IPV4_LENGTH, _IPV6_LENGTH = 4, 16
 _NOBODY = bytes(4)
 _LINK_LOCAL4 = bytes((169, 254))
@@ -67,9 +63,9 @@ class SourceGuard:
         """Say what is not in order; None when all that the frame names is its sender's already."""
         ethertype, mac = frame[12:14], frame[6:12]
         if ethertype == ETHERTYPE_IPV4:
-            return self._ipv4(mac, frame[_SOURCE4])
+            return self._ipv4(mac, frame[26:30])
         if ethertype == ETHERTYPE_ARP:
-            return self._ipv4(mac, frame[_ARP_SENDER_IP]) if frame[_ARP_SENDER_MAC] == mac else _ARP_SENDER
+            return self._ipv4(mac, frame[28:32]) if frame[22:28] == mac else _ARP_SENDER
         if ethertype == ETHERTYPE_IPV6:
             return self._ipv6(mac, frame)
         return None
@@ -90,11 +86,11 @@ class SourceGuard:
         return Suspicion("", address)
 
     def _ipv6(self, mac: bytes, frame: bytes) -> Suspicion | None:
-        suspicion = self._ipv6_address(mac, frame[SOURCE6])
+        suspicion = self._ipv6_address(mac, frame[22:38])
         if suspicion is not None or len(frame) <= PAYLOAD_AT:
             return suspicion
         if frame[NEXT_HEADER] == PROTOCOL_ICMPV6 and frame[PAYLOAD_AT] == NEIGHBOUR_ADVERTISEMENT:
-            return self._ipv6_address(mac, frame[_ADVERTISED])
+            return self._ipv6_address(mac, frame[PAYLOAD_AT + 8 : PAYLOAD_AT + 24])
         return None
 
     def _ipv6_address(self, mac: bytes, address: bytes) -> Suspicion | None:

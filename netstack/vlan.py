@@ -21,8 +21,6 @@ _VLAN_ID = 0x0FFF
 _MAX_LENGTH_FIELD = 1500
 _SNAP_HEADERS = frozenset({b"\xaa\xaa\x03\x00\x00\x00", b"\xaa\xaa\x03\x00\x00\xf8"})
 """LLC with SNAP, and the organisations 00-00-00 (RFC 1042) and 00-00-f8 (802.1H): an ethertype follows."""
-_SNAP = slice(14, 20)
-_SNAP_ETHERTYPE = slice(20, 22)
 _GUARDED = TAGS | {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6}
 
 
@@ -48,6 +46,6 @@ def hides_protocol(frame: bytes) -> bool:
     """Whether IP, ARP or a tag is wrapped in LLC and SNAP: on Ethernet nobody needs that (RFC 1122)."""
     return (
         int.from_bytes(frame[12:14], "big") <= _MAX_LENGTH_FIELD
-        and frame[_SNAP] in _SNAP_HEADERS
-        and frame[_SNAP_ETHERTYPE] in _GUARDED
+        and frame[14:20] in _SNAP_HEADERS
+        and frame[20:22] in _GUARDED
     )

@@ -29,7 +29,9 @@ from actors.messages import (
 )
 from actors.runtime import Scheduler, run_ready
 from actors.settings import LanSettings
+from netstack import ra_guard
 from netstack.counters import Counters
+from netstack.ethernet import ETHERTYPE_IPV6
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
 
 # -- forwarding -------------------------------------------------------------------------------------
@@ -433,17 +435,12 @@ def test_what_the_gateway_sends_to_a_silent_guest_is_not_flooded(loop, lan):
 
 
 def test_an_error_in_the_switch_costs_one_frame(trio, monkeypatch):
-    table = trio.ref._actor_weakref()._table
-    learn = table.learn
+    def broken(*_):
+        raise ZeroDivisionError
 
-    def broken(address, port, now, limit):
-        if address == mac(66):
-            raise ZeroDivisionError
-        return learn(address, port, now, limit=limit)
-
-    monkeypatch.setattr(table, "learn", broken)
+    monkeypatch.setattr(ra_guard, "refusal", broken)
     good = frame(mac(1), mac(2))
-    trio.sends(1, good, frame(mac(66), mac(2)), good)
+    trio.sends(1, good, frame(mac(1), mac(2), ethertype=ETHERTYPE_IPV6), good)
     assert trio.got(2) == [good, good]
     assert trio.drops() == {"internal_error": 1}
     assert trio.counters["switch.received"] == 3

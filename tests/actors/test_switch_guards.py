@@ -9,7 +9,7 @@ from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Dot3, Ether
 from switch_parts import BROADCAST
 
-from actors.lan.switch import CLAIM_BURST, CLAIMS_PER_SECOND
+from actors.lan.forwarding import CLAIM_BURST, CLAIMS_PER_SECOND
 from actors.messages import (
     AddressUsed,
     GatewayAttached,

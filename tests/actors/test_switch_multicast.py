@@ -17,7 +17,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import Ether
 from switch_parts import Lan
 
-from actors.lan.switch import FIRST_QUERY_AFTER, FLOOD_BURST, LEAVE_BURST, MULTICAST_COPIES
+from actors.lan.forwarding import FLOOD_BURST, LEAVE_BURST, MULTICAST_COPIES
+from actors.lan.switch import FIRST_QUERY_AFTER
 from actors.messages import GatewayAttached, PortClosed
 from actors.runtime import run_ready
 from actors.settings import LanSettings

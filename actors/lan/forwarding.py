@@ -1,0 +1,400 @@
+"""Where the frames of a LAN go: the switch's part that every frame comes by, compiled by mypyc.
+
+Frames come in batches per port and leave in batches per destination port. Most frames of a batch have the
+same header as the one before, so the decision (destination, source allowed) is kept from frame to frame and
+taken anew only when what it was taken by changes. ``switch.py`` tells what is decided, and by which rules.
+
+Offsets are written as numbers: slices with names are objects, whose look-up costs more than all else here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.messages import AddressUsed, FramesToGateway, FramesToPeer, MacAgedOut, SourceRefused
+from actors.mishaps import Mishaps
+from actors.runtime import tell_alive
+from actors.token_bucket import TokenBucket
+from netstack import ra_guard
+from netstack.address_pool import Claim
+from netstack.dhcp import CLIENT_PORT, is_for_client
+from netstack.ethernet import (
+    ETHERTYPE_ARP,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    HEADER_LENGTH,
+    is_link_control,
+)
+from netstack.mac_table import MAX_MACS_PER_PORT, MacTable, Verdict
+from netstack.multicast import MulticastGroups, Said, may_be_membership
+from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from actors.messages import PortOpened
+    from actors.runtime import Mailbox
+    from actors.settings import LanSettings
+    from netstack.counters import Counters
+    from netstack.multicast import Queries
+    from netstack.source_guard import SourceGuard
+
+GATEWAY = -1
+"""The gateway's port; sessions count from 0."""
+
+CLAIMS_PER_SECOND = 20.0
+"""Frames of one port that may name a sender's address which is not known as its own; above it they are
+dropped."""
+
+CLAIM_BURST = 100.0
+"""How many at once: a bridge comes up with all its guests and their addresses."""
+
+FLOOD_BURST = 2.0
+"""Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
+
+MULTICAST_COPIES = 8
+"""Ports that a group's frame may go to without counting as flooded."""
+
+LEAVES_PER_SECOND = 1.0
+LEAVE_BURST = 4.0
+"""Queries that a port is sent because somebody behind it left a group; other memberships expire with time."""
+
+COMPLAINT_EVERY = 10.0
+"""Seconds between two words to a peer about sources that it may not use; between them frames only count."""
+
+_PLAIN_IPV4 = 0x45
+"""First byte of IPv4 without options. Of all others every frame is looked at: the next one may say something
+else of who somebody is."""
+_DHCP_CLIENT_PORT = CLIENT_PORT.to_bytes(2, "big")
+
+_DROPS = {
+    Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
+    Verdict.INVALID: "switch.drop.invalid_source",
+    Verdict.FORBIDDEN: "switch.drop.forbidden_source",
+    Verdict.PORT_FULL: "switch.drop.too_many_macs",
+    Verdict.TABLE_FULL: "switch.drop.mac_table_full",
+}
+
+_NEWS = frozenset({Claim.GRANTED, Claim.TAKEN})
+_CLAIM_DROPS = {
+    Claim.TAKEN: "switch.drop.spoofed_address",
+    Claim.RESERVED: "switch.drop.reserved_address",
+    Claim.FOREIGN: "switch.drop.foreign_source",
+    Claim.OVER_SHARE: "switch.drop.address_share",
+}
+
+_REFUSALS = {
+    Verdict.OWNED_ELSEWHERE: "another session uses this MAC address",
+    Verdict.INVALID: "this MAC address is not one that a guest may have",
+    Verdict.FORBIDDEN: "the token of this session is for other MAC addresses",
+    Verdict.PORT_FULL: "this session has registered too many MAC addresses",
+    Verdict.TABLE_FULL: "the switch knows too many MAC addresses",
+}
+
+
+class Port:
+    """An attached session."""
+
+    __slots__ = (
+        *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
+        *("macs", "max_macs", "next_complaint", "owner", "peer"),
+    )
+
+    def __init__(self, opened: PortOpened, owner: Hashable, rate: float, now: float) -> None:
+        self.owner = owner
+        """As whose the port is counted."""
+        self.asked = False
+        """Whether the port was asked which multicast groups it wants."""
+        self.claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, now)
+        self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
+        self.leaves = TokenBucket(LEAVES_PER_SECOND, LEAVE_BURST, now)
+        self.client = opened.client
+        self.peer = opened.peer
+        self.last_heard = opened.last_heard
+        self.link_mtu = opened.link_mtu
+        self.line = opened.line
+        self.next_complaint = 0.0
+        policy = opened.policy
+        self.macs = None if policy is None else policy.macs
+        """MACs that there may be behind the port; None for any."""
+        self.max_macs = MAX_MACS_PER_PORT if policy is None else policy.max_macs
+        """How many of them."""
+
+
+class Forwarding:
+    """The ports of one LAN, and where their frames go; the switch's actor keeps it up to date."""
+
+    def __init__(self, counters: Counters, settings: LanSettings) -> None:
+        self.ports: dict[int, Port] = {}
+        self.table = MacTable(reserved=frozenset({settings.gateway_mac}))
+        self.groups = MulticastGroups(counters)
+        self.gateway: Mailbox | None = None
+        self.sources: SourceGuard | None = None
+        """What knows whose an address is; none before the gateway has come, or where nobody is to ask."""
+        self.queries: Queries | None = None
+        self._counters = counters
+        self._gateway_mac = settings.gateway_mac
+        self._gateway_mac_refusal = settings.gateway_mac_refusal
+        self._gateway_ips = settings.gateway_ips
+        self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
+        self._isolated = settings.isolated
+        self._serves_dhcp = settings.dhcp
+        self._mishaps = Mishaps("switch", counters)
+
+    def from_peer(self, sender: int, frames: list[bytes], now: float) -> None:
+        """Pass on the frames that a session has sent."""
+        counters = self._counters
+        counters.add("switch.received", len(frames))
+        port = self.ports.get(sender)
+        if port is None:
+            counters.add("switch.drop.unknown_port", len(frames))
+            return
+        batch = _Batch(sender)
+        # Frames that are alike in these, and are not for a DHCP client, go into the same list.
+        head = source = b""
+        alike: list[bytes] | None = None
+        for frame in frames:
+            if (
+                alike is not None
+                and frame[:15] == head
+                and frame[26:30] == source
+                and frame[36:38] != _DHCP_CLIENT_PORT
+            ):
+                alike.append(frame)
+                continue
+            try:
+                if frame[12:14] in TAGS:
+                    frame = without_priority_tags(frame)  # noqa: PLW2901 - whatever is done is done without them
+                drop, alike = self._decide(frame, port, batch, now)
+            except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
+                self._mishaps.note(error, now)
+                batch.dropped += 1
+                alike = None
+                continue
+            if drop is not None:
+                batch.dropped += 1
+                counters.add(drop)
+            elif alike is not None:
+                head, source = frame[:15], frame[26:30]
+        self._deliver(batch, len(frames))
+
+    def _decide(
+        self, frame: bytes, port: Port, batch: _Batch, now: float
+    ) -> tuple[str | None, list[bytes] | None]:
+        """Put a frame where it belongs, or say why it is dropped.
+
+        Returns the counter of the drop, or None, and the list that takes all that are alike, if there is one.
+        """
+        drop = self._refusal(frame, batch.sender, port, now)
+        if drop is not None:
+            return drop, None
+        destination = frame[:6]
+        if is_link_control(destination):
+            return "switch.drop.link_control", None
+        if self._isolated and destination != self._gateway_mac:
+            if not destination[0] & 1:
+                return "switch.drop.isolated", None
+            # What is for all is for the gateway here, such as ARP requests and DHCP.
+            batch.multicast_to([], frame)
+            return None, None
+        if destination[0] & 1:
+            return self._decide_multicast(frame, port, batch, now), None
+        return self._decide_unicast(frame, port, batch, now)
+
+    def _decide_unicast(
+        self, frame: bytes, port: Port, batch: _Batch, now: float
+    ) -> tuple[str | None, list[bytes] | None]:
+        """As :meth:`_decide`, for a frame that is for one NIC."""
+        destination = frame[:6]
+        target = GATEWAY if destination == self._gateway_mac else self.table.lookup(destination, now)
+        if target is None:
+            if not port.floods.take(now):
+                return "switch.drop.flood_rate", None
+            batch.flood(frame)
+            return None, None
+        if target == batch.sender:
+            return "switch.drop.same_port", None
+        into = batch.unicast_to(target)
+        into.append(frame)
+        holds = frame[12:14] == ETHERTYPE_IPV4 and len(frame) > HEADER_LENGTH and frame[14] == _PLAIN_IPV4
+        return None, into if holds else None
+
+    def _decide_multicast(self, frame: bytes, port: Port, batch: _Batch, now: float) -> str | None:
+        """As :meth:`_decide`, for a frame that is not for one NIC."""
+        if may_be_membership(frame):
+            if not port.floods.take(now):
+                return "switch.drop.flood_rate"
+            said = self.groups.hear(frame, batch.sender, now)
+            if said is Said.LEAVE and self.queries is not None and port.leaves.take(now):
+                tell_alive(port.peer, FramesToPeer(self.queries.urgent))
+            if said in (Said.REPORT, Said.LEAVE):
+                batch.multicast_to(self.groups.routers(now), frame)
+            else:
+                batch.flood(frame)
+            return None
+        ports = self.groups.members(frame, now)
+        if (ports is None or len(ports) > MULTICAST_COPIES) and not port.floods.take(now):
+            return "switch.drop.flood_rate"
+        if ports is None:
+            batch.flood(frame)
+        else:
+            batch.multicast_to(ports, frame)
+        return None
+
+    def _refusal(self, frame: bytes, sender: int, port: Port, now: float) -> str | None:
+        """Name the counter under which a frame is dropped for what it says of its sender."""
+        if len(frame) < HEADER_LENGTH:
+            return "switch.drop.runt"
+        source = frame[6:12]
+        if port.macs is None or source in port.macs:
+            verdict = self.table.learn(source, sender, now, limit=port.max_macs)
+        else:
+            verdict = Verdict.FORBIDDEN
+        if verdict is not Verdict.KNOWN:
+            if verdict is Verdict.LEARNED:
+                self.tell_aged_out()
+            if not verdict.accepted:
+                self._tell_of_refusal(source, port, verdict, now)
+                from_gateway = source == self._gateway_mac
+                return "switch.drop.gateway_source" if from_gateway else _DROPS[verdict]
+        inside = without_tags(frame) if frame[12:14] in TAGS else frame
+        if inside is None or hides_protocol(inside):
+            return "switch.drop.hidden_protocol"
+        drop = self._pretends(inside)
+        if drop is None and inside is frame and self.sources is not None:
+            return self._refuse_source(self.sources, frame, sender, port, now)
+        return drop
+
+    def _refuse_source(
+        self, sources: SourceGuard, frame: bytes, sender: int, port: Port, now: float
+    ) -> str | None:
+        """Name the counter for a frame that names a sender's address which is not its sender's."""
+        mac = frame[6:12]
+        # A frame may name two addresses: its own, and one that it advertises.
+        while (suspicion := sources.look(frame)) is not None:
+            if suspicion.drop:
+                return f"switch.drop.{suspicion.drop}"
+            if not port.claims.take(now):
+                return "switch.drop.claim_rate"
+            claim = sources.claim(mac, suspicion.address, sender)
+            if claim in _NEWS:
+                self.tell_gateway(AddressUsed(sender, mac, suspicion.address, claim is Claim.TAKEN))
+            if not claim.accepted:
+                return _CLAIM_DROPS[claim]
+        return None
+
+    def _pretends(self, frame: bytes) -> str | None:
+        """As :meth:`_refusal`, for an untagged frame that poses as the gateway's or a server's."""
+        ethertype = frame[12:14]
+        if ethertype == ETHERTYPE_IPV4:
+            return "switch.drop.rogue_dhcp" if self._serves_dhcp and is_for_client(frame) else None
+        if ethertype == ETHERTYPE_ARP and frame[28:32] in self._gateway_ips:
+            return "switch.drop.gateway_arp"
+        if ethertype == ETHERTYPE_IPV6:
+            rogue = ra_guard.refusal(frame, self._gateway_ip6)
+            return None if rogue is None else f"switch.drop.{rogue}"
+        return None
+
+    def _tell_of_refusal(self, source: bytes, port: Port, verdict: Verdict, now: float) -> None:
+        """Have the peer say, now and then, whose frames are dropped."""
+        if now >= port.next_complaint:
+            port.next_complaint = now + COMPLAINT_EVERY
+            tell_alive(port.peer, SourceRefused(self.reason(verdict, source), source))
+
+    def reason(self, verdict: Verdict, mac: bytes) -> str:
+        """Say why a MAC is refused."""
+        return self._gateway_mac_refusal if mac == self._gateway_mac else _REFUSALS[verdict]
+
+    def tell_aged_out(self) -> None:
+        """Let the gateway forget the guests whose MACs made room for a new one."""
+        for number, mac in self.table.take_aged_out():
+            self.tell_gateway(MacAgedOut(number, mac))
+
+    def tell_gateway(self, message: object) -> bool:
+        """Tell the gateway something; False where there is none."""
+        return self.gateway is not None and tell_alive(self.gateway, message)
+
+    def from_gateway(self, frames: list[bytes]) -> None:
+        """Pass on the frames that the gateway has sent."""
+        self._counters.add("switch.received", len(frames))
+        batch = _Batch(GATEWAY)
+        decided = b""
+        into: list[bytes] | None = None
+        for frame in frames:
+            destination = frame[:6]
+            if destination != decided:
+                decided = destination
+                # A guest that was silent for long may wait for just this; its neighbours do not.
+                target = None if destination[0] & 1 else self.table.last_port_of(destination)
+                into = None if target is None else batch.unicast_to(target)
+            if into is not None:
+                into.append(frame)
+            elif destination[0] & 1:
+                batch.flood(frame)
+            else:
+                batch.dropped += 1
+        if batch.dropped:
+            self._counters.add("switch.drop.unknown_destination", batch.dropped)
+        self._deliver(batch, len(frames))
+
+    def _deliver(self, batch: _Batch, received: int) -> None:
+        counters, flooded = self._counters, batch.flooded
+        unicast = received - len(flooded) - batch.dropped - batch.multicast
+        if unicast:
+            counters.add("switch.unicast", unicast)
+        if batch.multicast:
+            counters.add("switch.multicast", batch.multicast)
+        for target, frames in batch.by_port.items():
+            if target == GATEWAY:
+                self._pass_to_gateway(FramesToGateway(batch.sender, frames))
+            elif (port := self.ports.get(target)) is None or not tell_alive(port.peer, FramesToPeer(frames)):
+                counters.add("peer.drop.closed", len(frames))
+        if not flooded:
+            return
+        counters.add("switch.flooded", len(flooded))
+        to_all = FramesToPeer(flooded)
+        for number, port in self.ports.items():
+            if number != batch.sender and number not in batch.by_port:
+                tell_alive(port.peer, to_all)
+        if batch.sender != GATEWAY and GATEWAY not in batch.by_port:
+            self._pass_to_gateway(FramesToGateway(batch.sender, flooded))
+
+    def _pass_to_gateway(self, message: FramesToGateway) -> None:
+        if not self.tell_gateway(message):
+            self._counters.add("gateway.drop.absent", len(message.frames))
+
+
+class _Batch:
+    """Where the frames of one message go. Every port gets its frames in the order in which they came."""
+
+    __slots__ = ("by_port", "dropped", "flooded", "multicast", "sender")
+
+    def __init__(self, sender: int) -> None:
+        self.sender = sender
+        self.dropped = 0
+        self.multicast = 0
+        self.flooded: list[bytes] = []
+        """Frames for everyone; whoever is not in ``by_port`` gets this list, all the same one."""
+        self.by_port: dict[int, list[bytes]] = {}
+        """Frames by destination, unicast and flooded."""
+
+    def unicast_to(self, port: int) -> list[bytes]:
+        """Return the list that takes frames for ``port``."""
+        frames = self.by_port.get(port)
+        if frames is None:
+            frames = self.by_port[port] = self.flooded.copy()
+        return frames
+
+    def multicast_to(self, ports: list[int], frame: bytes) -> None:
+        """Take a frame for some ports, but not its sender's, and for the gateway."""
+        self.multicast += 1
+        for port in ports:
+            if port != self.sender:
+                self.unicast_to(port).append(frame)
+        self.unicast_to(GATEWAY).append(frame)
+
+    def flood(self, frame: bytes) -> None:
+        """Take a frame for all ports but the sender's."""
+        self.flooded.append(frame)
+        for frames in self.by_port.values():
+            frames.append(frame)
