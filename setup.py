@@ -31,6 +31,7 @@ COMPILED = [
     "netstack/offload.py",
     "netstack/source_guard.py",
     "netstack/vlan.py",
+    "transport/quic/aioquic_one_rtt.py",
     "transport/quic/bbr.py",
     "transport/quic/bbr_signals.py",
     "transport/quic/carrier.py",
@@ -44,6 +45,8 @@ COMPILED = [
     "transport/quic/pacing.py",
     "transport/quic/packet_keys.py",
     "transport/quic/path_mtu.py",
+    "transport/quic/sent_contents.py",
+    "transport/quic/session.py",
     "transport/quic/udp.py",
 ]
 """Hot modules that import nothing but typed code; the tests run on both forms.

@@ -11,7 +11,7 @@ from aioquic.tls import CipherSuite, Epoch
 from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
 
 from transport.quic.path_mtu import BASE, CEILING, STEP
-from transport.quic.session import QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
+from transport.quic.session import MOST_ROOM, QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
 
 NETWORKS: dict[str, Any] = {
     "instant": {"delay": 0.0},
@@ -497,15 +497,15 @@ def test_a_client_that_stops_acknowledging_costs_a_bounded_amount(established):
     assert relay.host.counters["session.drop.stale"] > 100
 
 
-def test_the_queue_is_told_the_rate_of_the_path_that_holds_it_back(established, monkeypatch):
-    rates = []
-    monkeypatch.setattr(DatagramQueue, "fit_room", lambda _queue, rate: rates.append(rate))
+def test_the_queue_is_told_the_rate_of_the_path_that_holds_it_back(established):
     relay = live(established).relay
     relay.send(b"alone")
-    assert rates == []
+    assert relay.session.room == MOST_ROOM
     relay.send(*[bytes(1000)] * 100)
     assert relay.session.queued_bytes > 0
-    assert rates[-1] == relay.connection._path._congestion.pacer.rate
+    by_rate = DatagramQueue(relay.host.counters)
+    by_rate.fit_room(relay.connection._path._congestion.pacer.rate)
+    assert relay.session.room == by_rate.room < MOST_ROOM
 
 
 def test_what_is_stale_is_not_sent_when_acknowledgements_come_again(established):

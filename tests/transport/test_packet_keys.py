@@ -8,7 +8,7 @@ from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite
 from cryptography.exceptions import InvalidTag
 
-from transport.quic.aioquic_internals import keys_of
+from transport.quic.aioquic_one_rtt import keys_of
 from transport.quic.packet_keys import AES_SUITES, SAMPLE
 
 

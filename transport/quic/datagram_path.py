@@ -2,7 +2,7 @@
 
 Most packets of a relay carry nothing but DATAGRAM and ACK frames. Those are opened and sealed here, in
 batches and without an object per packet; every other packet, and every packet that this path cannot open or
-read, is handed to aioquic untouched. Both work on one state (``aioquic_internals.OneRttState``), so either
+read, is handed to aioquic untouched. Both work on one state (``aioquic_one_rtt.OneRttState``), so either
 can take the next packet.
 
 Limits: at most what congestion control allows is in flight; what waits is in the session's bounded queue;
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from netstack.counters import Counters
-    from transport.quic.aioquic_internals import OneRttState
+    from transport.quic.aioquic_one_rtt import OneRttState
     from transport.quic.frames import Ack
     from transport.quic.ledger import SentPacket
     from transport.quic.packet_keys import PacketKeys

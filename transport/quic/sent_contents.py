@@ -10,10 +10,13 @@ from bisect import bisect_right
 from collections import deque
 from typing import TYPE_CHECKING
 
+from mypy_extensions import mypyc_attr
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class SentContents:
     """Payloads by packet number."""
 

@@ -6,6 +6,8 @@ from collections import deque
 from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from transport.binding import unmapped
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def remote_text(address: tuple[str | int, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class DatagramQueue:
     """Outgoing datagrams, bounded in bytes and time: the oldest go first, and are counted."""
 
@@ -130,6 +133,7 @@ class SessionCarrier(Protocol):
         """Close the session and the connection that carries it."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class WebTransportSession:
     """Implements ``actors.ports.Session``; lives as long as its connection carries the session."""
 
