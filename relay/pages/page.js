@@ -9,6 +9,14 @@ const room = named === null || named === "default" ? "" : encodeURIComponent(nam
 const path = room === "" ? "/" : `/room/${room}`;
 const relayUrl = `https://${location.host}${path}`;
 
+// A token that came with the page's address goes where tokens stand, and out of the address bar and the history.
+const address = new URL(location.href);
+if (address.searchParams.has("token")) {
+  element("token").value = address.searchParams.get("token");
+  address.searchParams.delete("token");
+  history.replaceState(null, "", address);
+}
+
 element("room").textContent = named ?? "default";
 element("webtransport").textContent = relayUrl;
 element("websocket").textContent = `${socketUrl}${path}`;
@@ -57,7 +65,8 @@ async function test(name) {
     nic = await step("connect", async () => {
       const { current, next } = await certificates;
       const certificateHash = [current, next].flatMap((each) => (each?.pinned ? [each.hash] : []));
-      const found = await connect(`${location.origin}${path}`, { certificateHash, reconnect: false });
+      const token = element("token").value.trim();
+      const found = await connect(`${location.origin}${path}`, { certificateHash, token, reconnect: false });
       return [found, `by ${found.carrier}`];
     });
     const { ip, gateway, mtu, room: assignedRoom } = nic.assigned;

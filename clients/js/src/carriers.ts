@@ -102,13 +102,14 @@ async function webSocketClass(): Promise<typeof WebSocket> {
   }
 }
 
-/** Opens a WebSocket. */
+/** Opens a WebSocket; `protocols` are the subprotocols that are offered. */
 export async function openWebSocket(
   url: string,
+  protocols: string[],
   onDatagram: (datagram: Uint8Array) => void,
   timeout: number,
 ): Promise<Carrier> {
-  const socket = new (await webSocketClass())(url);
+  const socket = new (await webSocketClass())(url, protocols);
   socket.binaryType = "arraybuffer";
   socket.onmessage = ({ data }: MessageEvent<unknown>) => {
     if (data instanceof ArrayBuffer) onDatagram(new Uint8Array(data));

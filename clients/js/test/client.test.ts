@@ -93,6 +93,54 @@ describe("connecting", () => {
     await expect(attach("https://relay.example/")).rejects.toThrow("WebTransport: no UDP; WebSocket: the connection failed");
   });
 
+  test("tells why the relay refuses, which browsers keep to themselves", async () => {
+    relay.install({ webTransport: false, webSocket: false });
+    const asked = vi.fn(() => Promise.resolve(new Response("A token is needed.\n", { status: 401 })));
+    vi.stubGlobal("fetch", asked);
+    const options = { certificateHash: HASH, token: "a.b.c" };
+    await expect(attach("wss://relay.example:4433/room/lab", options)).rejects.toThrow(
+      /^the relay refuses with status 401: A token is needed\.$/,
+    );
+    expect(asked.mock.calls[0]).toMatchObject(["https://relay.example:4433/admission/room/lab?token=a.b.c", {}]);
+  });
+
+  test("tells nothing of a relay that would not refuse", async () => {
+    relay.install({ webTransport: false, webSocket: false });
+    vi.stubGlobal("fetch", () => Promise.resolve(new Response(null, { status: 204 })));
+    await expect(attach("wss://relay.example/")).rejects.toThrow("WebSocket: the connection failed");
+  });
+
+  test("sends its token in the URL of WebTransport", async () => {
+    relay.install();
+    await attach("https://relay.example/room/lab?token=old&encap=framed", { certificateHash: HASH, token: "a.b.c" });
+    expect(relay.links[0]!.url).toBe("https://relay.example/room/lab?token=a.b.c&encap=framed");
+  });
+
+  test("sends its token among the subprotocols of a WebSocket, and asks for a fresh one each time", async () => {
+    relay.install({ webTransport: false });
+    let count = 0;
+    const nic = await attach("https://relay.example/room/lab", { token: async () => `token${++count}` });
+    relay.links[0]!.end(4006, "the token has expired");
+    await vi.advanceTimersByTimeAsync(PATIENCE);
+    expect(relay.links.map(({ url, protocols }) => [url, protocols])).toEqual([
+      ["wss://relay.example/room/lab", ["binary", "token.token1"]],
+      ["wss://relay.example/room/lab", ["binary", "token.token2"]],
+    ]);
+    expect(nic.state).toBe("open");
+  });
+
+  test.each([undefined, ""])("offers no subprotocol without a token: %j", async (token) => {
+    relay.install({ webTransport: false });
+    await attach("https://relay.example/", token === undefined ? {} : { token });
+    expect(relay.links[0]!.protocols).toEqual([]);
+  });
+
+  test("a function without a token to give is a reason", async () => {
+    relay.install();
+    const token = (): Promise<string> => Promise.reject(new Error("signed out"));
+    await expect(attach("https://relay.example/", { token })).rejects.toThrow("signed out");
+  });
+
   test("repeats a Register that got lost", async () => {
     relay.install();
     const usual = relay.answer;

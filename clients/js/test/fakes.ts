@@ -12,6 +12,7 @@ export function control(message: object): Uint8Array {
 export interface Link {
   readonly url: string;
   readonly options?: WebTransportOptions | undefined;
+  readonly protocols?: string[];
   /** What the client sent. */
   readonly sent: Uint8Array[];
   deliver(datagram: Uint8Array): void;
@@ -83,9 +84,10 @@ export class FakeRelay {
       onclose = (_: { code: number; reason: string }): void => {};
       onmessage = (_: { data: unknown }): void => {};
       #link: Link;
-      constructor(url: string) {
+      constructor(url: string, protocols: string[] = []) {
         this.#link = {
           url,
+          protocols,
           sent: [],
           deliver: (datagram) => this.onmessage({ data: datagram.slice().buffer }),
           end: (code, reason) => {

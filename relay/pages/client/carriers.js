@@ -77,9 +77,9 @@ async function webSocketClass() {
         throw new CarrierError("WebSocket: there is none here; use Node 22 or later, or install the package ws");
     }
 }
-/** Opens a WebSocket. */
-export async function openWebSocket(url, onDatagram, timeout) {
-    const socket = new (await webSocketClass())(url);
+/** Opens a WebSocket; `protocols` are the subprotocols that are offered. */
+export async function openWebSocket(url, protocols, onDatagram, timeout) {
+    const socket = new (await webSocketClass())(url, protocols);
     socket.binaryType = "arraybuffer";
     socket.onmessage = ({ data }) => {
         if (data instanceof ArrayBuffer)

@@ -1,6 +1,14 @@
 /** Opens a carrier to a relay: WebTransport with the certificate's hash, and WebSocket where that fails. */
 import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } from "./carriers.js";
 const DEFAULT_TIMEOUT = 5000;
+const TOKEN_FIELD = "token";
+/** Subprotocols of a WebSocket: what is spoken, and how one begins that is a token. */
+const SUBPROTOCOL = "binary";
+const TOKEN_PREFIX = "token.";
+/** Before a session's path: where the relay tells pages why it refuses one, which browsers do not. */
+const ADMISSION = "/admission";
+/** Characters of a reason that are shown. */
+const MAX_REASON = 300;
 export class Dialer {
     /** Whether datagrams are bare frames. */
     raw;
@@ -8,6 +16,7 @@ export class Dialer {
     #transport;
     #hashes;
     #timeout;
+    #token;
     /** Whether the relay has told its hashes: then it is asked first, and one that does not answer is not there. */
     #hasTold = false;
     /** Throws TypeError for arguments that are wrong. */
@@ -26,6 +35,7 @@ export class Dialer {
         this.#hashes?.forEach(bytesOfHex);
         this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
         this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+        this.#token = options.token;
     }
     /**
      * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
@@ -37,12 +47,13 @@ export class Dialer {
     /** `onDatagram` is called with what comes. Throws CarrierError. */
     async open(onDatagram) {
         const problems = [];
+        const token = typeof this.#token === "function" ? await this.#token() : (this.#token ?? "");
         if (this.#transport !== "websocket") {
             const hashes = this.#hashes ?? (await this.#fetchHashes());
             try {
                 if (typeof WebTransport === "undefined")
                     throw new CarrierError("WebTransport: there is none here");
-                return await openWebTransport(this.#address("https:"), hashes, onDatagram, this.#timeout);
+                return await openWebTransport(this.#address("https:", token), hashes, onDatagram, this.#timeout);
             }
             catch (error) {
                 problems.push(messageOf(error));
@@ -50,23 +61,46 @@ export class Dialer {
         }
         if (this.#transport !== "webtransport") {
             try {
-                const secure = this.#url.protocol === "https:" || this.#url.protocol === "wss:";
-                return await openWebSocket(this.#address(secure ? "wss:" : "ws:"), onDatagram, this.#timeout);
+                const protocols = token === "" ? [] : [SUBPROTOCOL, TOKEN_PREFIX + token];
+                const url = this.#address(this.#secure ? "wss:" : "ws:");
+                return await openWebSocket(url, protocols, onDatagram, this.#timeout);
             }
             catch (error) {
                 problems.push(messageOf(error));
             }
         }
-        throw new CarrierError(problems.join("; "));
+        const reason = await this.#askWhy(token);
+        throw new CarrierError(reason === "" ? problems.join("; ") : reason);
     }
-    #address(protocol) {
+    get #secure() {
+        return this.#url.protocol === "https:" || this.#url.protocol === "wss:";
+    }
+    #address(protocol, token = "", before = "") {
         // Setting URL.protocol would keep the default port of the old one out of the text.
         const { hostname, port, pathname } = this.#url;
         const query = new URLSearchParams(this.#url.search);
         if (this.raw)
             query.set("encap", "raw");
+        if (token !== "")
+            query.set(TOKEN_FIELD, token);
         const search = String(query);
-        return `${protocol}//${hostname}${port === "" ? "" : `:${port}`}${pathname}${search === "" ? "" : `?${search}`}`;
+        const host = `${hostname}${port === "" ? "" : `:${port}`}`;
+        return `${protocol}//${host}${before}${pathname}${search === "" ? "" : `?${search}`}`;
+    }
+    /** Why the relay refuses a session; empty when it does not, or cannot be asked. */
+    async #askWhy(token) {
+        try {
+            const response = await fetch(this.#address(this.#secure ? "https:" : "http:", token, ADMISSION), {
+                cache: "no-store",
+                referrerPolicy: "no-referrer",
+                signal: AbortSignal.timeout(this.#timeout),
+            });
+            const said = response.status >= 400 ? (await response.text()).trim() : "";
+            return said === "" ? "" : `the relay refuses with status ${response.status}: ${said.slice(0, MAX_REASON)}`;
+        }
+        catch {
+            return "";
+        }
     }
     /** Hashes that the relay tells; none when it cannot be asked. Throws CarrierError when it could be once. */
     async #fetchHashes() {
