@@ -432,6 +432,7 @@ describe("a lost connection", () => {
       await vi.advanceTimersByTimeAsync(2000);
       relay.links.at(-1)!.end(code, "");
     }
+    await vi.advanceTimersByTimeAsync(0);
     const delays = changes.filter(({ state }) => state === "waiting").map(({ retryIn }) => retryIn!);
     expect(delays).toHaveLength(5);
     expect(Math.max(...delays)).toBeLessThanOrEqual(100);
