@@ -1,4 +1,4 @@
-"""WebTransport close codes that the relay sends; the reason beside them is for people."""
+"""WebTransport close codes of the relay, and one of clients; the reason beside them is for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why the relay ended a session. Values never change: clients may act on them."""
+    """Why a session was ended. Values never change: clients may act on them."""
 
     DONE = 0
     """The client said Disconnect."""
@@ -28,3 +28,5 @@ class CloseCode(IntEnum):
     """The guest's MAC is the gateway's."""
     EXPIRED = 9
     """The token that let the client in has expired, or was revoked."""
+    COMING_BACK = 10
+    """A client gives up a connection that does not work, and will be back in another one."""

@@ -16,6 +16,8 @@ wakes those who wait for it.
 What the path to the client has lost is known here too: the session tells which datagrams, and flows that
 registered are told which of their segments, so that they go again at once.
 
+A client that lost its session and comes back has another one; its flows keep the line.
+
 Liveness: whoever waits is woken by the session, when what is in its queue leaves. Where too little is in the
 queue for that (what was granted got lost on its way, or those who had a turn had no use for it), a look at
 the end of the scheduler's run wakes them.
@@ -55,6 +57,11 @@ class SegmentsLost(NamedTuple):
     """Line -> flow: sequence numbers of segments that the path to the client has lost, and when they left."""
 
     segments: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class LineReplaced:
+    """Line -> flow: the client has another session now; what was on its way to it is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +159,23 @@ class Line:
     def unfollow(self, ends: bytes) -> None:
         """Tell nobody any more."""
         self._flows.pop(ends, None)
+
+    @property
+    def limit(self) -> RateLimit | None:
+        """What limits the rate towards the client; it outlasts the session."""
+        return self._limit
+
+    def carry(self, session: Session) -> None:
+        """Take another session in the place of the one there was.
+
+        What was on its way to the client is lost, and flows that wait are woken, if there is room.
+        """
+        self._session = session
+        self._granted = 0
+        for flow in list(self._flows.values()):
+            tell_alive(flow, LineReplaced())
+        if self._waiting:
+            self._wake()
 
     def lost(self, frames: Sequence[tuple[bytes, float]]) -> None:
         """Tell the flows which of their frames the path to the client has lost; each with its time."""

@@ -8,7 +8,7 @@ direction: *from* a client, peer, net; *to* a peer, the gateway.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.runtime import data_message
@@ -152,10 +152,14 @@ class ErrorsFromNet(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """Session -> PeerActor: the client is gone; nothing sent from now on arrives."""
+    """Session -> PeerActor: the client is gone; nothing sent from now on arrives.
+
+    ``lost``: neither side ended the session; the client may come back.
+    """
 
     code: int
     reason: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +213,39 @@ class GatewayAttached:
 
 @dataclass(frozen=True, slots=True)
 class PortClosed:
-    """PeerActor -> SwitchActor -> GatewayActor: forget the port, its MACs, addresses and flows."""
+    """PeerActor -> SwitchActor -> GatewayActor: forget the port, its MACs, addresses and flows.
+
+    ``peer`` says who ends it: the port may be another session's by then.
+    """
 
     port: int
+    peer: Mailbox | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PortAbsent:
+    """PeerActor -> SwitchActor: the client of ``port`` was lost; ``peer`` keeps the port for a while."""
+
+    port: int
+    peer: Mailbox
+
+
+@dataclass(frozen=True, slots=True)
+class PortResumed:
+    """SwitchActor -> PeerActor: ``port`` is yours, with all that is on it: your client had it before.
+
+    ``line`` is the one that its flows use.
+    """
+
+    port: int
+    line: Line | None
+
+
+@dataclass(frozen=True, slots=True)
+class PortTaken:
+    """SwitchActor -> PeerActor: your client is back, and ``successor`` has your port; end."""
+
+    successor: Mailbox
 
 
 @dataclass(frozen=True, slots=True)

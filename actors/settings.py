@@ -74,6 +74,8 @@ class LanSettings:
     peer_timeout: float = 150.0
     """Silence after which a session is removed: ten of the clients' heartbeats. One that never said
     anything is removed after it too."""
+    resume_grace: float = 30.0
+    """Seconds for which the port of a client whose session was lost is kept, with its flows; 0 for none."""
     registration_timeout: float = 30.0
     """Time that a framed client has for its Register."""
 

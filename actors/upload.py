@@ -54,6 +54,11 @@ class Upload:
         self._waiting: dict[Mailbox, None] = {}
         self._timed = False
 
+    @property
+    def limit(self) -> UploadLimit:
+        """What limits the rate; it outlasts the session."""
+        return self._limit
+
     def window(self, mss: int) -> int:
         """Bytes that a flow may let its guest send."""
         share = int(self._limit.rate * WINDOW_SECONDS) // max(1, len(self._held))

@@ -271,6 +271,11 @@ class TcpConnection:
             for sequence, sent_at in segments
         )
 
+    def path_replaced(self, now: float) -> None:
+        """Take all that is on its way to the guest as lost, and send it again without waiting longer."""
+        if self.state in SYNCHRONIZED:
+            self.sender.all_lost(now)
+
     def write(self, data: bytes) -> None:
         """Take host data, at most ``room`` bytes."""
         self.sender.write(data)

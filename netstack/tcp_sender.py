@@ -409,9 +409,23 @@ class Sender:
         # With nothing on its way but what was lost on the path and waits for it, there is nobody to blame.
         if self._flying or not self._lost:
             self.congestion.timed_out(self.next - self.una, again=round_trip.backoff > 0)
+        round_trip.backoff += 1
+        self._lose_all(now)
+
+    def all_lost(self, now: float) -> None:
+        """Take everything on its way as lost, for no fault of the network's: the path was replaced.
+
+        Neither the window nor the time-out suffers, and a guest's closed window is probed at once.
+        """
+        self.round_trip.backoff = 0
+        if self._sent:
+            self._lose_all(now)
+        if self._persist_at < NEVER:
+            self._persist_at, self._persist_backoff = now, 0
+
+    def _lose_all(self, now: float) -> None:
         self._blamed.clear()
         self._excused = False
-        round_trip.backoff += 1
         # A guest that says it holds the first missing byte has dropped it again (RFC 2018 section 8).
         reneged = self._sent[0].sacked
         if reneged:
@@ -428,7 +442,7 @@ class Sender:
         self._duplicates = 0
         self._delivered = (0.0, self.una)
         self._send_first = True
-        self._timeout_at = now + round_trip.timeout
+        self._timeout_at = now + self.round_trip.timeout
 
     # -- sending --------------------------------------------------------------------------------------
 

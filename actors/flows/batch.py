@@ -77,6 +77,10 @@ class PortState:
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self.fragments = TokenBucket(FRAGMENTS_PER_SECOND, FRAGMENT_BURST, now)
 
+    def mtu(self) -> int:
+        """Tell the largest IP packet that guests should be sent at present, whichever session they have."""
+        return self.link_mtu()
+
 
 class Batch:
     """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
 from actors.flows.flow import endpoint_text
-from actors.line import LineWritable, SegmentsLost
+from actors.line import LineReplaced, LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
@@ -400,6 +400,14 @@ class TcpFlowActor(EventLoopActor):
         self._waits_for_rate = False
         if self._connection is not None:
             self._advance(self._connection, self.now())
+
+    @handles(LineReplaced)
+    def _line_replaced(self, _: LineReplaced) -> None:
+        connection = self._connection
+        if connection is not None and not self._ended:
+            now = self.now()
+            connection.path_replaced(now)
+            self._advance(connection, now)
 
     @handles(LineWritable)
     def _line_writable(self, message: LineWritable) -> None:

@@ -116,7 +116,7 @@ class TcpForwards:
         if key in port.flows:  # by another forward, or the guest's own: the client takes another port
             self._refuse(client, "client_twice")
             return
-        link = Link(port.line, port.link_mtu, port.buffers)
+        link = Link(port.line, port.mtu, port.buffers)
         try:
             preface = _proxy_header(client) if forward.clients is Clients.PROXY else b""
             dial = partial(client.attach, preface=preface)

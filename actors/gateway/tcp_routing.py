@@ -77,7 +77,7 @@ class TcpRouter:
                     first = entry.sent + NEW_START + secrets.randbits(24) & 0xFFFF_FFFF
                 if dial is None or head.flags & _KINDS != SYN:
                     return _reset(frame, batch)
-                link = Link(batch.port.line, batch.port.link_mtu, batch.port.buffers)
+                link = Link(batch.port.line, batch.port.mtu, batch.port.buffers)
                 flow = partial(TcpFlowActor.start, key, guest, self._context, remote, first=first)
                 self._open(key, partial(flow, syn=frame, link=link, dial=dial(guest, remote)), batch)
             frames = batch.to_flows[key] = []

@@ -30,7 +30,7 @@ from netstack.multicast import MulticastGroups, Said, may_be_membership
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from actors.messages import PortOpened
     from actors.runtime import Mailbox
@@ -92,12 +92,16 @@ _REFUSALS = {
 }
 
 
+def _keep(_mac: bytes, _now: float) -> bool:
+    return False
+
+
 class Port:
     """An attached session."""
 
     __slots__ = (
         *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
-        *("macs", "max_macs", "next_complaint", "owner", "peer"),
+        *("macs", "max_macs", "next_complaint", "opened_as", "owner", "peer", "policy"),
     )
 
     def __init__(self, opened: PortOpened, owner: Hashable, rate: float, now: float) -> None:
@@ -114,11 +118,19 @@ class Port:
         self.link_mtu = opened.link_mtu
         self.line = opened.line
         self.next_complaint = 0.0
-        policy = opened.policy
+        policy = self.policy = opened.policy
         self.macs = None if policy is None else policy.macs
         """MACs that there may be behind the port; None for any."""
         self.max_macs = MAX_MACS_PER_PORT if policy is None else policy.max_macs
         """How many of them."""
+        self.opened_as = opened.port
+        """The number with which its present session began."""
+
+    def change_session(self, opened: Port) -> None:
+        """Have the session of another port: the client is the same, and so is what is on the line."""
+        self.owner, self.opened_as = opened.owner, opened.opened_as
+        self.peer, self.client = opened.peer, opened.client
+        self.last_heard, self.link_mtu = opened.last_heard, opened.link_mtu
 
 
 class Forwarding:
@@ -126,6 +138,10 @@ class Forwarding:
 
     def __init__(self, counters: Counters, settings: LanSettings) -> None:
         self.ports: dict[int, Port] = {}
+        self.former: dict[int, int] = {}
+        """Numbers that sessions had before they took over ports, with those of the ports."""
+        self.free_mac: Callable[[bytes, float], bool] = _keep
+        """Called with a MAC that another port has and the time; whether that port has gone for it."""
         self.table = MacTable(reserved=frozenset({settings.gateway_mac}))
         self.groups = MulticastGroups(counters)
         self.gateway: Mailbox | None = None
@@ -146,6 +162,9 @@ class Forwarding:
         counters = self._counters
         counters.add("switch.received", len(frames))
         port = self.ports.get(sender)
+        if port is None and sender in self.former:
+            sender = self.former[sender]  # sent before the session knew of its port
+            port = self.ports.get(sender)
         if port is None:
             counters.add("switch.drop.unknown_port", len(frames))
             return
@@ -251,6 +270,8 @@ class Forwarding:
         else:
             verdict = Verdict.FORBIDDEN
         if verdict is not Verdict.KNOWN:
+            if verdict is Verdict.OWNED_ELSEWHERE and self.free_mac(source, now):
+                verdict = self.table.learn(source, sender, now, limit=port.max_macs)
             if verdict is Verdict.LEARNED:
                 self.tell_aged_out()
             if not verdict.accepted:

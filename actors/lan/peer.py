@@ -10,6 +10,12 @@ Datagrams get lost and existing clients ask only once, so ``Assigned`` is repeat
 and beside each HeartbeatAck, until a frame shows that the guest has an IPv4 address. (Any frame would be too
 weak a sign: kernels send IPv6 router solicitations before they have any address.)
 
+A client whose session is lost, neither side having ended it, may come back within ``resume_grace`` seconds,
+if it was told a secret: until then this actor keeps the port, with the addresses and flows on it, and the
+latest frames for it (``absence``). The session that comes with the secret has a PeerActor of its own, which
+takes the port (PortResumed), and the line that its flows use; this one hands over what it holds and ends
+(PortTaken). It is the same where the relay has not noticed yet that the former session is gone.
+
 Limits: CONTROL_RATE messages per second are looked at, the rest is dropped; one implicit registration per
 IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the switch PortClosed.
 """
@@ -23,6 +29,7 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe, PeerDescription
+from actors.lan.absence import AbsentSession, HeldFrames
 from actors.line import Line
 from actors.messages import (
     AddressAssigned,
@@ -33,8 +40,11 @@ from actors.messages import (
     FramesToPeer,
     PeerList,
     PeerListRequest,
+    PortAbsent,
     PortClosed,
     PortOpened,
+    PortResumed,
+    PortTaken,
     RegisterMac,
     RegistrationRefused,
     SessionClosed,
@@ -111,6 +121,8 @@ class PeerActor(EventLoopActor):
         self._expires = expires
         self._session = session
         self._port = session.id
+        self._has_port = True
+        """Whether the port has not gone to another session."""
         self._switch = switch
         self._counters = counters
         self._settings = settings
@@ -144,6 +156,10 @@ class PeerActor(EventLoopActor):
         self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
         self._next_check = now + self._check_every
         self._closed = False
+        self._absent_until = NEVER
+        """When the port of a client that is away is given up; NEVER while there is a session."""
+        self._held: HeldFrames | None = None
+        """Frames for a client that is away."""
         self._opened_at = now
         self._called = name
         """What the guest is called, or asked to be."""
@@ -237,6 +253,10 @@ class PeerActor(EventLoopActor):
 
     @handles(FramesToPeer)
     def _to_client(self, message: FramesToPeer) -> None:
+        if self._held is not None:
+            self._drop_held(self._held.hold(message.frames))
+            self._line.arrived()
+            return
         speaks = self._encapsulation
         if speaks is None:
             # A client that has said nothing yet; it is not known how it wants its frames.
@@ -419,6 +439,13 @@ class PeerActor(EventLoopActor):
         if now >= self._expires:
             self._close(CloseCode.EXPIRED, "the token has expired")
             return
+        if self._held is not None:
+            if now >= self._absent_until:
+                self._counters.add("peer.absences_over")
+                self._close(CloseCode.DONE, f"not back within {self._settings.resume_grace:g} s")
+            else:
+                self._set_timer()
+            return
         if self._awaits_registration() and now >= self._register_by:
             seconds = self._settings.registration_timeout
             self._close(CloseCode.NOT_REGISTERED, f"no registration within {seconds:g} s")
@@ -451,6 +478,9 @@ class PeerActor(EventLoopActor):
         return max(self._heard, self._session.last_heard)
 
     def _set_timer(self) -> None:
+        if self._held is not None:
+            self.poll_at = min(self._absent_until, self._expires)
+            return
         register_by = self._register_by if self._awaits_registration() else NEVER
         repeat = self._repeats[0] if self._repeats else NEVER
         self.poll_at = min(self._next_check, register_by, repeat, self._expires)
@@ -515,12 +545,56 @@ class PeerActor(EventLoopActor):
 
     @handles(SessionClosed)
     def _session_closed(self, message: SessionClosed) -> None:
+        reason = message.reason or f"code {message.code}"
+        if message.lost and not self._closed and self._may_come_back():
+            self._wait_for_client(reason)
+            return
         if not self._closed:
             self._closed = True
-            self._log_end(message.reason or f"code {message.code}").info(
-                "peer {} left: {}", self._port, message.reason or f"code {message.code}"
-            )
+            self._log_end(reason).info("peer {} left: {}", self._port, reason)
         self.stop()
+
+    def _may_come_back(self) -> bool:
+        """Whether the client has what shows that it is the same."""
+        speaks, assignment = self._encapsulation, self._assignment
+        if speaks is None or speaks.kind is not Kind.FRAMED or assignment is None:
+            return False
+        return bool(assignment.resume) and self._settings.resume_grace > 0
+
+    def _wait_for_client(self, reason: str) -> None:
+        grace = self._settings.resume_grace
+        logger.info("peer {} was lost ({}); its port is kept for {:g} s", self._port, reason, grace)
+        self._counters.add("peer.absences")
+        self._session = AbsentSession(self._session)
+        self._held = HeldFrames()
+        self._repeats = []
+        self._line.carry(self._session)
+        self._absent_until = self.now() + grace
+        tell_alive(self._switch, PortAbsent(self._port, self.actor_ref))
+        self._set_timer()
+
+    def _drop_held(self, frames: int) -> None:
+        if frames:
+            self._drop("peer.drop.absent", frames)
+
+    @handles(PortResumed)
+    def _port_resumed(self, message: PortResumed) -> None:
+        logger.info("peer {} goes on as peer {}, which it was before", self._port, message.port)
+        self._port = message.port
+        line = message.line
+        if line is not None:
+            self._line = line
+            self._to_limit = line.limit
+            self._from_limit = None if line.upload is None else line.upload.limit
+            line.carry(self._session)
+
+    @handles(PortTaken)
+    def _port_taken(self, message: PortTaken) -> None:
+        held = [] if self._held is None else self._held.take()
+        if held:
+            tell_alive(message.successor, FramesToPeer(held))
+        self._has_port = False
+        self._close(CloseCode.TAKEN_OVER, "its client is back in another session")
 
     def _close(self, code: int, reason: str) -> None:
         """Close the session and stop, once what is in the inbox already has been handled."""
@@ -528,7 +602,10 @@ class PeerActor(EventLoopActor):
         self.stop()
 
     def _leave(self, code: int, reason: str) -> None:
-        tell_alive(self._switch, PortClosed(self._port))
+        if self._has_port:
+            tell_alive(self._switch, PortClosed(self._port, self.actor_ref))
+        if self._held is not None:
+            self._drop_held(len(self._held.take()))
         self._leave_session(code, reason)
 
     def _leave_session(self, code: int, reason: str) -> None:

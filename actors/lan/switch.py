@@ -12,6 +12,11 @@ its host, or with the secret that Assigned told (``netstack.resume``). Anyone el
 unregistered session, gets it only if the older session has been silent for SILENT_AFTER: a tab that was
 reloaded must not wait until QUIC gives up on the old one.
 
+With the secret the newer session gets the older one's port, with its MACs, addresses and flows, and that
+one's PeerActor ends. So does a client that comes back after its session was lost: its port is kept for a
+while (PortAbsent). Such ports are counted by themselves, one for PORTS_PER_ABSENT others at most; who else
+uses a MAC of one, by a Register or by its frames, ends it.
+
 Guests do not serve DHCP: what is for a client's port is dropped, whoever it is from or for. Tags that only
 carry a priority are taken off first, and all checks look through those of VLANs (``netstack.vlan``).
 
@@ -49,9 +54,12 @@ from actors.messages import (
     MacAgedOut,
     PeerList,
     PeerListRequest,
+    PortAbsent,
     PortClosed,
     PortLimited,
     PortOpened,
+    PortResumed,
+    PortTaken,
     RegisterMac,
     RegistrationRefused,
 )
@@ -70,6 +78,9 @@ if TYPE_CHECKING:
 
 SHARED_PORTS = 64
 """Ports from which on no client address may have all: with fewer, those who come are few, and expected."""
+
+PORTS_PER_ABSENT = 4
+"""For so many ports that there may be, one more may wait for its client."""
 
 SILENT_AFTER = 45.0
 """Seconds without any packet, three QUIC keep-alives, after which a session gives way to its successor."""
@@ -91,9 +102,14 @@ class SwitchActor(EventLoopActor):
             self._forwarding.table,
             self._forwarding.groups,
         )
+        self._forwarding.free_mac = self._free_mac
         self._key = secrets.token_bytes(32)
         share = settings.client_share if settings.max_peers >= SHARED_PORTS else 0
         self._shares = Shares(settings.max_peers, share)
+        self._absent: dict[int, None] = {}
+        """Ports whose clients are away."""
+        self._absent_shares = Shares(max(1, settings.max_peers // PORTS_PER_ABSENT), share)
+        self._former = self._forwarding.former
         self._silent: dict[int, None] = {}
         """Ports whose guests have not shown themselves, the oldest first."""
         self._query_at = NEVER
@@ -152,7 +168,7 @@ class SwitchActor(EventLoopActor):
             self._make_room(owner)
         if not self._shares.may_take(owner):
             limit = self._settings.max_peers
-            full = len(self._ports) >= limit
+            full = self._shares.total >= limit
             self._counters.add("switch.ports_refused" if full else "switch.ports_refused_to_one_address")
             reason = f"this LAN is full: it has {limit} ports" if full else "too many sessions of one address"
             tell_alive(message.peer, ClosePeer(CloseCode.FULL, reason))
@@ -177,14 +193,82 @@ class SwitchActor(EventLoopActor):
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:
-        port = self._ports.pop(message.port, None)
-        if port is None:
+        number = message.port if message.port in self._ports else self._former.get(message.port)
+        port = None if number is None else self._ports.get(number)
+        if number is None or port is None:
+            return
+        if message.peer is not None and message.peer is not port.peer:
+            return  # another session has the port by now
+        del self._ports[number]
+        if number in self._absent:
+            del self._absent[number]
+            self._absent_shares.give_back(port.owner)
+        else:
+            self._shares.give_back(port.owner)
+        self._former.pop(port.opened_as, None)
+        self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        """Let go of all that is known of a port."""
+        self._silent.pop(number, None)
+        self._table.forget_port(number)
+        self._groups.forget_port(number)
+        self._forwarding.tell_gateway(PortClosed(number))
+
+    # -- clients that are away ------------------------------------------------------------------------
+
+    @handles(PortAbsent)
+    def _port_absent(self, message: PortAbsent) -> None:
+        port = self._ports.get(message.port)
+        if port is None or port.peer is not message.peer:
+            return
+        if not self._absent_shares.take(port.owner):
+            self._counters.add("switch.absences_refused")
+            self._end_absence(message.port, "too many clients are away")
             return
         self._shares.give_back(port.owner)
-        self._silent.pop(message.port, None)
-        self._table.forget_port(message.port)
-        self._groups.forget_port(message.port)
-        self._forwarding.tell_gateway(message)
+        self._absent[message.port] = None
+
+    def _end_absence(self, number: int, reason: str) -> None:
+        tell_alive(self._ports[number].peer, ClosePeer(CloseCode.SILENT, reason))
+        self._port_closed(PortClosed(number))
+
+    def _free_mac(self, mac: bytes, now: float) -> bool:
+        """End the absence of a client whose MAC another uses, who is there; whether there was one."""
+        owner = self._table.lookup(mac, now)
+        if owner is None or owner not in self._absent:
+            return False
+        self._end_absence(owner, f"{format_mac(mac)} is used by another session")
+        return True
+
+    def _resumes(self, message: RegisterMac, now: float) -> int | None:
+        """Tell the port that a session may have again, by the secret of its MAC.
+
+        Not one that may do something else: limits and rights go with the port.
+        """
+        owner = self._table.lookup(message.mac, now)
+        if owner is None or owner == message.port or not message.explicit or owner not in self._ports:
+            return None
+        if self._ports[owner].policy != self._ports[message.port].policy:
+            return None
+        return owner if is_secret_of(self._key, message.mac, owner, message.resume) else None
+
+    def _resume(self, number: int, newer: int) -> Port:
+        """Give the port ``number`` to the session that was opened as ``newer``."""
+        port, opened = self._ports[number], self._ports.pop(newer)
+        tell_alive(opened.peer, PortResumed(number, port.line))
+        tell_alive(port.peer, PortTaken(opened.peer))
+        if number in self._absent:
+            del self._absent[number]
+            self._absent_shares.give_back(port.owner)
+        else:
+            self._shares.give_back(port.owner)
+        self._forget(newer)
+        self._former.pop(port.opened_as, None)
+        self._former[newer] = number
+        port.change_session(opened)
+        self._counters.add("switch.resumed")
+        return port
 
     @handles(RegisterMac)
     def _register_mac(self, message: RegisterMac) -> None:
@@ -192,11 +276,15 @@ class SwitchActor(EventLoopActor):
         if port is None:
             return
         now = self.now()
+        number = message.port
         verdict, displaced = Verdict.FORBIDDEN, None
         if port.macs is None or message.mac in port.macs:
+            resumed = self._resumes(message, now)
+            if resumed is not None:
+                port, number = self._resume(resumed, number), resumed
             takes_over = self._may_take(message, port, now)
             verdict, displaced = self._table.register(
-                message.mac, message.port, now, explicit=takes_over, limit=port.max_macs
+                message.mac, number, now, explicit=takes_over, limit=port.max_macs
             )
         self._forwarding.tell_aged_out()
         if not verdict.accepted:
@@ -204,24 +292,24 @@ class SwitchActor(EventLoopActor):
                 port.peer, RegistrationRefused(self._forwarding.reason(verdict, message.mac), message.mac)
             )
             return
-        self._silent.pop(message.port, None)
+        self._silent.pop(number, None)
         if not port.asked:
             port.asked = True
-            self._new_ports.append(message.port)
+            self._new_ports.append(number)
             self._set_timer()
         if displaced is not None and displaced in self._ports:
-            logger.info("peer {} takes {} over from {}", message.port, format_mac(message.mac), displaced)
+            logger.info("peer {} takes {} over from {}", number, format_mac(message.mac), displaced)
             self._counters.add("switch.takeovers")
             reason = f"another session registered {format_mac(message.mac)}"
             tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
         assign = AssignAddress(
-            message.port,
+            number,
             message.mac,
             port.peer,
             message.name,
             port.link_mtu,
             port.line,
-            secret_of(self._key, message.mac),
+            secret_of(self._key, message.mac, number),
             client_network(port.client()),
             name_is_fixed=message.name_is_fixed,
         )
@@ -231,13 +319,13 @@ class SwitchActor(EventLoopActor):
     def _may_take(self, message: RegisterMac, port: Port, now: float) -> bool:
         """Whether a session may have a MAC that is another's, if it is.
 
-        Of a session that nothing was heard of for a while, anyone; else the same client, which a Register
-        shows by where it comes from, or by the secret that came with the address; and whose token names it,
-        of a session whose token does not.
+        Of a session that nothing was heard of for a while, or that was lost, anyone; else the same client,
+        which a Register shows by where it comes from, or by the secret that came with the address; and whose
+        token names it, of a session whose token does not.
         """
         owner = self._table.lookup(message.mac, now)
         other = None if owner is None else self._ports.get(owner)
-        if other is None:
+        if other is None or owner in self._absent:
             return True
         if now - other.last_heard() >= SILENT_AFTER:
             return True
@@ -245,7 +333,9 @@ class SwitchActor(EventLoopActor):
             return False
         if port.macs is not None and (other.macs is None or message.mac not in other.macs):
             return True
-        return port.client() == other.client() != "" or is_secret_of(self._key, message.mac, message.resume)
+        if port is other or port.client() == other.client() != "":
+            return True
+        return owner is not None and is_secret_of(self._key, message.mac, owner, message.resume)
 
     @handles(BlockMacs)
     def _block_macs(self, message: BlockMacs) -> None:

@@ -263,7 +263,8 @@ def test_a_client_that_comes_from_elsewhere_shows_that_the_address_is_its_own(tr
         trio.register(2, mac(1), resume=wrong)
         assert len(trio.peers[2].take(RegistrationRefused)) == 1
     trio.register(2, mac(1), resume=secrets[mac(1)])
-    assert len(trio.peers[1].take(ClosePeer)) == 1
+    assert trio.peers[1].take(PortTaken) == [PortTaken(trio.peers[2])]
+    assert trio.peers[2].take(PortResumed) == [PortResumed(1, None)]
     assert trio.assigned() == [(2, mac(1), trio.peers[2])]
 
 

@@ -15,6 +15,7 @@ from aioquic.quic import events as quic_events
 from loguru import logger
 from mypy_extensions import mypyc_attr
 
+from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from transport.admission import Refusal, without_secrets
 from transport.quic import webtransport
@@ -149,8 +150,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
 
     def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
         if self._session is not None:
-            # The client closed: its VM is gone now.
-            self._end_session(SessionClosed(end.error_code, end.reason_phrase))
+            # The client closed, or broke the protocol.
+            lost = self.quic.ended_by_peer
+            self._end_session(SessionClosed(end.error_code, end.reason_phrase, lost))
         elif end.frame_type is not None and end.error_code in CRYPTO_ERRORS:
             self._host.handshake_failed(self, end)
 
@@ -183,7 +185,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
 
     def abandon(self) -> None:
         """Forget the session of a connection that failed, without sending anything."""
-        self._end_session(SessionClosed(0, "connection failed"))
+        self._end_session(SessionClosed(0, "connection failed", lost=True))
 
     def dissolve(self) -> None:
         """Let go of the parts that lead back here, once the connection has ended and nobody is in it."""
@@ -215,9 +217,10 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self._host.handshake_ended(self)
             case quic_events.StreamReset() if event.stream_id == self._stream_id:
                 if self._session is not None:
-                    self._session_closed_by_client(0, "session stream reset")
+                    self._session_closed_by_client(0, "session stream reset", lost=True)
             case quic_events.ConnectionTerminated():
-                self._end_session(SessionClosed(event.error_code, event.reason_phrase))
+                # A session that still stands has fallen silent.
+                self._end_session(SessionClosed(event.error_code, event.reason_phrase, lost=True))
                 self._host.handshake_ended(self)
                 self._host.connection_ended(self)
         if self._h3 is not None:
@@ -299,12 +302,12 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self.close(ErrorCode.H3_DATAGRAM_ERROR, str(error))
             return
         if closure is not None:
-            self._session_closed_by_client(*closure)
+            self._session_closed_by_client(*closure, lost=closure.code == CloseCode.COMING_BACK)
         elif event.stream_ended:
             self._session_closed_by_client(0, "")
 
-    def _session_closed_by_client(self, code: int, reason: str) -> None:
-        self._end_session(SessionClosed(code, reason))
+    def _session_closed_by_client(self, code: int, reason: str, *, lost: bool = False) -> None:
+        self._end_session(SessionClosed(code, reason, lost))
         self.close(ErrorCode.H3_NO_ERROR, "session closed")
 
     def _end_session(self, closed: SessionClosed | None) -> None:

@@ -16,6 +16,8 @@ Closing codes: the relay's code 0 is 1000 (normal closure), SHUTDOWN is 1001 (go
 the code that RFC 6455 has for that: 1002, 1007 for a text or a reason that is not UTF-8, 1009 for a message
 over MAX_MESSAGE or of more than MAX_FRAGMENTS, and 1003 for a text message, which has no meaning here.
 
+Who closes with 1001, as browsers do for a page that goes, or with 4010, or not at all, may come back.
+
 Of the subprotocols that a client offers, ``binary`` is selected, which says what is done anyway and without
 which Emscripten's sockets give up; of others none. Extensions are never negotiated: compression would cost
 more than frames are worth.
@@ -77,6 +79,8 @@ MAX_REASON = 123
 """Bytes of UTF-8 in a closing reason (RFC 6455, section 5.5)."""
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INVALID_DATA, PRIVATE_USE = 1000, 1001, 1003, 1007, 4000
 MESSAGE_TOO_BIG = 1009
+_COMING_BACK = frozenset({GOING_AWAY, PRIVATE_USE + CloseCode.COMING_BACK})
+"""Codes of clients that may be back: a page that is loaded anew, and one that says so."""
 SUBPROTOCOL = Subprotocol("binary")
 VERSION = "13"
 
@@ -324,10 +328,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._session.queue.clear()
         received, sent = self._protocol.close_rcvd, self._protocol.close_sent
         if received is not None and received == sent:
-            code, reason = received.code, received.reason
+            code, reason, lost = received.code, received.reason, received.code in _COMING_BACK
+        elif sent is None:
+            code, reason, lost = 0, "", True
         else:
-            code, reason = 0, "" if sent is None else f"broke the protocol: {sent}"
-        self._tell(SessionClosed(code, reason or str(error or "connection closed")))
+            code, reason, lost = 0, f"broke the protocol: {sent}", False
+        self._tell(SessionClosed(code, reason or str(error or "connection closed"), lost))
         self._mailbox = None
 
     def _refuse(self, code: int, reason: str) -> None:
