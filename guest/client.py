@@ -111,10 +111,10 @@ class WebTransportClient:
             async with asyncio.timeout(seconds):
                 await self._established
         except TimeoutError:
-            self._abandon("no answer")
+            self.abandon("no answer")
             raise ConnectError(f"{self.target.authority}: no answer within {seconds:g} s") from None
         except BaseException:
-            self._abandon("no session")
+            self.abandon("no session")
             raise
 
     @property
@@ -137,8 +137,8 @@ class WebTransportClient:
             self._connection.close_session(code, reason)
             self._flush()
 
-    def _abandon(self, reason: str) -> None:
-        """Close the connection without saying goodbye to the session."""
+    def abandon(self, reason: str) -> None:
+        """Close the connection without a goodbye: for the server this client was lost, and may be back."""
         if self._connection is not None:
             self._connection.abandon(reason)
             self._flush()
@@ -270,7 +270,7 @@ class WebTransportClient:
         if not self._established.done():
             self._established.set_exception(ConnectError(self._message(error)))
         elif self._refused_timer is None and self._end is None and self._connection is not None:
-            self._refused_timer = self._loop.call_later(REFUSED_GRACE, self._abandon, self._message(error))
+            self._refused_timer = self._loop.call_later(REFUSED_GRACE, self.abandon, self._message(error))
             self._connection.ask()
 
     def _release(self, connection: ClientConnection, reason: str) -> None:

@@ -246,7 +246,8 @@ class VirtualNic:
             if self.kind is Kind.FRAMED:
                 await self._register(session)
         except BaseException:
-            session.close()
+            # Not a goodbye: what the relay keeps for this NIC is for the next session.
+            session.abandon("no address")
             self._session = None
             raise
         self.attached = True

@@ -81,6 +81,7 @@ def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:
         host_access=settings.host_access,
         heartbeat_interval=settings.heartbeat_interval,
         peer_timeout=settings.peer_timeout,
+        resume_grace=settings.resume_grace,
         max_peers=settings.max_peers,
         bits_per_second=settings.bit_rate,
         packets_per_second=settings.packet_rate,

@@ -55,7 +55,7 @@ OF_ROOMS = frozenset(
             "port_hold",
             "ports_held",
         ),
-        *("heartbeat_interval", "peer_timeout", "lease_time"),
+        *("heartbeat_interval", "peer_timeout", "resume_grace", "lease_time"),
     }
 )
 """Settings that rooms may have of their own; the others are the whole relay's."""

@@ -86,6 +86,7 @@ UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 MAX_CONFIG_BYTES = 1 << 20
 """Largest configuration file that is read."""
 
+_HOUR = 3600.0
 _DAY = 86_400.0
 
 MAX_KEEP_ALIVE = 32_767.0
@@ -195,6 +196,15 @@ class Settings:
     peer_timeout: Annotated[
         float, Option(seconds(0.1, _DAY), "SECONDS", "silence after which a peer is removed")
     ] = 150.0
+    resume_grace: Annotated[
+        float,
+        Option(
+            seconds(0, _HOUR),
+            "SECONDS",
+            "time for which a client that lost its connection finds its addresses and connections again; "
+            "0 for none",
+        ),
+    ] = 30.0
     network: Annotated[
         IPv4Network,
         Option(

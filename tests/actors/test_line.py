@@ -6,7 +6,8 @@ import pytest
 from downloads import STEP, Downloads
 from lan_parts import FakeSession
 
-from actors.line import LINE_BYTES, TURN_BYTES, Line, LineWritable
+from actors.lan.absence import AbsentSession
+from actors.line import LINE_BYTES, TURN_BYTES, Line, LineReplaced, LineWritable
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
 from transport.quic.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
 
@@ -202,3 +203,88 @@ def test_parallel_downloads_come_to_their_end(loop, counters, count, size, rate)
             break
     assert downloads.received == [size] * count
     assert downloads.link.highest < QUEUE_BYTES
+
+
+# -- another session ------------------------------------------------------------------------------------
+
+
+class Follower(Flow):
+    """One that is told of what the path has lost, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.replaced = 0
+
+    def tell(self, message):
+        if isinstance(message, LineReplaced):
+            self.replaced += 1
+        else:
+            super().tell(message)
+
+
+def test_a_client_that_is_away_wakes_nobody_and_its_next_session_does(loop, line, session):
+    follower, waiting = Follower(), Flow()
+    line.follow(b"ends", follower)
+    line.grant(5000)
+    line.carry(AbsentSession(session))
+    assert (line.room, follower.replaced) == (0, 1)
+    line.wait(waiting)
+    loop.run()
+    assert waiting.turns == []
+    line.carry(FakeSession(2))
+    assert (waiting.turns, follower.replaced) == ([MOST_ROOM], 2)
+
+
+def test_turns_that_flows_hold_outlast_the_session(loop, line, session):
+    flow = Flow()
+    session.queued_bytes = LINE_BYTES
+    line.wait(flow)
+    session.leave(LINE_BYTES)
+    (turn,) = flow.turns
+    line.carry(FakeSession(2))
+    assert line.room == MOST_ROOM - turn
+    line.give_back(turn)
+    assert line.room == MOST_ROOM
+
+
+class LostAndBack(Downloads):
+    """Downloads of a client that is away for a while: nothing reaches its guest, and nothing comes of it."""
+
+    def go_away(self, *, noticed):
+        session = AbsentSession(self.lan.session) if noticed else FakeSession(2)
+        self._change_session(session)
+        self.link.frames.clear()
+        self.link.tell = self.say = lambda *_: None
+        self._under_way.clear()
+
+    def come_back(self):
+        del self.link.tell, self.say
+        self._change_session(FakeSession(3))
+
+    def _change_session(self, session):
+        self.link.session = self.lan.session = session
+        self.lan.line.carry(session)
+
+    def pass_time(self, seconds):
+        for _ in range(int(seconds / STEP)):
+            self.loop.advance(STEP)
+
+
+@pytest.mark.parametrize("away", [0.5, 5.0, 25.0])
+@pytest.mark.parametrize("noticed", [True, False], ids=["lost", "not known to be lost"])
+def test_downloads_go_on_at_once_when_the_client_is_back(loop, counters, away, noticed):
+    size = 2_000_000
+    downloads = LostAndBack(loop, counters, 3, size=size, delay=0.02)
+    while min(downloads.received) < 200_000:
+        downloads.step()
+    downloads.go_away(noticed=noticed)
+    downloads.pass_time(away)
+    before = sum(downloads.received)
+    downloads.come_back()
+    for _ in range(int(0.4 / STEP)):
+        downloads.step()
+    assert sum(downloads.received) - before > 500_000
+    for _ in range(int(3 / STEP)):
+        downloads.step()
+    assert downloads.received == [size] * 3
+    assert counters["tcp.stalled"] == 0

@@ -23,6 +23,8 @@ from actors.messages import (
     PeerListRequest,
     PortClosed,
     PortOpened,
+    PortResumed,
+    PortTaken,
     RegisterMac,
     RegistrationRefused,
     SourceRefused,
@@ -265,7 +267,7 @@ def test_a_client_that_comes_from_elsewhere_shows_that_the_address_is_its_own(tr
     trio.register(2, mac(1), resume=secrets[mac(1)])
     assert trio.peers[1].take(PortTaken) == [PortTaken(trio.peers[2])]
     assert trio.peers[2].take(PortResumed) == [PortResumed(1, None)]
-    assert trio.assigned() == [(2, mac(1), trio.peers[2])]
+    assert trio.assigned() == [(1, mac(1), trio.peers[2])]
 
 
 def test_a_learned_address_is_not_another_clients_to_register(trio):

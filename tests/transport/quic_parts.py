@@ -72,6 +72,7 @@ class Recorder:
         self.datagrams = []
         self.lost = []
         self.closed = []
+        self.may_come_back = None
 
     def tell(self, message):
         if isinstance(message, DatagramsFromClient):
@@ -82,6 +83,7 @@ class Recorder:
         else:
             assert isinstance(message, SessionClosed)
             self.closed.append((message.code, message.reason))
+            self.may_come_back = message.lost
 
 
 class Host:

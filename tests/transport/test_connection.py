@@ -9,6 +9,7 @@ from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
 from quic_parts import NEVER, START, Forge, Network, Pair, close_capsule_frame
 
+from actors.close_codes import CloseCode
 from transport.quic import webtransport
 from transport.quic.carrier import DATAGRAMS_IN_AIOQUIC
 from transport.quic.connection import (
@@ -138,6 +139,7 @@ def test_a_silent_client_is_asked_then_given_up(pair):
     assert relay.pass_time(KEEP_ALIVE) != []
     assert ends(pair) <= start + CLIENT_IDLE_TIMEOUT + KEEP_ALIVE + 1
     assert [reason for _, reason in relay.peer.closed] == ["Idle timeout"]
+    assert relay.peer.may_come_back
     assert relay.timers_fired < 60
 
 
@@ -169,14 +171,16 @@ def test_one_way_traffic_to_a_client_that_is_gone_does_not_keep_it(pair):
     assert relay.host.now < start + CLIENT_IDLE_TIMEOUT + KEEP_ALIVE + 1
 
 
-def test_the_client_closes_its_session_with_a_capsule(pair):
+@pytest.mark.parametrize(("code", "may_come_back"), [(0, False), (7, False), (CloseCode.COMING_BACK, True)])
+def test_the_client_closes_its_session_with_a_capsule(pair, code, may_come_back):
     forge = Forge(pair.client)
     offset = pair.client.quic._streams[0].sender._buffer_stop
     pair.relay.receive(
-        forge.datagram(b"last words"), forge.packet(close_capsule_frame(7, "bye", offset=offset))
+        forge.datagram(b"last words"), forge.packet(close_capsule_frame(code, "bye", offset=offset))
     )
     assert pair.relay.peer.datagrams == [b"last words"]
-    assert pair.relay.peer.closed == [(7, "bye")]
+    assert pair.relay.peer.closed == [(code, "bye")]
+    assert pair.relay.peer.may_come_back == may_come_back
     assert ends(pair) < pair.now + 2
 
 
@@ -197,6 +201,7 @@ def test_the_client_closes_its_connection(pair):
     pair.settle(0.02)
     assert pair.relay.peer.datagrams == [b"last words"]
     assert pair.relay.peer.closed == [(0x155, "tab closed")]
+    assert pair.relay.peer.may_come_back
     # Draining: what still comes is ignored, what is sent goes nowhere.
     assert not pair.relay.host.ended
     assert pair.relay.receive(Forge(pair.client).datagram(b"late")) == []
@@ -285,6 +290,21 @@ def test_a_closing_capsule_that_cannot_be_closes_the_connection(pair):
     pair.settle(0.1)
     assert pair.client.quic.ended.error_code == ErrorCode.H3_DATAGRAM_ERROR
     assert len(pair.relay.peer.closed) == 1
+    assert not pair.relay.peer.may_come_back
+
+
+@pytest.mark.parametrize(("how", "may_come_back"), [("reset", True), ("ended", False), ("broken", False)])
+def test_a_stream_that_ends_without_a_capsule_ends_the_session(pair, how, may_come_back):
+    if how == "reset":
+        pair.client.quic.reset_stream(0, 0x10)
+    elif how == "ended":
+        pair.client.h3.send_data(0, b"", end_stream=True)
+    else:
+        # A frame of a kind that there is not (RFC 9000, 12.4).
+        pair.relay.receive(Forge(pair.client).packet(b"\x3f"), now=pair.now)
+    pair.settle(0.1)
+    assert len(pair.relay.peer.closed) == 1
+    assert pair.relay.peer.may_come_back == may_come_back
 
 
 @pytest.mark.parametrize("stream", [0, 14], ids=["the session's", "another"])

@@ -162,6 +162,7 @@ def test_who_breaks_the_protocol_is_told_with_the_code_for_that(case, scheme, mo
                 await until(lambda: peer.closed)
                 assert peer.closed.code == 0
                 assert peer.closed.reason.startswith(f"broke the protocol: {code} ")
+                assert not peer.closed.lost
                 assert peer.datagrams == []
             await bystander.send(b"still here")
             await until(lambda: web.peers[0].datagrams == [b"still here"])
@@ -170,7 +171,7 @@ def test_who_breaks_the_protocol_is_told_with_the_code_for_that(case, scheme, mo
     run(scenario)
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4010, 4999])
 def test_a_proper_close_frame_is_answered_with_its_code(code):
     async def scenario(web):
         async with web.client("/") as client:
@@ -180,7 +181,7 @@ def test_a_proper_close_frame_is_answered_with_its_code(code):
                 await client.recv()
             assert closed.value.rcvd.code == code
             await until(lambda: peer.closed)
-            assert peer.closed == SessionClosed(code, "é")
+            assert peer.closed == SessionClosed(code, "é", lost=code in (1001, 4010))
 
     run(scenario)
 
@@ -340,6 +341,7 @@ def test_a_vanished_client_ends_its_session():
             peer = await web.peer()
             client.transport.abort()
             await until(lambda: peer.closed)
+            assert peer.closed.lost
 
     run(scenario)
 

@@ -12,7 +12,8 @@ export interface Carrier {
   readonly wholeFrame: number | undefined;
   /** Sends or, when too much waits already, drops: false. */
   send(datagram: Uint8Array): boolean;
-  close(reason: string): void;
+  /** `isGoodbye`: the relay need keep nothing, for this card will not be back. */
+  close(reason: string, isGoodbye: boolean): void;
   /** Settles when the carrier has ended, whoever ended it; never rejects. */
   readonly closed: Promise<Ending>;
 }
@@ -21,8 +22,12 @@ export interface Carrier {
 const MAX_WAITING = 512;
 /** Bytes that a WebSocket holds back. */
 const MAX_BUFFERED = 512 * 1024;
-/** Closing code of the range for applications: what a WebSocket ends with when its client gives up. */
+/** What a WebSocket ends with when its client leaves. */
 const NORMAL = 1000;
+/** Tells the relay that this card will be back; over WebSocket it is 4000 more. */
+const COMING_BACK = 10;
+/** Where closing codes of applications begin. */
+const WEBSOCKET_CODES = 4000;
 
 /** Thrown when a carrier cannot be opened; the message is for people. */
 export class CarrierError extends Error {
@@ -70,8 +75,8 @@ export async function openWebTransport(
       writer.write(datagram).then(done, done);
       return true;
     },
-    close(reason) {
-      transport.close({ closeCode: 0, reason });
+    close(reason, isGoodbye) {
+      transport.close({ closeCode: isGoodbye ? 0 : COMING_BACK, reason });
     },
   };
 }
@@ -141,8 +146,8 @@ export async function openWebSocket(
       socket.send(datagram as BufferSource);
       return true;
     },
-    close(reason) {
-      socket.close(NORMAL, reason);
+    close(reason, isGoodbye) {
+      socket.close(isGoodbye ? NORMAL : WEBSOCKET_CODES + COMING_BACK, reason);
     },
   };
 }

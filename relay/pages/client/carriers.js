@@ -3,8 +3,12 @@
 const MAX_WAITING = 512;
 /** Bytes that a WebSocket holds back. */
 const MAX_BUFFERED = 512 * 1024;
-/** Closing code of the range for applications: what a WebSocket ends with when its client gives up. */
+/** What a WebSocket ends with when its client leaves. */
 const NORMAL = 1000;
+/** Tells the relay that this card will be back; over WebSocket it is 4000 more. */
+const COMING_BACK = 10;
+/** Where closing codes of applications begin. */
+const WEBSOCKET_CODES = 4000;
 /** Thrown when a carrier cannot be opened; the message is for people. */
 export class CarrierError extends Error {
     name = "CarrierError";
@@ -44,8 +48,8 @@ export async function openWebTransport(url, hashes, onDatagram, timeout) {
             writer.write(datagram).then(done, done);
             return true;
         },
-        close(reason) {
-            transport.close({ closeCode: 0, reason });
+        close(reason, isGoodbye) {
+            transport.close({ closeCode: isGoodbye ? 0 : COMING_BACK, reason });
         },
     };
 }
@@ -114,8 +118,8 @@ export async function openWebSocket(url, protocols, onDatagram, timeout) {
             socket.send(datagram);
             return true;
         },
-        close(reason) {
-            socket.close(NORMAL, reason);
+        close(reason, isGoodbye) {
+            socket.close(isGoodbye ? NORMAL : WEBSOCKET_CODES + COMING_BACK, reason);
         },
     };
 }

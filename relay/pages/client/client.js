@@ -165,7 +165,7 @@ export class NetworkInterface {
                 this.#receive(datagram);
         });
         if (this.#over()) {
-            carrier.close("the client leaves");
+            carrier.close("the client leaves", true);
             throw new CarrierError("closed by this side");
         }
         this.#carrier = carrier;
@@ -198,7 +198,7 @@ export class NetworkInterface {
         }
         catch (error) {
             this.#carrier = undefined;
-            carrier.close("no address");
+            carrier.close("no address", false);
             throw error;
         }
     }
@@ -244,7 +244,7 @@ export class NetworkInterface {
                 if (this.#beat(carrier))
                     return;
                 resolve({ code: 0, reason: "the relay is silent" });
-                carrier.close("the relay is silent");
+                carrier.close("the relay is silent", false);
             }, HEARTBEAT_INTERVAL);
         });
         const ending = await Promise.race([carrier.closed, silence]);
@@ -288,7 +288,7 @@ export class NetworkInterface {
         this.#session++;
         if (!this.#dialer.raw)
             carrier.send(encodeControl({ type: "Disconnect" }));
-        carrier.close("the client leaves");
+        carrier.close("the client leaves", true);
     }
     /** Begins again under another MAC, with an address of its own. */
     #renew(reason) {
