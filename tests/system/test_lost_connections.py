@@ -1,0 +1,155 @@
+"""Clients whose connections break, and that come back: what their guests have open goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+from types import SimpleNamespace
+
+import pytest
+from browsers import chromium, site
+from kernel_guest import KernelGuest
+from namespaces import Namespace, connect
+from processes import PATIENCE, ROOT, Program, Relay
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from transfers import blocks, tell, told
+
+OUTSIDE = "10.99.1.2"
+FILE = 50_000_000
+GATEWAY_MAC = "52:54:00:12:34:56"
+HOST = "10.0.2.4"
+"""Where guests reach the relay's own machine, if they may."""
+
+
+def breaking_path(start, relay):
+    """A path to the relay that can be broken; gives its program and its port."""
+    path = start(sys.executable, ROOT / "tests/system/breaking_path.py", relay.port)
+    return path, int(path.wait_for(r"path on port (\d+)")[1])
+
+
+@contextlib.contextmanager
+def web_server(outside, folder):
+    """A file of the servers' pattern; gives its URL and the server."""
+    served = folder / "file"
+    with served.open("wb") as file:
+        file.writelines(blocks(FILE))
+    server = outside.start(
+        sys.executable, "-u", "-m", "http.server", "0", "--bind", OUTSIDE, "--directory", folder
+    )
+    try:
+        port = server.wait_for(r"port (\d+)")[1]
+        yield f"http://{OUTSIDE}:{port}/file", server
+    finally:
+        server.stop()
+        served.unlink()  # pytest keeps what tests leave
+
+
+def test_a_download_of_a_kernel_goes_on_when_the_path_of_its_session_was_lost(tmp_path):
+    with contextlib.ExitStack() as stack:
+        here, outside = Namespace("relay"), Namespace("outside")
+        stack.callback(here.delete)
+        stack.callback(outside.delete)
+        connect(here, "10.99.1.1/24", outside, f"{OUTSIDE}/24")
+        relay = Relay("--allow-cidr", "10.99.1.0/24", before=here.prefix)
+        stack.callback(relay.stop)
+        path, port = breaking_path(here.start, relay)
+        stack.callback(path.stop)
+        behind = SimpleNamespace(hash=relay.hash, url=f"https://127.0.0.1:{port}/")
+        guest = KernelGuest("away", behind, here)
+        stack.callback(guest.leave)
+        url, server = stack.enter_context(web_server(outside, tmp_path))
+
+        copy = tmp_path / "copy"
+        curl = guest.start("curl", "-sS", "--limit-rate", "8M", "--max-time", 120, "-o", copy, url)
+        stack.callback(curl.stop)
+        server.wait_for("GET /file")
+        while not copy.exists() or copy.stat().st_size < FILE // 10:
+            assert curl.running
+        path.signal(signal.SIGUSR1)
+        path.wait_for("broken")
+        guest.wait_for_news("not attached: the server has fallen silent", patience=60)
+        guest.wait_for_news(rf"attached to .*address {guest.address}/24", count=2)
+        assert curl.wait(patience=60) == 0, curl.output
+        with copy.open("rb") as file:
+            assert told(iter(lambda: file.read(1 << 18), b"")) == tell(FILE)
+        copy.unlink()
+        assert server.output.count("GET /file") == 1
+        assert relay.counters()["switch.resumed"] == 1
+        assert "Traceback" not in relay.output
+
+
+@pytest.fixture
+def echo():
+    """A UDP server of this machine."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(PATIENCE)
+        yield server
+
+
+@pytest.fixture
+def relay():
+    relay = Relay("--host-access")
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+def test_the_npm_client_keeps_its_mappings_from_webtransport_to_websocket_and_on(relay, echo, tmp_path):
+    with contextlib.ExitStack() as stack:
+        path, port = breaking_path(Program, relay)
+        stack.callback(path.stop)
+        origin = stack.enter_context(site(ROOT / "relay/pages"))
+        page = stack.enter_context(chromium(tmp_path)).new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(f"{origin}client/client.js")
+        page.evaluate(
+            """async (url) => {
+                 const { connect } = await import("/client/index.js");
+                 window.heard = [];
+                 const onframe = (frame) => heard.push(new TextDecoder().decode(frame.slice(42)));
+                 window.nic = await connect(url, { onframe });
+                 // What a guest says now and then; nobody has this address.
+                 const ask = [255, 255, 255, 255, 255, 255, ...nic.mac, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1,
+                              ...nic.mac, ...nic.assigned.ip, 0, 0, 0, 0, 0, 0, 10, 0, 2, 250];
+                 setInterval(() => nic.send(Uint8Array.from(ask)), 100);
+               }""",
+            f"http://127.0.0.1:{port}/",
+        )
+        assert page.evaluate("nic.carrier") == "webtransport"
+        mac = bytes(page.evaluate("[...nic.mac]")).hex(":")
+        address = page.evaluate("nic.assigned.ip.join('.')")
+        ends = IP(src=address, dst=HOST) / UDP(sport=4000, dport=echo.getsockname()[1])
+
+        def ask(payload):
+            """Have the guest ask; give where that came from, once the answer has arrived."""
+            frame = bytes(Ether(src=mac, dst=GATEWAY_MAC) / ends / payload)
+            page.evaluate("(frame) => nic.send(Uint8Array.from(frame))", list(frame))
+            said, sender = echo.recvfrom(100)
+            assert said == payload
+            echo.sendto(b"answer to " + payload, sender)
+            page.wait_for_function(f"heard.includes('answer to {payload.decode()}')", polling=20)
+            return sender
+
+        sender = ask(b"one")
+        # UDP gets through no longer: by WebSocket then. The relay has not heard of any end.
+        path.signal(signal.SIGUSR2)
+        path.wait_for("closed")
+        page.wait_for_function("nic.state === 'open' && nic.carrier === 'websocket'", polling=20)
+        assert ask(b"two") == sender
+        assert relay.counters()["switch.resumed"] == 1
+        # Its WebSocket is lost, which the relay hears of at once.
+        path.signal(signal.SIGUSR1)
+        path.wait_for("broken")
+        page.wait_for_function("nic.state === 'open' && nic.statistics.reconnects === 2", polling=20)
+        assert ask(b"three") == sender
+        assert page.evaluate("nic.assigned.ip.join('.')") == address
+        counters = relay.counters()
+        assert (counters["switch.resumed"], counters["peer.absences"]) == (2, 1)
+        # Who leaves is not waited for.
+        page.evaluate("nic.close()")
+        relay.wait_for("peer .* closed: disconnected")
+        assert relay.counters()["peer.absences"] == 1
