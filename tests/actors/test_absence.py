@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, FakeSession, control, mac, register
@@ -10,7 +12,9 @@ from scapy.layers.l2 import ARP, Ether
 
 from actors.close_codes import CloseCode
 from actors.lan.absence import HELD_BYTES, AbsentSession, HeldFrames
-from actors.messages import ClosePeer, PortAbsent, PortClosed, SessionClosed
+from actors.lan.peer import PeerActor
+from actors.messages import ClosePeer, DatagramsFromClient, PortAbsent, PortClosed, SessionClosed
+from actors.port_policy import usual_policy
 from actors.runtime import run_ready
 
 SERVER = ("192.0.2.1", 5000)
@@ -286,6 +290,32 @@ def test_a_port_that_is_waiting_is_no_room_less_for_others_and_they_are_few(loop
     assert full.session.closed[0] == CloseCode.FULL
     late[0].client.leaves()
     assert guests[0].comes_back() == [guests[0].assigned]
+    assert counters["switch.resumed"] == 1
+
+
+def test_limits_go_with_the_port_and_one_of_other_rights_is_not_taken(loop, counters):
+    lan = Lan(loop, counters, bits_per_second=8_000_000)
+    guest = Guest(lan, 1)
+    before = guest.client.ref._actor_weakref()
+    guest.is_lost()
+    guest.comes_back()
+    after = guest.client.ref._actor_weakref()
+    # Coming back is no new allowance.
+    assert after._from_limit is before._from_limit is not None
+    assert after._to_limit is before._to_limit is not None
+    assert counters["switch.resumed"] == 1
+
+    guest.asks()
+    (socket,) = lan.outside.udp
+    guest.is_lost()
+    other = replace(usual_policy(lan.settings), max_flows=1)
+    session = FakeSession(99)
+    peer = PeerActor.start(session, lan.switch, counters, lan.settings, policy=other)
+    said = control(type="Register", mac=list(guest.mac), resume=guest.assigned["resume"])
+    peer.tell(DatagramsFromClient([said]))
+    run_ready()
+    assert session.controls()[0]["ip"] == guest.assigned["ip"]
+    assert not socket.open
     assert counters["switch.resumed"] == 1
 
 
