@@ -336,6 +336,11 @@ class AddressAssigned:
 
 
 @dataclass(frozen=True, slots=True)
+class LeasesChanged:
+    """GatewayActor -> itself: guests have other addresses now than they were told."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerListRequest:
     """PeerActor -> GatewayActor (through the switch): who is on the LAN? Answered with PeerList."""
 

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from actors.descriptions import PathState
     from actors.runtime import Mailbox
@@ -32,6 +32,16 @@ class SendResult(Enum):
     """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
     DROPPED = "dropped"
     """The host's buffer is full, or another passing error: counted, nothing is said."""
+
+
+class LeaseMemory(Protocol):
+    """What is known of a LAN's guests when its gateway starts; no call waits for a disk."""
+
+    def recall(self) -> Iterable[tuple[bytes, bytes, str]]:
+        """Tell MAC, address and name (empty if it has none) of each guest, the one seen longest ago first."""
+
+    def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
+        """Keep in mind that a guest has this lease now; an empty name leaves the one that is known."""
 
 
 class Session(Protocol):

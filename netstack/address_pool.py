@@ -1,12 +1,17 @@
 """Addresses of one LAN: who has which, and who gets the same one again.
 
 Every address of the pool is in exactly one state: *fresh* (never given, or a hand-taken one given back),
-*held* by a MAC, or *remembered* for the MAC that released it. New MACs get fresh addresses first, then the
-one released longest ago. Only what is held or remembered costs memory: a pool of 65,000 addresses is empty at
-first. Guests that configured an address by hand claim it, first come first served; the
-one that a guest used longest ago makes room when it claims too many. An address moves to another guest when
-the gateway found that its holder does not answer for it any more (``netstack.contests``). Addresses that the
+*held* by a MAC, or *remembered* for the MAC that released it. A new MAC gets a fresh address, chosen by a
+hash of the MAC, so that most guests get theirs again from a pool that has lost its memory; if there is none,
+the one released longest ago. Only what is held or remembered costs memory: a pool of 65,000 addresses is
+empty at first. Guests that configured an address by hand claim it, first come first served; the one that a
+guest used longest ago makes room when it claims too many. An address moves to another guest when the gateway
+found that its holder does not answer for it any more (``netstack.contests``). Addresses that the
 operator fixed for a MAC are outside the pool: nobody else gets or takes them.
+
+An address counts as *shown* once its holder has used it. A guest that comes back uses the one that it had,
+whatever it is told: so the first address of the pool that a MAC shows becomes its lease, even if it was
+assigned another, or this one was assigned to somebody who never showed it.
 
 A MAC has one lease of its own. DHCP clients that share it get *further* leases (``netstack.dhcp_clients``
 decides that): these are held by the MAC like all others, and fresh again as soon as they are given back.
@@ -15,6 +20,7 @@ decides that): these are held by the MAC like all others, and fresh again as soo
 from __future__ import annotations
 
 from enum import Enum
+from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
@@ -26,6 +32,13 @@ MAX_CLAIMS_PER_MAC = 4
 
 MAX_REMEMBERED = 4096
 """Released leases, of 400 bytes each: a client that keeps coming with other MACs fills no memory."""
+
+
+MAX_DECLINED = 64
+"""Addresses that are given last: hosts that nobody knows of are few."""
+
+_PROBES = 16
+"""Places in which a MAC's address may be, the likeliest first; who finds all taken gets any."""
 
 
 class Claim(Enum):
@@ -51,6 +64,10 @@ class Claim(Enum):
 
 def _anyone(_mac: bytes) -> bool:
     return True
+
+
+def _nothing(_mac: bytes, _address: bytes | None) -> None:
+    pass
 
 
 class AddressPool:
@@ -82,11 +99,17 @@ class AddressPool:
         """Addresses that new MACs could get if nobody had any."""
         self._used: set[bytes] = set()
         """Those of the pool that are held or remembered; all others are fresh."""
+        self._unshown: set[bytes] = set()
+        """Of those that are held, the ones that their holder was given, and has not used yet."""
+        self._declined: dict[bytes, None] = {}
+        """Addresses that a host without our knowledge may have, the one declined longest ago first."""
         self._next_index = 0
-        """Where in the range to look for a fresh one first."""
+        """Where in the range to look for any fresh one."""
         self._leases: dict[bytes, bytes] = {}
         self.admits: Callable[[bytes], bool] = _anyone
         """Whether a MAC may have one more address; the gateway knows what its session has already."""
+        self.lease_changed: Callable[[bytes, bytes | None], None] = _nothing
+        """Told a MAC whose lease is another one than it was given, and what it was given, if anything."""
         # Claims and further leases: per MAC the one used longest ago first.
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
@@ -118,32 +141,48 @@ class AddressPool:
         """Give ``mac`` the address it holds, else the one it had, else another; None when it gets none."""
         address = self._leases.get(mac) or self._fixed.get(mac)
         if address is None and self.admits(mac):
-            address = self._remembered.get(mac) or self._next()
+            address = self._remembered.get(mac) or self._next(mac)
         if address is not None:
-            self._hold(address, mac)
+            self._give(address, mac)
             self._leases[mac] = address
         return address
+
+    def remember(self, mac: bytes, address: bytes) -> None:
+        """Keep a fresh address for a MAC that had it once, as if it had been released now."""
+        if self._is_fresh(address) and mac not in self._leases and mac not in self._fixed:
+            self._used.add(address)
+            self._keep_for(mac, address)
 
     def assign_further(self, mac: bytes, wanted: bytes | None = None) -> bytes | None:
         """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
         if not self.admits(mac):
             return None
         free = wanted is not None and (self._is_fresh(wanted) or wanted in self._remembered_for)
-        address = wanted if free else self._next()
+        address = wanted if free else self._any()
         if address is not None:
-            self._hold(address, mac)
+            self._give(address, mac)
             self._further.setdefault(mac, {})[address] = None
         return address
 
-    def _next(self) -> bytes | None:
+    def _next(self, mac: bytes) -> bytes | None:
+        """Find an address, the same for the same MAC if possible."""
+        first, stride = _place(mac, len(self._range))
+        for number in range(_PROBES):
+            address = self._range[(first + number * stride) % len(self._range)].to_bytes(4)
+            if self._is_fresh(address) and address not in self._declined:
+                return address
+        return self._any()
+
+    def _any(self) -> bytes | None:
         """Find a fresh address, from behind the last one on, else the one released longest ago."""
         if len(self._used) == self.size:
             return next(iter(self._remembered.values()), None)
-        while True:
+        for _ in self._range:
             address = self._range[self._next_index].to_bytes(4)
             self._next_index = (self._next_index + 1) % len(self._range)
-            if self._is_fresh(address):
+            if self._is_fresh(address) and address not in self._declined:
                 return address
+        return next(filter(self._is_fresh, self._declined))
 
     def _is_of_pool(self, address: bytes) -> bool:
         return int.from_bytes(address) in self._range and address not in self._no_pool
@@ -170,14 +209,22 @@ class AddressPool:
         holder = self._holders.get(address)
         if address in self._reserved or self._fixed_for_another(address, mac):
             return Claim.RESERVED
-        if holder is not None:
+        lease = self._leases.get(mac)
+        is_first = lease is None or (lease in self._unshown and lease != self._fixed.get(mac))
+        if holder is not None and not (is_first and address in self._unshown):
             return Claim.TAKEN
         if IPv4Address(address) not in self._lan:
             return Claim.FOREIGN
         if len(self._claims.get(mac, ())) < MAX_CLAIMS_PER_MAC and not self.admits(mac):
             return Claim.OVER_SHARE
-        if mac not in self._leases and (self._is_of_pool(address) or address == self._fixed.get(mac)):
+        if is_first and (self._is_of_pool(address) or address == self._fixed.get(mac)):
+            if holder is not None:
+                self._take_back(address, holder)
+                self.lease_changed(holder, address)
+            if lease is not None:
+                self._take_back(lease, mac)
             self._leases[mac] = address
+            self.lease_changed(mac, lease)
         else:
             claims = self._claims.setdefault(mac, {})
             if len(claims) >= MAX_CLAIMS_PER_MAC:
@@ -190,6 +237,8 @@ class AddressPool:
         """Whether ``mac`` holds ``address``, which it uses at this moment."""
         if self._holders.get(address) != mac:
             return False
+        if address in self._unshown:
+            self._unshown.remove(address)
         for beside in (self._claims.get(mac), self._further.get(mac)):
             if beside is not None and address in beside:
                 del beside[address]
@@ -201,20 +250,29 @@ class AddressPool:
         holder = self._holders.get(address)
         if holder is None or self._fixed_for_another(address, mac):
             return
+        self._take_back(address, holder)
+        self.claim(mac, address)
+
+    def _take_back(self, address: bytes, holder: bytes) -> None:
+        """Free an address, whatever it is to its holder."""
         claims = self._claims.get(holder, {})
         if address in claims:
             self._give_up(address, claims)
         elif self._leases.get(holder) != address:
             self.give_back(holder, address)
         else:
-            del self._leases[holder], self._holders[address]
-            self._used.discard(address)
-        self.claim(mac, address)
+            del self._leases[holder]
+            self._free(address)
 
     def _give_up(self, address: bytes, beside: dict[bytes, None]) -> None:
         """Free one of the claims or the further leases of a MAC."""
-        del beside[address], self._holders[address]
+        del beside[address]
+        self._free(address)
+
+    def _free(self, address: bytes) -> None:
+        del self._holders[address]
         self._used.discard(address)
+        self._unshown.discard(address)
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
@@ -223,14 +281,17 @@ class AddressPool:
                 self._give_up(address, beside)
         lease = self._leases.pop(mac, None)
         if lease is not None:
+            self._unshown.discard(lease)
             del self._holders[lease]
-            if not self._is_of_pool(lease):
-                return
-            self._forget(mac)
-            self._remembered[mac] = lease
-            self._remembered_for[lease] = mac
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._forget(next(iter(self._remembered)))
+            if self._is_of_pool(lease):
+                self._keep_for(mac, lease)
+
+    def _keep_for(self, mac: bytes, address: bytes) -> None:
+        self._forget(mac)
+        self._remembered[mac] = address
+        self._remembered_for[address] = mac
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._forget(next(iter(self._remembered)))
 
     def decline(self, mac: bytes) -> None:
         """Take the lease of ``mac`` back, since another host uses it; it is the last to be given anew.
@@ -239,8 +300,12 @@ class AddressPool:
         """
         lease = self._leases.get(mac)
         if lease is not None and self._is_of_pool(lease):
-            del self._leases[mac], self._holders[lease]
-            self._used.discard(lease)
+            del self._leases[mac]
+            self._free(lease)
+            self._declined.pop(lease, None)
+            self._declined[lease] = None
+            if len(self._declined) > MAX_DECLINED:
+                del self._declined[next(iter(self._declined))]
 
     def _fixed_for_another(self, address: bytes, mac: bytes) -> bool:
         return self._fixed_owners.get(address, mac) != mac
@@ -256,6 +321,12 @@ class AddressPool:
     def held(self) -> tuple[tuple[bytes, bytes], ...]:
         """List (address, MAC) of all that is held, in the order it was given."""
         return tuple(self._holders.items())
+
+    def _give(self, address: bytes, mac: bytes) -> None:
+        """Let ``mac`` hold an address that it need not know of yet."""
+        if address not in self._holders:
+            self._unshown.add(address)
+        self._hold(address, mac)
 
     def _hold(self, address: bytes, mac: bytes) -> None:
         """Move ``address`` from fresh or remembered to held."""
@@ -273,3 +344,14 @@ class AddressPool:
             del self._remembered_for[address]
             if address not in self._holders:
                 self._used.discard(address)
+
+
+def _place(mac: bytes, size: int) -> tuple[int, int]:
+    """Say where in a range of ``size`` addresses to look for a MAC's, and in which steps to go on.
+
+    MACs that follow each other, as those of one lab's machines do, have addresses that follow each other, and
+    so never the same one; any others have places that are as good as random.
+    """
+    block = blake2b(mac[:-1], digest_size=8).digest()
+    own = blake2b(mac, digest_size=8).digest()
+    return (int.from_bytes(block) + mac[-1]) % size, 1 + int.from_bytes(own) % max(size - 1, 1)

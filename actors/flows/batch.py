@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.flows.forwarded_tcp import ForwardedConnections
+    from actors.messages import AssignAddress
     from actors.port_policy import PortPolicy
     from actors.settings import LanSettings
     from netstack.icmp import IcmpError
@@ -40,7 +41,7 @@ class PortState:
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
         *("flows", "forwarded", "fragments", "half_open", "line"),
-        *("link_mtu", "macs", "new_flows", "policy", "time_waits", "unanswered"),
+        *("link_mtu", "macs", "new_flows", "policy", "registration", "time_waits", "unanswered"),
     )
 
     def __init__(
@@ -55,6 +56,8 @@ class PortState:
         self.fixed_name: str | None = None
         """What the session's guests are called, whatever they say; empty leaves it to them, None is for a
         session that has not registered yet."""
+        self.registration: AssignAddress | None = None
+        """The latest one of the session: who is to hear of its guest's address."""
         self.link_mtu: Callable[[], int] = full_mtu
         """Largest IP packet that the port's guests should be sent at present."""
         self.advertised_mtu = 0

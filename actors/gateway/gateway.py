@@ -32,11 +32,11 @@ from actors.gateway.address_contests import AddressContests
 from actors.gateway.address_shares import AddressShares
 from actors.gateway.forwards import Forwards
 from actors.gateway.gateway6 import Gateway6
+from actors.gateway.leases import Leases, NoMemory
 from actors.gateway.services import LanServices
 from actors.gateway.tcp_forwards import TcpForwards
 from actors.gateway.tcp_routing import TcpRouter
 from actors.messages import (
-    AddressAssigned,
     AddressUsed,
     AssignAddress,
     ClientGone,
@@ -52,12 +52,12 @@ from actors.messages import (
     FramesToGateway,
     GatewayAttached,
     GuestWanted,
+    LeasesChanged,
     MacAgedOut,
     PeerList,
     PeerListRequest,
     PortClosed,
     PortLimited,
-    RegistrationRefused,
     TcpForGuest,
 )
 from actors.mishaps import Mishaps
@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.flows.tcp_flow import Remote
-    from actors.ports import Outside, TcpSocket
+    from actors.ports import LeaseMemory, Outside, TcpSocket
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -133,8 +133,11 @@ class GatewayActor(EventLoopActor):
         flows: Shares | None = None,
         udp_flows: Shares | None = None,
         buffers: BufferBudget | None = None,
+        memory: LeaseMemory | None = None,
     ) -> None:
         """``dns`` answers the guests' questions; without it there is no name server at the gateway.
+
+        ``memory`` knows what addresses guests had before; without it nobody does.
 
         ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share, and so is ``buffers``,
         the memory of TCP connections.
@@ -154,6 +157,14 @@ class GatewayActor(EventLoopActor):
             {lease.mac: lease.ip for lease in settings.fixed_leases},
         )
         self._services = LanServices(switch, dns, self._pool, counters, settings)
+        self._leases = Leases(
+            self._pool,
+            self._services,
+            counters,
+            settings,
+            memory=NoMemory() if memory is None else memory,
+            call_later=lambda: self.actor_ref.tell(LeasesChanged()),
+        )
         errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
         self._context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings)
@@ -520,31 +531,17 @@ class GatewayActor(EventLoopActor):
         port.link_mtu = message.link_mtu
         port.line = message.line or port.line
         port.client = message.client
+        port.registration = message
         port.fixed_name = message.name if message.name_is_fixed else ""
-        address = None
         if self._move(message.mac, message.port, port):
             self._services.expire_leases(self.now())
-            address = self._pool.assign(message.mac)
-        if address is None:
-            self._counters.add("gateway.pool_full")
-            reason = "this client has too many addresses" if self._pool.free else "address pool is full"
-            tell_alive(message.peer, RegistrationRefused(reason, message.mac))
-            return
-        if message.name:
-            self._services.name(message.mac, address, message.name, granted=message.name_is_fixed)
-        settings = self._settings
-        tell_alive(
-            message.peer,
-            AddressAssigned(
-                message.mac,
-                address,
-                settings.gateway_ip,
-                settings.netmask,
-                settings.dns,
-                message.link_mtu(),
-                message.resume,
-            ),
-        )
+            self._leases.assign(message)
+        else:
+            self._leases.refuse(message)
+
+    @handles(LeasesChanged)
+    def _leases_changed(self, _: LeasesChanged) -> None:
+        self._leases.tell_changed(self._ports, self._port_of)
 
     def _admit(self, mac: bytes, address: bytes, batch: Batch) -> None:
         """Let a guest use an address that it took by hand, unless another has it. Raises Dropped.
@@ -634,6 +631,7 @@ class GatewayActor(EventLoopActor):
     def _forget(self, mac: bytes) -> None:
         """Give back what a guest has of the LAN; its flows end by themselves, or with their port."""
         del self._port_of[mac]
+        self._leases.keep(mac)
         self._pool.release(mac)
         self._contests.forget(mac)
         if self._ipv6 is not None:

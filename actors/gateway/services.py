@@ -78,6 +78,8 @@ class LanServices:
         self._dns = dns
         self.names = Zone(settings.own_names, settings.fixed_names)
         """What guests call themselves, decided as the name server decides it."""
+        self.on_name: Callable[[bytes, bytes, str], None] = lambda _mac, _address, _name: None
+        """Told the lease of a MAC, and the name that its guest gives with it, if any."""
         self._counters = counters
         self._settings = settings
         options = DhcpOptions(
@@ -198,6 +200,8 @@ class LanServices:
 
     def name(self, mac: bytes, address: bytes, name: str, *, granted: bool) -> None:
         """Let the guest be found by what it calls itself, or by what its token calls it (``granted``)."""
+        if address == self._pool.address_of(mac):
+            self.on_name(mac, address, name)
         label = clean_label(name)
         before = self.names.holder_of(label)
         self.names.bind(mac, address, name, granted=granted)

@@ -16,7 +16,8 @@ GATEWAY_IP = bytes((10, 0, 2, 2))
 
 
 def mac(n):
-    return bytes((0x52, 0x54, 0, 0xAA, n >> 8, n & 0xFF))
+    """MACs that follow each other, and so do their addresses: these begin with the first of a pool."""
+    return bytes((0x52, 0x54, 0x15, 0xEE, n >> 8, n & 0xFF))
 
 
 def ip(text):

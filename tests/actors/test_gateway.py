@@ -35,13 +35,17 @@ GRE = 47
 class Lan:
     """A gateway with its flows; the test plays the switch and the network outside."""
 
-    def __init__(self, counters, *, has_ipv6=True, **settings):
+    def __init__(self, counters, *, has_ipv6=True, memory=None, **settings):
         self.counters = counters
         self.switch = Box()
         self.outside = FakeOutside()
         self.outside.has_ipv6 = self.outside.has_ipv6_route = has_ipv6
         self.ref = GatewayActor.start(
-            self.switch, self.outside, counters, LanSettings(**{"ipv6_prefix": None} | settings)
+            self.switch,
+            self.outside,
+            counters,
+            LanSettings(**{"ipv6_prefix": None} | settings),
+            memory=memory,
         )
         run_ready()
 
@@ -53,6 +57,12 @@ class Lan:
         peer = Box()
         self.tell(AssignAddress(port, hardware or mac(port), peer))
         return peer[0]
+
+    def settle(self, *ports):
+        """Register guests that have used their addresses for a while."""
+        for port in ports:
+            address = self.assign(port).ip
+            self.ref._actor_weakref()._pool.claim(mac(port), address)
 
     def sends(self, port, *packets):
         """Send frames from a port; return what the gateway sends to the LAN, as scapy sees it."""
@@ -103,8 +113,7 @@ def assert_intact(frame):
 def lan(loop, counters):
     """A LAN with guests at ports 1, 2, 3: 10.0.2.10, .11, .12."""
     lan = Lan(counters)
-    for port in (1, 2, 3):
-        lan.assign(port)
+    lan.settle(1, 2, 3)
     return lan
 
 

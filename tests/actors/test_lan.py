@@ -187,7 +187,7 @@ def test_a_frame_longer_than_a_datagram_reaches_everyone(lan):
 def test_the_lan_outlives_its_gateway(lan, caplog):
     (a, a_ip), (b, b_ip) = lan.join(1), lan.join(2)
     a.sends(question(a, a_ip))
-    lan.gateway._actor_weakref()._pool = None
+    lan.gateway._actor_weakref()._leases = None
     b.hears(register(mac(33)))  # the gateway cannot assign any more, and fails
     assert not lan.gateway.is_alive()
     assert lan.outside.open_sockets() == []

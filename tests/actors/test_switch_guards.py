@@ -65,7 +65,7 @@ def guarded(trio):
     """Three guests of which each holds an address: 10.0.2.10, .11, .12."""
     pool = AddressPool()
     for number in (1, 2, 3):
-        pool.assign(mac(number))
+        pool.claim(mac(number), pool.assign(mac(number)))
     trio.tell(GatewayAttached(trio.gateway, SourceGuard(pool, AddressBindings(), bytes(8))))
     return trio
 

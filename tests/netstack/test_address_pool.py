@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from ipaddress import IPv4Address
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from netstack.address_pool import MAX_CLAIMS_PER_MAC, MAX_REMEMBERED, AddressPoo
 
 
 def mac(number):
-    return b"\x52\x54" + number.to_bytes(4, "big")
+    """MACs that follow each other, and so do their addresses: 0 has the first one of these pools."""
+    return b"\x52\x54\x1a\xb1" + number.to_bytes(2, "big")
 
 
 def ip(last):
@@ -47,7 +49,7 @@ def test_the_same_mac_gets_its_address_back():
     pool.release(mac(1))
     assert pool.address_of(mac(3)) is None
     assert pool.holder_of(ip(13)) is None
-    assert pool.assign(mac(77)) == ip(15)
+    assert pool.assign(mac(77)) == ip(87)
     assert pool.assign(mac(3)) == ip(13)
     assert pool.assign(mac(1)) == ip(11)
 
@@ -70,15 +72,15 @@ def test_a_hand_taken_address_is_first_come_first_served():
     assert pool.claim(mac(1), ip(15)) is Claim.OWN
     assert pool.claim(mac(2), ip(15)) is Claim.TAKEN
     assert pool.assign(mac(1)) == ip(15)
-    assert [pool.assign(mac(n)) for n in range(10, 16)] == [ip(n) for n in (10, 11, 12, 13, 14, 16)]
-    assert pool.claim(mac(2), ip(10)) is Claim.TAKEN
+    assert pool.assign(mac(5)) not in (ip(15), None)
+    assert pool.claim(mac(2), ip(15)) is Claim.TAKEN
 
 
 def test_an_address_outside_the_pool_may_be_taken_but_not_the_reserved_ones():
     pool = AddressPool()
     assert pool.claim(mac(1), ip(5)) is Claim.GRANTED
     assert pool.holder_of(ip(5)) == mac(1)
-    assert pool.assign(mac(1)) == ip(10)
+    assert pool.assign(mac(1)) == ip(11)
     for last in (0, 2, 4, 255):
         assert pool.claim(mac(1), ip(last)) is Claim.RESERVED
     assert pool.claim(mac(1), bytes((10, 0, 3, 5))) is Claim.FOREIGN
@@ -101,15 +103,16 @@ def test_a_guest_that_takes_many_addresses_gives_up_those_used_longest_ago():
 
 def test_an_address_moves_from_a_lease_and_from_a_claim():
     pool = AddressPool()
-    assert pool.assign(mac(1)) == ip(10)
+    assert pool.assign(mac(1)) == ip(11)
+    assert pool.claim(mac(1), ip(11)) is Claim.OWN
     assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
-    for address in (ip(10), ip(99)):
+    for address in (ip(11), ip(99)):
         assert pool.claim(mac(2), address) is Claim.TAKEN
         pool.move(address, mac(2))
         assert pool.holder_of(address) == mac(2)
         assert pool.claim(mac(1), address) is Claim.TAKEN
-    assert pool.address_of(mac(2)) == ip(10)
-    assert pool.assign(mac(1)) == ip(11)
+    assert pool.address_of(mac(2)) == ip(11)
+    assert pool.assign(mac(1)) not in (ip(11), ip(99), None)
     pool.release(mac(2))
     assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
 
@@ -126,7 +129,7 @@ def test_what_nobody_holds_or_the_operator_fixed_does_not_move():
 def test_release_gives_back_all():
     pool = AddressPool()
     free = pool.free
-    pool.assign(mac(1))
+    pool.claim(mac(1), ip(11))
     pool.claim(mac(1), ip(99))
     pool.claim(mac(1), ip(5))
     pool.release(mac(1))
@@ -141,8 +144,8 @@ def test_a_remembered_address_can_be_claimed_by_another():
     pool = AddressPool()
     pool.assign(mac(1))
     pool.release(mac(1))
-    assert pool.claim(mac(2), ip(10)) is Claim.GRANTED
-    assert pool.assign(mac(1)) == ip(11)
+    assert pool.claim(mac(2), ip(11)) is Claim.GRANTED
+    assert pool.assign(mac(1)) not in (ip(11), None)
 
 
 def test_a_pool_outside_its_network_is_an_error():
@@ -217,12 +220,13 @@ TestAnyOrder.settings = settings(max_examples=80, stateful_step_count=50)
 
 
 def test_a_fixed_address_is_one_guests_only():
-    web, other = bytes.fromhex("525400000001"), bytes.fromhex("525400000002")
+    web, other = mac(1), mac(0)
     inside, outside = bytes((10, 0, 2, 11)), bytes((10, 0, 2, 5))
     pool = AddressPool(fixed={web: inside})
     assert pool.free == 244
     assert pool.assign(other) == bytes((10, 0, 2, 10))
-    assert pool.assign(bytes.fromhex("525400000003")) == bytes((10, 0, 2, 12))
+    assert pool.assign(mac(2)) == bytes((10, 0, 2, 12))
+    assert pool.assign(mac(246)) not in (inside, None), "whose place is that one"
     assert pool.claim(other, inside) is Claim.RESERVED
     assert pool.claim(web, inside) is Claim.GRANTED
     assert pool.assign(web) == inside
@@ -247,15 +251,11 @@ def test_an_address_cannot_be_fixed_twice():
 
 def test_a_declined_address_goes_to_the_end_of_the_line():
     pool = AddressPool(first="10.0.2.10", last="10.0.2.11")
-    mac = bytes.fromhex("525400000001")
-    assert [pool.assign(mac), pool.decline(mac), pool.assign(mac)] == [
-        bytes((10, 0, 2, 10)),
-        None,
-        bytes((10, 0, 2, 11)),
-    ]
-    pool.decline(mac)
-    pool.decline(mac)
+    assert [pool.assign(mac(0)), pool.decline(mac(0)), pool.assign(mac(0))] == [ip(10), None, ip(11)]
+    pool.decline(mac(0))
+    pool.decline(mac(0))
     assert pool.free == 2
+    assert pool.assign(mac(0)) == ip(10)
 
 
 LARGE: dict[str, Any] = {
@@ -282,15 +282,92 @@ def test_clients_that_come_with_ever_new_macs_fill_no_memory():
         pool.assign(mac(number))
         pool.release(mac(number))
     assert pool.free == pool.size
-    assert pool.assign(mac(3)) == bytes((172, 20, 0, 13))
-    beyond = MAX_REMEMBERED + 13
-    assert pool.assign(mac(2)) == bytes((172, 20, *divmod(beyond, 256)))
+    assert len(pool._remembered) == len(pool._remembered_for) == len(pool._used) == MAX_REMEMBERED
+
+
+def macs_at_random(count, seed):
+    random = Random(seed)
+    return [b"\x52\x54\0" + random.randbytes(3) for _ in range(count)]
+
+
+def macs_of_a_lab(count, seed):
+    return [b"\x52\x54\0" + seed.to_bytes(2) + bytes([number]) for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("macs", "guests", "least"),
+    [
+        (macs_at_random, 10, 0.98),
+        (macs_at_random, 50, 0.88),
+        (macs_of_a_lab, 10, 1.0),
+        (macs_of_a_lab, 50, 1.0),
+    ],
+)
+def test_guests_keep_their_addresses_when_all_is_forgotten(macs, guests, least):
+    """They come back in another order. Two with one place lose theirs in half of the cases: 1.8 and 9 %."""
+    kept = 0
+    for seed in range(100):
+        came = macs(guests, seed)
+        before, after = AddressPool(), AddressPool()
+        given = {mac: before.assign(mac) for mac in came}
+        assert len(set(given.values())) == guests
+        Random(seed).shuffle(came)
+        kept += sum(after.assign(mac) == given[mac] for mac in came)
+    assert kept / (100 * guests) >= least
+
+
+def test_the_first_address_that_a_guest_shows_is_its_lease():
+    pool = AddressPool()
+    told = []
+    pool.lease_changed = lambda mac, before: told.append((mac, before))
+    assert pool.assign(mac(1)) == ip(11)
+    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
+    assert pool.address_of(mac(1)) == ip(99)
+    assert pool.held() == ((ip(99), mac(1)),)
+    assert told == [(mac(1), ip(11))]
+    assert pool.claim(mac(1), ip(98)) is Claim.GRANTED, "the second is one beside it"
+    assert pool.address_of(mac(1)) == ip(99)
+
+
+def test_who_shows_an_address_wins_over_who_was_only_given_it():
+    pool = AddressPool()
+    told = []
+    pool.lease_changed = lambda mac, before: told.append((mac, before))
+    assert pool.assign(mac(1)) == ip(11)
+    assert pool.assign(mac(2)) == ip(12)
+    assert pool.claim(mac(2), ip(11)) is Claim.GRANTED
+    assert (pool.address_of(mac(1)), pool.address_of(mac(2))) == (None, ip(11))
+    assert told == [(mac(1), ip(11)), (mac(2), ip(12))]
+    assert pool.assign(mac(1)) not in (ip(11), None)
+
+
+def test_an_address_is_not_taken_from_who_has_shown_it_nor_by_who_has_shown_another():
+    pool = AddressPool(fixed={mac(3): ip(50)})
+    for number in (1, 2, 3):
+        pool.assign(mac(number))
+    assert pool.uses(mac(1), ip(11))
+    assert pool.claim(mac(2), ip(11)) is Claim.TAKEN
+    assert pool.claim(mac(1), ip(12)) is Claim.TAKEN
+    assert pool.claim(mac(2), ip(50)) is Claim.RESERVED
+    assert pool.claim(mac(3), ip(12)) is Claim.TAKEN, "its own is fixed"
+
+
+def test_what_was_kept_is_for_its_mac_again():
+    pool = AddressPool()
+    pool.remember(mac(1), ip(99))
+    pool.remember(mac(2), ip(99))
+    pool.remember(mac(3), ip(2))
+    pool.remember(mac(4), bytes((10, 9, 9, 9)))
+    assert pool.free == pool.size
+    assert pool.assign(mac(89)) != ip(99), "whose place that is"
+    assert pool.assign(mac(1)) == ip(99)
+    assert pool.assign(mac(2)) == ip(12)
 
 
 def test_a_fresh_address_is_found_behind_the_end_of_the_range():
     pool = AddressPool(first="10.0.2.10", last="10.0.2.13")
     for number in range(4):
         pool.assign(mac(number))
-    pool.decline(mac(1))
+    pool.release(mac(1))
     assert pool.assign(mac(9)) == ip(11)
     assert pool.assign(mac(10)) is None

@@ -17,7 +17,8 @@ from namespaces import Namespace, connect, reset_at_close
 from processes import Relay
 
 RELAY, OUTSIDE = "10.99.4.1", "10.99.4.2"
-GUEST = "10.0.2.10"
+GUEST, GUEST_MAC = "10.0.2.10", "52:54:15:ee:00:01"
+"""An address, and a MAC whose place in the pool that is."""
 FORWARDED, PORT, OWN_PORT = 8080, 80, 45_678
 TIMES = 40
 ON_A_BUSY_MACHINE = 4
@@ -40,7 +41,7 @@ def lab():
             before=relay_namespace.prefix,
         )
         stack.callback(relay.stop)
-        guest = KernelGuest("ends", relay, relay_namespace)
+        guest = KernelGuest("ends", relay, relay_namespace, "--mac", GUEST_MAC)
         stack.callback(guest.leave)
         assert guest.address == GUEST
         yield SimpleNamespace(guest=guest.namespace, outside=outside)

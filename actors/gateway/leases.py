@@ -1,0 +1,129 @@
+"""Who has which IPv4 address, as the guests and the LAN's memory are told.
+
+A guest that registers is told its address at once, and again when it turns out to have another one: it went
+on with the one that it had before the relay was started anew, or a neighbour did so with the one that this
+guest had been given and had not used (``netstack.address_pool``). What is told is kept by a ``LeaseMemory``,
+with the guest's name: from there a gateway that starts knows who had what.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.messages import AddressAssigned, RegistrationRefused
+from actors.runtime import tell_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from actors.flows.batch import PortState
+    from actors.gateway.services import LanServices
+    from actors.messages import AssignAddress
+    from actors.ports import LeaseMemory
+    from actors.settings import LanSettings
+    from netstack.address_pool import AddressPool
+    from netstack.counters import Counters
+
+
+class NoMemory:
+    """Keeps nothing; implements ``actors.ports.LeaseMemory``."""
+
+    def recall(self) -> tuple[()]:
+        """Know of nobody."""
+        return ()
+
+    def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
+        """Forget it."""
+
+
+class Leases:
+    """The leases of one LAN's guests."""
+
+    def __init__(
+        self,
+        pool: AddressPool,
+        services: LanServices,
+        counters: Counters,
+        settings: LanSettings,
+        *,
+        memory: LeaseMemory,
+        call_later: Callable[[], None],
+    ) -> None:
+        """``call_later`` has :meth:`tell_changed` called when the handler that is at work is done."""
+        self._pool = pool
+        self._services = services
+        self._counters = counters
+        self._settings = settings
+        self._memory = memory
+        self._call_later = call_later
+        self._changed: dict[bytes, bytes | None] = {}
+        """MACs with other leases than they were given, and what they were given."""
+        self._names: dict[bytes, str] = {}
+        """Of guests that have not come back yet."""
+        for mac, address, name in memory.recall():
+            pool.remember(mac, address)
+            if name:
+                self._names[mac] = name
+        pool.lease_changed = self._note_change
+        services.on_name = memory.keep
+
+    def assign(self, registration: AssignAddress) -> None:
+        """Give a guest its address, and tell it and its peer."""
+        mac = registration.mac
+        address = self._pool.assign(mac)
+        if address is None:
+            self.refuse(registration)
+            return
+        self._memory.keep(mac, address)
+        self._tell(registration, address)
+
+    def refuse(self, registration: AssignAddress) -> None:
+        """Tell a guest that it gets no address."""
+        self._counters.add("gateway.pool_full")
+        reason = "this client has too many addresses" if self._pool.free else "address pool is full"
+        tell_alive(registration.peer, RegistrationRefused(reason, registration.mac))
+
+    def _tell(self, registration: AssignAddress, address: bytes) -> None:
+        mac, settings = registration.mac, self._settings
+        kept = self._names.pop(mac, "")
+        name = registration.name or ("" if registration.name_is_fixed else kept)
+        if name:
+            self._services.name(mac, address, name, granted=registration.name_is_fixed)
+        assigned = AddressAssigned(
+            mac,
+            address,
+            settings.gateway_ip,
+            settings.netmask,
+            settings.dns,
+            registration.link_mtu(),
+            registration.resume,
+        )
+        tell_alive(registration.peer, assigned)
+
+    def _note_change(self, mac: bytes, before: bytes | None) -> None:
+        """Tell the guest later: now the pool is in the middle of it."""
+        if not self._changed:
+            self._call_later()
+        self._changed.setdefault(mac, before)
+
+    def tell_changed(self, ports: Mapping[int, PortState], port_of: Mapping[bytes, int]) -> None:
+        """Tell guests what addresses they have now."""
+        changed, self._changed = self._changed, {}
+        for mac, before in changed.items():
+            port = ports.get(port_of.get(mac, -1))
+            address = None if port is None else self._pool.assign(mac)
+            if port is None or address is None or address == before:
+                continue
+            self._memory.keep(mac, address)
+            if before is not None:
+                self._counters.add("gateway.leases_changed")
+                self._services.address_moved(before)
+            registration = port.registration
+            if registration is not None and registration.mac == mac:
+                self._tell(registration, address)
+
+    def keep(self, mac: bytes) -> None:
+        """Keep in mind what a guest has that leaves."""
+        address = self._pool.address_of(mac)
+        if address is not None:
+            self._memory.keep(mac, address)

@@ -1,0 +1,135 @@
+"""What guests are told of their addresses, and what is kept of that."""
+
+from __future__ import annotations
+
+import pytest
+from lan_parts import Box, ip, mac
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import ARP
+from test_gateway import Lan, echoes, ether, packet
+
+from actors.messages import AddressAssigned, AddressUsed, AssignAddress, GatewayAttached, PortClosed
+
+
+class Memory:
+    """What a LAN knows, in the order in which it was learned."""
+
+    def __init__(self, *known):
+        self.known = list(known)
+        self.kept = []
+
+    def recall(self):
+        return self.known
+
+    def keep(self, hardware, address, name=""):
+        self.kept.append((hardware, address, name))
+
+
+class Guests(Lan):
+    """A LAN whose guests' peers keep what they are told."""
+
+    def __init__(self, counters, memory=None, **settings):
+        super().__init__(counters, memory=memory, **settings)
+        self.peers = {}
+
+    def register(self, number, **fields):
+        self.peers[number] = Box()
+        self.tell(AssignAddress(number, mac(number), self.peers[number], **fields))
+
+    def told(self, number):
+        return [message.ip[3] for message in self.peers[number].take(AddressAssigned)]
+
+    def pings(self, number, source):
+        return echoes(self.sends(number, packet(number, "10.0.2.2", src=source) / ICMP()))
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Guests(counters)
+
+
+def test_two_guests_go_on_with_what_they_had_whatever_they_are_told(lan):
+    """Each has been given the other's; whoever shows it first has it, and the other hears of that."""
+    lan.register(1)
+    lan.register(2)
+    assert (lan.told(1), lan.told(2)) == ([10], [11])
+    assert lan.pings(1, "10.0.2.11")
+    (new,) = lan.told(2)
+    assert new not in (10, 11)
+    assert lan.told(1) == [11]
+    assert lan.pings(2, "10.0.2.10")
+    assert lan.told(2) == [10]
+    assert lan.told(1) == []
+    assert lan.pings(1, "10.0.2.11")
+    assert lan.counters["gateway.addresses_moved"] == 0
+
+
+def test_arp_shows_an_address_too_and_so_does_what_goes_past_the_gateway(lan):
+    lan.register(1)
+    lan.register(2)
+    lan.sends(1, ether(1, b"\xff" * 6) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.77", pdst="10.0.2.77"))
+    assert lan.told(1) == [10, 77]
+    (attached,) = lan.switch.take(GatewayAttached)
+    frame = bytes(ether(2, mac(1)) / IP(src="10.0.2.10", dst="10.0.2.77"))
+    assert attached.sources.look(frame).address == ip("10.0.2.10")
+    assert attached.sources.claim(mac(2), ip("10.0.2.10"), 2).accepted
+    lan.tell(AddressUsed(2, mac(2), ip("10.0.2.10"), contested=False))
+    assert lan.told(2) == [11, 10]
+
+
+def test_who_uses_its_address_is_not_displaced(lan):
+    lan.register(1)
+    lan.register(2)
+    assert lan.pings(1, "10.0.2.10")
+    assert not lan.pings(2, "10.0.2.10")
+    assert (lan.told(1), lan.told(2)) == ([10], [11])
+
+
+def test_the_name_goes_with_the_guest(lan):
+    lan.register(1, name="web")
+    lan.register(2, name="db")
+    assert lan.pings(2, "10.0.2.10")
+    names = lan.ref._actor_weakref()._services.names
+    assert names.name_of(ip("10.0.2.10")) == "db"
+    assert names.name_of(ip(f"10.0.2.{lan.told(1)[-1]}")) == "web"
+
+
+def test_a_guest_that_left_meanwhile_is_told_nothing(lan):
+    lan.register(1)
+    lan.ref.tell(PortClosed(1))
+    lan.ref._actor_weakref()._leases._note_change(mac(1), None)
+    lan.received()
+    assert lan.told(1) == [10]
+
+
+def test_what_is_remembered_is_given_again_with_the_name(loop, counters):
+    memory = Memory((mac(1), ip("10.0.2.99"), "web"), (mac(2), ip("10.0.2.10"), ""))
+    lan = Guests(counters, memory)
+    for number in (3, 2, 1):
+        lan.register(number)
+    assert [lan.told(number) for number in (1, 2, 3)] == [[99], [10], [12]]
+    names = lan.ref._actor_weakref()._services.names
+    assert names.name_of(ip("10.0.2.99")) == "web"
+    assert lan.ref._actor_weakref()._leases._names == {}
+
+
+def test_the_name_that_a_guest_has_by_its_token_is_the_tokens(loop, counters):
+    lan = Guests(counters, Memory((mac(1), ip("10.0.2.99"), "web")))
+    lan.register(1, name="db", name_is_fixed=True)
+    assert lan.ref._actor_weakref()._services.names.name_of(ip("10.0.2.99")) == "db"
+
+
+def test_leases_and_names_are_kept_when_they_change_and_when_a_guest_leaves(loop, counters):
+    memory = Memory()
+    lan = Guests(counters, memory)
+    lan.register(1, name="web")
+    lan.pings(1, "10.0.2.77")
+    lan.tell(PortClosed(1))
+    first, last = ip("10.0.2.10"), ip("10.0.2.77")
+    assert memory.kept == [
+        (mac(1), first, ""),
+        (mac(1), first, "web"),
+        (mac(1), last, ""),
+        (mac(1), last, "web"),
+        (mac(1), last, ""),
+    ]
