@@ -36,6 +36,7 @@ from relay.certs import local_names, network_addresses
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
+from relay.lease_store import LeaseStore
 from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
@@ -115,6 +116,7 @@ class Relay:
         self._reread = (lambda: settings) if reread is None else reread
         self._say = say
         self._state = state or State()
+        self._leases = LeaseStore(self._state.folder)
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
@@ -151,9 +153,10 @@ class Relay:
             tcp_buffers=self._settings.tcp_buffer_total,
         )
         stack.callback(self._shared.close)
+        stack.callback(self._leases.close)
         try:
             self._lans = Lans(
-                lambda name: Lan(name, lan_plan(self._settings, name), self._shared),
+                self._make_lan,
                 self._counters,
                 bounds_of_rooms(self._settings),
                 asyncio.get_running_loop().time,
@@ -212,6 +215,10 @@ class Relay:
             raise StartError(str(error)) from None
         if service is not None:
             stack.push_async_callback(service.close)
+
+    def _make_lan(self, name: str) -> Lan:
+        plan = lan_plan(self._settings, name)
+        return Lan(name, plan, self._shared, self._leases.of_room(name))
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from actors.close_codes import CloseCode
     from actors.port_policy import PortPolicy
-    from actors.ports import Session
+    from actors.ports import LeaseMemory, Session
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.egress import EgressPolicy
@@ -89,9 +89,10 @@ class Shared:
 class Lan:
     """Switch, gateway, name server and forwards of one LAN, and the sessions on it."""
 
-    def __init__(self, name: str, plan: LanPlan, shared: Shared) -> None:
-        """Start everything. Raises ForwardError."""
+    def __init__(self, name: str, plan: LanPlan, shared: Shared, memory: LeaseMemory | None = None) -> None:
+        """Start everything. Raises ForwardError. ``memory`` knows the guests' former addresses."""
         self.name = name
+        self._memory = memory
         self.settings = plan.settings
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
@@ -140,6 +141,7 @@ class Lan:
             flows=shared.flows,
             udp_flows=shared.udp_flows,
             buffers=shared.buffers,
+            memory=self._memory,
         )
         self._started.append(self.gateway)
         self._vital = (self.switch, self.gateway, dns)

@@ -1,0 +1,246 @@
+"""Who had which address and name in which room, in a SQLite database.
+
+Theory of operation. All rows are read at the start, there are few, and are kept in memory: a room that is
+made asks there, and nobody waits for a disk. What changes is written by a thread of its own, a moment later
+and much at once; a killed relay loses that moment. SQLite's write-ahead log makes a write whole or none.
+
+A lease that nobody had for :data:`KEPT_FOR` is forgotten, and so is the one seen longest ago where a room has
+more than :data:`MAX_PER_ROOM` or all together more than :data:`MAX_LEASES`. A database that cannot be read is
+put aside; one that cannot be written is one line in the log, and the relay goes on with what is in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple
+
+from loguru import logger
+
+from relay.state import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from relay.state import Folder
+
+FILE = "leases.db"
+
+KEPT_FOR = 30 * 86_400
+"""Seconds after which a guest that did not come back is forgotten."""
+
+MAX_PER_ROOM = 4096
+MAX_LEASES = 16_384
+"""Rows in all, 6 MB in memory."""
+
+MAX_PENDING = 2 * MAX_LEASES
+"""Changes that wait for a disk that takes nothing; the oldest are lost."""
+
+WRITTEN_AFTER = 0.2
+"""Seconds that a change waits for others."""
+
+FRESH_FOR = 3600
+"""Seconds for which a lease that only was seen again is not written again."""
+
+_MAC, _ADDRESS = 6, 4
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    room TEXT NOT NULL, mac BLOB NOT NULL, address BLOB NOT NULL, name TEXT NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (room, mac)
+) WITHOUT ROWID
+"""
+_WRITE = "INSERT OR REPLACE INTO leases (room, mac, address, name, seen) VALUES (?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM leases WHERE room = ? AND mac = ?"
+_READ = "SELECT room, mac, address, name, seen FROM leases ORDER BY seen"
+
+
+class Lease(NamedTuple):
+    """Address (4 bytes) and name of a MAC, and when it was there last (Unix time)."""
+
+    address: bytes
+    name: str
+    seen: int
+
+
+class LeaseStore:
+    """The leases of all rooms."""
+
+    def __init__(self, folder: Folder | None = None, clock: Callable[[], float] = time.time) -> None:
+        """Read what there is; a database that cannot be used is logged. Without a folder nothing is written.
+
+        ``clock`` gives Unix time.
+        """
+        self._clock = clock
+        self._leases: OrderedDict[tuple[str, bytes], Lease] = OrderedDict()
+        """The one seen longest ago first."""
+        self._counts: dict[str, int] = {}
+        """Leases by room."""
+        self._pending: dict[tuple[str, bytes], Lease | None] = {}
+        """What is to be written; None for what is to be deleted."""
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._ended = False
+        self._failed = False
+        self._database = None if folder is None else _open(folder)
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        if self._database is not None:
+            self._read(self._database)
+            self._thread.start()
+
+    def of_room(self, room: str) -> RoomMemory:
+        """Give the part of one room."""
+        return RoomMemory(self, room)
+
+    def recall(self, room: str) -> Iterator[tuple[bytes, bytes, str]]:
+        """Yield MAC, address and name of a room's guests, the one seen longest ago first."""
+        for (place, mac), lease in self._leases.items():
+            if place == room:
+                yield mac, lease.address, lease.name
+
+    def keep(self, room: str, mac: bytes, address: bytes, name: str) -> None:
+        """Note that a guest is there; an empty name leaves the one that is known."""
+        key, now = (room, mac), int(self._clock())
+        before = self._leases.get(key)
+        lease = Lease(address, name or (before.name if before else ""), now)
+        if before is not None and before[:2] == lease[:2] and 0 <= now - before.seen < FRESH_FOR:
+            return
+        if before is None:
+            self._make_room(room)
+            self._counts[room] = self._counts.get(room, 0) + 1
+        self._leases[key] = lease
+        self._leases.move_to_end(key)
+        self._put(key, lease)
+
+    def close(self) -> None:
+        """Write what is left. Waits for the disk."""
+        self._ended = True
+        self._wake.set()
+        if self._database is not None:
+            self._thread.join()
+            self._write()
+            self._database.close()
+
+    def _make_room(self, room: str) -> None:
+        if self._counts.get(room, 0) >= MAX_PER_ROOM:
+            self._forget(next(key for key in self._leases if key[0] == room))
+        elif len(self._leases) >= MAX_LEASES:
+            self._forget(next(iter(self._leases)))
+
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        del self._leases[key]
+        self._counts[key[0]] -= 1
+        if not self._counts[key[0]]:
+            del self._counts[key[0]]
+        self._put(key, None)
+
+    def _put(self, key: tuple[str, bytes], lease: Lease | None) -> None:
+        if self._database is None:
+            return
+        with self._lock:
+            self._pending[key] = lease
+        self._wake.set()
+
+    def _read(self, database: sqlite3.Connection) -> None:
+        oldest = self._clock() - KEPT_FOR
+        for room, mac, address, name, seen in database.execute(_READ).fetchall():
+            key = (room, mac)
+            self._leases[key] = Lease(address, name, seen)
+            self._counts[room] = self._counts.get(room, 0) + 1
+            shaped = isinstance(mac, bytes) and isinstance(address, bytes) and isinstance(name, str)
+            if not shaped or (len(mac), len(address)) != (_MAC, _ADDRESS) or seen < oldest:
+                self._forget(key)
+            elif len(self._leases) > MAX_LEASES:
+                self._forget(next(iter(self._leases)))
+
+    # -- the thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._wake.wait()
+            if not self._ended:
+                time.sleep(WRITTEN_AFTER)
+            self._wake.clear()
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        database = self._database
+        if database is None or not pending:
+            return
+        written = [(*key, *lease) for key, lease in pending.items() if lease is not None]
+        deleted = [key for key, lease in pending.items() if lease is None]
+        try:
+            with database:
+                database.executemany(_DELETE, deleted)
+                database.executemany(_WRITE, written)
+        except sqlite3.Error as error:
+            with self._lock:
+                self._pending = pending | self._pending  # with the next change it is tried again
+                while len(self._pending) > MAX_PENDING:
+                    del self._pending[next(iter(self._pending))]
+            if not self._failed:
+                logger.warning("guests' addresses are not kept at present: {}: {}", FILE, error)
+            self._failed = True
+        else:
+            self._failed = False
+
+
+class RoomMemory:
+    """The leases of one room; implements ``actors.ports.LeaseMemory``."""
+
+    def __init__(self, store: LeaseStore, room: str) -> None:
+        self._store = store
+        self._room = room
+
+    def recall(self) -> Iterator[tuple[bytes, bytes, str]]:
+        """Yield MAC, address and name of each guest, the one seen longest ago first."""
+        return self._store.recall(self._room)
+
+    def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
+        """Note that a guest is there."""
+        self._store.keep(self._room, mac, address, name)
+
+
+def _open(folder: Folder) -> sqlite3.Connection | None:
+    """Open the database, a new one if it is damaged; None, and a line in the log, if there can be none."""
+    try:
+        path = folder.private_path(FILE)
+        try:
+            return _connect(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            aside = path.with_suffix(".damaged")
+            logger.warning("{} is damaged ({}); it is put aside as {}", path, error, aside.name)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(FILE + suffix).unlink(missing_ok=True)
+            path.replace(aside)
+            return _connect(folder.private_path(FILE))
+    except (StateError, OSError, sqlite3.Error) as error:
+        logger.warning("guests' addresses are not kept: {}: {}", FILE, error)
+        return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False)
+    with contextlib.ExitStack() as stack:
+        stack.callback(database.close)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        found = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if found != "ok" or version not in (0, _VERSION):
+            raise sqlite3.DatabaseError(found if found != "ok" else f"its version is {version}")
+        database.execute(_SCHEMA)
+        database.execute(_READ).fetchone()
+        database.execute(f"PRAGMA user_version = {_VERSION}")
+        database.commit()
+        stack.pop_all()
+    return database

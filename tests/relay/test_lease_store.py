@@ -1,0 +1,217 @@
+"""What a relay that is started again knows of its guests."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from relay import lease_store
+from relay.lease_store import FILE, FRESH_FOR, KEPT_FOR, LeaseStore
+from relay.state import Folder
+
+NOW = 1_800_000_000
+
+
+def mac(number):
+    return b"\x52\x54" + number.to_bytes(4)
+
+
+def ip(number):
+    return bytes((10, 0, *divmod(number, 256)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "state")
+
+
+class Clock:
+    def __init__(self):
+        self.now = float(NOW)
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def reopen(folder, clock):
+    """Start over with what was written; the store before it is closed."""
+    stores = []
+
+    def start():
+        if stores:
+            stores.pop().close()
+        stores.append(LeaseStore(folder, clock))
+        return stores[0]
+
+    yield start
+    for store in stores:
+        store.close()
+
+
+def known(store, room="default"):
+    return list(store.of_room(room).recall())
+
+
+def test_leases_and_names_of_each_room_outlive_the_relay(reopen, clock):
+    store = reopen()
+    lab, default = store.of_room("lab"), store.of_room("default")
+    default.keep(mac(1), ip(11))
+    default.keep(mac(1), ip(11), "web")
+    lab.keep(mac(1), ip(12), "Straße")
+    clock.now += 1
+    default.keep(mac(2), ip(13))
+    clock.now += 1
+    default.keep(mac(1), ip(14))
+    expected = [(mac(2), ip(13), ""), (mac(1), ip(14), "web")]
+    assert known(store) == expected
+    store = reopen()
+    assert known(store) == expected
+    assert known(store, "lab") == [(mac(1), ip(12), "Straße")]
+    assert known(store, "other") == []
+
+
+def test_what_was_kept_is_on_the_disk_a_moment_later(folder, monkeypatch):
+    """A killed relay closes nothing."""
+    code = (
+        "import sys, os, time, sqlite3; from pathlib import Path; from relay.state import Folder;"
+        "from relay.lease_store import *; store = LeaseStore(Folder(Path(sys.argv[1])));"
+        "store.keep('default', b'abcdef', bytes(4), 'web');"
+        "look = sqlite3.connect(Path(sys.argv[1]) / FILE);\n"
+        "while not look.execute('SELECT 1 FROM leases').fetchone(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    folder.close()
+    done = subprocess.run([sys.executable, "-c", code, str(folder.path)], check=False, timeout=30)
+    assert done.returncode == -9
+    store = LeaseStore(Folder(folder.path))
+    assert known(store) == [(b"abcdef", bytes(4), "web")]
+    store.close()
+
+
+def test_the_files_are_for_their_user_only(reopen, folder):
+    reopen().keep("default", mac(1), ip(11), "")
+    reopen()
+    assert {stat.S_IMODE(file.stat().st_mode) for file in folder.path.iterdir()} == {0o600}
+
+
+def test_a_guest_that_did_not_come_back_is_forgotten(reopen, clock):
+    store = reopen()
+    store.keep("default", mac(1), ip(11), "")
+    clock.now += KEPT_FOR - 1
+    store.keep("default", mac(2), ip(12), "")
+    assert known(reopen()) == [(mac(1), ip(11), ""), (mac(2), ip(12), "")]
+    clock.now += 2
+    assert known(reopen()) == [(mac(2), ip(12), "")]
+    assert known(reopen()) == [(mac(2), ip(12), "")]
+
+
+def test_who_is_seen_again_is_kept_for_longer(reopen, clock):
+    store = reopen()
+    store.keep("default", mac(1), ip(11), "")
+    clock.now += FRESH_FOR
+    store.keep("default", mac(1), ip(11), "")
+    clock.now += KEPT_FOR - 1
+    assert known(reopen()) == [(mac(1), ip(11), "")]
+
+
+def test_no_room_and_not_all_rooms_together_fill_the_disk(reopen, monkeypatch):
+    monkeypatch.setattr(lease_store, "MAX_PER_ROOM", 3)
+    monkeypatch.setattr(lease_store, "MAX_LEASES", 8)
+    store = reopen()
+    for room, number in itertools.product("abcd", range(5)):
+        store.keep(room, mac(number), ip(number), "")
+    for again in (store, reopen()):
+        assert [len(known(again, room)) for room in "abcd"] == [0, 2, 3, 3]
+        assert [guest[0] for guest in known(again, "d")] == [mac(2), mac(3), mac(4)]
+
+
+def test_a_disk_that_takes_nothing_is_one_line_and_costs_a_bounded_memory(reopen, monkeypatch, lines):
+    monkeypatch.setattr(lease_store, "MAX_LEASES", 8)
+    monkeypatch.setattr(lease_store, "MAX_PENDING", 16)
+    store = reopen()
+    store._database.execute("PRAGMA query_only = ON")
+    for number in range(40):
+        store.keep("default", mac(number), ip(number), "")
+        store._write()
+    assert len(store._pending) == 16
+    assert lines == [
+        "WARNING guests' addresses are not kept at present: leases.db: attempt to write a readonly database"
+    ]
+    assert len(known(store)) == 8
+    store._database.execute("PRAGMA query_only = OFF")
+    store.keep("default", mac(99), ip(99), "")
+    assert known(reopen()) == [(mac(n), ip(n), "") for n in (33, 34, 35, 36, 37, 38, 39, 99)]
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 99, b"SQLite format 3\0" + bytes(4080)])
+def test_a_damaged_database_is_put_aside(folder, lines, content):
+    (folder.path / FILE).write_bytes(content)
+    store = LeaseStore(folder)
+    assert len(lines) == 1
+    assert "is damaged" in lines[0]
+    store.keep("default", mac(1), ip(11), "")
+    store.close()
+    assert (folder.path / "leases.damaged").read_bytes() == content
+    store = LeaseStore(folder)
+    assert known(store) == [(mac(1), ip(11), "")]
+    store.close()
+
+
+def test_a_page_in_the_middle_that_is_damaged_is_found(folder, lines):
+    store = LeaseStore(folder)
+    for number in range(500):
+        store.keep("default", mac(number), ip(number), "name")
+    store.close()
+    path = folder.path / FILE
+    whole = bytearray(path.read_bytes())
+    whole[8192:12288] = b"\xff" * 4096
+    path.write_bytes(whole)
+    store = LeaseStore(folder)
+    assert known(store) == []
+    assert len(lines) == 1
+    store.close()
+
+
+def test_rows_and_versions_that_another_relay_wrote_are_not_believed(folder, lines, clock):
+    LeaseStore(folder).close()
+    database = sqlite3.connect(folder.path / FILE)
+    for row in ((b"x", bytes(4), "", NOW), (bytes(6), b"", "", NOW), (bytes(6), bytes(4), 7.5, NOW)):
+        database.execute("INSERT OR REPLACE INTO leases VALUES ('default', ?, ?, ?, ?)", row)
+    database.commit()
+    store = LeaseStore(folder, clock)
+    assert [guest for guest in known(store) if guest[0] == b"x" or not guest[1]] == []
+    store.close()
+    database.execute("PRAGMA user_version = 9")
+    database.commit()
+    database.close()
+    assert lines == []
+    LeaseStore(folder).close()
+    assert "its version is 9" in lines[0]
+
+
+def test_where_no_file_can_be_it_is_one_line(folder, lines):
+    (folder.path / FILE).mkdir()
+    store = LeaseStore(folder)
+    store.keep("default", mac(1), ip(11), "")
+    assert known(store) == [(mac(1), ip(11), "")], "a room that is made again, for as long as the relay lives"
+    store.close()
+    assert len(lines) == 1
+    assert lines[0].startswith("WARNING guests' addresses are not kept: ")
+
+
+def test_without_a_folder_rooms_that_are_made_again_know_their_guests_all_the_same():
+    store = LeaseStore()
+    store.of_room("lab").keep(mac(1), ip(11), "web")
+    assert known(store, "lab") == [(mac(1), ip(11), "web")]
+    store.close()
