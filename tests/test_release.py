@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 @pytest.fixture
 def tree(tmp_path):
     """The files that say a version, and the script that compares them."""
-    for name in ("pyproject.toml", "clients/js/package.json", "scripts/check-version.sh", "CHANGELOG.md"):
+    scripts = ("scripts/check-version.sh", "scripts/set-home.sh")
+    for name in ("pyproject.toml", "clients/js/package.json", *scripts, "CHANGELOG.md"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
@@ -53,6 +55,19 @@ def test_a_tag_without_a_section_is_refused(tree):
 def test_parts_of_different_versions_are_refused(tree):
     replace(tree / "clients/js/package.json", f'"version": "{VERSION}"', '"version": "9.9.9"')
     assert check(tree) == (1, f"pyproject.toml has version {VERSION}, clients/js/package.json 9.9.9")
+
+
+def test_a_release_says_where_the_project_lives(tree):
+    home = "https://github.com/someone/vmrelay"
+    subprocess.run([tree / "scripts/set-home.sh", home], check=True)
+    project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
+    assert {"Homepage", "Documentation", "Changelog", "Issues", "Source"} == project["urls"].keys()
+    assert all(url.startswith(home) for url in project["urls"].values())
+    package = json.loads((tree / "clients/js/package.json").read_text())
+    assert package["repository"] == {"type": "git", "url": f"git+{home}.git", "directory": "clients/js"}
+    assert check(tree) == (0, VERSION)
+    again = subprocess.run([tree / "scripts/set-home.sh", home], capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stderr) == (1, "pyproject.toml has [project.urls] already\n")
 
 
 @pytest.mark.parametrize(
