@@ -40,8 +40,8 @@ types: .venv/test.stamp ## mypy, strict for what is installed
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 
-unit: tools ## tests of the packages: pytest options in ARGS
-	$(SUDO) $(PYTEST) $(PARALLEL) --ignore tests/system --ignore tests/security $(ARGS)
+unit: tools ## tests of the packages, with what they cover: pytest options in ARGS, and then nothing is measured
+	$(SUDO) $(PYTEST) $(PARALLEL) $(if $(ARGS),,--cov) --ignore tests/system --ignore tests/security $(ARGS)
 
 accelerated: tools ## tests of the packages on their compiled form
 	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH=$$ACCELERATED \
@@ -82,7 +82,7 @@ sbom: .venv/run.stamp ## print what the relay consists of, with licences (Cyclon
 
 clean: ## remove what the targets above made
 	rm -rf clients/js/node_modules clients/js/compat/*/node_modules clients/js/dist clients/js/.pack examples/v86/node_modules
-	rm -rf .venv .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .cache build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
 
 .venv/run.stamp: requirements.lock requirements-build.lock pyproject.toml scripts/venv.sh
 	scripts/venv.sh requirements-build.lock requirements.lock

@@ -450,6 +450,7 @@ def unconnect(guest):
     assert ctypes.CDLL(None).connect(guest.fileno(), nobody, 16) == 0
 
 
+@pytest.mark.no_cover
 def test_a_connected_guest_that_does_not_read_costs_frames_and_not_time(scenario, tmp_path):
     count = 3 * qemu.SEND_QUEUE
 

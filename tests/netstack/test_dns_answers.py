@@ -351,6 +351,7 @@ def test_long_answers_are_looked_at_in_slices():
         assert sum(1 for _ in work) == steps
 
 
+@pytest.mark.no_cover
 def test_no_step_takes_long():
     """10 ms of the processor is what a neighbour's frames may wait; the best of several attempts."""
     found = [record for n in range(1500) for record in ((1, n.to_bytes(4, "big")), (5, b"\1a\xc0\x0c"))]

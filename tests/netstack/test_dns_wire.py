@@ -203,6 +203,7 @@ def labels_without_end():
     return many(0)[:6] + (3000).to_bytes(2, "big") + bytes(4) + question + records
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("wire", [many(4000), labels_without_end()], ids=["short names", "long names"])
 def test_thousands_of_records_cost_little(wire):
     """10 ms of the processor is what a neighbour's frames may wait; the best of several attempts."""
