@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from pathlib import Path
 
 import pytest
+from waiting import until
 
 from actors.runtime import current_scheduler
 from transport.host import readiness
@@ -25,9 +27,11 @@ class Turns:
 
 
 class Bench:
-    """Pairs of connected sockets and who watches them."""
+    """Pairs of connected sockets and who watches them; no callback fails of which the test does not know."""
 
     def __init__(self, pairs=1):
+        self.failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: self.failures.append(context))
         self.turns = Turns()
         self.ready = Readiness(self.turns)
         self.pairs = [socket.socketpair() for _ in range(pairs)]
@@ -44,10 +48,18 @@ class Bench:
         for pair in self.pairs:
             for end in pair:
                 end.close()
+        assert self.failures == []
 
     def read(self, ours, name):
         """Watch ``ours``; what arrives is seen under ``name``."""
         self.ready.add_reader(ours, lambda: self.seen.put_nowait((name, ours.recv(100))))
+
+    async def is_quiet(self):
+        """Let the loop look at all that it watches, several times: it finds nothing."""
+        before = self.turns.count
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert self.turns.count == before
 
     async def next(self):
         return await asyncio.wait_for(self.seen.get(), 10)
@@ -98,6 +110,7 @@ def test_reading_and_writing_are_watched_apart():
             bench.read(ours, "read")
             bench.ready.add_writer(ours, writable)
             assert await bench.next() == "writable"
+            await bench.is_quiet()
             theirs.send(b"x")
             assert await bench.next() == ("read", b"x")
             bench.ready.remove_reader(ours)
@@ -124,15 +137,49 @@ def test_removing_what_is_not_watched_is_harmless():
 
 def test_nothing_is_watched_after_the_end_not_even_what_was_closed_before():
     async def main():
-        with Bench(2) as bench:
-            (ours, theirs), (other, _) = bench.pairs
+        with Bench(3) as bench:
+            (ours, theirs), (other, _), (full, _) = bench.pairs
             bench.read(ours, "late")
             bench.read(other, "closed before")
+            bench.ready.add_writer(full, lambda: bench.seen.put_nowait("writable"))
             other.close()
             bench.ready.close()
             theirs.send(b"x")
-            await asyncio.sleep(0)
+            await bench.is_quiet()
             assert bench.seen.empty()
+            # Those who watched learn of the end later.
+            bench.ready.remove_reader(ours)
+            bench.ready.remove_writer(full)
+            bench.ready.close()
+
+    asyncio.run(main())
+
+
+def test_nothing_stays_open_and_its_numbers_may_be_watched_by_others():
+    def descriptors():
+        # Without the one by which they were listed, which is closed again.
+        return {int(entry.name) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
+
+    async def main():
+        before = descriptors()
+        with Bench() as bench:
+            bench.read(bench.pairs[0][0], "a")
+            during = descriptors() - before
+            assert len(during) >= 2
+        assert not during & descriptors()
+        loop = asyncio.get_running_loop()
+        assert [number for number in during if loop.remove_reader(number)] == []
+
+    asyncio.run(main())
+
+
+def test_whoever_reads_is_told_of_an_end_and_nobody_else_is_looked_for():
+    async def main():
+        with Bench() as bench:
+            ours, theirs = bench.pairs[0]
+            theirs.close()
+            bench.read(ours, "end")
+            assert await bench.next() == ("end", b"")
 
     asyncio.run(main())
 
@@ -158,8 +205,6 @@ def test_the_end_of_a_connection_wakes_who_reads_and_who_writes():
 def test_an_error_in_one_callback_is_reported_and_the_others_go_on():
     async def main():
         with Bench(2) as bench:
-            reported = asyncio.Queue()
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.put_nowait(context))
             (ours, theirs), (other, to_other) = bench.pairs
 
             def fail():
@@ -171,8 +216,9 @@ def test_an_error_in_one_callback_is_reported_and_the_others_go_on():
             theirs.send(b"x")
             to_other.send(b"y")
             assert await bench.next() == ("other", b"y")
-            context = await asyncio.wait_for(reported.get(), 10)
-            assert str(context["exception"]) == "broken"
+            await until(lambda: bench.failures)
+            assert [str(failure["exception"]) for failure in bench.failures] == ["broken"]
+            bench.failures.clear()
 
     asyncio.run(main())
 
