@@ -224,6 +224,10 @@ def test_a_guest_that_asks_too_often_is_not_heard(lan, loop):
         assert len(lan.dhcp(1, "discover")) == 1
     assert lan.dhcp(1, "discover") == []
     assert lan.counters["gateway.drop.dhcp_rate"] == 1
+    # A session that comes to the number of one that left is another one.
+    lan.tell(PortClosed(1))
+    assert lan.dhcp(1, "discover")
+    assert lan.counters["gateway.drop.dhcp_rate"] == 1
     assert len(lan.dhcp(2, "discover")) == 1
     loop.advance(1.0)
     assert len(lan.dhcp(1, "discover")) == 1
