@@ -113,8 +113,8 @@ class SwitchActor(EventLoopActor):
         self._silent: dict[int, None] = {}
         """Ports whose guests have not shown themselves, the oldest first."""
         self._query_at = NEVER
-        self._new_ports: list[int] = []
-        """Ports that are to be asked for the first time."""
+        self._new_ports: dict[int, float] = {}
+        """Ports that are to be asked for the first time, with when; the next one first."""
 
     # -- frames -------------------------------------------------------------------------------------
 
@@ -138,19 +138,22 @@ class SwitchActor(EventLoopActor):
 
     @handles(Tick)
     def _tick(self, _: Tick) -> None:
-        if self.now() < self._query_at:
-            self._ask_for_groups(self._new_ports)
-        else:
-            self._query_at = self.now() + QUERY_INTERVAL
-            self._groups.expire(self.now())
-            self._ask_for_groups([number for number, port in self._ports.items() if port.asked])
-        self._new_ports = []
+        now = self.now()
+        due = [number for number, at in self._new_ports.items() if now >= at]
+        for number in due:
+            del self._new_ports[number]
+        if now >= self._query_at:
+            self._query_at = now + QUERY_INTERVAL
+            self._groups.expire(now)
+            due = [
+                number for number, port in self._ports.items() if port.asked and number not in self._new_ports
+            ]
+        self._ask_for_groups(due)
         self._set_timer()
 
     def _set_timer(self) -> None:
         if self._forwarding.queries is not None:
-            new_at = self.now() + FIRST_QUERY_AFTER if self._new_ports else NEVER
-            self.poll_at = min(self._query_at, new_at, self.poll_at if self._new_ports else NEVER)
+            self.poll_at = min(self._query_at, next(iter(self._new_ports.values()), NEVER))
 
     def _ask_for_groups(self, numbers: list[int]) -> None:
         """Have guests say which multicast groups they want."""
@@ -211,6 +214,7 @@ class SwitchActor(EventLoopActor):
     def _forget(self, number: int) -> None:
         """Let go of all that is known of a port."""
         self._silent.pop(number, None)
+        self._new_ports.pop(number, None)
         self._table.forget_port(number)
         self._groups.forget_port(number)
         self._forwarding.tell_gateway(PortClosed(number))
@@ -295,7 +299,7 @@ class SwitchActor(EventLoopActor):
         self._silent.pop(number, None)
         if not port.asked:
             port.asked = True
-            self._new_ports.append(number)
+            self._new_ports[number] = now + FIRST_QUERY_AFTER
             self._set_timer()
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", number, format_mac(message.mac), displaced)

@@ -135,6 +135,22 @@ def test_a_new_port_is_asked_once_it_is_known(lan, loop):
     assert lan.got(1) == []
 
 
+def test_a_port_that_is_new_when_all_are_asked_is_asked_in_its_own_time(lan, loop):
+    """Its client needs a moment to configure its NIC; two ports do not share it."""
+    loop.advance(QUERY_INTERVAL - FIRST_QUERY_AFTER - 0.25)
+    lan.open(7)
+    lan.open(8)
+    lan.register(7, mac(7))
+    loop.advance(0.5)
+    lan.register(8, mac(8))
+    assert lan.got(1) == QUERIES.general
+    assert lan.got(7) == []
+    loop.advance(0.5)
+    assert (lan.got(7), lan.got(8)) == (QUERIES.general, [])
+    loop.advance(0.5)
+    assert (lan.got(7), lan.got(8)) == ([], QUERIES.general)
+
+
 def test_a_port_that_closed_gets_nothing_and_keeps_nothing(lan):
     lan.sends(1, membership(1, 4))
     lan.tell(PortClosed(1))
