@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from guests import GATEWAY_MAC, Guest, Neighbour
+from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
 from processes import PATIENCE, ROOT, Program, Relay, free_port, run
 from scapy.layers.dns import DNS, DNSQR
@@ -327,4 +328,72 @@ def test_a_network_that_is_away_for_a_while(lan, seconds):
     assert set(attached) == {address}
     assert len(attached) == (1 if seconds < 3 else 2)
     guest.stop()
+    assert ended_well(relay)
+
+
+MINUTE = 60.0
+"""Seconds; a session's patience is 30 by default."""
+
+
+@pytest.fixture
+def boxes():
+    """A relay, a machine outside, and one with a guest, on a cable each."""
+    boxes = here, outside, there = [Namespace(role) for role in ("relay", "outside", "away")]
+    connect(here, "10.99.7.1/24", there, "10.99.7.2/24")
+    connect(here, "10.99.8.1/24", outside, "10.99.8.2/24")
+    yield boxes
+    for box in boxes:
+        box.delete()
+
+
+def serve(box, address):
+    """Start the servers of tcp_server.py in a box; give them, and where the one is that sends back."""
+    servers = box.start(sys.executable, ROOT / "tests/system/tcp_server.py", address)
+    return servers, (address, int(servers.wait_for(r"echo on port (\d+)")[1]))
+
+
+def read(connected, size):
+    """Read so many bytes."""
+    got = b""
+    while len(got) < size and (data := connected.recv(size - len(got))):
+        got += data
+    return got
+
+
+def test_a_network_that_is_away_for_a_minute_with_the_default_settings(boxes):
+    """The relay's uplink and a guest's cable, at once. TCP goes on, with what was on its way: between guests,
+    though the session of the one ended meanwhile, and from the other to the outside.
+    """
+    here, outside, there = boxes
+    relay = Relay("--allow-cidr", "10.99.8.0/24", bind="10.99.7.1", before=here.prefix)
+    stays, goes = KernelGuest("stays", relay, here), KernelGuest("goes", relay, there)
+    address = goes.address
+    far, server = serve(outside, "10.99.8.2")
+    near, neighbour = serve(goes.namespace, address)
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for to in (server, neighbour):
+            connected = stack.enter_context(stays.namespace.socket(socket.SOCK_STREAM))
+            connected.settimeout(2 * MINUTE)
+            connected.connect(to)
+            connected.sendall(b"before")
+            assert read(connected, 6) == b"before"
+            connections.append(connected)
+        devices = [here.device_of(end) for end in ("10.99.7.1", "10.99.8.1")]
+        for device in devices:
+            here.run("ip", "link", "set", device, "down")
+        for connected in connections:
+            connected.sendall(b"meanwhile")
+        time.sleep(MINUTE)
+        for device in devices:
+            here.run("ip", "link", "set", device, "up")
+        goes.wait_for_news(r"attached to \S+ as \S+, address ([\d.]+)", count=2, patience=MINUTE)
+        for connected in connections:
+            connected.sendall(b" and after")
+            assert read(connected, 19) == b"meanwhile and after"
+    assert goes.namespace.addresses("tap0")[0].startswith(f"{address}/")
+    for program in (far, near):
+        program.stop()
+    for guest in (stays, goes):
+        guest.leave()
     assert ended_well(relay)
