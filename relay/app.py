@@ -41,6 +41,8 @@ from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
 from relay.reload import differences, merged
+from relay.revocations import FILE as REVOKED
+from relay.revocations import Revocations
 from relay.room_rules import RoomRules
 from relay.settings import REQUIRED, SettingsError
 from relay.state import State, open_state
@@ -117,6 +119,7 @@ class Relay:
         self._say = say
         self._state = state or State()
         self._leases = LeaseStore(self._state.folder)
+        self._revocations = Revocations(self._state.file(REVOKED))
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
@@ -174,7 +177,7 @@ class Relay:
         self._origins = make_policy(self._settings.allow_origin)
         self._rules = RoomRules(self._settings, make_policy)
         try:
-            self._tokens = _token_gate(self._settings)
+            self._tokens = _token_gate(self._settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
         self._admission = RelayAdmission(
@@ -410,9 +413,9 @@ class Relay:
         return changed
 
 
-def _token_gate(settings: Settings) -> TokenGate:
+def _token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
     files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
-    return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time))
+    return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time), revocations)
 
 
 def _own_names(settings: Settings) -> tuple[str, ...]:

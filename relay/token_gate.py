@@ -6,6 +6,7 @@ set neither header for a WebSocket, among the subprotocols that the page offers,
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +17,9 @@ from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
 from actors.port_policy import usual_policy
 from actors.runtime import run_ready, tell_alive
+from relay.revocations import Revocations
 from relay.settings import OFF, REQUIRED
+from relay.state import State
 from relay.token_claims import BRIDGE, FORWARD, TokenError
 from relay.tokens import Keys, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
@@ -98,9 +101,18 @@ def policy_of(ticket: Pass, settings: LanSettings) -> PortPolicy | None:
 class TokenGate:
     """Asks for tokens as the operator has set it."""
 
-    def __init__(self, files: tuple[Path, Path | None] | None, clocks: Clocks) -> None:
-        """``files`` has keys and revoked tokens, None where none is asked for. Raises KeysError."""
+    def __init__(
+        self,
+        files: tuple[Path, Path | None] | None,
+        clocks: Clocks,
+        revocations: Revocations | None = None,
+    ) -> None:
+        """``files`` has keys and revoked tokens, None where none is asked for. Raises KeysError.
+
+        ``revocations`` are those that were made while the relay ran.
+        """
         self._files = files
+        self._revocations = Revocations(State().file("")) if revocations is None else revocations
         self._clocks = clocks
         self._keys = Keys({})
         self._holders: WeakKeyDictionary[Mailbox, str] = WeakKeyDictionary()
@@ -113,6 +125,7 @@ class TokenGate:
 
     def take(self, keys: Keys) -> bool:
         """Check by these keys from now on, and end sessions that were revoked; whether that is new."""
+        keys = replace(keys, revoked=keys.revoked | self._revocations.ids)
         if keys == self._keys:
             return False
         self._keys = keys
@@ -121,6 +134,12 @@ class TokenGate:
                 tell_alive(peer, ClosePeer(CloseCode.EXPIRED, "the token has been revoked"))
         run_ready()
         return True
+
+    async def revoke(self, identifier: str) -> None:
+        """Revoke the tokens of this id (``jti``) for good, and end their sessions. Raises ValueError."""
+        self._revocations.add(identifier)
+        self.take(self._keys)
+        await asyncio.to_thread(self._revocations.save)
 
     def read(self, request: ClientRequest, room: str, how: str) -> Pass | Refusal | None:
         """Check the token of a request for a room; None for a client that has none and needs none.

@@ -19,6 +19,8 @@ from actors.port_policy import PortPolicy, usual_policy
 from actors.settings import LanSettings
 from guest.client import ConnectError, SessionEndedError
 from guest.vm_client import vm_client
+from relay.revocations import Revocations
+from relay.state import Folder, State
 from relay.token_claims import LIMITS, read_claims
 from relay.token_gate import MANY_TOKENS, NO_TOKEN, Clocks, TokenGate, policy_of, tokens_of
 from relay.tokens import make_key, public_half, sign
@@ -292,3 +294,42 @@ def test_the_same_token_twice_is_one():
 )
 def test_no_token_is_shown(target, shown):
     assert without_secrets(target) == shown
+
+
+class Peer:
+    """A session's mailbox."""
+
+    def __init__(self):
+        self.told = []
+
+    def tell(self, message):
+        self.told.append(message)
+
+
+def test_a_token_that_is_revoked_at_run_time_stays_revoked(files):
+    async def scenario():
+        def gate():
+            kept = Revocations(State(folder).file("revoked"))
+            return TokenGate(
+                (files / "keys.json", files / "revoked"), Clocks(time.time, time.monotonic), kept
+            )
+
+        def read(gate, identifier):
+            query = f"token={token(jti=identifier)}"
+            return gate.read(ClientRequest("websocket", "/", query, [], "", True, ""), "default", "required")
+
+        folder = Folder(files / "state")
+        first, peers = gate(), {name: Peer() for name in ("lost", "other")}
+        for name, peer in peers.items():
+            first.note(peer, read(first, name))
+        await first.revoke("lost")
+        assert [len(peers[name].told) for name in peers] == [1, 0]
+        for each in (first, gate()):
+            assert read(each, "lost").status == 401
+            assert read(each, "other").id == "other"
+            each.take(each.load())
+            assert read(each, "lost").status == 401
+        with pytest.raises(ValueError, match="no white space"):
+            await first.revoke("a b")
+
+    asyncio.run(scenario())
