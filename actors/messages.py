@@ -32,6 +32,20 @@ def full_mtu() -> int:
     return LAN_MTU
 
 
+class FlowKey(NamedTuple):
+    """Names a flow. One of UDP or ICMP has no remote end: it is the guest's whole port (RFC 4787 REQ-1)."""
+
+    port: int
+    """Of the switch: two guests never share a flow, whatever address they use."""
+    protocol: int
+    guest_ip: bytes
+    """4 or 16 bytes."""
+    guest_port: int
+    """Or the echo identifier, which stands for it (RFC 5508)."""
+    remote_ip: bytes = b""
+    remote_port: int = 0
+
+
 # -- data: batches of frames and datagrams ------------------------------------------------------------
 
 
@@ -401,14 +415,14 @@ class NameServerAnswered:
 class FlowClosed:
     """Flow actor -> GatewayActor: the mapping ended (idle, failed or stopped); forget it."""
 
-    key: bytes
+    key: FlowKey
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRests:
     """TCP flow -> GatewayActor, before FlowClosed: the connection is in TIME-WAIT."""
 
-    key: bytes
+    key: FlowKey
     entry: TimeWait
 
 
@@ -416,14 +430,14 @@ class FlowRests:
 class FlowEstablished:
     """TCP flow -> GatewayActor: the guest completed the handshake; the flow is half-open no longer."""
 
-    key: bytes
+    key: FlowKey
 
 
 @dataclass(frozen=True, slots=True)
 class FlowAnswered:
     """UDP or ICMP flow -> GatewayActor, once: somebody answered the guest."""
 
-    key: bytes
+    key: FlowKey
 
 
 class DatagramsLost(NamedTuple):

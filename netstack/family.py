@@ -27,14 +27,29 @@ from netstack.icmpv6 import (
     parse_icmpv6,
     read_icmpv6,
 )
-from netstack.ipv4 import DONT_FRAGMENT, FLAGS, TTL, build_ipv4, format_ipv4, fragment, pack_ipv4, parse_ipv4
+from netstack.ipv4 import (
+    DONT_FRAGMENT,
+    FLAGS,
+    TTL,
+    build_ipv4,
+    build_whole,
+    format_ipv4,
+    fragment,
+    one_hop_on,
+    pack_ipv4,
+    parse_fragment,
+    parse_ipv4,
+)
 from netstack.ipv6 import (
     HOP_LIMIT,
     NEXT_HEADER,
     PROTOCOL_FRAGMENT,
+    build_whole6,
     format_ipv6,
     fragment6,
+    one_hop_on6,
     pack_ipv6,
+    parse_fragment6,
     parse_ipv6,
 )
 
@@ -44,6 +59,7 @@ if TYPE_CHECKING:
     from netstack.icmp import IcmpMessage
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
+    from netstack.reassembly import Fragment, Whole
 
 
 class Family(NamedTuple):
@@ -59,6 +75,11 @@ class Family(NamedTuple):
     format: Callable[[bytes], str]
     pack: Callable[[str], bytes]
     parse: Callable[[bytes], Ipv4Packet | Ipv6Packet]
+    one_hop_on: Callable[[bytes], bytes]
+    """Give what a router passes on of a frame, from the Ethernet type on: one hop is taken off its TTL."""
+    parse_fragment: Callable[[bytes], Fragment]
+    build_whole: Callable[[Whole], bytes]
+    """Build the frame of a packet that was put together."""
     fragment: Callable[[bytes], list[bytes]]
     icmp: int
     """Number of the ICMP that belongs to this version."""
@@ -96,6 +117,9 @@ IPV4 = Family(
     format=format_ipv4,
     pack=pack_ipv4,
     parse=parse_ipv4,
+    one_hop_on=one_hop_on,
+    parse_fragment=parse_fragment,
+    build_whole=build_whole,
     fragment=fragment,
     icmp=PROTOCOL_ICMP,
     parse_icmp=lambda packet: parse_icmp(packet.payload),
@@ -116,6 +140,9 @@ IPV6 = Family(
     format=format_ipv6,
     pack=pack_ipv6,
     parse=parse_ipv6,
+    one_hop_on=one_hop_on6,
+    parse_fragment=parse_fragment6,
+    build_whole=build_whole6,
     fragment=fragment6,
     icmp=PROTOCOL_ICMPV6,
     parse_icmp=parse_icmpv6,

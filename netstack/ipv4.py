@@ -123,6 +123,14 @@ def build_whole(whole: Whole) -> bytes:
     return head[:HEADER_LENGTH] + bytes(header) + data
 
 
+def one_hop_on(frame: bytes) -> bytes:
+    """Give what a router passes on of a frame, from the Ethernet type on: one hop is taken off its TTL."""
+    ttl_and_protocol = int.from_bytes(frame[TTL : TTL + 2], "big")
+    less = ttl_and_protocol - 0x100
+    checksum = update(int.from_bytes(frame[24:26], "big"), ttl_and_protocol, less)
+    return frame[12:TTL] + less.to_bytes(2, "big") + checksum.to_bytes(2, "big") + frame[26:]
+
+
 def _header_length(version_length: int) -> int:
     if version_length >> 4 != 4:  # noqa: PLR2004 - it is IP version 4
         raise MalformedPacket("bad_ip_version")

@@ -157,6 +157,11 @@ def build_whole6(whole: Whole) -> bytes:
     return start + atomic + data
 
 
+def one_hop_on6(frame: bytes) -> bytes:
+    """Give what a router passes on of a frame, from the Ethernet type on: one hop is taken off its limit."""
+    return frame[12:HOP_LIMIT] + bytes((frame[HOP_LIMIT] - 1,)) + frame[HOP_LIMIT + 1 :]
+
+
 def plain(frame: bytes, packet: Ipv6Packet) -> bytes:
     """Give ``frame`` without extension headers, but for the atomic fragment header."""
     protocol, extension = packet.protocol, b""

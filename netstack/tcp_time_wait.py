@@ -12,12 +12,14 @@ Bounded: when the table is full the oldest entry makes room; a FIN that still co
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from netstack.tcp_segment import ACK, FIN, RST, SYN, sequence_length
 
 if TYPE_CHECKING:
     from netstack.tcp_segment import Segment
+
+_Key = TypeVar("_Key")
 
 TIME_WAIT = 10.0
 """Seconds, twice what a segment can live: there is no router between relay and guest, and the session's
@@ -54,21 +56,21 @@ class Reaction(Enum):
     """The entry is gone: the segment, a SYN, opens a connection, from a number beyond ``sent`` on."""
 
 
-class TimeWaits:
+class TimeWaits(Generic[_Key]):
     """The table of one session, by the names of its connections."""
 
     def __init__(self, limit: int = MAX_TIME_WAITS) -> None:
         self._limit = limit
-        self._entries: dict[bytes, tuple[float, TimeWait]] = {}
+        self._entries: dict[_Key, tuple[float, TimeWait]] = {}
         """With the time at which each ends, soonest first."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._entries
 
-    def add(self, key: bytes, entry: TimeWait, now: float) -> bool:
+    def add(self, key: _Key, entry: TimeWait, now: float) -> bool:
         """Keep a connection; return whether another one had to make room before its time."""
         entries = self._entries
         entries.pop(key, None)
@@ -79,7 +81,7 @@ class TimeWaits:
         entries[key] = (now + TIME_WAIT, entry)
         return evicted
 
-    def find(self, key: bytes, now: float) -> TimeWait | None:
+    def find(self, key: _Key, now: float) -> TimeWait | None:
         """Find a connection whose time is not over."""
         self._expire(now)
         found = self._entries.get(key)
@@ -93,7 +95,7 @@ class TimeWaits:
                 break
             del entries[key]
 
-    def react(self, key: bytes, entry: TimeWait, segment: Segment, now: float) -> Reaction:
+    def react(self, key: _Key, entry: TimeWait, segment: Segment, now: float) -> Reaction:
         """Tell what to do about a segment of the connection ``key``, which :meth:`find` has found."""
         flags = segment.flags
         ahead = ((segment.sequence - entry.expected + _HALF) & _WORD) - _HALF

@@ -1,8 +1,8 @@
-"""What the gateway's parts share while they handle the frames of one message."""
+"""What the gateway's parts share: the state of a port, and the frames of one message on their way."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actors.flows.buffer_budget import BufferBudget
 from actors.line import Line
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.flows.forwarded_tcp import ForwardedConnections
-    from actors.messages import AssignAddress
+    from actors.messages import AssignAddress, FlowKey
     from actors.port_policy import PortPolicy
     from actors.settings import LanSettings
     from netstack.icmp import IcmpError
@@ -35,19 +34,35 @@ TO_FLOWS = "gateway.to_flows"
 """Counter of the frames that went to a flow, and so the outcome of handling one."""
 
 
+class Opener(Protocol):
+    """Who has opened flows that are no guest's: a port forward, for its clients."""
+
+    def answered(self, key: FlowKey) -> None:
+        """Note that the guest has taken a connection."""
+
+    def ended(self, key: FlowKey) -> None:
+        """Note that a connection is no more."""
+
+
 class PortState:
-    """What the gateway keeps for one session."""
+    """What the gateway keeps for one port of the switch."""
 
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
-        *("flows", "forwarded", "fragments", "half_open", "line"),
-        *("link_mtu", "macs", "new_flows", "policy", "registration", "time_waits", "unanswered"),
+        *("flows", "forwarded", "fragments", "half_open", "line", "unanswered"),
+        *("link_mtu", "macs", "new_flows", "number", "policy", "registration", "time_waits"),
     )
 
     def __init__(
-        self, settings: LanSettings, buffers: BufferBudget, now: float, policy: PortPolicy | None = None
+        self,
+        number: int,
+        settings: LanSettings,
+        buffers: BufferBudget,
+        now: float,
+        policy: PortPolicy | None = None,
     ) -> None:
         """``buffers`` is the memory that the TCP connections of all sessions have."""
+        self.number = number
         self.policy = usual_policy(settings) if policy is None else policy
         """What the session's guests may."""
         self.macs: set[bytes] = set()
@@ -66,15 +81,15 @@ class PortState:
         """How much more the port's session takes at present."""
         self.buffers = BufferBudget(settings.tcp_buffers_per_peer, buffers)
         """Memory that the session's TCP connections have."""
-        self.flows: dict[bytes, pykka.ActorRef[Any]] = {}
-        self.forwarded: dict[bytes, ForwardedConnections] = {}
-        """Of the flows, the keys of those that clients outside opened through a forward."""
-        self.unanswered: dict[bytes, float] = {}
+        self.flows: dict[FlowKey, pykka.ActorRef[Any]] = {}
+        self.forwarded: dict[FlowKey, Opener] = {}
+        """Of the flows, those that clients outside opened through a forward."""
+        self.unanswered: dict[FlowKey, float] = {}
         """Keys of the UDP and ICMP flows that nobody has answered, with the time at which the guest used each
         last, the one used longest ago first."""
-        self.half_open: dict[bytes, float] = {}
+        self.half_open: dict[FlowKey, float] = {}
         """Keys of the TCP flows that the guests open, with the time of each SYN, the oldest first."""
-        self.time_waits = TimeWaits()
+        self.time_waits: TimeWaits[FlowKey] = TimeWaits()
         """TCP connections that are over but for what the guest may repeat."""
         self.new_flows = TokenBucket(self.policy.new_flows_per_second, self.policy.max_flows, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
@@ -88,14 +103,13 @@ class PortState:
 class Batch:
     """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
 
-    __slots__ = ("latest", "now", "number", "port", "replies", "to_flows")
+    __slots__ = ("latest", "now", "port", "replies", "to_flows")
 
-    def __init__(self, number: int, port: PortState, now: float) -> None:
-        self.number = number
+    def __init__(self, port: PortState, now: float) -> None:
         self.port = port
         self.now = now
         self.replies: list[bytes] = []
-        self.to_flows: dict[bytes, list[bytes]] = {}
+        self.to_flows: dict[FlowKey, list[bytes]] = {}
         self.latest: list[bytes] = []
         """Of ``to_flows``, the frames to which one was added last."""
 

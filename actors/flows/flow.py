@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from types import TracebackType
 
-    from actors.messages import ErrorFromNet
+    from actors.messages import ErrorFromNet, FlowKey
     from actors.ports import EchoSocket, Outside, UdpSocket
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
@@ -65,11 +65,18 @@ def endpoint_text(address: str, port: int) -> str:
 
 
 class Guest(NamedTuple):
-    """The inner end of a flow: MAC (6 bytes), address (4 or 16 bytes), UDP port or echo identifier."""
+    """The inner end of a flow: MAC (6 bytes), address (4 or 16 bytes), port or echo identifier."""
 
     mac: bytes
     ip: bytes
-    number: int
+    port: int
+
+
+class Remote(NamedTuple):
+    """The outer end of a flow as the guest names it: 4 or 16 bytes, and a port (0 of a ping)."""
+
+    ip: bytes
+    port: int
 
 
 class FlowContext(NamedTuple):
@@ -89,7 +96,7 @@ class FlowActor(EventLoopActor):
     part = "flow"
     """First word of the counters' names."""
 
-    def __init__(self, key: bytes, guest: Guest, context: FlowContext, idle_timeout: float) -> None:
+    def __init__(self, key: FlowKey, guest: Guest, context: FlowContext, idle_timeout: float) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
         super().__init__()
         self._key = key
@@ -148,8 +155,8 @@ class FlowActor(EventLoopActor):
         now, guest = self.now(), self._guest
         return FlowDescription(
             protocol=self.part,
-            port=int.from_bytes(self._key[:8], "big"),
-            guest=endpoint_text(self._family.format(guest.ip), guest.number),
+            port=self._key.port,
+            guest=endpoint_text(self._family.format(guest.ip), guest.port),
             remote=self._latest_remote(),
             state="open" if self._bytes_in else "unanswered",
             age=now - self._opened_at,

@@ -11,24 +11,7 @@ from typing import TYPE_CHECKING
 from actors.flows.tcp_flow import TcpFlowActor
 
 if TYPE_CHECKING:
-    from actors.ports import WaitingClients
-    from netstack.forward import Forward
     from netstack.tcp_connection import TcpConnection
-
-
-class ForwardedConnections:
-    """The connections of one forward: those that stand, by their flows' keys, and who waits."""
-
-    __slots__ = ("clients", "forward", "half_open", "is_full", "open")
-
-    def __init__(self, forward: Forward, clients: WaitingClients) -> None:
-        self.forward = forward
-        self.clients = clients
-        self.open: set[bytes] = set()
-        self.half_open: set[bytes] = set()
-        """Those that the guest has not answered yet."""
-        self.is_full = False
-        """Whether nobody watches the port until one of the connections gets its answer or ends."""
 
 
 class ForwardedTcpFlowActor(TcpFlowActor):

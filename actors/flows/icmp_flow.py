@@ -17,7 +17,7 @@ from netstack.malformed import MalformedPacket
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from actors.messages import DatagramFromNet, ErrorFromNet
+    from actors.messages import DatagramFromNet, ErrorFromNet, FlowKey
     from actors.ports import EchoSocket
 
 
@@ -27,7 +27,7 @@ class IcmpFlowActor(FlowActor):
     part = "icmp"
     _socket: EchoSocket
 
-    def __init__(self, key: bytes, guest: Guest, context: FlowContext) -> None:
+    def __init__(self, key: FlowKey, guest: Guest, context: FlowContext) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
         super().__init__(key, guest, context, context.settings.icmp_idle_timeout)
 
@@ -83,7 +83,7 @@ class IcmpFlowActor(FlowActor):
             self._macs,
             family.pack(remote),
             self._guest.ip,
-            family.build_echo(family.echo_reply, self._guest.number, reply.sequence, reply.data),
+            family.build_echo(family.echo_reply, self._guest.port, reply.sequence, reply.data),
             max(1, datagram.ttl - 1),
             self._next_identification(),
         )

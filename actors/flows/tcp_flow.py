@@ -72,11 +72,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.flows.buffer_budget import BufferBudget
-    from actors.flows.flow import FlowContext, Guest
+    from actors.flows.flow import FlowContext, Guest, Remote
     from actors.line import Line
+    from actors.messages import FlowKey
     from actors.ports import TcpSocket
     from actors.runtime import Mailbox
     from netstack.tcp_segment import Segment
+
+    Dial = Callable[[Mailbox], TcpSocket]
+    """Connects a flow to what its guest wants to reach; raises OSError when there is no socket for it."""
 
 CONNECT_TIMEOUT = 60.0
 """Seconds that the host may take to connect; guests give up after about as long."""
@@ -125,13 +129,6 @@ _ICMP_ERRORS = {
 """What the guest is told when there is no connection outside; a refused one is a RST."""
 
 
-class Remote(NamedTuple):
-    """The outer end of a connection as the guest names it: 4 or 16 bytes, and a port."""
-
-    ip: bytes
-    port: int
-
-
 class Link(NamedTuple):
     """The guest's link: the line of its peer, the largest IP packet it takes at present, and its memory."""
 
@@ -169,7 +166,7 @@ class TcpFlowActor(EventLoopActor):
 
     def __init__(
         self,
-        key: bytes,
+        key: FlowKey,
         guest: Guest,
         context: FlowContext,
         remote: Remote,
@@ -177,7 +174,7 @@ class TcpFlowActor(EventLoopActor):
         syn: bytes = b"",
         first: int | None = None,
         link: Link,
-        dial: Callable[[Mailbox], TcpSocket],
+        dial: Dial,
     ) -> None:
         """``syn`` is the frame with which the guest began, if it did; ``first`` our first sequence number.
 
@@ -192,7 +189,7 @@ class TcpFlowActor(EventLoopActor):
         self._counters = context.counters
         self._dial = dial
         self._remote = remote
-        self._ends = remote.ip + guest.ip + remote.port.to_bytes(2, "big") + guest.number.to_bytes(2, "big")
+        self._ends = remote.ip + guest.ip + remote.port.to_bytes(2, "big") + guest.port.to_bytes(2, "big")
         """Addresses and ports as they stand in segments to the guest."""
         self._link = link
         self._connection: TcpConnection | None = None
@@ -249,8 +246,8 @@ class TcpFlowActor(EventLoopActor):
         taken, acknowledged = (None, None) if connection is None else connection.progress
         return FlowDescription(
             protocol="tcp",
-            port=int.from_bytes(self._key[:8], "big"),
-            guest=endpoint_text(text(guest.ip), guest.number),
+            port=self._key.port,
+            guest=endpoint_text(text(guest.ip), guest.port),
             remote=endpoint_text(text(remote.ip), remote.port),
             state="connecting" if connection is None else connection.state.name.lower(),
             age=now - self._opened_at,
@@ -268,7 +265,7 @@ class TcpFlowActor(EventLoopActor):
         guest, remote, settings = self._guest, self._remote, self._context.settings
         self._socket.keep_alive(settings.tcp_keep_alive)
         macs = guest.mac + settings.gateway_mac
-        template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.number)
+        template = TcpFrameTemplate(macs, remote.ip, remote.port, guest.ip, guest.port)
         now = self.now()
         offer = Offer(self._mss(), self._room, settings.tcp_buffer)
         connection = TcpConnection(template, self._first, offer, now)
@@ -371,7 +368,7 @@ class TcpFlowActor(EventLoopActor):
         """
         returned = [frame for frame in frames if not self._began_with(read_tcp(frame))]
         if returned:
-            tell_alive(self._context.gateway, FramesReturned(int.from_bytes(self._key[:8], "big"), returned))
+            tell_alive(self._context.gateway, FramesReturned(self._key.port, returned))
 
     @handles(SocketReadable)
     def _socket_readable(self, _: SocketReadable) -> None:

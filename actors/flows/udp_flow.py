@@ -21,7 +21,7 @@ from netstack.udp import UdpFrameTemplate, read_udp
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from actors.messages import DatagramFromNet, ErrorFromNet
+    from actors.messages import DatagramFromNet, ErrorFromNet, FlowKey
     from actors.ports import UdpSocket
 
 
@@ -42,7 +42,7 @@ class UdpFlowActor(FlowActor):
     part = "udp"
     _socket: UdpSocket
 
-    def __init__(self, key: bytes, guest: Guest, context: FlowContext) -> None:
+    def __init__(self, key: FlowKey, guest: Guest, context: FlowContext) -> None:
         """Open the flow's socket. Raises OSError when the host gives none."""
         settings = context.settings
         unanswered = max(settings.dns_idle_timeout, settings.dns_answered_timeout)
@@ -132,6 +132,6 @@ class UdpFlowActor(FlowActor):
         if len(self._templates) >= MAX_REMOTES:
             self._templates.clear()
         guest, remote = self._guest, self._family.pack(address[0])
-        template = UdpFrameTemplate(self._macs, remote, address[1], guest.ip, guest.number)
+        template = UdpFrameTemplate(self._macs, remote, address[1], guest.ip, guest.port)
         self._templates[address] = template
         return template

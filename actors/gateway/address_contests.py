@@ -20,7 +20,6 @@ from netstack.neighbour import solicitation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.flows.batch import Batch
     from actors.flows.flow import FlowContext
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings
@@ -50,14 +49,14 @@ class AddressContests:
         """When :meth:`step` is to be called next."""
         return self._contests.poll_at
 
-    def begin(self, address: bytes, challenger: bytes, batch: Batch) -> None:
-        """Ask the holder of ``address``, which ``challenger`` uses too, unless that was done just now."""
+    def begin(self, address: bytes, challenger: bytes, port: int, now: float) -> None:
+        """Ask the holder of ``address``, unless it was asked just now: ``challenger`` uses it too."""
         holder = self._table(address).holder_of(address)
         if holder is None:
             return
-        if self._contests.begin(Contest(address, holder, challenger, batch.number), batch.now):
+        if self._contests.begin(Contest(address, holder, challenger, port), now):
             self._context.counters.add("gateway.contests")
-            self.step(batch.now)
+            self.step(now)
 
     def answered(self, address: bytes, mac: bytes, now: float) -> None:
         """Note that ``mac`` said by ARP or neighbour discovery that it has ``address``."""

@@ -14,23 +14,19 @@ from actors.flows.batch import TO_FLOWS
 from actors.messages import FramesToFlow, GuestFound
 from actors.runtime import tell_alive
 from netstack.forward import CLIENTS, FIRST_PORT, ends_of
-from netstack.udp import parse_udp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from actors.gateway.services import LanServices
+    from actors.gateway.guests import Guests
     from actors.messages import ClientGone, ClientShown, GuestWanted
     from actors.runtime import Mailbox
-    from netstack.address_pool import AddressPool
-    from netstack.ipv4 import Ipv4Packet
+    from netstack.dns_zone import Zone
     from netstack.udp import UdpDatagram
 
 
 class Place(NamedTuple):
-    """Where a guest is: its session's port, MAC (6 bytes) and addresses (4 and 16 bytes)."""
+    """Where a guest is: its port of the switch, MAC (6 bytes) and addresses (4 and 16 bytes)."""
 
-    number: int
+    port: int
     mac: bytes
     ip: bytes
     ip6: bytes | None
@@ -39,22 +35,12 @@ class Place(NamedTuple):
 class Forwards:
     """Port forwards of one LAN."""
 
-    def __init__(
-        self,
-        pool: AddressPool,
-        services: LanServices,
-        port_of: dict[bytes, int],
-        address6_of: Callable[[bytes], bytes | None],
-        may_lead_to: Callable[[int], bool],
-    ) -> None:
-        """Share the gateway's tables: addresses, names, and the port of each MAC, with what that may."""
-        self._may_lead_to = may_lead_to
-        self._address6_of = address6_of
+    def __init__(self, guests: Guests, names: Zone) -> None:
+        """Find guests among ``guests``, or by their ``names``."""
+        self._guests = guests
         self._shown: dict[bytes, Mailbox] = {}
         """Forwards by the ends of what guests send to clients that they see at their own addresses."""
-        self._pool = pool
-        self._names = services.names
-        self._port_of = port_of
+        self._names = names
         self._udp: dict[int, Mailbox] = {}
 
     def attach(self, index: int, forward: Mailbox) -> None:
@@ -63,18 +49,19 @@ class Forwards:
 
     def locate(self, vm: bytes | str) -> Place | None:
         """Find a guest by MAC (6 bytes), address (4 bytes) or name; None while it is not there."""
+        pool = self._guests.pool
         ip: bytes | None = None
         if isinstance(vm, str):
             ip = self._names.address_of(vm)
         elif len(vm) == 4:  # noqa: PLR2004 - an IPv4 address
             ip = vm
         else:
-            ip = self._pool.address_of(vm)
-        mac = None if ip is None else self._pool.holder_of(ip)
-        number = None if mac is None else self._port_of.get(mac)
-        if ip is None or mac is None or number is None or not self._may_lead_to(number):
+            ip = pool.address_of(vm)
+        mac = None if ip is None else pool.holder_of(ip)
+        port = None if mac is None else self._guests.port_of.get(mac)
+        if ip is None or mac is None or port is None or not self._guests.is_forwarded_to(port):
             return None
-        return Place(number, mac, ip, self._address6_of(mac))
+        return Place(port, mac, ip, self._guests.ipv6.address_of(mac))
 
     def tell_place(self, wanted: GuestWanted) -> None:
         """Answer a forward that looks for its guest."""
@@ -98,11 +85,7 @@ class Forwards:
         forward = self._shown.get(ends_of((source, source_port), (destination, port)))
         return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""
 
-    def udp(self, frame: bytes, packet: Ipv4Packet) -> str:
-        """Pass on what a guest sends to a client of a forward; empty when the port is no client's."""
-        index = (int.from_bytes(packet.payload[2:4], "big") - FIRST_PORT) // CLIENTS
-        forward = self._udp.get(index)
-        if forward is None:
-            return ""
-        parse_udp(packet)
-        return TO_FLOWS if tell_alive(forward, FramesToFlow([frame])) else ""
+    def to_gateway(self, frame: bytes, datagram: UdpDatagram) -> str:
+        """Pass on what a guest sends to a client that it sees at the gateway; empty when it is none."""
+        forward = self._udp.get((datagram.destination_port - FIRST_PORT) // CLIENTS)
+        return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""

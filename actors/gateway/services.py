@@ -30,25 +30,19 @@ from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone, clean_label
 from netstack.family import family_of
 from netstack.icmp import IcmpError
-from netstack.ipv4 import parse_ipv4
-from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate, parse_udp
+from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.flows.batch import Batch
-    from actors.flows.flow import Guest
-    from actors.flows.tcp_flow import Remote
-    from actors.ports import TcpSocket
+    from actors.flows.tcp_flow import Dial
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.address_pool import AddressPool
     from netstack.counters import Counters
     from netstack.family import Family
-    from netstack.ipv4 import Ipv4Packet
     from netstack.udp import UdpDatagram
-
-    Dial = Callable[[Guest, Remote], Callable[[Mailbox], TcpSocket]]
 
 DNS_PORT = 53
 
@@ -99,16 +93,16 @@ class LanServices:
         self._further_names: dict[bytes, set[bytes]] = {}
         """What further leases of a MAC are known by among the names: the MAC and the address."""
         self._dhcp_rates: dict[int, TokenBucket] = {}
-        self._by_port: dict[int, Callable[[bytes, UdpDatagram, Batch], str]] = {}
+        self._by_port: dict[tuple[int, int], Callable[[bytes, UdpDatagram, Batch], str]] = {}
+        """Services by IP version and port."""
         if settings.dhcp:
-            self._by_port[dhcp.SERVER_PORT] = self._dhcp
+            self._by_port[4, dhcp.SERVER_PORT] = self._dhcp
         if dns is not None:
-            self._by_port[DNS_PORT] = self._ask_dns
+            self._by_port[4, DNS_PORT] = self._by_port[6, DNS_PORT] = self._ask_dns
 
-    def udp(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
+    def serve(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         """Serve a datagram to one of the gateway's addresses."""
-        datagram = parse_udp(packet)
-        service = self._by_port.get(datagram.destination_port)
+        service = self._by_port.get((family_of(datagram.source).version, datagram.destination_port))
         if service is None:
             raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
         return service(frame, datagram, batch)
@@ -118,37 +112,18 @@ class LanServices:
         """Whether the gateway is a name server."""
         return self._dns is not None
 
-    def udp6(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
-        """Serve a datagram to one of the gateway's IPv6 addresses: DNS is what there is."""
-        if datagram.destination_port != DNS_PORT or self._dns is None:
-            raise Dropped("no_service", IcmpError.PORT_UNREACHABLE)
-        return self._ask_dns(frame, datagram, batch)
-
-    def broadcast(self, frame: bytes, admit: Callable[[bytes, Batch], None], batch: Batch) -> str:
-        """Serve DHCP to a guest that may have no address; other broadcasts are the guests' own affair.
-
-        ``admit`` takes the guest's MAC, or raises Dropped.
-        """
-        if frame[23:24] != _UDP or frame[30:34] != _EVERYONE:
-            return "gateway.ignored"
-        datagram = parse_udp(parse_ipv4(frame))
-        if datagram.destination_port != dhcp.SERVER_PORT or not self._settings.dhcp:
-            return "gateway.ignored"
-        admit(frame[6:12], batch)
-        return self._dhcp(frame, datagram, batch)
-
     # -- DHCP ---------------------------------------------------------------------------------------
 
     def _dhcp(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
-        rate = self._dhcp_rates.get(batch.number)
+        rate = self._dhcp_rates.get(batch.port.number)
         if rate is None:
-            rate = self._dhcp_rates[batch.number] = TokenBucket(DHCP_PER_SECOND, DHCP_BURST, batch.now)
+            rate = self._dhcp_rates[batch.port.number] = TokenBucket(DHCP_PER_SECOND, DHCP_BURST, batch.now)
         if not rate.take(batch.now):
             raise Dropped("dhcp_rate")
         request = dhcp.parse_dhcp(datagram.payload)
         if request.mac != frame[6:12]:
             raise Dropped("dhcp_spoofed")  # else one guest could take all addresses
-        reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.number, batch.now)
+        reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.port.number, batch.now)
         if isinstance(reply, Unanswered):
             self._counters.add(f"dhcp.{reply.value}")
             return "gateway.answered"
@@ -170,12 +145,11 @@ class LanServices:
 
     # -- DNS ----------------------------------------------------------------------------------------
 
-    def dial(self, segment: bytes, port: int) -> Dial | None:
-        """Say how a connection of a guest behind ``port`` reaches the service; None where there is none."""
-        if self._dns is None or int.from_bytes(segment[2:4], "big") != DNS_PORT:
+    def dial(self, service: int, port: int) -> Dial | None:
+        """Say how a guest behind ``port`` is connected to a TCP port of the gateway; None where nobody is."""
+        if self._dns is None or service != DNS_PORT:
             return None
-        stream = partial(DnsStream, self._dns, port)
-        return lambda _guest, _remote: stream
+        return partial(DnsStream, self._dns, port)
 
     def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         family = family_of(datagram.source)
@@ -192,7 +166,7 @@ class LanServices:
             reply=partial(self._send, template, family),
             limit=batch.port.link_mtu() - family.header_length - UDP_HEADER_LENGTH,
         )
-        self._tell_dns(DnsQuestions(batch.number, [question]))
+        self._tell_dns(DnsQuestions(batch.port.number, [question]))
         return "gateway.answered"
 
     def _send(self, template: UdpFrameTemplate, family: Family, response: bytes) -> None:

@@ -14,11 +14,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from actors.flows.flow import Guest
-from actors.flows.flow_table import FORWARDED
-from actors.flows.forwarded_tcp import ForwardedConnections, ForwardedTcpFlowActor
-from actors.flows.tcp_flow import Link, Remote
-from actors.gateway.tcp_routing import flow_key
+from actors.flows.flow import Guest, Remote
+from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
+from actors.flows.tcp_flow import Link
+from actors.gateway.tcp_routing import tcp_key
 from netstack.family import pack_ip
 from netstack.forward import FIRST_PORT, LAST_PORT, Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
@@ -28,14 +27,50 @@ if TYPE_CHECKING:
 
     from actors.flows.batch import PortState
     from actors.flows.flow import FlowContext
+    from actors.flows.flow_table import FlowTable
     from actors.gateway.forwards import Place
-    from actors.messages import TcpForGuest
-    from actors.ports import Accepted
+    from actors.messages import FlowKey, TcpForGuest
+    from actors.ports import Accepted, WaitingClients
     from netstack.forward import Forward
-    from netstack.shares import Shares
 
 TAKEN_AT_ONCE = 64
 """Clients taken in one go, so that the others' frames get their turn in between."""
+
+
+class ForwardedConnections:
+    """The connections of one forward: those that stand, by their flows' keys, and who waits.
+
+    Implements ``actors.flows.batch.Opener``.
+    """
+
+    __slots__ = ("_let_in", "clients", "forward", "half_open", "is_full", "open")
+
+    def __init__(
+        self,
+        forward: Forward,
+        clients: WaitingClients,
+        let_in: Callable[[ForwardedConnections], None],
+    ) -> None:
+        """``let_in`` takes the next clients."""
+        self.forward = forward
+        self.clients = clients
+        self._let_in = let_in
+        self.open: set[FlowKey] = set()
+        self.half_open: set[FlowKey] = set()
+        """Those that the guest has not answered yet."""
+        self.is_full = False
+        """Whether nobody watches the port until one of the connections gets its answer or ends."""
+
+    def answered(self, key: FlowKey) -> None:
+        """Note that the guest has taken a connection; perhaps there is room for others now."""
+        self.half_open.discard(key)
+        if self.is_full:
+            self._let_in(self)
+
+    def ended(self, key: FlowKey) -> None:
+        """Note that a connection is no more; perhaps there is room for others now."""
+        self.open.discard(key)
+        self.answered(key)
 
 
 class TcpForwards:
@@ -45,13 +80,11 @@ class TcpForwards:
         self,
         context: FlowContext,
         locate: Callable[[bytes | str], Place | None],
-        ports: dict[int, PortState],
-        flows: Shares,
+        flows: FlowTable,
     ) -> None:
-        """``locate`` finds a guest, ``ports`` are the gateway's sessions by number, ``flows`` counts all."""
+        """``locate`` finds a guest."""
         self._context = context
         self._locate = locate
-        self._ports = ports
         self._flows = flows
         self._by_index: dict[int, ForwardedConnections] = {}
         self._next_port = FIRST_PORT
@@ -60,20 +93,9 @@ class TcpForwards:
         """Take clients that wait at a forward's port, as far as there is room for them."""
         connections = self._by_index.get(wanted.index)
         if connections is None or connections.forward != wanted.forward:
-            connections = ForwardedConnections(wanted.forward, wanted.clients)
+            connections = ForwardedConnections(wanted.forward, wanted.clients, self._let_in)
             self._by_index[wanted.index] = connections
         self._let_in(connections)
-
-    def answered(self, connections: ForwardedConnections, key: bytes) -> None:
-        """Note that the guest has taken a connection; perhaps there is room for others now."""
-        connections.half_open.discard(key)
-        if connections.is_full:
-            self._let_in(connections)
-
-    def ended(self, connections: ForwardedConnections, key: bytes) -> None:
-        """Note that a connection is no more; perhaps there is room for others now."""
-        connections.open.discard(key)
-        self.answered(connections, key)
 
     def _let_in(self, connections: ForwardedConnections) -> None:
         settings, clients = self._context.settings, connections.clients
@@ -96,7 +118,7 @@ class TcpForwards:
         """Connect a client to its guest, or refuse it."""
         forward, context = connections.forward, self._context
         place = self._locate(forward.vm)
-        port = None if place is None else self._ports.get(place.number)
+        port = None if place is None else self._flows.ports.get(place.port)
         if place is None or port is None:
             self._refuse(client, "no_guest")
             return
@@ -107,10 +129,10 @@ class TcpForwards:
             return
         guest = Guest(place.mac, ip, forward.vm_port)
         if shown is None:
-            key, remote = self._free_key(place, port, guest)
+            key, remote = self._free_key(port, guest)
         else:
-            key, remote = flow_key(place.number, guest, shown), shown
-        if not self._flows.may_take(FORWARDED):
+            key, remote = tcp_key(port, guest, shown), shown
+        if not self._flows.may_forward:
             self._refuse(client, "flow_share")
             return
         if key in port.flows:  # by another forward, or the guest's own: the client takes another port
@@ -120,16 +142,13 @@ class TcpForwards:
         try:
             preface = _proxy_header(client) if forward.clients is Clients.PROXY else b""
             dial = partial(client.attach, preface=preface)
-            flow = ForwardedTcpFlowActor.start(key, guest, context, remote, link=link, dial=dial)
+            start = partial(ForwardedTcpFlowActor.start, key, guest, context, remote, link=link, dial=dial)
+            self._flows.start_forwarded(key, start, connections)
         except OSError:  # it ended before anything could be done with it
             self._refuse(client, "lost")
             return
-        self._flows.add(FORWARDED)
-        port.flows[key] = flow
-        port.forwarded[key] = connections
         connections.open.add(key)
         connections.half_open.add(key)
-        context.counters.add("gateway.flows_opened")
         context.counters.add("forward.connections")
 
     def _shown(self, forward: Forward, client: Accepted) -> Remote | None:
@@ -146,12 +165,12 @@ class TcpForwards:
         self._context.counters.add(f"forward.drop.{reason}")
         client.refuse()
 
-    def _free_key(self, place: Place, port: PortState, guest: Guest) -> tuple[bytes, Remote]:
+    def _free_key(self, port: PortState, guest: Guest) -> tuple[FlowKey, Remote]:
         """Choose the port at which the guest sees the client. There are more of them than connections."""
         while True:
             remote = Remote(self._context.settings.gateway_ip, self._next_port)
             self._next_port = FIRST_PORT if self._next_port == LAST_PORT else self._next_port + 1
-            key = flow_key(place.number, guest, remote)
+            key = tcp_key(port, guest, remote)
             if key not in port.flows and key not in port.time_waits:
                 return key, remote
 

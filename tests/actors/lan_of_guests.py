@@ -75,6 +75,6 @@ class Lan:
         switch, gateway = self.switch._actor_weakref(), self.gateway._actor_weakref()
         return (
             len(switch._ports) + len(switch._table),
-            len(gateway._ports) + len(gateway._port_of) + len(gateway._pool.held()),
+            len(gateway._flows.ports) + len(gateway._guests.port_of) + len(gateway._guests.pool.held()),
             len(self.outside.open_sockets()),
         )

@@ -22,7 +22,7 @@ class Sessions:
     def guest(self, session, number, client=""):
         """The MAC of a guest behind a session."""
         if session not in self.ports:
-            self.ports[session] = PortState(LanSettings(), BufferBudget(TOTAL), 0.0)
+            self.ports[session] = PortState(session, LanSettings(), BufferBudget(TOTAL), 0.0)
             self.ports[session].client = client
         address = mac(100 * session + number)
         self.ports[session].macs.add(address)

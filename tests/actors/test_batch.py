@@ -7,7 +7,7 @@ from netstack.icmp import IcmpError
 
 
 def test_a_port_starts_with_nothing_and_full_buckets():
-    port = PortState(LanSettings(max_flows_per_peer=3), BufferBudget(TOTAL), 0)
+    port = PortState(7, LanSettings(max_flows_per_peer=3), BufferBudget(TOTAL), 0)
     assert (port.macs, port.flows) == (set(), {})
     assert [port.new_flows.take(0) for _ in range(4)] == [True] * 3 + [False]
     assert sum(port.errors.take(0) for _ in range(1000)) == ERRORS_PER_SECOND

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import Lan, assert_intact, guest_ip, packet
-from test_gateway6 import packet as packet6
+from test_ipv6_router import packet as packet6
 
 from actors.flows.flow import MAX_HEADS, MAX_REMOTES
 from actors.flows.icmp_flow import IcmpFlowActor
@@ -516,8 +516,8 @@ def test_a_guest_that_leaves_takes_its_flows_along(loop, lan):
     assert len(pykka.ActorRegistry.get_by_class(UdpFlowActor)) == 1
     assert pykka.ActorRegistry.get_by_class(IcmpFlowActor) == []
     gateway = lan.ref._actor_weakref()
-    assert set(gateway._ports) == {2, 3}
-    assert mac(1) not in gateway._port_of
+    assert set(gateway._flows.ports) == {2, 3}
+    assert mac(1) not in gateway._guests.port_of
 
 
 def test_a_flow_that_fails_is_replaced_and_its_neighbours_go_on(loop, lan, caplog):

@@ -9,7 +9,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 from test_gateway import assert_intact, ether, packet
-from test_gateway6 import PREFIX
+from test_ipv6_router import PREFIX
 
 from actors.flows.port_forward import CLIENT_KEPT, MAX_WAITING
 from actors.messages import AssignAddress, PortClosed

@@ -40,7 +40,7 @@ def enter(lan, n=1, path="/", **values):
 
 
 def out(client, layers):
-    address = client.lan.gateway._actor_weakref()._pool.address_of(client.mac)
+    address = client.lan.gateway._actor_weakref()._guests.pool.address_of(client.mac)
     return client.to(GATEWAY_MAC) / IP(src=".".join(map(str, address)), dst=SERVER) / layers
 
 

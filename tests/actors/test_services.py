@@ -12,7 +12,8 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
-from actors.gateway.gateway import MAX_MACS_PER_PORT, GatewayActor
+from actors.gateway.gateway import GatewayActor
+from actors.gateway.guests import MAX_MACS_PER_PORT
 from actors.gateway.services import DHCP_BURST
 from actors.messages import (
     AddressUsed,
@@ -58,7 +59,7 @@ class Lan:
     def settle(self, port, **more):
         """Register a guest that has used its address for a while."""
         address = self.assign(port, **more).ip
-        self.ref._actor_weakref()._pool.claim(mac(port), address)
+        self.ref._actor_weakref()._guests.pool.claim(mac(port), address)
 
     def sends(self, port, *packets):
         self.tell(FramesToGateway(port, [bytes(p) for p in packets]))

@@ -12,7 +12,7 @@ from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
 from test_gateway import assert_intact, ether, packet
-from test_gateway6 import PREFIX
+from test_ipv6_router import PREFIX
 
 from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
 from actors.flows.tcp_flow import CONNECT_TIMEOUT

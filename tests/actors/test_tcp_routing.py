@@ -6,7 +6,7 @@ import pytest
 from scapy.layers.inet import TCP
 from tcp_parts import SERVER, Lan
 
-from actors.gateway.tcp_routing import HALF_OPEN_KEPT
+from actors.flows.flow_table import HALF_OPEN_KEPT
 from actors.messages import ConnectionFailed, ConnectionMade
 from actors.ports import SendResult
 

@@ -27,7 +27,7 @@ from scapy.layers.inet6 import (
 from scapy.packet import Raw
 from test_gateway import Lan, ether
 
-from actors.gateway.gateway import UPLINK_INTERVAL, UPLINK_REPEATS
+from actors.gateway.discovery import UPLINK_INTERVAL, UPLINK_REPEATS
 from actors.messages import AssignAddress, ErrorFromNet, PortClosed
 from actors.ports import SendResult
 from actors.settings import LanSettings
