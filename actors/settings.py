@@ -74,8 +74,9 @@ class LanSettings:
     peer_timeout: float = 150.0
     """Silence after which a session is removed: ten of the clients' heartbeats. One that never said
     anything is removed after it too."""
-    resume_grace: float = 30.0
-    """Seconds for which the port of a client whose session was lost is kept, with its flows; 0 for none."""
+    resume_grace: float = 60.0
+    """Seconds for which the port of a client whose session was lost is kept, with its flows; 0 for none. A
+    session is lost after 30 s of silence, so a network may be away for a minute and a half."""
     registration_timeout: float = 30.0
     """Time that a framed client has for its Register."""
 

@@ -204,7 +204,7 @@ class Settings:
             "time for which a client that lost its connection finds its addresses and connections again; "
             "0 for none",
         ),
-    ] = 30.0
+    ] = 60.0
     network: Annotated[
         IPv4Network,
         Option(

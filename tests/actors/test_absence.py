@@ -18,7 +18,7 @@ from actors.port_policy import usual_policy
 from actors.runtime import run_ready
 
 SERVER = ("192.0.2.1", 5000)
-GRACE = 30.0
+GRACE = 60.0
 LOST = SessionClosed(0, "connection lost", lost=True)
 
 

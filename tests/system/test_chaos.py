@@ -362,7 +362,7 @@ def read(connected, size):
 
 def test_a_network_that_is_away_for_a_minute_with_the_default_settings(boxes):
     """The relay's uplink and a guest's cable, at once. TCP goes on, with what was on its way: between guests,
-    though the session of the one ended meanwhile, and from the other to the outside.
+    and from both to the outside, though the session of the one was lost meanwhile.
     """
     here, outside, there = boxes
     relay = Relay("--allow-cidr", "10.99.8.0/24", bind="10.99.7.1", before=here.prefix)
@@ -372,8 +372,8 @@ def test_a_network_that_is_away_for_a_minute_with_the_default_settings(boxes):
     near, neighbour = serve(goes.namespace, address)
     with contextlib.ExitStack() as stack:
         connections = []
-        for to in (server, neighbour):
-            connected = stack.enter_context(stays.namespace.socket(socket.SOCK_STREAM))
+        for guest, to in ((stays, server), (stays, neighbour), (goes, server)):
+            connected = stack.enter_context(guest.namespace.socket(socket.SOCK_STREAM))
             connected.settimeout(2 * MINUTE)
             connected.connect(to)
             connected.sendall(b"before")
