@@ -216,6 +216,24 @@ def test_a_restart_of_the_relay_is_survived_with_mac_and_address(certificate_opt
     asyncio.run(scenario())
 
 
+def test_a_session_that_was_lost_is_gone_on_with_and_one_that_was_left_is_not(fresh_relay):
+    async def scenario():
+        async with vm_client(fresh_relay.url, cert_hash=fresh_relay.hash, reconnect=True) as nic:
+            for losses in range(1, 4):
+                address, session = nic.assigned.interface, nic._session
+                session.abandon("the network is gone")
+                await until(lambda session=session: nic.attached and nic._session is not session)
+                assert nic.assigned.interface == address
+                counters = await asyncio.to_thread(fresh_relay.counters)
+                assert (counters["peer.absences"], counters["switch.resumed"]) == (losses, losses)
+        await asyncio.to_thread(
+            fresh_relay.wait_for, "peer .* (closed: disconnected|left: the client leaves)"
+        )
+        assert (await asyncio.to_thread(fresh_relay.counters))["peer.absences"] == 3
+
+    asyncio.run(scenario())
+
+
 def test_without_reconnect_the_end_is_told():
     async def scenario():
         relay = Relay()
@@ -283,6 +301,8 @@ def test_without_an_answer_it_gives_up(monkeypatch):
             async with vm_client(url, insecure=True):
                 pass
         await until(lambda: relay.closed)
+        # No goodbye: the relay may have given an address all the same, and the next session is to have it.
+        assert relay.closed[0].lost
 
     on_scripted_relay(
         scenario, lambda *_: [b"\0garbage", b"\0[]", b"\0{}", b'\0{"type":"Assigned","ip":[1]}']

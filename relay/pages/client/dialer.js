@@ -17,7 +17,7 @@ export class Dialer {
     #hashes;
     #timeout;
     #token;
-    /** Whether the relay has told its hashes: then it is asked first, and one that does not answer is not there. */
+    /** Whether the relay has told hashes: without them there is no way in, so one that does not answer is not there. */
     #hasTold = false;
     /** Throws TypeError for arguments that are wrong. */
     constructor(url, options) {
@@ -110,8 +110,10 @@ export class Dialer {
                 signal: AbortSignal.timeout(this.#timeout),
             });
             const said = (await response.json());
-            this.#hasTold = true;
-            return [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
+            const hashes = [said["current"], said["next"]].flatMap((each) => (each?.pinned ? [each.hash] : []));
+            // Only then is there no other way in: a certificate of an authority needs no hash.
+            this.#hasTold = hashes.length > 0;
+            return hashes;
         }
         catch {
             if (this.#hasTold)
