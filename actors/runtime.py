@@ -34,6 +34,7 @@ from netstack.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from pykka._envelope import Envelope
@@ -308,6 +309,16 @@ class Scheduler:
             _active.reset(token)
 
 
+@dataclass(frozen=True, slots=True)
+class Observe:
+    """Operator -> any actor: enter a context around the handling of each message from now on; None ends it.
+
+    It is given the actor and the message. What it raises is as if the handler had raised it.
+    """
+
+    observer: Callable[[EventLoopActor, Any], AbstractContextManager[object]] | None
+
+
 class EventLoopActor(pykka.Actor):
     """A pykka actor that works on the event loop that ran when it was started.
 
@@ -346,6 +357,19 @@ class EventLoopActor(pykka.Actor):
     def now(self) -> float:
         """Return the loop's monotonic time in seconds."""
         return self.scheduler.loop.time()
+
+    def _observe(self, message: Observe) -> None:
+        """Have somebody look on while messages are handled; without an observer nothing of it is left."""
+        self.__dict__.pop("on_receive", None)
+        observer, handle = message.observer, self.on_receive
+        if observer is None:
+            return
+
+        def observed(received: Any) -> Any:
+            with observer(self, received):
+                return handle(received)
+
+        self.__dict__["on_receive"] = observed  # a wrapper: while nobody looks on, nothing is asked
 
     def on_receive(self, message: Any) -> Any:
         """Give the message to its handler; what has none is logged, as pykka does."""
@@ -454,6 +478,9 @@ def data_message(message: type[_Message]) -> type[_Message]:
     """Mark a type of message as data: a tuple whose last field is a batch, of frames or datagrams."""
     _DATA_MESSAGES.add(message)
     return message
+
+
+EventLoopActor._actor_handlers = {Observe: EventLoopActor._observe}  # noqa: SLF001 - of its own class
 
 
 def handles(*messages: type) -> Callable[[_Handler], _Handler]:

@@ -21,28 +21,32 @@ from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
 from actors.messages import BlockMacs, ClosePeer
-from actors.runtime import NEVER, run_ready, tell_alive
+from actors.runtime import NEVER, Observe, run_ready, tell_alive
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
 from netstack.shares import Shares
+from relay.observation import Observation
 from transport.host.outside import EchoIdentifiers, HostNetwork
 from transport.host.readiness import Readiness
 from transport.host.upstream_dns import HostResolvers, NoResolvers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     import pykka
 
     from actors.close_codes import CloseCode
     from actors.port_policy import PortPolicy
     from actors.ports import LeaseMemory, Session
-    from actors.runtime import Mailbox
+    from actors.runtime import EventLoopActor, Mailbox
     from actors.settings import LanSettings
     from netstack.egress import EgressPolicy
     from netstack.forward import Forward
     from netstack.name_servers import NameServer
     from transport.turns import Turns
+
+    Observer = Callable[[EventLoopActor, Any], AbstractContextManager[object]]
 
 
 class ForwardError(Exception):
@@ -96,6 +100,9 @@ class Lan:
         self.settings = plan.settings
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
+        self._observer: Observer | None = None
+        self.observation = Observation(self)
+        """Captures and traces begin here."""
         self._shared = shared
         self._forwards: dict[str, tuple[int, pykka.ActorRef[PortForwardActor]]] = {}
         """Forwards as they are written, with their numbers."""
@@ -217,6 +224,14 @@ class Lan:
         """The sessions' actors."""
         return [peer for peer in self._peers if peer.is_alive()]
 
+    def observe(self, observer: Observer | None) -> None:
+        """Have somebody look on while the LAN's actors, and those of later sessions, handle messages."""
+        self._observer = observer
+        actors: list[pykka.ActorRef[Any]] = [self.switch, self.gateway, self.names, *self.peers]
+        for actor in actors:
+            tell_alive(actor, Observe(observer))
+        run_ready()
+
     def block_macs(self, macs: frozenset[bytes]) -> None:
         """Let nobody have these MACs, and anybody those that were blocked before."""
         tell_alive(self.switch, BlockMacs(macs))
@@ -249,6 +264,8 @@ class Lan:
         )
         self._peers.add(peer)
         self._by_port[session.id] = peer
+        if self._observer is not None:
+            peer.tell(Observe(self._observer))
         return peer
 
     def close_session(self, port: int, code: CloseCode, reason: str) -> bool:

@@ -56,6 +56,7 @@ GROUPS = {
         "token": "make tokens that let clients in, and the keys for them",
         "certs": "make certificates for development",
         "config": "check the settings, or show where each value comes from",
+        "extcap": "let Wireshark capture from relays of this user",
         "doctor": "look at this machine as a relay needs it, and say what to do",
         "healthcheck": "ask the relay of this machine whether it answers",
         "version": "tell which version this is, and what it runs on",
@@ -70,6 +71,8 @@ GROUPS = {
         "macs": "list the MAC tables",
         "drops": "list what was dropped, and why",
         "why": "tell whether a guest would reach something, and what decides",
+        "capture": "record or show what passes, as pcapng",
+        "trace": "follow what a guest exchanges with one destination",
         "events": "follow joins, leaves and refusals as they happen",
     },
     "change it while it runs": {
@@ -91,7 +94,7 @@ COMMANDS = {name: summary for group in GROUPS.values() for name, summary in grou
 ADMIN = frozenset(GROUPS["see what a running relay does"]) | frozenset(GROUPS["change it while it runs"])
 """Those that ask a running relay (``relay.admin.commands``)."""
 
-_MODULES = {"attach": "guest.attach", "token": "relay.token_command"}
+_MODULES = {"extcap": "relay.admin.capture_command", "attach": "guest.attach", "token": "relay.token_command"}
 """Those elsewhere, and those whose name would hide a module of Python's own."""
 
 _SIGNALS = {

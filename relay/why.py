@@ -62,7 +62,7 @@ async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]
         steps.append(_guest(lan, leases, asked.guest))
         if not steps[-1].ok:
             return steps
-    addresses, step = await _addresses(lan, snapshots, asked.target)
+    addresses, step = await addresses_of(lan, snapshots, asked.target)
     if step is not None:
         steps.append(step)
     network = ipaddress.ip_network(str(lan.settings.network))
@@ -82,9 +82,10 @@ def _guest(lan: Lan, leases: tuple[LeaseDescription, ...], guest: str) -> Step:
     return Step(question, ok=True, answer=f"yes: {found.mac} has {found.address}, session {found.port}")
 
 
-async def _addresses(
+async def addresses_of(
     lan: Lan, snapshots: Snapshots, target: str
 ) -> tuple[list[ipaddress.IPv4Address | ipaddress.IPv6Address], Step | None]:
+    """Find the addresses of what somebody calls so, and say how they were found, if it was a name."""
     try:
         return [ipaddress.ip_address(target)], None
     except ValueError:

@@ -26,7 +26,8 @@ packages=$(missing \
     buildah:buildah \
     runc:runc \
     debootstrap:debootstrap \
-    nft:nftables)
+    nft:nftables \
+    tcpdump:tcpdump)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || apt_install $packages
 install_compiler .venv/bin/python

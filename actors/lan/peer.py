@@ -508,6 +508,11 @@ class PeerActor(EventLoopActor):
             bytes_out=self._bytes_out,
         )
 
+    @property
+    def port(self) -> int:
+        """Number of the session's port of the switch."""
+        return self._port
+
     # -- for operators ------------------------------------------------------------------------------
 
     @handles(Describe)

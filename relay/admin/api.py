@@ -21,18 +21,23 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from netstack.ethernet import parse_mac
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.events import TooManyListenersError
 from relay.admin.metrics import CONTENT_TYPE, exposition
 from relay.bans import BanError, parse_ban
+from relay.bpf import Filter, FilterError
+from relay.capture import MAX_CAPTURES, Capture
 from relay.operations import NotThereError, OperationError, Who
 from relay.snapshots import Snapshots
-from relay.why import Question, explain
+from relay.trace import Trace
+from relay.why import Question, addresses_of, explain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from relay.admin.service import Served
+    from relay.lan import Lan
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body."""
@@ -268,6 +274,65 @@ class Api:
                 if room in (None, event.get("room")):
                     yield f"event: {event['event']}\ndata: {json.dumps(event)}\n\n"
 
+    async def capture(self, request: Request) -> Response:
+        """Send what passes, as pcapng, until the client has enough."""
+        query, captures = request.query_params, self._served.captures
+        port = None if "peer" not in query else _whole(query["peer"], "peer")
+        snap_length = _whole(query.get("snaplen", "0"), "snaplen")
+        try:
+            wanted = Filter(query["filter"]) if query.get("filter") else None
+        except FilterError as error:
+            raise _bad(str(error)) from None
+        if len(captures) >= MAX_CAPTURES:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
+        lans = self._snapshots.rooms_named(_room(request))
+        names = {peer.port: peer.name for peer in await self._snapshots.peers(_room(request))}
+        capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
+        logger.info("{} captures {}", _who(request).text, _room(request) or "all rooms")
+        return StreamingResponse(self._captured(capture, lans), media_type="application/x-pcapng")
+
+    async def _captured(self, capture: Capture, lans: list[Lan]) -> AsyncIterator[bytes]:
+        self._served.captures.add(capture)
+        for lan in lans:
+            lan.observation.add(capture)
+        try:
+            async for blocks in capture.stream():
+                yield blocks
+        finally:
+            self._served.captures.discard(capture)
+            for lan in lans:
+                lan.observation.remove(capture)
+            capture.log_end()
+
+    async def trace(self, request: Request) -> Response:
+        """Send what becomes of a guest's packets for one destination, a JSON object for each decision."""
+        query = request.query_params
+        port = _whole(query.get("peer", ""), "peer")
+        found = [peer for peer in await self._snapshots.peers() if peer.port == port and peer.mac is not None]
+        if not found or found[0].mac is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no session {port} with a guest")
+        [lan] = self._snapshots.rooms_named(found[0].room)
+        asked = Question(query.get("destination", "")[:253])
+        addresses, step = await addresses_of(lan, self._snapshots, asked.target)
+        if not addresses:
+            said = "destination must be an address or a name" if step is None else step.answer
+            raise HTTPException(HTTPStatus.NOT_FOUND, said)
+        if len(self._served.captures) >= MAX_CAPTURES:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
+        trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
+        logger.info("{} traces {} and {}", _who(request).text, found[0].mac, asked.target)
+        return StreamingResponse(self._traced(trace, lan), media_type="application/jsonl")
+
+    async def _traced(self, trace: Trace, lan: Lan) -> AsyncIterator[str]:
+        self._served.captures.add(trace)
+        lan.observation.add(trace)
+        try:
+            async for line in trace.lines():
+                yield f"{json.dumps(line)}\n"
+        finally:
+            self._served.captures.discard(trace)
+            lan.observation.remove(trace)
+
     async def metrics(self, _: Request) -> Response:
         """Answer in Prometheus's text format."""
         return Response(await exposition(self._served, self._snapshots), media_type=CONTENT_TYPE)
@@ -346,6 +411,24 @@ ROUTES = (
     Endpoint("POST", "/v1/drain", "Refuse new sessions", Api.drain),
     Endpoint("DELETE", "/v1/drain", "Take new sessions again", Api.drain),
     Endpoint("GET", "/v1/events", "What happens, as server-sent events", Api.events, _ROOM),
+    Endpoint(
+        *("GET", "/v1/capture", "What passes, as a stream of pcapng", Api.capture),
+        {
+            **_ROOM,
+            "peer": "only what comes from and goes to this session",
+            "filter": "in tcpdump's syntax",
+            "snaplen": "bytes of each frame; all of them without it",
+        },
+    ),
+    Endpoint(
+        *(
+            "GET",
+            "/v1/trace",
+            "What becomes of a guest's packets, a line of JSON for each decision",
+            Api.trace,
+        ),
+        {"peer": "port of the session", "destination": "address or name that it talks to"},
+    ),
     Endpoint("GET", "/metrics", "Metrics for Prometheus", Api.metrics),
     Endpoint("GET", "/livez", "Whether the relay lives", Api.livez),
     Endpoint("GET", "/readyz", "Whether new sessions are taken; 503 while draining", Api.readyz),

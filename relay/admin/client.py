@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import http.client
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,7 +18,7 @@ from relay.admin_place import find
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 TIMEOUT = 30.0
 """Seconds for an answer."""
@@ -24,8 +26,36 @@ TIMEOUT = 30.0
 VARIABLE = "VMRELAY_ADMIN"
 
 
+STREAMS = frozenset({"/v1/capture", "/v1/trace", "/v1/events"})
+"""What is answered without an end."""
+
+
 class AskError(Exception):
     """The relay could not be asked, or said no; the message is one line."""
+
+
+class Stream:
+    """What comes, until the deadline; then it is as if the relay had ended it."""
+
+    def __init__(self, response: http.client.HTTPResponse, deadline: float | None) -> None:
+        self._response = response
+        self._deadline = deadline
+
+    def read(self, amount: int, /) -> bytes:
+        """Read this much, or less at the end."""
+        return self._until_deadline(lambda: self._response.read(amount))
+
+    def readline(self) -> bytes:
+        """Read a line; nothing at the end."""
+        return self._until_deadline(self._response.readline)
+
+    def _until_deadline(self, read: Callable[[], bytes]) -> bytes:
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            return b""
+        try:
+            return read()
+        except (TimeoutError, http.client.IncompleteRead, ConnectionError):
+            return b""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -70,6 +100,12 @@ class AdminClient:
             while line := response.readline():
                 yield line.decode().rstrip("\n")
 
+    @contextlib.contextmanager
+    def stream(self, path: str, query: Mapping[str, str | None], deadline: float | None) -> Iterator[Stream]:
+        """Read what comes, up to ``deadline`` (monotonic) if there is one. Raises AskError."""
+        with self._open("GET", path, query, None, deadline) as response:
+            yield Stream(response, deadline)
+
     def _request(
         self,
         method: str,
@@ -89,6 +125,7 @@ class AdminClient:
         path: str,
         query: Mapping[str, str | None] | None,
         fields: Mapping[str, Any] | None,
+        deadline: float | None = None,
     ) -> http.client.HTTPResponse:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
@@ -102,6 +139,10 @@ class AdminClient:
         try:
             connection.request(method, target, body, headers)
             response = connection.getresponse()
+            if connection.sock is not None and path in STREAMS:
+                # It may be quiet for long; the deadline is the reader's.
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+                connection.sock.settimeout(left)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             said = getattr(error, "strerror", None) or str(error)

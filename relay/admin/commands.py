@@ -6,17 +6,23 @@ the API answers.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.admin import client
+from relay.admin.capture_command import (
+    capture,
+    capture_arguments,
+    duration_of,
+    trace,
+    trace_arguments,
+)
 from relay.admin.tables import amount, duration, milliseconds, percent, table
-from relay.setting_kinds import parse_duration
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping, Sequence
 
 RATE_SPAN = 1.0
@@ -334,17 +340,10 @@ def ban(relay: client.AdminClient, args: argparse.Namespace) -> str:
 def _ban_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", nargs="?", metavar="KIND=WHOM", help="address=NETWORK, mac=MAC or token=ID")
     parser.add_argument(
-        "--time", type=_duration, metavar="TIME", help="for how long, such as 30m (default: for ever)"
+        "--time", type=duration_of, metavar="TIME", help="for how long, such as 30m (default: for ever)"
     )
     parser.add_argument("--reason", metavar="TEXT", help="told to the clients")
     parser.add_argument("--lift", metavar="ID", help="let in again what is listed by this id")
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def reload(relay: client.AdminClient, args: argparse.Namespace) -> str:
@@ -403,6 +402,8 @@ COMMANDS: dict[str, Command] = {
         Command("drops", drops, _room),
         Command("events", events, _room),
         Command("why", why, _why_arguments),
+        Command("capture", capture, capture_arguments),
+        Command("trace", trace, trace_arguments),
         Command("forwards", forwards, _forwards_arguments),
         Command("disconnect", disconnect, _disconnect_arguments),
         Command("ban", ban, _ban_arguments),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from relay.observation import Observer
     from relay.operations import Operations
 
 LAG_INTERVAL = 0.5
@@ -77,6 +78,8 @@ class Served:
     """What a request has to show; None on a unix socket, which only the relay's user can open."""
     started: float = field(default_factory=time.monotonic)
     events: Events = field(default_factory=Events)
+    captures: set[Observer] = field(default_factory=set)
+    """Those that run."""
 
 
 class AdminService:

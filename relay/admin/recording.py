@@ -1,0 +1,118 @@
+"""Where ``vmrelay capture`` puts what the relay sends: a file, a pipe, or a ring of files."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SECTION, _INTERFACE = 0x0A0D0D0A, 1
+_HEAD = struct.Struct("<II")
+MAX_BLOCK = 1 << 20
+"""Bytes of a block; a relay's have a frame and a comment at most."""
+
+
+class Readable(Protocol):
+    """Where blocks are read from."""
+
+    def read(self, amount: int, /) -> bytes:
+        """Read this much, or less at the end."""
+
+
+class BlockError(Exception):
+    """That is no pcapng as a relay writes it."""
+
+
+class Limits(NamedTuple):
+    """How much is kept; 0 for no limit."""
+
+    file_size: int = 0
+    """Bytes after which another file is begun."""
+    files: int = 0
+    """Files of which the oldest is removed when there are more."""
+    seconds: float = 0.0
+    """Time after which the recording ends."""
+    file_seconds: float = 0.0
+    """Time after which another file is begun."""
+
+
+def blocks(source: Readable) -> Iterator[tuple[int, bytes]]:
+    """Read block by block: its type, and all of it. Raises BlockError."""
+    while head := source.read(_HEAD.size):
+        if len(head) < _HEAD.size:
+            return
+        kind, length = _HEAD.unpack(head)
+        if not 12 <= length <= MAX_BLOCK or length % 4:  # noqa: PLR2004 - the smallest block
+            raise BlockError("the relay sent no pcapng")
+        rest = source.read(length - _HEAD.size)
+        if len(rest) < length - _HEAD.size:
+            return
+        yield kind, head + rest
+
+
+class Recorder:
+    """Writes blocks to files, each of which can be read by itself."""
+
+    def __init__(self, path: Path | None, limits: Limits) -> None:
+        """Write to ``path`` (with a number before its suffix where there are several), or standard output."""
+        self._path = path
+        self._limits = limits
+        self._headers: list[bytes] = []
+        """The section's beginning and all interfaces: each file begins with them."""
+        self._file: IO[bytes] | None = None
+        self._written = 0
+        self._opened_at = 0.0
+        self._number = 0
+        self._kept: list[Path] = []
+
+    @property
+    def _is_ring(self) -> bool:
+        return self._path is not None and bool(self._limits.file_size or self._limits.file_seconds)
+
+    def write(self, kind: int, block: bytes) -> None:
+        """Write a block, to another file if it is time. Raises OSError."""
+        if kind in {_SECTION, _INTERFACE}:
+            self._headers.append(block)
+        if self._file is None or (self._is_ring and self._is_full(block)):
+            self._next_file()
+            if kind in {_SECTION, _INTERFACE}:
+                return  # it is among the headers
+        assert self._file is not None  # noqa: S101 - opened above
+        self._file.write(block)
+        self._written += len(block)
+        self._file.flush()  # whoever follows it, through a pipe or the file, sees it now
+
+    def _is_full(self, block: bytes) -> bool:
+        size, seconds = self._limits.file_size, self._limits.file_seconds
+        if size and self._written + len(block) > size:
+            return True
+        return bool(seconds) and time.monotonic() - self._opened_at >= seconds
+
+    def _next_file(self) -> None:
+        self.close()
+        if self._path is None:
+            self._file = sys.stdout.buffer
+        else:
+            path = self._path
+            if self._is_ring:
+                self._number += 1
+                path = path.with_name(f"{path.stem}_{self._number:05}{path.suffix}")
+            self._file = path.open("wb")
+            self._kept.append(path)
+            if self._limits.files and len(self._kept) > self._limits.files:
+                self._kept.pop(0).unlink(missing_ok=True)
+        self._file.write(b"".join(self._headers))
+        self._file.flush()
+        self._written = sum(map(len, self._headers))
+        self._opened_at = time.monotonic()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._file is not None and self._file is not sys.stdout.buffer:
+            self._file.close()
+        self._file = None

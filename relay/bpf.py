@@ -1,0 +1,80 @@
+"""Filters in tcpdump's syntax, compiled and run by libpcap (pcap-filter(7)) where the system has it."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+
+from netstack.pcapng import LINKTYPE_ETHERNET
+
+MAX_EXPRESSION = 4096
+"""Characters."""
+
+_NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.dylib")
+_LONGEST_FRAME = 65535
+
+
+class FilterError(Exception):
+    """There is no such filter, or no libpcap; the message is one line."""
+
+
+class _Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint), ("instructions", ctypes.c_void_p)]
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [
+        ("seconds", ctypes.c_long),
+        ("microseconds", ctypes.c_long),
+        ("kept", ctypes.c_uint32),
+        ("length", ctypes.c_uint32),
+    ]
+
+
+def _library() -> ctypes.CDLL:
+    for name in (*_NAMES, ctypes.util.find_library("pcap")):
+        if name is not None:
+            try:
+                return ctypes.CDLL(name)
+            except OSError:
+                continue
+    raise FilterError("filters need libpcap, which is not installed (on Debian: apt install libpcap0.8)")
+
+
+class Filter:
+    """Decides which frames are wanted. For one thread."""
+
+    def __init__(self, expression: str) -> None:
+        """Compile a filter. Raises FilterError."""
+        if len(expression) > MAX_EXPRESSION or "\0" in expression:
+            raise FilterError("the filter is too long, or has a zero byte")
+        self._pcap = pcap = _library()
+        pcap.pcap_open_dead.restype = ctypes.c_void_p
+        pcap.pcap_geterr.restype = ctypes.c_char_p
+        pcap.pcap_offline_filter.argtypes = [
+            ctypes.POINTER(_Program),
+            ctypes.POINTER(_Header),
+            ctypes.c_char_p,
+        ]
+        handle = ctypes.c_void_p(pcap.pcap_open_dead(LINKTYPE_ETHERNET, _LONGEST_FRAME))
+        self._program = _Program()
+        try:
+            text = expression.encode()
+            if pcap.pcap_compile(handle, ctypes.byref(self._program), text, 1, 0xFFFFFFFF):
+                said = pcap.pcap_geterr(handle).decode(errors="replace")
+                raise FilterError(f"no filter: {' '.join(said.split())}")
+        finally:
+            pcap.pcap_close(handle)
+        self._header = _Header()
+
+    def __call__(self, frame: bytes) -> bool:
+        """Whether a frame is wanted."""
+        self._header.kept = self._header.length = len(frame)
+        return bool(
+            self._pcap.pcap_offline_filter(ctypes.byref(self._program), ctypes.byref(self._header), frame)
+        )
+
+    def __del__(self) -> None:
+        """Free what libpcap has compiled."""
+        if getattr(self, "_program", None) is not None and self._program.instructions:
+            self._pcap.pcap_freecode(ctypes.byref(self._program))

@@ -1,0 +1,270 @@
+"""Captures and traces of a running relay, read with tcpdump and scapy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from processes import PATIENCE, Relay, free_port, run
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import ARP, Ether
+from scapy.utils import RawPcapNgReader
+
+from guest.relay_socket import RelayPeer, RelaySocket
+
+GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
+MAC = "52:54:00:00:79:01"
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory):
+    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
+    relay = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
+    relay.admin = socket
+    yield relay
+    relay.stop()
+    assert "Traceback" not in relay.output
+
+
+@pytest.fixture
+def guest(relay):
+    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
+    yield peer
+    peer.close()
+
+
+class Running:
+    """A command of the kind that goes on; the relay has begun when it has logged so."""
+
+    def __init__(self, relay, *words, logged):
+        before = relay.output.count(logged)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "relay.main", *map(str, words), "--admin", str(relay.admin)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        relay.wait_for(logged, count=before + 1)
+
+    def stop(self):
+        self._process.send_signal(signal.SIGINT)
+        output, errors = self._process.communicate(timeout=PATIENCE)
+        assert b"Traceback" not in errors, errors.decode()
+        return output
+
+    def read_until(self, wanted):
+        """Read lines until one has a text."""
+        lines = []
+        while not lines or wanted not in lines[-1]:
+            line = self._process.stdout.readline().decode()
+            assert line, lines
+            lines.append(line.rstrip())
+        return lines
+
+
+def send(guest, packet):
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet)
+
+
+def ping(guest, payload=b""):
+    packet = IP(src=str(guest.assigned.ip), dst=GATEWAY) / ICMP() / payload
+    with RelaySocket(guest) as one:
+        assert one.sr1(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet, timeout=PATIENCE, verbose=0)
+
+
+def read(path):
+    """Give (interface, direction, frame, comment) of each packet of a file."""
+    with path.open("rb") as file:
+        return [
+            (told.ifname.decode(), told.direction, Ether(data), b"".join(told.comments or ()).decode())
+            for data, told in RawPcapNgReader(file)
+        ]
+
+
+def recorded(relay, guest, path, *options, sending):
+    running = Running(relay, "capture", "-w", path, *options, logged="captures")
+    sending()
+    ping(guest, b"the last one")
+    deadline = 200
+    while b"the last one" not in (path.read_bytes() if path.exists() else b"") and deadline:
+        ping(guest, b"the last one")
+        deadline -= 1
+    running.stop()
+    return read(path)
+
+
+def test_a_capture_has_an_interface_for_each_session_and_the_gateway(relay, guest, tmp_path):
+    found = recorded(relay, guest, tmp_path / "all.pcapng", sending=lambda: ping(guest, b"hello"))
+    hello = [
+        (name, way)
+        for name, way, frame, _ in found
+        if ICMP in frame and bytes(frame[ICMP].payload) == b"hello"
+    ]
+    (peer,) = {name for name, _ in hello if "peer" in name}
+    assert hello == [
+        (peer, 1),
+        ("default/gateway", 1),
+        ("default/gateway", 2),
+        (peer, 2),
+    ]
+    told = run("tcpdump", "-n", "-r", tmp_path / "all.pcapng").stdout
+    assert f"IP {guest.assigned.ip} > {GATEWAY}: ICMP echo request" in told
+
+
+def test_what_is_dropped_says_why(relay, guest, tmp_path):
+    spoofed = IP(src="192.0.2.9", dst=GATEWAY) / ICMP() / b"spoofed"
+    found = recorded(relay, guest, tmp_path / "x.pcapng", sending=lambda: send(guest, spoofed))
+    [comment] = [
+        text for _, _, frame, text in found if ICMP in frame and bytes(frame[ICMP].payload) == b"spoofed"
+    ]
+    assert comment == "1 switch.drop.foreign_source"
+
+
+def test_a_filter_and_a_session_leave_out_the_rest(relay, guest, tmp_path):
+    other = RelayPeer(relay.url, insecure=True)
+    try:
+        options = ("--filter", "icmp", "--peer", "web", "--snaplen", 60)
+        found = recorded(relay, guest, tmp_path / "x.pcapng", *options, sending=lambda: ping(other, b"other"))
+    finally:
+        other.close()
+    assert found
+    assert {name.partition("peer")[0] for name, *_ in found} == {"default/"}
+    assert all(ICMP in frame and MAC in (frame.src, frame.dst) for _, _, frame, _ in found)
+
+
+def test_it_is_piped_into_other_programs(relay, guest):
+    running = Running(relay, "capture", "-w", "-", "--filter", "icmp", logged="captures")
+    reader = subprocess.Popen(
+        ["tcpdump", "-n", "-l", "-c", "1", "-r", "-"],
+        stdin=running._process.stdout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    ping(guest)
+    assert b"ICMP echo request" in reader.communicate(timeout=PATIENCE)[0]
+    running.stop()
+
+
+def test_without_a_file_packets_are_told_in_lines(relay, guest):
+    running = Running(relay, "capture", "--filter", "icmp", logged="captures")
+    ping(guest)
+    lines = running.read_until("echo-reply")
+    assert any(f"> Ether / IP / ICMP {guest.assigned.ip} > {GATEWAY} echo-request" in line for line in lines)
+    running.stop()
+
+
+def test_a_ring_keeps_the_latest_files_and_each_is_whole(relay, guest, tmp_path):
+    path = tmp_path / "ring.pcapng"
+    options = ("--file-size", "2k", "--files", "2", "--filter", "icmp")
+    running = Running(relay, "capture", "-w", path, *options, logged="captures")
+    while len(list(tmp_path.iterdir())) < 2 or (tmp_path / "ring_00001.pcapng").exists():
+        ping(guest, b"x" * 400)
+    running.stop()
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    for file in files:
+        assert file.stat().st_size <= 2000
+        read(file)
+
+
+def test_it_ends_by_itself_after_a_time(relay, tmp_path):
+    done = run(
+        *(sys.executable, "-m", "relay.main", "capture", "-w", tmp_path / "x", "--time", "300ms"),
+        *("--admin", relay.admin),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert read(tmp_path / "x") == []
+
+
+def test_afterwards_nobody_looks_on(relay, guest, tmp_path):
+    recorded(relay, guest, tmp_path / "x.pcapng", sending=lambda: None)
+    relay.wait_for(r"a capture ends: \d+ frames seen, 0 missed")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--filter", "no such thing"), "no filter: "),
+        (("--peer", "ghost"), "no session is called ghost"),
+        (("--room", "nope"), "there is no room nope"),
+        (("--snaplen", "-1"), "snaplen must be a whole number"),
+    ],
+)
+def test_what_cannot_be_captured_is_said_in_one_line(relay, tmp_path, words, complaint):
+    command = (
+        sys.executable,
+        "-m",
+        "relay.main",
+        "capture",
+        "-w",
+        tmp_path / "x",
+        *words,
+        "--admin",
+        relay.admin,
+    )
+    done = run(*command, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert complaint in done.stderr
+
+
+def test_a_trace_tells_each_decision_on_the_way(relay, guest):
+    running = Running(relay, "trace", "web", "127.0.0.1", logged="traces")
+    send(guest, IP(src=str(guest.assigned.ip), dst="127.0.0.1") / UDP(sport=4000, dport=free_port()) / b"?")
+    lines = running.read_until("gateway, from peer")
+    assert "switch, from peer" in lines[0]
+    assert f"UDP {guest.assigned.ip}:4000 > 127.0.0.1:" in lines[0]
+    assert "gateway.flows_opened" in lines[-1]
+    running.stop()
+
+
+def test_a_trace_names_what_refuses_a_packet(relay, guest):
+    running = Running(relay, "trace", MAC, "10.9.9.9", "--json", logged="traces")
+    send(guest, IP(src=str(guest.assigned.ip), dst="10.9.9.9") / UDP(sport=4000, dport=9) / b"?")
+    lines = [json.loads(line) for line in running.read_until("gateway, from peer")]
+    assert lines[-1]["decided"]["gateway.drop.denied"] == 1
+    running.stop()
+
+
+def test_wireshark_finds_the_relay_and_captures(relay, guest, tmp_path):
+    folder, fifo = tmp_path / "run", tmp_path / "fifo"
+    folder.mkdir(mode=0o700)
+    (folder / "77.sock").symlink_to(relay.admin)
+    environment = os.environ | {"RUNTIME_DIRECTORY": str(folder)}
+
+    def extcap(*words):
+        return run(sys.executable, "-m", "relay.main", "extcap", *words, env=environment).stdout
+
+    assert "interface {value=vmrelay-77}{display=vmrelay at UDP 77}" in extcap("--extcap-interfaces")
+    assert "{name=EN10MB}" in extcap("--extcap-interface", "vmrelay-77", "--extcap-dlts")
+    assert "{call=--room}" in extcap("--extcap-interface", "vmrelay-77", "--extcap-config")
+    assert "no filter" in extcap("--extcap-interface", "vmrelay-77", "--extcap-capture-filter", "no such")
+    os.mkfifo(fifo)
+    before = relay.output.count("captures")
+    command = [sys.executable, "-m", "relay.main", "extcap", "--capture", "--extcap-interface", "vmrelay-77"]
+    process = subprocess.Popen([*command, "--fifo", str(fifo)], env=environment)
+    with fifo.open("rb") as file:
+        relay.wait_for("captures", count=before + 1)
+        ping(guest)
+        assert file.read(4) == b"\x0a\x0d\x0d\x0a"
+    process.send_signal(signal.SIGINT)
+    process.wait(PATIENCE)
+
+
+def test_wireshark_is_told_where_the_command_is(tmp_path):
+    done = run(
+        sys.executable, "-m", "relay.main", "extcap", "--install", env=os.environ | {"HOME": str(tmp_path)}
+    )
+    script = tmp_path / ".local/lib/wireshark/extcap/vmrelay"
+    assert done.stdout.strip() == str(script)
+    assert "extcap {version=" in run(script, "--extcap-interfaces").stdout
+
+
+def test_arp_is_described(relay, guest):
+    from relay.trace import describe
+
+    asked = Ether(src=MAC) / ARP(hwsrc=MAC, psrc="10.0.2.15", pdst="10.0.2.2", op=1)
+    assert describe(bytes(asked)) == "ARP who has 10.0.2.2"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from scapy.utils import RawPcapNgReader
+
+from netstack import pcapng
+from relay.admin.recording import BlockError, Limits, Recorder, blocks
+
+HEADER = pcapng.section("test") + pcapng.interface("a", "")
+
+
+def packets(count):
+    return b"".join(pcapng.packet(0, float(number), b"%04d" % number, "in") for number in range(count))
+
+
+def record(path, data, limits):
+    recorder = Recorder(path, limits)
+    for kind, block in blocks(io.BytesIO(data)):
+        recorder.write(kind, block)
+    recorder.close()
+
+
+def read(path):
+    with path.open("rb") as file:
+        return [data for data, _ in RawPcapNgReader(file)]
+
+
+def test_what_was_sent_is_in_the_file(tmp_path):
+    record(tmp_path / "x.pcapng", HEADER + packets(3), Limits())
+    assert (tmp_path / "x.pcapng").read_bytes() == HEADER + packets(3)
+
+
+def test_each_file_of_a_ring_begins_with_all_interfaces(tmp_path):
+    late = pcapng.interface("b", "") + pcapng.packet(1, 9.0, b"late", "out")
+    record(tmp_path / "x.pcapng", HEADER + packets(5) + late, Limits(file_size=len(HEADER) + 100))
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == [f"x_{number:05}.pcapng" for number in range(1, len(files) + 1)]
+    assert [data for file in files for data in read(file)] == [b"%04d" % n for n in range(5)] + [b"late"]
+
+
+def test_only_the_latest_files_are_kept(tmp_path):
+    record(tmp_path / "x.pcapng", HEADER + packets(9), Limits(file_size=len(HEADER) + 100, files=2))
+    found = [data for file in sorted(tmp_path.iterdir()) for data in read(file)]
+    assert len(list(tmp_path.iterdir())) == 2
+    assert found[-1] == b"0008"
+
+
+def test_a_file_that_is_old_enough_is_followed_by_another(tmp_path):
+    record(tmp_path / "x.pcapng", HEADER + packets(3), Limits(file_seconds=1e-9))
+    assert len(list(tmp_path.iterdir())) >= 3
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1 200 OK", bytes(20), b"\x0a\x0d\x0d\x0a" + b"\xff" * 8])
+def test_what_is_no_pcapng_is_refused(data):
+    with pytest.raises(BlockError):
+        list(blocks(io.BytesIO(data)))
+
+
+def test_a_block_that_is_cut_is_left_out():
+    assert [block for _, block in blocks(io.BytesIO((HEADER + packets(1))[:-3]))] == [
+        pcapng.section("test"),
+        pcapng.interface("a", ""),
+    ]
