@@ -142,6 +142,7 @@ class Line:
     def wait(self, flow: Mailbox) -> None:
         """Have ``flow`` told LineWritable when there is room: it holds a turn then."""
         self._waiting[flow] = None
+        self._tell_limit()
         if self._session is not None:
             self._session.call_when_writable(self._wake)
         self._settle_later()
@@ -191,6 +192,12 @@ class Line:
         """Forget a flow that has ended."""
         self._waiting.pop(flow, None)
         self._last_turn.pop(flow, None)
+        self._tell_limit()
+
+    def _tell_limit(self) -> None:
+        """Have the limit keep something for those who wait, if any do."""
+        if self._limit is not None:
+            self._limit.is_awaited = bool(self._waiting)
 
     def _settle_later(self) -> None:
         if not self._settles:
@@ -215,6 +222,7 @@ class Line:
                 if tell_alive(flow, turn):
                     self._promised += turn.room
                     last_turn[flow] = next(self._turns)
+            self._tell_limit()
         if waiting and self._session is not None:
             self._session.call_when_writable(self._wake)
             self._wake_when_rate_allows()

@@ -2,7 +2,8 @@
 
 Both are asked once per batch. A frame costs its bytes, and what is taken beyond the tokens is a debt. TCP
 connections of the gateway ask first how much they may send (``line``), so they slow down, and are
-served in debt too; frames of all others are dropped where there are no tokens for them.
+served in debt too; frames of all others are dropped where there are no tokens for them. While a connection
+waits half of what is earned is kept for them, so that a flood of others does not shut them out.
 """
 
 from __future__ import annotations
@@ -23,60 +24,105 @@ _UNLIMITED = float("inf")
 _PROTOCOL_AT = {ETHERTYPE_IPV4: 23, ETHERTYPE_IPV6: 20}
 
 
+class _Bucket:
+    """Tokens, of bytes or packets: some for all, and some that are kept for those who wait."""
+
+    __slots__ = ("burst", "kept", "rate", "tokens")
+
+    def __init__(self, rate: float, least_burst: float) -> None:
+        """Start full; a ``rate`` of 0 is none."""
+        self.rate = rate if rate != _OFF else _UNLIMITED
+        self.burst = self.tokens = max(self.rate * BURST, least_burst)
+        self.kept = 0.0
+
+    @property
+    def room(self) -> float:
+        """Tokens for those who wait; those for all may be a debt."""
+        return min(self.tokens + self.kept, self.burst)
+
+    def seconds_until(self, amount: float) -> float:
+        """Tell how long it takes until there is room for ``amount``, or for a burst."""
+        if self.rate == _UNLIMITED:
+            return 0.0
+        return (min(amount, self.burst) - self.room) / self.rate
+
+    def earn(self, seconds: float, *, awaited: bool) -> None:
+        """Gain the tokens of some time; without anybody who waits none are kept."""
+        earned = seconds * self.rate
+        if not awaited:
+            earned, self.kept = earned + self.kept, 0.0
+        elif self.rate != _UNLIMITED:
+            share = min(earned / 2, self.burst / 2 - self.kept)
+            self.kept += share
+            earned -= share
+        self.tokens = min(self.burst, self.tokens + earned)
+
+    def spend(self, amount: float) -> None:
+        """Pay for those who waited, with what was kept for them first."""
+        kept = min(self.kept, amount)
+        self.kept -= kept
+        self.tokens -= amount - kept
+
+
 class RateLimit:
     """One direction of one session."""
 
-    __slots__ = ("_burst", "_byte_rate", "_bytes", "_packet_burst", "_packet_rate", "_packets", "_updated")
+    __slots__ = ("_bytes", "_packets", "_updated", "is_awaited")
 
     def __init__(self, bits_per_second: int, packets_per_second: int, now: float) -> None:
         """Start full; a rate of 0 is none."""
-        self._byte_rate = bits_per_second / 8 if bits_per_second != _OFF else _UNLIMITED
-        self._packet_rate = packets_per_second if packets_per_second != _OFF else _UNLIMITED
-        self._burst = self._bytes = max(self._byte_rate * BURST, MIN_BURST_BYTES)
-        self._packet_burst = self._packets = max(self._packet_rate * BURST, MIN_BURST_PACKETS)
+        self._bytes = _Bucket(bits_per_second / 8, MIN_BURST_BYTES)
+        self._packets = _Bucket(packets_per_second, MIN_BURST_PACKETS)
         self._updated = now
+        self.is_awaited = False
+        """Whether somebody who asked first waits: half of what is earned is kept for such then."""
 
     def room(self, now: float) -> int:
-        """Bytes that may be sent at present; none where there are no packets left."""
-        self._refill(now)
-        if self._packets < 1 or self._bytes <= 0:
+        """Bytes that may be sent at present by who asks; none where there are no packets left."""
+        self._earn(now)
+        room = self._bytes.room
+        if self._packets.room < 1 or room <= 0:
             return 0
-        return int(min(self._bytes, self._burst, 1 << 30))
+        return int(min(room, 1 << 30))
 
     def seconds_until(self, size: int, now: float) -> float:
-        """Tell how long it takes until there is room for ``size`` bytes (at most the burst), and a packet."""
-        self._refill(now)
-        of_bytes = (min(size, self._burst) - self._bytes) / self._byte_rate if self._bytes < size else 0.0
-        of_packets = (1 - self._packets) / self._packet_rate if self._packets < 1 else 0.0
-        return max(of_bytes, of_packets, 0.0)
+        """Tell how long it takes until there is room for ``size`` bytes (at most the burst), and a packet.
+
+        Longer, where others spend what is not kept.
+        """
+        self._earn(now)
+        return max(self._bytes.seconds_until(size), self._packets.seconds_until(1), 0.0)
 
     def take(self, frames: list[bytes], now: float, asked_first: bytes = b"") -> list[bytes]:
         """Pay for frames; return those that may pass, in their order.
 
         TCP segments whose source MAC is ``asked_first`` always may.
         """
-        self._refill(now)
+        self._earn(now)
         size, count = sum(map(len, frames)), len(frames)
-        if size <= self._bytes and count <= self._packets:
-            self._bytes -= size
-            self._packets -= count
+        if size <= self._bytes.tokens and count <= self._packets.tokens and not self._bytes.kept:
+            self._bytes.tokens -= size
+            self._packets.tokens -= count
             return frames
         return [frame for frame in frames if self._takes(frame, asked_first)]
 
     def _takes(self, frame: bytes, asked_first: bytes) -> bool:
-        may_pass = self._bytes >= len(frame) and self._packets >= 1
-        if may_pass or (frame[6:12] == asked_first and is_tcp(frame)):
-            self._bytes -= len(frame)
-            self._packets -= 1
+        if frame[6:12] == asked_first and is_tcp(frame):
+            self._bytes.spend(len(frame))
+            self._packets.spend(1)
+            return True
+        if self._bytes.tokens >= len(frame) and self._packets.tokens >= 1:
+            self._bytes.tokens -= len(frame)
+            self._packets.tokens -= 1
             return True
         return False
 
-    def _refill(self, now: float) -> None:
+    def _earn(self, now: float) -> None:
         passed = now - self._updated
         if passed > 0:
             self._updated = now
-            self._bytes = min(self._burst, self._bytes + passed * self._byte_rate)
-            self._packets = min(self._packet_burst, self._packets + passed * self._packet_rate)
+            self._bytes.earn(passed, awaited=self.is_awaited)
+            self._packets.earn(passed, awaited=self.is_awaited)
 
 
 def is_tcp(frame: bytes) -> bool:

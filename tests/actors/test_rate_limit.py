@@ -69,6 +69,33 @@ def test_segments_of_the_gateway_pass_and_are_owed(version):
     assert limit.take([other], 0.31, GATEWAY_MAC) == [other]
 
 
+@pytest.mark.parametrize("rates", [(8_000_000, 0), (0, 1000)], ids=["bits", "packets"])
+def test_who_asks_first_has_half_at_least_beside_a_flood_of_others(rates):
+    """And all of it without one; what is kept for nobody is for others."""
+    limit = RateLimit(*rates, 0.0)
+    segment, others, seconds = tcp_frame(1000), [frame(1000)] * 5, 10
+
+    def passing(now, *, flood):
+        datagrams = segments = 0
+        for ms in range(seconds * 1000):
+            at = now + ms / 1000
+            if flood:
+                datagrams += len(limit.take(others, at, GATEWAY_MAC))
+            while limit.is_awaited and limit.room(at) >= 1000:
+                segments += len(limit.take([segment], at, GATEWAY_MAC))
+        return datagrams, segments
+
+    passing(0.0, flood=True)
+    assert passing(10.0, flood=True) == (pytest.approx(1000 * seconds, abs=2), 0)
+    limit.is_awaited = True
+    datagrams, segments = passing(20.0, flood=True)
+    assert 490 * seconds < segments < 750 * seconds
+    assert datagrams + segments == pytest.approx(1000 * seconds, rel=0.02)
+    assert passing(30.0, flood=False) == (0, pytest.approx(1000 * seconds, rel=0.02))
+    limit.is_awaited = False
+    assert passing(40.0, flood=True) == (pytest.approx(1000 * seconds, rel=0.02), 0)
+
+
 def test_segments_of_guests_are_dropped_as_others_are():
     limit = RateLimit(80_000, 0, 0.0)
     limit.take([frame(MIN_BURST_BYTES)], 0.0)
