@@ -24,6 +24,7 @@ from actors.messages import BlockMacs, ClosePeer
 from actors.runtime import NEVER, Observe, run_ready, tell_alive
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
+from netstack.ipv4 import format_ipv4
 from netstack.shares import Shares
 from relay.observation import Observation
 from transport.host.outside import EchoIdentifiers, HostNetwork
@@ -57,8 +58,9 @@ class LanPlan(NamedTuple):
     """What a LAN is to be."""
 
     settings: LanSettings
-    policy: Callable[[], EgressPolicy]
-    """Makes the egress policy: it keeps what it has learned of the machine's addresses."""
+    policy: Callable[..., EgressPolicy]
+    """Makes the egress policy: it keeps what it has learned of the machine's addresses. Takes the address at
+    which guests reach the machine, where that is not the one of ``settings``."""
     name_servers: Sequence[NameServer] = ()
     """Those that its guests' questions go to; none for those of the host."""
     offline: bool = False
@@ -197,7 +199,8 @@ class Lan:
             heartbeat_interval=new.heartbeat_interval,
             peer_timeout=new.peer_timeout,
         )
-        self.network.policy = plan.policy()
+        # The network stays as it is, and so does the address at which guests reach the host.
+        self.network.policy = plan.policy(format_ipv4(self.settings.host_ip))
         wanted = {str(forward): forward for forward in plan.forwards}
         for text in [text for text in self._planned if text not in wanted and text in self._forwards]:
             self.close_forward(text)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from actors.settings import LanSettings
 from netstack.egress import EgressPolicy
+from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of
 from netstack.room_names import DEFAULT_ROOM
 from relay.lan import LanPlan
@@ -27,11 +27,11 @@ def lan_plan(settings: Settings, room: str = DEFAULT_ROOM) -> LanPlan:
     lan = lan_settings(settings, room)
     return LanPlan(
         settings=lan,
-        policy=lambda: EgressPolicy(
+        policy=lambda host_address="": EgressPolicy(
             map(str, settings.allow_cidr),
             map(str, settings.deny_cidr if settings.internet else EVERYWHERE),
             host_access=settings.host_access,
-            host_address=str(IPv4Address(lan.host_ip)),
+            host_address=host_address or format_ipv4(lan.host_ip),
             allow_smtp=settings.allow_smtp,
         ),
         name_servers=settings.upstream_dns,

@@ -46,6 +46,12 @@ def test_the_addresses_of_a_lan_follow_its_network():
     assert not policy.decide("10.0.2.4").allowed
 
 
+def test_the_address_of_the_host_may_be_that_of_a_network_from_before():
+    policy = lan_plan(Settings(network=IPv4Network("172.20.0.0/16"), host_access=True)).policy("10.0.2.4")
+    assert policy.decide("10.0.2.4").dial == "127.0.0.1"
+    assert not policy.decide("172.20.0.4").allowed
+
+
 def test_a_name_server_of_the_operators_stands_for_the_gateway():
     assert lan_settings(Settings(dns=IPv4Address("9.9.9.9"))).dns == bytes((9, 9, 9, 9))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from http import HTTPStatus
+from ipaddress import IPv4Network
 from typing import Any
 
 import dns.message
@@ -364,3 +365,13 @@ def test_a_forward_is_of_the_default_room_and_guests_of_others_do_not_reach_it()
         assert away.counters.total("forward.") == 0
 
     in_a_house(scenario, Settings(forward=(forward,)))
+
+
+def test_a_room_keeps_its_network_until_it_is_made_again():
+    def scenario(house):
+        lab = house.get("lab")
+        lab.replan(lan_plan(Settings(host_access=True, network=IPv4Network("172.20.0.0/16")), "lab"))
+        assert lab.settings.network == "10.0.2.0/24"
+        assert lab.network.policy.decide("10.0.2.4").dial == "127.0.0.1"
+
+    in_a_house(scenario, Settings(host_access=True))
