@@ -21,7 +21,7 @@ class PathState:
     """How a session's packets fare."""
 
     carrier: str
-    """``webtransport`` or ``websocket``."""
+    """``webtransport`` or ``websocket``; ``none`` while the client is away."""
     round_trip: float | None = None
     """Seconds, smoothed (RFC 9002 section 5.3); None on a WebSocket, where TCP alone knows."""
     packets_sent: int | None = None

@@ -245,6 +245,17 @@ class PortAbsent:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressWanted:
+    """GatewayActor -> SwitchActor: there is no address for a guest of ``client`` (a network, or empty).
+
+    There is none at all, or it has its ``share`` of them.
+    """
+
+    client: str
+    share: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PortResumed:
     """SwitchActor -> PeerActor: ``port`` is yours, with all that is on it: your client had it before.
 

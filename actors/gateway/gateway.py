@@ -118,6 +118,7 @@ class GatewayActor(EventLoopActor):
             self._services,
             counters,
             settings,
+            switch=switch,
             memory=NoMemory() if memory is None else memory,
             call_later=lambda: self.actor_ref.tell(LeasesChanged()),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.messages import AddressAssigned, RegistrationRefused
+from actors.messages import AddressAssigned, AddressWanted, RegistrationRefused
 from actors.runtime import tell_alive
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.gateway.services import LanServices
     from actors.messages import AssignAddress
     from actors.ports import LeaseMemory
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.address_pool import AddressPool
     from netstack.counters import Counters
@@ -46,6 +47,7 @@ class Leases:
         counters: Counters,
         settings: LanSettings,
         *,
+        switch: Mailbox,
         memory: LeaseMemory,
         call_later: Callable[[], None],
     ) -> None:
@@ -54,6 +56,7 @@ class Leases:
         self._services = services
         self._counters = counters
         self._settings = settings
+        self._switch = switch
         self._memory = memory
         self._call_later = call_later
         self._changed: dict[bytes, bytes | None] = {}
@@ -80,8 +83,10 @@ class Leases:
     def refuse(self, registration: AssignAddress) -> None:
         """Tell a guest that it gets no address."""
         self._counters.add("gateway.pool_full")
-        reason = "this client has too many addresses" if self._pool.free else "address pool is full"
+        has_share = self._pool.free > 0
+        reason = "this client has too many addresses" if has_share else "address pool is full"
         tell_alive(registration.peer, RegistrationRefused(reason, registration.mac))
+        tell_alive(self._switch, AddressWanted(registration.client, has_share))
 
     def _tell(self, registration: AssignAddress, address: bytes) -> None:
         mac, settings = registration.mac, self._settings

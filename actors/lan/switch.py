@@ -44,6 +44,7 @@ from actors.close_codes import CloseCode
 from actors.descriptions import Describe, MacDescription, SwitchDescription
 from actors.lan.forwarding import Forwarding, Port
 from actors.messages import (
+    AddressWanted,
     AssignAddress,
     BlockMacs,
     ClosePeer,
@@ -236,6 +237,15 @@ class SwitchActor(EventLoopActor):
     def _end_absence(self, number: int, reason: str) -> None:
         tell_alive(self._ports[number].peer, ClosePeer(CloseCode.SILENT, reason))
         self._port_closed(PortClosed(number))
+
+    @handles(AddressWanted)
+    def _address_wanted(self, message: AddressWanted) -> None:
+        """Let those who are here go before those who are away: the next Register finds an address."""
+        away = list(self._absent)
+        own = [number for number in away if self._ports[number].owner == message.client]
+        for number in (own or ([] if message.share else away))[:1]:
+            self._counters.add("switch.absences_cut_short")
+            self._end_absence(number, "its address is needed")
 
     def _free_mac(self, mac: bytes, now: float) -> bool:
         """End the absence of a client whose MAC another uses, who is there; whether there was one."""

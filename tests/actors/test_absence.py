@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import switch_parts
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, FakeSession, control, mac, register
 from scapy.layers.inet import ICMP, IP, UDP
@@ -13,7 +14,14 @@ from scapy.layers.l2 import ARP, Ether
 from actors.close_codes import CloseCode
 from actors.lan.absence import HELD_BYTES, AbsentSession, HeldFrames
 from actors.lan.peer import PeerActor
-from actors.messages import ClosePeer, DatagramsFromClient, PortAbsent, PortClosed, SessionClosed
+from actors.messages import (
+    AddressWanted,
+    ClosePeer,
+    DatagramsFromClient,
+    PortAbsent,
+    PortClosed,
+    SessionClosed,
+)
 from actors.port_policy import usual_policy
 from actors.runtime import run_ready
 
@@ -317,6 +325,48 @@ def test_limits_go_with_the_port_and_one_of_other_rights_is_not_taken(loop, coun
     assert session.controls()[0]["ip"] == guest.assigned["ip"]
     assert not socket.open
     assert counters["switch.resumed"] == 1
+
+
+def test_addresses_of_those_who_are_away_go_to_those_who_are_here(loop, counters):
+    lan = Lan(loop, counters, pool_last=bytes((10, 0, 2, 12)), client_share=0)
+    first, second, third = (Guest(lan, number) for number in (1, 2, 3))
+    second.is_lost()
+    third.is_lost()
+    late = lan.connect(mac(9))
+    late.hears(register(mac(9)))
+    assert late.session.controls()[0]["message"] == "address pool is full"
+    assert [guest.client.alive for guest in (first, second, third)] == [True, False, True]
+    late.hears(register(mac(9)))
+    assert late.session.controls()[0]["ip"] == second.assigned["ip"]
+    assert third.comes_back() == [third.assigned]
+    assert counters["switch.absences_cut_short"] == 1
+    # Nobody is away now.
+    full = lan.connect(mac(10))
+    full.hears(register(mac(10)))
+    assert counters["switch.absences_cut_short"] == 1
+    assert first.client.alive
+
+
+@pytest.mark.parametrize(
+    ("client", "share", "ended"),
+    [
+        ("192.0.2.9", True, None),  # it has its share, and nobody of its own is away
+        ("192.0.2.9", False, 1),  # there is no address: of whoever is away for longest
+        ("192.0.2.3", True, 3),  # its own go first
+        ("192.0.2.3", False, 3),
+    ],
+)
+def test_who_has_its_share_of_addresses_gets_none_of_others_who_are_away(
+    loop, counters, client, share, ended
+):
+    switch = switch_parts.Lan(counters, ports=0)
+    for number in range(1, 5):
+        switch.open(number, host=f"192.0.2.{number}")
+        switch.register(number, mac(number))
+        switch.tell(PortAbsent(number, switch.peers[number]))
+    switch.tell(AddressWanted(client, share))
+    closed = [number for number, peer in switch.peers.items() if peer.take(ClosePeer)]
+    assert closed == ([] if ended is None else [ended])
 
 
 def test_an_absent_session_takes_nothing_and_held_frames_come_out_once(loop):
