@@ -2,7 +2,7 @@
 
 By default each relay has a socket named after its UDP port in a folder of its user: that of the service
 (systemd's RUNTIME_DIRECTORY), ``/run/vmrelay`` for root, else one in XDG_RUNTIME_DIR or, without that, in the
-folder for temporary files.
+folder for temporary files, or its state folder (STATE_DIRECTORY): a container may be read-only otherwise.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def folders(environment: Mapping[str, str]) -> Iterator[Path]:
         yield Path("/run/vmrelay")
     elif session := environment.get("XDG_RUNTIME_DIR"):
         yield Path(session) / "vmrelay"
-    yield Path(tempfile.gettempdir()) / f"vmrelay-{os.geteuid()}"
+    if state := environment.get("STATE_DIRECTORY"):
+        yield Path(state.partition(":")[0])
+    with contextlib.suppress(FileNotFoundError):  # where nothing is writable there is none
+        yield Path(tempfile.gettempdir()) / f"vmrelay-{os.geteuid()}"
 
 
 def default_path(port: int, environment: Mapping[str, str]) -> Path:

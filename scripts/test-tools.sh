@@ -27,7 +27,9 @@ packages=$(missing \
     runc:runc \
     debootstrap:debootstrap \
     nft:nftables \
-    tcpdump:tcpdump)
+    tcpdump:tcpdump \
+    promtool:prometheus \
+    systemd-analyze:systemd)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || apt_install $packages
 install_compiler .venv/bin/python
