@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 COMPILED = [
     "actors/lan/forwarding.py",
+    "actors/scheduler.py",
     "actors/token_bucket.py",
     "netstack/chunks.py",
     "netstack/encapsulation.py",

@@ -17,46 +17,30 @@ nobody has. What differs from a ``ThreadingActor``, and only that:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import sys
 import threading
-from collections import deque
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import pykka
 from loguru import logger
-from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
-from netstack.counters import Counters
+from actors.scheduler import DATA_MESSAGES, Inbox, Scheduler, active, reply_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
     from pykka._envelope import Envelope
     from pykka._types import OptExcInfo
 
+    from actors.scheduler import TimerHandle
 
-INBOX_FRAMES = 4096
-"""Frames or datagrams that may wait in one inbox: 6 MB at most, and far more than one turn brings."""
-
-MESSAGES_PER_VISIT = 64
-"""Messages an actor handles before the next one has its turn: a busy peer must not starve the others."""
-
-MESSAGES_PER_RUN = 4096
-"""Messages of one run; the rest waits until the loop has looked at its sockets (some 10 ms at worst)."""
 
 NEVER = math.inf
 """The ``poll_at`` of an actor that waits for nothing but messages."""
-
-_PYKKA_MESSAGES = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
-
-_DATA_MESSAGES: set[type] = set()
-"""Messages that a full inbox may drop (oldest first, counted); all others are control, and never dropped."""
 
 _Message = TypeVar("_Message")
 _Handler = TypeVar("_Handler", bound="Callable[..., Any]")
@@ -74,29 +58,6 @@ class Tick:
     """Runtime -> actor: the time its ``poll_at`` named has come."""
 
 
-class TimerHandle(Protocol):
-    """What ``call_at`` returns."""
-
-    def cancel(self) -> None:
-        """Forget the call."""
-
-
-class Loop(Protocol):
-    """The part of an asyncio loop that actors need; tests have one whose time they set."""
-
-    def time(self) -> float:
-        """Monotonic time in seconds."""
-
-    def call_soon(self, callback: Callable[[], object], /) -> object:
-        """Call in the next turn."""
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> TimerHandle:
-        """Call when :meth:`time` has reached ``when``."""
-
-    def call_soon_threadsafe(self, callback: Callable[..., object], /, *args: Any) -> object:
-        """Like :meth:`call_soon`, from any thread; RuntimeError when the loop is closed."""
-
-
 class LoopFuture(pykka.ThreadingFuture[Any]):
     """A reply to come: threads ``get()`` it, code on an event loop awaits it."""
 
@@ -109,7 +70,7 @@ class LoopFuture(pykka.ThreadingFuture[Any]):
 
         Raises RuntimeError where waiting would block an event loop, which no reply could then end.
         """
-        on_a_loop = _running_loop() is not None or _active.get() is not None
+        on_a_loop = _running_loop() is not None or active.get() is not None
         if on_a_loop and self._result is None and self._get_hook is None:
             raise RuntimeError("waiting for an actor's reply would block the event loop; await it instead")
         return super().get(timeout=timeout)
@@ -144,169 +105,6 @@ class LoopFuture(pykka.ThreadingFuture[Any]):
         return self.get()
 
     __iter__ = __await__
-
-
-class Inbox:
-    """An actor's mail. On the loop's thread it only queues; from other threads it passes through the loop."""
-
-    __slots__ = ("actor", "frames", "queue", "queued", "scheduler")
-
-    def __init__(self) -> None:
-        self.queue: deque[Envelope[Any]] = deque()
-        self.frames = 0
-        self.queued = False
-        """True while the actor stands in the scheduler's line, or is at work."""
-        self.scheduler: Scheduler | None = None
-        self.actor: EventLoopActor | None = None
-
-    def put(self, envelope: Envelope[Any], /) -> None:
-        """Queue a message. Raises ActorDeadError when the actor's loop is closed."""
-        scheduler = self.scheduler
-        if scheduler is None:  # not started yet
-            self._append(envelope)
-        elif scheduler.thread_id == threading.get_ident():
-            self._deliver(envelope)
-        else:
-            try:
-                scheduler.loop.call_soon_threadsafe(self._deliver, envelope)
-            except RuntimeError as closed:
-                raise pykka.ActorDeadError("the actor's event loop is closed") from closed
-
-    def get(self) -> Envelope[Any]:
-        """Take the oldest message; IndexError when there is none."""
-        envelope = self.queue.popleft()
-        message = envelope.message
-        if type(message) in _DATA_MESSAGES:
-            self.frames -= len(message[-1])
-        return envelope
-
-    def empty(self) -> bool:
-        """Whether there is no mail."""
-        return not self.queue
-
-    def open(self, actor: EventLoopActor, scheduler: Scheduler) -> None:
-        """Start delivery, beginning with what was queued before the actor's start."""
-        self.actor = actor
-        self.scheduler = scheduler
-        self.queued = True
-        scheduler.make_ready(actor)
-
-    def close(self) -> None:
-        """Let go of the actor: what comes later finds nobody."""
-        self.actor = None
-
-    def _deliver(self, envelope: Envelope[Any]) -> None:
-        actor = self.actor
-        if actor is None:  # it stopped while the message was on its way from another thread
-            _reply_dead(envelope)
-            return
-        self._append(envelope)
-        if not self.queued:
-            self.queued = True
-            actor.scheduler.make_ready(actor)
-
-    def _append(self, envelope: Envelope[Any]) -> None:
-        message = envelope.message
-        if type(message) in _DATA_MESSAGES:
-            self.frames += len(message[-1])
-            if self.frames > INBOX_FRAMES:
-                self._drop_oldest(len(message[-1]))
-        self.queue.append(envelope)
-
-    def _drop_oldest(self, incoming: int) -> None:
-        """Drop data, oldest first, until the bound holds or only the ``incoming`` frames are left."""
-        keep: deque[Envelope[Any]] = deque()
-        dropped = 0
-        while self.queue and self.frames > max(INBOX_FRAMES, incoming):
-            envelope = self.queue.popleft()
-            if type(envelope.message) not in _DATA_MESSAGES:
-                keep.append(envelope)
-                continue
-            count = len(envelope.message[-1])
-            self.frames -= count
-            dropped += count
-            _reply_dead(envelope)
-        self.queue.extendleft(reversed(keep))
-        if dropped and self.scheduler is not None:
-            self.scheduler.counters.add("actors.drop.inbox_full", dropped)
-
-
-class Scheduler:
-    """Runs the actors of one event loop, first come, first served."""
-
-    def __init__(self, loop: Loop, counters: Counters | None = None) -> None:
-        self.loop = loop
-        self.counters = Counters() if counters is None else counters
-        """Takes ``actors.failed`` and ``actors.drop.inbox_full``; the relay sets the process's own."""
-        self.thread_id = threading.get_ident()
-        self._ready: deque[EventLoopActor] = deque()
-        self._running = False
-        self._called = False
-        self._at_end: list[Callable[[], object]] = []
-
-    def make_ready(self, actor: EventLoopActor) -> None:
-        """Put an actor in the line, and see to it that the line moves."""
-        self._ready.append(actor)
-        if not self._running:
-            self._call_soon()
-
-    def at_end(self, callback: Callable[[], object]) -> None:
-        """Call ``callback``, once, as soon as the actors are done: at the end of this run, or of the next.
-
-        What actors have written can leave then, without waiting for another turn of the loop.
-        """
-        self._at_end.append(callback)
-        if not self._running:
-            self._call_soon()
-
-    def run_ready(self) -> None:
-        """Let all actors with mail work until no mail is left, or until MESSAGES_PER_RUN.
-
-        What is left is done in the loop's next turn. Returns at once when called by an actor at work.
-        """
-        if self._running:
-            return
-        self._running = True
-        ready = self._ready
-        budget = MESSAGES_PER_RUN
-        try:
-            while ready and budget > 0:
-                actor = ready.popleft()
-                budget -= actor.visit(MESSAGES_PER_VISIT)
-        finally:
-            self._running = False
-            if ready:
-                self._call_soon()
-        callbacks, self._at_end = self._at_end, []
-        for callback in callbacks:
-            callback()  # what it brings about waits for the loop's next turn
-
-    def _call_soon(self) -> None:
-        if not self._called:
-            self._called = True
-            self.loop.call_soon(self._run_called)
-
-    def turn(self, feed: Callable[[], object]) -> None:
-        """Call ``feed``, which tells actors things, then let them work: no wake-up of the loop between."""
-        self._running = True
-        try:
-            feed()
-        finally:
-            self._running = False
-            self.run_ready()
-
-    def _run_called(self) -> None:
-        self._called = False
-        self.run_ready()
-
-    @contextlib.contextmanager
-    def activate(self) -> Iterator[Scheduler]:
-        """Make this the :func:`current_scheduler` although no event loop runs, as tests with a clock do."""
-        token = _active.set(self)
-        try:
-            yield self
-        finally:
-            _active.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,32 +193,13 @@ class EventLoopActor(pykka.Actor):
             self._actor_started = True
             self._actor_loop_setup()
         inbox = self.actor_inbox
-        queue = inbox.queue
-        stopped = self.actor_stopped.is_set
-        handled = 1  # a visit has its price, also where no mail is
-        while queue and handled <= limit and not stopped():
-            handled += 1
-            envelope = inbox.get()
-            message = envelope.message
-            try:
-                if type(message) in _PYKKA_MESSAGES:
-                    response = self._handle_receive(message)
-                else:
-                    response = self.on_receive(message)
-                if envelope.reply_to is not None:
-                    envelope.reply_to.set(response)
-            except Exception:  # noqa: BLE001 - supervision: whatever it is, it ends here
-                self._actor_failed(envelope)
-            except BaseException as error:  # noqa: BLE001 - pykka's way: stop everyone
-                self._actor_broken(envelope, error)
-        if stopped():
+        handled = inbox.serve(self, limit)
+        if self.actor_stopped.is_set():
             self._actor_loop_end()
         else:
             if self.poll_at < self._actor_armed_at:
                 self._actor_timer_arm()
-            inbox.queued = bool(queue)
-            if queue:
-                self.scheduler.make_ready(self)
+            inbox.go_on()
         return handled
 
     def _actor_failed(self, envelope: Envelope[Any]) -> None:
@@ -439,7 +218,7 @@ class EventLoopActor(pykka.Actor):
         if not self.actor_stopped.is_set():
             self._stop()
         if envelope.reply_to is not None:
-            _reply_dead(envelope)
+            reply_dead(envelope)
         pykka.ActorRegistry.stop_all(block=False)
 
     def _handle_failure(
@@ -476,7 +255,7 @@ class EventLoopActor(pykka.Actor):
 
 def data_message(message: type[_Message]) -> type[_Message]:
     """Mark a type of message as data: a tuple whose last field is a batch, of frames or datagrams."""
-    _DATA_MESSAGES.add(message)
+    DATA_MESSAGES.add(message)
     return message
 
 
@@ -495,9 +274,9 @@ def handles(*messages: type) -> Callable[[_Handler], _Handler]:
 
 def current_scheduler() -> Scheduler:
     """Return the scheduler of the running event loop. Raises RuntimeError where none runs."""
-    active = _active.get()
-    if active is not None:
-        return active
+    chosen = active.get()
+    if chosen is not None:
+        return chosen
     loop = _running_loop()
     if loop is None:
         raise RuntimeError("actors live on an event loop, and none is running in this thread")
@@ -529,7 +308,6 @@ def tell_alive(mailbox: Mailbox, message: Any) -> bool:
     return True
 
 
-_active: ContextVar[Scheduler | None] = ContextVar("active scheduler", default=None)
 _of_thread = threading.local()
 
 
@@ -543,13 +321,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _reply_dead(envelope: Envelope[Any]) -> None:
-    if envelope.reply_to is None:
-        return
-    if isinstance(envelope.message, _ActorStop):
-        envelope.reply_to.set(None)
-        return
-    dead = pykka.ActorDeadError("the actor stopped before handling the message")
-    envelope.reply_to.set_exception(exc_info=(pykka.ActorDeadError, dead, None))

@@ -12,7 +12,7 @@ import pykka
 import pytest
 from fake_loop import FakeLoop
 
-from actors import runtime
+from actors import scheduler
 from actors.messages import ClosePeer, DatagramsFromClient, FramesToPeer
 from actors.runtime import (
     NEVER,
@@ -464,7 +464,7 @@ def test_a_busy_actor_leaves_room_for_others(loop):
         busy.tell(n)
     quiet.tell("quiet")
     run_ready()
-    assert seen.index("quiet") <= runtime.MESSAGES_PER_VISIT
+    assert seen.index("quiet") <= scheduler.MESSAGES_PER_VISIT
     assert len(seen) == 1001
 
 
@@ -473,7 +473,7 @@ def test_an_endless_conversation_leaves_room_for_the_loop(loop):
     ref = Worker.start(seen, lambda actor, message: actor.actor_ref.tell(message))
     ref.tell("again")
     run_ready()
-    assert len(seen) <= runtime.MESSAGES_PER_RUN
+    assert len(seen) <= scheduler.MESSAGES_PER_RUN
     assert len(loop.soon) >= 1
     ref.tell(ValueError("over"))
     ref.stop(block=False)
@@ -488,14 +488,14 @@ def test_a_full_inbox_drops_the_oldest_frames_and_no_control_message(loop):
     run_ready()
     control = ClosePeer(0, "bye")
     ref.tell(control)
-    for n in range(runtime.INBOX_FRAMES + 10):
+    for n in range(scheduler.INBOX_FRAMES + 10):
         ref.tell(FramesToPeer([b"%d" % n]))
     ref.tell(DatagramsFromClient([b"d"] * 5))
     run_ready()
     assert seen[0] is control
     assert seen[1] == FramesToPeer([b"15"])
     kept = [len(message[-1]) for message in seen[1:]]
-    assert sum(kept) == runtime.INBOX_FRAMES
+    assert sum(kept) == scheduler.INBOX_FRAMES
     assert counters == {"actors.drop.inbox_full": 15}
 
 
@@ -504,7 +504,7 @@ def test_a_batch_above_the_bound_replaces_all_older_ones(loop):
     ref = Worker.start(seen)
     run_ready()
     ref.tell(FramesToPeer([b"old"] * 7))
-    huge = FramesToPeer([b"new"] * (runtime.INBOX_FRAMES + 1))
+    huge = FramesToPeer([b"new"] * (scheduler.INBOX_FRAMES + 1))
     ref.tell(huge)
     run_ready()
     assert seen == [huge]
@@ -518,7 +518,7 @@ def test_a_dropped_question_is_answered(loop):
     ref = Worker.start([])
     run_ready()
     question = ref.ask(FramesToPeer([b"?"]), block=False)
-    ref.tell(FramesToPeer([b"x"] * runtime.INBOX_FRAMES))
+    ref.tell(FramesToPeer([b"x"] * scheduler.INBOX_FRAMES))
     with pytest.raises(pykka.ActorDeadError):
         question.get()
 
