@@ -7,8 +7,10 @@ One big-integer remainder is an order of magnitude faster in Python than a loop 
 
 from __future__ import annotations
 
-PROTOCOL_ICMP = 1
-PROTOCOL_UDP = 17
+from typing import Final
+
+PROTOCOL_ICMP: Final = 1
+PROTOCOL_UDP: Final = 17
 
 
 def add_up(data: bytes) -> int:

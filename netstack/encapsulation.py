@@ -7,7 +7,7 @@ Raw: the frame alone. A session speaks one of them from its first datagram to it
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from netstack.chunks import CHUNK_HEADER_LENGTH, Chunker, ChunkReassembler
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from netstack.counters import Counters
 
-CONTROL = 0x00
-DATA = 0x01
-CHUNK = 0x02
+CONTROL: Final = 0x00
+DATA: Final = 0x01
+CHUNK: Final = 0x02
 
-_CONTROL_START = b"\x00{"
-_DATA_PREFIX = b"\x01"
-_MIN_DATA = 1 + HEADER_LENGTH
-_MAX_DATA = 1 + MAX_FRAME_LENGTH
-_MAX_QUERY_FIELDS = 16
+_CONTROL_START: Final = b"\x00{"
+_DATA_PREFIX: Final = b"\x01"
+_MIN_DATA: Final = 1 + HEADER_LENGTH
+_MAX_DATA: Final = 1 + MAX_FRAME_LENGTH
+_MAX_QUERY_FIELDS: Final = 16
 
 
 class Kind(Enum):

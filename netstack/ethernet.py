@@ -6,28 +6,29 @@ Layout (IEEE 802.3): destination 0:6, source 6:12, ethertype 12:14, payload from
 from __future__ import annotations
 
 import re
+from typing import Final
 
-HEADER_LENGTH = 14
-MAC_LENGTH = 6
+HEADER_LENGTH: Final = 14
+MAC_LENGTH: Final = 6
 
-MAX_FRAME_LENGTH = HEADER_LENGTH + 65_535
+MAX_FRAME_LENGTH: Final = HEADER_LENGTH + 65_535
 """The longest frame that can hold an IP packet; anything longer is garbage."""
 
-LAN_MTU = 1500
+LAN_MTU: Final = 1500
 """Bytes of IP packet that every guest's NIC takes."""
 
-ETHERTYPE_IPV4 = b"\x08\x00"
-ETHERTYPE_ARP = b"\x08\x06"
-ETHERTYPE_RARP = b"\x80\x35"
-ETHERTYPE_VLAN = b"\x81\x00"
-ETHERTYPE_SERVICE_VLAN = b"\x88\xa8"
-ETHERTYPE_IPV6 = b"\x86\xdd"
-ETHERTYPE_LLDP = b"\x88\xcc"
+ETHERTYPE_IPV4: Final = b"\x08\x00"
+ETHERTYPE_ARP: Final = b"\x08\x06"
+ETHERTYPE_RARP: Final = b"\x80\x35"
+ETHERTYPE_VLAN: Final = b"\x81\x00"
+ETHERTYPE_SERVICE_VLAN: Final = b"\x88\xa8"
+ETHERTYPE_IPV6: Final = b"\x86\xdd"
+ETHERTYPE_LLDP: Final = b"\x88\xcc"
 
-ETHERTYPE_VLANS = frozenset({ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN})
+ETHERTYPE_VLANS: Final = frozenset({ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN})
 """Behind these stand 2 bytes of tag and the next ethertype (IEEE 802.1Q)."""
 
-KNOWN_ETHERTYPES = frozenset(
+KNOWN_ETHERTYPES: Final = frozenset(
     {
         ETHERTYPE_IPV4,
         ETHERTYPE_ARP,
@@ -40,13 +41,13 @@ KNOWN_ETHERTYPES = frozenset(
 )
 """What a guest plausibly sends; used to tell encapsulations apart, never to filter."""
 
-BROADCAST = b"\xff" * MAC_LENGTH
-ZERO_MAC = bytes(MAC_LENGTH)
+BROADCAST: Final = b"\xff" * MAC_LENGTH
+ZERO_MAC: Final = bytes(MAC_LENGTH)
 
-_LINK_CONTROL = bytes.fromhex("0180c20000")
-_LAST_LINK_CONTROL = 0x0F
+_LINK_CONTROL: Final = bytes.fromhex("0180c20000")
+_LAST_LINK_CONTROL: Final = 0x0F
 
-_MAC_TEXT = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", re.ASCII)
+_MAC_TEXT: Final = re.compile(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", re.ASCII)
 
 
 def format_mac(mac: bytes) -> str:

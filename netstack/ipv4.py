@@ -10,38 +10,38 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Address
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from netstack.checksum import add_up, finish, is_valid, update
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, LAN_MTU
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Fragment, Whole
 
-MIN_HEADER_LENGTH = 20
-MAX_TOTAL_LENGTH = 65_535
-DEFAULT_TTL = 64
+MIN_HEADER_LENGTH: Final = 20
+MAX_TOTAL_LENGTH: Final = 65_535
+DEFAULT_TTL: Final = 64
 
 SOURCE = slice(26, 30)
 DESTINATION = slice(30, 34)
 """Where the addresses stand in a frame."""
 
-FLAGS = 20
-TTL = 22
+FLAGS: Final = 20
+TTL: Final = 22
 """Where these bytes stand in a frame."""
 
-DONT_FRAGMENT = 0x40
+DONT_FRAGMENT: Final = 0x40
 """Bit of the byte at :data:`FLAGS`."""
 
-NOT_FRAGMENTED = frozenset({b"", b"\0\0", b"\x40\0"})
+NOT_FRAGMENTED: Final = frozenset({b"", b"\0\0", b"\x40\0"})
 """What stands in the two bytes at :data:`FLAGS` of a whole packet (or of none)."""
 
-_PAYLOAD_AT = HEADER_LENGTH + MIN_HEADER_LENGTH
-_VERSION_4_NO_OPTIONS = 0x45
-_MORE_FRAGMENTS = 0x2000
-_OFFSET = 0x1FFF
+_PAYLOAD_AT: Final = HEADER_LENGTH + MIN_HEADER_LENGTH
+_VERSION_4_NO_OPTIONS: Final = 0x45
+_MORE_FRAGMENTS: Final = 0x2000
+_OFFSET: Final = 0x1FFF
 
-_HEADER = Struct("!BxHHHBBH4s4s")
-_WHOLE_HEADER = Struct("!12s2sBBHHHBBH4s4s")
+_HEADER: Final = Struct("!BxHHHBBH4s4s")
+_WHOLE_HEADER: Final = Struct("!12s2sBBHHHBBH4s4s")
 
 
 class Ipv4Packet(NamedTuple):

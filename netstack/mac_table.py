@@ -9,23 +9,23 @@ The exception are the MACs of virtual routers, which are made to move (VRRP, RFC
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from netstack.ethernet import is_station
 
-AGEING_TIME = 300.0
+AGEING_TIME: Final = 300.0
 """Seconds without a frame after which a learned MAC is forgotten (IEEE 802.1Q default)."""
 
-MAX_MACS_PER_PORT = 8
+MAX_MACS_PER_PORT: Final = 8
 """A VM, or a bridge with a few behind it; a CAM flood ends here."""
 
-MAX_MACS = 8192
+MAX_MACS: Final = 8192
 """All ports together: 1,000 sessions with eight MACs each, about 2 MB."""
 
-_VIRTUAL_ROUTERS = (b"\x00\x00\x5e\x00\x01", b"\x00\x00\x5e\x00\x02")
+_VIRTUAL_ROUTERS: Final = (b"\x00\x00\x5e\x00\x01", b"\x00\x00\x5e\x00\x02")
 """How the MACs of virtual routers begin, for IPv4 (and CARP) and for IPv6."""
 
-_SWEEP_INTERVAL = 1.0
+_SWEEP_INTERVAL: Final = 1.0
 """Seconds between walks over a full table, so that a flood of new MACs does not pay for one each."""
 
 
@@ -50,7 +50,7 @@ class Verdict(Enum):
         return self in _ACCEPTED
 
 
-_ACCEPTED = frozenset({Verdict.KNOWN, Verdict.LEARNED, Verdict.REGISTERED})
+_ACCEPTED: Final = frozenset({Verdict.KNOWN, Verdict.LEARNED, Verdict.REGISTERED})
 
 
 class Registration(NamedTuple):

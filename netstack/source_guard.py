@@ -10,7 +10,7 @@ advertisement. Guests without an address yet (0.0.0.0, ``::``), and IPv4 link-lo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netstack.address_pool import Claim
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from netstack.neighbour import AddressBindings
 
 _IPV4_LENGTH, _IPV6_LENGTH = 4, 16
-_NOBODY = bytes(4)
-_LINK_LOCAL4 = bytes((169, 254))
+_NOBODY: Final = bytes(4)
+_LINK_LOCAL4: Final = bytes((169, 254))
 
 
 class Suspicion(NamedTuple):
@@ -35,8 +35,8 @@ class Suspicion(NamedTuple):
     address: bytes = b""
 
 
-_ARP_SENDER = Suspicion("arp_sender")
-_FOREIGN = Suspicion("foreign_source")
+_ARP_SENDER: Final = Suspicion("arp_sender")
+_FOREIGN: Final = Suspicion("foreign_source")
 
 
 def _anywhere(_mac: bytes, _port: int) -> bool:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP, add_up, finish, finish_udp, is_valid, pseudo_header
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH
-from netstack.ipv4 import DEFAULT_TTL, DESTINATION, MIN_HEADER_LENGTH, NOT_FRAGMENTED, SOURCE
-from netstack.ipv6 import DESTINATION6, NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, SOURCE6
+from netstack.ipv4 import DEFAULT_TTL, MIN_HEADER_LENGTH, NOT_FRAGMENTED
+from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
 
-UDP_HEADER_LENGTH = 8
+UDP_HEADER_LENGTH: Final = 8
 
-MAX_PAYLOAD = 65_535 - 20 - UDP_HEADER_LENGTH
+MAX_PAYLOAD: Final = 65_535 - 20 - UDP_HEADER_LENGTH
 """Bytes of payload that an IPv4 packet without options can carry."""
 
-_HEADER = Struct("!HHHH")
-_FRAME_HEADER = Struct("!16sHH2sBBH12sHH")
-_FRAME_HEADER6 = Struct("!18sHBB36sHH")
-_VERSION_AND_TOS = b"\x45\x00"
-_VERSION_6 = b"\x60\0\0\0"
-_IPV6_LENGTH = 16
-_PLAIN = ETHERTYPE_IPV4 + b"\x45"
-_UDP = bytes((PROTOCOL_UDP,))
-_TOTAL_AT = HEADER_LENGTH + 2
-_UDP_AT = HEADER_LENGTH + MIN_HEADER_LENGTH
-_LENGTH_AT = _UDP_AT + 4
-_DATA_AT = _UDP_AT + UDP_HEADER_LENGTH
-_U16 = Struct("!H")
-_LENGTH_AND_CHECKSUM = Struct("!HH")
-_NO_FLAGS = b"\0\0"
+_HEADER: Final = Struct("!HHHH")
+_FRAME_HEADER: Final = Struct("!16sHH2sBBH12sHH")
+_FRAME_HEADER6: Final = Struct("!18sHBB36sHH")
+_VERSION_AND_TOS: Final = b"\x45\x00"
+_VERSION_6: Final = b"\x60\0\0\0"
+_IPV6_LENGTH: Final = 16
+_PLAIN: Final = ETHERTYPE_IPV4 + b"\x45"
+_UDP: Final = bytes((PROTOCOL_UDP,))
+_TOTAL_AT: Final = HEADER_LENGTH + 2
+_UDP_AT: Final = HEADER_LENGTH + MIN_HEADER_LENGTH
+_LENGTH_AT: Final = _UDP_AT + 4
+_DATA_AT: Final = _UDP_AT + UDP_HEADER_LENGTH
+_U16: Final = Struct("!H")
+_LENGTH_AND_CHECKSUM: Final = Struct("!HH")
+_NO_FLAGS: Final = b"\0\0"
 
 
 class UdpDatagram(NamedTuple):
@@ -81,10 +81,10 @@ def read_udp(frame: bytes) -> UdpDatagram:
     version_length = frame[HEADER_LENGTH]
     if version_length >> 4 == 4:  # noqa: PLR2004 - it is IP version 4
         start = HEADER_LENGTH + (version_length & 0x0F) * 4
-        source, destination = frame[SOURCE], frame[DESTINATION]
+        source, destination = frame[26:30], frame[30:34]
     else:
         start = PAYLOAD_AT + 8 if frame[NEXT_HEADER] == PROTOCOL_FRAGMENT else PAYLOAD_AT
-        source, destination = frame[SOURCE6], frame[DESTINATION6]
+        source, destination = frame[22:38], frame[38:54]
     source_port, destination_port, length, _ = _HEADER.unpack_from(frame, start)
     return UdpDatagram(
         source, source_port, destination, destination_port, frame[start + UDP_HEADER_LENGTH : start + length]
@@ -117,7 +117,7 @@ def is_intact_udp(frame: bytes) -> bool:
     ):
         return False
     return not checksum or is_valid(
-        pseudo_header(frame[SOURCE], frame[DESTINATION], PROTOCOL_UDP, length)
+        pseudo_header(frame[26:30], frame[30:34], PROTOCOL_UDP, length)
         + add_up(frame[_UDP_AT : _UDP_AT + length])
     )
 

@@ -7,21 +7,23 @@ tags; what it holds is looked at as if it had none, since some receivers ignore 
 
 from __future__ import annotations
 
+from typing import Final
+
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN
 
-TAGS = frozenset({ETHERTYPE_VLAN, b"\x88\xa8", b"\x91\x00", b"\x92\x00"})
+TAGS: Final = frozenset({ETHERTYPE_VLAN, b"\x88\xa8", b"\x91\x00", b"\x92\x00"})
 """Customer and service tags, and the numbers that service tags had before 802.1ad."""
 
-MAX_TAGS = 4
+MAX_TAGS: Final = 4
 """Two are in use anywhere; a frame with more hides something."""
 
-_ADDRESSES = 12
-_TAG = 4
-_VLAN_ID = 0x0FFF
-_MAX_LENGTH_FIELD = 1500
-_SNAP_HEADERS = frozenset({b"\xaa\xaa\x03\x00\x00\x00", b"\xaa\xaa\x03\x00\x00\xf8"})
+_ADDRESSES: Final = 12
+_TAG: Final = 4
+_VLAN_ID: Final = 0x0FFF
+_MAX_LENGTH_FIELD: Final = 1500
+_SNAP_HEADERS: Final = frozenset({b"\xaa\xaa\x03\x00\x00\x00", b"\xaa\xaa\x03\x00\x00\xf8"})
 """LLC with SNAP, and the organisations 00-00-00 (RFC 1042) and 00-00-f8 (802.1H): an ethertype follows."""
-_GUARDED = TAGS | {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6}
+_GUARDED: Final = TAGS | {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6}
 
 
 def without_priority_tags(frame: bytes) -> bytes:

@@ -9,7 +9,7 @@ Offsets are written as numbers: slices with names are objects, whose look-up cos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actors.messages import AddressUsed, FramesToGateway, FramesToPeer, MacAgedOut, SourceRefused
 from actors.mishaps import Mishaps
@@ -39,35 +39,35 @@ if TYPE_CHECKING:
     from netstack.multicast import Queries
     from netstack.source_guard import SourceGuard
 
-GATEWAY = -1
+GATEWAY: Final = -1
 """The gateway's port; sessions count from 0."""
 
-CLAIMS_PER_SECOND = 20.0
+CLAIMS_PER_SECOND: Final = 20.0
 """Frames of one port that may name a sender's address which is not known as its own; above it they are
 dropped."""
 
-CLAIM_BURST = 100.0
+CLAIM_BURST: Final = 100.0
 """How many at once: a bridge comes up with all its guests and their addresses."""
 
-FLOOD_BURST = 2.0
+FLOOD_BURST: Final = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
 
-MULTICAST_COPIES = 8
+MULTICAST_COPIES: Final = 8
 """Ports that a group's frame may go to without counting as flooded."""
 
-LEAVES_PER_SECOND = 1.0
-LEAVE_BURST = 4.0
+LEAVES_PER_SECOND: Final = 1.0
+LEAVE_BURST: Final = 4.0
 """Queries that a port is sent because somebody behind it left a group; other memberships expire with time."""
 
-COMPLAINT_EVERY = 10.0
+COMPLAINT_EVERY: Final = 10.0
 """Seconds between two words to a peer about sources that it may not use; between them frames only count."""
 
-_PLAIN_IPV4 = 0x45
+_PLAIN_IPV4: Final = 0x45
 """First byte of IPv4 without options. Of all others every frame is looked at: the next one may say something
 else of who somebody is."""
-_DHCP_CLIENT_PORT = CLIENT_PORT.to_bytes(2, "big")
+_DHCP_CLIENT_PORT: Final = CLIENT_PORT.to_bytes(2, "big")
 
-_DROPS = {
+_DROPS: Final = {
     Verdict.OWNED_ELSEWHERE: "switch.drop.spoofed_source",
     Verdict.INVALID: "switch.drop.invalid_source",
     Verdict.FORBIDDEN: "switch.drop.forbidden_source",
@@ -75,15 +75,15 @@ _DROPS = {
     Verdict.TABLE_FULL: "switch.drop.mac_table_full",
 }
 
-_NEWS = frozenset({Claim.GRANTED, Claim.TAKEN})
-_CLAIM_DROPS = {
+_NEWS: Final = frozenset({Claim.GRANTED, Claim.TAKEN})
+_CLAIM_DROPS: Final = {
     Claim.TAKEN: "switch.drop.spoofed_address",
     Claim.RESERVED: "switch.drop.reserved_address",
     Claim.FOREIGN: "switch.drop.foreign_source",
     Claim.OVER_SHARE: "switch.drop.address_share",
 }
 
-_REFUSALS = {
+_REFUSALS: Final = {
     Verdict.OWNED_ELSEWHERE: "another session uses this MAC address",
     Verdict.INVALID: "this MAC address is not one that a guest may have",
     Verdict.FORBIDDEN: "the token of this session is for other MAC addresses",

@@ -6,7 +6,7 @@ Of aioquic's private names these are the ones that every packet comes by; the ot
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aioquic.quic.connection import QuicConnectionState
 from aioquic.quic.rangeset import RangeSet
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from transport.quic.delivery_rate import Flight
     from transport.quic.ledger import Acknowledged, SentPacket
 
-MIN_ROUND_TRIP = 0.001
+MIN_ROUND_TRIP: Final = 0.001
 """Seconds: aioquic's floor for a round-trip sample."""
-IDLE_REFRESH = 1.0
+IDLE_REFRESH: Final = 1.0
 """Seconds between two settings of the idle timer: setting it costs more than it says."""
-IDLE_IMPRECISION = 0.05
+IDLE_IMPRECISION: Final = 0.05
 """Part of the idle timeout that may lie between them at most."""
 
 

@@ -8,7 +8,7 @@ client's.
 from __future__ import annotations
 
 from time import perf_counter, thread_time
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from mypy_extensions import mypyc_attr
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from transport.quic.session import WebTransportSession
     from transport.quic.udp import Address
 
-DATAGRAMS_IN_AIOQUIC = 64
+DATAGRAMS_IN_AIOQUIC: Final = 64
 """Datagrams handed to aioquic ahead of its window; the rest waits in the session's bounded queue."""
-PACKET_OVERHEAD = 1 + 20 + 4 + 16 + 3
+PACKET_OVERHEAD: Final = 1 + 20 + 4 + 16 + 3
 """Bytes of a 1-RTT packet around a datagram at most: flags, connection ID, number, tag, frame header."""
 
 SHARE = 0.004
 """Seconds that a connection's packets may take of a turn; what is left waits until the others were served."""
-SLICE = 64
+SLICE: Final = 64
 """Packets between two looks at the clock."""
-SLOW_SHARE = 0.001
+SLOW_SHARE: Final = 0.001
 """Seconds beyond what the packets ordinarily cost after which the share is used up too."""
-ORDINARY_COST = 0.0005
+ORDINARY_COST: Final = 0.0005
 """Seconds that a packet may cost on the slow way: TLS aside, an ordinary one takes a fifth of it."""
-SUSPICION = 1e-6
+SUSPICION: Final = 1e-6
 """Seconds that are charged to whose packets took long for the first time."""
 
 

@@ -7,7 +7,7 @@ path asks, whichever controller there is: BBR (``bbr``) implements it and what a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -18,9 +18,9 @@ from transport.quic.pacing import Pacer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SLOW_START_PACING = 2.0
+SLOW_START_PACING: Final = 2.0
 """Windows per round trip at which packets leave while the window doubles in each."""
-PACING = 1.25
+PACING: Final = 1.25
 """Windows per round trip afterwards: more than one, so that pacing does not limit (RFC 9002, 7.7)."""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from itertools import count
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
 from mypy_extensions import mypyc_attr
@@ -36,40 +36,40 @@ if TYPE_CHECKING:
     from transport.quic.session import DatagramQueue
     from transport.quic.udp import Address
 
-CONNECTION_ID_END = 9
+CONNECTION_ID_END: Final = 9
 """Short header: flags, then our connection ID of 8 bytes, then the packet number (RFC 9000, 17.3.1)."""
-SHORTEST = CONNECTION_ID_END + 4 + 16
+SHORTEST: Final = CONNECTION_ID_END + 4 + 16
 """Bytes that a packet needs for header protection to have its sample."""
-TAG = 16
+TAG: Final = 16
 """Bytes of the AEAD's tag."""
-EXPECTED_FLAGS = 0xDC
+EXPECTED_FLAGS: Final = 0xDC
 """Flags that must be as expected: short header, fixed bit, two reserved bits that are zero, key phase."""
-SPIN = 0x20
+SPIN: Final = 0x20
 """The latency spin bit; ignored, and sent as zero, which is a way to disable it (RFC 9000, 17.4)."""
-FIXED = 0x40
-ACK_DELAY = 0.002
+FIXED: Final = 0x40
+ACK_DELAY: Final = 0.002
 """Seconds that a lone packet's acknowledgement waits for a second one or for a datagram to ride on."""
-ACK_EVERY = 2
+ACK_EVERY: Final = 2
 """Ack-eliciting packets after which an acknowledgement leaves at once (RFC 9000, 13.2.2)."""
-ACKS_REMEMBERED = 64
+ACKS_REMEMBERED: Final = 64
 """Sent acknowledgements whose arrival lets old ranges be forgotten; only kept while packets are missing."""
-SHORT_NUMBER_DISTANCE = 1 << 14
+SHORT_NUMBER_DISTANCE: Final = 1 << 14
 """Unacknowledged packets up to which two bytes of packet number are plenty (RFC 9000, 17.1)."""
 
-MOST_ARRIVED = 256
+MOST_ARRIVED: Final = 256
 """Datagrams of a session that are taken before its actor is told; it works on them for some milliseconds."""
 
-PING_EVERY = 8
+PING_EVERY: Final = 8
 """While packets are missing, each eighth packet that only acknowledges also asks to be acknowledged."""
-MAX_FRAME_HEAD = 3
+MAX_FRAME_HEAD: Final = 3
 """Bytes of a DATAGRAM frame's type and length, for any length that fits a packet."""
-LARGEST_OVERHEAD = 1 + 20 + 4 + TAG + MAX_FRAME_HEAD + 8
+LARGEST_OVERHEAD: Final = 1 + 20 + 4 + TAG + MAX_FRAME_HEAD + 8
 """Bytes of a packet around one datagram at most: flags, connection ID, number, tag, frame, prefix."""
 
-_PING = bytes((frames.PING,))
-_BYTES = [bytes((value,)) for value in range(0x100)]
-_SEND_MASKS = {2: Struct(">BH13x"), 4: Struct(">BI11x")}
-_NUMBER_MASKS = {2: 0xFFFF, 4: 0xFFFFFFFF}
+_PING: Final = bytes((frames.PING,))
+_BYTES: Final = [bytes((value,)) for value in range(0x100)]
+_SEND_MASKS: Final = {2: Struct(">BH13x"), 4: Struct(">BI11x")}
+_NUMBER_MASKS: Final = {2: 0xFFFF, 4: 0xFFFFFFFF}
 
 
 @mypyc_attr(serializable=True)

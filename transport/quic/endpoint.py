@@ -11,7 +11,7 @@ import contextlib
 import secrets
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aioquic.buffer import Buffer
 from aioquic.h3.connection import ErrorCode
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from transport.quic.udp import Address, Run
     from transport.turns import Turns
 
-LONG_HEADER = 0x80
+LONG_HEADER: Final = 0x80
 """Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
 IDLE_TIMEOUT = 180.0
 """Seconds without a packet after which QUIC gives a connection up."""
@@ -73,9 +73,9 @@ MOST_BEHIND = 32768
 """Packets that wait for such turns, of all connections together; each may have its part of them."""
 FEWEST_PARTS = 8
 
-FEW_RUNS = 2
+FEW_RUNS: Final = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
-LONGEST_BARE_ACK = 64
+LONGEST_BARE_ACK: Final = 64
 """Bytes of a packet that is likely to carry an acknowledgement and nothing else."""
 
 

@@ -6,21 +6,21 @@ malformed frames included, is for aioquic to judge.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PADDING = 0x00
-PING = 0x01
-ACK = 0x02
-ACK_ECN = 0x03
-DATAGRAM = 0x30
-DATAGRAM_WITH_LENGTH = 0x31
+PADDING: Final = 0x00
+PING: Final = 0x01
+ACK: Final = 0x02
+ACK_ECN: Final = 0x03
+DATAGRAM: Final = 0x30
+DATAGRAM_WITH_LENGTH: Final = 0x31
 
-MAX_RANGES_READ = 256
+MAX_RANGES_READ: Final = 256
 """Ranges of an ACK frame that are looked at here; more are legal and left to aioquic."""
-MAX_RANGES_WRITTEN = 32
+MAX_RANGES_WRITTEN: Final = 32
 """Ranges of an ACK frame that are sent, newest first: older ones were sent many times before."""
 
 

@@ -8,18 +8,18 @@ packets that it sends itself; round-trip time, congestion window and bytes in fl
 from __future__ import annotations
 
 from itertools import count, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transport.quic.delivery_rate import Flight
 
-PACKET_THRESHOLD = 3
+PACKET_THRESHOLD: Final = 3
 """Packets by which one may be overtaken before it counts as lost (RFC 9002, 6.1.1)."""
-TIME_THRESHOLD = 9 / 8
+TIME_THRESHOLD: Final = 9 / 8
 """Round-trip times after which an overtaken packet counts as lost (RFC 9002, 6.1.2)."""
-GRANULARITY = 0.001
+GRANULARITY: Final = 0.001
 """Seconds that timers may be off (RFC 9002, 6.1.2)."""
 
 

@@ -7,21 +7,23 @@ waits, what the rate allowed in the meantime is not lost, so a late timer costs 
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import mypyc_attr
 
-BURST_SECONDS = 0.001
+BURST_SECONDS: Final = 0.001
 """Seconds of the rate that leave together; timers cannot do much better."""
-SMALLEST_BURST = 2 * 1500
-LARGEST_BURST = 64 * 1024
+SMALLEST_BURST: Final = 2 * 1500
+LARGEST_BURST: Final = 64 * 1024
 """What one write with GSO takes."""
-FIRST_BURST = 12_000
+FIRST_BURST: Final = 12_000
 """Bytes that may leave together after silence: an initial window (RFC 9002, 7.7)."""
-LATENESS = 0.010
+LATENESS: Final = 0.010
 """Seconds by which a timer may be late without costing throughput."""
-SHORTEST_WAIT = 0.0001
+SHORTEST_WAIT: Final = 0.0001
 """Seconds: what is missing by rounding must not make a timer fire over and over at the same time."""
 NEVER = float("inf")
-UNLIMITED = 1e12
+UNLIMITED: Final = 1e12
 """A rate, in bytes per second, that holds nothing back."""
 
 

@@ -8,20 +8,20 @@ that aioquic has made: one set serves both.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aioquic.tls import CipherSuite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-AES_SUITES = frozenset({CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384})
+AES_SUITES: Final = frozenset({CipherSuite.AES_128_GCM_SHA256, CipherSuite.AES_256_GCM_SHA384})
 """Suites of this path; ChaCha20 (clients without AES hardware, if they insist) stays with aioquic."""
 
-SAMPLE = 16
+SAMPLE: Final = 16
 """Bytes of ciphertext that header protection samples (RFC 9001, 5.4.2)."""
 
-_RECEIVE_MASK = Struct(">BI11x")
+_RECEIVE_MASK: Final = Struct(">BI11x")
 """Of each mask: one byte for the flags, four for the longest packet number."""
 
 

@@ -7,20 +7,22 @@ become narrower (a black hole), and the size falls back.
 
 from __future__ import annotations
 
-BASE = 1200
+from typing import Final
+
+BASE: Final = 1200
 """Bytes of UDP payload that every QUIC path takes (RFC 9000, 14)."""
 NEVER = float("inf")
-CEILING = 1452
+CEILING: Final = 1452
 """What Ethernet's 1500 bytes leave of an IPv6 packet; more is rare, and a jumbo path loses little."""
-STEP = 16
+STEP: Final = 16
 """The search ends when it is this close: fewer bytes are not worth a probe."""
-TRIES = 3
+TRIES: Final = 3
 """Probes of one size that must be lost before it counts as too large (RFC 8899, MAX_PROBES)."""
-RETRY_AFTER = 0.5
+RETRY_AFTER: Final = 0.5
 """Seconds between a lost probe and the next: losses of one burst say little."""
-RAISE_AFTER = 600.0
+RAISE_AFTER: Final = 600.0
 """Seconds until a finished search is tried again upwards (RFC 8899, PMTU_RAISE_TIMER)."""
-BLACK_HOLE_LOSSES = 6
+BLACK_HOLE_LOSSES: Final = 6
 """Larger packets lost in a row, none arriving, after which the path is taken to have narrowed."""
 
 

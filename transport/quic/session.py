@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import repeat
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mypy_extensions import mypyc_attr
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from actors.descriptions import PathState
     from netstack.counters import Counters
 
-QUEUE_BYTES = 256 * 1024
+QUEUE_BYTES: Final = 256 * 1024
 """Bytes that may wait for one client: a quarter of a second at 8 Mbit/s, and little memory for 1,000."""
 QUEUE_SECONDS = 1.0
 """A frame that waited longer is worth nothing to a guest: its TCP has sent it again."""
-MOST_ROOM = QUEUE_BYTES // 2
+MOST_ROOM: Final = QUEUE_BYTES // 2
 """Bytes that producers which can wait (``actors.line``) keep queued at most."""
-LEAST_ROOM = 24 * 1024
+LEAST_ROOM: Final = 24 * 1024
 """And at least, on slow paths: two of the turns that they take."""
-ROOM_SECONDS = 0.010
+ROOM_SECONDS: Final = 0.010
 """Seconds of the path's rate that they keep queued between: what a ping waits behind a download."""
 
 

@@ -16,7 +16,7 @@ import errno
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -34,33 +34,33 @@ equal only if both are. The rest is for the socket alone that it came from."""
 Run = tuple[list[bytes], Address]
 """Packets of one sender, in order, and its address."""
 
-UDP_SEGMENT = 103
+UDP_SEGMENT: Final = 103
 """Linux, level SOL_UDP: size of the packets that one send is cut into (linux/udp.h)."""
-UDP_GRO = 104
+UDP_GRO: Final = 104
 """Linux, level SOL_UDP: let one receive return several packets; their size is in a control message."""
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_PROBE = 10, 23, 3
 """Linux, levels IPPROTO_IP and IPPROTO_IPV6: set DF and ignore what the kernel thinks of the path (ip(7))."""
 
-READ_SIZE = 65535
+READ_SIZE: Final = 65535
 """The largest UDP payload, and the most that GRO puts into one buffer."""
-READS_PER_TURN = 64
+READS_PER_TURN: Final = 64
 """Reads per readiness event: bounds a turn, so that timers and other sockets get their share."""
-PACKETS_PER_SEND = 60
+PACKETS_PER_SEND: Final = 60
 """The kernel takes at most 64 segments per send (UDP_MAX_SEGMENTS)."""
-BYTES_PER_SEND = 65000
+BYTES_PER_SEND: Final = 65000
 """And no more than one IPv4 packet holds."""
-SOCKET_BUFFER = 4 * 1024 * 1024
+SOCKET_BUFFER: Final = 4 * 1024 * 1024
 """Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs."""
 
-_SEGMENT_SIZE = struct.Struct("H")
-_CONTROL_SIZE = PACKET_INFO_SPACE + (socket.CMSG_SPACE(4) if sys.platform != "win32" else 0)
-_NO_INTERFACE = bytes(4)
-MULTICAST = 0xFF
+_SEGMENT_SIZE: Final = struct.Struct("H")
+_CONTROL_SIZE: Final = PACKET_INFO_SPACE + (socket.CMSG_SPACE(4) if sys.platform != "win32" else 0)
+_NO_INTERFACE: Final = bytes(4)
+MULTICAST: Final = 0xFF
 """First byte of multicast addresses, from which nothing is sent (RFC 4291, 2.7)."""
 LINK_LOCAL_FROM, LINK_LOCAL_TO = b"\xfe\x80", b"\xfe\xbf"
 """First bytes of link-local addresses (RFC 4291, 2.5.6)."""
-UNSUPPORTED_OFFLOAD = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
+UNSUPPORTED_OFFLOAD: Final = frozenset({errno.EIO, errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP})
 """What sending a run fails with where the device behind the route cannot cut it."""
 
 
