@@ -96,6 +96,15 @@ def test_who_asks_first_has_half_at_least_beside_a_flood_of_others(rates):
     assert passing(40.0, flood=True) == (pytest.approx(1000 * seconds, rel=0.02), 0)
 
 
+def test_what_was_kept_is_for_others_once_nobody_waits():
+    limit = RateLimit(8_000_000, 0, 0.0)
+    limit.is_awaited = True
+    assert len(limit.take([frame(1000)] * 200, 0.0)) == 100
+    assert len(limit.take([frame(1000)] * 200, 0.125)) == 75
+    limit.is_awaited = False
+    assert len(limit.take([frame(1000)] * 200, 0.126)) == 51
+
+
 def test_segments_of_guests_are_dropped_as_others_are():
     limit = RateLimit(80_000, 0, 0.0)
     limit.take([frame(MIN_BURST_BYTES)], 0.0)
@@ -153,10 +162,15 @@ def test_a_flow_that_waits_for_the_rate_is_woken_by_time(loop):
     line.wait(flow)
     loop.run()
     assert flow.turns == []
+    assert limit.is_awaited
     loop.advance(TURN_BYTES / 100_000 - 0.01)
     assert flow.turns == []
     loop.advance(0.02)
     assert flow.turns == [pytest.approx(TURN_BYTES, abs=200)]
+    assert not limit.is_awaited
+    line.wait(flow)
+    line.leave(flow)
+    assert not limit.is_awaited
 
 
 def test_a_flow_that_waits_for_packets_is_woken_by_time(loop):
