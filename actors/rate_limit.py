@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6
 from netstack.tcp_segment import PROTOCOL_TCP
+from netstack.vlan import TAGS, without_priority_tags
 
 BURST = 0.1
 """Seconds' worth of tokens: what a round trip over a long way brings at once."""
@@ -126,6 +127,8 @@ class RateLimit:
 
 
 def is_tcp(frame: bytes) -> bool:
-    """Whether a frame's packet is TCP's; one with IPv6 extension headers is not said to be."""
+    """Whether a frame's packet is TCP's, behind priority tags too; not where IPv6 has extension headers."""
+    if frame[12:14] in TAGS:
+        frame = without_priority_tags(frame)
     at = _PROTOCOL_AT.get(frame[12:14], len(frame))
     return at < len(frame) and frame[at] == PROTOCOL_TCP

@@ -31,10 +31,12 @@ def offer(limit, seconds, per_ms, *, owed=0):
     return datagrams, segments
 
 
+@pytest.mark.parametrize("tags", [b"", b"\x81\0\xe0\0"], ids=["untagged", "priority tag"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_segments_to_the_gateway_pass_and_are_paid_for_at_the_rate(version):
+def test_segments_to_the_gateway_pass_and_are_paid_for_at_the_rate(version, tags):
     limit = UploadLimit(8 * RATE, 0, 0.0)
-    frames = [tcp(version=version)] * 300
+    segment = tcp(1000 - len(tags), version)
+    frames = [segment[:12] + tags + segment[12:]] * 300
     assert limit.take(frames, 0.0, GATEWAY_MAC) == frames
     limit.owed(0.1)
     before = limit.owed(0.15)
