@@ -7,6 +7,7 @@ import itertools
 import re
 import socket
 import struct
+import time
 
 import pytest
 from lab import PATIENCE, SERVERS, external_of, refusal, udp_ports
@@ -41,6 +42,27 @@ def test_req_4_ports_of_a_guest_are_limited_and_its_neighbours_are_not_concerned
         except TimeoutError:
             break  # some of the places are taken by what the guest's system sends by itself
     assert 10 <= len(externals) <= 20
+
+
+@pytest.mark.parametrize("port", [53, 0], ids=["DNS", "any port"])
+def test_req_4_a_limit_that_dead_hosts_have_filled_leaves_room_for_others(lab, relay_with, sockets, port):
+    """Twenty questions per second, four seconds long, that nobody answers: UDP, TCP and ping go elsewhere."""
+    relay, guest = relay_with("--max-flows", 32)
+    server, listener = sockets.udp(lab.outside, SERVERS[0]), sockets.tcp(lab.outside, SERVERS[0])
+    listener.listen()
+    silent = sockets.udp(lab.outside, SERVERS[1])
+    for number in range(80):
+        sockets.udp(guest).sendto(b"question", (SERVERS[1], port or silent.getsockname()[1]))
+        time.sleep(0.05)
+        if number % 20 == 19:
+            external_of(sockets.udp(guest), server)
+            with contextlib.closing(guest.namespace.socket(socket.SOCK_STREAM)) as inside:
+                inside.settimeout(PATIENCE)
+                inside.connect(listener.getsockname())
+            assert guest.ping(SERVERS[0], count=1)[0] == 1
+    counted = relay.counters()
+    assert counted["gateway.flows_gave_way"] > 0
+    assert counted["gateway.drop.flow_limit"] == 0
 
 
 def test_req_5_memory_of_a_guest_is_limited():
