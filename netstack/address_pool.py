@@ -10,8 +10,8 @@ found that its holder does not answer for it any more (``netstack.contests``). A
 operator fixed for a MAC are outside the pool: nobody else gets or takes them.
 
 An address counts as *shown* once its holder has used it. A guest that comes back uses the one that it had,
-whatever it is told: so the first address of the pool that a MAC shows becomes its lease, even if it was
-assigned another, or this one was assigned to somebody who never showed it.
+whatever it is told: so the first address that a MAC shows is its own, even if somebody else was given it and
+never showed it; and becomes its lease if it asks for that.
 
 A MAC has one lease of its own. DHCP clients that share it get *further* leases (``netstack.dhcp_clients``
 decides that): these are held by the MAC like all others, and fresh again as soon as they are given back.
@@ -109,7 +109,7 @@ class AddressPool:
         self.admits: Callable[[bytes], bool] = _anyone
         """Whether a MAC may have one more address; the gateway knows what its session has already."""
         self.lease_changed: Callable[[bytes, bytes | None], None] = _nothing
-        """Told a MAC whose lease is another one than it was given, and what it was given, if anything."""
+        """Told a MAC that has or uses another lease than it was given, and what it was given, if anything."""
         # Claims and further leases: per MAC the one used longest ago first.
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
@@ -209,29 +209,63 @@ class AddressPool:
         holder = self._holders.get(address)
         if address in self._reserved or self._fixed_for_another(address, mac):
             return Claim.RESERVED
-        lease = self._leases.get(mac)
-        is_first = lease is None or (lease in self._unshown and lease != self._fixed.get(mac))
+        is_first = not self._has_shown(mac)
         if holder is not None and not (is_first and address in self._unshown):
             return Claim.TAKEN
         if IPv4Address(address) not in self._lan:
             return Claim.FOREIGN
         if len(self._claims.get(mac, ())) < MAX_CLAIMS_PER_MAC and not self.admits(mac):
             return Claim.OVER_SHARE
-        if is_first and (self._is_of_pool(address) or address == self._fixed.get(mac)):
-            if holder is not None:
-                self._take_back(address, holder)
-                self.lease_changed(holder, address)
-            if lease is not None:
-                self._take_back(lease, mac)
+        if holder is not None:
+            self._dispossess(holder, address)
+        if mac not in self._leases and (self._is_of_pool(address) or address == self._fixed.get(mac)):
             self._leases[mac] = address
-            self.lease_changed(mac, lease)
+            self.lease_changed(mac, None)
         else:
             claims = self._claims.setdefault(mac, {})
             if len(claims) >= MAX_CLAIMS_PER_MAC:
                 self._give_up(next(iter(claims)), claims)
             claims[address] = None
+            if is_first and mac in self._leases:
+                self.lease_changed(mac, self._leases[mac])
         self._hold(address, mac)
         return Claim.GRANTED
+
+    def _has_shown(self, mac: bytes) -> bool:
+        """Whether a MAC has used an address, or has one that is fixed."""
+        lease = self._leases.get(mac)
+        shown = lease is not None and lease not in self._unshown
+        return shown or bool(self._claims.get(mac)) or mac in self._fixed
+
+    def place_of(self, mac: bytes) -> bytes | None:
+        """Tell the address at which ``mac`` is found: its lease, unless it uses only another one."""
+        lease = self._leases.get(mac)
+        if lease is None or (lease in self._unshown and mac not in self._fixed):
+            return next(filter(self._is_of_pool, reversed(self._claims.get(mac, {}))), lease)
+        return lease
+
+    def _dispossess(self, holder: bytes, address: bytes) -> None:
+        """Take an address from who never used it; what it uses instead, if anything, is its lease then."""
+        self._take_back(address, holder)
+        used = self.place_of(holder)
+        if holder not in self._leases and used is not None:
+            del self._claims[holder][used]
+            self._leases[holder] = used
+        self.lease_changed(holder, address)
+
+    def prefer(self, mac: bytes, address: bytes) -> None:
+        """Make an address that ``mac`` uses its lease, in place of one that it was given and never used."""
+        claims, lease = self._claims.get(mac, {}), self._leases.get(mac)
+        if (
+            address in claims
+            and self._is_of_pool(address)
+            and lease in self._unshown
+            and mac not in self._fixed
+        ):
+            del claims[address]
+            self._take_back(lease, mac)
+            self._leases[mac] = address
+            self.lease_changed(mac, lease)
 
     def uses(self, mac: bytes, address: bytes) -> bool:
         """Whether ``mac`` holds ``address``, which it uses at this moment."""

@@ -91,6 +91,11 @@ class DhcpClients:
             return own
         return self._assign_further(client, port, now)
 
+    def prefer(self, client: Client, address: bytes) -> None:
+        """Let a client go on with an address that it had before the pool was made, and uses already."""
+        if client not in self._further:
+            self._pool.prefer(client.mac, address)
+
     def acknowledge(self, client: Client, now: float) -> None:
         """Begin a client's lease time again."""
         until = now + self._lease_time

@@ -131,6 +131,7 @@ class DhcpServer:
             return Unanswered.OTHER_SERVER
         wanted = request.address(Code.REQUESTED_ADDRESS) or request.client_address
         client = client_of(request)
+        self._clients.prefer(client, wanted)
         lease = self._clients.assign(client, port, now)
         if lease is None or wanted != lease:
             return self._refuse(request, "this is not your address")

@@ -78,6 +78,7 @@ class Leases:
             self.refuse(registration)
             return
         self._memory.keep(mac, address)
+        self._name(registration, address)
         self._tell(registration, address)
 
     def refuse(self, registration: AssignAddress) -> None:
@@ -88,12 +89,16 @@ class Leases:
         tell_alive(registration.peer, RegistrationRefused(reason, registration.mac))
         tell_alive(self._switch, AddressWanted(registration.client, has_share))
 
-    def _tell(self, registration: AssignAddress, address: bytes) -> None:
-        mac, settings = registration.mac, self._settings
-        kept = self._names.pop(mac, "")
+    def _name(self, registration: AssignAddress, address: bytes) -> None:
+        """Let a guest be found by its name; by the one that it had before, if it says none."""
+        kept = self._names.pop(registration.mac, "")
         name = registration.name or ("" if registration.name_is_fixed else kept)
         if name:
-            self._services.name(mac, address, name, granted=registration.name_is_fixed)
+            granted = registration.name_is_fixed
+            self._services.name(registration.mac, address, name, granted=granted)
+
+    def _tell(self, registration: AssignAddress, address: bytes) -> None:
+        mac, settings = registration.mac, self._settings
         assigned = AddressAssigned(
             mac,
             address,
@@ -117,18 +122,21 @@ class Leases:
         for mac, before in changed.items():
             port = ports.get(port_of.get(mac, -1))
             address = None if port is None else self._pool.assign(mac)
-            if port is None or address is None or address == before:
+            place = self._pool.place_of(mac)
+            if port is None or address is None or place is None:
                 continue
-            self._memory.keep(mac, address)
-            if before is not None:
-                self._counters.add("gateway.leases_changed")
+            self._memory.keep(mac, place)
+            if before not in (None, place):
                 self._services.address_moved(before)
             registration = port.registration
             if registration is not None and registration.mac == mac:
-                self._tell(registration, address)
+                self._name(registration, place)
+                if address != before:
+                    self._counters.add("gateway.leases_changed")
+                    self._tell(registration, address)
 
     def keep(self, mac: bytes) -> None:
         """Keep in mind what a guest has that leaves."""
-        address = self._pool.address_of(mac)
+        address = self._pool.place_of(mac)
         if address is not None:
             self._memory.keep(mac, address)

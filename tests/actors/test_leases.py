@@ -49,32 +49,40 @@ def lan(loop, counters):
 
 
 def test_two_guests_go_on_with_what_they_had_whatever_they_are_told(lan):
-    """Each has been given the other's; whoever shows it first has it, and the other hears of that."""
+    """Each has been given the other's; whoever shows one has it, and who was given it hears of another."""
     lan.register(1)
     lan.register(2)
     assert (lan.told(1), lan.told(2)) == ([10], [11])
     assert lan.pings(1, "10.0.2.11")
+    assert lan.told(1) == []
     (new,) = lan.told(2)
     assert new not in (10, 11)
-    assert lan.told(1) == [11]
     assert lan.pings(2, "10.0.2.10")
-    assert lan.told(2) == [10]
-    assert lan.told(1) == []
+    assert (lan.told(1), lan.told(2)) == ([11], [])
     assert lan.pings(1, "10.0.2.11")
+    assert lan.pings(2, "10.0.2.10")
     assert lan.counters["gateway.addresses_moved"] == 0
 
 
 def test_arp_shows_an_address_too_and_so_does_what_goes_past_the_gateway(lan):
-    lan.register(1)
-    lan.register(2)
-    lan.sends(1, ether(1, b"\xff" * 6) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.77", pdst="10.0.2.77"))
-    assert lan.told(1) == [10, 77]
+    for number in (1, 2, 3):
+        lan.register(number)
+    lan.sends(1, ether(1, b"\xff" * 6) / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.11", pdst="10.0.2.77"))
+    assert lan.told(2)[-1] not in (10, 11)
     (attached,) = lan.switch.take(GatewayAttached)
-    frame = bytes(ether(2, mac(1)) / IP(src="10.0.2.10", dst="10.0.2.77"))
-    assert attached.sources.look(frame).address == ip("10.0.2.10")
-    assert attached.sources.claim(mac(2), ip("10.0.2.10"), 2).accepted
-    lan.tell(AddressUsed(2, mac(2), ip("10.0.2.10"), contested=False))
-    assert lan.told(2) == [11, 10]
+    frame = bytes(ether(2, mac(1)) / IP(src="10.0.2.12", dst="10.0.2.77"))
+    assert attached.sources.look(frame).address == ip("10.0.2.12")
+    assert attached.sources.claim(mac(2), ip("10.0.2.12"), 2).accepted
+    lan.tell(AddressUsed(2, mac(2), ip("10.0.2.12"), contested=False))
+    assert lan.told(3)[-1] not in (10, 11, 12)
+
+
+def test_a_guest_that_uses_another_address_beside_its_own_keeps_both(lan):
+    lan.register(1)
+    assert lan.pings(1, "10.0.2.77")
+    assert lan.told(1) == [10]
+    assert lan.pings(1, "10.0.2.10")
+    assert lan.pings(1, "10.0.2.77")
 
 
 def test_who_uses_its_address_is_not_displaced(lan):
@@ -124,11 +132,14 @@ def test_leases_and_names_are_kept_when_they_change_and_when_a_guest_leaves(loop
     lan = Guests(counters, memory)
     lan.register(1, name="web")
     lan.pings(1, "10.0.2.77")
+    lan.register(2)
+    lan.pings(2, "10.0.2.10")
     lan.tell(PortClosed(1))
     first, last = ip("10.0.2.10"), ip("10.0.2.77")
-    assert memory.kept == [
+    assert [kept for kept in memory.kept if kept[0] == mac(1)] == [
         (mac(1), first, ""),
         (mac(1), first, "web"),
+        (mac(1), last, ""),
         (mac(1), last, ""),
         (mac(1), last, "web"),
         (mac(1), last, ""),

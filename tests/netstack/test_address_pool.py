@@ -316,29 +316,50 @@ def test_guests_keep_their_addresses_when_all_is_forgotten(macs, guests, least):
     assert kept / (100 * guests) >= least
 
 
-def test_the_first_address_that_a_guest_shows_is_its_lease():
-    pool = AddressPool()
-    told = []
-    pool.lease_changed = lambda mac, before: told.append((mac, before))
-    assert pool.assign(mac(1)) == ip(11)
-    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
-    assert pool.address_of(mac(1)) == ip(99)
-    assert pool.held() == ((ip(99), mac(1)),)
-    assert told == [(mac(1), ip(11))]
-    assert pool.claim(mac(1), ip(98)) is Claim.GRANTED, "the second is one beside it"
-    assert pool.address_of(mac(1)) == ip(99)
+@pytest.fixture
+def told():
+    return []
 
 
-def test_who_shows_an_address_wins_over_who_was_only_given_it():
+@pytest.fixture
+def pool(told):
     pool = AddressPool()
-    told = []
     pool.lease_changed = lambda mac, before: told.append((mac, before))
+    return pool
+
+
+def test_who_shows_an_address_wins_over_who_was_only_given_it(pool, told):
     assert pool.assign(mac(1)) == ip(11)
     assert pool.assign(mac(2)) == ip(12)
     assert pool.claim(mac(2), ip(11)) is Claim.GRANTED
-    assert (pool.address_of(mac(1)), pool.address_of(mac(2))) == (None, ip(11))
+    assert (pool.address_of(mac(1)), pool.address_of(mac(2))) == (None, ip(12))
+    assert pool.place_of(mac(2)) == ip(11)
     assert told == [(mac(1), ip(11)), (mac(2), ip(12))]
     assert pool.assign(mac(1)) not in (ip(11), None)
+
+
+def test_who_loses_what_it_never_used_has_what_it_uses(pool, told):
+    pool.assign(mac(1))
+    assert pool.claim(mac(1), ip(5)) is Claim.GRANTED
+    assert pool.claim(mac(1), ip(99)) is Claim.GRANTED
+    assert pool.claim(mac(2), ip(11)) is Claim.GRANTED
+    assert pool.assign(mac(1)) == ip(99)
+    assert told == [(mac(1), ip(11)), (mac(1), ip(11)), (mac(2), None)]
+    assert sorted(pool.held()) == [(ip(5), mac(1)), (ip(11), mac(2)), (ip(99), mac(1))]
+
+
+def test_a_guest_may_go_on_with_the_lease_that_it_uses_and_asks_for(pool, told):
+    pool.assign(mac(1))
+    pool.prefer(mac(1), ip(99))
+    assert pool.address_of(mac(1)) == ip(11), "it does not use it"
+    pool.claim(mac(1), ip(99))
+    pool.prefer(mac(1), ip(99))
+    assert pool.held() == ((ip(99), mac(1)),)
+    assert pool.address_of(mac(1)) == ip(99)
+    assert told == [(mac(1), ip(11)), (mac(1), ip(11))]
+    pool.claim(mac(1), ip(98))
+    pool.prefer(mac(1), ip(98))
+    assert pool.address_of(mac(1)) == ip(99), "which it has used"
 
 
 def test_an_address_is_not_taken_from_who_has_shown_it_nor_by_who_has_shown_another():

@@ -132,6 +132,16 @@ def test_release_leaves_the_address_with_the_session(dhcp):
     assert dhcp.pool.address_of(MAC) == bytes((10, 0, 2, 10))
 
 
+def test_a_guest_that_goes_on_with_a_lease_of_before_is_given_it_again(dhcp):
+    dhcp.pool.assign(MAC)
+    old = bytes((10, 0, 2, 99))
+    assert dhcp.says("request", ciaddr="10.0.2.99").kind is MessageType.NAK
+    assert dhcp.pool.claim(MAC, old).accepted, "as the frame that renews it does"
+    ack = dhcp.says("request", ciaddr="10.0.2.99")
+    assert (ack.kind, ack.lease) == (MessageType.ACK, old)
+    assert dhcp.pool.address_of(MAC) == old
+
+
 def test_a_declined_address_is_the_last_to_be_given_again():
     dhcp = Conversation(first="10.0.2.10", last="10.0.2.12")
     dhcp.says("discover")

@@ -27,7 +27,8 @@ def mac(text):
 def guard():
     """A holds 10.0.2.10 and two IPv6 addresses, B 10.0.2.11 and one."""
     pool, bindings = AddressPool(), AddressBindings()
-    assert (pool.assign(mac(A)), pool.assign(mac(B))) == (bytes((10, 0, 2, 10)), bytes((10, 0, 2, 11)))
+    for holder, last in ((A, 10), (B, 11)):
+        assert pool.claim(mac(holder), bytes((10, 0, 2, last))).accepted
     for holder, address in ((A, "fe80::a"), (A, f"{PREFIX}a"), (B, f"{PREFIX}b")):
         assert bindings.claim(mac(holder), pack_ipv6(address))
     return SourceGuard(pool, bindings, pack_ipv6(PREFIX)[:8])
