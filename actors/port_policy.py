@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Flag, auto
 from typing import TYPE_CHECKING
 
 from netstack.mac_table import MAX_MACS_PER_PORT
 
 if TYPE_CHECKING:
     from actors.settings import LanSettings
+
+
+class Guard(Flag):
+    """What the switch keeps the guests behind a port from, frame by frame."""
+
+    NONE = 0
+    SOURCES = auto()
+    """Sending from addresses that are another's (``netstack.source_guard``)."""
+    DHCP = auto()
+    """Answering DHCP."""
+    ROUTER = auto()
+    """Posing as the router: ARP for its addresses, router advertisements, DHCPv6 (``netstack.ra_guard``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +42,11 @@ class PortPolicy:
     """How many of them at a time."""
     is_forwarded_to: bool = True
     """Whether forwards may lead to its guests."""
+    floods_per_second: float
+    """Frames that the switch may copy to all other ports; above it they are dropped."""
+    isolated: bool = False
+    """Whether its guests see the gateway only, and no other guest sees them."""
+    guards: Guard = Guard.SOURCES | Guard.DHCP | Guard.ROUTER
 
 
 def usual_policy(settings: LanSettings) -> PortPolicy:
@@ -39,4 +57,9 @@ def usual_policy(settings: LanSettings) -> PortPolicy:
         max_flows=settings.max_flows_per_peer,
         new_flows_per_second=settings.new_flows_per_second,
         max_half_open=settings.max_half_open_per_peer,
+        floods_per_second=settings.floods_per_second,
+        isolated=settings.isolated,
+        guards=Guard.ROUTER
+        | (Guard.DHCP if settings.dhcp else Guard.NONE)
+        | (Guard.SOURCES if settings.source_guard else Guard.NONE),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 from weakref import WeakKeyDictionary
 
@@ -88,12 +88,13 @@ class GuardedLan:
 def policy_of(ticket: Pass, settings: LanSettings) -> PortPolicy | None:
     """Tell what the port of a token's session may; None for what any other may."""
     usual = usual_policy(settings)
+    limits: dict[str, Any] = {_LIMITS[name]: value for name, value in ticket.limits.items()}
     policy = replace(
         usual,
         macs=ticket.macs,
         max_macs=usual.max_macs if BRIDGE in ticket.rights else 1,
         is_forwarded_to=FORWARD in ticket.rights,
-        **{_LIMITS[name]: value for name, value in ticket.limits.items()},
+        **limits,
     )
     return None if policy == usual else policy
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
 
+NOWHERE = -1
+"""No port of the switch."""
+
 
 def address_pool(settings: LanSettings) -> AddressPool:
     """Make the pool of a LAN's IPv4 addresses, with nothing given out yet."""
@@ -87,6 +90,11 @@ class Guests:
         """Whether forwards may lead to the guests behind a port."""
         port = self._flows.ports.get(number)
         return port is not None and port.policy.is_forwarded_to
+
+    def is_isolated(self, mac: bytes) -> bool:
+        """Whether a guest's port keeps it from all others."""
+        port = self._flows.ports.get(self.port_of.get(mac, NOWHERE))
+        return port is not None and port.policy.isolated
 
     def _address_moved(self, address: bytes, mac: bytes) -> None:
         """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""

@@ -86,9 +86,9 @@ class Router(ABC):
 
     def _to_guest(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
         """Route from guest to guest: the sender believes its neighbour to be behind the gateway."""
-        if self._settings.isolated:
-            raise Dropped("isolated", IcmpError.PROHIBITED)
         neighbour = self._addresses.holder_of(packet.destination)
+        if batch.port.policy.isolated or (neighbour is not None and self._guests.is_isolated(neighbour)):
+            raise Dropped("isolated", IcmpError.PROHIBITED)
         if neighbour is None:
             raise Dropped("no_such_guest", IcmpError.HOST_UNREACHABLE)
         batch.replies.append(neighbour + self._mac + self._family.one_hop_on(frame))

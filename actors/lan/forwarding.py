@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from actors.messages import AddressUsed, FramesToGateway, FramesToPeer, MacAgedOut, SourceRefused
 from actors.mishaps import Mishaps
+from actors.port_policy import Guard
 from actors.runtime import tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
@@ -25,7 +26,7 @@ from netstack.ethernet import (
     HEADER_LENGTH,
     is_link_control,
 )
-from netstack.mac_table import MAX_MACS_PER_PORT, MacTable, Verdict
+from netstack.mac_table import MacTable, Verdict
 from netstack.multicast import MulticastGroups, Said, may_be_membership
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from actors.messages import PortOpened
+    from actors.port_policy import PortPolicy
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -101,15 +103,19 @@ class Port:
 
     __slots__ = (
         *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
+        *("guards_dhcp", "guards_router", "guards_sources", "isolated"),
         *("macs", "max_macs", "next_complaint", "opened_as", "owner", "peer", "policy"),
     )
 
-    def __init__(self, opened: PortOpened, owner: Hashable, rate: float, now: float) -> None:
+    def __init__(self, opened: PortOpened, owner: Hashable, usual: PortPolicy, now: float) -> None:
+        """``usual`` is the policy of ports that bring none."""
+        policy = self.policy = usual if opened.policy is None else opened.policy
         self.owner = owner
         """As whose the port is counted."""
         self.asked = False
         """Whether the port was asked which multicast groups it wants."""
         self.claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, now)
+        rate = policy.floods_per_second
         self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
         self.leaves = TokenBucket(LEAVES_PER_SECOND, LEAVE_BURST, now)
         self.client = opened.client
@@ -118,11 +124,13 @@ class Port:
         self.link_mtu = opened.link_mtu
         self.line = opened.line
         self.next_complaint = 0.0
-        policy = self.policy = opened.policy
-        self.macs = None if policy is None else policy.macs
-        """MACs that there may be behind the port; None for any."""
-        self.max_macs = MAX_MACS_PER_PORT if policy is None else policy.max_macs
-        """How many of them."""
+        # What every frame is held against, without a look-up in the policy.
+        self.macs = policy.macs
+        self.max_macs = policy.max_macs
+        self.isolated = policy.isolated
+        self.guards_sources = Guard.SOURCES in policy.guards
+        self.guards_dhcp = Guard.DHCP in policy.guards
+        self.guards_router = Guard.ROUTER in policy.guards
         self.opened_as = opened.port
         """The number with which its present session began."""
 
@@ -153,8 +161,6 @@ class Forwarding:
         self._gateway_mac_refusal = settings.gateway_mac_refusal
         self._gateway_ips = settings.gateway_ips
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
-        self._isolated = settings.isolated
-        self._serves_dhcp = settings.dhcp
         self._mishaps = Mishaps("switch", counters)
 
     def from_peer(self, sender: int, frames: list[bytes], now: float) -> None:
@@ -210,7 +216,7 @@ class Forwarding:
         destination = frame[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", None
-        if self._isolated and destination != self._gateway_mac:
+        if port.isolated and destination != self._gateway_mac:
             if not destination[0] & 1:
                 return "switch.drop.isolated", None
             # What is for all is for the gateway here, such as ARP requests and DHCP.
@@ -233,6 +239,8 @@ class Forwarding:
             return None, None
         if target == batch.sender:
             return "switch.drop.same_port", None
+        if target != GATEWAY and self._is_isolated(target):
+            return "switch.drop.isolated", None
         into = batch.unicast_to(target)
         into.append(frame)
         holds = frame[12:14] == ETHERTYPE_IPV4 and len(frame) > HEADER_LENGTH and frame[14] == _PLAIN_IPV4
@@ -247,7 +255,7 @@ class Forwarding:
             if said is Said.LEAVE and self.queries is not None and port.leaves.take(now):
                 tell_alive(port.peer, FramesToPeer(self.queries.urgent))
             if said in (Said.REPORT, Said.LEAVE):
-                batch.multicast_to(self.groups.routers(now), frame)
+                batch.multicast_to(self._not_isolated(self.groups.routers(now)), frame)
             else:
                 batch.flood(frame)
             return None
@@ -257,8 +265,16 @@ class Forwarding:
         if ports is None:
             batch.flood(frame)
         else:
-            batch.multicast_to(ports, frame)
+            batch.multicast_to(self._not_isolated(ports), frame)
         return None
+
+    def _is_isolated(self, number: int) -> bool:
+        port = self.ports.get(number)
+        return port is not None and port.isolated
+
+    def _not_isolated(self, numbers: list[int]) -> list[int]:
+        """Leave out those that hear nothing from other guests."""
+        return [number for number in numbers if not self._is_isolated(number)]
 
     def _refusal(self, frame: bytes, sender: int, port: Port, now: float) -> str | None:
         """Name the counter under which a frame is dropped for what it says of its sender."""
@@ -281,8 +297,8 @@ class Forwarding:
         inside = without_tags(frame) if frame[12:14] in TAGS else frame
         if inside is None or hides_protocol(inside):
             return "switch.drop.hidden_protocol"
-        drop = self._pretends(inside)
-        if drop is None and inside is frame and self.sources is not None:
+        drop = self._pretends(inside, port)
+        if drop is None and inside is frame and self.sources is not None and port.guards_sources:
             return self._refuse_source(self.sources, frame, sender, port, now)
         return drop
 
@@ -304,11 +320,13 @@ class Forwarding:
                 return _CLAIM_DROPS[claim]
         return None
 
-    def _pretends(self, frame: bytes) -> str | None:
+    def _pretends(self, frame: bytes, port: Port) -> str | None:
         """As :meth:`_refusal`, for an untagged frame that poses as the gateway's or a server's."""
         ethertype = frame[12:14]
         if ethertype == ETHERTYPE_IPV4:
-            return "switch.drop.rogue_dhcp" if self._serves_dhcp and is_for_client(frame) else None
+            return "switch.drop.rogue_dhcp" if port.guards_dhcp and is_for_client(frame) else None
+        if not port.guards_router:
+            return None
         if ethertype == ETHERTYPE_ARP and frame[28:32] in self._gateway_ips:
             return "switch.drop.gateway_arp"
         if ethertype == ETHERTYPE_IPV6:
@@ -374,10 +392,12 @@ class Forwarding:
             return
         counters.add("switch.flooded", len(flooded))
         to_all = FramesToPeer(flooded)
+        from_guest = batch.sender != GATEWAY
         for number, port in self.ports.items():
-            if number != batch.sender and number not in batch.by_port:
-                tell_alive(port.peer, to_all)
-        if batch.sender != GATEWAY and GATEWAY not in batch.by_port:
+            if number == batch.sender or number in batch.by_port or (from_guest and port.isolated):
+                continue
+            tell_alive(port.peer, to_all)
+        if from_guest and GATEWAY not in batch.by_port:
             self._pass_to_gateway(FramesToGateway(batch.sender, flooded))
 
     def _pass_to_gateway(self, message: FramesToGateway) -> None:

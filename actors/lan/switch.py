@@ -27,7 +27,9 @@ Multicast frames go to the ports that asked for their group (``netstack.multicas
 whose name the switch asks for reports: all ports now and then, a new one once it is known. What goes to many
 ports counts against the sender's floods.
 
-Where guests are isolated, all that they send is for the gateway or dropped.
+What a port may is in its policy (``actors.port_policy``), which comes with it: MACs, floods, which of these
+guards there are. Where it isolates its guests, all that they send is for the gateway or dropped, and what
+other guests send does not reach them.
 
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.multicast`` + ``switch.flooded`` +
 ``switch.drop.*``, in frames.
@@ -64,6 +66,7 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
 )
+from actors.port_policy import usual_policy
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from netstack.ethernet import format_mac
 from netstack.mac_table import Verdict
@@ -98,6 +101,7 @@ class SwitchActor(EventLoopActor):
         self._counters = counters
         self._settings = settings
         self._forwarding = Forwarding(counters, settings)
+        self._usual = usual_policy(settings)
         self._ports, self._table, self._groups = (
             self._forwarding.ports,
             self._forwarding.table,
@@ -179,8 +183,7 @@ class SwitchActor(EventLoopActor):
             return
         self._shares.add(owner)
         self._silent[message.port] = None
-        rate = self._settings.floods_per_second
-        self._ports[message.port] = Port(message, owner, rate, self.now())
+        self._ports[message.port] = Port(message, owner, self._usual, self.now())
         if message.policy is not None:
             self._forwarding.tell_gateway(PortLimited(message.port, message.policy))
 

@@ -7,16 +7,29 @@ from dataclasses import replace
 import pytest
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, mac, register
+from scapy.contrib.igmp import IGMP
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from switch_parts import BROADCAST, frame
 from switch_parts import Lan as Switch
 from tcp_parts import TcpOutside
+from test_switch_guards import CLAIMS, wrapped
 
 from actors.close_codes import CloseCode
-from actors.messages import ClosePeer, PortLimited, RegistrationRefused, SourceRefused
-from actors.port_policy import usual_policy
+from actors.lan.forwarding import FLOOD_BURST
+from actors.messages import (
+    ClosePeer,
+    FramesFromGateway,
+    GatewayAttached,
+    PortLimited,
+    RegistrationRefused,
+    SourceRefused,
+)
+from actors.port_policy import Guard, usual_policy
 from actors.settings import LanSettings
+from netstack.address_pool import AddressPool
+from netstack.neighbour import AddressBindings
+from netstack.source_guard import SourceGuard
 
 USUAL = usual_policy(LanSettings())
 SERVER = "93.184.215.14"
@@ -42,6 +55,100 @@ def enter(lan, n=1, path="/", **values):
 def out(client, layers):
     address = client.lan.gateway._actor_weakref()._guests.pool.address_of(client.mac)
     return client.to(GATEWAY_MAC) / IP(src=".".join(map(str, address)), dst=SERVER) / layers
+
+
+# -- the switch ---------------------------------------------------------------------------------------
+
+
+def test_an_isolated_port_and_the_others_hear_nothing_of_each_other(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(isolated=True))
+    for number in (1, 2, 7):
+        switch.register(number, mac(number))
+    switch.gateway.clear()
+    to_all, to_seven = frame(mac(1), BROADCAST), frame(mac(1), mac(7))
+    switch.sends(1, to_all, to_seven)
+    assert (switch.got(2), switch.got(7), switch.gateway_got()) == ([to_all], [], [to_all])
+    to_all, to_one, to_gateway = (frame(mac(7), target) for target in (BROADCAST, mac(1), GATEWAY_MAC))
+    switch.sends(7, to_all, to_one, to_gateway)
+    assert (switch.got(1), switch.got(2), switch.gateway_got()) == ([], [], [to_all, to_gateway])
+    assert switch.drops() == {"isolated": 2}
+    switch.tell(FramesFromGateway([frame(GATEWAY_MAC, mac(7)), frame(GATEWAY_MAC, BROADCAST)]))
+    assert len(switch.got(7)) == 2
+
+
+def test_multicast_of_a_group_is_not_for_an_isolated_member(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(isolated=True))
+    group = bytes.fromhex("01005e010203")
+    joins = {
+        number: bytes(
+            Ether(src=mac(number).hex(":"), dst=group.hex(":"))
+            / IP(src=f"10.0.2.1{number}", dst="225.1.2.3", ttl=1)
+            / IGMP(type=0x16, gaddr="225.1.2.3")
+        )
+        for number in (2, 7)
+    }
+    for number, join in joins.items():
+        switch.sends(number, join)
+    switch.gateway.clear()
+    to_group = bytes(Ether(src=mac(1).hex(":"), dst=group.hex(":")) / IP(dst="225.1.2.3") / UDP())
+    switch.sends(1, to_group)
+    assert (switch.got(2)[-1:], switch.got(3), switch.got(7)) == ([to_group], [], [])
+
+
+@pytest.mark.parametrize("isolated", [1, 2])
+def test_the_gateway_is_no_way_around_isolation(lan, isolated):
+    guests = [enter(lan, n, isolated=n == isolated) for n in (1, 2)]
+    for here, there in (guests, guests[::-1]):
+        address = lan.gateway._actor_weakref()._guests.pool.address_of(there.mac)
+        lan.counters.clear()
+        packet = out(here, UDP(sport=1, dport=2))
+        packet[IP].dst = ".".join(map(str, address))
+        here.sends(packet)
+        assert lan.counters["gateway.drop.isolated"] == 1
+
+
+@pytest.mark.parametrize(
+    ("guard", "reasons"),
+    [
+        (Guard.DHCP, {"rogue_dhcp"}),
+        (Guard.ROUTER, {"gateway_arp", "rogue_router", "rogue_dhcpv6", "gateway_ipv6"}),
+    ],
+)
+def test_a_guard_is_what_keeps_a_port_from_posing(counters, loop, guard, reasons):
+    assert reasons <= set(CLAIMS)
+    switch = Switch(counters)
+    switch.open(1, policy=limited(guards=USUAL.guards & ~guard))
+    for packet in CLAIMS.values():
+        switch.sends(1, wrapped([], packet, mac(9)))
+    assert set(switch.drops()) == set(CLAIMS) - reasons
+
+
+def test_where_sources_are_not_guarded_any_address_is_sent_from(counters, loop):
+    switch = Switch(counters)
+    pool = AddressPool()
+    pool.claim(mac(2), bytes((10, 0, 2, 10)))
+    switch.tell(GatewayAttached(switch.gateway, SourceGuard(pool, AddressBindings(), bytes(8))))
+    switch.open(7, policy=limited(guards=Guard.DHCP | Guard.ROUTER))
+    spoofed = {
+        number: bytes(
+            Ether(src=mac(number).hex(":"), dst=BROADCAST.hex(":")) / IP(src="10.0.2.10", dst="10.0.2.99")
+        )
+        for number in (1, 7)
+    }
+    for number, packet in spoofed.items():
+        switch.sends(number, packet)
+    assert switch.got(2) == [spoofed[7]]
+    assert switch.drops() == {"spoofed_address": 1}
+
+
+def test_a_port_floods_as_much_as_its_policy_says(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(floods_per_second=5))
+    switch.sends(7, *[frame(mac(7), BROADCAST, bytes((n,))) for n in range(30)])
+    assert len(switch.got(1)) == 5 * FLOOD_BURST
+    assert switch.drops() == {"flood_rate": 20}
 
 
 # -- MAC addresses -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Whose an address is the gateway says (``netstack.source_guard``), and it does no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import pykka
@@ -33,7 +33,7 @@ from actors.messages import (
     PortClosed,
     RegistrationRefused,
 )
-from actors.port_policy import PortPolicy
+from actors.port_policy import usual_policy
 from actors.runtime import NEVER, Scheduler
 from actors.settings import LanSettings
 from netstack.counters import Counters
@@ -41,14 +41,6 @@ from netstack.mac_table import AGEING_TIME
 from netstack.multicast import MEMBERSHIP_TIME, Queries
 
 MAX_MACS = 2
-POLICY = PortPolicy(
-    bits_per_second=0,
-    packets_per_second=0,
-    max_flows=1,
-    new_flows_per_second=1,
-    max_half_open=1,
-    max_macs=MAX_MACS,
-)
 QUERIES = Queries(GATEWAY_MAC, bytes((10, 0, 2, 2)), LanSettings().gateway_link_local)
 GROUP, GROUP_MAC = "239.1.2.3", bytes.fromhex("01005e010203")
 LINK_CONTROL, NOBODY, GROUP_SOURCE = (
@@ -126,6 +118,7 @@ class SwitchInAnyOrder(RuleBasedStateMachine):
         self.lan = Lan(self.counters, ports=0, settings=settings)
         self.lan.tell(GatewayAttached(self.lan.gateway, None, QUERIES))
         self.isolated = isolated
+        self.policy = replace(usual_policy(settings), max_macs=MAX_MACS)
         self.macs, self.members, self.open, self.ask_by = {}, {}, set(), {}
         self.numbers = count()
         for number in range(1, 4):
@@ -179,7 +172,7 @@ class SwitchInAnyOrder(RuleBasedStateMachine):
     @rule(number=PORTS, host=st.sampled_from(["192.0.2.1", "192.0.2.2"]))
     def open_port(self, number, host):
         if number not in self.open:
-            self.lan.open(number, host, POLICY)
+            self.lan.open(number, host, self.policy)
             self.lan.heard[number] = self.now
             self.open.add(number)
 

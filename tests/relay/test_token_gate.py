@@ -15,7 +15,7 @@ from processes import PATIENCE, Relay
 from websockets.asyncio.client import connect as connect_websocket
 from websockets.exceptions import InvalidStatus
 
-from actors.port_policy import PortPolicy, usual_policy
+from actors.port_policy import usual_policy
 from actors.settings import LanSettings
 from guest.client import ConnectError, SessionEndedError
 from guest.vm_client import vm_client
@@ -229,7 +229,8 @@ EVERY_LIMIT = {flag: number for number, flag in enumerate(LIMITS, 7)}
         ({"limits": {"bit-rate": "off"}}, replace(USUAL, bits_per_second=0)),
         (
             {"limits": EVERY_LIMIT},
-            PortPolicy(
+            replace(
+                USUAL,
                 bits_per_second=7,
                 packets_per_second=8,
                 max_flows=9,
