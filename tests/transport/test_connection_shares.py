@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import ClassVar
 
+import pytest
 from aioquic.h3.connection import ErrorCode
-from endpoint_parts import pinned, receive, running_endpoint
+from endpoint_parts import PATIENCE, EchoPeer, pinned, receive, running_endpoint
 from quic_parts import Forge, Pair, datagram_frame
 
-from guest.client import connect
+from actors.messages import DatagramsFromClient
+from guest.client import SessionEndedError, connect
 from transport.quic import carrier as carrier_module
+from transport.quic import connection as connection_module
 from transport.quic import endpoint as endpoint_module
 from transport.quic.carrier import ORDINARY_COST, SLICE
 from transport.quic.connection import MOST_EXCESS, TOLERATED_EXCESS
 from transport.quic.datagram_path import MOST_ARRIVED
+from transport.quic.work_shares import MOST_OVERRUNS, STRICT
 
 STREAM_LIMITS = b"\x10\x01" * 200
 """Frames that only aioquic reads."""
@@ -115,7 +121,9 @@ def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
 
 
 def test_those_with_an_excess_are_served_after_the_others(monkeypatch):
-    monkeypatch.setattr(endpoint_module, "TOLERATED_EXCESS", -1.0)
+    monkeypatch.setattr(endpoint_module, "SLOW_TURN", 0.0)
+    monkeypatch.setattr(endpoint_module, "USUAL_COST", 0.0)
+    monkeypatch.setattr(connection_module, "TOLERATED_EXCESS", -1.0)
 
     async def scenario():
         async with running_endpoint() as relay:
@@ -127,3 +135,89 @@ def test_those_with_an_excess_are_served_after_the_others(monkeypatch):
             await asyncio.wait_for(relay.peers[0].closed, 10)
 
     asyncio.run(scenario())
+
+
+def compute(seconds):
+    """Take processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+class BusyPeer(EchoPeer):
+    """A session's actor to whom datagrams are work."""
+
+    served: ClassVar[list[bytes]] = []
+    """What all of them got, in this order."""
+
+    def tell(self, message):
+        if isinstance(message, DatagramsFromClient):
+            self.served += message.datagrams
+            compute(0.010)
+        super().tell(message)
+
+
+async def talk_on(client):
+    while True:
+        client.send([b"work"])
+        await receive(client, 1)
+
+
+def test_the_work_of_actors_is_charged_to_the_session_that_brought_it():
+    async def scenario():
+        async with running_endpoint(make_peer=BusyPeer) as relay:
+            client = await connect(relay.url, pinned())
+            with pytest.raises(SessionEndedError, match="packets cost more than their share"):
+                await asyncio.wait_for(talk_on(client), PATIENCE)
+            assert relay.counters["connection.excessive_work"] == 1
+            assert await relay.peers[0].closed == (0, "packets cost more than their share")
+
+    asyncio.run(scenario())
+
+
+def test_within_a_turn_those_who_cost_little_are_served_first(monkeypatch):
+    monkeypatch.setattr(BusyPeer, "served", [])
+
+    async def scenario():
+        async with running_endpoint(make_peer=BusyPeer) as relay:
+            costly, modest = [await connect(relay.url, pinned()) for _ in range(2)]
+            for number in range(4):
+                costly.send([b"costly %d" % number])
+                await receive(costly, 1)
+            BusyPeer.served.clear()
+            # Both arrive before the relay reads.
+            for _ in range(3):
+                costly.send([b"costly"])
+            modest.send([b"modest"])
+            await receive(modest, 1)
+            await receive(costly, 3)
+            for client in (costly, modest):
+                client.close()
+
+    asyncio.run(scenario())
+    assert BusyPeer.served == [b"modest", b"costly", b"costly", b"costly"]
+
+
+def have_turn(connection, taken, left_out, now):
+    """Tell a connection of a turn of its own, and of what was dropped before."""
+    connection.left_out += left_out
+    connection.begin_own_turn(STRICT)
+    connection.end_own_turn(0.0, taken, 1200 * taken, STRICT, now)
+
+
+def test_who_does_not_slow_down_though_its_packets_are_dropped_is_closed():
+    pair = Pair.established()
+    connection = pair.relay.connection
+    for second in range(20):
+        assert (connection.quic.ended is None) == (second <= MOST_OVERRUNS), second
+        have_turn(connection, 100, 60, pair.now + second * 1.01)
+    assert connection.quic.ended.reason_phrase == "it goes on sending more packets than there is time for"
+    assert pair.relay.peer.closed
+
+
+def test_who_slows_down_is_not_closed():
+    pair = Pair.established()
+    connection = pair.relay.connection
+    for second in range(60):
+        have_turn(connection, 100, 60 if second % 5 else 10, pair.now + second * 1.01)
+    assert connection.quic.ended is None

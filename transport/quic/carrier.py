@@ -87,6 +87,10 @@ class Carrier(Generic[Quic, HostOfRole]):
         self._slow_deadline: float | None = None
         self.excess = 0.0
         """Seconds of work beyond what its packets ordinarily cost, of late."""
+        self.ordinary_cost = ORDINARY_COST
+        """Seconds that a packet may cost here without being charged."""
+        self.watched_until = 0.0
+        """Until when its work is charged, whether or not its packets take long."""
 
     @property
     def remote(self) -> str:
@@ -118,7 +122,7 @@ class Carrier(Generic[Quic, HostOfRole]):
     def receive(self, packets: Sequence[bytes], address: Address, now: float) -> int:
         """Take a run of packets from one address, as far as the share of a turn goes; return how many."""
         # Asking for the processor time costs as much as a small frame: only whose packets took long is asked.
-        is_suspect = self.excess > 0.0
+        is_suspect = self.excess > 0.0 or self.watched_until > now
         work_started = thread_time() if is_suspect else 0.0
         started = perf_counter()
         taken, count = 0, len(packets)
@@ -134,7 +138,7 @@ class Carrier(Generic[Quic, HostOfRole]):
                     path.aioquic_has_news = False
                     self._aioquic_is_idle = False
             spent = perf_counter() - started
-            ordinary = taken * ORDINARY_COST
+            ordinary = taken * self.ordinary_cost
             if taken >= count or spent > SHARE or spent > ordinary + SLOW_SHARE:
                 break
             if len(self._arrived) >= MOST_ARRIVED:
@@ -170,7 +174,7 @@ class Carrier(Generic[Quic, HostOfRole]):
             self._send(now)
             if path is not None:
                 path.refresh()
-            self._charge(thread_time() - started, ORDINARY_COST, now)
+            self._charge(thread_time() - started, self.ordinary_cost, now)
         if session is not None and path is not None:
             session.queue.drop_stale(now)
             packets = path.flush(session.queue, now)

@@ -23,6 +23,14 @@ from transport.quic.aioquic_internals import RelayH3Connection, RelayQuicConnect
 from transport.quic.aioquic_limits import FieldsTooLarge, TooMuchData
 from transport.quic.carrier import Carrier, CarrierHost
 from transport.quic.session import WebTransportSession
+from transport.quic.work_shares import (
+    GENEROUS,
+    LIGHT_BURST,
+    LIGHT_SHARE,
+    MOST_OVERRUNS,
+    MOST_USED,
+    OVERRUN_PERIOD,
+)
 from transport.tls_alerts import CRYPTO_ERRORS
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
     from transport.admission import ClientRequest, Grant
     from transport.quic.datagram_path import DatagramPath
     from transport.quic.udp import Address
+    from transport.quic.work_shares import Allowance
 
 SESSION_DEADLINE = 10.0
 """Seconds from the first packet until a session must stand; browsers need well under one."""
@@ -46,8 +55,6 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_STREAM_BYTES = 1024 * 1024
 """Stream bytes in the life of a connection that are no capsules of its session: VM clients use datagrams.
 Whether they arrived or wait for what was lost before them, none is ever taken off the count."""
-RELIEF = 0.1
-"""Seconds of excess forgiven per second."""
 TOLERATED_EXCESS = 0.005
 """Seconds of work beyond the ordinary with which a connection is still served with the others."""
 MOST_EXCESS = 0.25
@@ -101,6 +108,17 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._deadline = now + SESSION_DEADLINE
         self._closing: tuple[int, str] | None = None
         self._charged_at = now
+        self._relief = GENEROUS.relief
+        self._charged = 0.0
+        """Seconds of work that were charged where they were done."""
+        self._used = 0.0
+        """Seconds of processor time of late, beyond its light share."""
+        self._used_at = now
+        self.left_out = 0
+        """Packets that were dropped because too many waited; kept by the endpoint."""
+        self._taken = 0
+        self._overruns = 0
+        self._judged_at = now
 
     # -- SessionCarrier ---------------------------------------------------------------------------
 
@@ -137,16 +155,51 @@ class Connection(Carrier[RelayQuicConnection, Host]):
 
     def _charge(self, spent: float, ordinary: float, now: float) -> None:
         """Note seconds of work; who goes on costing more than is ordinary is closed."""
-        relief = (now - self._charged_at) * RELIEF
+        relief = (now - self._charged_at) * self._relief
         self._charged_at = now
+        self._charged += spent
         self.excess = max(0.0, self.excess - relief + min(spent, ordinary + MOST_AT_ONCE) - ordinary)
-        if self.excess > MOST_EXCESS and self.quic.ended is None:
+        if self.excess > MOST_EXCESS:
+            self._shut_out("packets cost more than their share")
+
+    def _shut_out(self, reason: str) -> None:
+        """Close the connection for the work that it makes."""
+        if self.quic.ended is None:
             self._host.counters.add("connection.excessive_work")
-            logger.bind(reason="excessive work").warning(
-                "{} is closed: its packets cost more than their share", self.remote
-            )
+            logger.bind(reason="excessive work").warning("{} is closed: {}", self.remote, reason)
             self._h3 = None
-            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "packets cost more than their share")
+            self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
+
+    def is_heavy(self, now: float) -> bool:
+        """Whether it costs more than its share: its packets wait until the others were served."""
+        return (
+            self.excess > TOLERATED_EXCESS or self._used - (now - self._used_at) * LIGHT_SHARE > LIGHT_BURST
+        )
+
+    def begin_own_turn(self, allowance: Allowance) -> None:
+        """Charge from now on what exceeds ``allowance``."""
+        self.ordinary_cost, self._relief = allowance.packet, allowance.relief
+        self._charged = 0.0
+
+    def end_own_turn(self, spent: float, packets: int, size: int, allowance: Allowance, now: float) -> None:
+        """Charge the actors' work: what was not charged yet of the ``spent`` seconds of processor time.
+
+        ``packets`` were served, of ``size`` bytes.
+        """
+        leaked = (now - self._used_at) * LIGHT_SHARE
+        self._used = min(max(0.0, self._used - leaked) + spent, MOST_USED)
+        self._used_at = now
+        beyond = spent - self._charged - packets * allowance.frames - size * allowance.frames_byte
+        if beyond > 0.0:
+            self._charge(beyond, 0.0, now)
+        self._taken += packets
+        if now - self._judged_at >= OVERRUN_PERIOD:
+            self._overruns = self._overruns + 1 if self.left_out > self._taken // 2 else 0
+            self._judged_at = now
+            self.left_out = self._taken = 0
+            if self._overruns >= MOST_OVERRUNS:
+                self._shut_out("it goes on sending more packets than there is time for")
+        self.ordinary_cost, self._relief = GENEROUS.packet, GENEROUS.relief
 
     def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
         if self._session is not None:

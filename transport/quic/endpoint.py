@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from functools import partial
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Final
 
 from aioquic.buffer import Buffer
@@ -31,9 +31,10 @@ from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
 from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
 from transport.quic.bbr import BBR
-from transport.quic.connection import TOLERATED_EXCESS, Connection
+from transport.quic.connection import Connection
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import READS_PER_TURN, UdpSocket
+from transport.quic.work_shares import LONG_TURN, SLOW_TURN, USUAL_COST, WATCH, WaitingClients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,6 +73,8 @@ BEHIND_SHARE = 0.004
 MOST_BEHIND = 32768
 """Packets that wait for such turns, of all connections together; each may have its part of them."""
 FEWEST_PARTS = 8
+MOST_READS = 1024
+"""Reads of a turn while somebody waits: what the kernel has no room for may be anybody's."""
 
 FEW_RUNS: Final = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
@@ -83,6 +86,10 @@ def carries_frames(run: Run) -> bool:
     """Whether the run has more than a bare acknowledgement."""
     packets, _ = run
     return len(packets) > 1 or len(packets[0]) > LONGEST_BARE_ACK
+
+
+def _pending_packets(connection: Connection) -> int:
+    return len(connection.pending)
 
 
 class Endpoint:
@@ -122,8 +129,8 @@ class Endpoint:
         self._shares = Shares(MAX_CONNECTIONS, client_share)
         self._dirty: dict[Connection, None] = {}
         self._ended: list[Connection] = []
-        self._behind: dict[Connection, None] = {}
-        """Connections whose pending packets wait until the others were served, by turns."""
+        self._behind: WaitingClients[Connection] = WaitingClients()
+        """Connections whose pending packets wait until the others were served."""
         self._catching_up = False
         self._flush_scheduled = False
         self._in_turn = False
@@ -228,7 +235,7 @@ class Endpoint:
         if client is not None:
             self._shares.give_back(client)
         self._dirty.pop(connection, None)
-        self._behind.pop(connection, None)
+        self._behind.discard(connection)
         if connection.timer is not None:
             connection.timer.cancel()
 
@@ -246,7 +253,7 @@ class Endpoint:
             if runs and carries_frames(runs[0]):
                 self._turn(runs)
                 runs = []
-        runs += self._socket.drain(READS_PER_TURN)
+        runs += self._socket.drain(MOST_READS if self._behind else READS_PER_TURN)
         self._lone = len(runs) <= FEW_RUNS
         if self._lone and len({address for _, address in runs}) == len(runs):
             # Acknowledgements cost as much as frames, and nobody waits for them. One client's stay in order.
@@ -262,8 +269,59 @@ class Endpoint:
             self._loop.call_soon(self._catch_up)
 
     def _turn(self, runs: list[Run]) -> None:
+        """Serve all who have sent something: those whose work is not charged together, then the others.
+
+        Who is to wait, waits for ``_catch_up``.
+        """
+        started, now = perf_counter(), self.clock()
         self._in_turn = True
-        self._finish_turn(self._route(runs, self.clock()))
+        together: list[Connection] = []
+        apart: list[Connection] = []
+        packets = 0
+        for connection in self._route(runs, now):
+            if connection.watched_until > now or connection.excess > 0.0:
+                apart.append(connection)
+            else:
+                together.append(connection)
+                packets += len(connection.pending)
+        if len(together) > FEW_RUNS:
+            together.sort(key=_pending_packets)
+        served: list[Connection] = []
+        for connection in together:
+            if served and perf_counter() - started > BEHIND_SHARE:
+                self._leave_behind(connection, now)
+            else:
+                self._receive(connection, now)
+                served.append(connection)
+        self._finish_turn(served)
+        spent = perf_counter() - started
+        if spent > LONG_TURN or spent > max(SLOW_TURN, packets * USUAL_COST):
+            for connection in together:
+                connection.watched_until = now + WATCH
+        apart.sort(key=_pending_packets)
+        for connection in apart:
+            if connection.is_heavy(now) or perf_counter() - started > LONG_TURN:
+                self._leave_behind(connection, now)
+            else:
+                self._serve_alone(connection, now)
+
+    def _serve_alone(self, connection: Connection, now: float) -> None:
+        """Give a connection a turn of its own, and charge the processor time to it."""
+        pending = connection.pending
+        if not pending or connection not in self._live:
+            return
+        allowance = self._behind.allowance(now)
+        connection.begin_own_turn(allowance)
+        started = thread_time()
+        self._in_turn = True
+        taken = self._receive(connection, now)
+        self._finish_turn([connection])
+        spent = thread_time() - started
+        if connection not in self._live:
+            return
+        connection.end_own_turn(spent, taken, sum(map(len, pending[:taken])), allowance, now)
+        if connection.is_heavy(now):
+            connection.watched_until = now + WATCH
 
     def _finish_turn(self, arrived: list[Connection]) -> None:
         self._turns.turn(partial(self._deliver, arrived))
@@ -285,17 +343,18 @@ class Endpoint:
         self._catching_up = False
         stop = perf_counter() + BEHIND_SHARE
         while self._behind and perf_counter() < stop:
-            connection = next(iter(self._behind))
-            del self._behind[connection]
-            self._in_turn = True
-            self._receive(connection, self.clock())
-            self._finish_turn([connection])
+            self._serve_alone(self._behind.take(), self.clock())
+        self._behind.end_round()
+        # What came meanwhile is not more than they may have waiting.
+        room = MOST_BEHIND // max(FEWEST_PARTS, len(self._behind))
+        for connection in self._behind:
+            self._drop_pending(connection, room)
         if self._behind:
             self._catching_up = True
             self._loop.call_soon(self._catch_up)
 
     def _route(self, runs: list[Run], now: float) -> list[Connection]:
-        """Hand each connection its packets; return the connections that got any."""
+        """Let packets pend at their connections; return the connections that got any."""
         find = self._connections.get
         arrived: list[Connection] = []
         for packets, address in runs:
@@ -316,29 +375,24 @@ class Endpoint:
                     pending = connection.pending
                     connection.pending_address = address
                 pending.append(packet)
-        served: list[Connection] = []
-        for connection in arrived:
-            if connection.excess > TOLERATED_EXCESS:
-                self._leave_behind(connection)
-            else:
-                self._receive(connection, now)
-                served.append(connection)
-        return served
+        return arrived
 
-    def _receive(self, connection: Connection, now: float) -> None:
+    def _receive(self, connection: Connection, now: float) -> int:
+        """Hand a connection its packets; return how many it took, the others wait."""
         packets, connection.pending = connection.pending, []
         try:
             taken = connection.receive(packets, connection.pending_address, now)
         except Exception:  # noqa: BLE001
             self._drop_failed(connection)
-            return
+            return 0
         if taken < len(packets) and connection in self._live:
             connection.pending = packets[taken:]
-            self._leave_behind(connection)
+            self._leave_behind(connection, now)
+        return taken
 
-    def _leave_behind(self, connection: Connection) -> None:
+    def _leave_behind(self, connection: Connection, now: float) -> None:
         """Have what is pending served after all others."""
-        self._behind[connection] = None
+        self._behind.add(connection, self._clients.get(connection, ""), now)
         self._drop_pending(connection, MOST_BEHIND // max(FEWEST_PARTS, len(self._behind)))
 
     def _drop_pending(self, connection: Connection, room: int) -> None:
@@ -346,6 +400,7 @@ class Endpoint:
         excess = len(connection.pending) - room
         if excess > 0:
             self.counters.add("endpoint.drop.behind", excess)
+            connection.left_out += excess
             del connection.pending[room:]
 
     def _flush(self) -> None:
