@@ -12,8 +12,8 @@ FIRST_WITHIN = 0.1
 """Seconds within which the first attempt is made: many clients of one relay spread over them."""
 SOON = 0.25
 """Seconds between the attempts after it."""
-SOON_ATTEMPTS = 12
-"""Attempts that are so close; each further one waits twice as long."""
+SOON_ATTEMPTS = 40
+"""Attempts that are so close, for ten seconds; each further one waits twice as long."""
 LAST = 30.0
 """Seconds that attempts are apart at most."""
 MOST_DOUBLINGS = 16
@@ -30,12 +30,12 @@ class RetryDelays:
         """Begin with the shortest: the session that was lost had lasted."""
         self._attempts = 0
 
-    def next(self) -> float:
-        """Return the delay before the next attempt."""
+    def next(self, *, soon: bool = True) -> float:
+        """Return the delay before the next attempt; without ``soon`` all but the first are further apart."""
         attempt, self._attempts = self._attempts, self._attempts + 1
         if attempt == 0:
             return random.uniform(0, FIRST_WITHIN)  # noqa: S311 - no secret
-        doublings = min(max(0, attempt - SOON_ATTEMPTS), MOST_DOUBLINGS)
+        doublings = min(max(0, attempt - (SOON_ATTEMPTS if soon else 1)), MOST_DOUBLINGS)
         nominal = min(SOON * (1 << doublings), LAST)
         # Spread by a quarter, so that a restarted relay does not see all its clients at once.
         return nominal * random.uniform(0.75, 1.25)  # noqa: S311 - no secret

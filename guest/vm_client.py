@@ -260,24 +260,25 @@ class VirtualNic:
         """
         loop = asyncio.get_running_loop()
         delays = RetryDelays()
+        ousted = False
         try:
             while True:
                 if self._session is not None:
                     session, started = self._session, loop.time()
                     reason = await self._serve(session)
-                    wanted = STABLE_AGAINST_OTHERS if session.close_code == TAKEN_OVER else STABLE
-                    if loop.time() - started >= wanted:
+                    ousted = session.close_code == TAKEN_OVER
+                    if loop.time() - started >= (STABLE_AGAINST_OTHERS if ousted else STABLE):
                         delays.start_over()
                 if not reconnect:
                     return
-                await self._reattach(reason, delays)
+                await self._reattach(reason, delays, soon=not ousted)
         finally:
             self._finish(reason)
 
-    async def _reattach(self, reason: str, delays: RetryDelays) -> None:
+    async def _reattach(self, reason: str, delays: RetryDelays, *, soon: bool) -> None:
         """Try until there is a session again."""
         while True:
-            wait = delays.next()
+            wait = delays.next(soon=soon)
             self._on_change(Detached(reason, wait))
             await asyncio.sleep(wait)
             try:

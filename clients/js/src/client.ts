@@ -74,7 +74,7 @@ const HEARTBEAT_INTERVAL = 15_000;
 const MAX_UNANSWERED = 3;
 /** A connection must have lasted this long for the delays to start over. */
 const STABLE = 1000;
-/** And so long if another session took its MAC: two cards throw each other out in turns, and should do so slowly. */
+/** And so long if another session took its MAC. */
 const STABLE_AGAINST_OTHERS = 60_000;
 /** Frames kept until there is an address: what a machine says while it boots. */
 const MAX_HELD = 64;
@@ -138,6 +138,8 @@ export class NetworkInterface {
   #heartbeatSent = 0;
   #unanswered = 0;
   readonly #retries = new Retries();
+  /** Whether another session has taken the MAC: two cards throw each other out in turns, and should do so slowly. */
+  #isOusted = false;
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
@@ -324,6 +326,7 @@ export class NetworkInterface {
     const lasted = Date.now() - this.#openSince;
     const takenOver = ending.code % WEBSOCKET_CODES === TAKEN_OVER;
     if (lasted >= (takenOver ? STABLE_AGAINST_OTHERS : STABLE)) this.#retries.startOver();
+    this.#isOusted = takenOver && !this.#card.follows;
     if (takenOver && this.#card.follows && lasted < ELDER) {
       this.#card.yield();
       this.#renew(`${describe(ending)}; the guest goes on as ${formatMac(this.mac)}`);
@@ -359,7 +362,7 @@ export class NetworkInterface {
 
   #schedule(reason: string): void {
     if (this.#over()) return;
-    const retryIn = this.#retries.next(this.#dialer.failsCheaply);
+    const retryIn = this.#retries.next(this.#dialer.failsCheaply && !this.#isOusted);
     this.#retry = setTimeout(() => void this.#again(), retryIn);
     this.#enter("waiting", reason, retryIn);
   }

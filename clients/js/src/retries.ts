@@ -10,7 +10,7 @@ const FIRST_WITHIN = 100;
 /** Milliseconds between the attempts after it. */
 const SOON = 250;
 /** Attempts that are so close, where they cost nothing; each further one waits twice as long. */
-const SOON_ATTEMPTS = 12;
+const SOON_ATTEMPTS = 40;
 const LAST = 30_000;
 
 export class Retries {

@@ -401,11 +401,11 @@ describe("a guest's own MAC", () => {
 });
 
 describe("a lost connection", () => {
-  test("is replaced, with the same MAC, at once, then soon, then after longer and longer delays", async () => {
+  test("is replaced, with the same MAC, at once, then after longer and longer delays if another has it", async () => {
     relay.install();
     const changes: StateChange[] = [];
     await attach("https://relay.example/", { onstate: (change) => changes.push(change), transport: "websocket" });
-    for (let round = 0; round < 22; round++) {
+    for (let round = 0; round < 12; round++) {
       relay.links.at(-1)!.end(4004, "another session registered it");
       await vi.advanceTimersByTimeAsync(40_000);
       expect(relay.links).toHaveLength(round + 2);
@@ -414,9 +414,9 @@ describe("a lost connection", () => {
     expect(waits[0]!.reason).toBe("another session registered it");
     const delays = waits.map(({ retryIn }) => retryIn!);
     expect(delays[0]!).toBeLessThanOrEqual(100);
-    for (const delay of delays.slice(1, 13)) {
-      expect(delay).toBeGreaterThanOrEqual(187);
-      expect(delay).toBeLessThanOrEqual(313);
+    for (const [round, delay] of delays.slice(1, 7).entries()) {
+      expect(delay).toBeGreaterThanOrEqual(187 * 2 ** round);
+      expect(delay).toBeLessThanOrEqual(313 * 2 ** round);
     }
     expect(Math.max(...delays)).toBeGreaterThan(15_000);
     expect(Math.max(...delays)).toBeLessThanOrEqual(37_500);
@@ -436,6 +436,19 @@ describe("a lost connection", () => {
     const delays = changes.filter(({ state }) => state === "waiting").map(({ retryIn }) => retryIn!);
     expect(delays).toHaveLength(5);
     expect(Math.max(...delays)).toBeLessThanOrEqual(100);
+  });
+
+  test("is replaced soon while the relay is away, if finding that costs nothing", async () => {
+    relay.install();
+    const changes: StateChange[] = [];
+    await attach("https://relay.example/", { onstate: (change) => changes.push(change), transport: "websocket" });
+    relay.install({ webSocket: false });
+    relay.links[0]!.end(1006, "");
+    await vi.advanceTimersByTimeAsync(60_000);
+    const delays = changes.filter(({ state }) => state === "waiting").map(({ retryIn }) => retryIn!);
+    expect(delays[0]!).toBeLessThanOrEqual(100);
+    expect(Math.max(...delays.slice(1, 41))).toBeLessThanOrEqual(313);
+    expect(delays.at(-1)!).toBeGreaterThan(5000);
   });
 
   test("is not sought by WebTransport while the relay that has told its hashes does not answer", async () => {

@@ -21,7 +21,7 @@ const HEARTBEAT_INTERVAL = 15_000;
 const MAX_UNANSWERED = 3;
 /** A connection must have lasted this long for the delays to start over. */
 const STABLE = 1000;
-/** And so long if another session took its MAC: two cards throw each other out in turns, and should do so slowly. */
+/** And so long if another session took its MAC. */
 const STABLE_AGAINST_OTHERS = 60_000;
 /** Frames kept until there is an address: what a machine says while it boots. */
 const MAX_HELD = 64;
@@ -82,6 +82,8 @@ export class NetworkInterface {
     #heartbeatSent = 0;
     #unanswered = 0;
     #retries = new Retries();
+    /** Whether another session has taken the MAC: two cards throw each other out in turns, and should do so slowly. */
+    #isOusted = false;
     #retry;
     /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
     constructor(url, options, card = new CardMac(options.mac ?? randomMac())) {
@@ -268,6 +270,7 @@ export class NetworkInterface {
         const takenOver = ending.code % WEBSOCKET_CODES === TAKEN_OVER;
         if (lasted >= (takenOver ? STABLE_AGAINST_OTHERS : STABLE))
             this.#retries.startOver();
+        this.#isOusted = takenOver && !this.#card.follows;
         if (takenOver && this.#card.follows && lasted < ELDER) {
             this.#card.yield();
             this.#renew(`${describe(ending)}; the guest goes on as ${formatMac(this.mac)}`);
@@ -305,7 +308,7 @@ export class NetworkInterface {
     #schedule(reason) {
         if (this.#over())
             return;
-        const retryIn = this.#retries.next(this.#dialer.failsCheaply);
+        const retryIn = this.#retries.next(this.#dialer.failsCheaply && !this.#isOusted);
         this.#retry = setTimeout(() => void this.#again(), retryIn);
         this.#enter("waiting", reason, retryIn);
     }
