@@ -6,6 +6,7 @@ guests ── relay ── cable ── outside (10.99.0.2)
 from __future__ import annotations
 
 import sys
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from namespaces import Namespace, connect
 from processes import ROOT, Relay
 from test_dhcp_and_dns import DhcpGuest, dig
 from transfers import download, tell
+from waiting import wait_until
 
-OUTSIDE = "10.99.0.2"
+OUTSIDE, CLOSED = "10.99.0.2", "10.99.0.3"
 WIDE, NARROW = IPv4Network("172.20.0.0/16"), IPv4Network("192.168.7.8/29")
 FAR = ("52:54:00:f1:00:01", "172.20.255.254", "far")
+
+PREFIXES = {"wide": "fd12:3456:789a:1", "narrow": "fd12:3456:789a:2"}
 
 TABLES = f"""
 allow-cidr = ["10.99.0.0/24"]
@@ -29,10 +33,13 @@ domain = "rooms.example"
 
 [room.wide]
 network = "{WIDE}"
+ipv6-prefix = "{PREFIXES["wide"]}::/64"
 static-lease = ["{"=".join(FAR)}"]
 
 [room.narrow]
 network = "{NARROW}"
+ipv6-prefix = "{PREFIXES["narrow"]}::/64"
+deny-cidr = ["{CLOSED}/32"]
 """
 NETWORKS = {"wide": WIDE, "narrow": NARROW}
 
@@ -42,6 +49,7 @@ def outside(relay_namespace):
     relay_namespace.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
     namespace = Namespace("outside")
     connect(relay_namespace, "10.99.0.1/24", namespace, f"{OUTSIDE}/24")
+    namespace.run("ip", "address", "add", f"{CLOSED}/24", "dev", namespace.device_of(OUTSIDE))
     yield namespace
     namespace.delete()
 
@@ -66,8 +74,8 @@ def guests(room, relay, relay_namespace):
     """Two kernels in the room; in the wide one the second is at its far end."""
     options = ("--mac", FAR[0]) if room == "wide" else ()
     pair = [
-        KernelGuest("one", relay.room(room), relay_namespace),
-        KernelGuest("two", relay.room(room), relay_namespace, *options),
+        KernelGuest("one", relay.room(room), relay_namespace, "--mtu", "1500"),
+        KernelGuest("two", relay.room(room), relay_namespace, "--mtu", "1500", *options),
     ]
     yield pair
     for guest in pair:
@@ -110,6 +118,21 @@ def test_a_broadcast_reaches_the_others(guests, room):
     one, two = guests
     two.run("sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0")
     assert two.address in one.ping(NETWORKS[room].broadcast_address, "-b", count=2)[1]
+
+
+def has_settled_at(guest, prefix):
+    settled = guest.run("ip", "-6", "-o", "address", "show", "dev", guest.device, "-tentative").stdout
+    return f"inet6 {prefix}:" in settled
+
+
+def test_each_room_has_its_ipv6_prefix(guests, room):
+    for guest in guests:
+        wait_until(partial(has_settled_at, guest, PREFIXES[room]))
+        assert guest.ping(f"{PREFIXES[room]}::2")[0] == 5
+
+
+def test_one_room_may_not_reach_what_another_may(guests, room):
+    assert ("Packet filtered" in guests[0].ping(CLOSED, count=1)[1]) == (room == "narrow")
 
 
 def test_tcp_and_ping_out(guests, room, outside):
