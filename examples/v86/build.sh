@@ -46,7 +46,7 @@ CONFIGURATION
     cp "$busybox" "$root/bin/busybox"
     # In the order in which init loads them.
     for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci failover \
-        net_failover virtio_net; do
+        net_failover virtio_net 8390 ne2k-pci; do
         file=$(find "$cache/unpacked" -name "$module.ko*")
         case $file in
         *.xz) xz -dc "$file" >"$root/lib/$module.ko" ;;

@@ -1,6 +1,6 @@
 // Boots a Linux in v86 and makes it a guest of the relay. ?relay=URL names it (serve.py names its own), and
 // &hash=HASH its certificate where that is not fetched from the relay's TCP port by http;
-// ?via=v86 lets v86's own network card connect, by WebSocket, instead of vmrelay-client's.
+// ?via=v86 lets v86's own network card connect, by WebSocket, instead of vmrelay-client's; ?card=ne2k is a card of 1990.
 import { V86 } from "./libv86.mjs";
 import { connectV86 } from "./client/v86.js";
 
@@ -9,6 +9,7 @@ const SCREEN_CHARACTERS = 50_000;
 
 const parameters = new URLSearchParams(location.search);
 const relay = parameters.get("relay") ?? `http://${location.hostname}:4433/`;
+const card = parameters.get("card") ?? "virtio";
 const screen = document.getElementById("screen");
 const status = document.getElementById("status");
 
@@ -22,7 +23,7 @@ try {
 /** The card of vmrelay-client: WebTransport, and WebSocket where that fails. */
 async function bootWithClient() {
   let carrier = "";
-  await connectV86(boot({ type: "virtio" }), relay, {
+  await connectV86(boot({ type: card }), relay, {
     certificateHash: parameters.get("hash") ?? undefined,
     onstate: ({ state, reason }) => {
       if (state === "open") carrier = reason;
@@ -39,7 +40,7 @@ function bootWithUrl() {
   const url = new URL("/raw", relay);
   url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
   status.textContent = `connected by v86 to ${url}`;
-  boot({ type: "virtio", relay_url: url.href });
+  boot({ type: card, relay_url: url.href });
 }
 
 /** Starts the machine; it is `emulator` in the browser's console. */

@@ -89,10 +89,10 @@ def web_server():
 class Machine:
     """A machine in a tab; its serial console is what the page shows."""
 
-    def __init__(self, browser, origin, relay, via):
+    def __init__(self, browser, origin, relay, via, *, card="virtio"):
         self.page = browser.new_page(viewport={"width": 900, "height": 760})
         self.page.set_default_timeout(BOOTING * 1000)
-        self.page.goto(f"{origin}?relay=http://127.0.0.1:{relay.port}/&via={via}")
+        self.page.goto(f"{origin}?relay=http://127.0.0.1:{relay.port}/&via={via}&card={card}")
 
     @property
     def console(self):
