@@ -9,6 +9,7 @@ used longest ago, if that was KEPT seconds ago.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pykka
 from fake_loop import FakeLoop
@@ -45,7 +46,7 @@ class FlowsInAnyOrder(RuleBasedStateMachine):
     """Guests come, write, are answered by whoever likes, fall silent and go."""
 
     version = 4
-    actor = None
+    actor: Any = None
     """Class of the flows."""
 
     @initialize(open_to_all=st.booleans())

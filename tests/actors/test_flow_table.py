@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lan_parts import ip
@@ -44,7 +45,7 @@ class Forward:
 def table():
     settings = LanSettings(max_flows_per_peer=3, new_flows_per_second=1)
     outside = SimpleNamespace(udp_ports=8, allows_udp=lambda _: True)
-    context = SimpleNamespace(settings=settings, outside=outside, counters=Counters())
+    context: Any = SimpleNamespace(settings=settings, outside=outside, counters=Counters())
     return FlowTable(context, Shares(8, 50), Shares(8, 50))
 
 

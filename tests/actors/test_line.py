@@ -254,7 +254,8 @@ class LostAndBack(Downloads):
         session = AbsentSession(self.lan.session) if noticed else FakeSession(2)
         self._change_session(session)
         self.link.frames.clear()
-        self.link.tell = self.say = lambda *_: None
+        self.say = lambda: None
+        self.link.tell = lambda _: None
         self._under_way.clear()
 
     def come_back(self):

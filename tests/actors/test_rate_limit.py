@@ -72,7 +72,7 @@ def test_segments_of_the_gateway_pass_and_are_owed(version):
 @pytest.mark.parametrize("rates", [(8_000_000, 0), (0, 1000)], ids=["bits", "packets"])
 def test_who_asks_first_has_half_at_least_beside_a_flood_of_others(rates):
     """And all of it without one; what is kept for nobody is for others."""
-    limit = RateLimit(*rates, 0.0)
+    limit = RateLimit(rates[0], rates[1], 0.0)
     segment, others, seconds = tcp_frame(1000), [frame(1000)] * 5, 10
 
     def passing(now, *, flood):

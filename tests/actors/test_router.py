@@ -54,7 +54,7 @@ VERSIONS = {
 }
 
 
-@pytest.fixture(params=VERSIONS.values(), ids=VERSIONS)
+@pytest.fixture(params=list(VERSIONS.values()), ids=list(VERSIONS))
 def version(request):
     return request.param
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from processes import PATIENCE, Relay, free_port, run
@@ -23,7 +24,7 @@ MAC = "52:54:00:00:79:01"
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
     socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
+    relay: Any = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
     relay.admin = socket
     yield relay
     relay.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import pytest
 from processes import Relay, run
@@ -16,7 +17,7 @@ MAC = "52:54:00:00:78:01"
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
     socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8", "--deny-cidr", "198.51.100.0/24")
+    relay: Any = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8", "--deny-cidr", "198.51.100.0/24")
     relay.admin = socket
     peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
     relay.guest = str(peer.assigned.ip)

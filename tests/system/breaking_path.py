@@ -13,6 +13,7 @@ import signal
 import socket
 import struct
 import sys
+from typing import Any
 
 HOST = "127.0.0.1"
 
@@ -55,7 +56,8 @@ class Path(asyncio.DatagramProtocol):
         if client in self.broken:
             return
         if client not in self._upstreams:
-            upstream = self._upstreams[client] = Upstream(self, client)
+            upstream: Any = Upstream(self, client)
+            self._upstreams[client] = upstream
             opening = asyncio.get_running_loop().create_datagram_endpoint(
                 lambda: upstream, remote_addr=self._relay
             )

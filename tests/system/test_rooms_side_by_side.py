@@ -14,6 +14,7 @@ import signal
 import socket
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import pytest
 from processes import PATIENCE, Relay, free_port
@@ -154,7 +155,7 @@ forward = ["udp:127.0.0.1:{port}:web:9"]
 static-lease = ["{mac("right", GUESTS - 1)}={VAULT}=vault"]
 [room.silent]
 """)
-    relay = Relay("--config", tables, "--log-level", "debug")
+    relay: Any = Relay("--config", tables, "--log-level", "debug")
     relay.forwarded = port
     yield relay
     relay.stop()
