@@ -16,6 +16,7 @@ import statistics
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from namespaces import Namespace, connect, reset_at_close  # noqa: E402 - where 
 from processes import PATIENCE, Program  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 OUTSIDE = "10.99.0.2"
 SITE = "10.99.0.1"
@@ -170,6 +171,15 @@ def upload(guest: Machine, server: Namespace, address: str, seconds: float) -> d
     """One TCP stream from the guest, from its first byte on."""
     with joined(guest, server, address) as (near, far):
         return {"up_mbit_s": transfer(near, far, seconds)}
+
+
+def both(
+    one: Callable[[], dict[str, Any]], other: Callable[[], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Measure two things at the same time."""
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(one), pool.submit(other)
+    return running[0].result(), running[1].result()
 
 
 def fetch(guest: Machine, server: Namespace, address: str, seconds: float) -> dict[str, Any]:

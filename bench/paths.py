@@ -7,8 +7,9 @@ The guest is a Linux kernel in a network namespace, which ``relaybench tap`` joi
 that the relay announces at first; ``relaybench impair`` is the path between. In the relay's column the relay
 is at the stream's other end. Beside it the same guest's stream goes over the same path and through the
 yardstick, a bare switch, to another kernel (CUBIC), which is joined without a path. On loopback there is no
-path. ``vmrelay attach`` joins the guest in the rows named so. Peers, which encrypt nothing, run beside some
-of these, each with its own MTU, where they are installed:
+path. ``vmrelay attach`` joins the guest in the rows named so. In the row beside CUBIC a kernel's own download
+shares the path (``bottleneck.py``). Peers, which encrypt nothing, run beside some of these, each with its own
+MTU, where they are installed:
 
     apt-get install passt slirp4netns
     go install github.com/containers/gvisor-tap-vsock/cmd/gvproxy@latest    # and cmd/vm, its guest's half
@@ -29,12 +30,14 @@ from machines import (
     ROOT,
     Machine,
     Site,
+    both,
     device_name,
     download,
     fetch,
     ping_beside,
     upload,
 )
+from processes import Program  # machines says where it lies
 from table import BESIDE, YARDSTICK, Load, Reach
 
 if TYPE_CHECKING:
@@ -46,9 +49,15 @@ if TYPE_CHECKING:
 RELAYBENCH = os.environ.get("RELAYBENCH", str(ROOT / ".cache/relaybench/release/relaybench"))
 GATEWAY = "10.0.2.2"
 MTU = 930
+RELAY = (sys.executable, "-P", "-m", "relay.main")
+ATTACHED = r"attached to \S+ as (\S+), address ([\d.]+)/24"
+PATH = "10.98.0.1", "10.98.0.2"
+"""Addresses of a path's ends: where relays are, and where clients are."""
 YARDSTICK_PORT = 27_010
 IMPAIR_PORT = 27_011
 DOWN, UP, FETCH, PING = "down_mbit_s", "up_mbit_s", "fetch_mbit_s", "ping_p95_added_ms"
+SHARES = "shares_apart"
+"""How many times as much as the other the one of two downloads gets that has more."""
 
 
 def streams(name: str, path: str, down: float, up: float) -> tuple[Load, ...]:
@@ -76,6 +85,13 @@ LOADS = (
         YARDSTICK,
     ),
     *streams("50 ms of 20 Mbit/s", "--delay-ms 25 --rate-mbit 20 --buffer-ms 300", 0.95, 0.95),
+    Load(
+        "paths 50 ms of 20 Mbit/s, a download beside a kernel's (CUBIC)",
+        "--delay-ms 25 --rate-mbit 20 --buffer-ms 100",
+        SHARES,
+        "x",
+        Reach(2),
+    ),
     Load("paths loopback, down", "", DOWN, "Mbit/s", Reach(500, at_least=True), YARDSTICK),
     Load("paths loopback, up", "", UP, "Mbit/s", Reach(500, at_least=True), YARDSTICK),
     Load("paths loopback, down beside gvproxy", "", DOWN, "Mbit/s", Reach(0.6, BESIDE, True), "gvproxy"),
@@ -113,6 +129,8 @@ def run(load: Load, packages: Path, *, beside: bool, seconds: float, seed: int) 
     with contextlib.ExitStack() as stack:
         site = Site()
         stack.callback(site.delete)
+        if load.figure == SHARES:
+            return _shares(stack, site, load.arguments, packages, seconds)
         if not beside:
             end = stack.enter_context(_behind_a_relay(site, load.arguments, packages, seed))
         elif load.beside == YARDSTICK:
@@ -133,25 +151,65 @@ def run(load: Load, packages: Path, *, beside: bool, seconds: float, seed: int) 
         return measures[load.figure](end.guest, end.server, end.address, seconds=seconds)
 
 
+def _shares(
+    stack: contextlib.ExitStack, site: Site, path: str, packages: Path, seconds: float
+) -> dict[str, Any]:
+    """Two downloads over one path: by a guest of a relay, and by the kernel at the path's end itself."""
+    end = Machine("end")
+    stack.callback(end.delete)
+    link = Program(
+        *(sys.executable, ROOT / "bench/bottleneck.py"),
+        *(site.namespace.name, f"{PATH[0]}/32", end.namespace.name, f"{PATH[1]}/32", *path.split()),
+    )
+    stack.callback(link.stop)
+    link.wait_for("ready")
+    certificate, port = _start_relay(stack, site, packages, PATH[0])
+    guest = Machine("guest")
+    stack.callback(guest.delete)
+    client = Program(
+        *end.namespace.prefix, *RELAY,
+        *("attach", "--tap", "tap0", "--configure", "--netns", guest.namespace.name),
+        *("--cert-hash", certificate, f"https://{PATH[0]}:{port}/"),
+        environment={"PYTHONPATH": str(packages.resolve())},
+    )  # fmt: skip
+    stack.callback(client.stop)
+    client.wait_for(ATTACHED)
+    ours, kernels = both(
+        partial(download, guest, site.outside, OUTSIDE, seconds=seconds),
+        partial(download, end, site.namespace, PATH[0], seconds=seconds),
+    )
+    shares = ours[DOWN] / kernels[DOWN]
+    return {
+        SHARES: max(shares, 1 / shares),
+        "times_as_much": shares,
+        DOWN: ours[DOWN],
+        "kernel_mbit_s": kernels[DOWN],
+    }
+
+
+def _start_relay(stack: contextlib.ExitStack, site: Site, packages: Path, bind: str) -> tuple[str, int]:
+    """Start a relay in ``site``; give its certificate's hash and its port."""
+    options = ("--bind", bind, "--port", "0", "--allow-cidr", CABLE)
+    relay = site.start(*RELAY, *options, core=0, packages=packages.resolve())
+    stack.callback(relay.stop)
+    certificate = relay.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$")[1]
+    return certificate, int(relay.wait_for(r"Listening on https://.*:(\d+)")[1])
+
+
 @contextlib.contextmanager
 def _behind_a_relay(site: Site, path: str, packages: Path, seed: int) -> Iterator[End]:
-    options = ("--bind", "127.0.0.1", "--port", "0", "--allow-cidr", CABLE)
-    module = (sys.executable, "-P", "-m", "relay.main")
     with contextlib.ExitStack() as stack:
-        relay = site.start(*module, *options, core=0, packages=packages.resolve())
-        stack.callback(relay.stop)
-        certificate = relay.wait_for(r"Certificate SHA-256 Hash: ([0-9a-f]{64})$")[1]
-        port = int(relay.wait_for(r"Listening on https://.*:(\d+)")[1])
+        certificate, port = _start_relay(stack, site, packages, "127.0.0.1")
         guest = Machine("guest")
         stack.callback(guest.delete)
         if path == "attach":
             client = site.start(
-                *module, "attach", "--tap", "tap0", "--configure", "--netns", guest.namespace.name,
+                *RELAY, "attach", "--tap", "tap0", "--configure", "--netns", guest.namespace.name,
                 *("--cert-hash", certificate, f"https://127.0.0.1:{port}/"),
                 packages=packages.resolve(),
             )  # fmt: skip
             stack.callback(client.stop)
-            client.wait_for(r"attached to \S+ as (\S+), address ([\d.]+)/24")
+            client.wait_for(ATTACHED)
         else:
             stack.enter_context(_joined_by_tap(site, guest, port, path=path, seed=seed, gateway=GATEWAY))
         yield End(guest, site.outside, OUTSIDE, GATEWAY)

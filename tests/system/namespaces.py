@@ -39,15 +39,9 @@ class Namespace:
     def start(self, *command, **options):
         return Program(*self.prefix, *command, **options)
 
-    @contextlib.contextmanager
     def entered(self):
         """Be inside for a while, to open what then stays in the hands of the test."""
-        with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{self.name}") as here:  # noqa: PTH123
-            _enter(here.fileno())
-            try:
-                yield
-            finally:
-                _enter(home.fileno())
+        return enter(self.name)
 
     def socket(self, kind=socket.SOCK_DGRAM, protocol=0, *, family=socket.AF_INET):
         """A socket of this namespace: it stays where it was made."""
@@ -83,6 +77,17 @@ def reset_at_close(opened):
     """Have the end of a TCP socket, if it is open still, be a RST: nobody says anything after it."""
     with contextlib.suppress(OSError):
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextlib.contextmanager
+def enter(name):
+    """Have this thread be inside a namespace for a while."""
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{name}") as here:  # noqa: PTH123
+        _enter(here.fileno())
+        try:
+            yield
+        finally:
+            _enter(home.fileno())
 
 
 def _enter(namespace):

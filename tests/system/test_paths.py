@@ -38,6 +38,17 @@ def test_a_ping_beside_a_download_takes_the_path_and_waits_in_its_queue(monkeypa
     assert 0.1 < found["down_mbit_s"] <= 8
 
 
+def test_a_relays_download_and_a_kernels_share_one_path():
+    load = table.Load("narrow", NARROW, paths.SHARES, "x")
+    found = paths.run(load, ROOT, beside=False, seconds=SECONDS, seed=1)
+    assert found[paths.DOWN] > 0.1
+    assert found["kernel_mbit_s"] > 0.1
+    # Together no more than the path, and what its queue held.
+    assert found[paths.DOWN] + found["kernel_mbit_s"] < 9
+    apart = found[paths.DOWN] / found["kernel_mbit_s"]
+    assert found[paths.SHARES] == max(apart, 1 / apart)
+
+
 def test_a_peer_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(paths.peers, "_found", lambda *names: None)
     load = next(load for load in paths.LOADS if load.beside == "gvproxy")
