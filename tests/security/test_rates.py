@@ -61,35 +61,50 @@ CARRIERS = pytest.mark.parametrize("carrier", ["WebTransport", "WebSocket"])
 VERSIONS = pytest.mark.parametrize("version", [4, 6])
 
 
-def is_the_rate(seconds):
-    """Whether so many seconds for SIZE bytes are about RATE: with headers, and what a burst saves."""
-    return 0.8 < SIZE * 8 / seconds / RATE < 1.1
+def has_the_rate(transfer):
+    """Whether a transfer of SIZE bytes takes as long as at RATE, about: with headers, and what a burst saves.
+
+    None may be faster. A slower one may show that the machine was busy, so the best of three counts.
+    """
+    for _ in range(3):
+        begun = time.monotonic()
+        transfer()
+        of_the_rate = SIZE * 8 / (time.monotonic() - begun) / RATE
+        assert of_the_rate < 1.1
+        if of_the_rate > 0.8:
+            return True
+    return False
 
 
 @CARRIERS
 @VERSIONS
 def test_a_download_has_the_rate(lab, carrier, version):
-    begun = time.monotonic()
-    assert download(lab.guests[carrier], lab.sources[version], SIZE) == tell(SIZE)
-    assert is_the_rate(time.monotonic() - begun)
+    def transfer():
+        assert download(lab.guests[carrier], lab.sources[version], SIZE) == tell(SIZE)
+
+    assert has_the_rate(transfer)
 
 
 @CARRIERS
 @VERSIONS
 def test_an_upload_has_the_rate(lab, carrier, version):
-    begun = time.monotonic()
-    guest, sink = lab.guests[carrier], lab.sinks[version]
-    assert upload(guest, sink, SIZE) == hashlib.sha256(stream(SIZE)).hexdigest()
-    assert is_the_rate(time.monotonic() - begun)
+    def transfer():
+        sent = upload(lab.guests[carrier], lab.sinks[version], SIZE)
+        assert sent == hashlib.sha256(stream(SIZE)).hexdigest()
+
+    assert has_the_rate(transfer)
 
 
 def test_uploads_together_have_the_rate_and_leave_room_for_others(lab):
-    guest, begun = lab.guests["WebTransport"], time.monotonic()
-    with ThreadPoolExecutor() as pool:
-        parts = [pool.submit(upload, guest, lab.sinks[4 + n % 2 * 2], SIZE // 4) for n in range(4)]
-        assert guest.ping(guest.gateway, count=20)[0] == 20
-        assert {part.result() for part in parts} == {hashlib.sha256(stream(SIZE // 4)).hexdigest()}
-    assert is_the_rate(time.monotonic() - begun)
+    guest = lab.guests["WebTransport"]
+
+    def transfer():
+        with ThreadPoolExecutor() as pool:
+            parts = [pool.submit(upload, guest, lab.sinks[4 + n % 2 * 2], SIZE // 4) for n in range(4)]
+            assert guest.ping(guest.gateway, count=20)[0] == 20
+            assert {part.result() for part in parts} == {hashlib.sha256(stream(SIZE // 4)).hexdigest()}
+
+    assert has_the_rate(transfer)
 
 
 def test_the_limits_are_told_at_start(lab):
