@@ -164,7 +164,8 @@ async def keep_summing_up(limiter: Limiter, interval: float = WINDOW / 4) -> Non
 
 def redact(text: str) -> str:
     """Blot out what stands after ``token=`` and the like."""
-    return _SECRET.sub(r"\1=***", text)
+    # The search costs 5 µs, and a line has a dozen texts; most have nothing that it could find.
+    return _SECRET.sub(r"\1=***", text) if "=" in text else text
 
 
 # -- from a record to a line --------------------------------------------------------------------------
