@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.messages import AssignAddress, FlowKey
+    from actors.messages import AssignAddress, DnsQuestion, FlowKey
     from actors.port_policy import PortPolicy
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.icmp import IcmpError
 
@@ -103,15 +104,17 @@ class PortState:
 class Batch:
     """One message's frames on their way: the sender's port, the time, and where what comes of them goes."""
 
-    __slots__ = ("latest", "now", "port", "replies", "to_flows")
+    __slots__ = ("latest", "now", "port", "questions", "replies", "to_flows", "to_forwards")
 
     def __init__(self, port: PortState, now: float) -> None:
         self.port = port
         self.now = now
         self.replies: list[bytes] = []
         self.to_flows: dict[FlowKey, list[bytes]] = {}
+        self.to_forwards: dict[Mailbox, list[bytes]] = {}
         self.latest: list[bytes] = []
-        """Of ``to_flows``, the frames to which one was added last."""
+        """Of these two, the frames to which one was added last."""
+        self.questions: list[DnsQuestion] = []
 
 
 class Dropped(Exception):  # noqa: N818 - an outcome, not an error

@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.flows.batch import TO_FLOWS
-from actors.messages import FramesToFlow, GuestFound
+from actors.messages import GuestFound
 from actors.runtime import tell_alive
 from netstack.forward import CLIENTS, FIRST_PORT, ends_of
 
 if TYPE_CHECKING:
+    from actors.flows.batch import Batch
     from actors.gateway.guests import Guests
     from actors.messages import ClientGone, ClientShown, GuestWanted
     from actors.runtime import Mailbox
@@ -77,15 +78,23 @@ class Forwards:
         if self._shown.get(message.ends) == message.forward:
             del self._shown[message.ends]
 
-    def to_client(self, frame: bytes, datagram: UdpDatagram) -> str:
+    def to_client(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         """Pass on what a guest sends to a client that it sees at its own address; empty when it is none."""
         if not self._shown:
             return ""
         source, source_port, destination, port, _ = datagram
         forward = self._shown.get(ends_of((source, source_port), (destination, port)))
-        return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""
+        return _pass_on(forward, frame, batch)
 
-    def to_gateway(self, frame: bytes, datagram: UdpDatagram) -> str:
+    def to_gateway(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         """Pass on what a guest sends to a client that it sees at the gateway; empty when it is none."""
         forward = self._udp.get((datagram.destination_port - FIRST_PORT) // CLIENTS)
-        return TO_FLOWS if forward is not None and tell_alive(forward, FramesToFlow([frame])) else ""
+        return _pass_on(forward, frame, batch)
+
+
+def _pass_on(forward: Mailbox | None, frame: bytes, batch: Batch) -> str:
+    if forward is None:
+        return ""
+    frames = batch.latest = batch.to_forwards.setdefault(forward, [])
+    frames.append(frame)
+    return TO_FLOWS

@@ -233,10 +233,14 @@ class GatewayActor(EventLoopActor):
 
     def _finish(self, batch: Batch) -> None:
         """Pass on what the frames of a batch led to."""
-        for key, flow_frames in batch.to_flows.items():
+        for key, frames in batch.to_flows.items():
             flow = batch.port.flows.get(key)
-            if flow is None or not tell_alive(flow, FramesToFlow(flow_frames)):
-                self._counters.add("gateway.lost_to_ended_flows", len(flow_frames))
+            if flow is None or not tell_alive(flow, FramesToFlow(frames)):
+                self._counters.add("gateway.lost_to_ended_flows", len(frames))
+        for forward, frames in batch.to_forwards.items():
+            if not tell_alive(forward, FramesToFlow(frames)):
+                self._counters.add("gateway.lost_to_ended_flows", len(frames))
+        self._services.pass_on(batch)
         self._send(batch.replies)
         self._guests.ipv6.publish()
         self._set_timer()

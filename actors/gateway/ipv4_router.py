@@ -118,7 +118,8 @@ class Ipv4Router(Router):
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:
             datagram = parse_udp(packet)
-            return self._forwards.to_gateway(frame, datagram) or self._services.serve(frame, datagram, batch)
+            to_client = self._forwards.to_gateway(frame, datagram, batch)
+            return to_client or self._services.serve(frame, datagram, batch)
         if packet.protocol == PROTOCOL_TCP:
             return self._tcp.to_gateway(frame, packet, batch)
         raise Dropped("protocol", IcmpError.PROTOCOL_UNREACHABLE)

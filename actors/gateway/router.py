@@ -111,7 +111,7 @@ class Router(ABC):
 
     def _udp_to_net(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
         datagram = parse_udp(packet)
-        to_client = self._forwards.to_client(frame, datagram)
+        to_client = self._forwards.to_client(frame, datagram, batch)
         if to_client:
             return to_client
         source, source_port, destination, destination_port, _ = datagram

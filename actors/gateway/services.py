@@ -166,8 +166,13 @@ class LanServices:
             reply=partial(self._send, template, family),
             limit=batch.port.link_mtu() - family.header_length - UDP_HEADER_LENGTH,
         )
-        self._tell_dns(DnsQuestions(batch.port.number, [question]))
+        batch.questions.append(question)
         return "gateway.answered"
+
+    def pass_on(self, batch: Batch) -> None:
+        """Ask the name server what the frames of a batch wanted to know."""
+        if batch.questions:
+            self._tell_dns(DnsQuestions(batch.port.number, batch.questions))
 
     def _send(self, template: UdpFrameTemplate, family: Family, response: bytes) -> None:
         tell_alive(self._switch, FramesFromGateway(family.fragment(template.build(response, 0))))

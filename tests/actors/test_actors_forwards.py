@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import pytest
 from lan_parts import Box, ip, mac
-from test_gateway import Lan
+from scapy.layers.inet import UDP
+from test_gateway import Lan, packet
 
-from actors.messages import AssignAddress, GuestFound, GuestWanted, PortClosed
+from actors.messages import AssignAddress, ForwardOpened, GuestFound, GuestWanted, PortClosed
+from actors.runtime import EventLoopActor
+from netstack.forward import FIRST_PORT
+
+
+class Forward(Box):
+    """A forward that only takes note; the gateway tells forwards apart."""
+
+    __hash__ = object.__hash__
 
 
 @pytest.fixture
@@ -29,6 +38,23 @@ def test_a_forward_finds_its_guest_by_whatever_the_operator_wrote(lan, vm):
 @pytest.mark.parametrize("vm", [mac(2), ip("10.0.2.11"), "mail"], ids=["mac", "address", "name"])
 def test_a_guest_that_is_not_there_is_not_found(lan, vm):
     assert found(lan, vm) == [GuestFound(None, None)]
+
+
+def test_what_one_batch_brings_for_a_forwards_clients_is_one_message(lan):
+    forward = Forward()
+    lan.tell(ForwardOpened(0, forward))
+    answers = [packet(1, "10.0.2.2") / UDP(sport=80, dport=FIRST_PORT + n % 2) / b"x" for n in range(10)]
+    assert lan.sends(1, *answers) == []
+    assert [len(message.frames) for message in forward] == [10]
+    assert lan.counters["gateway.to_flows"] == 10
+
+
+def test_frames_for_a_forward_that_is_no_more_are_counted(lan):
+    forward = EventLoopActor.start()
+    lan.tell(ForwardOpened(0, forward))
+    forward.stop(block=False)
+    assert lan.sends(1, packet(1, "10.0.2.2") / UDP(sport=80, dport=FIRST_PORT) / b"x") == []
+    assert lan.counters["gateway.lost_to_ended_flows"] == 1
 
 
 def test_a_guest_that_has_left_is_not_found(lan):

@@ -261,6 +261,13 @@ def test_an_answer_may_be_as_large_as_one_packet_of_the_session(lan):
     assert question.limit == 1141 - 28
 
 
+def test_the_questions_of_one_batch_are_one_message(lan):
+    lan.assign(1)
+    packets = [from_guest(1, "10.0.2.10") / UDP(sport=5353 + n, dport=53) / Raw(b"?") for n in range(10)]
+    lan.sends(1, *packets)
+    assert [len(message.questions) for message in lan.dns.take(DnsQuestions)] == [10]
+
+
 @pytest.mark.parametrize("server", ["10.0.2.2", "10.0.2.3"])
 def test_a_question_reaches_the_name_server_and_its_answer_the_guest(lan, server):
     lan.assign(1)
