@@ -21,15 +21,16 @@ class SendResult(Enum):
 
     SENT = "sent"
     DENIED = "denied"
-    """The egress policy forbids the destination: ICMP 3/13 to the guest."""
+    """The egress policy forbids the destination, or the host does (EACCES): ICMP 3/13 to the guest."""
     TOO_BIG = "too_big"
     """Larger than the path takes (EMSGSIZE): ICMP 3/4 to the guest."""
-    UNREACHABLE = "unreachable"
-    """The host has no route: ICMP 3/0 or 3/1 to the guest."""
     NO_ROUTE = "no_route"
-    """A TCP connection found no network to go to: ICMP 3/0 to the guest."""
+    """The host has no route (ENETUNREACH): ICMP 3/0 to the guest (RFC 1812 section 4.3.3.1)."""
+    UNREACHABLE = "unreachable"
+    """The host's network does not reach the destination (EHOSTUNREACH): ICMP 3/1 to the guest."""
     REFUSED = "refused"
-    """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3."""
+    """An earlier datagram to the same destination was answered with port unreachable: ICMP 3/3; or a
+    connection was refused: RST."""
     DROPPED = "dropped"
     """The host's buffer is full, or another passing error: counted, nothing is said."""
 

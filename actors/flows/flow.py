@@ -53,10 +53,11 @@ MTU_HINT = 1280
 ICMP_ERRORS = {
     SendResult.DENIED: IcmpError.PROHIBITED,
     SendResult.TOO_BIG: IcmpError.FRAGMENTATION_NEEDED,
+    SendResult.NO_ROUTE: IcmpError.NETWORK_UNREACHABLE,
     SendResult.UNREACHABLE: IcmpError.HOST_UNREACHABLE,
     SendResult.REFUSED: IcmpError.PORT_UNREACHABLE,
 }
-"""What the guest is told when a datagram could not be sent."""
+"""What the guest is told when a datagram could not be sent, or a connection not be made."""
 
 
 def endpoint_text(address: str, port: int) -> str:

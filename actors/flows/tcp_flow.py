@@ -35,7 +35,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
-from actors.flows.flow import endpoint_text
+from actors.flows.flow import ICMP_ERRORS, endpoint_text
 from actors.line import LineReplaced, LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
@@ -53,7 +53,6 @@ from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.upload import UploadAllowed
 from netstack.family import family_of
-from netstack.icmp import IcmpError
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
 from netstack.tcp_segment import (
@@ -121,12 +120,6 @@ STALL_RETRY = 1.0
 ``tcp.stalled`` counts; the connection goes on slowly instead of hanging until it is idle for too long."""
 
 _IP_HEADER_LENGTHS = {4: 20, 16: 40}
-_ICMP_ERRORS = {
-    SendResult.DENIED: IcmpError.PROHIBITED,
-    SendResult.UNREACHABLE: IcmpError.HOST_UNREACHABLE,
-    SendResult.NO_ROUTE: IcmpError.NETWORK_UNREACHABLE,
-}
-"""What the guest is told when there is no connection outside; a refused one is a RST."""
 
 
 class Link(NamedTuple):
@@ -287,8 +280,8 @@ class TcpFlowActor(EventLoopActor):
         self._counters.add(f"tcp.failed.{result.value}")
         if result is SendResult.REFUSED:
             reply = reset_for(self._syn)
-        elif result in _ICMP_ERRORS:
-            reply = self._context.replies.icmp_error(self._syn, _ICMP_ERRORS[result])
+        elif result in ICMP_ERRORS:
+            reply = self._context.replies.icmp_error(self._syn, ICMP_ERRORS[result])
         else:
             reply = None
         if reply is not None:

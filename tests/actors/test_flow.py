@@ -279,6 +279,7 @@ def test_one_turn_of_answers_is_one_message(lan):
         (SendResult.DENIED, 13),
         (SendResult.TOO_BIG, 4),
         (SendResult.UNREACHABLE, 1),
+        (SendResult.NO_ROUTE, 0),
         (SendResult.REFUSED, 3),
         (SendResult.DROPPED, None),
     ],

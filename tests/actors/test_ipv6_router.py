@@ -237,7 +237,13 @@ def test_errors_of_the_network_quote_what_the_guest_sent(lan, kind, code, mtu, l
 
 
 @pytest.mark.parametrize(
-    ("result", "code"), [(SendResult.DENIED, 1), (SendResult.UNREACHABLE, 3), (SendResult.REFUSED, 4)]
+    ("result", "code"),
+    [
+        (SendResult.NO_ROUTE, 0),
+        (SendResult.DENIED, 1),
+        (SendResult.UNREACHABLE, 3),
+        (SendResult.REFUSED, 4),
+    ],
 )
 def test_the_guest_learns_why_nothing_was_sent(lan, result, code):
     lan.sends(1, udp(1))

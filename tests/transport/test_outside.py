@@ -364,7 +364,7 @@ def test_errors_of_sending_have_their_words():
             "198.18.0.1": SendResult.UNREACHABLE,
             "198.18.1.1": SendResult.DENIED,
             "198.18.2.1": SendResult.DROPPED,
-            "198.18.3.1": SendResult.UNREACHABLE,
+            "198.18.3.1": SendResult.NO_ROUTE,
             "2606:4700::1111": SendResult.UNREACHABLE,
         }
         assert {host: sender.send_to(b"", (host, 9), 64, False) for host in expected} == expected
@@ -446,7 +446,7 @@ def test_own_addresses_are_denied_also_when_they_come_later(monkeypatch):
         policy = EgressPolicy(allow=["192.0.2.0/24"])
         sender = Network(policy, Counters()).open_udp(Flow())
         assert sender.send_to(b"", ("192.0.2.1", 9), 64, False) is SendResult.DENIED
-        assert sender.send_to(b"", ("192.0.2.2", 9), 64, False) is SendResult.UNREACHABLE
+        assert sender.send_to(b"", ("192.0.2.2", 9), 64, False) is SendResult.NO_ROUTE
         ip("addr add 192.0.2.2/32 dev lo")
         monkeypatch.setattr(sender._network, "_read_interfaces_at", 0.0)
         assert sender.send_to(b"", ("192.0.2.2", 9), 64, False) is SendResult.DENIED

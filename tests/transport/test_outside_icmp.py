@@ -121,7 +121,7 @@ def test_errors_of_pings_reach_only_the_flow_that_sent_them(ping_sockets, kind):
         network = Network(EgressPolicy(allow=["198.18.0.0/15", "127.0.0.0/8"]), counters)
         flows = Flow(), Flow()
         one, other = map(network.open_echo, flows)
-        assert one.send_echo(1, b"", "198.18.0.1", 64, False) is SendResult.UNREACHABLE
+        assert one.send_echo(1, b"", "198.18.0.1", 64, False) is SendResult.NO_ROUTE
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as router:
             assert one.send_echo(2, b"quoted", "127.0.0.9", 64, False) is SendResult.SENT
             assert other.send_echo(2, b"quoted", "127.0.0.9", 64, False) is SendResult.SENT

@@ -15,6 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.ports import SendResult
+from transport.host.errors import result_of
 from transport.quic.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:
@@ -31,19 +32,6 @@ ERRORS_PER_TURN = 64
 
 RECEIVE_BUFFER = 256 * 1024
 """Bytes asked of the kernel per socket: bounds what a flood can hold, takes a burst of 150 full frames."""
-
-RESULTS = {
-    errno.EMSGSIZE: SendResult.TOO_BIG,
-    errno.ENETUNREACH: SendResult.UNREACHABLE,
-    errno.EHOSTUNREACH: SendResult.UNREACHABLE,
-    errno.ENETDOWN: SendResult.UNREACHABLE,
-    errno.EHOSTDOWN: SendResult.UNREACHABLE,
-    errno.EADDRNOTAVAIL: SendResult.UNREACHABLE,
-    errno.ECONNREFUSED: SendResult.REFUSED,
-    errno.EPERM: SendResult.DENIED,
-    errno.EACCES: SendResult.DENIED,
-}
-"""What an errno of sending means; all others (full buffers above all) are DROPPED."""
 
 DEFAULT_TTL = 64
 """Of what arrives, where the system does not tell."""
@@ -246,7 +234,7 @@ class HostSocket:
             self._socket.sendto(data, address)
         except OSError as error:
             self._read_errors()
-            return RESULTS.get(error.errno or 0, SendResult.DROPPED)
+            return result_of(error.errno)
         return SendResult.SENT
 
     def _readable(self) -> None:

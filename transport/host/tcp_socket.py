@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from actors.messages import ConnectionFailed, ConnectionMade, SocketReadable, SocketWritable
 from actors.ports import SendResult
+from transport.host.errors import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,18 +40,6 @@ KEEP_ALIVE_PROBES = 4
 
 KEEP_ALIVE_INTERVAL = 60
 """Seconds between probes at most."""
-
-RESULTS = {
-    errno.ECONNREFUSED: SendResult.REFUSED,
-    errno.EHOSTUNREACH: SendResult.UNREACHABLE,
-    errno.EHOSTDOWN: SendResult.UNREACHABLE,
-    errno.ENETUNREACH: SendResult.NO_ROUTE,
-    errno.ENETDOWN: SendResult.NO_ROUTE,
-    errno.EADDRNOTAVAIL: SendResult.UNREACHABLE,
-    errno.EPERM: SendResult.DENIED,
-    errno.EACCES: SendResult.DENIED,
-}
-"""Why a connection was not made; all others (above all a time-out) are DROPPED, about which nobody speaks."""
 
 _IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
 _ABORT = Struct("ii").pack(1, 0)
@@ -85,13 +74,13 @@ class TcpFlowSocket:
         elif number in _IN_PROGRESS:
             self._ready.add_writer(self._socket, self._connected)
         else:
-            self._flow.tell(ConnectionFailed(RESULTS.get(number, SendResult.DROPPED)))
+            self._flow.tell(ConnectionFailed(result_of(number)))
 
     def _connected(self) -> None:
         self._ready.remove_writer(self._socket)
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
-            self._flow.tell(ConnectionFailed(RESULTS.get(number, SendResult.DROPPED)))
+            self._flow.tell(ConnectionFailed(result_of(number)))
         else:
             self._flow.tell(ConnectionMade())
 
