@@ -1,4 +1,4 @@
-"""The other direction of a limited line (``actors.flows.line``): how fast TCP flows take what a guest sends.
+"""The other direction of a limited line (``actors.line``): how fast TCP flows take what a guest sends.
 
 What a flow holds of its guest's data is acknowledged when it has been taken. Where the session's rate is
 limited, flows take no more than has been paid for (``actors.upload_limit``): what is owed they hold
