@@ -33,10 +33,14 @@ def _check_mac(text: str) -> None:
         raise ValueError(f"{text} is not the address of one NIC (it is a group address, or zero)")
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
+def add_target(parser: argparse.ArgumentParser, *, url_is_optional: bool = False) -> None:
     """Add the relay's URL, and whom to trust there."""
     parser.add_argument(
-        "url", metavar="URL", type=_checked(Target.parse), help="the relay, such as https://HOST:4433/"
+        "url",
+        nargs="?" if url_is_optional else None,
+        metavar="URL",
+        type=_checked(Target.parse),
+        help="the relay, such as https://HOST:4433/",
     )
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
@@ -51,9 +55,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     trust.add_argument("--insecure", action="store_true", help="accept any certificate")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser, *, url_is_optional: bool = False) -> None:
     """Add what every client of the LAN is told: where the relay is, and as whom to join."""
-    add_target(parser)
+    add_target(parser, url_is_optional=url_is_optional)
     parser.add_argument(
         "--mac",
         type=_checked(_check_mac),

@@ -20,7 +20,7 @@ from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import BlockMacs, ClosePeer
+from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer
 from actors.runtime import NEVER, Observe, run_ready, tell_alive
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
@@ -277,6 +277,18 @@ class Lan:
         ends = peer is not None and tell_alive(peer, ClosePeer(code, reason))
         run_ready()
         return ends
+
+    def inject(self, port: int, frames: list[bytes], *, to_guest: bool) -> bool:
+        """Take frames as a session's, or give them to it; whether it is here."""
+        peer = self._by_port.get(port)
+        if peer is None or not peer.is_alive():
+            return False
+        if to_guest:
+            tell_alive(peer, FramesToPeer(frames))
+        else:
+            tell_alive(self.switch, FramesFromPeer(port, frames))
+        run_ready()
+        return True
 
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""

@@ -84,7 +84,7 @@ GROUPS = {
     },
     "be a guest": {
         "attach": "connect a TAP device or QEMU to a relay: its kernel becomes a guest",
-        "shell": "interactive Python with scapy, connected to a relay as a guest",
+        "shell": "interactive Python with scapy, on a running relay, or with a URL as its guest",
         "netcheck": "tell how a relay is reached from here, and what a firewall eats",
     },
 }

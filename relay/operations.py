@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from actors.close_codes import CloseCode
-from netstack.ethernet import parse_mac
+from netstack.ethernet import HEADER_LENGTH, parse_mac
 from netstack.forward import parse_forward
 from relay.bans import Ban, BanError, Bans
 from relay.lan import ForwardError
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 DISCONNECTED = "disconnected by the operator"
 BANNED = "banned by the operator"
+MAX_INJECTED = 256
+"""Frames in one request."""
+MAX_FRAME = 1522
+"""Bytes: Ethernet with a tag and 1,500 bytes."""
+
 MAX_REASON = 200
 """Characters of a reason that a client is told."""
 
@@ -75,6 +80,17 @@ class Operations:
         if not self.lans.close_session(port, CloseCode.REFUSED, said):
             raise NotThereError(f"there is no session {port}")
         logger.info("{} disconnected peer {}: {}", who.text, port, said)
+
+    def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
+        """Take frames as if a session's guest had sent them, or give them to it. Raises OperationError."""
+        if len(frames) > MAX_INJECTED or not all(
+            HEADER_LENGTH <= len(frame) <= MAX_FRAME for frame in frames
+        ):
+            raise OperationError(f"at most {MAX_INJECTED} frames of {HEADER_LENGTH} to {MAX_FRAME} bytes")
+        if not any(lan.inject(port, frames, to_guest=to_guest) for lan in self.lans):
+            raise NotThereError(f"there is no session {port}")
+        way = "to" if to_guest else "as"
+        logger.info("{} injected {} frames {} peer {}", who.text, len(frames), way, port)
 
     async def ban(self, ban: Ban, who: Who) -> int:
         """Keep somebody out, and end the sessions that are there; return how many. Raises OperationError."""

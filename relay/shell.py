@@ -1,11 +1,12 @@
-"""``vmrelay shell``: interactive Python in which scapy is a guest of a relay's LAN.
+"""``vmrelay shell``: interactive Python with scapy, on a running relay or as a guest of its LAN.
 
-It runs on a terminal, or takes its program from ``-c`` or standard input; it never listens anywhere.
+With a URL, scapy is a guest there; without, the shell attaches to the admin API of a relay of this user,
+whose sessions, flows and frames are objects at the prompt. It runs on a terminal, or takes its program from a
+file, from ``-c`` or standard input; it never listens anywhere.
 """
 
 from __future__ import annotations
 
-import code
 import contextlib
 import json
 import logging
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from guest import client_arguments
@@ -22,6 +23,10 @@ from guest.client import ConnectError
 from guest.vm_client import Attached, Change
 from netstack.counters import Counters
 from netstack.room_names import DEFAULT_ROOM
+from relay.admin import client as admin
+from relay.admin.running import BANNER as RUNNING_BANNER
+from relay.admin.running import RunningRelay
+from relay.console import interact, run_program
 from transport.host import early_signals
 
 if TYPE_CHECKING:
@@ -43,12 +48,18 @@ sock is a RelaySocket; address, gateway, mac, room and peer are there too. Ctrl-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay shell``."""
-    client_arguments.add_arguments(parser)
+    client_arguments.add_arguments(parser, url_is_optional=True)
+    parser.add_argument("script", nargs="?", type=Path, help="Python file to run instead of asking")
     parser.add_argument("-c", dest="code", metavar="CODE", help="run this instead of asking, and exit")
+    admin.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Open the shell or run the program; return the exit status."""
+    try:
+        program, source = _program(args)
+    except OSError as error:
+        return _complain(f"{args.script}: {error.strerror or error}", 2)
     # Its remarks on the machine's own interfaces and libraries are of no interest here.
     logging.getLogger("scapy").setLevel(logging.ERROR)
     leaving = _Leaving()
@@ -61,16 +72,41 @@ def run(args: argparse.Namespace) -> int:
         _print_counters(counters)
     shell: _Shell | None = None
     try:
+        if args.url is None:
+            return _run_on_relay(args, program, source)
         shell = _Shell(args, counters)
-        return shell.run(args.code)
+        return shell.run(program, source)
     except ValueError as error:
         return _complain(str(error), 2)
-    except ConnectError as error:
+    except (ConnectError, admin.AskError) as error:
         return _complain(str(error), 1)
     finally:
         leaving.close()
         if shell is not None:
             shell.close()
+
+
+def _program(args: argparse.Namespace) -> tuple[str | None, str]:
+    """Find the program to run, and what it is called in tracebacks. Raises OSError."""
+    if args.code is not None:
+        return args.code, "<string>"
+    if args.script is not None:
+        return args.script.read_text(), str(args.script)
+    return None, "<stdin>"
+
+
+def _run_on_relay(args: argparse.Namespace, program: str | None, source: str) -> int:
+    """Attach to a running relay; return the exit status. Raises AskError."""
+    relay = RunningRelay(admin.connect(args))
+    said = repr(relay)  # it answers
+    names: dict[str, Any] = {"__name__": "__console__", "__doc__": None}
+    exec("from scapy.all import *", names)  # noqa: S102 - the way to get what a star import gives
+    names["conf"].verb = 0
+    names["relay"] = relay
+    if program is None and sys.stdin.isatty():
+        interact(names, RUNNING_BANNER.format(relay=said))
+        return 0
+    return run_program(names, program, source)
 
 
 def _complain(message: str, status: int) -> int:
@@ -148,36 +184,19 @@ class _Shell:
             self._sock.close()
             self._peer.close()
 
-    def run(self, program: str | None) -> int:
+    def run(self, program: str | None, source: str) -> int:
         """Run ``program``, else standard input, or ask if that is a terminal; return the exit status."""
         if program is None and sys.stdin.isatty():
-            self._interact()
+            address = self.names["address"]
+            room = self.names["room"]
+            at = (
+                f", address {address}, gateway {self.names['gateway']}" if address else ", without an address"
+            )
+            at += f", room {room}" if room not in (None, DEFAULT_ROOM) else ""
+            banner = BANNER.format(url=self.names["peer"].shown, mac=self.names["mac"], address=at)
+            interact(self.names, banner)
             return 0
-        name = "<string>" if program is not None else "<stdin>"
-        try:
-            text = sys.stdin.read() if program is None else program
-            exec(compile(text, name, "exec"), self.names)  # noqa: S102 - the user's own code
-        except Exception as error:  # noqa: BLE001 - shown as Python would
-            # Without this frame: the traceback begins with the user's own code.
-            own = error.__traceback__
-            traceback.print_exception(error.with_traceback(own.tb_next if own is not None else None))
-            return 1
-        return 0
-
-    def _interact(self) -> None:
-        # Absent where Python was built without it; then there is no line editing, but still a shell.
-        with contextlib.suppress(ImportError):
-            import readline
-            import rlcompleter
-
-            readline.set_completer(rlcompleter.Completer(self.names).complete)
-            readline.parse_and_bind("tab: complete")
-        address = self.names["address"]
-        room = self.names["room"]
-        at = f", address {address}, gateway {self.names['gateway']}" if address else ", without an address"
-        at += f", room {room}" if room not in (None, DEFAULT_ROOM) else ""
-        banner = BANNER.format(url=self.names["peer"].shown, mac=self.names["mac"], address=at)
-        code.InteractiveConsole(self.names, "<console>").interact(banner, exitmsg="")
+        return run_program(self.names, program, source)
 
     def _changed(self, change: Change) -> None:
         """Follow the session (from the peer's thread)."""

@@ -188,6 +188,21 @@ class Api:
         self._served.operations.disconnect(port, request.query_params.get("reason", ""), _who(request))
         return ApiResponse({"disconnected": port})
 
+    async def inject(self, request: Request) -> Response:
+        """Put frames on the LAN."""
+        port = _whole(request.path_params["port"], "port")
+        fields = await _fields(request, {"frames", "to_guest"})
+        given = fields.get("frames")
+        if not isinstance(given, list) or not all(isinstance(frame, str) for frame in given):
+            raise _bad("frames must be a list of hexadecimal texts")
+        try:
+            frames = [bytes.fromhex(frame) for frame in given]
+        except ValueError:
+            raise _bad("frames must be a list of hexadecimal texts") from None
+        to_guest = fields.get("to_guest", False) is True
+        self._served.operations.inject(port, frames, _who(request), to_guest=to_guest)
+        return ApiResponse({"frames": len(frames)}, HTTPStatus.ACCEPTED)
+
     async def bans(self, _: Request) -> Response:
         """Answer with who is kept out."""
         now = time.time()
@@ -361,6 +376,16 @@ ROUTES = (
         "GET", "/v1/peers", "Sessions, with what they moved and what of it was dropped", Api.peers, _ROOM
     ),
     Endpoint("DELETE", "/v1/peers/{port}", "End a session", Api.disconnect, {"reason": "told to its client"}),
+    Endpoint(
+        *(
+            "POST",
+            "/v1/peers/{port}/frames",
+            "Put frames on the LAN, as a session's or for it",
+            Api.inject,
+            {},
+        ),
+        {"frames": "Ethernet frames in hexadecimal", "to_guest": "true: give them to its guest instead"},
+    ),
     Endpoint("GET", "/v1/macs", "MAC tables, by room", Api.macs, _ROOM),
     Endpoint("GET", "/v1/leases", "Who holds which address, by room", Api.leases, _ROOM),
     Endpoint(

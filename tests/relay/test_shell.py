@@ -1,92 +1,23 @@
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
-import select
 import signal
-import struct
-import subprocess
 import sys
-import termios
-import time
 from typing import Any
 
 import pytest
 from namespaces import Namespace
 from processes import PATIENCE, ROOT, Program, Relay, run
+from terminals import Terminal
 
 GATEWAY = "10.0.2.2"
 GATEWAY_MAC = "52:54:00:12:34:56"
 
 
-class Terminal:
-    """A shell in a pseudo-terminal, with somebody typing."""
-
-    def __init__(self, relay, *options):
-        self._ours, theirs = pty.openpty()
-        # Wide, so that what is typed is echoed as it is and not scrolled.
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, 500, 0, 0))
-        words = ("-m", "relay.main", "shell", "--cert-hash", relay.hash, *options, relay.url)
-        self._process = subprocess.Popen(
-            # In a session of its own whose terminal this is: Ctrl-C becomes a signal there.
-            ["setsid", "--ctty", sys.executable, *words],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            cwd=ROOT,
-            env=os.environ | {"TERM": "dumb"},
-        )
-        os.close(theirs)
-        self._unread = ""
-        self.banner = self.expect(">>> ")
-
-    def expect(self, wanted):
-        """Read until ``wanted`` has been shown; return what came before it."""
-        deadline = time.monotonic() + PATIENCE
-        while wanted not in self._unread:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{wanted!r} never came; there was {self._unread!r}"
-            if select.select([self._ours], [], [], left)[0]:
-                try:
-                    self._unread += os.read(self._ours, 65536).decode()
-                except OSError:
-                    raise AssertionError(f"ended before {wanted!r}: {self._unread!r}") from None
-        before, _, self._unread = self._unread.partition(wanted)
-        return before.replace("\r\n", "\n")
-
-    def type(self, text):
-        os.write(self._ours, text.encode())
-
-    def ask(self, line):
-        """Type a line; return what it printed."""
-        self.type(line + "\n")
-        self.expect(line + "\r\n")
-        return self.expect(">>> ")
-
-    def signal(self, number):
-        self._process.send_signal(number)
-
-    def wait(self):
-        """Wait for the end, reading all the while as a terminal does; return the exit status."""
-        with contextlib.suppress(OSError):
-            while os.read(self._ours, 65536):
-                pass
-        return self._process.wait(PATIENCE)
-
-    def close(self):
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._ours)
-
-
 @pytest.fixture
 def terminal(live_relay):
-    terminal = Terminal(live_relay)
+    terminal = Terminal("--cert-hash", live_relay.hash, live_relay.url)
     yield terminal
     terminal.close()
 
@@ -207,7 +138,7 @@ def test_interrupting_a_sniff_returns_to_the_prompt(terminal):
 
 @pytest.mark.parametrize("leave", ["\x04", "exit()\n", signal.SIGTERM, signal.SIGHUP])
 def test_leaving_is_clean(fresh_relay, leave):
-    terminal = Terminal(fresh_relay)
+    terminal = Terminal("--cert-hash", fresh_relay.hash, fresh_relay.url)
     try:
         if isinstance(leave, str):
             terminal.type(leave)
@@ -221,7 +152,7 @@ def test_leaving_is_clean(fresh_relay, leave):
 
 
 def test_a_signal_that_does_not_interrupt_the_prompt_is_seen(fresh_relay):
-    terminal = Terminal(fresh_relay)
+    terminal = Terminal("--cert-hash", fresh_relay.hash, fresh_relay.url)
     try:
         # One that another thread gets is noted, and the wait for a key goes on.
         terminal.ask("import signal, threading")
@@ -234,7 +165,7 @@ def test_a_signal_that_does_not_interrupt_the_prompt_is_seen(fresh_relay):
 
 def test_it_follows_its_relay_through_a_restart(certificate_options):
     relay = Relay(*certificate_options)
-    terminal = Terminal(relay, "--mac", "52:54:00:00:30:01")
+    terminal = Terminal("--cert-hash", relay.hash, "--mac", "52:54:00:00:30:01", relay.url)
     try:
         relay.stop()
         assert "OSError" in terminal.ask(f'sock.send(Ether()/ARP(pdst="{GATEWAY}"))')
@@ -291,7 +222,9 @@ def test_a_raw_session_has_no_address_but_frames(live_relay):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("-c", "pass"), 2, "URL"),
+        (("-c", "pass", "--admin", "/nonexistent.sock"), 1, "/nonexistent.sock: No such file or directory"),
+        (("/nonexistent.py",), 2, "not a WebTransport address"),
+        (("https://127.0.0.1:9/", "/nonexistent.py"), 2, "/nonexistent.py: No such file or directory"),
         (("-c", "pass", "http://r/"), 2, "not a WebTransport address"),
         (("-c", "pass", "--mac", "1", "https://r/"), 2, "not a MAC address"),
         (("-c", "pass", "--ca", "/nonexistent.pem", "https://127.0.0.1:9/"), 2, "/nonexistent.pem"),
