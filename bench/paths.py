@@ -211,7 +211,7 @@ def _behind_a_relay(site: Site, path: str, packages: Path, seed: int) -> Iterato
             stack.callback(client.stop)
             client.wait_for(ATTACHED)
         else:
-            stack.enter_context(_joined_by_tap(site, guest, port, path=path, seed=seed, gateway=GATEWAY))
+            stack.enter_context(joined_by_tap(site, guest, port, path=path, seed=seed, gateway=GATEWAY))
         yield End(guest, site.outside, OUTSIDE, GATEWAY)
 
 
@@ -224,13 +224,13 @@ def _behind_the_yardstick(site: Site, path: str, seed: int) -> Iterator[End]:
         server, guest = Machine("server"), Machine("guest")
         stack.callback(server.delete)
         stack.callback(guest.delete)
-        address = stack.enter_context(_joined_by_tap(site, server, YARDSTICK_PORT))
-        stack.enter_context(_joined_by_tap(site, guest, YARDSTICK_PORT, path=path, seed=seed))
+        address = stack.enter_context(joined_by_tap(site, server, YARDSTICK_PORT))
+        stack.enter_context(joined_by_tap(site, guest, YARDSTICK_PORT, path=path, seed=seed))
         yield End(guest, server.namespace, address, address)
 
 
 @contextlib.contextmanager
-def _joined_by_tap(
+def joined_by_tap(
     site: Site, machine: Machine, port: int, *, path: str = "", seed: int = 0, gateway: str = ""
 ) -> Iterator[str]:
     """Join a machine to the LAN on ``port``, over ``path``, if there is one; give its address."""
