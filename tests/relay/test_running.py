@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
+from typing import Any
 
 import pytest
 from processes import PATIENCE, Relay, run
@@ -20,7 +21,7 @@ MAC = "52:54:00:00:80:01"
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
     socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay = Relay("--admin", socket)
+    relay: Any = Relay("--admin", socket)
     relay.admin = socket
     yield relay
     relay.stop()
