@@ -440,7 +440,7 @@ def guards(data: bytes) -> None:
         assert said == "gateway_ipv6"
     dhcp.is_for_client(inner)
     pool, bindings = AddressPool(), AddressBindings()
-    assert pool.assign(GUEST) == IP4
+    assert pool.claim(GUEST, IP4).accepted
     guard = SourceGuard(pool, bindings, IP6[:8])
     suspicion = guard.look(inner)
     if suspicion is not None and not suspicion.drop:
