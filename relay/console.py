@@ -10,6 +10,7 @@ import ast
 import asyncio
 import code
 import contextlib
+import importlib
 import inspect
 import os
 import sys
@@ -61,15 +62,14 @@ def _interact_with_ipython(names: dict[str, Any], banner: str) -> bool:
     """Use IPython if it is there; whether it was."""
     if os.environ.get("VMRELAY_CONSOLE") == "plain":
         return False
-    try:
-        from IPython import start_ipython  # type: ignore[import-not-found,unused-ignore]
-        from traitlets.config import Config  # type: ignore[import-not-found,unused-ignore]
+    try:  # by name: it is nothing that the relay depends on
+        ipython, configuration = map(importlib.import_module, ("IPython", "traitlets.config"))
     except ImportError:
         return False
-    config = Config()
+    config = configuration.Config()
     config.TerminalInteractiveShell.banner1 = f"{banner}\n"
     config.TerminalIPythonApp.display_banner = True
-    start_ipython(argv=[], user_ns=names, config=config)
+    ipython.start_ipython(argv=[], user_ns=names, config=config)
     return True
 
 
