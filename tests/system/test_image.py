@@ -14,11 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+from browsers import chromium, site
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from images import LIMITS, Podman
+from playwright.sync_api import Error
 from processes import PATIENCE, ROOT, run
 from setup_parts import compiled_modules
+
+from relay.tokens import make_key, public_half, sign
 
 IMAGE = "localhost/vmrelay"
 IMAGE_WITHOUT_COMPILER = "localhost/vmrelay-built-without-compiler"
@@ -153,13 +157,6 @@ def test_clients_connect_through_the_published_port(container, load):
     assert (figures["replies"], figures["intact"]) == (10, 10)
 
 
-def test_an_operator_asks_it_from_inside(container, load):
-    load(container, "ping", "--dst", "10.0.2.2", "--count", 1)
-    told = json.loads(container.execute("vmrelay", "status", "--json").stdout)
-    assert told["rooms"][0]["name"] == "default"
-    assert container.execute("vmrelay", "doctor", "--json", check=False).stdout.startswith("[")
-
-
 def test_guests_ping_the_outside_without_a_privilege(start, load):
     container = start("--env", "VMRELAY_ALLOW_CIDR=127.0.0.0/8")
     figures = load(container, "ping", "--dst", "127.0.0.1", "--count", 10)
@@ -264,3 +261,40 @@ def test_compose_file_starts_a_relay(podman, load, tmp_path):
         assert container.inspect("{{.HostConfig.ReadonlyRootfs}}") == "true"
     finally:
         run(*project, "down", "--timeout", "1", patience=PATIENCE)
+
+
+JOIN = """async ([url, hash]) => {
+  const value = Uint8Array.from(hash.match(/../g), (byte) => parseInt(byte, 16));
+  const session = new WebTransport(url, { serverCertificateHashes: [{ algorithm: "sha-256", value }] });
+  await session.ready;
+  const register = new TextEncoder().encode('\\0{"type":"Register","mac":[82,84,0,1,2,3]}');
+  await session.datagrams.writable.getWriter().write(register);
+  const reader = session.datagrams.readable.getReader();
+  for (;;) {
+    const text = new TextDecoder().decode((await reader.read()).value.subarray(1));
+    if (text.includes("Assigned")) return JSON.parse(text);
+  }
+}"""
+
+
+def test_chromium_joins_a_room_by_its_url_with_a_token(start, tmp_path):
+    key, folder = make_key("EdDSA"), tmp_path / "vmrelay"
+    folder.mkdir()
+    (folder / "keys.json").write_text(json.dumps({"keys": [public_half(key)]}))
+    (folder / "relay.toml").write_text('[room.lab]\nnetwork = "172.20.0.0/16"\nauth = "required"\n')
+    container = start(
+        *("--volume", f"{folder}:/etc/vmrelay:ro"),
+        words=("--config", "/etc/vmrelay/relay.toml", "--auth-keys", "/etc/vmrelay/keys.json"),
+    )
+    (tmp_path / "index.html").write_text("<!doctype html><title>elsewhere</title>")
+    token = sign(key, {"exp": time.time() + 600, "room": "lab"})
+    with chromium(tmp_path) as browser, site(tmp_path) as origin:
+        page = browser.new_page()
+        page.goto(origin)
+        assigned = page.evaluate(JOIN, [f"{container.url}room/lab?token={token}", container.hash])
+        assert (assigned["room"], assigned["ip"][:2]) == ("lab", [172, 20])
+        assert page.evaluate(JOIN, [container.url, container.hash])["ip"][:3] == [10, 0, 2]
+        for name in ("lab", f"lab?token={sign(make_key('EdDSA'), {'exp': time.time() + 600})}"):
+            with pytest.raises(Error, match="WebTransport"):
+                page.evaluate(JOIN, [f"{container.url}room/{name}", container.hash])
+    assert "eyJ" not in container.logs()
