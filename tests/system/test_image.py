@@ -157,6 +157,13 @@ def test_clients_connect_through_the_published_port(container, load):
     assert (figures["replies"], figures["intact"]) == (10, 10)
 
 
+def test_an_operator_asks_it_from_inside(container, load):
+    load(container, "ping", "--dst", "10.0.2.2", "--count", 1)
+    told = json.loads(container.execute("vmrelay", "status", "--json").stdout)
+    assert told["rooms"][0]["name"] == "default"
+    assert container.execute("vmrelay", "doctor", "--json", check=False).stdout.startswith("[")
+
+
 def test_guests_ping_the_outside_without_a_privilege(start, load):
     container = start("--env", "VMRELAY_ALLOW_CIDR=127.0.0.0/8")
     figures = load(container, "ping", "--dst", "127.0.0.1", "--count", 10)
