@@ -89,6 +89,8 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Seconds of work beyond what its packets ordinarily cost, of late."""
         self.ordinary_cost = ORDINARY_COST
         """Seconds that a packet may cost here without being charged."""
+        self.share = SHARE
+        """Seconds that its packets may take of a turn."""
         self.watched_until = 0.0
         """Until when its work is charged, whether or not its packets take long."""
 
@@ -139,7 +141,7 @@ class Carrier(Generic[Quic, HostOfRole]):
                     self._aioquic_is_idle = False
             spent = perf_counter() - started
             ordinary = taken * self.ordinary_cost
-            if taken >= count or spent > SHARE or spent > ordinary + SLOW_SHARE:
+            if taken >= count or spent > self.share or spent > ordinary + SLOW_SHARE:
                 break
             if len(self._arrived) >= MOST_ARRIVED:
                 break

@@ -21,7 +21,7 @@ from transport.admission import Refusal, without_secrets
 from transport.quic import webtransport
 from transport.quic.aioquic_internals import RelayH3Connection, RelayQuicConnection
 from transport.quic.aioquic_limits import FieldsTooLarge, TooMuchData
-from transport.quic.carrier import Carrier, CarrierHost
+from transport.quic.carrier import SHARE, Carrier, CarrierHost
 from transport.quic.session import WebTransportSession
 from transport.quic.work_shares import (
     GENEROUS,
@@ -30,6 +30,7 @@ from transport.quic.work_shares import (
     MOST_OVERRUNS,
     MOST_USED,
     OVERRUN_PERIOD,
+    OWN_SHARE,
 )
 from transport.tls_alerts import CRYPTO_ERRORS
 
@@ -180,6 +181,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         """Charge from now on what exceeds ``allowance``."""
         self.ordinary_cost, self._relief = allowance.packet, allowance.relief
         self._charged = 0.0
+        self.share = OWN_SHARE
 
     def end_own_turn(self, spent: float, packets: int, size: int, allowance: Allowance, now: float) -> None:
         """Charge the actors' work: what was not charged yet of the ``spent`` seconds of processor time.
@@ -199,7 +201,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self.left_out = self._taken = 0
             if self._overruns >= MOST_OVERRUNS:
                 self._shut_out("it goes on sending more packets than there is time for")
-        self.ordinary_cost, self._relief = GENEROUS.packet, GENEROUS.relief
+        self.ordinary_cost, self._relief, self.share = GENEROUS.packet, GENEROUS.relief, SHARE
 
     def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
         if self._session is not None:

@@ -32,6 +32,8 @@ USUAL_COST = 0.0001
 """Seconds that a packet costs at most as a rule, from the socket to the socket."""
 WATCH = 1.0
 """Seconds for which a connection is watched."""
+OWN_SHARE = 0.001
+"""Seconds of a turn of its own for a connection's packets: their answers are yet to be made and sent."""
 LIGHT_SHARE = 0.05
 """Part of a core that a connection may take and still be served before those who wait."""
 LIGHT_BURST = 0.005
