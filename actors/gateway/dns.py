@@ -148,7 +148,10 @@ class DnsActor(EventLoopActor):
         self._queues: dict[int, deque[int]] = {}
         """Tokens that wait for room, by port; the port whose turn it is first."""
         self._inspections: deque[_Inspection] = deque()
-        """Long answers, in turn; a message to this actor is on its way while there are any."""
+        """Long answers and what came after them, in turn.
+
+        A message to this actor is on its way while there are any.
+        """
         self._mishaps = Mishaps("dns", counters)
 
     def on_stop(self) -> None:
@@ -255,7 +258,12 @@ class DnsActor(EventLoopActor):
                 work = accept(message.response, question, None)
             else:
                 work = accept(message.response, question, self._may_show, self._local.is_ours)
-            self._inspect(_Inspection(message.token, work))
+            inspection = _Inspection(message.token, work)
+            if self._inspections:
+                # Many may come in one turn, and the first slice has the parsing of up to 64 KB.
+                self._inspections.append(inspection)
+            else:
+                self._inspect(inspection)
 
     def _inspect(self, inspection: _Inspection) -> None:
         """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""

@@ -420,6 +420,31 @@ def test_a_long_answer_is_looked_at_beside_what_others_want(service, loop):
     assert service.counters["dns.addresses_stripped"] == 1
 
 
+def test_of_long_answers_that_come_at_once_one_is_read_in_a_turn(service, loop, monkeypatch):
+    read = []
+
+    def accept(wire, *arguments):
+        read.append(wire)
+        return (yield from accept_answer(wire, *arguments))
+
+    accept_answer = dns_actor.accept
+    monkeypatch.setattr(dns_actor, "accept", accept)
+    everyone = [service.asks(f"n{number}.example.", over_stream=True) for number in range(5)]
+    addresses = [f"8.8.0.{n}" for n in range(200)]
+    for query, token, asker in service.upstream.asked:
+        response = dns.message.make_response(query)
+        response.answer = [dns.rrset.from_text(query.question[0].name, 60, "IN", "A", *addresses)]
+        asker.tell(NameServerAnswered(token, response.to_wire(max_size=65_535)))
+    run_ready()
+    assert len(read) == 1
+    while not all(everyone):
+        before = len(read)
+        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
+            callback()
+        assert len(read) <= before + 1
+    assert len(read) == 5
+
+
 def test_answers_that_are_being_looked_at_count_as_questions_in_flight(loop, counters):
     """They hold up to 64 KB each, until it is their turn."""
     service = Service(counters, max_questions=2)

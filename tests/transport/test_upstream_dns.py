@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import struct
 from ipaddress import ip_address
 from typing import Any
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.rcode
@@ -164,6 +166,34 @@ async def test_what_answers_something_else_is_passed_over(network, *_others):
     network.use(await network.server(respond))
     assert addresses(await network.ask()) == ["192.0.2.1"]
     assert network.counters["dns.upstream.strays"] == 4
+
+
+@pytest.mark.parametrize("code", ["NOERROR", "SERVFAIL", "FORMERR"])
+def test_an_answer_of_thousands_of_records_is_not_walked_for_its_code(code, monkeypatch, tmp_path):
+    """Hundreds of them may come in one turn of the loop, at 2 ms for each walk."""
+    walked = []
+
+    class Walked(upstream_dns.WireMessage):
+        def __init__(self, wire):
+            walked.append(len(wire))
+            super().__init__(wire)
+
+    def respond(query):
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.from_text(code))
+        wire = bytearray(response.to_wire())
+        wire[6:12] = struct.pack("!HHH", 4000, 0, 0)
+        return [bytes(wire) + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1" * 4000]
+
+    @scenario
+    async def attempt(network, *_others):
+        network.use(await network.server(respond))
+        monkeypatch.setattr(upstream_dns, "WireMessage", Walked)
+        with contextlib.suppress(dns.exception.DNSException):
+            await network.ask()
+        assert not walked
+
+    attempt(monkeypatch, tmp_path)
 
 
 @scenario
