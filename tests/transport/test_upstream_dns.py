@@ -200,7 +200,11 @@ def test_an_answer_of_thousands_of_records_is_not_walked_for_its_code(code, monk
 async def test_a_server_that_floods_is_given_up(network, *_others):
     network.use(await network.server(lambda query: [b"junk"] * 50))
     assert await network.ask() is None
-    assert network.counters["dns.upstream.strays"] == 2 * upstream_dns.MAX_STRAYS
+    assert network.counters == {
+        "dns.upstream.strays": 2 * upstream_dns.MAX_STRAYS,
+        "dns.upstream.no_answer": 2,
+        "dns.upstream.unanswered": 1,
+    }
 
 
 @scenario
@@ -297,6 +301,7 @@ async def test_a_name_that_fails_with_and_without_edns_leaves_edns_on(network, *
     server = await network.server(respond)
     network.use(server)
     assert (await network.ask()).rcode() == dns.rcode.SERVFAIL
+    assert network.counters["dns.upstream.without_edns"] >= 1
     server.respond = lambda query: [answer(query)]
     await network.ask()
     assert server.queries[-1].edns == 0
