@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 
 import pytest
 from aioquic.buffer import encode_uint_var
-from guests import CHUNK, Guest
+from aioquic.h3.connection import ErrorCode
+from guests import BROADCAST, CHUNK, FRAME, GATEWAY_MAC, Guest
 from processes import Relay
 from quic_attacker import attacker, send_slowly
 from quic_parts import datagram_frame
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
+from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Raw
 from stream_frames import stream_frame
 from watch import spares_the_neighbour
 
 SECONDS = 2.0
 """How long each attack lasts; who is closed for it stops earlier."""
+ENDED_WITHIN = 30.0
+"""Seconds after which who goes on has been closed."""
+REASONS = {
+    "packets cost more than their share",
+    "it goes on sending more packets than there is time for",
+}
+ATTACKER_MAC = "52:54:00:66:66:66"
 
 
 @pytest.fixture
@@ -52,6 +65,68 @@ def tiny_datagrams(_number):
     return datagram_frame(CHUNK + b"\0\0\0\1") * 120
 
 
+def unknown_encapsulations(_number):
+    return datagram_frame(b"\xff") * 200
+
+
+def fragments_of_frames(number):
+    pieces = [CHUNK + number.to_bytes(2, "big") + bytes((piece, 60)) + b"x" for piece in range(60)]
+    return b"".join(map(datagram_frame, pieces))
+
+
+def frames(frame):
+    """As many of a kind of Ethernet frame as a packet holds."""
+    datagram = datagram_frame(FRAME + bytes(frame))
+    return datagram * (1100 // len(datagram))
+
+
+def from_attacker(destination=GATEWAY_MAC):
+    return Ether(src=ATTACKER_MAC, dst=destination)
+
+
+def arp_requests(_number):
+    return frames(from_attacker(BROADCAST) / ARP(hwsrc=ATTACKER_MAC, psrc="10.0.2.99", pdst="10.0.2.2"))
+
+
+def neighbour_solicitations(_number):
+    solicitation = ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(lladdr=ATTACKER_MAC)
+    return frames(
+        from_attacker("33:33:ff:00:00:02") / IPv6(src="fe80::99", dst="ff02::1:ff00:2") / solicitation
+    )
+
+
+def dhcp_discovers(number):
+    discover = BOOTP(chaddr=bytes.fromhex(ATTACKER_MAC.replace(":", "")), xid=number) / DHCP(
+        options=[("message-type", "discover"), "end"]
+    )
+    packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / discover
+    return frames(from_attacker(BROADCAST) / packet)
+
+
+def dns_questions(number):
+    question = UDP(sport=5353, dport=53) / DNS(id=number & 0xFFFF, rd=1, qd=DNSQR(qname="a.lan"))
+    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / question)
+
+
+def echo_requests(number):
+    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / ICMP(id=1, seq=number & 0xFFFF))
+
+
+def ip_fragments(number):
+    packet = IP(src="10.0.2.99", dst="10.0.2.2", id=number & 0xFFFF, flags="MF", frag=number & 0xFF)
+    return frames(from_attacker() / packet / Raw(b"12345678"))
+
+
+def tagged_frames(_number):
+    return frames(from_attacker(BROADCAST) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / ARP(psrc="10.0.2.2"))
+
+
+def sacks(number):
+    options = [("SAck", tuple(range(number, number + 6)))]
+    segment = TCP(sport=1 + number % 60000, dport=9, flags="A", options=options)
+    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / segment)
+
+
 KINDS = [
     empty_stream_frames,
     acknowledgements_in_ranges,
@@ -59,25 +134,48 @@ KINDS = [
     stream_limits,
     pings_before_something_slow,
     tiny_datagrams,
+    unknown_encapsulations,
+    fragments_of_frames,
+    arp_requests,
+    neighbour_solicitations,
+    dhcp_discovers,
+    dns_questions,
+    echo_requests,
+    ip_fragments,
+    tagged_frames,
+    sacks,
 ]
 
 
-@pytest.mark.parametrize("payload", KINDS)
-@pytest.mark.parametrize("sessions", [1])
-def test_packets_full_of_work(relay, payload, sessions):
+async def flood(relay, payload, *, sessions, seconds):
+    """Have sessions send packets of a kind; return with what the relay has closed each of them."""
+
     async def one():
         async with attacker(relay) as (client, forge):
-            stop = time.monotonic() + SECONDS
-            for number in itertools.count():
-                if client.ended.done() or time.monotonic() > stop:
-                    break
-                burst = [forge.packet(payload(number)) for _ in range(16)]
-                await send_slowly(client.send, burst, pause=0.01 * sessions)
+            stop = time.monotonic() + seconds
+            packets = [payload(number) for number in range(16)]
+            while not client.ended.done() and time.monotonic() < stop:
+                burst = [forge.packet(packet) for packet in packets]
+                await send_slowly(client.send, burst, pause=max(0.01, 0.0025 * sessions))
+            return client.ended.result() if client.ended.done() else None
 
+    return await asyncio.gather(*(one() for _ in range(sessions)))
+
+
+@pytest.mark.parametrize("payload", KINDS)
+@pytest.mark.parametrize("sessions", [1, 8])
+def test_packets_full_of_work(relay, payload, sessions):
+    spares_the_neighbour(relay, lambda: flood(relay, payload, sessions=sessions, seconds=SECONDS))
+
+
+def test_eight_sessions_that_go_on_are_closed(relay):
     async def attack():
-        await asyncio.gather(*(one() for _ in range(sessions)))
+        return await flood(relay, stream_limits, sessions=8, seconds=ENDED_WITHIN)
 
-    spares_the_neighbour(relay, attack)
+    for end in spares_the_neighbour(relay, attack):
+        assert end is not None
+        assert end[0] == ErrorCode.H3_EXCESSIVE_LOAD
+        assert end[1] in REASONS
 
 
 def test_a_packet_of_more_frames_than_anybody_needs_closes_the_connection(relay):
