@@ -175,6 +175,30 @@ def test_the_work_of_actors_is_charged_to_the_session_that_brought_it():
     asyncio.run(scenario())
 
 
+class StoppedPeer(EchoPeer):
+    """A session's actor during whose turns the machine does something else."""
+
+    def tell(self, message):
+        if isinstance(message, DatagramsFromClient):
+            time.sleep(0.010)
+        super().tell(message)
+
+
+@pytest.mark.parametrize(("make_peer", "is_watched"), [(BusyPeer, True), (StoppedPeer, False)])
+def test_those_whose_turns_take_long_are_watched_if_that_is_their_work(make_peer, is_watched):
+    async def scenario():
+        async with running_endpoint(make_peer=make_peer) as relay:
+            client = await connect(relay.url, pinned())
+            for _ in range(4):
+                client.send([b"work"])
+                await receive(client, 1)
+            (connection,) = relay.endpoint._live
+            assert (connection.watched_until > 0.0) is is_watched
+            client.close()
+
+    asyncio.run(scenario())
+
+
 def test_within_a_turn_those_who_cost_little_are_served_first(monkeypatch):
     monkeypatch.setattr(BusyPeer, "served", [])
 

@@ -129,6 +129,8 @@ class Endpoint:
         self._shares = Shares(MAX_CONNECTIONS, client_share)
         self._dirty: dict[Connection, None] = {}
         self._ended: list[Connection] = []
+        self._measured_until = 0.0
+        """Until when turns are measured in processor time, since one took long."""
         self._behind: WaitingClients[Connection] = WaitingClients()
         """Connections whose pending packets wait until the others were served."""
         self._catching_up = False
@@ -274,6 +276,8 @@ class Endpoint:
         Who is to wait, waits for ``_catch_up``.
         """
         started, now = perf_counter(), self.clock()
+        is_measured = self._measured_until > now
+        work_started = thread_time() if is_measured else 0.0
         self._in_turn = True
         together: list[Connection] = []
         apart: list[Connection] = []
@@ -294,16 +298,26 @@ class Endpoint:
                 self._receive(connection, now)
                 served.append(connection)
         self._finish_turn(served)
-        spent = perf_counter() - started
-        if spent > LONG_TURN or spent > max(SLOW_TURN, packets * USUAL_COST):
-            for connection in together:
-                connection.watched_until = now + WATCH
+        usual = min(LONG_TURN, max(SLOW_TURN, packets * USUAL_COST))
+        if perf_counter() - started > usual:
+            worked = thread_time() - work_started if is_measured else 0.0
+            self._watch(together if worked > usual else (), now)
         apart.sort(key=_pending_packets)
         for connection in apart:
             if connection.is_heavy(now) or perf_counter() - started > LONG_TURN:
                 self._leave_behind(connection, now)
             else:
                 self._serve_alone(connection, now)
+
+    def _watch(self, connections: Iterable[Connection], now: float) -> None:
+        """Watch who was in a turn that took long for its work.
+
+        Perhaps the machine had something else to do: the processor time of the next turns shows, which costs
+        too much to ask for in each.
+        """
+        self._measured_until = now + WATCH
+        for connection in connections:
+            connection.watched_until = now + WATCH
 
     def _serve_alone(self, connection: Connection, now: float) -> None:
         """Give a connection a turn of its own, and charge the processor time to it."""
