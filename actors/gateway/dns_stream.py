@@ -79,7 +79,7 @@ class DnsStream:
         self._partial += taken
         self._ask()
         if self._failed:
-            raise OSError("a question that is too long")
+            raise OSError("a length that no question has")
         return len(taken)
 
     def _ask(self) -> None:
@@ -87,7 +87,8 @@ class DnsStream:
         questions: list[DnsQuestion] = []
         while len(self._partial) >= 2 and self._unanswered < MAX_UNANSWERED:  # noqa: PLR2004 - of a length
             length = int.from_bytes(self._partial[:2], "big")
-            if length > MAX_QUERY:
+            # 64 KB of empty questions would be 32,000 to work off at once.
+            if not 0 < length <= MAX_QUERY:
                 self._failed = True
                 break
             if len(self._partial) < 2 + length:

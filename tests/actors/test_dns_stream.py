@@ -66,11 +66,17 @@ def test_a_guest_that_asks_nothing_gets_the_end_at_once(connection):
 def test_a_question_that_is_too_long_ends_the_connection(connection):
     connection.stream.write([framed(bytes(MAX_QUERY))])
     assert len(connection.questions()) == 1
-    with pytest.raises(OSError, match="too long"):
+    with pytest.raises(OSError, match="length that no question has"):
         connection.stream.write([(MAX_QUERY + 1).to_bytes(2, "big")])
     for attempt in (lambda: connection.stream.write([b"x"]), lambda: connection.stream.read(1)):
         with pytest.raises(OSError, match="given up"):
             attempt()
+
+
+def test_an_empty_question_ends_the_connection(connection):
+    with pytest.raises(OSError, match="length that no question has"):
+        connection.stream.write([bytes(2000)])
+    assert not connection.questions()
 
 
 def test_a_guest_that_does_not_read_is_not_heard(connection):
@@ -153,7 +159,7 @@ def test_after_the_end_answers_go_nowhere(connection):
     assert connection.flow.take() == []
 
 
-@given(st.lists(st.binary(max_size=20), max_size=8), st.lists(st.integers(0, 100)))
+@given(st.lists(st.binary(min_size=1, max_size=20), max_size=8), st.lists(st.integers(0, 100)))
 def test_however_questions_are_cut_they_arrive_whole(messages, cuts):
     connection = Connection()
     text = b"".join(map(framed, messages))

@@ -6,6 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+from dns_guests import Stream
 from guests import GATEWAY_MAC, Guest
 from processes import Relay
 from scapy.layers.inet import IP, UDP, fragment
@@ -50,3 +52,41 @@ def test_queries_full_of_records():
     assert counters["dns.refused"] > 0
     relay.stop()
     assert "Traceback" not in relay.output
+
+
+def small_query(name=b"\3www\3lan\0"):
+    return b"\0\7\1\0\0\1\0\0\0\0\0\0" + name + b"\0\1\0\1"
+
+
+def framed(*queries):
+    """As they are sent over TCP (RFC 1035, section 4.2.2)."""
+    return b"".join(len(query).to_bytes(2, "big") + query for query in queries)
+
+
+STREAMS = {
+    "full of records": (framed(costly_query()), 800),
+    "byte by byte": (framed(*[small_query()] * 20), 1),
+    "empty": (bytes(2 * 8000), 800),
+    "names that point at themselves": (framed(*[small_query(b"\xc0\x0c")] * 1000), 800),
+    "a length and no more": (b"\xff\xff" + bytes(30000), 800),
+}
+
+
+@pytest.mark.parametrize("case", STREAMS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_streams_full_of_queries(relay, case, version):
+    data, size = STREAMS[case]
+
+    async def one():
+        guest = await Guest.join(relay)
+        for number in range(3):
+            stream = Stream(guest, version, 2000 + number)
+            await stream.open()
+            await stream.send(data, size)
+        guest.client.close()
+
+    async def attack():
+        await asyncio.gather(*(one() for _ in range(8)))
+
+    spares_the_neighbour(relay, attack)
+    assert relay.counters()["dns.drop.internal_error"] == 0

@@ -123,7 +123,7 @@ def test_seven_sessions_that_take_addresses_without_end():
         for guest in guests:
             guest.client.close()
 
-    asyncio.run(main())
+    spares_the_neighbour(relay, main)
     counters = relay.counters()
     assert counters["switch.drop.address_share"] > 0
     assert counters["gateway.pool_full"] == 0
