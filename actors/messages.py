@@ -246,12 +246,12 @@ class PortAbsent:
 
 @dataclass(frozen=True, slots=True)
 class AddressWanted:
-    """GatewayActor -> SwitchActor: there is no address for a guest of ``client`` (a network, or empty).
+    """GatewayActor -> SwitchActor: there is no address for a guest; ask again, once somebody gave one up.
 
-    There is none at all, or it has its ``share`` of them.
+    There is none at all, or its client has its ``share`` of them.
     """
 
-    client: str
+    registration: AssignAddress
     share: bool
 
 
@@ -345,6 +345,8 @@ class AssignAddress:
     """The network (``netstack.shares``) that the client's packets come from; empty when that is not known."""
     name_is_fixed: bool = False
     """As in RegisterMac."""
+    is_second: bool = False
+    """Whether clients that are away were asked for an address already."""
 
 
 @dataclass(frozen=True, slots=True)

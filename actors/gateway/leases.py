@@ -82,12 +82,14 @@ class Leases:
         self._tell(registration, address)
 
     def refuse(self, registration: AssignAddress) -> None:
-        """Tell a guest that it gets no address."""
-        self._counters.add("gateway.pool_full")
+        """Tell a guest that it gets no address; not before those who are away were asked for theirs."""
         has_share = self._pool.free > 0
+        if not registration.is_second:
+            tell_alive(self._switch, AddressWanted(registration, has_share))
+            return
+        self._counters.add("gateway.pool_full")
         reason = "this client has too many addresses" if has_share else "address pool is full"
         tell_alive(registration.peer, RegistrationRefused(reason, registration.mac))
-        tell_alive(self._switch, AddressWanted(registration.client, has_share))
 
     def _name(self, registration: AssignAddress, address: bytes) -> None:
         """Let a guest be found by its name; by the one that it had before, if it says none."""

@@ -38,6 +38,7 @@ Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.multicast`` + ``
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -243,12 +244,14 @@ class SwitchActor(EventLoopActor):
 
     @handles(AddressWanted)
     def _address_wanted(self, message: AddressWanted) -> None:
-        """Let those who are here go before those who are away: the next Register finds an address."""
-        away = list(self._absent)
-        own = [number for number in away if self._ports[number].owner == message.client]
+        """Let those who are here go before those who are away, and ask for the address again."""
+        registration, away = message.registration, list(self._absent)
+        own = [number for number in away if self._ports[number].owner == registration.client]
         for number in (own or ([] if message.share else away))[:1]:
             self._counters.add("switch.absences_cut_short")
             self._end_absence(number, "its address is needed")
+        if registration.port in self._ports:
+            self._forwarding.tell_gateway(replace(registration, is_second=True))
 
     def _free_mac(self, mac: bytes, now: float) -> bool:
         """End the absence of a client whose MAC another uses, who is there; whether there was one."""

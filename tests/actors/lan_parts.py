@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from actors.descriptions import PathState
 from actors.lan.peer import PeerActor
-from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorsFromNet
+from actors.messages import AddressWanted, DatagramFromNet, DatagramsFromNet, ErrorsFromNet
 from actors.ports import SendResult
 from actors.runtime import current_scheduler, run_ready
 from transport.quic.session import MOST_ROOM
@@ -182,3 +183,9 @@ def start_peer(session, switch, counters, settings):
     ref = PeerActor.start(session, switch, counters, settings)
     run_ready()
     return ref
+
+
+def nobody_is_away(switch, tell):
+    """Answer for the switch where the gateway wants an address of clients that are away."""
+    for wanted in switch.take(AddressWanted):
+        tell(replace(wanted.registration, is_second=True))

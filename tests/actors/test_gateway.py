@@ -4,7 +4,7 @@ import pytest
 from fake_loop import FakeLoop
 from hypothesis import given
 from hypothesis import strategies as st
-from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
+from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac, nobody_is_away
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
@@ -56,6 +56,7 @@ class Lan:
     def assign(self, port, hardware=None):
         peer = Box()
         self.tell(AssignAddress(port, hardware or mac(port), peer))
+        nobody_is_away(self.switch, self.tell)
         return peer[0]
 
     def settle(self, *ports):

@@ -4,7 +4,7 @@ from ipaddress import IPv6Address, ip_address
 
 import dns.message
 import pytest
-from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
+from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac, nobody_is_away
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -54,6 +54,7 @@ class Lan:
     def assign(self, port, **more):
         peer = Box()
         self.tell(AssignAddress(port, mac(port), peer, **more))
+        nobody_is_away(self.switch, self.tell)
         return peer[0]
 
     def settle(self, port, **more):
