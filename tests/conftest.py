@@ -52,6 +52,18 @@ def pytest_make_collect_report():
     return report
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item):
+    """Take coverage's tracer away from tests of processor time; pytest-cov does not in workers of xdist."""
+    tracer = sys.gettrace()
+    if item.get_closest_marker("no_cover"):
+        sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)
+
+
 @pytest.fixture
 def lines():
     """What is logged, as it comes: "LEVEL message"."""
