@@ -47,6 +47,10 @@ def _private_reverse_zones() -> Iterator[str]:
 PRIVATE_REVERSE = frozenset(map(dns.name.from_text, _private_reverse_zones()))
 """Private, loopback, link-local, shared and documentation addresses, backwards."""
 
+_REVERSE_LABELS = frozenset(zone.labels for zone in PRIVATE_REVERSE)
+_DEEPEST_REVERSE = max(map(len, _REVERSE_LABELS))
+"""Labels that are looked at: names of 127 would cost milliseconds."""
+
 _LOCALHOST = dns.name.from_text("localhost.")
 _NOT_ASKED = {
     dns.name.from_text(f"{zone}."): code
@@ -150,10 +154,10 @@ class LocalNames:
                 return self._nothing(query, dns.rcode.NOERROR if name == zone else code, zone)
         if len(name) == _ONE_LABEL and self._addresses_of(name.relativize(dns.name.root)):
             return self._forward(query, name.relativize(dns.name.root))
-        for depth in range(2, len(name) + 1):
-            zone = name.split(depth)[1]
-            if zone in PRIVATE_REVERSE:
-                return self._reverse(query, zone)
+        labels = tuple(label.lower() for label in name.labels[-_DEEPEST_REVERSE:])
+        for depth in range(2, len(labels) + 1):
+            if labels[-depth:] in _REVERSE_LABELS:
+                return self._reverse(query, name.split(depth)[1])
         return None
 
     def _addresses_of(self, relative: dns.name.Name) -> tuple[bytes, ...]:

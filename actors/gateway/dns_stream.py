@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.messages import DnsQuestion, DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
-from actors.runtime import tell_alive
+from actors.runtime import current_scheduler, tell_alive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,9 @@ ROOM_AGAIN = MAX_UNREAD // 2
 
 MAX_UNANSWERED = 100
 """Questions of one connection that wait for their answers: as many as the name server lets a session have."""
+
+AT_ONCE = 1
+"""Questions of a connection that are asked in one turn of the event loop: others have theirs between."""
 
 MAX_ANSWERS = 4 * MAX_UNREAD
 """Bytes of answers at which a connection is given up whose guest asks and asks and does not read."""
@@ -51,6 +54,8 @@ class DnsStream:
         self._asked_all = False
         self._failed = False
         self._closed = False
+        self._asks_soon = False
+        """Whether the rest is asked in the next turn."""
         self._wants_to_read = False
         self._wants_to_write = False
         # By way of the name server: the flow is just being started, and gets the guest's SYN first.
@@ -77,15 +82,26 @@ class DnsStream:
             return 0
         taken = b"".join(chunks)
         self._partial += taken
-        self._ask()
+        if not self._asks_soon:
+            self._ask()
         if self._failed:
             raise OSError("a length that no question has")
         return len(taken)
 
+    def _ask_soon(self) -> None:
+        """Ask in the next turn: answers that are had at once must not lead to all questions in one turn."""
+        if not self._asks_soon and not self._closed:
+            self._asks_soon = True
+            current_scheduler().loop.call_soon(self._ask)
+
     def _ask(self) -> None:
-        """Ask what has come whole, as far as it may be asked now."""
+        """Ask some of what has come whole, as far as it may be asked now."""
+        self._asks_soon = False
         questions: list[DnsQuestion] = []
         while len(self._partial) >= 2 and self._unanswered < MAX_UNANSWERED:  # noqa: PLR2004 - of a length
+            if len(questions) >= AT_ONCE:
+                self._ask_soon()
+                break
             length = int.from_bytes(self._partial[:2], "big")
             # 64 KB of empty questions would be 32,000 to work off at once.
             if not 0 < length <= MAX_QUERY:
@@ -98,6 +114,9 @@ class DnsStream:
             self._unanswered += 1
         if questions:
             tell_alive(self._dns, DnsQuestions(self._port, questions))
+        if self._failed:
+            self._tell_readable()
+        self._tell_writable()
 
     def _answer(self, response: bytes) -> None:
         """Take the answer to one question; an empty one says that there will be none."""
@@ -108,7 +127,8 @@ class DnsStream:
             self._failed = True
         elif response:
             self._answers += len(response).to_bytes(2, "big") + response
-        self._ask()
+        if self._partial:
+            self._ask_soon()
         self._tell_readable()
         self._tell_writable()
 

@@ -3,27 +3,33 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from fake_loop import FakeLoop
 from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box
 
-from actors.gateway.dns_stream import MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
+from actors.gateway.dns_stream import AT_ONCE, MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
 from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
+from actors.scheduler import Scheduler
+from netstack.counters import Counters
 
 
 class Connection:
-    def __init__(self):
+    def __init__(self, loop):
+        self.loop = loop
         self.dns, self.flow = Box(), Box()
         self.stream = DnsStream(self.dns, 7, self.flow)
         assert self.dns.take() == [DnsStreamOpened(self.flow)]
 
     def questions(self):
+        """What is asked now, or in turns of the loop to come."""
+        self.loop.run()
         return [question for message in self.dns.take(DnsQuestions) for question in message.questions]
 
 
 @pytest.fixture
-def connection():
-    return Connection()
+def connection(loop):
+    return Connection(loop)
 
 
 def framed(message):
@@ -147,9 +153,26 @@ def test_a_question_that_is_too_long_is_found_also_when_it_had_to_wait(connectio
     assert stream.write([text]) == len(text)
     assert stream.read(100) is None
     connection.questions()[0].reply(b"")
+    connection.questions()
     assert connection.flow.take() == [SocketReadable()]
     with pytest.raises(OSError, match="given up"):
         stream.read(1)
+
+
+def test_a_backlog_that_is_answered_at_once_leaves_turns_to_others(connection):
+    stream, asked = connection.stream, 0
+    stream.write([framed(b"q") * 200])
+    most = 0
+    while waiting := connection.dns.take(DnsQuestions):
+        for message in waiting:
+            most = max(most, len(message.questions))
+            asked += len(message.questions)
+            for question in message.questions:
+                question.reply(b"answer")
+        stream.read(MAX_UNREAD)
+        assert connection.dns == [], "more is asked in another turn of the loop"
+        connection.loop.run()
+    assert (most, asked) == (AT_ONCE, 200)
 
 
 def test_after_the_end_answers_go_nowhere(connection):
@@ -161,9 +184,11 @@ def test_after_the_end_answers_go_nowhere(connection):
 
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=8), st.lists(st.integers(0, 100)))
 def test_however_questions_are_cut_they_arrive_whole(messages, cuts):
-    connection = Connection()
+    loop = FakeLoop()
     text = b"".join(map(framed, messages))
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    for start, end in itertools.pairwise(edges):
-        assert connection.stream.write([text[start:end]]) == end - start
-    assert [question.query for question in connection.questions()] == messages
+    with Scheduler(loop, Counters()).activate():
+        connection = Connection(loop)
+        for start, end in itertools.pairwise(edges):
+            assert connection.stream.write([text[start:end]]) == end - start
+        assert [question.query for question in connection.questions()] == messages
