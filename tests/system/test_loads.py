@@ -52,12 +52,6 @@ def test_pairs_of_guests_lose_nothing(relay, load, size):
     assert figures["delivered"] == figures["sent"]
 
 
-def test_raw_sessions_lose_nothing(relay, load):
-    figures = load(relay, "--raw", "l2", "--pairs", 2, "--size", 900, "--rate", 250, "--secs", 2)
-    assert figures["sent"] > 0
-    assert figures["delivered"] == figures["sent"]
-
-
 @pytest.mark.parametrize("size", [300, 1514], ids=lambda size: f"{size} bytes")
 def test_broadcasts_reach_everyone(relay, load, size):
     figures = load(relay, "broadcast", "--peers", 12, "--rate", 100, "--size", size, "--secs", 2)
@@ -71,6 +65,13 @@ def other_relay():
     relay = Relay()
     yield relay
     relay.stop()
+
+
+def test_raw_sessions_lose_nothing(other_relay, load):
+    # They take addresses by hand, which those who left the common relay a moment ago may still have.
+    figures = load(other_relay, "--raw", "l2", "--pairs", 2, "--size", 900, "--rate", 250, "--secs", 2)
+    assert figures["sent"] > 0
+    assert figures["delivered"] == figures["sent"]
 
 
 def test_sessions_open_and_close(other_relay, load):
