@@ -1,7 +1,8 @@
 """Builds the accelerator: the modules of the datagram path, compiled by mypyc.
 
 A wheel has it if it can be compiled; otherwise the build says why in one line and makes a wheel of pure
-Python, which does the same more slowly. VMRELAY_COMPILE=1 demands it, =0 leaves it out. An editable install
+Python, which does the same more slowly. VMRELAY_COMPILE=1 demands it, =0 leaves it out; VMRELAY_OPTIMIZE=0
+compiles sooner what then runs slower, for tests of the build. An editable install
 never has it: its sources are meant to be changed.
 """
 
@@ -79,7 +80,10 @@ def accelerator(folder: str) -> list[Extension]:
 
     options = ["--ignore-missing-imports", "--follow-imports=silent"]
     extensions: list[Extension] = mypycify(
-        [*options, *COMPILED], opt_level="3", group_name="vmrelay", target_dir=folder
+        [*options, *COMPILED],
+        opt_level=os.environ.get("VMRELAY_OPTIMIZE", "3"),
+        group_name="vmrelay",
+        target_dir=folder,
     )
     return extensions
 

@@ -72,7 +72,14 @@ __all__ = ["OPTIONS", "OTHER_VARIABLES", "Settings", "SettingsError", "add_argum
 
 CONFIG_VARIABLE = "VMRELAY_CONFIG"
 
-OTHER_VARIABLES = (CONFIG_VARIABLE, "VMRELAY_CONSOLE", "VMRELAY_COMPILE", "VMRELAY_ACCELERATED", "RELAYBENCH")
+OTHER_VARIABLES = (
+    CONFIG_VARIABLE,
+    "VMRELAY_CONSOLE",
+    "VMRELAY_COMPILE",
+    "VMRELAY_OPTIMIZE",
+    "VMRELAY_ACCELERATED",
+    "RELAYBENCH",
+)
 """Variables that are no settings: the file's, and those of the build, the tests and the load generator."""
 
 WEB_CHOICES = ("auto", "https", "off")

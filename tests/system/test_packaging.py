@@ -20,7 +20,7 @@ from trees import copy_of_the_tree
 MINUTES = 60.0
 VERSIONS = [*interpreters.found()]
 
-NO_HABITS = {"PYTHONPATH": "", "VMRELAY_COMPILE": ""}
+NO_HABITS = {"PYTHONPATH": "", "VMRELAY_COMPILE": "", "VMRELAY_OPTIMIZE": "0"}
 """Variables that would change what is built or imported."""
 NO_COMPILER = {"CC": "/nonexistent/cc"}
 
