@@ -147,7 +147,7 @@ KINDS = [
 ]
 
 
-async def flood(relay, payload, *, sessions, seconds):
+async def flood(relay, payload, *, sessions, seconds, pause=None):
     """Have sessions send packets of a kind; return with what the relay has closed each of them."""
 
     async def one():
@@ -156,7 +156,7 @@ async def flood(relay, payload, *, sessions, seconds):
             packets = [payload(number) for number in range(16)]
             while not client.ended.done() and time.monotonic() < stop:
                 burst = [forge.packet(packet) for packet in packets]
-                await send_slowly(client.send, burst, pause=max(0.01, 0.0025 * sessions))
+                await send_slowly(client.send, burst, pause=pause or max(0.01, 0.0025 * sessions))
             return client.ended.result() if client.ended.done() else None
 
     return await asyncio.gather(*(one() for _ in range(sessions)))
@@ -170,7 +170,7 @@ def test_packets_full_of_work(relay, payload, sessions):
 
 def test_eight_sessions_that_go_on_are_closed(relay):
     async def attack():
-        return await flood(relay, stream_limits, sessions=8, seconds=ENDED_WITHIN)
+        return await flood(relay, stream_limits, sessions=8, seconds=ENDED_WITHIN, pause=0.004)
 
     for end in spares_the_neighbour(relay, attack):
         assert end is not None
