@@ -545,6 +545,13 @@ class TcpForGuest:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerAt:
+    """Operator -> SwitchActor: who has this port now? Answered with the peer's mailbox, None for nobody."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlockMacs:
     """Operator -> SwitchActor: nobody may have these MACs from now on, and no others are blocked."""
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 from loguru import logger
 
@@ -20,8 +20,8 @@ from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer
-from actors.runtime import NEVER, Observe, run_ready, tell_alive
+from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer, PeerAt
+from actors.runtime import NEVER, Observe, ask_async, run_ready, tell_alive
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
 from netstack.ipv4 import format_ipv4
@@ -112,7 +112,6 @@ class Lan:
         """Those of the settings; others were added at run time, and stay."""
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
-        self._by_port: WeakValueDictionary[int, pykka.ActorRef[PeerActor]] = WeakValueDictionary()
         self._started: list[pykka.ActorRef[Any]] = []
         try:
             self._start(plan)
@@ -266,22 +265,21 @@ class Lan:
             session, self.switch, self.counters, self.settings, name=name, expires=expires, policy=policy
         )
         self._peers.add(peer)
-        self._by_port[session.id] = peer
         if self._observer is not None:
             peer.tell(Observe(self._observer))
         return peer
 
-    def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
+    async def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
         """End one session, and tell its client why; whether it is here."""
-        peer = self._by_port.get(port)
+        peer = await self._peer_at(port)
         ends = peer is not None and tell_alive(peer, ClosePeer(code, reason))
         run_ready()
         return ends
 
-    def inject(self, port: int, frames: list[bytes], *, to_guest: bool) -> bool:
+    async def inject(self, port: int, frames: list[bytes], *, to_guest: bool) -> bool:
         """Take frames as a session's, or give them to it; whether it is here."""
-        peer = self._by_port.get(port)
-        if peer is None or not peer.is_alive():
+        peer = await self._peer_at(port)
+        if peer is None:
             return False
         if to_guest:
             tell_alive(peer, FramesToPeer(frames))
@@ -289,6 +287,11 @@ class Lan:
             tell_alive(self.switch, FramesFromPeer(port, frames))
         run_ready()
         return True
+
+    async def _peer_at(self, port: int) -> Mailbox | None:
+        """Ask the switch: a client that came back has the port that it had, whatever its session's number."""
+        found: Mailbox | None = await ask_async(self.switch, PeerAt(port))
+        return found
 
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""

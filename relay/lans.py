@@ -175,9 +175,19 @@ class Lans:
                 totals.add(counter, count)
         return totals
 
-    def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
+    async def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
         """End one session, wherever it is; whether there is one."""
-        return any(lan.close_session(port, code, reason) for lan in self)
+        for lan in list(self):
+            if await lan.close_session(port, code, reason):
+                return True
+        return False
+
+    async def inject(self, port: int, frames: list[bytes], *, to_guest: bool) -> bool:
+        """Take frames as a session's, wherever it is, or give them to it; whether there is one."""
+        for lan in list(self):
+            if await lan.inject(port, frames, to_guest=to_guest):
+                return True
+        return False
 
     def block_macs(self, macs: frozenset[bytes]) -> None:
         """Let nobody have these MACs, on any LAN that there is or will be."""

@@ -74,20 +74,20 @@ class Operations:
 
     # -- sessions -----------------------------------------------------------------------------------
 
-    def disconnect(self, port: int, reason: str, who: Who) -> None:
+    async def disconnect(self, port: int, reason: str, who: Who) -> None:
         """End the session with this port number. Raises NotThereError."""
         said = reason[:MAX_REASON] or DISCONNECTED
-        if not self.lans.close_session(port, CloseCode.REFUSED, said):
+        if not await self.lans.close_session(port, CloseCode.REFUSED, said):
             raise NotThereError(f"there is no session {port}")
         logger.info("{} disconnected peer {}: {}", who.text, port, said)
 
-    def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
+    async def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
         """Take frames as if a session's guest had sent them, or give them to it. Raises OperationError."""
         if len(frames) > MAX_INJECTED or not all(
             HEADER_LENGTH <= len(frame) <= MAX_FRAME for frame in frames
         ):
             raise OperationError(f"at most {MAX_INJECTED} frames of {HEADER_LENGTH} to {MAX_FRAME} bytes")
-        if not any(lan.inject(port, frames, to_guest=to_guest) for lan in self.lans):
+        if not await self.lans.inject(port, frames, to_guest=to_guest):
             raise NotThereError(f"there is no session {port}")
         way = "to" if to_guest else "as"
         logger.info("{} injected {} frames {} peer {}", who.text, len(frames), way, port)
@@ -110,7 +110,7 @@ class Operations:
         ended = 0
         for peer in await Snapshots(self.lans).peers():
             if ban.matches(peer.remote, peer.mac):
-                ended += self.lans.close_session(peer.port, CloseCode.REFUSED, ban.reason or BANNED)
+                ended += await self.lans.close_session(peer.port, CloseCode.REFUSED, ban.reason or BANNED)
         return ended
 
     def unban(self, identifier: str, who: Who) -> None:

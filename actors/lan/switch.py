@@ -56,6 +56,7 @@ from actors.messages import (
     FramesToPeer,
     GatewayAttached,
     MacAgedOut,
+    PeerAt,
     PeerList,
     PeerListRequest,
     PortAbsent,
@@ -78,6 +79,7 @@ from netstack.shares import Shares, client_network
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
 
@@ -356,6 +358,11 @@ class SwitchActor(EventLoopActor):
         if port is other or port.client() == other.client() != "":
             return True
         return owner is not None and is_secret_of(self._key, message.mac, owner, message.resume)
+
+    @handles(PeerAt)
+    def _peer_at(self, message: PeerAt) -> Mailbox | None:
+        port = self._ports.get(message.port)
+        return None if port is None else port.peer
 
     @handles(BlockMacs)
     def _block_macs(self, message: BlockMacs) -> None:

@@ -185,7 +185,7 @@ class Api:
     async def disconnect(self, request: Request) -> Response:
         """End a session."""
         port = _whole(request.path_params["port"], "port")
-        self._served.operations.disconnect(port, request.query_params.get("reason", ""), _who(request))
+        await self._served.operations.disconnect(port, request.query_params.get("reason", ""), _who(request))
         return ApiResponse({"disconnected": port})
 
     async def inject(self, request: Request) -> Response:
@@ -200,7 +200,7 @@ class Api:
         except ValueError:
             raise _bad("frames must be a list of hexadecimal texts") from None
         to_guest = fields.get("to_guest", False) is True
-        self._served.operations.inject(port, frames, _who(request), to_guest=to_guest)
+        await self._served.operations.inject(port, frames, _who(request), to_guest=to_guest)
         return ApiResponse({"frames": len(frames)}, HTTPStatus.ACCEPTED)
 
     async def bans(self, _: Request) -> Response:

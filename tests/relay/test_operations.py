@@ -34,9 +34,12 @@ def operations(**lans):
 
 
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():
-    relay = operations(close_session=lambda *_: False)
+    async def nobody(*_):
+        return False
+
+    relay = operations(close_session=nobody)
     for act in (
-        lambda: relay.disconnect(7, "", ME),
+        lambda: asyncio.run(relay.disconnect(7, "", ME)),
         lambda: relay.unban("mac:x", ME),
         lambda: relay.add_forward("lab", "tcp::1:web:1", ME),
         lambda: relay.remove_forward("lab", "tcp::1:web:1", ME),

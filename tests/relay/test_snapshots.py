@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from lan_parts import FakeSession, mac, register
+from lan_parts import FakeSession, control, mac, register
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient
@@ -113,11 +113,27 @@ def test_one_session_is_ended_by_its_port_wherever_it_is():
     async def scenario(lans, snapshots):
         session, peer = join(lans.get("lab", "c"), 1)
         other, _ = join(lans.default, 2)
-        assert lans.close_session(session.id, CloseCode.REFUSED, "go")
-        assert not lans.close_session(session.id, CloseCode.REFUSED, "go")
+        assert await lans.close_session(session.id, CloseCode.REFUSED, "go")
+        assert not await lans.close_session(session.id, CloseCode.REFUSED, "go")
         return session.closed, other.closed, peer.is_alive()
 
     assert on_lans(scenario) == ((CloseCode.REFUSED, "go"), None, False)
+
+
+def test_a_client_that_came_back_is_ended_by_the_port_that_it_has_again():
+    async def scenario(lans, snapshots):
+        first, _ = join(lans.default, 1)
+        secret = next(told["resume"] for told in first.controls() if told["type"] == "Assigned")
+        session = FakeSession(lans.default.next_port())
+        peer = lans.default.attach(session)
+        peer.tell(DatagramsFromClient([control(type="Register", mac=list(mac(1)), resume=secret)]))
+        run_ready()
+        (told,) = await snapshots.peers()
+        assert told.port == first.id != session.id
+        assert await lans.close_session(told.port, CloseCode.REFUSED, "go")
+        return session.closed
+
+    assert on_lans(scenario) == (CloseCode.REFUSED, "go")
 
 
 def test_blocked_macs_get_no_address_also_in_rooms_that_come_later():
