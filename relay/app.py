@@ -329,9 +329,10 @@ class Relay:
             self._log_counters()
 
     def _log_counters(self) -> None:
-        logger.bind(**dict(sorted(self._lans.totals().items()))).info("counters:")
+        asked_for = logger.bind(unthinned=True)
+        asked_for.bind(**dict(sorted(self._lans.totals().items()))).info("counters:")
         for lan in self._lans if len(self._lans) > 1 else ():
-            logger.bind(**dict(sorted(lan.counters.items()))).info("counters of room {}:", lan.name)
+            asked_for.bind(**dict(sorted(lan.counters.items()))).info("counters of room {}:", lan.name)
 
     # -- the certificate ----------------------------------------------------------------------------
 

@@ -47,8 +47,9 @@ MAX_TEXT = 4000
 MAX_TRACEBACK = 8000
 """Characters of a traceback, counted from its end, where the error stands."""
 
-NEVER_THINNED = frozenset({"joined", "left"})
-"""Events of which every line is kept: they answer who had which address when, and are as many as sessions."""
+UNTHINNED = "unthinned"
+"""Bound to lines that are all kept: answers to an operator, and who had which address when, which are as many
+as there are sessions."""
 
 CHATTY = ("quic", "http3")
 """aioquic's loggers, with a line per connection and more. Debug, whatever they call it."""
@@ -173,13 +174,13 @@ def redact(text: str) -> str:
 
 def _passes(record: Record, limiter: Limiter) -> bool:
     extra = record["extra"]
-    if record["level"].no < logging.INFO or "repeated" in extra or extra.get("event") in NEVER_THINNED:
+    if record["level"].no < logging.INFO or "repeated" in extra or UNTHINNED in extra:
         return True
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
 
 
-_NOT_SHOWN = frozenset({"reason", "event"})
+_NOT_SHOWN = frozenset({"reason", "event", UNTHINNED})
 
 
 def _human_line(record: Record) -> str:
@@ -205,7 +206,11 @@ def _json_line(record: Record) -> str:
         "level": record["level"].name.lower(),
         "part": record["extra"].get("library") or record["name"],
         "message": redact(_cut(record["message"])),
-        "fields": {name: _field(name, value) for name, value in record["extra"].items() if name != "library"},
+        "fields": {
+            name: _field(name, value)
+            for name, value in record["extra"].items()
+            if name not in {"library", UNTHINNED}
+        },
     }
     if error := _traceback(record):
         entry["error"] = error

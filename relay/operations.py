@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from transport.certificates import CertificateStore
 
+_log = logger.bind(unthinned=True)
+
 DISCONNECTED = "disconnected by the operator"
 BANNED = "banned by the operator"
 MAX_INJECTED = 256
@@ -79,7 +81,7 @@ class Operations:
         said = reason[:MAX_REASON] or DISCONNECTED
         if not await self.lans.close_session(port, CloseCode.REFUSED, said):
             raise NotThereError(f"there is no session {port}")
-        logger.info("{} disconnected peer {}: {}", who.text, port, said)
+        _log.info("{} disconnected peer {}: {}", who.text, port, said)
 
     async def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
         """Take frames as if a session's guest had sent them, or give them to it. Raises OperationError."""
@@ -90,7 +92,7 @@ class Operations:
         if not await self.lans.inject(port, frames, to_guest=to_guest):
             raise NotThereError(f"there is no session {port}")
         way = "to" if to_guest else "as"
-        logger.info("{} injected {} frames {} peer {}", who.text, len(frames), way, port)
+        _log.info("{} injected {} frames {} peer {}", who.text, len(frames), way, port)
 
     async def ban(self, ban: Ban, who: Who) -> int:
         """Keep somebody out, and end the sessions that are there; return how many. Raises OperationError."""
@@ -98,7 +100,7 @@ class Operations:
             self.bans.add(ban)
         except BanError as error:
             raise OperationError(str(error)) from None
-        logger.info("{} banned {}", who.text, ban)
+        _log.info("{} banned {}", who.text, ban)
         self.refresh_bans()
         return await self._end_banned(ban)
 
@@ -118,7 +120,7 @@ class Operations:
         if not self.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
         self.refresh_bans()
-        logger.info("{} lifted the ban {}", who.text, identifier)
+        _log.info("{} lifted the ban {}", who.text, identifier)
 
     # -- forwards -----------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class Operations:
             lan.open_forward(forward)
         except (ValueError, ForwardError) as error:
             raise OperationError(str(error)) from None
-        logger.info("{} added the forward {} to room {}", who.text, forward, room)
+        _log.info("{} added the forward {} to room {}", who.text, forward, room)
         return str(forward)
 
     def remove_forward(self, room: str, text: str, who: Who) -> None:
@@ -140,7 +142,7 @@ class Operations:
         if len(found) != 1:
             raise NotThereError(f"room {room} has no forward {text}" if not found else f"which of {found}?")
         lan.close_forward(found[0])
-        logger.info("{} removed the forward {} of room {}", who.text, found[0], room)
+        _log.info("{} removed the forward {} of room {}", who.text, found[0], room)
 
     def _lan(self, room: str) -> Lan:
         lan = self.lans.find(room)
@@ -159,11 +161,11 @@ class Operations:
         """Refuse new sessions from now on, or take them again."""
         if self._admission.draining != on:
             self._admission.draining = on
-            logger.info("{} {}", who.text, "drains the relay" if on else "ended the draining")
+            _log.info("{} {}", who.text, "drains the relay" if on else "ended the draining")
 
     async def reload(self, who: Who) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed and what needs a restart."""
-        logger.info("{} asked for a reload", who.text)
+        _log.info("{} asked for a reload", who.text)
         return await self._reload()
 
     def certificate(self) -> dict[str, Any]:

@@ -368,7 +368,7 @@ class PeerActor(EventLoopActor):
         if message.ip != self._ip:
             self._ip = message.ip
             address = ".".join(map(str, message.ip))
-            self._log("joined", address=address, name=self._called or None).info(
+            self._log("joined", unthinned=True, address=address, name=self._called or None).info(
                 "peer {} registered {} as {}", self._port, format_mac(message.mac), address
             )
         assigned = self._encode_assigned(message)
@@ -500,6 +500,7 @@ class PeerActor(EventLoopActor):
     def _log_end(self, why: str) -> Logger:
         return self._log(
             "left",
+            unthinned=True,
             address=None if self._ip == _ZERO_IP else format_ipv4(self._ip),
             name=self._called or None,
             why=why,

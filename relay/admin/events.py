@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from relay.logs import redact
+from relay.logs import UNTHINNED, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ class Events:
 
     def _take(self, message: Message) -> None:
         record = message.record
-        fields = {name: value for name, value in record["extra"].items() if name != "reason"}
+        fields = {name: value for name, value in record["extra"].items() if name not in {"reason", UNTHINNED}}
         event = {"time": record["time"].timestamp(), "message": redact(record["message"]), **fields}
         self._loop.call_soon_threadsafe(self._pass_on, event)
 

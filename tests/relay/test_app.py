@@ -22,7 +22,7 @@ from netstack import control
 from netstack.ethernet import ETHERTYPE_ARP
 from relay import app
 from relay.app import Relay, StartError, is_loopback, javascript, serve
-from relay.logs import Limiter
+from relay.logs import BURST, Limiter
 from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
 from transport.host.outside import HostNetwork
@@ -376,3 +376,9 @@ def test_files_are_read_in_a_thread_and_no_error_ends_the_relay(capsys, lines):
 def test_a_pair_that_cannot_be_used_is_the_settings_fault(tmp_path):
     with pytest.raises(SettingsError, match="No such file"):
         serve(Settings(cert_pem=tmp_path / "none", key_pem=tmp_path / "none"))
+
+
+def test_counters_are_told_however_often_one_asks(fresh_relay):
+    """The log sums up what is repeated; what an operator asks for is no repetition."""
+    for _ in range(2 * BURST):
+        assert fresh_relay.counters() == {}

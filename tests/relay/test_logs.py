@@ -242,3 +242,13 @@ def test_summaries_are_written_as_windows_end(logs, monkeypatch):
 
     asyncio.run(run())
     assert "again (and 5 more like it)" in logs.lines()[-1]
+
+
+def test_lines_that_are_all_kept_say_nothing_of_it(logs):
+    logs.setup("json")
+    for number in range(2 * BURST):
+        logger.bind(unthinned=True, number=number).info("answer")
+    assert [line["fields"] for line in logs.objects()] == [{"number": number} for number in range(2 * BURST)]
+    logs.setup()
+    logger.bind(unthinned=True).info("answer")
+    assert "unthinned" not in logs.lines()[-1]
