@@ -187,9 +187,7 @@ class Relay:
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
-        self._operations = Operations(
-            self._settings, self._lans, self._admission, self._certificates, self._reload
-        )
+        self._operations = Operations(self._lans, self._admission, self._certificates, self._reload)
         await self._open_admin(stack, endpoint.port)
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
@@ -212,7 +210,7 @@ class Relay:
         facts = {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
         try:
             token = None if settings.admin_token is None else read_token(settings.admin_token)
-            served = Served(self._operations, facts, lambda: limits_of(settings), self._lag)
+            served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
             service = open_admin(settings.admin, token, port, served)
         except AdminError as error:
             raise StartError(str(error)) from None
@@ -377,7 +375,6 @@ class Relay:
     def _take_over(self, settings: Settings) -> None:
         """Let what can change be as in other settings; all else stays as it is."""
         self._settings = merged(self._settings, settings)
-        self._operations.settings = self._settings
         logs.set_level(self._settings.log_level)
         self._origins.allow(self._settings.allow_origin)
         self._rules.take(self._settings)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from loguru import logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
@@ -72,7 +74,10 @@ class Observation:
         yield
         handled = Handled(actor, message, moved(before, counters))
         for observer in list(self._observers):
-            observer.see(self._lan, handled)
+            try:
+                observer.see(self._lan, handled)
+            except Exception:  # noqa: BLE001 - a bug of who looks on must not end the actor
+                logger.exception("somebody who looked on at room {} failed", self._lan.name)
 
 
 def moved(before: dict[str, int], after: Counters) -> dict[str, int]:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from relay.admission import RelayAdmission
     from relay.lan import Lan
     from relay.lans import Lans
-    from relay.settings import Settings
     from transport.certificates import CertificateStore
 
 _log = logger.bind(unthinned=True)
@@ -60,14 +59,12 @@ class Operations:
 
     def __init__(
         self,
-        settings: Settings,
         lans: Lans,
         admission: RelayAdmission,
         certificates: CertificateStore,
         reload: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
         """``reload`` reads again what can change, and tells what did."""
-        self.settings = settings
         self.lans = lans
         self.bans: Bans = admission.bans
         self._admission = admission

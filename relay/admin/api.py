@@ -34,7 +34,7 @@ from relay.admin.metrics import CONTENT_TYPE, exposition
 from relay.bans import BanError, parse_ban
 from relay.bpf import Filter, FilterError
 from relay.capture import MAX_CAPTURES, Capture
-from relay.operations import NotThereError, OperationError, Who
+from relay.operations import MAX_REASON, NotThereError, OperationError, Who
 from relay.snapshots import Snapshots
 from relay.trace import Trace
 from relay.why import Question, addresses_of, explain
@@ -47,12 +47,16 @@ if TYPE_CHECKING:
 
     from relay.admin.service import Served
     from relay.lan import Lan
+    from relay.observation import Observer
 
 MAX_BODY = 64 * 1024
 """Bytes of a request's body."""
 
 KEEP_ALIVE = 15.0
 """Seconds between comments in an event stream, so that whoever is between knows that it lives."""
+
+MAX_NAME = 253
+"""Characters of a host name (RFC 1035 section 2.3.4)."""
 
 MAX_USER = 64
 """Characters of a user's name in the log."""
@@ -95,6 +99,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     return value
+
+
+class Stream(StreamingResponse):
+    """What goes on until the client has enough; then lets go of what was taken for it, begun or not."""
+
+    def __init__(
+        self, content: AsyncIterator[str | bytes], media_type: str, taken: contextlib.ExitStack
+    ) -> None:
+        super().__init__(content, media_type=media_type)
+        self._taken = taken
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._taken:
+            await super().__call__(scope, receive, send)
 
 
 class Api:
@@ -173,7 +192,7 @@ class Api:
             raise _bad("target must be an address or a name")
         number = None if port is None else _whole(port, "port")
         [lan] = self._snapshots.rooms_named(query.get("room", DEFAULT_ROOM))
-        asked = Question(target[:253], protocol, number, query.get("from"))
+        asked = Question(target[:MAX_NAME], protocol, number, query.get("from"))
         return ApiResponse(await explain(lan, self._snapshots, asked))
 
     async def certificate(self, _: Request) -> Response:
@@ -231,7 +250,7 @@ class Api:
             str(fields.get("kind", "")),
             str(fields.get("what", "")),
             math.inf if seconds is None else time.time() + seconds,
-            str(fields.get("reason", ""))[:200],
+            str(fields.get("reason", ""))[:MAX_REASON],
         )
         ended = await self._served.operations.ban(ban, _who(request))
         return ApiResponse({"id": ban.id, "ended": ended}, HTTPStatus.CREATED)
@@ -244,13 +263,13 @@ class Api:
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
         fields = await _fields(request, {"room", "forward"})
-        room = str(fields.get("room", "default"))
+        room = str(fields.get("room", DEFAULT_ROOM))
         added = self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
         return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
 
     async def remove_forward(self, request: Request) -> Response:
         """Close a port of the host."""
-        room, text = request.query_params.get("room", "default"), request.query_params.get("forward", "")
+        room, text = request.query_params.get("room", DEFAULT_ROOM), request.query_params.get("forward", "")
         self._served.operations.remove_forward(room, text, _who(request))
         return ApiResponse({"removed": text})
 
@@ -268,56 +287,42 @@ class Api:
     async def events(self, request: Request) -> Response:
         """Send what happens, as it happens (server-sent events)."""
         room = request.query_params.get("room")
-        listening = contextlib.ExitStack()
+        taken = contextlib.ExitStack()
         try:
-            queue = listening.enter_context(self._served.events.subscribed())
+            queue = taken.enter_context(self._served.events.subscribed())
         except TooManyListenersError:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
-        return StreamingResponse(self._stream(room, queue, listening), media_type="text/event-stream")
-
-    async def _stream(
-        self, room: str | None, queue: asyncio.Queue[dict[str, Any]], listening: contextlib.ExitStack
-    ) -> AsyncIterator[str]:
-        with listening:
-            yield ": connected\n\n"
-            while True:
-                try:
-                    event = await asyncio.wait_for(queue.get(), KEEP_ALIVE)
-                except TimeoutError:
-                    yield ": still here\n\n"
-                    continue
-                if room in (None, event.get("room")):
-                    yield f"event: {event['event']}\ndata: {json.dumps(event)}\n\n"
+        return Stream(_server_sent(queue, room), "text/event-stream", taken)
 
     async def capture(self, request: Request) -> Response:
         """Send what passes, as pcapng, until the client has enough."""
-        query, captures = request.query_params, self._served.captures
+        query = request.query_params
         port = None if "peer" not in query else _whole(query["peer"], "peer")
         snap_length = _whole(query.get("snaplen", "0"), "snaplen")
         try:
             wanted = Filter(query["filter"]) if query.get("filter") else None
         except FilterError as error:
             raise _bad(str(error)) from None
-        if len(captures) >= MAX_CAPTURES:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
         lans = self._snapshots.rooms_named(_room(request))
         names = {peer.port: peer.name for peer in await self._snapshots.peers(_room(request))}
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
+        taken = self._look_on(capture, lans)
+        taken.callback(capture.log_end)
         logger.info("{} captures {}", _who(request).text, _room(request) or "all rooms")
-        return StreamingResponse(self._captured(capture, lans), media_type="application/x-pcapng")
+        return Stream(capture.stream(), "application/x-pcapng", taken)
 
-    async def _captured(self, capture: Capture, lans: list[Lan]) -> AsyncIterator[bytes]:
-        self._served.captures.add(capture)
+    def _look_on(self, observer: Observer, lans: list[Lan]) -> contextlib.ExitStack:
+        """Have somebody look on, if there are not too many; closing what is returned ends it."""
+        captures = self._served.captures
+        if len(captures) >= MAX_CAPTURES:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
+        taken = contextlib.ExitStack()
+        captures.add(observer)
+        taken.callback(captures.discard, observer)
         for lan in lans:
-            lan.observation.add(capture)
-        try:
-            async for blocks in capture.stream():
-                yield blocks
-        finally:
-            self._served.captures.discard(capture)
-            for lan in lans:
-                lan.observation.remove(capture)
-            capture.log_end()
+            lan.observation.add(observer)
+            taken.callback(lan.observation.remove, observer)
+        return taken
 
     async def trace(self, request: Request) -> Response:
         """Send what becomes of a guest's packets for one destination, a JSON object for each decision."""
@@ -327,26 +332,15 @@ class Api:
         if not found or found[0].mac is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no session {port} with a guest")
         [lan] = self._snapshots.rooms_named(found[0].room)
-        asked = Question(query.get("destination", "")[:253])
-        addresses, step = await addresses_of(lan, self._snapshots, asked.target)
+        destination = query.get("destination", "")[:MAX_NAME]
+        addresses, step = await addresses_of(lan, self._snapshots, destination)
         if not addresses:
             said = "destination must be an address or a name" if step is None else step.answer
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
-        if len(self._served.captures) >= MAX_CAPTURES:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
         trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
-        logger.info("{} traces {} and {}", _who(request).text, found[0].mac, asked.target)
-        return StreamingResponse(self._traced(trace, lan), media_type="application/jsonl")
-
-    async def _traced(self, trace: Trace, lan: Lan) -> AsyncIterator[str]:
-        self._served.captures.add(trace)
-        lan.observation.add(trace)
-        try:
-            async for line in trace.lines():
-                yield f"{json.dumps(line)}\n"
-        finally:
-            self._served.captures.discard(trace)
-            lan.observation.remove(trace)
+        taken = self._look_on(trace, [lan])
+        logger.info("{} traces {} and {}", _who(request).text, found[0].mac, destination)
+        return Stream(_json_lines(trace), "application/jsonl", taken)
 
     async def metrics(self, _: Request) -> Response:
         """Answer in Prometheus's text format."""
@@ -365,6 +359,23 @@ class Api:
     async def openapi(self, _: Request) -> Response:
         """Answer with the description of all this."""
         return ApiResponse(openapi(str(self._served.facts["version"])))
+
+
+async def _server_sent(queue: asyncio.Queue[dict[str, Any]], room: str | None) -> AsyncIterator[str]:
+    yield ": connected\n\n"
+    while True:
+        try:
+            event = await asyncio.wait_for(queue.get(), KEEP_ALIVE)
+        except TimeoutError:
+            yield ": still here\n\n"
+            continue
+        if room in (None, event.get("room")):
+            yield f"event: {event['event']}\ndata: {json.dumps(event)}\n\n"
+
+
+async def _json_lines(trace: Trace) -> AsyncIterator[str]:
+    async for line in trace.lines():
+        yield f"{json.dumps(line)}\n"
 
 
 _ROOM = {"room": "name of a room; all of them without it"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -13,9 +14,11 @@ import pytest
 from processes import PATIENCE, Relay, free_port, run
 from prometheus_client.parser import text_string_to_metric_families
 from scapy.layers.l2 import ARP, Ether
+from waiting import wait_until
 
 from guest.relay_socket import RelayPeer, RelaySocket
 from relay.admin.api import MAX_BODY, ROUTES
+from relay.capture import MAX_CAPTURES
 
 TOKEN = "a-token-of-some-length"
 
@@ -195,3 +198,33 @@ def test_none_opens_nothing(tmp_path):
     relay.stop()
     assert not (tmp_path / "run").exists()
     assert "admin" not in relay.output
+
+
+CAPTURE = f"GET /v1/capture HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+
+
+def test_no_more_captures_run_than_there_may_be(relay):
+    with contextlib.ExitStack() as stack:
+        several = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", relay.admin)))
+            for _ in range(MAX_CAPTURES + 3)
+        ]
+        for one in several:
+            one.sendall(CAPTURE)
+        answers = [one.recv(64).split()[1] for one in several]
+    assert sorted(answers) == [b"200"] * MAX_CAPTURES + [b"503"] * 3
+
+
+def test_streams_that_are_left_before_or_after_they_begin_give_their_places_back(relay):
+    for number in range(3 * MAX_CAPTURES):
+        with socket.create_connection(("127.0.0.1", relay.admin)) as hasty:
+            hasty.sendall(CAPTURE)
+            if number % 2:
+                assert hasty.recv(1)
+
+    def is_taken():
+        with socket.create_connection(("127.0.0.1", relay.admin)) as one:
+            one.sendall(CAPTURE)
+            return one.recv(64).startswith(b"HTTP/1.1 200")
+
+    wait_until(is_taken)

@@ -117,3 +117,20 @@ CUT = [b"", b"x", bytes(14), bytes(12) + b"\x08\x00", bytes(12) + b"\x86\xdd\x60
 def test_frames_that_are_cut_are_described_too(data):
     assert describe(data).startswith("Ethernet ")
     assert ends_of(data) == ()
+
+
+def test_who_looks_on_and_fails_ends_nobody():
+    class Broken:
+        def see(self, lan, handled):
+            raise ValueError("a bug")
+
+    async def scenario(lans, _):
+        lan, seen, broken = lans.default, Seen(), Broken()
+        for observer in (broken, seen):
+            lan.observation.add(observer)
+        session, _ = join(lan, 1)
+        for observer in (broken, seen):
+            lan.observation.remove(observer)
+        return lan.is_alive, session.controls()[-1]["type"], bool(seen)
+
+    assert on_lans(scenario) == (True, "Assigned", True)

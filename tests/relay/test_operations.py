@@ -30,7 +30,7 @@ def operations(**lans):
 
     admission: Any = SimpleNamespace(bans=Bans(lambda: 0.0), draining=False)
     rooms: Any = Lans(find=lambda _: None, **lans)
-    return Operations(None, rooms, admission, None, reload)
+    return Operations(rooms, admission, None, reload)
 
 
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():
