@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from netstack.ethernet import format_mac, parse_mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 MAX_BANS = 1024
 """Each new session is compared with all of them."""
@@ -24,7 +26,7 @@ class BanError(ValueError):
     """It cannot be banned; the message is one line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ban:
     """Somebody who is kept out."""
 
@@ -43,14 +45,23 @@ class Ban:
     def __str__(self) -> str:
         return f"{self.kind} {self.what}"
 
-    def matches(self, remote: str, mac: str | None, token: str | None = None) -> bool:
-        """Whether it is about a session: ``remote`` is ``host:port``."""
+    @cached_property
+    def _network(self) -> IPv4Network | IPv6Network:
+        """Read once: every new session is looked for in it."""
+        return ipaddress.ip_network(self.what)
+
+    def matches(self, address: IPv4Address | IPv6Address, mac: str | None, token: str | None = None) -> bool:
+        """Whether it is about a session; ``address`` is its client's."""
         if self.kind == "mac":
             return mac == self.what
         if self.kind == "token":
             return token == self.what
-        address = ipaddress.ip_address(remote.rpartition(":")[0].strip("[]"))
-        return address in ipaddress.ip_network(self.what)
+        return address in self._network
+
+
+def address_of(remote: str) -> IPv4Address | IPv6Address:
+    """Take the address out of ``host:port``, as sessions and requests tell it."""
+    return ipaddress.ip_address(remote.rpartition(":")[0].strip("[]"))
 
 
 def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
@@ -100,4 +111,7 @@ class Bans:
 
     def find(self, remote: str, mac: str | None = None, token: str | None = None) -> Ban | None:
         """Find what keeps a session out."""
-        return next((ban for ban in self if ban.matches(remote, mac, token)), None) if self._bans else None
+        if not self._bans:
+            return None
+        address = address_of(remote)
+        return next((ban for ban in self if ban.matches(address, mac, token)), None)

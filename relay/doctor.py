@@ -17,15 +17,16 @@ import socket
 import subprocess
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from netstack.name_servers import DNS_PORT, parse_resolv_conf
 from relay import settings
 from relay.admin_place import find
-from relay.healthcheck import speaks_quic
+from relay.healthcheck import addresses_of, speaks_quic
 from relay.version import is_accelerated
 from transport.certificates import CertificateError, FileCertificateStore
 from transport.host.interfaces import interface_addresses
+from transport.host.upstream_dns import RESOLV_CONF, read_resolv_conf
 
 if TYPE_CHECKING:
     import argparse
@@ -46,8 +47,6 @@ FIREWALL_TIMEOUT = 5.0
 
 CLOCK_STARTS = datetime(2025, 1, 1, tzinfo=UTC)
 """No clock that is set shows less."""
-
-_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class Finding(NamedTuple):
@@ -105,7 +104,7 @@ def _port(found: Settings) -> Iterator[Finding]:
     if found.port == 0:
         yield Finding("ok", "port", "any free one is taken (--port 0)")
         return
-    hosts = ["127.0.0.1", "::1"] if found.bind in {"::", "0.0.0.0"} else [found.bind]
+    hosts = addresses_of(found.bind)
     for kind, name in ((socket.SOCK_DGRAM, "UDP"), (socket.SOCK_STREAM, "TCP")):
         if kind == socket.SOCK_STREAM and found.web == "off":
             continue
@@ -236,28 +235,22 @@ def _ping(_: Settings) -> Iterator[Finding]:
 
 def _resolvers(found: Settings) -> Iterator[Finding]:
     """Whether the name servers that guests' questions go to answer."""
-    servers = [(server.host, server.port) for server in found.upstream_dns]
+    servers = found.upstream_dns
     if not servers:
-        servers = [(address, 53) for address in _system_servers()]
+        with contextlib.suppress(OSError):  # without the file there are none either
+            servers = parse_resolv_conf(read_resolv_conf())
     if not servers:
         fix = "name one: --upstream-dns ADDRESS"
-        yield Finding("problem", "resolvers", f"{_RESOLV_CONF} names no server", fix)
+        yield Finding("problem", "resolvers", f"{RESOLV_CONF} names no server", fix)
         return
     for address, port in servers[:3]:
         took = _asks(address, port)
-        where = address if port == 53 else f"{address} port {port}"  # noqa: PLR2004 - DNS's own
+        where = address if port == DNS_PORT else f"{address} port {port}"
         if took is None:
             fix = "is it reachable from here? --upstream-dns names another"
             yield Finding("warning", "resolvers", f"{where} does not answer", fix)
         else:
             yield Finding("ok", "resolvers", f"{where} answers within {took * 1000:.0f} ms")
-
-
-def _system_servers() -> list[str]:
-    with contextlib.suppress(OSError):
-        words = [line.split() for line in _RESOLV_CONF.read_text(errors="replace").splitlines()]
-        return [word[1] for word in words if len(word) > 1 and word[0] == "nameserver"]
-    return []
 
 
 def _asks(address: str, port: int) -> float | None:

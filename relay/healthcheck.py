@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     told = _settings_of(found)
     bind, port = args.bind or told.bind, told.port if args.port is None else args.port
     ports = [port] if port or found is None else _open_ports(found.pid)[:MAX_GUESSES]
-    asked = [(host, number) for number in ports for host in _addresses(bind)]
+    asked = [(host, number) for number in ports for host in addresses_of(bind)]
     for host, number in asked:
         if speaks_quic(host, number, TIMEOUT / len(asked)):
             print(f"{host} port {number} speaks QUIC")  # noqa: T201
@@ -149,7 +149,7 @@ def _settings_of(process: Process | None, proc: Path = _PROC) -> settings.Settin
         return settings.Settings()
 
 
-def _addresses(bind: str) -> list[str]:
+def addresses_of(bind: str) -> list[str]:
     """Return where a relay that listens on an address is reached from its own machine."""
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(bind).is_unspecified:

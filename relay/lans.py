@@ -69,7 +69,7 @@ class Lans:
         ``counters`` are the relay's own, and take in those of LANs that end. Raises what ``make`` raises.
         """
         self._make = make
-        self._counters = counters
+        self.counters = counters
         self.bounds = bounds
         self._clock = clock
         self._creations = TokenBucket(CREATIONS_PER_SECOND, CREATION_BURST, clock())
@@ -108,13 +108,13 @@ class Lans:
                 text = "Too many rooms were made just now; try again in a second."
                 refusal = NoRoomError("too_fast", HTTPStatus.SERVICE_UNAVAILABLE, text)
             if refusal is not None:
-                self._counters.add(f"rooms.refused.{refusal.kind}")
+                self.counters.add(f"rooms.refused.{refusal.kind}")
                 raise refusal
             lan = self._lans[name] = self._make(name)
             if self._blocked:
                 lan.block_macs(self._blocked)
             self._makers[name] = client
-            self._counters.add("rooms.made")
+            self.counters.add("rooms.made")
         self._empty_since.pop(name, None)
         return lan
 
@@ -165,11 +165,11 @@ class Lans:
         self._empty_since.pop(name, None)
         lan.stop()
         for counter, count in lan.counters.items():
-            self._counters.add(counter, count)
+            self.counters.add(counter, count)
 
     def totals(self) -> Counters:
         """Add up the relay's own counters and those of all its LANs."""
-        totals = Counters(self._counters)
+        totals = Counters(self.counters)
         for lan in self:
             for counter, count in lan.counters.items():
                 totals.add(counter, count)

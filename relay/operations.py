@@ -14,7 +14,7 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from netstack.ethernet import HEADER_LENGTH, parse_mac
 from netstack.forward import parse_forward
-from relay.bans import Ban, BanError, Bans
+from relay.bans import Ban, BanError, Bans, address_of
 from relay.lan import ForwardError
 from relay.snapshots import Snapshots
 
@@ -108,7 +108,7 @@ class Operations:
     async def _end_banned(self, ban: Ban) -> int:
         ended = 0
         for peer in await Snapshots(self.lans).peers():
-            if ban.matches(peer.remote, peer.mac):
+            if ban.matches(address_of(peer.remote), peer.mac):
                 ended += await self.lans.close_session(peer.port, CloseCode.REFUSED, ban.reason or BANNED)
         return ended
 

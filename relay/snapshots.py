@@ -130,6 +130,10 @@ class Snapshots:
         counters = self._lans.totals() if room is None else self.rooms_named(room)[0].counters
         return dict(sorted(counters.items()))
 
+    def counters_by_room(self) -> dict[str, dict[str, int]]:
+        """Tell the counters of each room that there is now, and under "" those that are of no room."""
+        return {"": self._lans.counters, **{lan.name: lan.counters for lan in self._lans}}
+
     def drops(self, room: str | None = None) -> dict[str, int]:
         """Tell what was dropped, by reason, the most frequent first."""
         drops = {name: count for name, count in self.counters(room).items() if ".drop." in name}

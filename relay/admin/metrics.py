@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -89,7 +89,7 @@ async def exposition(served: Served, snapshots: Snapshots) -> bytes:
                 yield _by_labels(GaugeMetricFamily, (name, text, ("room",)), totals)
             yield GaugeMetricFamily("vmrelay_rooms", "Rooms at present.", value=len(rooms))
             yield from _of_paths(peers)
-            yield from _of_counters(snapshots, [(room.name, label(room.name)) for room in rooms])
+            yield from _of_counters(snapshots.counters_by_room(), label)
             lag = served.lag
             yield HistogramMetricFamily(
                 "vmrelay_event_loop_lag_seconds",
@@ -140,17 +140,13 @@ def _of_paths(peers: Iterable[Any]) -> Iterator[Metric]:
     )
 
 
-def _of_counters(snapshots: Snapshots, rooms: list[tuple[str, str]]) -> Iterator[Metric]:
+def _of_counters(by_room: Mapping[str, Mapping[str, int]], label: Callable[[str], str]) -> Iterator[Metric]:
     """Everything that is counted: frames, bytes and drops by name, all else as events."""
-    per_room = [(label, snapshots.counters(name)) for name, label in rooms]
-    of_rooms: Counter[str] = Counter()
-    for _, counters in per_room:
-        of_rooms.update(counters)
-    own = {name: count - of_rooms[name] for name, count in snapshots.counters().items()}
     frames: Counter[tuple[str, ...]] = Counter()
     drops: Counter[tuple[str, ...]] = Counter()
     others: Counter[tuple[str, ...]] = Counter()
-    for room, counters in [*per_room, ("", own)]:
+    for name_of_room, counters in by_room.items():
+        room = label(name_of_room) if name_of_room else ""
         for name, count in counters.items():
             if not count:
                 continue

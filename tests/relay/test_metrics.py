@@ -30,10 +30,9 @@ class Snapshots:
             for n in range(ROOMS)
         ]
 
-    def counters(self, room=None):
-        count = ROOMS if room is None else 1
-        own = {"endpoint.drop.rate": 7} if room is None else {}
-        return {"switch.drop.spoofed_source": count, "switch.flooded": 0, **own}
+    def counters_by_room(self):
+        of_each = {"switch.drop.spoofed_source": 1, "switch.flooded": 0}
+        return {"": {"endpoint.drop.rate": 7}, **{f"room{n}": of_each for n in range(ROOMS)}}
 
 
 def families():

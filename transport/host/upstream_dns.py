@@ -323,7 +323,7 @@ class HostResolvers:
 
     async def _read_file(self) -> None:
         try:
-            text = await asyncio.to_thread(_read_start, self._file)
+            text = await asyncio.to_thread(read_resolv_conf, self._file)
         except OSError:
             # A file that is just being replaced; the servers it named last are as good as any.
             self._counters.add("dns.upstream.file_unread")
@@ -334,7 +334,8 @@ class HostResolvers:
         self._reading = None
 
 
-def _read_start(path: Path) -> str:
+def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
+    """Read the start of the file, up to MAX_RESOLV_CONF bytes. Raises OSError."""
     with path.open("rb") as file:
         return file.read(MAX_RESOLV_CONF).decode("utf-8", "replace")
 
