@@ -204,7 +204,7 @@ def test_udp_goes_out_and_comes_back(lan):
 
 
 def test_the_same_port_in_both_versions_is_two_flows(lan):
-    from test_flow import udp as udp4
+    from flow_parts import udp as udp4
 
     lan.sends(1, udp(1), udp4(1), udp(2))
     assert sorted(s.version for s in lan.outside.udp) == [4, 6, 6]
