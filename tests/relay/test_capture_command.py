@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from processes import PATIENCE, Relay, free_port, run
+from operators import OperatedRelay
+from processes import PATIENCE, free_port, run
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import RawPcapNgReader
@@ -23,12 +23,9 @@ MAC = "52:54:00:00:79:01"
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
-    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay: Any = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
-    relay.admin = socket
+    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
     yield relay
     relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from processes import PATIENCE, Relay, free_port, run
+from operators import OperatedRelay
+from processes import PATIENCE, free_port, run
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
@@ -23,12 +23,9 @@ MAC = "52:54:00:00:77:01"
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
-    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay: Any = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8")
-    relay.admin = socket
+    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
     yield relay
     relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture
@@ -38,18 +35,8 @@ def guest(relay):
     peer.close()
 
 
-def vmrelay(relay, *words, status=0):
-    done = run(sys.executable, "-m", "relay.main", *words, "--admin", relay.admin, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stderr if status else done.stdout
-
-
-def asked(relay, *words):
-    return json.loads(vmrelay(relay, *words, "--json"))
-
-
 def port_of(relay):
-    (peer,) = [peer for peer in asked(relay, "peers") if peer["mac"] == MAC]
+    (peer,) = [peer for peer in relay.asked("peers") if peer["mac"] == MAC]
     return peer["port"]
 
 
@@ -63,27 +50,27 @@ def pings(guest, count=1):
 
 def test_status_tells_the_relay_and_each_session(relay, guest):
     pings(guest, 3)
-    told = vmrelay(relay, "status")
+    told = relay.vmrelay("status")
     assert f"at {relay.url}" in told
     assert relay.hash in told
     (line,) = [line for line in told.splitlines() if MAC in line]
     assert re.search(rf"default +web +{MAC} +{guest.assigned.ip} +webtransport +[0-9.]+ ms", line)
-    everything = asked(relay, "status")
+    everything = relay.asked("status")
     assert everything["draining"] is False
     assert everything["rooms"][0]["sessions"] == 1
 
 
 def test_peers_and_leases_and_macs_tell_the_same_guest(relay, guest):
     pings(guest)
-    (peer,) = asked(relay, "peers")
+    (peer,) = relay.asked("peers")
     assert (peer["name"], peer["address"], peer["room"]) == ("web", str(guest.assigned.ip), "default")
     assert peer["frames_in"] >= 1
     assert 0 < peer["round_trip"] < 1
-    (lease,) = asked(relay, "leases")["default"]
+    (lease,) = relay.asked("leases")["default"]
     assert (lease["address"], lease["name"], lease["port"]) == (peer["address"], "web", peer["port"])
-    assert [entry["mac"] for entry in asked(relay, "macs")["default"]] == [MAC]
+    assert [entry["mac"] for entry in relay.asked("macs")["default"]] == [MAC]
     for command in ("peers", "leases", "macs"):
-        assert MAC in vmrelay(relay, command)
+        assert MAC in relay.vmrelay(command)
 
 
 def test_a_flow_is_listed_with_its_ends(relay, guest):
@@ -91,25 +78,25 @@ def test_a_flow_is_listed_with_its_ends(relay, guest):
     with RelaySocket(guest) as one:
         one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet)
     pings(guest)  # what came before it has been handled
-    (flow,) = [flow for flow in asked(relay, "flows")["default"] if flow["protocol"] == "udp"]
+    (flow,) = [flow for flow in relay.asked("flows")["default"] if flow["protocol"] == "udp"]
     assert (flow["guest"], flow["remote"]) == (f"{guest.assigned.ip}:4000", "127.0.0.1")
     assert flow["bytes_out"] == 5
-    assert asked(relay, "flows", "--peer", "999999")["default"] == []
+    assert relay.asked("flows", "--peer", "999999")["default"] == []
 
 
 def test_drops_are_told_with_their_reasons(relay, guest):
     with RelaySocket(guest) as one:
         one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src="192.0.2.9", dst=GATEWAY) / ICMP())
     pings(guest)
-    assert asked(relay, "drops")["switch.drop.foreign_source"] >= 1
-    assert "switch.drop.foreign_source" in vmrelay(relay, "drops", "--room", "default")
+    assert relay.asked("drops")["switch.drop.foreign_source"] >= 1
+    assert "switch.drop.foreign_source" in relay.vmrelay("drops", "--room", "default")
 
 
 def test_rooms_are_listed(relay, guest):
     other = RelayPeer(f"{relay.url}room/lab", insecure=True)
     try:
-        assert {room["name"]: room["sessions"] for room in asked(relay, "rooms")} == {"default": 1, "lab": 1}
-        assert [peer["room"] for peer in asked(relay, "peers", "--room", "lab")] == ["lab"]
+        assert {room["name"]: room["sessions"] for room in relay.asked("rooms")} == {"default": 1, "lab": 1}
+        assert [peer["room"] for peer in relay.asked("peers", "--room", "lab")] == ["lab"]
     finally:
         other.close()
 
@@ -117,59 +104,59 @@ def test_rooms_are_listed(relay, guest):
 def test_a_forward_comes_and_goes_while_the_relay_runs(relay):
     port = free_port()
     forward = f"tcp:127.0.0.1:{port}:web:80"
-    assert forward in vmrelay(relay, "forwards", "--add", forward)
-    assert [item["forward"] for item in asked(relay, "forwards")["default"]] == [forward]
-    with_same_port = vmrelay(relay, "forwards", "--add", f"tcp:127.0.0.1:{port}:other:80", status=1)
+    assert forward in relay.vmrelay("forwards", "--add", forward)
+    assert [item["forward"] for item in relay.asked("forwards")["default"]] == [forward]
+    with_same_port = relay.vmrelay("forwards", "--add", f"tcp:127.0.0.1:{port}:other:80", status=1)
     assert "Address already in use" in with_same_port
-    vmrelay(relay, "forwards", "--remove", f"tcp:127.0.0.1:{port}")
-    assert asked(relay, "forwards")["default"] == []
-    assert "has no forward" in vmrelay(relay, "forwards", "--remove", forward, status=1)
-    vmrelay(relay, "forwards", "--add", forward)  # the port is free again
-    vmrelay(relay, "forwards", "--remove", forward)
+    relay.vmrelay("forwards", "--remove", f"tcp:127.0.0.1:{port}")
+    assert relay.asked("forwards")["default"] == []
+    assert "has no forward" in relay.vmrelay("forwards", "--remove", forward, status=1)
+    relay.vmrelay("forwards", "--add", forward)  # the port is free again
+    relay.vmrelay("forwards", "--remove", forward)
 
 
 def test_a_session_is_ended_with_a_reason(relay):
     peer = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
-    vmrelay(relay, "disconnect", port_of(relay), "--reason", "go home")
+    relay.vmrelay("disconnect", port_of(relay), "--reason", "go home")
     relay.wait_for("go home")
     peer.close()
-    assert "there is no session" in vmrelay(relay, "disconnect", "999999", status=1)
+    assert "there is no session" in relay.vmrelay("disconnect", "999999", status=1)
 
 
 def test_a_banned_address_is_out_until_the_ban_is_lifted(relay, guest):
-    said = vmrelay(relay, "ban", "address=127.0.0.0/8", "--time", "10m", "--reason", "noise")
+    said = relay.vmrelay("ban", "address=127.0.0.0/8", "--time", "10m", "--reason", "noise")
     assert "1 sessions were ended" in said
     with pytest.raises(ConnectError, match=r"403|Banned by the operator: noise"):
         RelayPeer(relay.url, insecure=True)
-    assert re.search(r"address:127.0.0.0/8 +9m5\ds +noise", vmrelay(relay, "ban"))
-    vmrelay(relay, "ban", "--lift", "address:127.0.0.0/8")
+    assert re.search(r"address:127.0.0.0/8 +9m5\ds +noise", relay.vmrelay("ban"))
+    relay.vmrelay("ban", "--lift", "address:127.0.0.0/8")
     RelayPeer(relay.url, insecure=True).close()
-    assert "there is no ban" in vmrelay(relay, "ban", "--lift", "address:127.0.0.0/8", status=1)
+    assert "there is no ban" in relay.vmrelay("ban", "--lift", "address:127.0.0.0/8", status=1)
 
 
 def test_a_banned_mac_gets_no_address_on_any_room(relay):
     first = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
-    assert "1 sessions were ended" in vmrelay(relay, "ban", f"mac={MAC.upper()}")
+    assert "1 sessions were ended" in relay.vmrelay("ban", f"mac={MAC.upper()}")
     first.close()
     for url in (relay.url, f"{relay.url}room/after"):
         with pytest.raises(ConnectError, match="not one that a guest may have"):
             RelayPeer(url, insecure=True, mac=MAC)
-    vmrelay(relay, "ban", "--lift", f"mac:{MAC}")
+    relay.vmrelay("ban", "--lift", f"mac:{MAC}")
     RelayPeer(relay.url, insecure=True, mac=MAC).close()
 
 
 def test_a_draining_relay_takes_nobody_new_and_keeps_whom_it_has(relay, guest):
-    vmrelay(relay, "drain")
+    relay.vmrelay("drain")
     with pytest.raises(ConnectError, match=r"503|takes no new sessions"):
         RelayPeer(relay.url, insecure=True)
     pings(guest)
-    vmrelay(relay, "drain", "--end")
+    relay.vmrelay("drain", "--end")
     RelayPeer(relay.url, insecure=True).close()
 
 
 def test_changes_stand_in_the_log_with_who_asked(relay):
-    vmrelay(relay, "drain")
-    vmrelay(relay, "drain", "--end")
+    relay.vmrelay("drain")
+    relay.vmrelay("drain", "--end")
     assert relay.wait_for(r"the operator \(\S+\) ended the draining")
 
 
@@ -186,7 +173,7 @@ def test_changes_stand_in_the_log_with_who_asked(relay):
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(relay, words, complaint):
-    said = vmrelay(relay, *words, status=1)
+    said = relay.vmrelay(*words, status=1)
     assert complaint in said
     assert said.count("\n") == 1
 

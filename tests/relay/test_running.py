@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Any
 
 import pytest
-from processes import PATIENCE, Relay, run
+from operators import OperatedRelay
+from processes import PATIENCE, run
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from terminals import Terminal
@@ -20,12 +20,9 @@ MAC = "52:54:00:00:80:01"
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
-    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay: Any = Relay("--admin", socket)
-    relay.admin = socket
+    relay = OperatedRelay(tmp_path_factory.mktemp("admin"))
     yield relay
     relay.stop()
-    assert "Traceback" not in relay.output
 
 
 @pytest.fixture
@@ -43,11 +40,7 @@ def terminal(relay, guest):
 
 
 def shell(relay, program, status=0):
-    done = run(
-        sys.executable, "-m", "relay.main", "shell", "--admin", relay.admin, "-c", program, check=False
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stderr if status else done.stdout
+    return relay.vmrelay("shell", "-c", program, status=status)
 
 
 def test_the_banner_says_which_relay_it_is_and_what_to_try(relay, terminal):

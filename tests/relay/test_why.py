@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import pytest
-from processes import Relay, run
+from operators import OperatedRelay
+from processes import run
 
 from guest.relay_socket import RelayPeer
 
@@ -16,20 +16,13 @@ MAC = "52:54:00:00:78:01"
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory):
-    socket = tmp_path_factory.mktemp("admin") / "admin.sock"
-    relay: Any = Relay("--admin", socket, "--allow-cidr", "127.0.0.0/8", "--deny-cidr", "198.51.100.0/24")
-    relay.admin = socket
+    options = ("--allow-cidr", "127.0.0.0/8", "--deny-cidr", "198.51.100.0/24")
+    relay: Any = OperatedRelay(tmp_path_factory.mktemp("admin"), *options)
     peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
     relay.guest = str(peer.assigned.ip)
     yield relay
     peer.close()
     relay.stop()
-    assert "Traceback" not in relay.output
-
-
-def why(relay, *words):
-    done = run(sys.executable, "-m", "relay.main", "why", *words, "--admin", relay.admin, "--json")
-    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +45,7 @@ def why(relay, *words):
     ],
 )
 def test_the_last_step_decides_and_names_the_rule(relay, words, ok, answer):
-    steps = why(relay, *words)
+    steps = relay.asked("why", *words)
     assert all(step["ok"] for step in steps[:-1])
     assert steps[-1]["ok"] is ok
     assert answer in steps[-1]["answer"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import re
-import threading
 
 import pytest
 from browsers import chromium, site
+from file_servers import serving
 from processes import ROOT, Relay, run
 
 BUILDING = 300.0
@@ -66,24 +65,8 @@ def tabs(tmp_path_factory, relay):
 @pytest.fixture(scope="module")
 def web_server():
     """A page on this computer's loopback, which guests reach as 10.0.2.4; gives its port."""
-
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(PAGE)))
-            self.end_headers()
-            self.wfile.write(PAGE)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(PAGE) as port:
+        yield port
 
 
 class Machine:

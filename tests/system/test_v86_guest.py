@@ -6,12 +6,11 @@ Whatever the session's path would carry, the guest has to be paced by what it ac
 from __future__ import annotations
 
 import hashlib
-import http.server
 import random
-import threading
 
 import pytest
 from browsers import chromium, site
+from file_servers import serving
 from processes import ROOT, Relay, run
 from test_demo import BUILDING, Machine
 
@@ -44,23 +43,8 @@ def machines(tmp_path_factory, relay):
 @pytest.fixture(scope="module")
 def file_server():
     """``DATA`` on this computer's loopback, which guests reach as 10.0.2.4; gives its port."""
-
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(DATA)))
-            self.end_headers()
-            self.wfile.write(DATA)
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+    with serving(DATA) as port:
+        yield port
 
 
 @pytest.mark.parametrize("via", ["client", "v86"])

@@ -1,0 +1,30 @@
+"""A relay and those who operate it: they ask its admin API, by the commands that people type."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from processes import Relay, run
+
+
+class OperatedRelay(Relay):
+    """A relay of this tree whose admin socket is in a folder of the test's."""
+
+    def __init__(self, folder, *options):
+        self.admin = folder / "admin.sock"
+        super().__init__("--admin", self.admin, *options)
+
+    def vmrelay(self, command, *words, status=0):
+        """Run a command on it; give what it printed, or what it complained of where it fails as expected."""
+        done = run(*(sys.executable, "-m", "relay.main", command, "--admin", self.admin), *words, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stderr if status else done.stdout
+
+    def asked(self, command, *words):
+        """Run a command on it; give what it answers."""
+        return json.loads(self.vmrelay(command, *words, "--json"))
+
+    def stop(self):
+        super().stop()
+        assert "Traceback" not in self.output
