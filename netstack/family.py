@@ -164,3 +164,8 @@ def pack_ip(address: str) -> bytes:
 def family_of(address: bytes) -> Family:
     """Give the family of an address of 4 or 16 bytes."""
     return IPV4 if len(address) == 4 else IPV6  # noqa: PLR2004
+
+
+def endpoint_text(address: str, port: int) -> str:
+    """Write address and port as URLs do: IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

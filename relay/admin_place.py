@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from netstack.family import endpoint_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -39,7 +41,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return endpoint_text(self.host, self.port)
 
 
 def parse_place(text: str) -> str | Path | Address:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.messages import FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
-from netstack.family import IPV4, IPV6
+from netstack.family import IPV4, IPV6, endpoint_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,10 +115,7 @@ def describe(frame: bytes) -> str:
     names = [family.format(end) for end in ends]
     if protocol in _WITH_PORTS and len(frame) >= header + 4:
         numbers = [int.from_bytes(frame[start : start + 2], "big") for start in (header, header + 2)]
-        names = [
-            f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
-            for name, number in zip(names, numbers, strict=True)
-        ]
+        names = list(map(endpoint_text, names, numbers))
     text = f"{_PROTOCOLS.get(protocol, f'protocol {protocol}')} {names[0]} > {names[1]}, {len(frame)} bytes"
     if protocol == 6 and len(frame) > header + 13:  # noqa: PLR2004 - TCP's number, and where its flags are
         flags = frame[header + 13]

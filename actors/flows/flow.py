@@ -16,7 +16,7 @@ from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.ethernet import HEADER_LENGTH
-from netstack.family import IPV4, family_of
+from netstack.family import IPV4, endpoint_text, family_of
 from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
 
@@ -58,11 +58,6 @@ ICMP_ERRORS = {
     SendResult.REFUSED: IcmpError.PORT_UNREACHABLE,
 }
 """What the guest is told when a datagram could not be sent, or a connection not be made."""
-
-
-def endpoint_text(address: str, port: int) -> str:
-    """Write address and port as URLs do: IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class Guest(NamedTuple):

@@ -35,7 +35,7 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
-from actors.flows.flow import ICMP_ERRORS, endpoint_text
+from actors.flows.flow import ICMP_ERRORS
 from actors.line import LineReplaced, LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
@@ -52,7 +52,7 @@ from actors.messages import (
 from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.upload import UploadAllowed
-from netstack.family import family_of
+from netstack.family import endpoint_text, family_of
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
 from netstack.tcp_segment import (
