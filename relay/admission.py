@@ -66,7 +66,7 @@ class RelayAdmission:
         """Whether nobody new is let in."""
         self._origins = origins
         self._rules = rules
-        self._tokens = tokens
+        self.tokens = tokens
         self._lans = lans
 
     def check(self, request: ClientRequest) -> Refusal | None:
@@ -102,7 +102,7 @@ class RelayAdmission:
             return Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
             )
-        return Grant(lan if ticket is None else GuardedLan(lan, self._tokens, ticket), target.path)
+        return Grant(lan if ticket is None else GuardedLan(lan, self.tokens, ticket), target.path)
 
     def _look_at(self, request: ClientRequest) -> Invitation | Refusal:
         """Say where a request leads, and what its token says."""
@@ -111,7 +111,7 @@ class RelayAdmission:
             return target
         rule = self._rules.of(target.room)
         refusal = None if rule.origins is None else rule.origins.admit(request)
-        ticket = refusal or self._tokens.read(request, target.room, rule.auth)
+        ticket = refusal or self.tokens.read(request, target.room, rule.auth)
         if isinstance(ticket, Refusal):
             return ticket
         if ticket is not None and (ban := self.bans.find(request.remote, token=ticket.id)):

@@ -106,10 +106,13 @@ class Operations:
         self.lans.block_macs(frozenset(parse_mac(ban.what) for ban in self.bans if ban.kind == "mac"))
 
     async def _end_banned(self, ban: Ban) -> int:
+        reason = ban.reason or BANNED
+        if ban.kind == "token":
+            return self._admission.tokens.end_sessions({ban.what}, CloseCode.REFUSED, reason)
         ended = 0
         for peer in await Snapshots(self.lans).peers():
             if ban.matches(address_of(peer.remote), peer.mac):
-                ended += await self.lans.close_session(peer.port, CloseCode.REFUSED, ban.reason or BANNED)
+                ended += await self.lans.close_session(peer.port, CloseCode.REFUSED, reason)
         return ended
 
     def unban(self, identifier: str, who: Who) -> None:

@@ -25,7 +25,7 @@ from relay.tokens import Keys, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from pathlib import Path
 
     from actors.port_policy import PortPolicy
@@ -130,11 +130,15 @@ class TokenGate:
         if keys == self._keys:
             return False
         self._keys = keys
-        for peer, identifier in list(self._holders.items()):
-            if identifier in keys.revoked:
-                tell_alive(peer, ClosePeer(CloseCode.EXPIRED, "the token has been revoked"))
-        run_ready()
+        self.end_sessions(keys.revoked, CloseCode.EXPIRED, "the token has been revoked")
         return True
+
+    def end_sessions(self, identifiers: Container[str], code: CloseCode, reason: str) -> int:
+        """End the sessions of tokens by their ids (``jti``); return how many there were."""
+        peers = [peer for peer, identifier in self._holders.items() if identifier in identifiers]
+        ended = sum(tell_alive(peer, ClosePeer(code, reason)) for peer in peers)
+        run_ready()
+        return ended
 
     async def revoke(self, identifier: str) -> None:
         """Revoke the tokens of this id (``jti``) for good, and end their sessions. Raises ValueError."""

@@ -145,6 +145,33 @@ def test_a_banned_mac_gets_no_address_on_any_room(relay):
     RelayPeer(relay.url, insecure=True, mac=MAC).close()
 
 
+def test_a_banned_token_ends_its_sessions_and_no_others(tmp_path):
+    keys = tmp_path / "keys.json"
+
+    def token_command(*words):
+        return run(sys.executable, "-m", "relay.main", "token", *words).stdout.strip()
+
+    token_command("key", keys)
+    tokens = {name: token_command("create", keys, "--id", name) for name in ("lost", "kept")}
+    relay = OperatedRelay(tmp_path, "--auth", "required", "--auth-keys", keys)
+    try:
+        peers = {
+            name: RelayPeer(f"{relay.url}?token={token}", insecure=True, reconnect=False)
+            for name, token in tokens.items()
+        }
+        assert "1 sessions were ended" in relay.vmrelay("ban", "token=lost", "--reason", "enough")
+        relay.wait_for("enough")
+        assert len(relay.asked("peers")) == 1
+        with pytest.raises(ConnectError, match=r"403|enough"):
+            RelayPeer(f"{relay.url}?token={tokens['lost']}", insecure=True)
+        relay.vmrelay("ban", "--lift", "token:lost")
+        RelayPeer(f"{relay.url}?token={tokens['lost']}", insecure=True).close()
+        for peer in peers.values():
+            peer.close()
+    finally:
+        relay.stop()
+
+
 def test_a_draining_relay_takes_nobody_new_and_keeps_whom_it_has(relay, guest):
     relay.vmrelay("drain")
     with pytest.raises(ConnectError, match=r"503|takes no new sessions"):

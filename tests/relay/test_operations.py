@@ -28,7 +28,8 @@ def operations(**lans):
         def __iter__(self):
             return iter(())
 
-    admission: Any = SimpleNamespace(bans=Bans(lambda: 0.0), draining=False)
+    tokens = SimpleNamespace(end_sessions=lambda *_: 0)
+    admission: Any = SimpleNamespace(tokens=tokens, bans=Bans(lambda: 0.0), draining=False)
     rooms: Any = Lans(find=lambda _: None, **lans)
     return Operations(rooms, admission, None, reload)
 
