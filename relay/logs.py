@@ -174,7 +174,7 @@ def redact(text: str) -> str:
 
 def _passes(record: Record, limiter: Limiter) -> bool:
     extra = record["extra"]
-    if record["level"].no < logging.INFO or "repeated" in extra or UNTHINNED in extra:
+    if record["level"].no < logging.INFO or "repeated" in extra or extra.get(UNTHINNED):
         return True
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())

@@ -367,7 +367,7 @@ class PeerActor(EventLoopActor):
             return  # it has asked for another one since
         if message.ip != self._ip:
             self._ip = message.ip
-            address = ".".join(map(str, message.ip))
+            address = format_ipv4(message.ip)
             self._log("joined", unthinned=True, address=address, name=self._called or None).info(
                 "peer {} registered {} as {}", self._port, format_mac(message.mac), address
             )
@@ -498,10 +498,11 @@ class PeerActor(EventLoopActor):
         )
 
     def _log_end(self, why: str) -> Logger:
+        joined = self._ip != _ZERO_IP
         return self._log(
             "left",
-            unthinned=True,
-            address=None if self._ip == _ZERO_IP else format_ipv4(self._ip),
+            unthinned=joined,
+            address=format_ipv4(self._ip) if joined else None,
             name=self._called or None,
             why=why,
             duration=round(self.now() - self._opened_at, 3),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeSession, control, ip, mac, register
+from loguru import logger
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_RS, IPv6
 from scapy.layers.l2 import ARP, Ether
@@ -595,3 +596,19 @@ def test_flows_hear_of_their_segments_that_were_lost(loop, counters, path):
 def test_losses_before_anything_was_said_are_nobodys(loop, counters):
     Peer(counters).tell(DatagramsLost([(b"x", 1.0)]))
     assert not [name for name in counters if "failed" in name]
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_only_those_who_joined_are_kept_in_the_log_whatever_there_is(loop, counters, joins):
+    """Anybody can connect and say nothing, as often as there are handshakes."""
+    kept = []
+    sink = logger.add(lambda message: kept.append(message.record["extra"]), level="INFO")
+    try:
+        peer = Peer(counters)
+        if joins:
+            peer.registered()
+        peer.tell(SessionClosed(0, ""))
+    finally:
+        logger.remove(sink)
+    marked = [(extra["event"], bool(extra["unthinned"])) for extra in kept if "event" in extra]
+    assert marked == ([("joined", True), ("left", True)] if joins else [("left", False)])
