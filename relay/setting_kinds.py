@@ -219,6 +219,19 @@ def _parse_state(text: str) -> str:
     return text
 
 
+AUTO_WORKERS = "auto"
+MAX_WORKERS = 64
+"""Each has a slot in the first byte of connection IDs, and four of that byte's values."""
+
+
+def _parse_workers(text: str) -> int | str:
+    if text.lower() == AUTO_WORKERS:
+        return AUTO_WORKERS
+    if text.isascii() and text.isdecimal() and 1 <= (number := int(text[:20])) <= MAX_WORKERS:
+        return number
+    raise ValueError(f"must be auto, or a whole number from 1 to {MAX_WORKERS}")
+
+
 _SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
 _SWITCH_WORDS |= {"0": False, "false": False, "no": False, "off": False}
 
@@ -250,6 +263,7 @@ ADMIN = Kind(parse_place, (str,), "a string")
 PATH = Kind(_parse_path, (str,), "a string")
 STATE = Kind(_parse_state, (str,), "a string")
 RATE = Kind(_parse_rate, (int, str), "a number or a string")
+WORKERS = Kind(_parse_workers, (int, str), "a number or a string")
 SWITCH = Kind(_parse_switch, (bool,), "true or false")
 
 ARGUMENTS: Mapping[Kind, dict[str, Any]] = {

@@ -53,6 +53,7 @@ from relay.setting_kinds import (
     SEARCH,
     STATE,
     SWITCH,
+    WORKERS,
     WPAD,
     Kind,
     Network,
@@ -468,6 +469,14 @@ class Settings:
     admin_token: Annotated[
         Path | None, Option(PATH, "FILE", "file with the token that requests to --admin ADDRESS:PORT show")
     ] = None
+    workers: Annotated[
+        int | str,
+        Option(
+            WORKERS,
+            "N",
+            "processes that share the port and the work, on Linux; auto is one for each CPU that it may use",
+        ),
+    ] = 1
     log_format: Annotated[
         str, Option(choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"

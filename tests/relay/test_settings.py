@@ -195,6 +195,7 @@ BAD = [
     ("port", "٤", "whole number"),
     ("port", "9" * 5000, "whole number"),
     ("bind", "a b", "address or a host name"),
+    ("workers", "0", "must be auto, or a whole number from 1 to 64"),
     ("heartbeat-interval", "0", "number of seconds from 0.1 to 86400"),
     ("state", "\0", "path of a file"),
     ("peer-timeout", "nan", "number of seconds"),

@@ -1,0 +1,1 @@
+"""Several processes that are one relay on one machine: what one of them knows of the others."""

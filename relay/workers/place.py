@@ -1,0 +1,23 @@
+"""Which of a relay's processes this is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker's place among those of its relay."""
+
+    number: int
+    """From 0 on; connection IDs that it issues begin with a byte that is this, modulo ``count``."""
+    count: int
+    """Workers that there are to be; some of them may be away."""
+    folder: Path
+    """Run directory of the relay, of mode 0700: each worker has its trunk socket there, ``trunk-NUMBER``."""
+    room_key: bytes
+    """32 bytes that all workers share, and nobody else."""
