@@ -308,6 +308,8 @@ class RegisterMac:
     """Secret by which the client says that the MAC is its own, or empty."""
     name_is_fixed: bool = False
     """Whether ``name`` is not for the client to choose, by DHCP neither."""
+    wanted: bytes | None = None
+    """The address that the client says it had, 4 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +346,8 @@ class AssignAddress:
     client: str = ""
     """The network (``netstack.shares``) that the client's packets come from; empty when that is not known."""
     name_is_fixed: bool = False
+    """As in RegisterMac."""
+    wanted: bytes | None = None
     """As in RegisterMac."""
     is_second: bool = False
     """Whether clients that are away were asked for an address already."""

@@ -313,7 +313,8 @@ class VirtualNic:
         self._answered.clear()
         self._refusal = None
         reader = asyncio.create_task(self._read(session))
-        said = {"name": self._name, "resume": self._resume}
+        ip = None if self.assigned is None else list(self.assigned.ip.packed)
+        said = {"name": self._name, "resume": self._resume, "ip": ip}
         said = {key: value for key, value in said.items() if value}
         try:
             for delay in REGISTER_DELAYS:

@@ -11,7 +11,9 @@ operator fixed for a MAC are outside the pool: nobody else gets or takes them.
 
 An address counts as *shown* once its holder has used it. A guest that comes back uses the one that it had,
 whatever it is told: so the first address that a MAC shows is its own, even if somebody else was given it and
-never showed it; and becomes its lease if it asks for that.
+never showed it; and becomes its lease if it asks for that. A guest of whom nothing is known here may also ask
+for the address that it had before it uses it, and gets it if it is fresh. The hash alone cannot do better
+than one place among m: of n guests (n - 1) / m share theirs, and lose it when they come in another order.
 
 A MAC has one lease of its own. DHCP clients that share it get *further* leases (``netstack.dhcp_clients``
 decides that): these are held by the MAC like all others, and fresh again as soon as they are given back.
@@ -22,7 +24,7 @@ from __future__ import annotations
 from enum import Enum
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,8 +101,9 @@ class AddressPool:
         """Addresses that new MACs could get if nobody had any."""
         self._used: set[bytes] = set()
         """Those of the pool that are held or remembered; all others are fresh."""
-        self._unshown: set[bytes] = set()
-        """Of those that are held, the ones that their holder was given, and has not used yet."""
+        self._unshown: dict[bytes, bool] = {}
+        """Of those that are held, the ones that their holder was given, and has not used yet; and whether
+        they are known to be its own, as it had them before or asked for them."""
         self._declined: dict[bytes, None] = {}
         """Addresses that a host without our knowledge may have, the one declined longest ago first."""
         self._next_index = 0
@@ -137,15 +140,25 @@ class AddressPool:
         """Addresses that a new MAC could get."""
         return self.size - len(self._used) + len(self._remembered)
 
-    def assign(self, mac: bytes) -> bytes | None:
-        """Give ``mac`` the address it holds, else the one it had, else another; None when it gets none."""
+    def assign(self, mac: bytes, wanted: bytes | None = None) -> bytes | None:
+        """Give ``mac`` the address it holds, else the one it had, else another; None when it gets none.
+
+        ``wanted`` is the one that it says it had, for when nothing is known of it here.
+        """
         address = self._leases.get(mac) or self._fixed.get(mac)
+        is_known = address is not None or mac in self._remembered
         if address is None and self.admits(mac):
-            address = self._remembered.get(mac) or self._next(mac)
+            address = self._remembered.get(mac)
+            if address is None:
+                address = wanted if self.is_open(wanted) else self._next(mac)
         if address is not None:
-            self._give(address, mac)
+            self._give(address, mac, is_known=is_known)
             self._leases[mac] = address
         return address
+
+    def is_open(self, address: bytes | None) -> TypeGuard[bytes]:
+        """Whether a guest of whom nothing is known may have this address, for no more than asking."""
+        return address is not None and self._is_fresh(address) and address not in self._declined
 
     def remember(self, mac: bytes, address: bytes) -> None:
         """Keep a fresh address for a MAC that had it once, as if it had been released now."""
@@ -160,7 +173,7 @@ class AddressPool:
         free = wanted is not None and (self._is_fresh(wanted) or wanted in self._remembered_for)
         address = wanted if free else self._any()
         if address is not None:
-            self._give(address, mac)
+            self._give(address, mac, is_known=True)
             self._further.setdefault(mac, {})[address] = None
         return address
 
@@ -267,12 +280,35 @@ class AddressPool:
             self._leases[mac] = address
             self.lease_changed(mac, lease)
 
+    def request(self, mac: bytes, address: bytes) -> None:
+        """Make a fresh address the lease of ``mac``, which says that it had it, if nothing is known of that.
+
+        So its present one, if any, was chosen by the hash, and not used since.
+        """
+        lease = self._leases.get(mac)
+        is_known = mac in self._fixed or mac in self._remembered
+        if lease is not None:
+            is_known = is_known or self._unshown.get(lease, True) or bool(self._claims.get(mac))
+        if is_known or not self.is_open(address) or not (lease or self.admits(mac)):
+            return
+        if lease is not None:
+            self._take_back(lease, mac)
+        self._give(address, mac, is_known=True)
+        self._leases[mac] = address
+        if lease is not None:
+            self.lease_changed(mac, lease)
+
+    def settle(self, mac: bytes) -> None:
+        """Take note that ``mac`` has accepted its lease."""
+        lease = self._leases.get(mac)
+        if lease is not None and lease in self._unshown:
+            self._unshown[lease] = True
+
     def uses(self, mac: bytes, address: bytes) -> bool:
         """Whether ``mac`` holds ``address``, which it uses at this moment."""
         if self._holders.get(address) != mac:
             return False
-        if address in self._unshown:
-            self._unshown.remove(address)
+        self._unshown.pop(address, None)
         for beside in (self._claims.get(mac), self._further.get(mac)):
             if beside is not None and address in beside:
                 del beside[address]
@@ -306,7 +342,7 @@ class AddressPool:
     def _free(self, address: bytes) -> None:
         del self._holders[address]
         self._used.discard(address)
-        self._unshown.discard(address)
+        self._unshown.pop(address, None)
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
@@ -315,7 +351,7 @@ class AddressPool:
                 self._give_up(address, beside)
         lease = self._leases.pop(mac, None)
         if lease is not None:
-            self._unshown.discard(lease)
+            self._unshown.pop(lease, None)
             del self._holders[lease]
             if self._is_of_pool(lease):
                 self._keep_for(mac, lease)
@@ -356,10 +392,10 @@ class AddressPool:
         """List (address, MAC) of all that is held, in the order it was given."""
         return tuple(self._holders.items())
 
-    def _give(self, address: bytes, mac: bytes) -> None:
+    def _give(self, address: bytes, mac: bytes, *, is_known: bool) -> None:
         """Let ``mac`` hold an address that it need not know of yet."""
         if address not in self._holders:
-            self._unshown.add(address)
+            self._unshown[address] = is_known
         self._hold(address, mac)
 
     def _hold(self, address: bytes, mac: bytes) -> None:

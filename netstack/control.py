@@ -24,6 +24,8 @@ MAX_ERROR_LENGTH = 200
 MAX_NAME_LENGTH = 253
 """Characters of a host name that are looked at: what DNS allows for a whole one."""
 
+ADDRESS_LENGTH = 4
+
 _PREFIX = b"\x00"
 _MAX_NAME_SHOWN = 40
 
@@ -32,12 +34,14 @@ _MAX_NAME_SHOWN = 40
 class Register:
     """The client names its NIC's MAC (6 bytes, unicast) and wants an address; ``name`` is its host name.
 
-    ``resume`` is the secret that an earlier Assigned told for this MAC (``netstack.resume``), if any.
+    ``resume`` is the secret that an earlier Assigned told for this MAC (``netstack.resume``), if any, and
+    ``ip`` the address (4 bytes) that it told: for relays that know nothing of it any more.
     """
 
     mac: bytes
     name: str = ""
     resume: str = ""
+    ip: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,16 @@ def _parse_register(fields: dict[str, Any]) -> ControlMessage:
         mac,
         name[:MAX_NAME_LENGTH] if isinstance(name, str) else "",
         resume if isinstance(resume, str) else "",
+        _parse_address(fields.get("ip")),
     )
+
+
+def _parse_address(numbers: object) -> bytes | None:
+    """Read an address as Assigned has it; None for what is none: the client does without then."""
+    if not isinstance(numbers, list) or len(numbers) != ADDRESS_LENGTH:
+        return None
+    # type(), since JSON's true is an int to isinstance.
+    return bytes(numbers) if all(type(it) is int and 0 <= it <= 0xFF for it in numbers) else None  # noqa: PLR2004
 
 
 _PARSERS: dict[str, Callable[[dict[str, Any]], ControlMessage]] = {

@@ -77,9 +77,14 @@ class DhcpClients:
         self._former_owners: dict[bytes, _Owner] = {}
         self._former: dict[Client, bytes] = {}
 
-    def assign(self, client: Client, port: int, now: float) -> bytes | None:
-        """Give a client behind a switch port its address; None when there is none left for it."""
+    def assign(self, client: Client, port: int, now: float, wanted: bytes | None = None) -> bytes | None:
+        """Give a client behind a switch port its address; None when there is none left for it.
+
+        ``wanted`` is the one that it says it had, for when nothing is known of it here.
+        """
         self.expire(now)
+        if wanted is not None and self._identifier_of_owner(client.mac) in (None, client.identifier):
+            self._pool.request(client.mac, wanted)
         own = self._pool.assign(client.mac)
         if own is None or not client.identifier:
             return own
@@ -89,7 +94,7 @@ class DhcpClients:
             return lease.address
         if self._owns(client, now):
             return own
-        return self._assign_further(client, port, now)
+        return self._assign_further(client, port, now, wanted)
 
     def prefer(self, client: Client, address: bytes) -> None:
         """Let a client go on with an address that it had before the pool was made, and uses already."""
@@ -102,7 +107,9 @@ class DhcpClients:
         lease = self._further.get(client)
         if lease is not None:
             self._further[client] = lease._replace(until=until)
-        elif client.identifier == self._identifier_of_owner(client.mac):
+            return
+        self._pool.settle(client.mac)
+        if client.identifier == self._identifier_of_owner(client.mac):
             self._owners[client.mac] = _Owner(client.identifier, until)
 
     def release(self, client: Client, address: bytes) -> None:
@@ -164,7 +171,7 @@ class DhcpClients:
         owner = self._owners.get(mac)
         return None if owner is None else owner.identifier
 
-    def _assign_further(self, client: Client, port: int, now: float) -> bytes | None:
+    def _assign_further(self, client: Client, port: int, now: float, wanted: bytes | None) -> bytes | None:
         mine = self._pool.further_of(client.mac)
         behind_port = sum(lease.port == port for lease in self._further.values())
         if mine and (len(mine) >= MAX_FURTHER_PER_MAC or behind_port >= MAX_FURTHER_PER_PORT):
@@ -172,7 +179,8 @@ class DhcpClients:
             self.expire(now)
         elif behind_port >= MAX_FURTHER_PER_PORT:
             return None
-        address = self._pool.assign_further(client.mac, self._former.pop(client, None))
+        asked = wanted if self._pool.is_open(wanted) else None
+        address = self._pool.assign_further(client.mac, self._former.pop(client, asked))
         if address is not None:
             self._further[client] = _Lease(address, port, now + OFFERED_FOR)
         return address

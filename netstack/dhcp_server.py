@@ -3,9 +3,13 @@
 There is nothing to negotiate: a MAC that is on the LAN holds its address in the pool, the one that Assigned
 names too, until its session ends; further clients behind one MAC have theirs (``netstack.dhcp_clients``). So
 every OFFER is that address, a REQUEST for any other one is refused with a NAK, and a RELEASE leaves the MAC
-its own: a guest that reboots asks again. The lease time makes guests ask now and then, which brings a changed
-MTU or name server to them, and ends the leases of further clients. BOOTP clients get the MAC's address for
-good (RFC 1534 section 2: an infinite lease).
+its own: a guest that reboots asks again. Of a guest that is not known here, as when the relay has lost its
+state, there is no better record than what it says: the address that it asks for (option 50 of a DISCOVER, or
+of the REQUEST of a client that rebooted) becomes its own if it is free. A server without a record should stay
+silent in the latter case, so that another one may answer (RFC 2131 section 4.3.2); a LAN has only this one.
+The lease time makes guests ask now and then, which brings a changed MTU or name server to them, and ends the
+leases of further clients. BOOTP clients get the MAC's address for good (RFC 1534 section 2: an infinite
+lease).
 
 Replies go where RFC 2131 section 4.1 says. There are no relay agents on the LAN: messages that name one
 are dropped.
@@ -109,7 +113,8 @@ class DhcpServer:
         client = client_of(request)
         match request.type:
             case MessageType.DISCOVER | MessageType.BOOTP:
-                lease = self._clients.assign(client, port, now)
+                wanted = request.address(Code.REQUESTED_ADDRESS)
+                lease = self._clients.assign(client, port, now, wanted)
                 return Unanswered.POOL_FULL if lease is None else self._offer(request, lease, mtu)
             case MessageType.REQUEST:
                 return self._request(request, mtu, port, now)
@@ -129,10 +134,12 @@ class DhcpServer:
         server = request.options.get(Code.SERVER_ID)
         if server is not None and server != self._options.server:
             return Unanswered.OTHER_SERVER
-        wanted = request.address(Code.REQUESTED_ADDRESS) or request.client_address
+        remembered = request.address(Code.REQUESTED_ADDRESS)
+        wanted = remembered or request.client_address
         client = client_of(request)
         self._clients.prefer(client, wanted)
-        lease = self._clients.assign(client, port, now)
+        # Who names the server wants what it was offered (SELECTING), others what they had (INIT-REBOOT).
+        lease = self._clients.assign(client, port, now, remembered if server is None else None)
         if lease is None or wanted != lease:
             return self._refuse(request, "this is not your address")
         self._clients.acknowledge(client, now)

@@ -73,7 +73,7 @@ class Leases:
     def assign(self, registration: AssignAddress) -> None:
         """Give a guest its address, and tell it and its peer."""
         mac = registration.mac
-        address = self._pool.assign(mac)
+        address = self._pool.assign(mac, registration.wanted)
         if address is None:
             self.refuse(registration)
             return

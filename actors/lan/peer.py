@@ -302,8 +302,8 @@ class PeerActor(EventLoopActor):
             self._drop("peer.drop.control_rate", 1)
             return
         match control.parse_control(text):
-            case control.Register(mac, name, resume):
-                self._register(mac, name, resume)
+            case control.Register() as register:
+                self._register(register)
             case control.Heartbeat():
                 self._session.send([control.HEARTBEAT_ACK, *self._assigned_again()])
             case control.PeerListRequest():
@@ -335,11 +335,11 @@ class PeerActor(EventLoopActor):
 
     # -- registration -------------------------------------------------------------------------------
 
-    def _register(self, mac: bytes, name: str, resume: str) -> None:
-        if mac == self._mac and self._assigned is not None and self._asked_explicitly:
+    def _register(self, said: control.Register) -> None:
+        if said.mac == self._mac and self._assigned is not None and self._asked_explicitly:
             self._session.send([self._assigned])
             return
-        self._ask_for(mac, explicit=True, name=name, resume=resume)
+        self._ask_for(said, explicit=True)
 
     def _register_implicitly(self, frames: list[bytes], now: float) -> None:
         """Take the first usable source MAC as the registration that was lost, or that raw clients lack."""
@@ -350,14 +350,20 @@ class PeerActor(EventLoopActor):
         mac = next((mac for mac in sources if is_station(mac) and mac != gateway_mac), None)
         if mac is not None:
             self._next_implicit = now + IMPLICIT_RETRY
-            self._ask_for(mac, explicit=False)
+            self._ask_for(control.Register(mac), explicit=False)
 
-    def _ask_for(self, mac: bytes, *, explicit: bool, name: str = "", resume: str = "") -> None:
-        self._mac = mac
-        self._called = self._name or name
+    def _ask_for(self, said: control.Register, *, explicit: bool) -> None:
+        self._mac = said.mac
+        self._called = self._name or said.name
         self._asked_explicitly = explicit
         register = RegisterMac(
-            self._port, mac, explicit, self._name or name, resume, name_is_fixed=bool(self._name)
+            self._port,
+            said.mac,
+            explicit,
+            self._called,
+            said.resume,
+            name_is_fixed=bool(self._name),
+            wanted=said.ip,
         )
         tell_alive(self._switch, register)
 

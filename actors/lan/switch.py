@@ -334,6 +334,7 @@ class SwitchActor(EventLoopActor):
             secret_of(self._key, message.mac, number),
             client_network(port.client()),
             name_is_fixed=message.name_is_fixed,
+            wanted=message.wanted,
         )
         if not self._forwarding.tell_gateway(assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))

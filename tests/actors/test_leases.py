@@ -64,6 +64,14 @@ def test_two_guests_go_on_with_what_they_had_whatever_they_are_told(lan):
     assert lan.counters["gateway.addresses_moved"] == 0
 
 
+def test_guests_that_say_what_they_had_get_it_whoever_comes_first(lan):
+    lan.register(1, wanted=ip("10.0.2.11"))
+    lan.register(2, wanted=ip("10.0.2.10"))
+    lan.register(3, wanted=ip("10.0.2.10"))
+    assert (lan.told(1), lan.told(2)) == ([11], [10])
+    assert lan.told(3) == [12], "and not what another has"
+
+
 def test_arp_shows_an_address_too_and_so_does_what_goes_past_the_gateway(lan):
     for number in (1, 2, 3):
         lan.register(number)

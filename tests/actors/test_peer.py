@@ -157,6 +157,11 @@ def test_the_secret_of_a_mac_goes_both_ways(peer):
     assert peer.session.controls()[0]["resume"] == "4567"
 
 
+def test_the_address_that_a_client_had_is_passed_on(peer):
+    peer.hears(control(type="Register", mac=list(MAC), ip=[10, 0, 2, 99]))
+    assert peer.to_switch() == [RegisterMac(7, MAC, True, wanted=bytes((10, 0, 2, 99)))]
+
+
 def test_a_repeated_register_gets_the_same_answer_without_bothering_the_lan(peer):
     peer.hears(register(MAC))
     peer.assign()

@@ -348,6 +348,22 @@ def test_heartbeats_and_a_new_address(monkeypatch):
     on_scripted_relay(scenario, answer)
 
 
+def test_a_relay_that_forgot_all_is_told_what_it_had_given():
+    def answer(relay, fields):
+        if fields["type"] != "Register" or len(relay.sessions) == 1 < len(relay.heard):
+            return None
+        return [ASSIGNED]
+
+    async def scenario(url, relay):
+        async with vm_client(url, insecure=True, reconnect=True, name="") as nic:
+            nic._say(type="Heartbeat")
+            await until(lambda: len(relay.sessions) == 2 and nic.attached)
+        registers = [fields.get("ip") for fields in relay.heard if fields["type"] == "Register"]
+        assert registers == [None, [10, 0, 2, 77]]
+
+    on_scripted_relay(scenario, answer)
+
+
 def test_another_mtu_is_told_as_such(monkeypatch):
     monkeypatch.setattr(vm_client_module, "EARLY_HEARTBEATS", (0.01, 0.01, 0.01))
     mtus = iter((1280, 1280, 1392, 1392))

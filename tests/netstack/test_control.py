@@ -37,6 +37,9 @@ def test_register_may_name_the_host():
     for field in ("name", "hostname"):
         assert parse_control(dump(type="Register", mac=list(MAC), **{field: "web"})) == Register(MAC, "web")
     assert parse_control(dump(type="Register", mac=list(MAC), name=5)) == Register(MAC)
+    for ip in ([10, 0, 2, 99], [10, 0, 2], [10, 0, 2, 256], [10, 0, 2, True], "10.0.2.99", None):
+        wanted = bytes(ip) if ip == [10, 0, 2, 99] else None
+        assert parse_control(dump(type="Register", mac=list(MAC), ip=ip)) == Register(MAC, ip=wanted)
     long = parse_control(dump(type="Register", mac=list(MAC), name="w" * 2000))
     assert long == Register(MAC, "w" * 253)
     assert parse_control(b'{"type":"Heartbeat"}') == Heartbeat()

@@ -115,6 +115,62 @@ def test_the_address_of_another_guest_is_refused(dhcp):
     assert dhcp.pool.holder_of(bytes((10, 0, 2, 11))) == OTHER
 
 
+REBOOTED = [("requested_addr", "10.0.2.99")]
+"""What a client says that boots with a lease of before (INIT-REBOOT): it names no server."""
+
+
+def test_a_client_that_reboots_has_its_address_when_nothing_is_known_of_it(dhcp):
+    ack = dhcp.says("request", *REBOOTED)
+    assert (ack.kind, ack.lease) == (MessageType.ACK, bytes((10, 0, 2, 99)))
+    assert dhcp.pool.held() == ((bytes((10, 0, 2, 99)), MAC),)
+    assert dhcp.says("request", ("requested_addr", "10.0.2.98")).kind is MessageType.NAK, "it is known now"
+
+
+def test_it_has_it_in_place_of_one_that_was_chosen_for_its_mac(dhcp):
+    dhcp.pool.assign(MAC)
+    assert dhcp.says("request", *REBOOTED).kind is MessageType.ACK
+    assert dhcp.pool.address_of(MAC) == bytes((10, 0, 2, 99))
+
+
+def test_a_client_that_looks_for_a_server_is_offered_the_address_that_it_asks_for(dhcp):
+    dhcp.pool.assign(MAC)
+    assert told(dhcp.says("discover", *REBOOTED))[0] == "10.0.2.99"
+    ack = dhcp.says("request", ("server_id", "10.0.2.2"), *REBOOTED)
+    assert (ack.kind, ack.lease) == (MessageType.ACK, bytes((10, 0, 2, 99)))
+
+
+@pytest.mark.parametrize("why", ["used", "kept", "accepted", "held", "kept for another", "fixed for another"])
+def test_it_is_told_otherwise_where_more_is_known(why):
+    address = bytes((10, 0, 2, 99))
+    dhcp = Conversation(fixed={OTHER: address} if why == "fixed for another" else {})
+    given = bytes((10, 0, 2, 10))
+    match why:
+        case "used":
+            dhcp.pool.assign(MAC)
+            dhcp.pool.uses(MAC, given)
+        case "accepted":
+            dhcp.says("request", ("requested_addr", "10.0.2.10"))
+        case "kept":
+            dhcp.pool.remember(MAC, given)
+        case "held":
+            dhcp.pool.claim(OTHER, address)
+        case "kept for another":
+            dhcp.pool.remember(OTHER, address)
+    assert dhcp.says("request", *REBOOTED).kind is MessageType.NAK
+    assert told(dhcp.says("discover", *REBOOTED))[0] == "10.0.2.10"
+    assert dhcp.pool.address_of(MAC) == given
+
+
+def test_clients_behind_one_mac_have_theirs_again_too(dhcp):
+    clients = {"10.0.2.99": b"\0one", "10.0.2.77": b"\0two", "10.0.2.88": b"\0three"}
+    for _ in range(2):
+        for address, identifier in clients.items():
+            ack = dhcp.says("request", ("requested_addr", address), ("client_id", identifier))
+            assert (ack.kind, told(ack)[0]) == (MessageType.ACK, address)
+    refused = dhcp.says("request", ("requested_addr", "10.0.2.66"), ("client_id", b"\0two"))
+    assert refused.kind is MessageType.NAK
+
+
 def test_inform_gets_everything_but_a_lease(dhcp):
     ack = dhcp.says("inform", ciaddr="10.0.2.77")
     assert (ack.kind, ack.mac, ack.address, ack.lease) == (MessageType.ACK, MAC, bytes((10, 0, 2, 77)), None)
