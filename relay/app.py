@@ -27,12 +27,14 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
-from relay import logs
+from relay import bans, forward_changes, logs
 from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
 from relay.bans import Bans
 from relay.certs import local_names, network_addresses
+from relay.documents import Document
+from relay.forward_changes import ForwardChanges
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
@@ -120,6 +122,10 @@ class Relay:
         self._state = state or State()
         self._leases = LeaseStore(self._state.folder)
         self._revocations = Revocations(self._state.file(REVOKED))
+        self._bans = Bans(time.time, Document(self._state.file(bans.FILE), bans.HOLDS))
+        self._forwards = ForwardChanges(
+            Document(self._state.file(forward_changes.FILE), forward_changes.HOLDS)
+        )
         self._settings = settings
         self._certificates = certificates
         self._counters = Counters()
@@ -168,6 +174,8 @@ class Relay:
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
+        self._lans.block_macs(self._bans.macs)
+        await self._forwards.keep()
         make_policy = partial(
             OriginPolicy,
             certificates=self._certificates,
@@ -180,14 +188,14 @@ class Relay:
             self._tokens = _token_gate(self._settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
-        self._admission = RelayAdmission(
-            self._origins, self._rules, self._tokens, self._lans, Bans(time.time)
-        )
+        self._admission = RelayAdmission(self._origins, self._rules, self._tokens, self._lans, self._bans)
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
-        self._operations = Operations(self._lans, self._admission, self._certificates, self._reload)
+        self._operations = Operations(
+            self._lans, self._admission, self._certificates, self._forwards, self._reload
+        )
         await self._open_admin(stack, endpoint.port)
         logger.info("datagram path: {}", path_form())
         logger.info("limits of each session: {}", limits(self._settings))
@@ -219,7 +227,7 @@ class Relay:
 
     def _make_lan(self, name: str) -> Lan:
         plan = lan_plan(self._settings, name)
-        return Lan(name, plan, self._shared, self._leases.of_room(name))
+        return Lan(name, plan, self._shared, self._leases.of_room(name), self._forwards.of_room(name))
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
@@ -364,6 +372,7 @@ class Relay:
         else:
             told["changed"], told["needs_restart"] = differences(self._settings, found)
             self._take_over(found)
+            await self._forwards.keep()
             if told["changed"]:
                 logger.info("other settings are in force: {}", ", ".join(told["changed"]))
             if told["needs_restart"]:

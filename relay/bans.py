@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from netstack.ethernet import format_mac, parse_mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+    from relay.documents import Document
+
+FILE = "bans.json"
+HOLDS = "bans"
 
 MAX_BANS = 1024
 """Each new session is compared with all of them."""
@@ -88,10 +94,19 @@ def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
 class Bans:
     """Those that hold at present."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """``clock`` tells unix time."""
+    def __init__(self, clock: Callable[[], float], document: Document | None = None) -> None:
+        """Read those that were kept; without a document they last as long as the process.
+
+        ``clock`` tells unix time.
+        """
         self._clock = clock
+        self._document = document
         self._bans: dict[str, Ban] = {}
+        if document is not None:
+            entries = document.read()
+            found = [ban for ban in map(_read_ban, entries[:MAX_BANS]) if ban is not None]
+            self._bans = {ban.id: ban for ban in found}
+            document.tell_unreadable(len(entries) - len(found))
 
     def __iter__(self) -> Iterator[Ban]:
         now = self._clock()
@@ -109,9 +124,38 @@ class Bans:
         """Lift a ban; whether it was there."""
         return self._bans.pop(identifier, None) is not None
 
+    @property
+    def macs(self) -> frozenset[bytes]:
+        """MACs that nobody may have at present."""
+        return frozenset(parse_mac(ban.what) for ban in self if ban.kind == "mac")
+
+    async def keep(self) -> None:
+        """Write down those that hold; returns when that is done."""
+        if self._document is not None:
+            await self._document.keep(tuple(map(_entry, self)))
+
     def find(self, remote: str, mac: str | None = None, token: str | None = None) -> Ban | None:
         """Find what keeps a session out."""
         if not self._bans:
             return None
         address = address_of(remote)
         return next((ban for ban in self if ban.matches(address, mac, token)), None)
+
+
+def _entry(ban: Ban) -> dict[str, Any]:
+    """Write a ban down; its end is a time by the wall clock, null for never."""
+    until = None if ban.until == math.inf else ban.until
+    return {"kind": ban.kind, "what": ban.what, "until": until, "reason": ban.reason}
+
+
+def _read_ban(entry: Any) -> Ban | None:
+    """Read what :func:`_entry` wrote; None for anything else."""
+    match entry:
+        case {"kind": str(kind), "what": str(what), "until": until, "reason": str(reason)}:
+            if not (until is None or isinstance(until, int | float)):
+                return None
+            try:
+                return parse_ban(kind, what, math.inf if until is None else float(until), reason)
+            except (BanError, OverflowError):
+                return None
+    return None

@@ -26,6 +26,7 @@ from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
 from netstack.ipv4 import format_ipv4
 from netstack.shares import Shares
+from relay.forward_changes import ForwardChanges, TooManyChangesError
 from relay.observation import Observation
 from transport.host.outside import EchoIdentifiers, HostNetwork
 from transport.host.readiness import Readiness
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from netstack.egress import EgressPolicy
     from netstack.forward import Forward
     from netstack.name_servers import NameServer
+    from relay.forward_changes import RoomForwards
     from transport.turns import Turns
 
     Observer = Callable[[EventLoopActor, Any], AbstractContextManager[object]]
@@ -95,10 +97,21 @@ class Shared:
 class Lan:
     """Switch, gateway, name server and forwards of one LAN, and the sessions on it."""
 
-    def __init__(self, name: str, plan: LanPlan, shared: Shared, memory: LeaseMemory | None = None) -> None:
-        """Start everything. Raises ForwardError. ``memory`` knows the guests' former addresses."""
+    def __init__(
+        self,
+        name: str,
+        plan: LanPlan,
+        shared: Shared,
+        memory: LeaseMemory | None = None,
+        changes: RoomForwards | None = None,
+    ) -> None:
+        """Start everything. Raises ForwardError.
+
+        ``memory`` knows the guests' former addresses, ``changes`` what operators did to the forwards.
+        """
         self.name = name
         self._memory = memory
+        self._changes = ForwardChanges().of_room(name) if changes is None else changes
         self.settings = plan.settings
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
@@ -108,7 +121,7 @@ class Lan:
         self._shared = shared
         self._forwards: dict[str, tuple[int, pykka.ActorRef[PortForwardActor]]] = {}
         """Forwards as they are written, with their numbers."""
-        self._planned = {str(forward) for forward in plan.forwards}
+        self._planned: frozenset[str] = frozenset()
         """Those of the settings; others were added at run time, and stay."""
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
@@ -154,11 +167,47 @@ class Lan:
         self._started.append(self.gateway)
         self._vital = (self.switch, self.gateway, dns)
         run_ready()
-        for forward in plan.forwards:
-            self.open_forward(forward)
+        for forward in self._plan_forwards(plan):
+            self._open_forward(forward)
+        for forward in self._changes.added:
+            self._open_or_log(forward)
         run_ready()
 
-    def open_forward(self, forward: Forward) -> None:
+    def add_forward(self, forward: Forward) -> None:
+        """Open a port of the host that leads to a guest, as an operator wants it. Raises ForwardError."""
+        text = str(forward)
+        self._open_forward(forward)
+        try:
+            self._changes.open(text, configured=text in self._planned)
+        except TooManyChangesError as error:
+            self._close_forward(text)
+            raise ForwardError(f"cannot forward {forward}: {error}") from None
+
+    def remove_forward(self, text: str) -> None:
+        """Close a forward, named as it is written; connections that stand stay. Raises ForwardError."""
+        try:
+            self._changes.close(text, configured=text in self._planned)
+        except TooManyChangesError as error:
+            raise ForwardError(f"cannot remove {text}: {error}") from None
+        if text in self._forwards:
+            self._close_forward(text)
+
+    def _plan_forwards(self, plan: LanPlan) -> list[Forward]:
+        """Take over the forwards of the settings; return those of them that are to be open."""
+        self._planned = frozenset(map(str, plan.forwards))
+        self._changes.follow(self._planned)
+        closed = self._changes.closed
+        for text in sorted(closed):
+            logger.info("room {}: the forward {} stays closed, for it was removed", self.name, text)
+        return [forward for forward in plan.forwards if str(forward) not in closed]
+
+    def _open_or_log(self, forward: Forward) -> None:
+        try:
+            self._open_forward(forward)
+        except ForwardError as error:
+            logger.error("room {}: {}", self.name, error)
+
+    def _open_forward(self, forward: Forward) -> None:
         """Open a port of the host that leads to a guest. Raises ForwardError."""
         taken = {index for index, _ in self._forwards.values()}
         if str(forward) in self._forwards or len(taken) >= MAX_FORWARDS:
@@ -181,8 +230,7 @@ class Lan:
         self._started.append(actor)
         run_ready()
 
-    def close_forward(self, text: str) -> None:
-        """Close a forward, named as it is written; connections that stand stay. Raises KeyError."""
+    def _close_forward(self, text: str) -> None:
         _, actor = self._forwards.pop(text)
         self._started.remove(actor)
         actor.stop(block=False)
@@ -200,16 +248,13 @@ class Lan:
         )
         # The network stays as it is, and so does the address at which guests reach the host.
         self.network.policy = plan.policy(format_ipv4(self.settings.host_ip))
-        wanted = {str(forward): forward for forward in plan.forwards}
-        for text in [text for text in self._planned if text not in wanted and text in self._forwards]:
-            self.close_forward(text)
-        for text, forward in wanted.items():
-            if text not in self._forwards:
-                try:
-                    self.open_forward(forward)
-                except ForwardError as error:
-                    logger.error("room {}: {}", self.name, error)
-        self._planned = set(wanted)
+        before = self._planned
+        wanted = self._plan_forwards(plan)
+        for text in (before - self._planned) & self._forwards.keys():
+            self._close_forward(text)
+        for forward in wanted:
+            if str(forward) not in self._forwards:
+                self._open_or_log(forward)
 
     @property
     def forwards(self) -> list[pykka.ActorRef[PortForwardActor]]:
@@ -218,8 +263,8 @@ class Lan:
 
     @property
     def forwards_by_text(self) -> list[str]:
-        """The forwards as they are written."""
-        return list(self._forwards)
+        """The forwards as they are written, and those that were added and cannot be opened at present."""
+        return list(dict.fromkeys([*self._forwards, *map(str, self._changes.added)]))
 
     @property
     def peers(self) -> list[pykka.ActorRef[PeerActor]]:

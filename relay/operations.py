@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from actors.close_codes import CloseCode
-from netstack.ethernet import HEADER_LENGTH, parse_mac
+from netstack.ethernet import HEADER_LENGTH
 from netstack.forward import parse_forward
 from relay.bans import Ban, BanError, Bans, address_of
 from relay.lan import ForwardError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from relay.admission import RelayAdmission
+    from relay.forward_changes import ForwardChanges
     from relay.lan import Lan
     from relay.lans import Lans
     from transport.certificates import CertificateStore
@@ -62,10 +63,12 @@ class Operations:
         lans: Lans,
         admission: RelayAdmission,
         certificates: CertificateStore,
+        forwards: ForwardChanges,
         reload: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
         """``reload`` reads again what can change, and tells what did."""
         self.lans = lans
+        self._forwards = forwards
         self.bans: Bans = admission.bans
         self._admission = admission
         self._certificates = certificates
@@ -99,11 +102,13 @@ class Operations:
             raise OperationError(str(error)) from None
         _log.info("{} banned {}", who.text, ban)
         self.refresh_bans()
-        return await self._end_banned(ban)
+        ended = await self._end_banned(ban)
+        await self.bans.keep()
+        return ended
 
     def refresh_bans(self) -> None:
         """Have the switches know the MACs that are banned at present; to be called every second or so."""
-        self.lans.block_macs(frozenset(parse_mac(ban.what) for ban in self.bans if ban.kind == "mac"))
+        self.lans.block_macs(self.bans.macs)
 
     async def _end_banned(self, ban: Ban) -> int:
         reason = ban.reason or BANNED
@@ -115,34 +120,49 @@ class Operations:
                 ended += await self.lans.close_session(peer.port, CloseCode.REFUSED, reason)
         return ended
 
-    def unban(self, identifier: str, who: Who) -> None:
+    async def unban(self, identifier: str, who: Who) -> None:
         """Let somebody in again. Raises NotThereError."""
         if not self.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
         self.refresh_bans()
         _log.info("{} lifted the ban {}", who.text, identifier)
+        await self.bans.keep()
 
     # -- forwards -----------------------------------------------------------------------------------
 
-    def add_forward(self, room: str, text: str, who: Who) -> str:
+    async def add_forward(self, room: str, text: str, who: Who) -> str:
         """Open a port of the host to a guest of a room; return it as it is written. Raises OperationError."""
         lan = self._lan(room)
         try:
             forward = parse_forward(text)
-            lan.open_forward(forward)
+            lan.add_forward(forward)
         except (ValueError, ForwardError) as error:
             raise OperationError(str(error)) from None
         _log.info("{} added the forward {} to room {}", who.text, forward, room)
+        await self._forwards.keep()
         return str(forward)
 
-    def remove_forward(self, room: str, text: str, who: Who) -> None:
-        """Close a forward, named as it is written, or by its first three parts. Raises OperationError."""
-        lan = self._lan(room)
-        found = [known for known in lan.forwards_by_text if known == text or known.startswith(f"{text}:")]
+    async def remove_forward(self, room: str, text: str, who: Who) -> None:
+        """Close a forward, named as it is written, or by its first three parts. Raises OperationError.
+
+        One that was added to a room that has ended is forgotten.
+        """
+        lan = self.lans.find(room)
+        there = self._forwards.find(room, "added") if lan is None else lan.forwards_by_text
+        if lan is None and not there:
+            raise NotThereError(f"there is no room {room}")
+        found = [known for known in there if known == text or known.startswith(f"{text}:")]
         if len(found) != 1:
             raise NotThereError(f"room {room} has no forward {text}" if not found else f"which of {found}?")
-        lan.close_forward(found[0])
+        if lan is None:
+            self._forwards.forget(room, found[0])
+        else:
+            try:
+                lan.remove_forward(found[0])
+            except ForwardError as error:
+                raise OperationError(str(error)) from None
         _log.info("{} removed the forward {} of room {}", who.text, found[0], room)
+        await self._forwards.keep()
 
     def _lan(self, room: str) -> Lan:
         lan = self.lans.find(room)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SECRET_LENGTH = 32
 """Bytes."""
 
-MAX_FILE = 1 << 20
+MAX_FILE = 4 << 20
 """Bytes of a file that is read: real ones have a few thousand."""
 
 _LOCK = "lock"

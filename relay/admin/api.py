@@ -257,20 +257,20 @@ class Api:
 
     async def unban(self, request: Request) -> Response:
         """Let somebody in again."""
-        self._served.operations.unban(request.path_params["id"], _who(request))
+        await self._served.operations.unban(request.path_params["id"], _who(request))
         return ApiResponse({"lifted": request.path_params["id"]})
 
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
         fields = await _fields(request, {"room", "forward"})
         room = str(fields.get("room", DEFAULT_ROOM))
-        added = self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
+        added = await self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
         return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
 
     async def remove_forward(self, request: Request) -> Response:
         """Close a port of the host."""
         room, text = request.query_params.get("room", DEFAULT_ROOM), request.query_params.get("forward", "")
-        self._served.operations.remove_forward(room, text, _who(request))
+        await self._served.operations.remove_forward(room, text, _who(request))
         return ApiResponse({"removed": text})
 
     async def reload(self, request: Request) -> Response:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 
@@ -7,7 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay import bans as module
 from relay.bans import MAX_BANS, Ban, BanError, Bans, parse_ban
+from relay.documents import Document
+from relay.operations import MAX_REASON
+from relay.state import Folder, State
 
 MAC = "52:54:00:00:00:01"
 
@@ -106,3 +111,43 @@ def test_the_number_of_bans_is_bounded_and_what_ended_makes_room(clock):
 def test_any_text_is_a_ban_or_an_error(kind, what):
     with contextlib.suppress(BanError):
         parse_ban(kind, what, 1.0)
+
+
+@pytest.fixture
+def document(tmp_path):
+    file = State(Folder(tmp_path / "state")).file(module.FILE)
+    return lambda: Document(file, module.HOLDS)
+
+
+def test_bans_outlive_the_process_until_their_time_by_the_wall_clock(clock, document):
+    bans = Bans(clock, document())
+    bans.add(parse_ban("mac", MAC, 1060.5, "noise"))
+    bans.add(parse_ban("address", "192.0.2.0/24", math.inf))
+    bans.add(parse_ban("token", "t", 1001.0))
+    asyncio.run(bans.keep())
+    clock.now = 1002.0
+    again = Bans(clock, document())
+    assert list(again) == [
+        Ban("mac", MAC, 1060.5, "noise"),
+        Ban("address", "192.0.2.0/24", math.inf),
+    ]
+    assert again.macs == {bytes.fromhex(MAC.replace(":", ""))}
+    clock.now = 1060.5
+    assert again.macs == frozenset()
+
+
+def test_the_most_bans_there_may_be_are_read_again(clock, document):
+    bans = Bans(clock, document())
+    for number in range(MAX_BANS):
+        bans.add(Ban("token", f"{number:0200}", math.inf, "\U0001f600" * MAX_REASON))
+    asyncio.run(bans.keep())
+    assert list(Bans(clock, document())) == list(bans)
+
+
+def test_entries_that_are_no_bans_are_counted_in_one_line(clock, document, lines):
+    good = {"kind": "mac", "what": MAC, "until": None, "reason": ""}
+    changes = {"kind": "x"}, {"what": "zz"}, {"until": "x"}, {"until": 9**999}
+    odd = [7, {}, *(good | change for change in changes)]
+    asyncio.run(document().keep((*odd, good)))
+    assert [ban.id for ban in Bans(clock, document())] == [f"mac:{MAC}"]
+    assert lines == ["WARNING 6 of the bans that were kept are none"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relay.bans import Bans, parse_ban
+from relay.forward_changes import ForwardChanges
 from relay.operations import NotThereError, OperationError, Operations, Who
 
 ME = Who("the operator (me)")
@@ -31,7 +32,7 @@ def operations(**lans):
     tokens = SimpleNamespace(end_sessions=lambda *_: 0)
     admission: Any = SimpleNamespace(tokens=tokens, bans=Bans(lambda: 0.0), draining=False)
     rooms: Any = Lans(find=lambda _: None, **lans)
-    return Operations(rooms, admission, None, reload)
+    return Operations(rooms, admission, None, ForwardChanges(), reload)
 
 
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():
@@ -41,9 +42,9 @@ def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():
     relay = operations(close_session=nobody)
     for act in (
         lambda: asyncio.run(relay.disconnect(7, "", ME)),
-        lambda: relay.unban("mac:x", ME),
-        lambda: relay.add_forward("lab", "tcp::1:web:1", ME),
-        lambda: relay.remove_forward("lab", "tcp::1:web:1", ME),
+        lambda: asyncio.run(relay.unban("mac:x", ME)),
+        lambda: asyncio.run(relay.add_forward("lab", "tcp::1:web:1", ME)),
+        lambda: asyncio.run(relay.remove_forward("lab", "tcp::1:web:1", ME)),
     ):
         with pytest.raises(NotThereError):
             act()
@@ -54,9 +55,9 @@ def test_an_impossible_forward_is_one_line():
         raise AssertionError
 
     relay = operations()
-    relay.lans.find = lambda _: SimpleNamespace(open_forward=refuse)
+    relay.lans.find = lambda _: SimpleNamespace(add_forward=refuse)
     with pytest.raises(OperationError, match="must be"):
-        relay.add_forward("default", "nonsense", ME)
+        asyncio.run(relay.add_forward("default", "nonsense", ME))
 
 
 def test_switches_are_told_of_macs_only_and_forget_what_was_lifted():
@@ -64,7 +65,7 @@ def test_switches_are_told_of_macs_only_and_forget_what_was_lifted():
     for kind, what in (("mac", "52:54:00:00:00:01"), ("token", "t"), ("address", "192.0.2.1")):
         asyncio.run(relay.ban(parse_ban(kind, what, math.inf), ME))
     assert relay.lans.blocked == {bytes.fromhex("525400000001")}
-    relay.unban("mac:52:54:00:00:00:01", ME)
+    asyncio.run(relay.unban("mac:52:54:00:00:00:01", ME))
     assert relay.lans.blocked == frozenset()
 
 
