@@ -77,6 +77,8 @@ class SwitchDescription:
 
     ports: int
     macs: tuple[MacDescription, ...]
+    drops: dict[int, dict[str, int]]
+    """Frames that were dropped, by the port of who sent them and by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ class GatewayDescription:
     leases: tuple[LeaseDescription, ...]
     flows: tuple[Any, ...]
     """References of the flows' actors, each of which may be asked in turn."""
+    drops: dict[int, dict[str, int]]
+    """As the switch's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ thousands of flows do not keep the event loop from its packets.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -91,8 +92,19 @@ class Snapshots:
 
     async def peers(self, room: str | None = None) -> list[PeerDescription]:
         """Describe the sessions, the oldest first."""
-        peers = [peer for lan in self.rooms_named(room) for peer in lan.peers]
-        return sorted(await _ask_all(peers), key=lambda peer: peer.port)
+        lans = self.rooms_named(room)
+        found: list[PeerDescription] = await _ask_all(peer for lan in lans for peer in lan.peers)
+        # What switch and gateway dropped of a guest's frames is its session's as well.
+        elsewhere: dict[int, Counter[str]] = {}
+        for actor in (actor for lan in lans for actor in (lan.switch, lan.gateway)):
+            answer: SwitchDescription | GatewayDescription | None = await _ask(actor)
+            for port, drops in ({} if answer is None else answer.drops).items():
+                elsewhere.setdefault(port, Counter()).update(drops)
+        told = (
+            replace(peer, drops={**peer.drops, **elsewhere[peer.port]}) if peer.port in elsewhere else peer
+            for peer in found
+        )
+        return sorted(told, key=lambda peer: peer.port)
 
     async def macs(self, room: str | None = None) -> dict[str, tuple[MacDescription, ...]]:
         """Tell the MAC tables, by room."""

@@ -49,7 +49,7 @@ class PortState:
     """What the gateway keeps for one port of the switch."""
 
     __slots__ = (
-        *("advertised_mtu", "buffers", "client", "errors", "fixed_name"),
+        *("advertised_mtu", "buffers", "client", "drops", "errors", "fixed_name"),
         *("flows", "forwarded", "fragments", "half_open", "line", "unanswered"),
         *("link_mtu", "macs", "new_flows", "number", "policy", "registration", "time_waits"),
     )
@@ -69,6 +69,8 @@ class PortState:
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
+        self.drops: dict[str, int] = {}
+        """What of the guest's frames was dropped, by the names of the counters."""
         self.fixed_name: str | None = None
         """What the session's guests are called, whatever they say; empty leaves it to them, None is for a
         session that has not registered yet."""

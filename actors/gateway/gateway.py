@@ -192,6 +192,7 @@ class GatewayActor(EventLoopActor):
                 for address, mac in guests.pool.held()
             ),
             flows=tuple(flow for port in self._flows.ports.values() for flow in port.flows.values()),
+            drops={number: dict(port.drops) for number, port in self._flows.ports.items() if port.drops},
         )
 
     # -- frames -------------------------------------------------------------------------------------
@@ -220,9 +221,9 @@ class GatewayActor(EventLoopActor):
                 if outcome == TO_FLOWS and batch.latest and batch.latest[-1] is frame:
                     known = head
             except MalformedPacket as malformed:
-                counters.add(f"gateway.drop.{malformed.reason}")
+                self._drop(f"gateway.drop.{malformed.reason}", batch)
             except Dropped as dropped:
-                counters.add(dropped.counter)
+                self._drop(dropped.counter, batch)
                 if dropped.report is not None:
                     self._report(frame, dropped.report, batch)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
@@ -230,6 +231,12 @@ class GatewayActor(EventLoopActor):
         if repeated:
             counters.add(TO_FLOWS, repeated)
         self._finish(batch)
+
+    def _drop(self, counter: str, batch: Batch) -> None:
+        """Count a frame that goes no further, for the LAN and for who sent it."""
+        self._counters.add(counter)
+        drops = batch.port.drops
+        drops[counter] = drops.get(counter, 0) + 1
 
     def _finish(self, batch: Batch) -> None:
         """Pass on what the frames of a batch led to."""

@@ -102,7 +102,7 @@ class Port:
     """An attached session."""
 
     __slots__ = (
-        *("asked", "claims", "client", "floods", "last_heard", "leaves", "line", "link_mtu"),
+        *("asked", "claims", "client", "drops", "floods", "last_heard", "leaves", "line", "link_mtu"),
         *("guards_dhcp", "guards_router", "guards_sources", "isolated"),
         *("macs", "max_macs", "next_complaint", "opened_as", "owner", "peer", "policy"),
     )
@@ -119,6 +119,8 @@ class Port:
         self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
         self.leaves = TokenBucket(LEAVES_PER_SECOND, LEAVE_BURST, now)
         self.client = opened.client
+        self.drops: dict[str, int] = {}
+        """What of the guest's frames was dropped, by the names of the counters."""
         self.peer = opened.peer
         self.last_heard = opened.last_heard
         self.link_mtu = opened.link_mtu
@@ -199,6 +201,7 @@ class Forwarding:
             if drop is not None:
                 batch.dropped += 1
                 counters.add(drop)
+                port.drops[drop] = port.drops.get(drop, 0) + 1
             elif alike is not None:
                 head, source = frame[:15], frame[26:30]
         self._deliver(batch, len(frames))

@@ -379,6 +379,7 @@ class SwitchActor(EventLoopActor):
                 MacDescription(format_mac(mac), port, registered=silent is None, silent=silent)
                 for mac, port, silent in macs
             ),
+            drops={number: dict(port.drops) for number, port in self._ports.items() if port.drops},
         )
 
     @handles(PeerListRequest)

@@ -246,3 +246,25 @@ def test_events_tell_who_came_and_went(relay):
     left = next(event for event in events if event["event"] == "left")
     assert (left["room"], left["mac"], left["name"]) == ("default", MAC, "web")
     assert left["duration"] >= 0
+
+
+def test_events_of_late_are_told_to_who_comes_later(relay):
+    RelayPeer(relay.url, insecure=True, mac="52:54:00:00:77:09", name="gone").close()
+    relay.wait_for("registered 52:54:00:00:77:09")
+    told = relay.vmrelay("events", "--past")
+    assert re.search(r"^\d\d:\d\d:\d\d peer \d+ registered 52:54:00:00:77:09 as ", told, re.MULTILINE)
+    events = [json.loads(line) for line in relay.vmrelay("events", "--past", "--json").splitlines()]
+    assert next(event["event"] for event in events if event.get("name") == "gone") == "joined"
+    assert "gone" not in relay.vmrelay("events", "--past", "--room", "lab", "--json")
+
+
+def test_what_a_guest_sent_and_was_dropped_on_the_way_is_its_sessions(relay, guest):
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src="192.0.2.9", dst=GATEWAY) / ICMP())
+        one.send(
+            Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src=str(guest.assigned.ip), dst="10.9.9.9") / ICMP()
+        )
+    pings(guest)
+    (peer,) = relay.asked("peers")
+    assert peer["drops"] == {"switch.drop.foreign_source": 1, "gateway.drop.denied": 1}
+    assert re.search(rf"{MAC} .* 2 \((switch|gateway)\.drop\.\w+\)", relay.vmrelay("status"))
