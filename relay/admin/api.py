@@ -294,6 +294,10 @@ class Api:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
         return Stream(_server_sent(queue, room), "text/event-stream", taken)
 
+    async def recent_events(self, request: Request) -> Response:
+        """Answer with what has happened lately."""
+        return ApiResponse(self._served.events.recent(_room(request)))
+
     async def capture(self, request: Request) -> Response:
         """Send what passes, as pcapng, until the client has enough."""
         query = request.query_params
@@ -447,6 +451,7 @@ ROUTES = (
     Endpoint("POST", "/v1/drain", "Refuse new sessions", Api.drain),
     Endpoint("DELETE", "/v1/drain", "Take new sessions again", Api.drain),
     Endpoint("GET", "/v1/events", "What happens, as server-sent events", Api.events, _ROOM),
+    Endpoint("GET", "/v1/events/recent", "What has happened lately", Api.recent_events, _ROOM),
     Endpoint(
         *("GET", "/v1/capture", "What passes, as a stream of pcapng", Api.capture),
         {

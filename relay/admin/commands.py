@@ -375,14 +375,25 @@ def _drain_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def events(relay: client.AdminClient, args: argparse.Namespace) -> str:
-    """Print what happens, as it happens, until interrupted."""
+    """Print what has happened lately, or what happens, as it happens, until interrupted."""
+    if args.past:
+        return "\n".join(
+            _event_line(event, args) for event in relay.ask("/v1/events/recent", {"room": args.room})
+        )
     for line in relay.lines("/v1/events", {"room": args.room}):
         if line.startswith("data: "):
-            event = json.loads(line.removeprefix("data: "))
-            clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-            told = line.removeprefix("data: ") if args.json else f"{clock} {event['message']}"
-            print(told, flush=True)  # noqa: T201
+            print(_event_line(json.loads(line.removeprefix("data: ")), args), flush=True)  # noqa: T201
     return ""
+
+
+def _event_line(event: dict[str, Any], args: argparse.Namespace) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+    return json.dumps(event) if args.json else f"{clock} {event['message']}"
+
+
+def _events_arguments(parser: argparse.ArgumentParser) -> None:
+    _room(parser)
+    parser.add_argument("--past", action="store_true", help="those of late, instead of those to come")
 
 
 def _flows_arguments(parser: argparse.ArgumentParser) -> None:
@@ -400,7 +411,7 @@ COMMANDS: dict[str, Command] = {
         Command("leases", leases, _room),
         Command("macs", macs, _room),
         Command("drops", drops, _room),
-        Command("events", events, _room),
+        Command("events", events, _events_arguments),
         Command("why", why, _why_arguments),
         Command("capture", capture, capture_arguments),
         Command("trace", trace, trace_arguments),

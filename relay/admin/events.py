@@ -2,13 +2,14 @@
 
 The source is the log: lines that are bound to an ``event`` are passed on to those who listen, with their
 fields, also where the log's own level or limits leave them out. Who is too slow misses events, and is told
-how many.
+how many. The latest are kept, for who comes when something has happened already.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -25,19 +26,40 @@ MAX_WAITING = 1000
 
 MAX_LISTENERS = 64
 
+MAX_RECENT = 500
+"""Events that are kept, some 500 bytes each."""
+
 
 class TooManyListenersError(Exception):
     """There are MAX_LISTENERS already."""
 
 
 class Events:
-    """Passes events on to listeners; costs nothing while there is none."""
+    """Passes events on to listeners, and keeps the latest from :meth:`begin` to :meth:`end`."""
 
     def __init__(self) -> None:
         self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
         """Listeners' queues, and how many events each has missed since its last one."""
         self._sink: int | None = None
+        self._recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
+        self._keeps: int | None = None
         self._loop = asyncio.get_running_loop()
+
+    def begin(self) -> None:
+        """Keep what happens from now on."""
+        self._keeps = logger.add(
+            lambda message: self._recent.append(_event(message)), level="INFO", format="", filter=_is_event
+        )
+
+    def end(self) -> None:
+        """Keep nothing more."""
+        if self._keeps is not None:
+            logger.remove(self._keeps)
+            self._keeps = None
+
+    def recent(self, room: str | None = None) -> list[dict[str, Any]]:
+        """Tell the latest events, of one room or of all, the oldest first."""
+        return [event for event in tuple(self._recent) if room in (None, event.get("room"))]
 
     @contextlib.contextmanager
     def subscribed(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
@@ -57,10 +79,7 @@ class Events:
                 self._sink = None
 
     def _take(self, message: Message) -> None:
-        record = message.record
-        fields = {name: value for name, value in record["extra"].items() if name not in {"reason", UNTHINNED}}
-        event = {"time": record["time"].timestamp(), "message": redact(record["message"]), **fields}
-        self._loop.call_soon_threadsafe(self._pass_on, event)
+        self._loop.call_soon_threadsafe(self._pass_on, _event(message))
 
     def _pass_on(self, event: dict[str, Any]) -> None:
         for queue, missed in list(self._queues.items()):
@@ -71,6 +90,12 @@ class Events:
                 self._queues[queue] = missed + 1
             else:
                 self._queues[queue] = 0
+
+
+def _event(message: Message) -> dict[str, Any]:
+    record = message.record
+    fields = {name: value for name, value in record["extra"].items() if name not in {"reason", UNTHINNED}}
+    return {"time": record["time"].timestamp(), "message": redact(record["message"]), **fields}
 
 
 def _is_event(record: Any) -> bool:

@@ -95,6 +95,7 @@ class AdminService:
 
     def start(self) -> None:
         """Wait for the first client."""
+        self._served.events.begin()
         asyncio.get_running_loop().add_reader(self._listener.fileno(), self._first_client)
 
     def _first_client(self) -> None:
@@ -124,6 +125,7 @@ class AdminService:
 
     async def close(self) -> None:
         """Stop, after the answers that are under way."""
+        self._served.events.end()
         if self._task is None:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
         elif self._server is None:

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from loguru import logger
 
-from relay.admin.events import MAX_LISTENERS, MAX_WAITING, Events, TooManyListenersError
+from relay.admin.events import MAX_LISTENERS, MAX_RECENT, MAX_WAITING, Events, TooManyListenersError
 
 
 def on_a_loop(scenario):
@@ -72,3 +72,23 @@ def test_nobody_listening_costs_nothing():
         return events._sink
 
     assert on_a_loop(scenario) is None
+
+
+def test_the_latest_events_are_kept_for_who_comes_later():
+    async def scenario():
+        events = Events()
+        happen("joined", number=-1)
+        events.begin()
+        for number in range(MAX_RECENT + 5):
+            logger.bind(event="left", number=number, room="lab").info("it happened")
+        logger.bind(event="refused", room="default", reason="kind").warning("no")
+        logger.info("no event")
+        events.end()
+        logger.bind(event="left").info("too late")
+        return events.recent(), events.recent("default")
+
+    kept, of_one_room = on_a_loop(scenario)
+    assert [event["event"] for event in kept] == ["left"] * (MAX_RECENT - 1) + ["refused"]
+    assert kept[0]["number"] == 6
+    assert of_one_room == kept[-1:]
+    assert "reason" not in of_one_room[0]
