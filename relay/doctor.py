@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from netstack.name_servers import DNS_PORT, parse_resolv_conf
-from relay import settings
+from relay import nft_rules, settings
 from relay.admin_place import find
 from relay.healthcheck import addresses_of, speaks_quic
 from relay.version import is_accelerated
@@ -158,29 +158,12 @@ def _firewall(found: Settings) -> Iterator[Finding]:
     if rules is None:
         yield Finding("warning", "firewall", "its rules cannot be read", "as root: vmrelay doctor")
         return
-    inputs = [rule["chain"] for rule in rules if rule.get("chain", {}).get("hook") == "input"]
-    closed = [chain for chain in inputs if chain.get("policy") == "drop"]
-    if closed and not _names(rules, found.port):
-        where = ", ".join(f"{chain['family']} {chain['table']} {chain['name']}" for chain in closed)
-        first = f"{closed[0]['family']} {closed[0]['table']} {closed[0]['name']}"
-        fix = f"nft add rule {first} udp dport {found.port} accept"
-        yield Finding(
-            "problem", "firewall", f"{where} drops what no rule names, and none names the port", fix
-        )
-    else:
+    closed = nft_rules.closed_to_udp(rules, found.port)
+    for chain, why in closed:
+        fix = f"nft insert rule {chain} udp dport {found.port} accept"
+        yield Finding("problem", "firewall", f"{chain} {why}", fix)
+    if not closed:
         yield Finding("ok", "firewall", "no chain of this machine drops the port, as far as can be seen")
-
-
-def _names(rules: Any, port: int) -> bool:
-    """Whether rules of nft's JSON (libnftables-json(5)) name a port somewhere, alone, in a set or a range."""
-    if isinstance(rules, dict):
-        span = rules.get("range")
-        if isinstance(span, list) and all(isinstance(end, int) for end in span):
-            return bool(span[0] <= port <= span[-1])
-        return any(_names(value, port) for key, value in rules.items() if key not in {"handle", "metainfo"})
-    if isinstance(rules, list):
-        return any(_names(item, port) for item in rules)
-    return bool(rules == port)
 
 
 def _certificate(found: Settings) -> Iterator[Finding]:
