@@ -151,6 +151,8 @@ class Lan:
             if plan.offline
             else HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
         )
+        self.name_servers = plan.name_servers
+        """What guests' questions go to; those of resolv.conf where there are none."""
         self.names = dns = DnsActor.start(name_servers, counters, settings)
         self._started.append(dns)
         self.gateway = GatewayActor.start(

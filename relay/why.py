@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from actors.messages import DnsQuestion, DnsQuestions
+from netstack.dns_lookup import address_query, read_addresses
 from netstack.egress import SMTP_PORT
+from transport.host.upstream_dns import RESOLV_CONF
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from actors.descriptions import LeaseDescription
+    from netstack.dns_lookup import Found
     from relay.lan import Lan
     from relay.snapshots import Snapshots
 
 RESOLVE_TIMEOUT = 5.0
-"""Seconds for the host's name servers."""
+"""Seconds for the name servers."""
 
 MOST_ADDRESSES = 8
 """Of one name, looked at."""
@@ -31,6 +38,14 @@ _REASONS = {
     "denied_by_default": "private, special and cloud addresses are closed unless --allow-cidr opens them",
     "own_address": "it is the relay's own machine: --allow-cidr with this very address, or --host-access",
 }
+
+
+_CODES = {"NXDOMAIN": "there is no such name", "SERVFAIL": "they failed, or did not answer"}
+
+_OPERATOR = -2
+"""The port of the switch as whose guest names are asked for: none, and so with a share of its own."""
+
+_ABSENT = "none has this name, MAC or address (vmrelay events --past tells who left or was refused, and why)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +81,13 @@ async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]
     if step is not None:
         steps.append(step)
     network = ipaddress.ip_network(str(lan.settings.network))
-    for address in addresses[:MOST_ADDRESSES]:
-        steps += _on_lan(lan, leases, address) if address in network else _outside(lan, address, asked)
-    return steps
+    found = [
+        _on_lan(lan, leases, address) if address in network else _outside(lan, address, asked)
+        for address in addresses[:MOST_ADDRESSES]
+    ]
+    # Clients try one address after the other (RFC 8305): one that gets through is enough.
+    through = [steps for steps in found if all(step.ok for step in steps)]
+    return [*steps, *itertools.chain.from_iterable(through or found)]
 
 
 def _guest(lan: Lan, leases: tuple[LeaseDescription, ...], guest: str) -> Step:
@@ -76,7 +95,7 @@ def _guest(lan: Lan, leases: tuple[LeaseDescription, ...], guest: str) -> Step:
     found = next((lease for lease in leases if said in {lease.address, lease.mac, lease.name}), None)
     question = f"is {guest} a guest of room {lan.name}?"
     if found is None:
-        return Step(question, ok=False, answer="no guest has this name, MAC or address")
+        return Step(question, ok=False, answer=_ABSENT)
     if found.port is None:
         return Step(question, ok=False, answer=f"it has {found.address}, and is not connected")
     return Step(question, ok=True, answer=f"yes: {found.mac} has {found.address}, session {found.port}")
@@ -95,18 +114,32 @@ async def addresses_of(
     if label in names:
         found = [ipaddress.ip_address(address) for address in names[label]]
         return found, Step(f"who is {target}?", ok=True, answer=f"a guest: {', '.join(names[label])}")
-    loop = asyncio.get_running_loop()
-    question = f"who is {target}, say the host's name servers?"
+    servers = ", ".join(server.host for server in lan.name_servers) or f"those of {RESOLV_CONF}"
+    question = f"who is {target}, say the name servers ({servers})?"
     try:
-        infos = await asyncio.wait_for(
-            loop.getaddrinfo(target, None, type=socket.SOCK_STREAM), RESOLVE_TIMEOUT
-        )
+        answers = await asyncio.gather(*(_ask_as_a_guest(lan, target, kind) for kind in ("A", "AAAA")))
     except TimeoutError:
-        return [], Step(question, ok=False, answer="they do not answer")
-    except (OSError, UnicodeError) as error:
-        return [], Step(question, ok=False, answer=f"{getattr(error, 'strerror', None) or error}")
-    texts = list(dict.fromkeys(str(info[4][0]) for info in infos))
+        return [], Step(question, ok=False, answer=f"no answer within {RESOLVE_TIMEOUT:g} s")
+    except ValueError as error:
+        return [], Step(question, ok=False, answer=str(error))
+    texts = [text for answer in answers for text in answer.addresses]
+    if not texts:
+        code = answers[0].code
+        return [], Step(question, ok=False, answer=f"{_CODES.get(code, 'no address')} ({code})")
     return [ipaddress.ip_address(text) for text in texts], Step(question, ok=True, answer=", ".join(texts))
+
+
+async def _ask_as_a_guest(lan: Lan, name: str, kind: Literal["A", "AAAA"]) -> Found:
+    """Ask the LAN's own name server. Raises ValueError, TimeoutError."""
+    answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def reply(response: bytes) -> None:
+        if not answered.done():
+            answered.set_result(response)
+
+    question = DnsQuestion(address_query(name, kind), over_stream=True, reply=reply)
+    lan.names.tell(DnsQuestions(_OPERATOR, [question]))
+    return read_addresses(await asyncio.wait_for(answered, RESOLVE_TIMEOUT))
 
 
 def _on_lan(lan: Lan, leases: tuple[LeaseDescription, ...], address: object) -> list[Step]:

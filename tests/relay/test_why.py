@@ -41,7 +41,7 @@ def relay(tmp_path_factory):
         (("nowhere.invalid",), False, ""),
         (("127.0.0.1", "--from", "web"), True, "yes, from"),
         (("127.0.0.1", "--from", MAC), True, "yes, from"),
-        (("127.0.0.1", "--from", "ghost"), False, "no guest has this name"),
+        (("127.0.0.1", "--from", "ghost"), False, "none has this name"),
     ],
 )
 def test_the_last_step_decides_and_names_the_rule(relay, words, ok, answer):
