@@ -58,6 +58,16 @@ class Kind(NamedTuple):
     """Those types in words."""
 
 
+class Option(NamedTuple):
+    """One setting as the operator sees it."""
+
+    kind: Kind
+    metavar: str | None
+    help: str
+    own_variable: str | None = None
+    """Environment variable, where it is not ``VMRELAY_`` and the name."""
+
+
 def whole(low: int, high: int) -> Kind:
     """Make the kind of a whole number."""
 

@@ -3,15 +3,11 @@
 One table, the fields of ``Settings``, describes every setting; flags, environment variables and the TOML
 file are derived from it. A value is looked up in this order: flag, environment variable, configuration
 file, default. Lists replace each other, they are not joined across sources.
-
-Every value goes through the same check wherever it comes from, and a bad one is a ``SettingsError`` that
-names its source in one line.
 """
 
 from __future__ import annotations
 
 import argparse
-import tomllib
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -27,7 +23,7 @@ from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import AUTO, Address
 from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
-from relay.room_tables import ALL_OTHERS, LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables, take_tables
+from relay.room_tables import ALL_OTHERS, LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables
 from relay.setting_kinds import (
     ADDRESS,
     ADDRESSES,
@@ -55,8 +51,8 @@ from relay.setting_kinds import (
     SWITCH,
     WORKERS,
     WPAD,
-    Kind,
     Network,
+    Option,
     SettingsError,
     choice,
     flag,
@@ -64,7 +60,8 @@ from relay.setting_kinds import (
     size,
     whole,
 )
-from relay.spelling import MAX_NAMED, is_service_link, misspelt_variables, perhaps
+from relay.setting_sources import checked, read_file, refuse_misspelt
+from relay.spelling import is_service_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,9 +88,6 @@ ROOM_CREATION = ("any", LISTED)
 CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
-MAX_CONFIG_BYTES = 1 << 20
-"""Largest configuration file that is read."""
-
 _HOUR = 3600.0
 _DAY = 86_400.0
 
@@ -102,16 +96,6 @@ MAX_KEEP_ALIVE = 32_767.0
 
 _PREFIX6 = IPv6Network("fd76:6d72:656c:6179::/64")
 """A unique local prefix (RFC 4193); what it names never leaves the LAN."""
-
-
-class Option(NamedTuple):
-    """One setting as the operator sees it."""
-
-    kind: Kind
-    metavar: str | None
-    help: str
-    own_variable: str | None = None
-    """Environment variable, where it is not ``VMRELAY_`` and the name."""
 
 
 # -- the table ----------------------------------------------------------------------------------------
@@ -566,21 +550,22 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
 
 def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[Settings, dict[str, Origin]]:
     """As :func:`resolve`, and tell where each value comes from, by its field's name."""
-    _refuse_misspelt(environment)
+    variables = {name: _variable(name, option) for name, option in OPTIONS.items()}
+    refuse_misspelt(environment, variables | {"config": CONFIG_VARIABLE}, OTHER_VARIABLES)
     path = flags.get("config") or environment.get(CONFIG_VARIABLE)
-    values, tables, texts = _from_file(Path(path)) if path else ({}, NO_TABLES, {})
+    values, tables, texts = read_file(Path(path), OPTIONS) if path else ({}, NO_TABLES, {})
     origins = dict.fromkeys(OPTIONS, Origin("default", ""))
     origins |= {name: Origin("file", str(path), text) for name, text in texts.items()}
     for name, option in OPTIONS.items():
         variable = _variable(name, option)
         text = environment.get(variable, "").strip()
         if text and not is_service_link(variable, text):
-            values[name] = _checked(option, text, variable)
+            values[name] = checked(option, text, variable)
             origins[name] = Origin("environment", variable, text)
         if name in flags:
             given = flags[name]
             text = ",".join(given) if isinstance(given, list) else str(given)
-            values[name] = _checked(option, text, flag(name))
+            values[name] = checked(option, text, flag(name))
             origins[name] = Origin("flag", flag(name), text)
     settings = Settings(**values)
     if (settings.cert_pem is None) != (settings.key_pem is None):
@@ -609,70 +594,6 @@ def _refuse_half_of_auth(settings: Settings) -> None:
         raise SettingsError("--auth-revoked needs --auth-keys")
     if isinstance(settings.admin, Address) and settings.admin_token is None:
         raise SettingsError(f"--admin {settings.admin} needs --admin-token, for others can connect there")
-
-
-def _refuse_misspelt(environment: Mapping[str, str]) -> None:
-    variables = {name: _variable(name, option) for name, option in OPTIONS.items()}
-    variables["config"] = CONFIG_VARIABLE
-    found = misspelt_variables(environment, variables, OTHER_VARIABLES)
-    if found:
-        complaints = [
-            f"{name[:80]}{f', perhaps {near}' if near else ''}" for name, near in sorted(found.items())
-        ]
-        more = f"; and {len(complaints) - MAX_NAMED} more" if len(complaints) > MAX_NAMED else ""
-        raise SettingsError(
-            f"unknown environment variable {'; '.join(complaints[:MAX_NAMED])}{more} (see vmrelay --help)"
-        )
-
-
-def _from_file(path: Path) -> tuple[dict[str, Any], RoomTables, dict[str, str]]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-        if len(data) > MAX_CONFIG_BYTES:
-            raise SettingsError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
-        table = tomllib.loads(data.decode())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep
-        raise SettingsError(f"{path}: not valid TOML: {' '.join(str(error).split())}") from None
-    tables = take_tables(table, str(path), _from_table)
-    values = _from_table(table, str(path))
-    texts = {name: _text_of(table[flag(name)[2:]]) for name in values}
-    return values, tables, texts
-
-
-def _from_table(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read the settings of a TOML table."""
-    names = {flag(name)[2:]: name for name in OPTIONS}
-    values = {}
-    for key, value in table.items():
-        if key not in names:
-            raise SettingsError(f"{where}: unknown setting {key[:80]!r}{perhaps(key, names)}")
-        option, source = OPTIONS[names[key]], f"{where}: {key}"
-        values[names[key]] = _checked(option, _toml_text(option.kind, value, source), source)
-    return values
-
-
-def _toml_text(kind: Kind, value: Any, source: str) -> str:
-    """Bring a TOML value to the text that a flag would have; booleans are no numbers here."""
-    fits = isinstance(value, kind.toml) and isinstance(value, bool) == (kind is SWITCH)
-    if isinstance(value, list):
-        fits = fits and all(isinstance(item, str) for item in value)
-    if not fits:
-        raise SettingsError(f"{source}: must be {kind.expected}")
-    return _text_of(value)
-
-
-def _text_of(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list) else str(value)
-
-
-def _checked(option: Option, text: str, source: str) -> Any:
-    try:
-        return option.kind.parse(text)
-    except ValueError as error:
-        raise SettingsError(f"{source}: {error}, not {text[:80]!r}") from None
 
 
 def _variable(name: str, option: Option) -> str:
