@@ -14,7 +14,7 @@ import contextlib
 import json
 import signal
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from guest import card_identity, client_arguments
 from guest.client import ConnectError
@@ -121,19 +121,19 @@ async def _attach(args: argparse.Namespace) -> None:
     if args.qemu is None:
         if args.qemu_mode is not None:
             raise ValueError("--qemu-mode goes with --qemu")
-        await _attach_tap(args, counters)
+        await _attach_tap(args, client_arguments.client_options(args), counters)
     else:
         for option in TAP_OPTIONS:
             if getattr(args, option):
                 raise ValueError(f"--{option} goes with --tap; a QEMU guest sets its card up by itself")
-        await _attach_qemu(args, counters)
+        await _attach_qemu(args, client_arguments.client_options(args), counters)
 
 
 def _print_counters(counters: Counters) -> None:
     print("counters:", json.dumps(counters, sort_keys=True), flush=True)  # noqa: T201
 
 
-async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
+async def _attach_tap(args: argparse.Namespace, options: dict[str, Any], counters: Counters) -> None:
     tap = Tap(args.tap, counters, args.netns)
     teller = _Teller(tap.name, args.url)
     resolver = Resolver(tap.name, args.netns, teller.say)
@@ -150,7 +150,7 @@ async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
             on_change=device.on_change,
             rewriter=device.rewriter,
             counters=counters,
-            **client_arguments.client_options(args),
+            **options,
         ) as nic:
             await _carry_frames(tap, nic)
     finally:
@@ -158,7 +158,7 @@ async def _attach_tap(args: argparse.Namespace, counters: Counters) -> None:
         tap.close()
 
 
-async def _attach_qemu(args: argparse.Namespace, counters: Counters) -> None:
+async def _attach_qemu(args: argparse.Namespace, options: dict[str, Any], counters: Counters) -> None:
     teller = _Teller(args.qemu, args.url)
     port = open_socket(args.qemu, args.qemu_mode or "listen", counters, teller.say)
     chosen = None if args.mac is None else parse_mac(args.mac)
@@ -176,7 +176,7 @@ async def _attach_qemu(args: argparse.Namespace, counters: Counters) -> None:
             on_change=lambda change: teller.tell(change, mac),
             rewriter=rewriter,
             counters=counters,
-            **client_arguments.client_options(args),
+            **options,
         ) as nic:
             nic.send(frames)
             await _carry_frames(port, nic)

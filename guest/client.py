@@ -12,6 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aioquic.h3.connection import H3_ALPN
@@ -294,17 +295,18 @@ async def connect(
     url: str,
     trust: Trust,
     *,
+    token: str = "",
     counters: Counters | None = None,
     timeout: float = CONNECT_TIMEOUT,  # noqa: ASYNC109 - per address, and told in the error
     keep_alive: float = KEEP_ALIVE,
     idle_timeout: float = IDLE_TIMEOUT,
 ) -> WebTransportClient:
-    """Open a session with ``url``, trying the addresses of its host in turn.
+    """Open a session with ``url``, trying the addresses of its host in turn; ``token`` lets the client in.
 
     Raises ValueError for a URL or CA file that is none, and ConnectError (one line that names the server)
     when there is no session to be had.
     """
-    target = Target.parse(url)
+    target = replace(Target.parse(url), token=token)
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guest.target import Target, parse_certificate_hash
+from guest.token_file import VARIABLE, find_token
 from netstack.encapsulation import Kind
 from netstack.ethernet import is_station, parse_mac
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from guest.token_file import TokenFile
 
 
 def _checked(check: Callable[[str], object]) -> Callable[[str], str]:
@@ -53,6 +57,17 @@ def add_target(parser: argparse.ArgumentParser, *, url_is_optional: bool = False
         "--ca", metavar="FILE", type=Path, help="accept certificates of the CAs in this PEM file"
     )
     trust.add_argument("--insecure", action="store_true", help="accept any certificate")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help=f"file with the token that the relay asks for (default: {VARIABLE}); read for each session",
+    )
+
+
+def token_of(args: argparse.Namespace) -> TokenFile | None:
+    """Tell what gives the token that a user named in a file, if any. Raises ValueError."""
+    return find_token(args.token_file, os.environ, url_has_one=Target.parse(args.url).has_token)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, url_is_optional: bool = False) -> None:
@@ -76,13 +91,17 @@ def add_arguments(parser: argparse.ArgumentParser, *, url_is_optional: bool = Fa
 
 
 def client_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments for ``vm_client`` out of parsed arguments, all but ``url`` and ``mac``."""
+    """Keyword arguments for ``vm_client`` out of parsed arguments, all but ``url`` and ``mac``.
+
+    Raises ValueError for a file without a token.
+    """
     # What goes wrong with a connection is told by an exception; aioquic need not log it as well.
     logging.getLogger("quic").setLevel(logging.CRITICAL)
+    token = token_of(args)
     return {
         "encap": args.encap,
         "name": args.name,
         "cert_hash": args.cert_hash,
         "ca": args.ca,
         "insecure": args.insecure,
-    }
+    } | ({} if token is None else {"token": token})

@@ -188,6 +188,7 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             b":path": path.encode(),
             b"sec-webtransport-http3-draft02": b"1",
         }
+        headers |= {name.encode(): value.encode() for name, value in self._target.authorization.items()}
         h3.send_headers(self._stream_id, list(headers.items()))
 
     def _on_h3_event(self, event: H3Event) -> None:

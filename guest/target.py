@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - part of a dataclass that others inspect
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from transport.admission import without_secrets
+from transport.admission import TOKEN_FIELD, without_secrets
 
 _HTTPS_PORT = 443
+TOKEN = re.compile(r"[A-Za-z0-9_.+/=~-]{1,4096}", re.ASCII)
+"""What may stand behind ``Bearer`` (RFC 6750 section 2.1); relays take no longer ones."""
 _SHA256_TEXT = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 
 
@@ -52,6 +54,12 @@ class Target:
     host: str
     port: int
     path: str
+    token: str = field(default="", repr=False)
+    """What lets the client in, where it is not in the query; sent as ``Authorization: Bearer``."""
+
+    def __post_init__(self) -> None:
+        if self.token and not TOKEN.fullmatch(self.token):
+            raise ValueError("the token is none: it has other characters than such have, or too many")
 
     @classmethod
     def parse(cls, url: str) -> Target:
@@ -70,6 +78,16 @@ class Target:
         if not (path.isascii() and path.isprintable()) or " " in path:
             raise ValueError(f"{shown}: what is not printable ASCII must be percent-encoded")
         return cls(parts.hostname, port, path)
+
+    @property
+    def has_token(self) -> bool:
+        """Whether there is a token in the query."""
+        return any(name == TOKEN_FIELD for name, _ in parse_qsl(self.path.partition("?")[2]))
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header field that shows the token."""
+        return {"authorization": f"Bearer {self.token}"} if self.token else {}
 
     @property
     def authority(self) -> str:

@@ -166,6 +166,7 @@ class VirtualNic:
         counters: Counters,
         on_change: Callable[[Change], None],
         name: str = "",
+        token: str | Callable[[], str] = "",
         rewriter: MacRewriter | None = None,
         **session_options: float,
     ) -> None:
@@ -178,6 +179,7 @@ class VirtualNic:
         self._trust = trust
         self._on_change = on_change
         self._name = name
+        self._token = token
         self._resume = ""
         """What the relay told with the address; it shows that a later session is this client's too."""
         self._rewriter = rewriter
@@ -237,7 +239,10 @@ class VirtualNic:
 
     async def attach(self) -> None:
         """Open a session and register. Raises ConnectError."""
-        session = await connect(self.url, self._trust, counters=self.counters, **self._session_options)
+        token = self._token if isinstance(self._token, str) else self._token()
+        session = await connect(
+            self.url, self._trust, token=token, counters=self.counters, **self._session_options
+        )
         self._session = session
         if self.kind is Kind.RAW:
             self._mtu_at_start = min(LAN_MTU, session.datagram_limit - HEADER_LENGTH)
@@ -425,6 +430,7 @@ async def vm_client(
     mac: str | bytes | None = None,
     name: str | None = None,
     encap: str | None = None,
+    token: str | Callable[[], str] = "",
     cert_hash: str | None = None,
     ca: Path | None = None,
     insecure: bool = False,
@@ -439,6 +445,8 @@ async def vm_client(
     """Attach a NIC to the relay at ``url``; it is registered when the block begins.
 
     ``mac`` (random when None) and ``cert_hash`` may be text; ``encap`` is "framed" (the default) or "raw".
+    ``token`` lets it in, where the relay asks for one; a function is asked before each session, since tokens
+    expire.
     ``name`` is the guest's for the LAN's DNS: this machine's when None, none when empty. With ``reconnect`` a
     lost session is replaced; with ``patient`` so is one that the first attempt failed to open, unless further
     ones cannot end better. ``on_change`` is told every change.
@@ -468,6 +476,7 @@ async def vm_client(
         counters=Counters() if counters is None else counters,
         on_change=on_change,
         name=host_name() if name is None else name,
+        token=token,
         rewriter=rewriter or None,
         keep_alive=keep_alive,
         idle_timeout=idle_timeout,

@@ -19,6 +19,7 @@ import ssl
 import statistics
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from guest import client_arguments
@@ -76,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
     logging.getLogger("quic").setLevel(logging.CRITICAL)
     try:
         trust = Trust.read(args.cert_hash, args.ca, args.insecure)
-        check = Check(args.url, trust, None if args.json else _say)
+        token = client_arguments.token_of(args)
+        say = None if args.json else _say
+        check = Check(args.url, trust, say, "" if token is None else token())
         asyncio.run(check.run())
     except ValueError as error:
         print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
@@ -98,15 +101,18 @@ def _say(step: Step) -> None:
 class Check:
     """The steps, and what came of them."""
 
-    def __init__(self, url: str, trust: Trust, say: Any = None) -> None:
-        """Check the relay at ``url``; ``say`` is told each step as it is done. Raises ValueError."""
+    def __init__(self, url: str, trust: Trust, say: Any = None, token: str = "") -> None:
+        """Check the relay at ``url``; ``say`` is told each step as it is done. Raises ValueError.
+
+        ``token`` lets the client in.
+        """
         if choose_kind(url, None)[1] is Kind.RAW:
             raise ValueError(
                 f"{without_secrets(url)}: raw sessions have no heartbeats to measure with; "
                 "leave out what asks for one"
             )
         self._url = url
-        self._target = Target.parse(url)
+        self._target = replace(Target.parse(url), token=token)
         self._trust = trust
         self._tell = say
         self._addresses: list[str] = []
@@ -211,7 +217,7 @@ class Check:
 
     @contextlib.asynccontextmanager
     async def _webtransport(self) -> AsyncIterator[Carried]:
-        client = await connect(self._url, self._trust, timeout=PATIENCE)
+        client = await connect(self._url, self._trust, token=self._target.token, timeout=PATIENCE)
         try:
             yield _WebTransport(client)
         finally:
@@ -227,6 +233,7 @@ class Check:
             connecting = connect_websocket(
                 f"wss://{target.authority}{target.path}",
                 ssl=_tls(self._trust),
+                additional_headers=self._target.authorization,
                 proxy=None,
                 open_timeout=PATIENCE,
                 close_timeout=ANSWERED_WITHIN,

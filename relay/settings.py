@@ -72,13 +72,14 @@ CONFIG_VARIABLE = "VMRELAY_CONFIG"
 
 OTHER_VARIABLES = (
     CONFIG_VARIABLE,
+    "VMRELAY_TOKEN_FILE",
     "VMRELAY_CONSOLE",
     "VMRELAY_COMPILE",
     "VMRELAY_OPTIMIZE",
     "VMRELAY_ACCELERATED",
     "RELAYBENCH",
 )
-"""Variables that are no settings: the file's, and those of the build, the tests and the load generator."""
+"""Variables that are no settings: of the file, the clients, the build, the tests and the load generator."""
 
 WEB_CHOICES = ("auto", "https", "off")
 OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
