@@ -15,6 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.ports import SendResult
+from netstack.ipv4 import DEFAULT_TTL
 from transport.host.errors import result_of
 from transport.quic.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
@@ -32,9 +33,6 @@ ERRORS_PER_TURN = 64
 
 RECEIVE_BUFFER = 256 * 1024
 """Bytes asked of the kernel per socket: bounds what a flood can hold, takes a burst of 150 full frames."""
-
-DEFAULT_TTL = 64
-"""Of what arrives, where the system does not tell."""
 
 _LINUX = sys.platform == "linux"
 
@@ -295,7 +293,7 @@ class HostSocket:
 
     def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
         """Return the TTL of what arrived, and the size of its datagrams where it is several, else 0."""
-        ttl, step = DEFAULT_TTL, 0
+        ttl, step = DEFAULT_TTL, 0  # where the system does not tell
         for level, kind, data in ancillary:
             if level == self.family.level and kind in self.family.ttl_messages:
                 ttl = int.from_bytes(data, sys.byteorder) & 0xFF

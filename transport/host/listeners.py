@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet
 from actors.ports import SendResult
+from netstack.ipv4 import DEFAULT_TTL
 from transport.binding import EVERY
 from transport.host.host_socket import DATAGRAMS_PER_TURN, RECEIVE_BUFFER
 from transport.host.tcp_socket import TcpFlowSocket, reset_at_close
@@ -46,7 +47,6 @@ BACKLOG = 1024
 ACCEPT_PAUSE = 1.0
 """Seconds without accepting after the system had no more sockets: a readable listener would wake the loop."""
 
-_TTL = 64
 _buffer = bytearray(65536)
 
 
@@ -83,7 +83,7 @@ class UdpListener:
             for _ in range(DATAGRAMS_PER_TURN):
                 size, ancillary, _, address = receive([_buffer], PACKET_INFO_SPACE)
                 client = _client(address, ancillary[0][2] if ancillary else b"")
-                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), client, _TTL))
+                datagrams.append(DatagramFromNet(bytes(_buffer[:size]), client, DEFAULT_TTL))
         if datagrams:
             self._owner.tell(DatagramsFromNet(datagrams))
 
