@@ -8,6 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --dist loadfile
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
+# Tests that mostly compile and install, for which a busy machine is only slower.
+BUILDS := tests/system/test_packaging.py tests/system/test_image.py tests/system/test_fresh_clone.py
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors guest netstack relay transport vmrelay
@@ -52,7 +54,10 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 	npm --prefix clients/js run --silent check
 
 system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
-	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && $(SUDO) $(PYTEST) tests/system tests/security $(ARGS)
+	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
+		$(if $(ARGS),$(SUDO) $(PYTEST) tests/system tests/security $(ARGS),\
+		$(SUDO) $(PYTEST) $(PARALLEL) $(BUILDS) && \
+		$(SUDO) $(PYTEST) tests/system tests/security $(addprefix --ignore ,$(BUILDS)) --durations 30)
 
 tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
 	scripts/test-tools.sh
