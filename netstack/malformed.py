@@ -25,6 +25,7 @@ Reason = Literal[
     "bad_tcp_port",
     "bad_arp",
     "bad_dhcp",
+    "bad_room_message",
 ]
 """Why a packet was not taken; a fixed set, since reasons become names of counters."""
 

@@ -1,0 +1,566 @@
+"""Who is in which room, over all workers: soft state, as EVPN's (RFC 7432), of which each has a copy.
+
+Theory of operation
+-------------------
+Every worker is the truth for its own guests. It announces each change to all others (CHANGES), and twice a
+second that it lives, with a digest of all that it has announced (HELLO). Who holds something else of it asks
+(WANT) and is told everything (SNAPSHOT): so a message may be lost, come twice, or late. A worker that is
+silent for DEAD_AFTER, is reported lost, or comes back as another incarnation, has no guests any more.
+
+A MAC that two workers announce is the one's with the higher ``seq``; of equal ones, the lower number's. Who
+takes a MAC over announces one more than it knows of. Who is beaten is told so (an ``Elsewhere`` with
+``lost``), and takes its own binding back; or, if its guest has the better right, announces one more than
+the winner's.
+
+An address that guests of two workers have, as after a partition, stays with whom it has been longer, by the
+announced times; the other's worker is told (``AddressLost``).
+
+New addresses are granted by the room's *home*, by rendezvous hashing among the workers that live: it knows
+all bindings, and what it granted a moment ago (GRANT_KEPT). So two workers do not give one address to two
+guests, as long as they agree who lives; when they do not, the rule above heals it.
+
+No clock and no I/O: ``now`` are monotonic seconds, ``unix`` is Unix time; what is to be sent is taken from
+``take_outgoing``, what has happened from ``take_events``. Counts ``trunk.drop.*`` and ``rooms.*``.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from netstack.malformed import MalformedPacket
+from netstack.room_wire import (
+    MAX_CANDIDATES,
+    Ask,
+    Binding,
+    Change,
+    Contest,
+    Grant,
+    Hello,
+    Kind,
+    SnapshotPart,
+    pack_ask,
+    pack_change,
+    pack_changes,
+    pack_contest,
+    pack_grant,
+    pack_head,
+    pack_hello,
+    pack_snapshot,
+    read_ask,
+    read_changes,
+    read_contest,
+    read_grant,
+    read_head,
+    read_hello,
+    read_snapshot,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from netstack.counters import Counters
+
+HELLO_EVERY: Final = 0.5
+DEAD_AFTER: Final = 3.0
+"""Seconds of silence after which a worker is taken for gone: five Hellos, and a slow turn of its loop."""
+
+WANT_EVERY: Final = 0.5
+"""Seconds between two requests for one worker's snapshot."""
+
+GRANT_KEPT: Final = 5.0
+"""Seconds for which a granted address is kept for its MAC: until its binding is announced."""
+
+MAX_GRANTS: Final = 4096
+MAX_ENTRIES: Final = 16_384
+"""Bindings of one worker: some 8 MB."""
+
+MAX_WORKERS: Final = 256
+MAX_OUTGOING: Final = 4096
+"""Messages that wait to be sent; what is dropped beyond is told again by a snapshot."""
+
+MEMBER: Final = bytes(6)
+"""Stands instead of a MAC for a worker's membership of a room; ``port`` of such a binding is how many ports
+of the room it has."""
+
+Key = tuple[str, bytes]
+"""Room and MAC."""
+
+
+class Elsewhere(NamedTuple):
+    """A MAC is behind a port of another worker, or something of it has changed.
+
+    ``lost``: this worker announced it too, and has to take that back.
+    """
+
+    room: str
+    worker: int
+    binding: Binding
+    lost: bool = False
+
+
+class NowhereElse(NamedTuple):
+    """A MAC is behind no port of another worker any more."""
+
+    room: str
+    mac: bytes
+
+
+class MembersChanged(NamedTuple):
+    """The workers that have ports of a room, and how many, are others than before."""
+
+    room: str
+
+
+class AddressLost(NamedTuple):
+    """An address of a guest of ours is that of another worker's guest, who has had it for longer."""
+
+    room: str
+    mac: bytes
+    address: bytes
+    holder: bytes
+
+
+class Granted(NamedTuple):
+    """What the home has answered to the question with ``token``; no address where all are taken."""
+
+    token: int
+    room: str
+    mac: bytes
+    address: bytes
+
+
+class Contested(NamedTuple):
+    """A guest of another worker's uses an address that one of ours has."""
+
+    room: str
+    address: bytes
+    challenger: bytes
+
+
+Event = Elsewhere | NowhereElse | MembersChanged | AddressLost | Granted | Contested
+
+
+class Outgoing(NamedTuple):
+    """A message for a worker, or for all others where that is None."""
+
+    worker: int | None
+    message: bytes
+
+
+class _Told(NamedTuple):
+    """A binding, with what is known of its announcement."""
+
+    version: int
+    binding: Binding
+    digest: int
+
+
+class _Worker:
+    """What another worker has announced."""
+
+    def __init__(self, incarnation: int, now: float) -> None:
+        self.incarnation = incarnation
+        self.heard = now
+        self.told: dict[Key, _Told] = {}
+        self.digest = 0
+        self.want_at = now
+        self.snapshot = -1
+        self.parts: dict[int, list[Change]] = {}
+
+
+class RoomState:
+    """One worker's view of all rooms."""
+
+    def __init__(self, number: int, incarnation: int, counters: Counters) -> None:
+        """``incarnation`` is larger than those of the same number before."""
+        self.number = number
+        self.incarnation = incarnation
+        self._counters = counters
+        self._version = 0
+        self._own: dict[Key, _Told] = {}
+        self._digest = 0
+        self._workers: dict[int, _Worker] = {}
+        self._claims: dict[Key, dict[int, Binding]] = {}
+        """What is announced of a MAC, by worker, our own included."""
+        self._holders: dict[tuple[str, bytes], dict[tuple[int, bytes], None]] = {}
+        """(worker, MAC) by room and address."""
+        self._members: dict[str, dict[int, int]] = {}
+        """Other workers with ports of a room, and how many."""
+        self._grants: dict[tuple[str, bytes], tuple[bytes, float]] = {}
+        """MACs, and until when, by room and address; the oldest first."""
+        self._hello_at = 0.0
+        self._changes: dict[Key, bytes] = {}
+        """What has changed of our own and was not announced yet."""
+        self._outgoing: list[Outgoing] = []
+        self._events: list[Event] = []
+        self._readers: dict[int, Callable[[int, _Worker, bytes, float], None]] = {
+            Kind.HELLO: self._hello,
+            Kind.CHANGES: self._hear_changes,
+            Kind.SNAPSHOT: self._hear_snapshot,
+            Kind.WANT: self._hear_want,
+            Kind.ASK: self._hear_ask,
+            Kind.GRANT: self._hear_grant,
+            Kind.CONTEST: self._hear_contest,
+        }
+
+    # -- what is asked ------------------------------------------------------------------------------
+
+    def live(self) -> list[int]:
+        """List the workers that live, this one among them."""
+        return sorted([self.number, *self._workers])
+
+    def incarnation_of(self, worker: int) -> int | None:
+        """Tell the incarnation of a worker that lives."""
+        if worker == self.number:
+            return self.incarnation
+        known = self._workers.get(worker)
+        return None if known is None else known.incarnation
+
+    def members(self, room: str) -> dict[int, int]:
+        """Tell the other workers that have ports of a room, and how many."""
+        return self._members.get(room, {})
+
+    def elsewhere(self, room: str, mac: bytes) -> tuple[int, Binding] | None:
+        """Find a MAC at another worker, where that has the right to it."""
+        winner = self._winner((room, mac))
+        return None if winner is None or winner[0] == self.number else winner
+
+    def all_elsewhere(self, room: str) -> list[tuple[int, Binding]]:
+        """List all that is behind ports of other workers in a room."""
+        found = [self.elsewhere(room, mac) for place, mac in self._claims if place == room and mac != MEMBER]
+        return [each for each in found if each is not None]
+
+    def own(self, room: str, mac: bytes) -> Binding | None:
+        """Tell what this worker has announced of a MAC."""
+        told = self._own.get((room, mac))
+        return None if told is None else told.binding
+
+    def home_of(self, room: str) -> int:
+        """Tell who grants a room's addresses (highest random weight, Thaler and Ravishankar 1998)."""
+        return max(self.live(), key=lambda number: (_weight(room, number), number))
+
+    def holders_of(self, room: str, address: bytes) -> set[bytes]:
+        """Tell which MACs have an address, at any worker."""
+        return {mac for _, mac in self._holders.get((room, address), ())}
+
+    # -- what this worker has -----------------------------------------------------------------------
+
+    def bind(self, room: str, binding: Binding, unix: int, *, again: bool = False) -> None:
+        """Announce a MAC of ours, or what has changed of it. ``again`` takes it back from who has beaten us.
+
+        ``seq`` and ``since`` of the binding are decided here.
+        """
+        key = (room, binding.mac)
+        before = self._own.get(key)
+        others = [other for worker, other in self._claims.get(key, {}).items() if worker != self.number]
+        if before is None and len(self._own) >= MAX_ENTRIES:
+            self._counters.add("rooms.drop.table_full")
+            return
+        if before is not None and not again:
+            seq = before.binding.seq
+        else:
+            seq = max((other.seq + 1 for other in others), default=0)
+        since = dict(
+            zip(*((before.binding.addresses, before.binding.since) if before else ((), ())), strict=True)
+        )
+        if before is None:  # who moves here has its addresses for as long as it has had them
+            for other in others:
+                since.update(zip(other.addresses, other.since, strict=True))
+        times = tuple(since.get(address, unix) for address in binding.addresses)
+        binding = binding._replace(seq=seq, since=times)
+        if before is not None and before.binding == binding:
+            return
+        self._announce(key, binding)
+        if binding.mac != MEMBER:
+            self._look_for_conflicts(room, binding)
+
+    def unbind(self, room: str, mac: bytes) -> None:
+        """Announce that a MAC is gone."""
+        key = (room, mac)
+        if key in self._own:
+            self._announce(key, None)
+            other = self._winner(key)
+            if other is not None:  # it has not heard yet that it was beaten
+                self._events.append(Elsewhere(room, *other))
+
+    def _announce(self, key: Key, binding: Binding | None) -> None:
+        self._version += 1
+        packed = pack_change(Change(*key, self._version, binding))
+        before = self._own.pop(key, None)
+        if before is not None:
+            self._digest ^= before.digest
+            self._index(key, self.number, before.binding, None)
+        if binding is not None:
+            told = self._own[key] = _Told(self._version, binding, _digest(packed))
+            self._digest ^= told.digest
+            self._index(key, self.number, None, binding)
+        self._changes.pop(key, None)
+        self._changes[key] = packed
+
+    # -- addresses ----------------------------------------------------------------------------------
+
+    def ask(
+        self, token: int, room: str, mac: bytes, candidates: tuple[bytes, ...], now: float
+    ) -> bytes | None:
+        """Ask for one of these addresses: the answer, empty where all are taken, if this is the home.
+
+        Else None; the home's answer is a ``Granted``, if it comes.
+        """
+        candidates = candidates[:MAX_CANDIDATES]
+        home = self.home_of(room)
+        if home == self.number:
+            return self.grant(room, mac, candidates, now)
+        self._send(home, Kind.ASK, pack_ask(Ask(token, room, mac, candidates)))
+        return None
+
+    def grant(self, room: str, mac: bytes, candidates: Iterable[bytes], now: float) -> bytes:
+        """Choose the first of these addresses that is nobody else's, and keep it for a while, or none."""
+        for address in candidates:
+            key = (room, address)
+            if self.holders_of(room, address) - {mac}:
+                continue
+            holder, until = self._grants.get(key, (mac, now))
+            if holder != mac and now < until:
+                continue
+            self._grants.pop(key, None)
+            self._grants[key] = (mac, now + GRANT_KEPT)
+            if len(self._grants) > MAX_GRANTS:
+                del self._grants[next(iter(self._grants))]
+            self._counters.add("rooms.addresses_granted")
+            return address
+        return b""
+
+    def contest(self, worker: int, room: str, address: bytes, challenger: bytes) -> None:
+        """Tell a worker that its guest's address is used by one of ours."""
+        self._send(worker, Kind.CONTEST, pack_contest(Contest(room, address, challenger)))
+
+    # -- others -------------------------------------------------------------------------------------
+
+    def receive(self, message: bytes, now: float) -> None:
+        """Take a message of another worker's; what is malformed is counted and dropped."""
+        try:
+            kind, sender, incarnation = read_head(message)
+            read = self._readers.get(kind)
+            worker = self._worker(sender, incarnation, now) if read and sender != self.number else None
+            if read is not None and worker is not None:
+                read(sender, worker, message, now)
+        except MalformedPacket:
+            self._counters.add("trunk.drop.malformed")
+
+    def lost(self, worker: int) -> None:
+        """Forget a worker of which it is known that it has ended."""
+        if worker in self._workers:
+            self._counters.add("rooms.workers_lost")
+            self._forget(worker)
+
+    def tick(self, now: float) -> None:
+        """Forget who is silent, and say Hello when it is time; to be called every ``HELLO_EVERY``."""
+        for number in [n for n, worker in self._workers.items() if now - worker.heard >= DEAD_AFTER]:
+            self.lost(number)
+        for key in [key for key, (_, until) in self._grants.items() if now >= until]:
+            del self._grants[key]
+        if now >= self._hello_at:
+            self._hello_at = now + HELLO_EVERY
+            self._flush_changes()
+            self._say_hello(None)
+
+    def take_outgoing(self) -> list[Outgoing]:
+        """Give up what is to be sent."""
+        self._flush_changes()
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    def take_events(self) -> list[Event]:
+        """Give up what has happened."""
+        events, self._events = self._events, []
+        return events
+
+    def _flush_changes(self) -> None:
+        changes, self._changes = self._changes, {}
+        for body in pack_changes(changes.values()):
+            self._send(None, Kind.CHANGES, body)
+
+    def _say_hello(self, worker: int | None) -> None:
+        self._send(worker, Kind.HELLO, pack_hello(Hello(self._digest, len(self._own))))
+
+    def _send(self, worker: int | None, kind: Kind, body: bytes) -> None:
+        if len(self._outgoing) >= MAX_OUTGOING:
+            self._counters.add("trunk.drop.queue_full")
+            return
+        head = pack_head(kind, self.number, self.incarnation)
+        self._outgoing.append(Outgoing(worker, head + body))
+
+    def _worker(self, number: int, incarnation: int, now: float) -> _Worker | None:
+        """Find who speaks; None for one that is no more, or one too many."""
+        worker = self._workers.get(number)
+        if worker is not None and incarnation < worker.incarnation:
+            self._counters.add("trunk.drop.former_incarnation")
+            return None
+        if worker is not None and incarnation > worker.incarnation:
+            self._forget(number)
+            worker = None
+        if worker is None:
+            if len(self._workers) >= MAX_WORKERS:
+                self._counters.add("trunk.drop.too_many_workers")
+                return None
+            worker = self._workers[number] = _Worker(incarnation, now)
+            self._counters.add("rooms.workers_found")
+            self._flush_changes()
+            self._say_hello(number)
+        worker.heard = now
+        return worker
+
+    def _forget(self, number: int) -> None:
+        worker = self._workers.pop(number)
+        for key in list(worker.told):
+            self._hold(number, worker, key, None)
+
+    def _hello(self, number: int, worker: _Worker, message: bytes, now: float) -> None:
+        hello = read_hello(message)
+        if hello == (worker.digest, len(worker.told)) or now < worker.want_at:
+            return
+        worker.want_at = now + WANT_EVERY
+        self._counters.add("rooms.snapshots_wanted")
+        self._send(number, Kind.WANT, b"")
+
+    def _hear_changes(self, number: int, worker: _Worker, message: bytes, _now: float) -> None:
+        for change in read_changes(message):
+            self._hear(number, worker, change)
+
+    def _hear(self, number: int, worker: _Worker, change: Change) -> None:
+        key = (change.room, change.mac)
+        before = worker.told.get(key)
+        if before is not None and before.version >= change.version:
+            return
+        if before is None and len(worker.told) >= MAX_ENTRIES:
+            self._counters.add("rooms.drop.table_full")
+            return
+        told = None
+        if change.binding is not None:
+            told = _Told(change.version, change.binding, _digest(pack_change(change)))
+        self._hold(number, worker, key, told)
+
+    def _hear_snapshot(self, number: int, worker: _Worker, message: bytes, _now: float) -> None:
+        snapshot: SnapshotPart = read_snapshot(message)
+        if snapshot.version < worker.snapshot:
+            return
+        if snapshot.version > worker.snapshot:
+            worker.snapshot, worker.parts = snapshot.version, {}
+        worker.parts[snapshot.part] = snapshot.changes
+        if len(worker.parts) < snapshot.parts:
+            return
+        parts, worker.parts, worker.snapshot = worker.parts, {}, -1
+        said = {(change.room, change.mac): change for part in parts.values() for change in part}
+        for key, told in list(worker.told.items()):
+            if key not in said and told.version <= snapshot.version:
+                self._hold(number, worker, key, None)
+        for change in said.values():
+            self._hear(number, worker, change)
+
+    def _hear_want(self, number: int, _worker: _Worker, _message: bytes, _now: float) -> None:
+        self._flush_changes()
+        packed = (pack_change(Change(*key, told.version, told.binding)) for key, told in self._own.items())
+        for body in pack_snapshot(self._version, packed):
+            self._send(number, Kind.SNAPSHOT, body)
+
+    def _hear_ask(self, number: int, _worker: _Worker, message: bytes, now: float) -> None:
+        ask = read_ask(message)
+        address = self.grant(ask.room, ask.mac, ask.candidates, now)
+        self._send(number, Kind.GRANT, pack_grant(Grant(ask.token, ask.room, ask.mac, address)))
+
+    def _hear_grant(self, _number: int, _worker: _Worker, message: bytes, _now: float) -> None:
+        self._events.append(Granted(*read_grant(message)))
+
+    def _hear_contest(self, _number: int, _worker: _Worker, message: bytes, _now: float) -> None:
+        self._events.append(Contested(*read_contest(message)))
+
+    # -- what follows -------------------------------------------------------------------------------
+
+    def _hold(self, number: int, worker: _Worker, key: Key, told: _Told | None) -> None:
+        """Note what another worker says of a MAC, and what follows from it."""
+        before = worker.told.pop(key, None)
+        if before is not None:
+            worker.digest ^= before.digest
+        if told is not None:
+            worker.told[key] = told
+            worker.digest ^= told.digest
+        room, mac = key
+        if mac == MEMBER:
+            self._note_member(room, number, None if told is None else told.binding.port)
+            return
+        winner = self._winner(key)
+        self._index(key, number, before and before.binding, told and told.binding)
+        now_wins = self._winner(key)
+        if now_wins == winner:
+            return
+        if now_wins is None or now_wins[0] == self.number:
+            if winner is not None and winner[0] != self.number:
+                self._events.append(NowhereElse(room, mac))
+            return
+        lost = key in self._own
+        self._events.append(Elsewhere(room, *now_wins, lost))
+        self._look_for_conflicts(room, now_wins[1])
+
+    def _note_member(self, room: str, worker: int, ports: int | None) -> None:
+        members = self._members.setdefault(room, {})
+        if ports is None:
+            members.pop(worker, None)
+        else:
+            members[worker] = ports
+        if not members:
+            del self._members[room]
+        self._events.append(MembersChanged(room))
+
+    def _index(self, key: Key, worker: int, before: Binding | None, after: Binding | None) -> None:
+        room, mac = key
+        claims = self._claims.setdefault(key, {})
+        claims.pop(worker, None)
+        if after is not None:
+            claims[worker] = after
+        if not claims:
+            del self._claims[key]
+        for address in () if before is None else before.addresses:
+            holders = self._holders[room, address]
+            holders.pop((worker, mac), None)
+            if not holders:
+                del self._holders[room, address]
+        for address in () if after is None else after.addresses:
+            self._holders.setdefault((room, address), {})[worker, mac] = None
+
+    def _winner(self, key: Key) -> tuple[int, Binding] | None:
+        """Tell who has the right to a MAC, and what it says of it."""
+        claims = self._claims.get(key)
+        if claims is None:
+            return None
+        return max(claims.items(), key=lambda claim: (claim[1].seq, -claim[0]))
+
+    def _look_for_conflicts(self, room: str, binding: Binding) -> None:
+        """Find addresses of guests of ours that another worker's guest has had for longer."""
+        for address in binding.addresses:
+            holders = self._holders.get((room, address), {})
+            if len(holders) < 2:  # noqa: PLR2004 - it takes two
+                continue
+            ranked = sorted(self._rank(room, address, worker, mac) for worker, mac in holders)
+            _, _, keeper = ranked[0]
+            for _, worker, mac in ranked[1:]:
+                if worker == self.number and mac != keeper:
+                    self._counters.add("rooms.addresses_lost")
+                    self._events.append(AddressLost(room, mac, address, keeper))
+
+    def _rank(self, room: str, address: bytes, worker: int, mac: bytes) -> tuple[int, int, bytes]:
+        """Order those that have an address by since when; those whose MAC is another's by now come last."""
+        key = (room, mac)
+        binding = self._claims[key][worker]
+        wins = self._winner(key)
+        beaten = wins is None or wins[0] != worker
+        since = binding.since[binding.addresses.index(address)]
+        return (since + (beaten << 33), worker, mac)
+
+
+def _digest(packed: bytes) -> int:
+    return int.from_bytes(blake2b(packed, digest_size=8).digest())
+
+
+def _weight(room: str, number: int) -> bytes:
+    return blake2b(number.to_bytes(4) + room.encode(), digest_size=8).digest()

@@ -1,0 +1,419 @@
+"""How the workers of a relay tell each other who is in which room: messages as bytes.
+
+Every message begins with a version, its kind, the sender's number and its incarnation (12 bytes). All numbers
+are in network order; texts and lists have their length before them, in one or two bytes. Whatever is not
+exactly of this shape is a MalformedPacket: nothing behind the last field, no list longer than its bound.
+
+Frames travel with the same head, a stamp, and the room's name: see :func:`pack_frames`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+from struct import Struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from netstack.malformed import MalformedPacket
+from netstack.room_names import ROOM_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+VERSION: Final = 1
+
+MAX_MESSAGE: Final = 60_000
+"""Bytes of a message: a unix datagram takes it with the usual socket buffers, and NATS by default (1 MB)."""
+
+MAX_ADDRESSES: Final = 32
+"""IPv4 addresses of one binding, and as many of IPv6: more than the gateway lets a MAC have."""
+
+MAX_CANDIDATES: Final = 16
+MAX_TEXT: Final = 64
+"""Bytes of a guest's name (a DNS label has 63) and of a client's host (an IPv6 address with its scope)."""
+
+MAX_PARTS: Final = 512
+"""Messages of one snapshot: 30 MB."""
+
+_HEAD = Struct("!BBHQ")
+_HELLO = Struct("!QI")
+_PART = Struct("!QHHH")
+_KEY = Struct("!6sQB")
+_BINDING = Struct("!IQB")
+_SINCE = Struct("!I")
+_TOKEN = Struct("!I6s")
+_STAMP = Struct("!I")
+_MAC, _IPV4, _IPV6 = 6, 4, 16
+
+
+class Kind(IntEnum):
+    """What a message is."""
+
+    HELLO = 1
+    CHANGES = 2
+    SNAPSHOT = 3
+    WANT = 4
+    ASK = 5
+    GRANT = 6
+    CONTEST = 7
+    FRAMES = 16
+
+
+class Flag(IntFlag):
+    """What else is to be known of a guest."""
+
+    SILENT = 1
+    """Nothing was heard of its session for long, or it is away: whoever registers the MAC may have it."""
+    NAMED_BY_TOKEN = 2
+    """The session's token names the MAC."""
+    GRANTED_NAME = 4
+    """Its name is a token's."""
+    ISOLATED = 8
+
+
+class Binding(NamedTuple):
+    """A MAC (6 bytes) behind a port of the sender's, with what is known of it. As EVPN's MAC/IP routes.
+
+    ``seq`` counts how often the MAC moved (RFC 7432 section 15): the highest is true.
+    """
+
+    mac: bytes
+    addresses: tuple[bytes, ...] = ()
+    """IPv4, the lease first, and IPv6 ones."""
+    name: str = ""
+    port: int = 0
+    client: str = ""
+    """The host that its session's packets come from."""
+    flags: int = 0
+    seq: int = 0
+    since: tuple[int, ...] = ()
+    """Unix time from which on it has each of its addresses."""
+
+
+class Change(NamedTuple):
+    """A binding that is new or has changed, or None where a MAC is gone.
+
+    ``version`` counts the changes of its sender's, so that an older one does not undo a newer.
+    """
+
+    room: str
+    mac: bytes
+    version: int
+    binding: Binding | None
+
+
+class Head(NamedTuple):
+    """Who sends a message."""
+
+    kind: int
+    sender: int
+    incarnation: int
+
+
+class Hello(NamedTuple):
+    """I live, and this is the sum of all that I have announced, and its number."""
+
+    digest: int
+    entries: int
+
+
+class SnapshotPart(NamedTuple):
+    """A part of all that the sender has to announce, as it was at ``version``."""
+
+    version: int
+    part: int
+    parts: int
+    changes: list[Change]
+
+
+class Ask(NamedTuple):
+    """Asks a room's home which of these addresses a MAC may have; the first is preferred."""
+
+    token: int
+    room: str
+    mac: bytes
+    candidates: tuple[bytes, ...]
+
+
+class Grant(NamedTuple):
+    """Answers Ask; ``address`` is empty where all of them are somebody's."""
+
+    token: int
+    room: str
+    mac: bytes
+    address: bytes
+
+
+class Contest(NamedTuple):
+    """A guest of the sender's uses an address of one of yours: ask yours whether it still has it."""
+
+    room: str
+    address: bytes
+    challenger: bytes
+
+
+# -- writing ------------------------------------------------------------------------------------------
+
+
+def pack_head(kind: Kind, sender: int, incarnation: int) -> bytes:
+    """Write the beginning of a message."""
+    return _HEAD.pack(VERSION, kind, sender, incarnation)
+
+
+def pack_hello(hello: Hello) -> bytes:
+    """Write the body of a Hello."""
+    return _HELLO.pack(*hello)
+
+
+def pack_change(change: Change) -> bytes:
+    """Write one change, whose parts are within their bounds."""
+    _, mac, version, binding = change
+    head = _text(change.room) + _KEY.pack(mac, version, binding is not None)
+    if binding is None:
+        return head
+    parts = [head, _BINDING.pack(binding.seq, binding.port, binding.flags)]
+    parts += (_text(binding.name), _text(binding.client), bytes((len(binding.addresses),)))
+    for address, since in zip(binding.addresses, binding.since, strict=True):
+        parts += (bytes((len(address),)), address, _SINCE.pack(since))
+    return b"".join(parts)
+
+
+def pack_changes(packed: Iterable[bytes], most: int = MAX_MESSAGE - 64) -> list[bytes]:
+    """Put changes together, as many as fit into one message; each is a body of CHANGES."""
+    bodies: list[bytes] = []
+    batch: list[bytes] = []
+    size = 0
+    for change in packed:
+        if batch and size + len(change) > most:
+            bodies.append(len(batch).to_bytes(2, "big") + b"".join(batch))
+            batch, size = [], 0
+        batch.append(change)
+        size += len(change)
+    if batch:
+        bodies.append(len(batch).to_bytes(2, "big") + b"".join(batch))
+    return bodies
+
+
+def pack_snapshot(version: int, packed: Iterable[bytes]) -> list[bytes]:
+    """Write bodies of SNAPSHOT; one at least, and MAX_PARTS at most."""
+    parts = pack_changes(packed)[:MAX_PARTS] or [bytes(2)]
+    return [
+        _PART.pack(version, number, len(parts), int.from_bytes(part[:2], "big")) + part[2:]
+        for number, part in enumerate(parts)
+    ]
+
+
+def pack_ask(ask: Ask) -> bytes:
+    """Write the body of an Ask."""
+    candidates = ask.candidates[:MAX_CANDIDATES]
+    head = _TOKEN.pack(ask.token, ask.mac) + _text(ask.room)
+    return head + bytes((len(candidates),)) + b"".join(candidates)
+
+
+def pack_grant(grant: Grant) -> bytes:
+    """Write the body of a Grant."""
+    return _TOKEN.pack(grant.token, grant.mac) + _text(grant.room) + grant.address
+
+
+def pack_contest(contest: Contest) -> bytes:
+    """Write the body of a Contest."""
+    return contest.challenger + _text(contest.room) + contest.address
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    if len(data) > MAX_TEXT:
+        data = data[:MAX_TEXT].decode(errors="ignore").encode()
+    return bytes((len(data),)) + data
+
+
+# -- reading ------------------------------------------------------------------------------------------
+
+
+def read_head(message: bytes) -> Head:
+    """Read the beginning of a message. All that read raise MalformedPacket."""
+    if len(message) < _HEAD.size:
+        raise MalformedPacket("bad_room_message")
+    version, kind, sender, incarnation = _HEAD.unpack_from(message)
+    if version != VERSION:
+        raise MalformedPacket("bad_room_message")
+    return Head(kind, sender, incarnation)
+
+
+class _Reader:
+    """Reads fields one after the other."""
+
+    def __init__(self, message: bytes, at: int = _HEAD.size) -> None:
+        self._message = message
+        self._at = at
+
+    def take(self, length: int) -> bytes:
+        taken = self._message[self._at : self._at + length]
+        if len(taken) < length:
+            raise MalformedPacket("bad_room_message")
+        self._at += length
+        return taken
+
+    def unpack(self, layout: Struct) -> tuple[int, ...]:
+        return layout.unpack(self.take(layout.size))
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def text(self) -> str:
+        length = self.byte()
+        if length > MAX_TEXT:
+            raise MalformedPacket("bad_room_message")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            raise MalformedPacket("bad_room_message") from None
+
+    def room(self) -> str:
+        room = self.text()
+        if not ROOM_NAME.fullmatch(room):
+            raise MalformedPacket("bad_room_message")
+        return room
+
+    def rest(self) -> bytes:
+        return self.take(len(self._message) - self._at)
+
+    def end(self) -> None:
+        if self._at != len(self._message):
+            raise MalformedPacket("bad_room_message")
+
+
+def read_hello(message: bytes) -> Hello:
+    """Read a Hello."""
+    reader = _Reader(message)
+    digest, entries = reader.unpack(_HELLO)
+    reader.end()
+    return Hello(digest, entries)
+
+
+def read_changes(message: bytes) -> list[Change]:
+    """Read Changes."""
+    reader = _Reader(message)
+    number = int.from_bytes(reader.take(2), "big")
+    changes = [_change(reader) for _ in range(number)]
+    reader.end()
+    return changes
+
+
+def read_snapshot(message: bytes) -> SnapshotPart:
+    """Read a part of a snapshot."""
+    reader = _Reader(message)
+    version, part, parts, number = reader.unpack(_PART)
+    if not 0 <= part < parts <= MAX_PARTS:
+        raise MalformedPacket("bad_room_message")
+    changes = [_change(reader) for _ in range(number)]
+    reader.end()
+    return SnapshotPart(version, part, parts, changes)
+
+
+def _change(reader: _Reader) -> Change:
+    room = reader.room()
+    mac, version, has_binding = _KEY.unpack(reader.take(_KEY.size))
+    if has_binding > 1:
+        raise MalformedPacket("bad_room_message")
+    return Change(room, mac, version, _binding(reader, mac) if has_binding else None)
+
+
+def _binding(reader: _Reader, mac: bytes) -> Binding:
+    seq, port, flags = reader.unpack(_BINDING)
+    name, client = reader.text(), reader.text()
+    number = reader.byte()
+    if number > 2 * MAX_ADDRESSES:
+        raise MalformedPacket("bad_room_message")
+    addresses: list[bytes] = []
+    since: list[int] = []
+    for _ in range(number):
+        length = reader.byte()
+        if length not in (_IPV4, _IPV6):
+            raise MalformedPacket("bad_room_message")
+        addresses.append(reader.take(length))
+        since += reader.unpack(_SINCE)
+    return Binding(mac, tuple(addresses), name, port, client, flags, seq, tuple(since))
+
+
+def read_ask(message: bytes) -> Ask:
+    """Read an Ask."""
+    reader = _Reader(message)
+    token, mac = _TOKEN.unpack(reader.take(_TOKEN.size))
+    room = reader.room()
+    number = reader.byte()
+    if number > MAX_CANDIDATES:
+        raise MalformedPacket("bad_room_message")
+    candidates = tuple(reader.take(_IPV4) for _ in range(number))
+    reader.end()
+    return Ask(token, room, mac, candidates)
+
+
+def read_grant(message: bytes) -> Grant:
+    """Read a Grant."""
+    reader = _Reader(message)
+    token, mac = _TOKEN.unpack(reader.take(_TOKEN.size))
+    room, address = reader.room(), reader.rest()
+    if len(address) not in (0, _IPV4):
+        raise MalformedPacket("bad_room_message")
+    return Grant(token, room, mac, address)
+
+
+def read_contest(message: bytes) -> Contest:
+    """Read a Contest."""
+    reader = _Reader(message)
+    challenger = reader.take(_MAC)
+    room, address = reader.room(), reader.rest()
+    if len(address) not in (_IPV4, _IPV6):
+        raise MalformedPacket("bad_room_message")
+    return Contest(room, address, challenger)
+
+
+# -- frames -------------------------------------------------------------------------------------------
+
+STAMPS = 1 << 32
+"""Stamps are milliseconds modulo this."""
+
+MAX_FRAME: Final = 0xFFFF
+_FRAMES_AT: Final = _HEAD.size + _STAMP.size
+
+
+def pack_frames(head: bytes, stamp: int, room: str, frames: Sequence[bytes]) -> tuple[list[bytes], int]:
+    """Write frames for a room into messages, as many as fit into each; return how many fit into none, too.
+
+    ``head`` is one of FRAMES, ``stamp`` the time in milliseconds.
+    """
+    start = head + _STAMP.pack(stamp % STAMPS) + _text(room)
+    messages: list[bytes] = []
+    parts = [start]
+    size = len(start)
+    dropped = 0
+    for frame in frames:
+        length = len(frame)
+        if size + length + 2 > MAX_MESSAGE:
+            if length + 2 + len(start) > MAX_MESSAGE:
+                dropped += 1
+                continue
+            messages.append(b"".join(parts))
+            parts, size = [start], len(start)
+        parts.append(length.to_bytes(2, "big"))
+        parts.append(frame)
+        size += length + 2
+    if len(parts) > 1:
+        messages.append(b"".join(parts))
+    return messages, dropped
+
+
+def read_frames(message: bytes) -> tuple[int, str, list[bytes]]:
+    """Read the stamp, the room and the frames of a message."""
+    reader = _Reader(message)
+    (stamp,) = reader.unpack(_STAMP)
+    room = reader.room()
+    at, end = _FRAMES_AT + 1 + len(room), len(message)
+    frames = []
+    while at < end:
+        start = at + 2
+        at = start + int.from_bytes(message[start - 2 : start], "big")
+        frames.append(message[start:at])
+    if at != end:
+        raise MalformedPacket("bad_room_message")
+    return stamp, room, frames
