@@ -1,0 +1,110 @@
+"""Messages between workers: what is written is read again, and whatever else comes is refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netstack import room_wire as wire
+from netstack.malformed import MalformedPacket
+from netstack.room_wire import Kind
+
+HEAD = wire.pack_head(Kind.CHANGES, 3, 77)
+ROOMS = st.from_regex(r"[a-z0-9-]{1,63}", fullmatch=True)
+MACS = st.binary(min_size=6, max_size=6)
+ADDRESSES = st.lists(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), max_size=64)
+TEXTS = st.text(max_size=16)
+
+
+@st.composite
+def changes(draw):
+    mac, addresses = draw(MACS), draw(ADDRESSES)
+    since = tuple(draw(st.integers(0, 2**32 - 1)) for _ in addresses)
+    numbers = st.integers(0, 2**32 - 1)
+    binding = wire.Binding(
+        mac, tuple(addresses), draw(TEXTS), draw(numbers), draw(TEXTS), draw(st.integers(0, 15)),
+        draw(numbers), since,
+    )  # fmt: skip
+    return wire.Change(draw(ROOMS), mac, draw(numbers), draw(st.none() | st.just(binding)))
+
+
+READERS = [
+    wire.read_hello, wire.read_changes, wire.read_snapshot, wire.read_ask, wire.read_grant,
+    wire.read_contest, wire.read_frames, wire.read_head,
+]  # fmt: skip
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.lists(changes(), max_size=5))
+def test_changes_are_read_as_they_were_written(said):
+    bodies = wire.pack_changes(map(wire.pack_change, said))
+    assert [change for body in bodies for change in wire.read_changes(HEAD + body)] == said
+    (part,) = wire.pack_snapshot(9, map(wire.pack_change, said))
+    assert wire.read_snapshot(HEAD + part) == wire.SnapshotPart(9, 0, 1, said)
+
+
+def test_all_other_messages_are_read_as_they_were_written():
+    assert wire.read_head(HEAD) == wire.Head(Kind.CHANGES, 3, 77)
+    hello = wire.Hello(2**63, 5)
+    assert wire.read_hello(HEAD + wire.pack_hello(hello)) == hello
+    ask = wire.Ask(7, "lab", b"macmac", (b"addr", b"more"))
+    assert wire.read_ask(HEAD + wire.pack_ask(ask)) == ask
+    for address in (b"", b"addr"):
+        grant = wire.Grant(7, "lab", b"macmac", address)
+        assert wire.read_grant(HEAD + wire.pack_grant(grant)) == grant
+    contest = wire.Contest("lab", bytes(16), b"macmac")
+    assert wire.read_contest(HEAD + wire.pack_contest(contest)) == contest
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(changes(), st.integers(0, 400), st.binary(max_size=3))
+def test_what_is_cut_short_or_too_long_is_malformed(change, cut, more):
+    message = HEAD + wire.pack_changes([wire.pack_change(change)])[0]
+    for damaged in (message[: cut % len(message)], message + b"\0" + more):
+        with pytest.raises(MalformedPacket):
+            wire.read_changes(damaged)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(st.binary(max_size=200), st.booleans())
+def test_no_bytes_lead_to_anything_but_a_malformed_packet(data, has_head):
+    for read in READERS:
+        with contextlib.suppress(MalformedPacket):
+            read((HEAD if has_head else b"") + data)
+
+
+def test_another_version_is_refused():
+    with pytest.raises(MalformedPacket):
+        wire.read_head(bytes((wire.VERSION + 1,)) + HEAD[1:])
+
+
+@pytest.mark.parametrize("room", ["", "Lab", "a b", "x" * 64])
+def test_a_name_that_no_room_can_have_is_refused(room):
+    with pytest.raises(MalformedPacket):
+        wire.read_grant(HEAD + wire.pack_grant(wire.Grant(1, room, b"macmac", b"")))
+
+
+def test_frames_are_packed_into_as_few_messages_as_take_them():
+    frames = [bytes((n,)) * (60 + 13 * n) for n in range(100)]
+    messages, dropped = wire.pack_frames(HEAD, 2**32 + 5, "lab", frames)
+    assert dropped == 0
+    assert len(messages) == -(-sum(len(frame) + 2 for frame in frames) // (wire.MAX_MESSAGE - 20))
+    assert all(len(message) <= wire.MAX_MESSAGE for message in messages)
+    read = [wire.read_frames(message) for message in messages]
+    assert {(stamp, room) for stamp, room, _ in read} == {(5, "lab")}
+    assert [frame for _, _, part in read for frame in part] == frames
+
+
+def test_a_frame_that_no_message_takes_is_counted():
+    messages, dropped = wire.pack_frames(HEAD, 0, "lab", [b"a", bytes(wire.MAX_MESSAGE), b"b"])
+    assert dropped == 1
+    assert [frame for message in messages for frame in wire.read_frames(message)[2]] == [b"a", b"b"]
+
+
+def test_a_long_text_is_cut_between_characters():
+    change = wire.Change("lab", b"macmac", 1, wire.Binding(b"macmac", name="\u00e4" * 40))
+    (read,) = wire.read_changes(HEAD + wire.pack_changes([wire.pack_change(change)])[0])
+    assert read.binding.name == "\u00e4" * 32
