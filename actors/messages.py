@@ -185,6 +185,13 @@ class ClosePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class RelayDrains:
+    """Anyone -> PeerActor: the relay takes no new sessions; this one has ``seconds``, None for no limit."""
+
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class PortOpened:
     """PeerActor -> SwitchActor: attach ``port``; frames for it go to ``peer``.
 

@@ -26,6 +26,7 @@ from guest.vm_client import (
     Attached,
     Change,
     Detached,
+    Draining,
     Readdressed,
     Resized,
     VirtualNic,
@@ -241,6 +242,10 @@ class _Teller:
             return
         if isinstance(change, Readdressed):
             self.say(str(change))
+            return
+        if isinstance(change, Draining):
+            when = "" if change.seconds is None else f", and ends this session in {change.seconds:g} s"
+            self.say(f"the relay takes no new sessions{when}")
             return
         if isinstance(change, Detached):
             self.say(f"not attached: {change.reason}; trying again")

@@ -116,7 +116,14 @@ class Resized:
     mtu: int
 
 
-Change = Attached | Detached | Readdressed | Resized
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The relay takes no new sessions, and ends this one in ``seconds``; None where it does not say when."""
+
+    seconds: float | None
+
+
+Change = Attached | Detached | Draining | Readdressed | Resized
 
 
 def random_mac() -> bytes:
@@ -386,6 +393,10 @@ class VirtualNic:
             resume = fields.get("resume")
             self._resume = resume if isinstance(resume, str) else ""
             self._on_assigned(parse_assigned(fields))
+        elif name == "Draining":
+            seconds = fields.get("seconds")
+            # type(), since JSON's true is an int to isinstance.
+            self._on_change(Draining(float(seconds) if type(seconds) in {int, float} else None))
         elif name == "Error" and not self._answered.is_set():
             self._refusal = one_line(str(fields.get("message", ""))) or "the relay refuses the registration"
             self._answered.set()

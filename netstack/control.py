@@ -139,6 +139,11 @@ def encode_assigned(ip: bytes, gateway: bytes, netmask: bytes, dns: bytes, **ext
     )
 
 
+def encode_draining(seconds: float | None) -> bytes:
+    """Datagram that says that the relay takes no new sessions, and ends this one in ``seconds``, if any."""
+    return _encode(type="Draining", seconds=None if seconds is None else round(seconds, 3))
+
+
 def encode_error(message: str) -> bytes:
     """Datagram that says what is wrong, cut to :data:`MAX_ERROR_LENGTH` characters."""
     return _encode(type="Error", message=message[:MAX_ERROR_LENGTH])

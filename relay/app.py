@@ -1,9 +1,9 @@
 """The running relay: what is started, in which order, and how it ends.
 
 Start: the default LAN, endpoint, web listener; each needs the ones before it. The end is the reverse, begun
-by SIGTERM or SIGINT: the endpoint tells every peer and lets go of the port, then the actors of all LANs stop
-and close what they hold. Nothing waits for a client's answer, so the end takes no longer than sending those
-packets.
+by SIGINT, or by SIGTERM once the relay has drained: the endpoint tells every peer and lets go of the port,
+then the actors of all LANs stop and close what they hold. Nothing waits for a client's answer, so the end
+takes no longer than sending those packets.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from relay.admission import RelayAdmission
 from relay.bans import Bans
 from relay.certs import local_names, network_addresses
 from relay.documents import Document
+from relay.draining import Draining
 from relay.forward_changes import ForwardChanges
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
@@ -130,6 +131,7 @@ class Relay:
         self._certificates = certificates
         self._counters = Counters()
         self._stop = asyncio.Event()
+        self._drain_and_stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
         self._tell_counters = asyncio.Event()
         self._lag = LoopLag()
@@ -143,6 +145,7 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 others = [
                     tasks.create_task(logs.keep_summing_up(limiter)),
+                    tasks.create_task(self._stop_once_drained()),
                     tasks.create_task(self._keep_certificate()),
                     tasks.create_task(self._keep_telling_counters()),
                     tasks.create_task(keep_giving_back()),
@@ -193,8 +196,14 @@ class Relay:
         if web is not None:
             stack.push_async_callback(web.close)
         stack.push_async_callback(self._close, endpoint)
+        self._draining = Draining(self._lans, self._admission, endpoint.go_away)
         self._operations = Operations(
-            self._lans, self._admission, self._certificates, self._forwards, self._reload
+            self._lans,
+            self._admission,
+            self._certificates,
+            forwards=self._forwards,
+            draining=self._draining,
+            reload=self._reload,
         )
         await self._open_admin(stack, endpoint.port)
         logger.info("datagram path: {}", path_form())
@@ -317,7 +326,7 @@ class Relay:
         """Handle signals from now on, and those that came while the libraries were loaded."""
         loop = asyncio.get_running_loop()
         handlers: dict[int, Callable[[], object]] = {
-            signal.SIGTERM: self._stop.set,
+            signal.SIGTERM: self._terminate,
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._read_certificate.set,
             signal.SIGUSR1: self._tell_counters.set,
@@ -326,6 +335,15 @@ class Relay:
             loop.add_signal_handler(number, handler)
             if early_signals.came(number):
                 handler()
+
+    def _terminate(self) -> None:
+        """Stop after draining; asked a second time, at once."""
+        (self._stop if self._drain_and_stop.is_set() else self._drain_and_stop).set()
+
+    async def _stop_once_drained(self) -> None:
+        await self._drain_and_stop.wait()
+        await self._draining.until_empty(self._settings.drain_timeout)
+        self._stop.set()
 
     async def _keep_telling_counters(self) -> None:
         """Log the counters at each SIGUSR1, also at one that came while there were none yet."""

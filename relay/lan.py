@@ -20,7 +20,7 @@ from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer, PeerAt
+from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer, PeerAt, RelayDrains
 from actors.runtime import NEVER, Observe, ask_async, run_ready, tell_alive
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
@@ -339,6 +339,12 @@ class Lan:
         """Ask the switch: a client that came back has the port that it had, whatever its session's number."""
         found: Mailbox | None = await ask_async(self.switch, PeerAt(port))
         return found
+
+    def tell_of_drain(self, seconds: float | None) -> None:
+        """Tell every client that the relay drains, and how long it has, if that is known."""
+        for peer in list(self._peers):
+            tell_alive(peer, RelayDrains(seconds))
+        run_ready()
 
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""

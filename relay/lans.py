@@ -196,6 +196,11 @@ class Lans:
             for lan in self:
                 lan.block_macs(macs)
 
+    def tell_of_drain(self, seconds: float | None) -> None:
+        """Tell every client that the relay drains, and how long it has, if that is known."""
+        for lan in self:
+            lan.tell_of_drain(seconds)
+
     def close_sessions(self, code: CloseCode, reason: str) -> None:
         """Tell every client why its session ends."""
         for lan in self:

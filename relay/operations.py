@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from relay.admission import RelayAdmission
+    from relay.draining import Draining
     from relay.forward_changes import ForwardChanges
     from relay.lan import Lan
     from relay.lans import Lans
@@ -63,12 +64,15 @@ class Operations:
         lans: Lans,
         admission: RelayAdmission,
         certificates: CertificateStore,
+        *,
         forwards: ForwardChanges,
+        draining: Draining,
         reload: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
         """``reload`` reads again what can change, and tells what did."""
         self.lans = lans
         self._forwards = forwards
+        self._draining = draining
         self.bans: Bans = admission.bans
         self._admission = admission
         self._certificates = certificates
@@ -175,13 +179,19 @@ class Operations:
     @property
     def is_draining(self) -> bool:
         """Whether new sessions are refused."""
-        return self._admission.draining
+        return self._draining.is_on
 
-    def drain(self, who: Who, *, on: bool = True) -> None:
-        """Refuse new sessions from now on, or take them again."""
-        if self._admission.draining != on:
-            self._admission.draining = on
-            _log.info("{} {}", who.text, "drains the relay" if on else "ended the draining")
+    def drain(self, who: Who, seconds: float | None = None) -> None:
+        """Refuse new sessions from now on; those that stand are closed after ``seconds``, if that is said."""
+        self._draining.begin(seconds)
+        rest = "" if seconds is None else f", and closes its sessions in {seconds:g} s"
+        _log.info("{} drains the relay{}", who.text, rest)
+
+    def end_draining(self, who: Who) -> None:
+        """Take new sessions again."""
+        if self._draining.is_on:
+            self._draining.end()
+            _log.info("{} ended the draining", who.text)
 
     async def reload(self, who: Who) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed and what needs a restart."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LIVE = frozenset(
     {
-        *("log_level", "allow_origin"),
+        *("log_level", "allow_origin", "drain_timeout"),
         *("allow_cidr", "deny_cidr", "allow_smtp", "forward"),
         *("max_rooms", "rooms_per_client", "room_idle_time", "create_rooms"),
         *("bit_rate", "packet_rate", "heartbeat_interval", "peer_timeout"),

@@ -442,6 +442,14 @@ class Settings:
         float, Option(seconds(0, _DAY), "SECONDS", "time for which the port of an ended mapping rests")
     ] = 120.0
     ports_held: Annotated[int, Option(whole(0, 16384), "N", "resting ports at a time")] = 8192
+    drain_timeout: Annotated[
+        float,
+        Option(
+            seconds(0, _DAY),
+            "SECONDS",
+            "time for which sessions go on after SIGTERM, while new ones are refused; 0 ends them at once",
+        ),
+    ] = 5.0
     admin: Annotated[
         str | Path | Address,
         Option(

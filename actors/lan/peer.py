@@ -47,6 +47,7 @@ from actors.messages import (
     PortTaken,
     RegisterMac,
     RegistrationRefused,
+    RelayDrains,
     SessionClosed,
     SourceRefused,
 )
@@ -551,6 +552,11 @@ class PeerActor(EventLoopActor):
         )
 
     # -- the end ------------------------------------------------------------------------------------
+
+    @handles(RelayDrains)
+    def _relay_drains(self, message: RelayDrains) -> None:
+        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+            self._session.send([control.encode_draining(message.seconds)])
 
     @handles(ClosePeer)
     def _close_peer(self, message: ClosePeer) -> None:

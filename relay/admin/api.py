@@ -61,6 +61,9 @@ MAX_NAME = 253
 MAX_USER = 64
 """Characters of a user's name in the log."""
 
+MAX_SECONDS = 1e9
+"""Of what is to last for a time: thirty years."""
+
 MAX_DIGITS = 18
 """Of a number that fits 64 bits."""
 
@@ -241,11 +244,7 @@ class Api:
     async def ban(self, request: Request) -> Response:
         """Keep somebody out."""
         fields = await _fields(request, {"kind", "what", "seconds", "reason"})
-        seconds = fields.get("seconds")
-        if seconds is not None and (
-            not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds <= 0
-        ):
-            raise _bad("seconds must be a number above 0, or left out for ever")
+        seconds = _seconds(fields)
         ban = parse_ban(
             str(fields.get("kind", "")),
             str(fields.get("what", "")),
@@ -279,7 +278,11 @@ class Api:
 
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
-        self._served.operations.drain(_who(request), on=request.method == "POST")
+        if request.method == "DELETE":
+            self._served.operations.end_draining(_who(request))
+        else:
+            seconds = _seconds(await _fields(request, {"seconds"}, or_none=True))
+            self._served.operations.drain(_who(request), seconds)
         return ApiResponse({"draining": self._served.operations.is_draining})
 
     # -- streams and what monitors ask ---------------------------------------------------------------
@@ -448,7 +451,10 @@ ROUTES = (
     ),
     Endpoint("DELETE", "/v1/bans/{id:path}", "Let somebody in again", Api.unban),
     Endpoint("POST", "/v1/reload", "Read configuration, certificate and keys again", Api.reload),
-    Endpoint("POST", "/v1/drain", "Refuse new sessions", Api.drain),
+    Endpoint(
+        *("POST", "/v1/drain", "Refuse new sessions", Api.drain, {}),
+        {"seconds": "close those that stand after this time; never without it"},
+    ),
     Endpoint("DELETE", "/v1/drain", "Take new sessions again", Api.drain),
     Endpoint("GET", "/v1/events", "What happens, as server-sent events", Api.events, _ROOM),
     Endpoint("GET", "/v1/events/recent", "What has happened lately", Api.recent_events, _ROOM),
@@ -557,16 +563,28 @@ def _whole(text: str, name: str) -> int:
     return int(text)
 
 
+def _seconds(fields: dict[str, Any]) -> float | None:
+    """Read how long something is to last; None for ever."""
+    seconds = fields.get("seconds")
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_SECONDS:
+        raise _bad("seconds must be a number above 0, or left out for ever")
+    return float(seconds)
+
+
 def _bad(reason: str) -> HTTPException:
     return HTTPException(HTTPStatus.BAD_REQUEST, reason)
 
 
-async def _fields(request: Request, known: set[str]) -> dict[str, Any]:
+async def _fields(request: Request, known: set[str], *, or_none: bool = False) -> dict[str, Any]:
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY} bytes")
+    if or_none and not body:
+        return {}
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

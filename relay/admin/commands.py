@@ -362,7 +362,8 @@ def reload(relay: client.AdminClient, args: argparse.Namespace) -> str:
 
 def drain(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """Have the relay take no new sessions, or take them again."""
-    answer = relay.delete("/v1/drain") if args.end else relay.post("/v1/drain")
+    fields = None if args.time is None else {"seconds": args.time}
+    answer = relay.delete("/v1/drain") if args.end else relay.post("/v1/drain", fields)
     return _say(
         args,
         answer,
@@ -371,7 +372,14 @@ def drain(relay: client.AdminClient, args: argparse.Namespace) -> str:
 
 
 def _drain_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--end", action="store_true", help="take new sessions again")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--end", action="store_true", help="take new sessions again")
+    how.add_argument(
+        "--time",
+        type=duration_of,
+        metavar="TIME",
+        help="close the sessions that stand after this time, such as 10m",
+    )
 
 
 def events(relay: client.AdminClient, args: argparse.Namespace) -> str:

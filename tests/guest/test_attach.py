@@ -131,6 +131,20 @@ def test_restarts_of_the_relay_are_survived_and_told(certificate_options, namesp
         relay.stop()
 
 
+def test_a_relay_that_drains_is_told_of(namespace):
+    relay = Relay("--drain-timeout", 600)
+    program = attach(relay, namespace)
+    try:
+        program.wait_for(ATTACHED)
+        relay.signal(signal.SIGTERM)
+        program.wait_for("the relay takes no new sessions, and ends this session in 600 s")
+        program.stop()
+        assert relay.wait() == 0
+    finally:
+        program.stop()
+        relay.stop()
+
+
 def test_it_waits_for_a_relay_that_is_not_there_yet(certificate_options, namespace):
     relay = Relay(*certificate_options)
     relay.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relay.bans import Bans, parse_ban
+from relay.draining import Draining
 from relay.forward_changes import ForwardChanges
 from relay.operations import NotThereError, OperationError, Operations, Who
 
@@ -26,13 +27,17 @@ def operations(**lans):
         def block_macs(self, macs):
             self.blocked = macs
 
+        def tell_of_drain(self, seconds):
+            pass
+
         def __iter__(self):
             return iter(())
 
     tokens = SimpleNamespace(end_sessions=lambda *_: 0)
     admission: Any = SimpleNamespace(tokens=tokens, bans=Bans(lambda: 0.0), draining=False)
     rooms: Any = Lans(find=lambda _: None, **lans)
-    return Operations(rooms, admission, None, ForwardChanges(), reload)
+    draining = Draining(rooms, admission, lambda: None)
+    return Operations(rooms, admission, None, forwards=ForwardChanges(), draining=draining, reload=reload)
 
 
 def test_what_is_not_there_is_told_apart_from_what_cannot_be_done():
@@ -73,5 +78,5 @@ def test_draining_is_switched_and_asked():
     relay = operations()
     relay.drain(ME)
     assert relay.is_draining
-    relay.drain(ME, on=False)
+    relay.end_draining(ME)
     assert not relay.is_draining

@@ -162,18 +162,22 @@ class Endpoint:
         """Connections in every state, from the first packet to the end of draining."""
         return len(self._live)
 
+    def go_away(self) -> None:
+        """Tell every client that no new requests are taken; what stands goes on."""
+        self._tell_all(Connection.go_away)
+
     def close(self, code: int, reason: str) -> None:
         """Close every session with ``code`` and ``reason``, then the socket; see ``wait_closed``."""
         if self._closing:
             return
         self._closing = True
-        self._close_all(Connection.go_away)
-        self._close_all(lambda connection: connection.close_session(code, reason, tell=True))
+        self.go_away()
+        self._tell_all(lambda connection: connection.close_session(code, reason, tell=True))
         # Browsers forget a closing capsule when the end of the connection comes right behind it.
         self._loop.call_later(CLOSE_PAUSE if self._live else 0, partial(self._release, reason))
 
     def _release(self, reason: str) -> None:
-        self._close_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
+        self._tell_all(lambda connection: connection.close(ErrorCode.H3_NO_ERROR, reason))
         for descriptor in self._socket.filenos():
             self._loop.remove_reader(descriptor)
         for connection in list(self._live):
@@ -181,7 +185,7 @@ class Endpoint:
         self._socket.close()
         self._closed.set()
 
-    def _close_all(self, close: Callable[[Connection], None]) -> None:
+    def _tell_all(self, close: Callable[[Connection], None]) -> None:
         self._for_each(list(self._live), close)
         self._flush()
 
