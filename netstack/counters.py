@@ -22,3 +22,18 @@ class Counters(dict[str, int]):
     def total(self, prefix: str) -> int:
         """Sum of all totals whose name starts with ``prefix``."""
         return sum(count for name, count in self.items() if name.startswith(prefix))
+
+
+class PartCounters(Counters):
+    """Totals of a part, such as a session, which count for the whole as well."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: Counters) -> None:
+        super().__init__()
+        self._whole = whole
+
+    def add(self, name: str, count: int = 1) -> None:
+        """As :meth:`Counters.add`, here and for the whole."""
+        super().add(name, count)
+        self._whole.add(name, count)

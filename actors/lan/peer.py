@@ -58,6 +58,7 @@ from actors.token_bucket import TokenBucket
 from actors.upload import Upload
 from actors.upload_limit import UploadLimit
 from netstack import control, encapsulation
+from netstack.counters import PartCounters
 from netstack.dns_zone import LAN_DOMAIN
 from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
@@ -165,7 +166,7 @@ class PeerActor(EventLoopActor):
         self._called = name
         """What the guest is called, or asked to be."""
         self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
-        self._drops: dict[str, int] = {}
+        self._drops = PartCounters(counters)  # of this session; the LAN counts them too
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
@@ -218,7 +219,7 @@ class PeerActor(EventLoopActor):
             return
         speaks = self._encapsulation or self._detect(message.datagrams)
         if speaks is None:
-            self._drop("peer.drop.malformed_datagram", len(message.datagrams))
+            self._drops.add("peer.drop.malformed_datagram", len(message.datagrams))
             return
         self._heard = now = self.now()
         frames, controls = speaks.unwrap(message.datagrams, now)
@@ -261,7 +262,7 @@ class PeerActor(EventLoopActor):
         speaks = self._encapsulation
         if speaks is None:
             # A client that has said nothing yet; it is not known how it wants its frames.
-            self._drop("peer.drop.encapsulation_unknown", len(message.frames))
+            self._drops.add("peer.drop.encapsulation_unknown", len(message.frames))
             return
         frames = message.frames
         if self._to_limit is not None:
@@ -276,13 +277,8 @@ class PeerActor(EventLoopActor):
         """Leave out what goes over the limit, and count it."""
         passing = limit.take(frames, self.now(), self._settings.gateway_mac)
         if len(passing) < len(frames):
-            self._drop(drop, len(frames) - len(passing))
+            self._drops.add(drop, len(frames) - len(passing))
         return passing
-
-    def _drop(self, reason: str, frames: int) -> None:
-        """Count frames that go nowhere, for the LAN and for this session."""
-        self._counters.add(reason, frames)
-        self._drops[reason] = self._drops.get(reason, 0) + frames
 
     def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
         for datagram in datagrams:
@@ -292,7 +288,7 @@ class PeerActor(EventLoopActor):
         return None
 
     def _speak(self, kind: Kind) -> Encapsulation:
-        speaks = self._encapsulation = encapsulation.create(kind, self._counters)
+        speaks = self._encapsulation = encapsulation.create(kind, self._drops)
         self._set_timer()
         return speaks
 
@@ -300,7 +296,7 @@ class PeerActor(EventLoopActor):
 
     def _from_control(self, text: bytes, now: float) -> None:
         if not self._controls.take(now):
-            self._drop("peer.drop.control_rate", 1)
+            self._drops.add("peer.drop.control_rate", 1)
             return
         match control.parse_control(text):
             case control.Register() as register:
@@ -594,7 +590,7 @@ class PeerActor(EventLoopActor):
 
     def _drop_held(self, frames: int) -> None:
         if frames:
-            self._drop("peer.drop.absent", frames)
+            self._drops.add("peer.drop.absent", frames)
 
     @handles(PortResumed)
     def _port_resumed(self, message: PortResumed) -> None:
