@@ -396,7 +396,8 @@ def events(relay: client.AdminClient, args: argparse.Namespace) -> str:
 
 def _event_line(event: dict[str, Any], args: argparse.Namespace) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
-    return json.dumps(event) if args.json else f"{clock} {event['message']}"
+    times = f" ({event['times']} times)" if "times" in event else ""
+    return json.dumps(event) if args.json else f"{clock} {event['message']}{times}"
 
 
 def _events_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -41,15 +40,13 @@ class Events:
         self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
         """Listeners' queues, and how many events each has missed since its last one."""
         self._sink: int | None = None
-        self._recent: deque[dict[str, Any]] = deque(maxlen=MAX_RECENT)
+        self._recent: dict[object, dict[str, Any]] = {}
         self._keeps: int | None = None
         self._loop = asyncio.get_running_loop()
 
     def begin(self) -> None:
         """Keep what happens from now on."""
-        self._keeps = logger.add(
-            lambda message: self._recent.append(_event(message)), level="INFO", format="", filter=_is_event
-        )
+        self._keeps = logger.add(self._keep, level="INFO", format="", filter=_is_event)
 
     def end(self) -> None:
         """Keep nothing more."""
@@ -59,7 +56,18 @@ class Events:
 
     def recent(self, room: str | None = None) -> list[dict[str, Any]]:
         """Tell the latest events, of one room or of all, the oldest first."""
-        return [event for event in tuple(self._recent) if room in (None, event.get("room"))]
+        return [event for event in tuple(self._recent.values()) if room in (None, event.get("room"))]
+
+    def _keep(self, message: Message) -> None:
+        event = _event(message)
+        if event["event"] == "left" and event.get("mac", "") is None:
+            return  # who never joined was refused, or said nothing
+        # A client that is refused tries again and again: that is one event, with how often it was.
+        key = (event["room"], event["mac"], event["why"]) if event["event"] == "refused" else object()
+        before = self._recent.pop(key, None)
+        self._recent[key] = event if before is None else {**event, "times": before.get("times", 1) + 1}
+        if len(self._recent) > MAX_RECENT:
+            del self._recent[next(iter(self._recent))]
 
     @contextlib.contextmanager
     def subscribed(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:

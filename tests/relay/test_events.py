@@ -81,7 +81,8 @@ def test_the_latest_events_are_kept_for_who_comes_later():
         events.begin()
         for number in range(MAX_RECENT + 5):
             logger.bind(event="left", number=number, room="lab").info("it happened")
-        logger.bind(event="refused", room="default", reason="kind").warning("no")
+        for _ in range(3):
+            logger.bind(event="refused", room="default", mac="m", why="w", reason="kind").warning("no")
         logger.info("no event")
         events.end()
         logger.bind(event="left").info("too late")
@@ -92,3 +93,4 @@ def test_the_latest_events_are_kept_for_who_comes_later():
     assert kept[0]["number"] == 6
     assert of_one_room == kept[-1:]
     assert "reason" not in of_one_room[0]
+    assert of_one_room[0]["times"] == 3
