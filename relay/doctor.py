@@ -113,6 +113,10 @@ def _port(found: Settings) -> Iterator[Finding]:
             yield Finding("ok", "port", f"{name} {found.port} is free")
         elif error.errno == errno.EADDRINUSE and any(speaks_quic(host, found.port, 1.0) for host in hosts):
             yield Finding("ok", "port", f"{name} {found.port} is in use, and a QUIC server answers there")
+        elif error.errno == errno.EADDRINUSE and find(os.environ, found.port):
+            fix = "a firewall (below), or it listens elsewhere: --bind, as for the relay itself"
+            said = f"{name} {found.port} is in use, by a relay of this user that does not answer by QUIC"
+            yield Finding("problem", "port", said, fix)
         else:
             fix = {
                 errno.EADDRINUSE: f"ss -lpn 'sport = :{found.port}' names who has it; --port takes another",
