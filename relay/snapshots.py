@@ -117,14 +117,17 @@ class Snapshots:
         return {name: answer.leases for name, answer in answers.items() if answer is not None}
 
     async def flows(
-        self, room: str | None = None, port: int | None = None
+        self, room: str | None = None, port: int | None = None, at_most: int | None = None
     ) -> dict[str, list[FlowDescription]]:
-        """Describe the flows, of one session only for ``port``, by room."""
+        """Describe the flows, of one session only for ``port``, by room; ``at_most`` so many."""
         found = {}
+        left = at_most
         for lan in self.rooms_named(room):
             gateway: GatewayDescription | None = await _ask(lan.gateway)
             if gateway is not None:
-                flows = await _ask_all(gateway.flows)
+                flows = await _ask_all(gateway.flows[:left])
+                if left is not None:
+                    left -= len(flows)
                 found[lan.name] = [flow for flow in flows if port in (None, flow.port)]
         return found
 

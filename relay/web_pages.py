@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
 
     from transport.certificates import Certificate, CertificateStore
     from transport.web.web_listener import Page
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "trusted-types 'none'; require-trusted-types-for 'script'"
 )
-"""Content-Security-Policy: nothing but this relay's own files, and no connection but to it."""
+"""Content-Security-Policy: nothing but this relay's own files, no connection but to it, no text as markup."""
 
 EVERYBODY = {"Access-Control-Allow-Origin": "*"}
 """Headers of what pages of all origins may read: the client, which they import."""
@@ -38,8 +40,15 @@ _KINDS: Mapping[str, str] = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
-"""Content types of the files in ``relay/pages``; those of other kinds are not shown."""
+"""Content types of files of pages; those of other kinds are not shown."""
+
+
+def read_pages(folder: Traversable) -> dict[str, tuple[str, bytes]]:
+    """Read the files that are shown of a folder: content type and body, by name."""
+    kinds = ((file, _KINDS.get(PurePath(file.name).suffix)) for file in folder.iterdir())
+    return {file.name: (kind, file.read_bytes()) for file, kind in kinds if kind is not None}
 
 
 class WebPages:
@@ -50,11 +59,8 @@ class WebPages:
         folder = resources.files("relay") / "pages"
         self._pages: dict[str, Page] = {}
         for prefix, files, readers in (("/", folder, {}), ("/client/", folder / "client", EVERYBODY)):
-            for file in files.iterdir():
-                kind = _KINDS.get(PurePath(file.name).suffix)
-                if kind is not None:
-                    headers = {"Content-Security-Policy": POLICY, **readers}
-                    self._pages[prefix + file.name] = (kind, file.read_bytes(), headers)
+            for name, (kind, body) in read_pages(files).items():
+                self._pages[prefix + name] = (kind, body, {"Content-Security-Policy": POLICY, **readers})
         self._pages["/"] = self._pages.pop("/index.html")
 
     def __call__(self, path: str) -> Page | None:

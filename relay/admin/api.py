@@ -4,9 +4,7 @@ Reads are snapshots of the actors, writes are the relay's operations (``relay.op
 stands once, in ``ROUTES``, from which the OpenAPI document is made too. Loaded only when the first client
 comes: Starlette takes a while, and most relays are never asked.
 
-A web page cannot use it: a request that names an origin other than the API's own is refused, and so is one
-whose Host is a name that the API does not go by (DNS rebinding). Over TCP every request needs the token;
-nothing is kept in cookies.
+Who may use it says ``relay.admin.guard``; the page that shows it in a browser is ``relay.admin.page``.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hmac
 import json
 import math
 import time
@@ -24,13 +21,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from netstack.ethernet import parse_mac
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.events import TooManyListenersError
+from relay.admin.guard import MAX_BODY, Guard
 from relay.admin.metrics import CONTENT_TYPE, exposition
+from relay.admin.overview import overview
+from relay.admin.page import page_routes
+from relay.admin.streams import Stream
 from relay.bans import BanError, parse_ban
 from relay.bpf import Filter, FilterError
 from relay.capture import MAX_CAPTURES, Capture
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
     from relay.admin.service import Served
     from relay.lan import Lan
     from relay.observation import Observer
-
-MAX_BODY = 64 * 1024
-"""Bytes of a request's body."""
 
 KEEP_ALIVE = 15.0
 """Seconds between comments in an event stream, so that whoever is between knows that it lives."""
@@ -104,21 +102,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Stream(StreamingResponse):
-    """What goes on until the client has enough; then lets go of what was taken for it, begun or not."""
-
-    def __init__(
-        self, content: AsyncIterator[str | bytes], media_type: str, taken: contextlib.ExitStack
-    ) -> None:
-        super().__init__(content, media_type=media_type)
-        self._taken = taken
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._taken:
-            await super().__call__(scope, receive, send)
-
-
 class Api:
     """Answers requests; one for the relay, whatever listeners there are."""
 
@@ -130,17 +113,28 @@ class Api:
 
     async def status(self, _: Request) -> Response:
         """Answer with the relay at a glance."""
-        served, operations = self._served, self._served.operations
         return ApiResponse(
             {
-                **served.facts,
-                "uptime": time.monotonic() - served.started,
-                "draining": operations.is_draining,
-                "certificate": operations.certificate(),
+                **self._facts(),
                 "rooms": await self._snapshots.rooms(),
                 "drops": dict(list(self._snapshots.drops().items())[:10]),
             }
         )
+
+    def _facts(self) -> dict[str, Any]:
+        served, operations = self._served, self._served.operations
+        return {
+            **served.facts,
+            "uptime": time.monotonic() - served.started,
+            "draining": operations.is_draining,
+            "certificate": operations.certificate(),
+        }
+
+    async def overview(self, request: Request) -> Response:
+        """Answer with what the dashboard shows."""
+        sought = request.query_params.get("find", "")[:MAX_NAME]
+        seen = await overview(self._snapshots, _room(request), sought)
+        return ApiResponse({"relay": self._facts(), "seen": seen})
 
     async def rooms(self, request: Request) -> Response:
         """Answer with all rooms, or one."""
@@ -295,7 +289,7 @@ class Api:
             queue = taken.enter_context(self._served.events.subscribed())
         except TooManyListenersError:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
-        return Stream(_server_sent(queue, room), "text/event-stream", taken)
+        return Stream(_server_sent(queue, room), "text/event-stream", taken, self._served.ending)
 
     async def recent_events(self, request: Request) -> Response:
         """Answer with what has happened lately."""
@@ -316,7 +310,7 @@ class Api:
         taken = self._look_on(capture, lans)
         taken.callback(capture.log_end)
         logger.info("{} captures {}", _who(request).text, _room(request) or "all rooms")
-        return Stream(capture.stream(), "application/x-pcapng", taken)
+        return Stream(capture.stream(), "application/x-pcapng", taken, self._served.ending)
 
     def _look_on(self, observer: Observer, lans: list[Lan]) -> contextlib.ExitStack:
         """Have somebody look on, if there are not too many; closing what is returned ends it."""
@@ -347,7 +341,7 @@ class Api:
         trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, [lan])
         logger.info("{} traces {} and {}", _who(request).text, found[0].mac, destination)
-        return Stream(_json_lines(trace), "application/jsonl", taken)
+        return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 
     async def metrics(self, _: Request) -> Response:
         """Answer in Prometheus's text format."""
@@ -389,6 +383,10 @@ _ROOM = {"room": "name of a room; all of them without it"}
 
 ROUTES = (
     Endpoint("GET", "/v1/status", "The relay at a glance", Api.status),
+    Endpoint(
+        *("GET", "/v1/overview", "Rooms, sessions, flows and drops; of each kind some", Api.overview),
+        {**_ROOM, "find": "text in the name or an address of the sessions"},
+    ),
     Endpoint("GET", "/v1/rooms", "Rooms", Api.rooms, _ROOM),
     Endpoint(
         "GET", "/v1/peers", "Sessions, with what they moved and what of it was dropped", Api.peers, _ROOM
@@ -494,7 +492,7 @@ def application(served: Served) -> ASGIApp:
         return Route(endpoint.path, answer, methods=[endpoint.method])
 
     app = Starlette(
-        routes=[route(endpoint) for endpoint in ROUTES],
+        routes=[*map(route, ROUTES), *page_routes()],
         exception_handlers={
             HTTPException: _refused,
             NotThereError: _not_there,
@@ -503,48 +501,28 @@ def application(served: Served) -> ASGIApp:
             KeyError: _no_room,
         },
     )
-    return Guard(app, served)
+    return Guarded(app, Guard(served.hosts, served.token))
 
 
-class Guard:
+class Guarded:
     """Lets in who may use the API, before anything else is looked at."""
 
-    def __init__(self, app: ASGIApp, served: Served) -> None:
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app = app
-        self._served = served
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._refusal(headers, scope)
+        refusal = self._guard.refusal(scope["path"], headers)
         if refusal is None:
             await self._app(scope, receive, send)
         else:
             status, reason = refusal
             fields = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
             await ApiResponse({"error": reason}, status, fields)(scope, receive, send)
-
-    def _refusal(self, headers: dict[str, str], scope: Scope) -> tuple[HTTPStatus, str] | None:
-        served = self._served
-        host = headers.get("host", "")
-        if served.hosts is not None and _without_port(host) not in served.hosts:
-            return HTTPStatus.MISDIRECTED_REQUEST, f"the admin API is not called {host[:80]!r}"
-        origin = headers.get("origin")
-        if origin is not None and origin != f"http://{host}":
-            return HTTPStatus.FORBIDDEN, "web pages of other origins may not use the admin API"
-        if served.token is not None and scope["path"] not in {"/livez", "/readyz"}:
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            given = token.strip() if scheme.lower() == "bearer" else ""
-            if not hmac.compare_digest(given.encode(), served.token.encode()):
-                return HTTPStatus.UNAUTHORIZED, "the admin API needs its token (--admin-token)"
-        return None
-
-
-def _without_port(host: str) -> str:
-    name, _, port = host.rpartition(":")
-    return (name if name and port.isdecimal() else host).strip("[]").lower()
 
 
 def _room(request: Request) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
+from relay.admin.guard import LOOPBACK_HOSTS
 from relay.admin.service import AdminService
 from relay.admin_place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
 
@@ -74,7 +75,7 @@ def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService
     listener.setblocking(False)
     bound = Address(*listener.getsockname()[:2])
     served.token = token
-    served.hosts = frozenset({address.host.lower(), bound.host, "localhost", "127.0.0.1", "::1"})
+    served.hosts = LOOPBACK_HOSTS | {address.host.lower(), bound.host}
     service = AdminService(listener, served)
     service.start()
     logger.info("admin API at http://{}", bound)

@@ -80,6 +80,8 @@ class Served:
     events: Events = field(default_factory=Events)
     captures: set[Observer] = field(default_factory=set)
     """Those that run."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the relay ends, for streams to end too."""
 
 
 class AdminService:
@@ -126,6 +128,7 @@ class AdminService:
     async def close(self) -> None:
         """Stop, after the answers that are under way."""
         self._served.events.end()
+        self._served.ending.set()
         if self._task is None:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
         elif self._server is None:

@@ -228,3 +228,17 @@ def test_streams_that_are_left_before_or_after_they_begin_give_their_places_back
             return one.recv(64).startswith(b"HTTP/1.1 200")
 
     wait_until(is_taken)
+
+
+def test_streams_end_with_the_relay(tmp_path):
+    relay = Relay("--admin", tmp_path / "admin.sock")
+    with contextlib.ExitStack() as stack:
+        stack.callback(relay.stop)
+        streams = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2)]
+        for stream, path in zip(streams, ("events", "capture"), strict=True):
+            stream.settimeout(PATIENCE)
+            stream.connect(str(tmp_path / "admin.sock"))
+            stream.sendall(f"GET /v1/{path} HTTP/1.1\r\nHost: relay\r\n\r\n".encode())
+            assert stream.recv(16).startswith(b"HTTP/1.1 200")
+        relay.stop()
+    assert '"level": "error"' not in relay.output

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from relay.admin.guard import LOOPBACK_HOSTS, Guard
+
+GUARD = Guard(LOOPBACK_HOSTS, "a-token-of-some-length")
+OURS = {"host": "127.0.0.1:9000"}
+SIGNED = {**OURS, "authorization": "Bearer a-token-of-some-length"}
+
+
+def status(path, headers, guard=GUARD):
+    refusal = guard.refusal(path, headers)
+    return refusal and refusal[0].value
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/rooms", "/metrics", "/openapi.json", "/dashboard", "//dashboard/", "/v1/dashboard/", "/x/livez"],
+)
+def test_all_that_tells_something_needs_the_token(path):
+    assert status(path, SIGNED) is None
+    assert status(path, OURS) == 401
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard/", "/dashboard/main.js", "/livez", "/readyz"])
+def test_what_is_the_same_for_everybody_needs_none_but_is_for_no_other_page_and_name(path):
+    assert status(path, OURS) is None
+    assert status(path, {**OURS, "origin": "https://evil.example"}) == 403
+    assert status(path, {"host": "evil.example:9000"}) == 421
+
+
+@pytest.mark.parametrize(
+    "said", ["", "Bearer", "Bearer ", "Bearer wrong", "Basic a-token-of-some-length", "Bearer \xfc\xfc"]
+)
+def test_other_tokens_are_refused(said):
+    assert status("/v1/rooms", {**OURS, "authorization": said}) == 401
+
+
+def test_the_token_does_not_let_pages_of_other_origins_in():
+    assert status("/v1/rooms", {**SIGNED, "origin": "http://127.0.0.1:9001"}) == 403
+    assert status("/v1/rooms", {**SIGNED, "origin": "http://127.0.0.1:9000"}) is None
+
+
+def test_on_a_unix_socket_any_name_will_do_and_no_token_is_asked_for():
+    anybody = Guard(None, None)
+    assert status("/v1/rooms", {"host": "vmrelay"}, anybody) is None
+    assert status("/v1/rooms", {"host": "vmrelay", "origin": "https://evil.example"}, anybody) == 403
