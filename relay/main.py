@@ -64,6 +64,7 @@ GROUPS = {
     },
     "see what a running relay does": {
         "status": "show it at a glance",
+        "dashboard": "show it in a browser",
         "rooms": "list the rooms",
         "peers": "list the sessions",
         "flows": "list NAT mappings and connections",

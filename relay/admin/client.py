@@ -129,27 +129,34 @@ class AdminClient:
     ) -> http.client.HTTPResponse:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
+        response, connection = self.hand_on(
+            method, target, None if fields is None else json.dumps(fields).encode()
+        )
+        if response.status >= http.client.BAD_REQUEST:
+            raise AskError(_reason(response))
+        if path in STREAMS:
+            # It may be quiet for long; the deadline is the reader's.
+            connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
+        return response
+
+    def hand_on(
+        self, method: str, target: str, body: bytes | None
+    ) -> tuple[http.client.HTTPResponse, socket.socket]:
+        """Ask, and give whatever is answered, with the connection that it comes on. Raises AskError."""
         headers = {"X-Vmrelay-User": _user()}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        body = None if fields is None else json.dumps(fields)
         if body is not None:
             headers["Content-Type"] = "application/json"
         connection = self._connection()
         try:
             connection.request(method, target, body, headers)
-            response = connection.getresponse()
-            if connection.sock is not None and path in STREAMS:
-                # It may be quiet for long; the deadline is the reader's.
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-                connection.sock.settimeout(left)
+            sock = connection.sock
+            return connection.getresponse(), sock
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             said = getattr(error, "strerror", None) or str(error)
             raise AskError(f"{self._place}: {' '.join(said.split())}") from None
-        if response.status >= http.client.BAD_REQUEST:
-            raise AskError(_reason(response))
-        return response
 
     def _connection(self) -> http.client.HTTPConnection:
         if isinstance(self._place, Path):

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.admin import client
+from relay.admin.bridge import dashboard, dashboard_arguments
 from relay.admin.capture_command import (
     capture,
     capture_arguments,
@@ -414,6 +415,7 @@ COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         Command("status", status),
+        Command("dashboard", dashboard, dashboard_arguments),
         Command("rooms", rooms),
         Command("peers", peers, _room),
         Command("flows", flows, _flows_arguments),
