@@ -9,12 +9,13 @@ import json
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay.admin.opening import AdminError, read_token
-from relay.admin_place import find
+from relay.admin_place import Address, find, parse_place
 
 if TYPE_CHECKING:
     import argparse
@@ -24,7 +25,9 @@ TIMEOUT = 30.0
 """Seconds for an answer."""
 
 VARIABLE = "VMRELAY_ADMIN"
+TOKEN_VARIABLE = "VMRELAY_ADMIN_TOKEN"  # noqa: S105 - the variable's name
 
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 STREAMS = frozenset({"/v1/capture", "/v1/trace", "/v1/events"})
 """What is answered without an end."""
@@ -188,7 +191,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHERE",
         help=f"socket of the admin API, or http://HOST:PORT (default: this user's relay) [{VARIABLE}]",
     )
-    group.add_argument("--admin-token", metavar="FILE", type=Path, help="file with the token for http://")
+    group.add_argument(
+        "--admin-token", metavar="FILE", type=Path, help=f"file with the token for http:// [{TOKEN_VARIABLE}]"
+    )
     group.add_argument(
         "--port", type=int, metavar="N", help="the relay at this UDP port, where there are several"
     )
@@ -206,10 +211,17 @@ def connect(args: argparse.Namespace) -> AdminClient:
             ports = ", ".join(path.stem for path in found)
             raise AskError(f"several relays run here: --port says which ({ports})")
         return AdminClient(found[0])
-    if place.startswith(("http://", "https://")):
+    if not place.startswith(("http://", "https://")):
         try:
-            token = None if args.admin_token is None else read_token(args.admin_token)
-        except AdminError as error:
-            raise AskError(str(error)) from None
-        return AdminClient(place, token)
-    return AdminClient(Path(place))
+            said = parse_place(place)
+        except ValueError:
+            said = Path(place)
+        if not isinstance(said, Address):
+            return AdminClient(Path(place))
+        # As the relay itself is told it, which may be in the environment of its container.
+        place = f"http://{replace(said, host=_ANY.get(said.host, said.host))}"
+    named = args.admin_token or os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        return AdminClient(place, read_token(Path(named)) if named else None)
+    except AdminError as error:
+        raise AskError(str(error)) from None

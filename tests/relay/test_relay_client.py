@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,34 @@ def test_several_relays_are_told_apart_by_their_ports(tmp_path, monkeypatch):
         with pytest.raises(AskError, match=r"10001.*10002"):
             connect(arguments())
         connect(arguments("--port", "10002"))
+
+
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [
+        ("127.0.0.1:9433", "http://127.0.0.1:9433"),
+        ("0.0.0.0:9433", "http://127.0.0.1:9433"),
+        ("[::]:9433", "http://[::1]:9433"),
+        ("admin.example:80", "http://admin.example:80"),
+        ("http://127.0.0.1:9433", "http://127.0.0.1:9433"),
+    ],
+)
+def test_it_is_asked_where_the_relay_was_told_to_be(tmp_path, monkeypatch, place, asked):
+    """In its container the commands have the relay's environment."""
+    token = tmp_path / "token"
+    token.write_text("a-token-of-some-length\n")
+    monkeypatch.setenv("VMRELAY_ADMIN", place)
+    monkeypatch.setenv("VMRELAY_ADMIN_TOKEN", str(token))
+    client = connect(arguments())
+    assert (client._place, client._token) == (asked, "a-token-of-some-length")
+    monkeypatch.setenv("VMRELAY_ADMIN_TOKEN", "")
+    assert connect(arguments())._token is None
+
+
+@pytest.mark.parametrize("place", ["run/admin.sock", "admin.sock", "/run/admin.sock"])
+def test_all_else_is_a_socket(monkeypatch, place):
+    monkeypatch.setenv("VMRELAY_ADMIN", place)
+    assert connect(arguments())._place == Path(place)
 
 
 def test_a_token_that_cannot_be_read_is_said(tmp_path):
