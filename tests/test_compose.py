@@ -16,6 +16,8 @@ from processes import ROOT, THIS_TREE, Program, free_port, run
 
 from relay import settings
 
+pytestmark = pytest.mark.skipif(shutil.which("go") is None, reason="needs Go, which builds Compose's loader")
+
 LOADER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
 """What "docker compose config" does, as a program."""
 FILE = ROOT / "docker/docker-compose.yml"
