@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from netstack.ethernet import format_mac, parse_mac
+from relay.revocations import TOKEN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +24,6 @@ MAX_BANS = 1024
 """Each new session is compared with all of them."""
 
 Kind = Literal["address", "mac", "token"]
-
-_TOKEN = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class BanError(ValueError):
@@ -85,7 +83,7 @@ def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
         except ValueError as error:
             raise BanError(str(error)) from None
     if kind == "token":
-        if not _TOKEN.fullmatch(what):
+        if not TOKEN_ID.fullmatch(what):
             raise BanError("must be the id (jti) of a token, 1 to 200 visible ASCII characters")
         return Ban("token", what, until, reason)
     raise BanError(f"address, mac or token can be banned, not {kind[:80]!r}")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 FILE = "revoked"
 
 MAX_REVOKED = 4096
-_IDENTIFIER = re.compile(r"[\x21-\x7e]{1,200}")
-"""No white space: there is one in each line, as in the operator's file."""
+TOKEN_ID = re.compile(r"[\x21-\x7e]{1,200}")
+"""The ``jti`` by which a token can be named: no white space, as there is one in each line of the file."""
 
 
 class Revocations:
@@ -30,14 +30,14 @@ class Revocations:
         self._file = file
         self._saving = threading.Lock()
         lines = (file.read() or b"").decode("ascii", "replace").split()
-        good = [line for line in lines if _IDENTIFIER.fullmatch(line)]
+        good = [line for line in lines if TOKEN_ID.fullmatch(line)]
         if len(good) < len(lines):
             logger.warning("{} of the revoked tokens that were kept are not ids", len(lines) - len(good))
         self.ids = frozenset(good)
 
     def add(self, identifier: str) -> None:
         """Revoke a token, from now on; :meth:`save` keeps it. Raises ValueError with the reason."""
-        if not _IDENTIFIER.fullmatch(identifier):
+        if not TOKEN_ID.fullmatch(identifier):
             raise ValueError("the id of a token has 1 to 200 characters and no white space")
         if len(self.ids) >= MAX_REVOKED and identifier not in self.ids:
             raise ValueError(f"{MAX_REVOKED} tokens are revoked already; change the key")

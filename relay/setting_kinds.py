@@ -100,16 +100,21 @@ def _parse_rate(text: str) -> int:
 _BINARY_UNITS = {"": 1, "k": 2**10, "M": 2**20, "G": 2**30}
 
 
+def parse_size(text: str, low: int, high: int) -> int:
+    """Read a number of bytes, with k, M or G for powers of 1024. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
+    if match and low <= (value := int(match[1]) * _BINARY_UNITS[match[2]]) <= high:
+        return value
+    raise ValueError(
+        f"must be a number of bytes from {low} to {high}, such as 8M, with k, M or G for powers of 1024"
+    )
+
+
 def size(low: int, high: int) -> Kind:
-    """Make the kind of a number of bytes, with k, M or G for powers of 1024."""
+    """Make the kind of a number of bytes."""
 
     def parse(text: str) -> int:
-        match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
-        if match and low <= (value := int(match[1]) * _BINARY_UNITS[match[2]]) <= high:
-            return value
-        raise ValueError(
-            f"must be a number of bytes from {low} to {high}, such as 8M, with k, M or G for powers of 1024"
-        )
+        return parse_size(text, low, high)
 
     return Kind(parse, (int, str), "a number or a string")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,6 +16,8 @@ import jwt
 from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import format_mac, is_station, parse_mac
 from netstack.room_names import NAME_RULE, ROOM_NAME
+from relay.revocations import TOKEN_ID
+from relay.setting_kinds import parse_duration
 from relay.settings import OPTIONS
 from relay.token_claims import ADMIN, BRIDGE, FORWARD, LIMITS, MAX_MACS, RIGHTS, TokenError, read_claims
 from relay.tokens import (
@@ -33,14 +34,15 @@ from relay.tokens import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 NO_RIGHTS = "none"
 MAX_LIFE = 10 * 366 * 86_400
 
 
 def _duration(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", text)
-    seconds = int(found[1]) * _UNITS[found[2] or "s"] if found else 0
+    try:
+        seconds = int(parse_duration(text))
+    except ValueError:
+        seconds = 0
     if not 0 < seconds <= MAX_LIFE:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time of up to ten years, such as 12h or 30d")
     return seconds
@@ -67,6 +69,12 @@ def _mac(text: str) -> str:
     if not is_station(mac):
         raise argparse.ArgumentTypeError(f"{text!r} is no MAC that a guest can have")
     return format_mac(mac)
+
+
+def _identifier(text: str) -> str:
+    if not TOKEN_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError("a token's id has 1 to 200 visible ASCII characters")
+    return text
 
 
 def _limit(name: str) -> Callable[[str], int | str]:
@@ -153,7 +161,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"forwards) and {ADMIN} (default: {BRIDGE} and {FORWARD}, as without a token)",
     )
     create.add_argument(
-        "--id", metavar="ID", help="its jti, by which it can be revoked (default: a random one)"
+        "--id",
+        type=_identifier,
+        metavar="ID",
+        help="its jti, by which it can be revoked (default: a random one)",
     )
     show = actions.add_parser(
         "show",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from relay.admin import client
 from relay.admin.recording import BlockError, Limits, Recorder, blocks
 from relay.admin_place import find
-from relay.setting_kinds import parse_duration
+from relay.setting_kinds import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SIZES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+MAX_FILE_SIZE = 2**40
+"""Bytes."""
 
 
 def duration_of(text: str) -> float:
@@ -31,10 +31,10 @@ def duration_of(text: str) -> float:
 
 
 def _size(text: str) -> int:
-    found = re.fullmatch(r"([0-9]{1,9})([kMG]?)", text)
-    if found is None or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size such as 10M")
-    return int(found[1]) * _SIZES[found[2]]
+    try:
+        return parse_size(text, 1, MAX_FILE_SIZE)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def capture_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,11 @@ def capture_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--snaplen", type=int, metavar="BYTES", help="of each frame; all of them without it")
     parser.add_argument("--time", type=duration_of, default=0.0, metavar="TIME", help="end after this long")
     parser.add_argument(
-        "--file-size", type=_size, default=0, metavar="SIZE", help="begin a file after this much"
+        "--file-size",
+        type=_size,
+        default=0,
+        metavar="SIZE",
+        help="begin a file after so many bytes, such as 10M",
     )
     parser.add_argument(
         "--file-time", type=duration_of, default=0.0, metavar="TIME", help="or after this long"

@@ -165,7 +165,7 @@ def test_a_ring_keeps_the_latest_files_and_each_is_whole(relay, guest, tmp_path)
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     for file in files:
-        assert file.stat().st_size <= 2000
+        assert file.stat().st_size <= 2 * 1024
         read(file)
 
 

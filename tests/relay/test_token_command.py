@@ -114,6 +114,8 @@ def test_the_examples_of_the_document_make_tokens(token, tmp_path, language, pro
         (["create", "{}/none.json", "--room", "No Room"], 2, "a room's name is"),
         (["create", "{}/none.json", "--expires", "soon"], 2, "such as 12h or 30d"),
         (["create", "{}/none.json", "--expires", "9999d"], 2, "such as 12h or 30d"),
+        (["create", "{}/none.json", "--expires", "0.5"], 2, "such as 12h or 30d"),
+        (["create", "{}/none.json", "--id", "two words"], 2, "1 to 200 visible ASCII characters"),
         (["show", "nonsense"], 1, "that is no token"),
         (["key", "{}/no/keys.json"], 1, "No such file"),
         (["kye", "{}/keys.json"], 2, "perhaps"),
