@@ -13,28 +13,19 @@ import sys
 from contextlib import ExitStack
 
 import pytest
+from documents import blocks_in, says, sections_of
 from kernel_guest import KernelGuest, RawKernelGuest
 from namespaces import Namespace, connect
 from processes import ROOT, THIS_TREE, Relay
 from waiting import wait_until
 
-DOCUMENT = (ROOT / "docs/debugging.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.*)\n((?:(?!^## ).*\n)*)", DOCUMENT, re.MULTILINE))
+SECTIONS = sections_of((ROOT / "docs/debugging.md").read_text())
 RELAY, CLIENT = "198.51.100.1", "198.51.100.20"
 PORT = 4433
 GOES_ON = frozenset({"attach", "trace"})
 """Commands that do not end by themselves; what they say is looked at when those behind them have been run."""
 
 _PROMPT = re.compile(r"(\w*)\$ (.*)")
-_VARIES = re.compile(
-    r"""(?P<left_out>…)
-    | (?P<time>\b\d\d:\d\d:\d\d(?=\ ))
-    | (?P<number>(?<=\ )\d+(?=\ \(switch|\ \(peer)|(?<=peer\ )\d+|\d+(?=\ times\)))
-    | (?P<space>\ {2,})""",
-    re.VERBOSE,
-)
-_BECOMES = {"left_out": r".*", "time": r"\d\d:\d\d:\d\d", "number": r"\d+", "space": r" +"}
-
 REGISTER_GATEWAYS_MAC = """
 import asyncio
 from vmrelay import vm_client
@@ -71,24 +62,9 @@ tried = set()
 """Sections whose commands have been run."""
 
 
-def expression_of(lines):
-    """Make an expression of lines that the document shows; a line of ``…`` is any number of lines."""
-    parts = []
-    for line in lines:
-        if line == "…":
-            parts.append(r"(?:.*\n)*?")
-            continue
-        at, text = 0, ""
-        for found in _VARIES.finditer(line):
-            text += re.escape(line[at : found.start()]) + _BECOMES[found.lastgroup]
-            at = found.end()
-        parts.append(f" *{text}{re.escape(line[at:])}\n")
-    return re.compile("".join(parts))
-
-
 def blocks_of(section):
     """Give, for each block of a section, its commands: whose prompt, words, and what they say."""
-    for block in re.findall(r"^```console\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL):
+    for block in blocks_in(SECTIONS[section], "console"):
         commands = []
         for line in block.splitlines():
             if prompt := _PROMPT.fullmatch(line):
@@ -96,12 +72,6 @@ def blocks_of(section):
             else:
                 commands[-1][2].append(line)
         yield commands
-
-
-def says(program, expected):
-    """Whether a program has said what is expected, and nothing else."""
-    output = program.output
-    return expected.fullmatch(f"{output}\n" if output else "")
 
 
 class Lab:
@@ -160,17 +130,17 @@ class Lab:
                 if words[0] == "vmrelay":
                     words[:1] = THIS_TREE
                 program = self.start(self.places[whose], words)
-                expected = expression_of([text.replace("relay.example.com", RELAY) for text in shown])
+                expected = [text.replace("relay.example.com", RELAY) for text in shown]
                 if goes_on:
                     if "trace" in words:
                         self.relay.wait_for(r" traces \S+ and ")
                     running.append((line, program, expected))
                 else:
                     program.wait()
-                    assert says(program, expected), f"{line}\n{program.output}"
+                    assert says(program.output, expected), f"{line}\n{program.output}"
             for line, program, expected in running:
                 wait_until(
-                    lambda program=program, expected=expected: says(program, expected),
+                    lambda program=program, expected=expected: says(program.output, expected),
                     lambda line=line, program=program: f"{line}\n{program.output}",
                 )
 
