@@ -318,6 +318,9 @@ def use_relay(peer: RelayPeer) -> None:
     conf.ifaces.providers[_RelayProvider] = provider
     conf.ifaces.data.update(provider.load())
     conf.iface = conf.ifaces.data[INTERFACE]
+    # Automata look here, and not at the interface. They sort out by themselves what their filter asks for.
+    conf.L2socket = conf.L2listen = partial(RelaySocket, peer)
+    conf.L3socket = conf.L3socket6 = partial(RelayIPSocket, peer)
     routes = Route()
     if peer.assigned is not None:
         own, lan = str(peer.assigned.ip), peer.assigned.interface.network
