@@ -22,6 +22,7 @@ import stat
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cryptography import x509
@@ -36,7 +37,6 @@ from transport.certificate_checks import PrivateKey, obstacles_to_pinning, probl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 VALIDITY = timedelta(days=10)
@@ -106,6 +106,11 @@ class Certificate:
     def complaints(self, now: datetime) -> tuple[str, ...]:
         """Say what clients will hold against this certificate at ``now``, one line each."""
         return problems(self, now)
+
+    @classmethod
+    def from_pem(cls, chain: bytes, private_key: bytes) -> Certificate:
+        """Undo :meth:`chain_pem` and :meth:`private_key_pem`. Raises CertificateError, ValueError."""
+        return cls(tuple(x509.load_pem_x509_certificates(chain)), _private_key(private_key, Path("-")))
 
     def chain_pem(self) -> bytes:
         """Return the chain as PEM text, leaf first."""

@@ -54,6 +54,7 @@ class RunningEndpoint:
         client_share=0,
         port=0,
         reset_key=b"",
+        **shared,
     ):
         self.counters = Counters()
         self.peers = []
@@ -67,6 +68,7 @@ class RunningEndpoint:
             counters=self.counters,
             client_share=client_share,
             reset_key=reset_key,
+            **shared,
         )
 
     def open_session(self, session):

@@ -18,6 +18,7 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionState, QuicNet
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketNumberWindow, QuicPacketRecovery
+from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.quic.stream import QuicStreamReceiver
 from aioquic.tls import AlertDescription, Context, Epoch
 from quic_parts import Forge, Pair, datagram_frame
@@ -28,6 +29,7 @@ from transport.quic.ledger import SentPacket
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
 USED = {
+    "QuicRetryTokenHandler": ("_aead",),
     "QuicConnection": (
         "_QuicConnection__frame_handlers",
         "_ack_eliciting_sent_since_receipt",
@@ -198,6 +200,7 @@ def owners():
         "QuicConnectionId": quic._host_cids[0],
         "Context": pair.client.quic.tls,
         "H3Connection": pair.relay.connection._h3,
+        "QuicRetryTokenHandler": QuicRetryTokenHandler(),
     }
 
 
@@ -228,7 +231,7 @@ def test_every_private_name_that_is_used_is_in_the_table():
     modules = Path(aioquic_internals.__file__).parent.glob("aioquic_*.py")
     tree = ast.parse("".join(module.read_text() for module in modules))
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    own |= _slots(tree) | {"_reassembly", "_refused", "_token_of"}
+    own |= _slots(tree) | {"_reassembly", "_refused", "_token_of", "_new_id"}
     own -= {name for names in USED.values() for name in names}
     used = {
         node.attr

@@ -435,7 +435,7 @@ def test_it_listens_at_all_addresses_of_a_name(monkeypatch):
 def test_a_taken_port_is_an_oserror():
     async def scenario(web):
         with pytest.raises(OSError, match="in use"):
-            web_listener._listen("127.0.0.1", web.port)
+            web_listener.listening_sockets("127.0.0.1", web.port)
 
     run(scenario)
 

@@ -24,7 +24,9 @@ from aioquic.quic.connection import (
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, pull_ack_frame
 from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from transport.quic.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
 from transport.quic.aioquic_one_rtt import OneRttState
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 CONNECTION_ID_LENGTH = 8
 WORKER = 0
-"""First byte of every connection ID, so that packets can be steered between processes later."""
+"""First byte of every connection ID of a relay that is one process; with several it says which of them."""
 
 CONNECTION_IDS = 8
 """Connection IDs that a client may have at a time, if it wants as many: one in use, the others to migrate to
@@ -72,6 +74,16 @@ def new_connection_id() -> bytes:
 
 def _random_token(_connection_id: bytes) -> bytes:
     return os.urandom(TOKEN_LENGTH)
+
+
+class RetryTokens(QuicRetryTokenHandler):
+    """aioquic's Retry tokens, which all who have the same key take from each other."""
+
+    def __init__(self, key: bytes) -> None:
+        """``key`` has 32 bytes, or is empty for a random one."""
+        super().__init__()
+        if key:
+            self._aead = AESGCM(key)
 
 
 def transport_parameters(data: bytes) -> dict[int, bytes]:
@@ -177,8 +189,9 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         original_cid: bytes,
         retry_source_cid: bytes | None = None,
         token_of: Callable[[bytes], bytes] = _random_token,
+        new_id: Callable[[], bytes] = new_connection_id,
     ) -> None:
-        """``token_of`` makes the stateless reset token of a connection ID."""
+        """``token_of`` makes the stateless reset token of a connection ID, ``new_id`` such an ID."""
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_cid,
@@ -190,9 +203,10 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
             _HANDLERS[RESET_STREAM_AT] = _HANDLERS[QuicFrameType.RESET_STREAM]
         vars(self)[_FRAME_HANDLERS] = _FrameHandlers(self)
         first = self._host_cids[0]
-        first.cid = new_connection_id()
+        first.cid = new_id()
         first.stateless_reset_token = token_of(first.cid)
         self._token_of = token_of
+        self._new_id = new_id
         self.host_cid = first.cid
         self._local_initial_source_connection_id = first.cid
 
@@ -293,7 +307,7 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
 
     def _replenish_connection_ids(self) -> None:
         while len(self._host_cids) < min(CONNECTION_IDS, self._remote_active_connection_id_limit):
-            cid = new_connection_id()
+            cid = self._new_id()
             self._host_cids.append(
                 QuicConnectionId(
                     cid=cid,

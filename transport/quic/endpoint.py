@@ -23,13 +23,17 @@ from aioquic.quic.packet import (
     encode_quic_version_negotiation,
     pull_quic_header,
 )
-from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.tls import CipherSuite
 from loguru import logger
 
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
-from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, RelayQuicConnection, new_connection_id
+from transport.quic.aioquic_internals import (
+    CONNECTION_ID_LENGTH,
+    RelayQuicConnection,
+    RetryTokens,
+    new_connection_id,
+)
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
@@ -37,6 +41,7 @@ from transport.quic.udp import READS_PER_TURN, UdpSocket
 from transport.quic.work_shares import LONG_TURN, SLOW_TURN, USUAL_COST, WATCH, WaitingClients
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Sequence
 
     from aioquic.quic.events import ConnectionTerminated
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from transport.admission import Admission
     from transport.certificates import Certificate, CertificateStore
+    from transport.quic.siblings import Siblings
     from transport.quic.udp import Address, Run
     from transport.turns import Turns
 
@@ -107,15 +113,25 @@ class Endpoint:
         client_share: int = 0,
         congestion: str = BBR,
         reset_key: bytes = b"",
+        retry_key: bytes = b"",
+        sockets: Sequence[socket.socket] = (),
+        siblings: Siblings | None = None,
     ) -> None:
         """``client_share`` is what one client address may have of the connections, in percent; 0: all.
 
         ``congestion`` names the congestion control: ``bbr``, ``cubic`` or ``reno``. Clients of an earlier
-        endpoint that had the same ``reset_key`` are told at once that it is gone; empty for a random one.
+        endpoint that had the same ``reset_key`` are told at once that it is gone, and those that it told to
+        come with a token are let in by the same ``retry_key``; empty for random ones. ``sockets`` are bound
+        already; where they share the port with others, ``siblings`` are those.
         """
         self.counters = counters
         self.admit = admission.admit
         self._bind = (host, port)
+        self._opened = sockets
+        self._siblings = siblings
+        self._new_id = new_connection_id if siblings is None else siblings.new_connection_id
+        self._is_passed_on = False
+        """Whether the packets of this turn come from siblings."""
         self._certificates = certificates
         self._congestion = congestion
         self._configured: tuple[Certificate, QuicConfiguration] | None = None
@@ -138,7 +154,7 @@ class Endpoint:
         self._in_turn = False
         self._lone = False
         """Whether the socket last brought few packets at a time."""
-        self._retry = QuicRetryTokenHandler()
+        self._retry = RetryTokens(retry_key)
         self._resets = StatelessResets(reset_key or secrets.token_bytes(RESET_KEY_LENGTH))
         self._closed = asyncio.Event()
         self._closing = False
@@ -148,9 +164,11 @@ class Endpoint:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
-        self._socket = UdpSocket(*self._bind, self.counters)
+        self._socket = UdpSocket(*self._bind, self.counters, self._opened)
         for descriptor in self._socket.filenos():
             self._loop.add_reader(descriptor, self._on_readable)
+        if self._siblings is not None:
+            self._loop.add_reader(self._siblings.fileno(), self._on_passed_on)
 
     @property
     def port(self) -> int:
@@ -183,6 +201,9 @@ class Endpoint:
         for connection in list(self._live):
             self.connection_ended(connection)
         self._socket.close()
+        if self._siblings is not None:
+            self._loop.remove_reader(self._siblings.fileno())
+            self._siblings.close()
         self._closed.set()
 
     def _tell_all(self, close: Callable[[Connection], None]) -> None:
@@ -273,6 +294,16 @@ class Endpoint:
         if self._behind and not self._catching_up:
             self._catching_up = True
             self._loop.call_soon(self._catch_up)
+
+    def _on_passed_on(self) -> None:
+        """Serve packets that came to a sibling."""
+        if self._siblings is None:
+            return
+        runs = self._siblings.drain()
+        if runs:
+            self._is_passed_on = True
+            self._turn(runs)
+            self._is_passed_on = False
 
     def _turn(self, runs: list[Run]) -> None:
         """Serve all who have sent something: those whose work is not charged together, then the others.
@@ -494,11 +525,8 @@ class Endpoint:
     def _route_other(self, packet: bytes, address: Address, now: float) -> Connection | None:
         """Find or make the connection of a packet that is no short header of a known connection."""
         if not packet or packet[0] < LONG_HEADER:
-            self.counters.add("endpoint.drop.unknown_connection")
-            reset = self._resets.answer(packet, client_network(address[0]), now)
-            if reset is not None:
-                self.counters.add("endpoint.stateless_resets")
-                self._socket.send([reset], address)
+            if not self._is_of_sibling(packet, address):
+                self._reset(packet, address, now)
             return None
         try:
             header = pull_quic_header(Buffer(data=packet), host_cid_length=CONNECTION_ID_LENGTH)
@@ -525,10 +553,27 @@ class Endpoint:
             )
             self._socket.send([answer], address)
             return None
-        if header.packet_type != QuicPacketType.INITIAL:
+        is_new = header.packet_type == QuicPacketType.INITIAL
+        if self._is_of_sibling(packet, address, is_new=is_new):
+            return None
+        if not is_new:
             self.counters.add("endpoint.drop.unknown_connection")
             return None
         return self._accept(header, address, now)
+
+    def _reset(self, packet: bytes, address: Address, now: float) -> None:
+        """Tell who sent a packet with a short header that its connection is gone."""
+        self.counters.add("endpoint.drop.unknown_connection")
+        reset = self._resets.answer(packet, client_network(address[0]), now)
+        if reset is not None:
+            self.counters.add("endpoint.stateless_resets")
+            self._socket.send([reset], address)
+
+    def _is_of_sibling(self, packet: bytes, address: Address, *, is_new: bool = False) -> bool:
+        """Give the packet to the worker that it is for, if that is another one."""
+        if self._siblings is None or self._is_passed_on:
+            return False
+        return self._siblings.pass_on(packet, address, is_new=is_new)
 
     def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
         client = client_network(address[0])
@@ -549,7 +594,7 @@ class Endpoint:
             self._send_retry(header, address, now)
             return None
         quic = RelayQuicConnection(
-            self._configuration(), original_cid, retry_source_cid, self._resets.token_of
+            self._configuration(), original_cid, retry_source_cid, self._resets.token_of, self._new_id
         )
         connection = Connection(quic, self, address, now)
         self._live.add(connection)
@@ -573,7 +618,7 @@ class Endpoint:
             logger.warning("{} and others are refused: {}", client, reason)
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
-        source_cid = new_connection_id()
+        source_cid = self._new_id()
         token = self._retry.create_token(
             address=address,
             original_destination_connection_id=header.destination_cid,

@@ -110,6 +110,17 @@ def _prepare(opened: socket.socket, host: str) -> None:
             opened.setsockopt(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
 
 
+def bound_udp_sockets(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Bind as ``binding.bound_sockets`` does; ``shared`` with others that do the same. Raises OSError."""
+
+    def prepare(opened: socket.socket, address: str) -> None:
+        _prepare(opened, address)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+    return bound_sockets(socket.SOCK_DGRAM, host, port, prepare)
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class BatchedUdpSocket:
     """An open, non-blocking UDP socket."""
@@ -262,9 +273,11 @@ class UdpSocket(BatchedUdpSocket):
     came to, and is ``(host, port, number, address)`` with its address as that socket has it.
     """
 
-    def __init__(self, host: str, port: int, counters: Counters) -> None:
-        """Bind as ``binding.bound_sockets`` does. Raises OSError."""
-        first, *others = bound_sockets(socket.SOCK_DGRAM, host, port, _prepare)
+    def __init__(
+        self, host: str, port: int, counters: Counters, opened: Sequence[socket.socket] = ()
+    ) -> None:
+        """Bind as ``binding.bound_sockets`` does, or take what was ``opened`` so. Raises OSError."""
+        first, *others = opened or bound_udp_sockets(host, port)
         super().__init__(first, counters)
         self._others = [BatchedUdpSocket(other, counters) for other in others]
 

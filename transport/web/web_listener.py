@@ -41,7 +41,7 @@ from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.web.websocket import Upgrade
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from actors.runtime import Mailbox
     from netstack.counters import Counters
@@ -101,14 +101,17 @@ class WebListener:
         counters: Counters,
         client_share: int = 0,
         max_connections: int = MAX_CONNECTIONS,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path.
 
         ``client_share`` is what one client address may have of ``max_connections``, in percent; 0: all.
+        ``sockets`` listen already, perhaps for several processes: who is first accepts.
         """
         self.counters = counters
         self.turns = turns
         self._bind = (host, port)
+        self._sockets = list(sockets)
         self._plain = plain
         self._certificates = certificates
         self._configured: tuple[Certificate, ssl.SSLContext] | None = None
@@ -131,7 +134,7 @@ class WebListener:
         self._loop = asyncio.get_running_loop()
         self.slices = Slices(self.clock)
         sslproto.SSLProtocol.max_size = TLS_BUFFER
-        self._sockets = _listen(*self._bind)
+        self._sockets = self._sockets or listening_sockets(*self._bind)
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._sockets]
 
     @property
@@ -143,6 +146,11 @@ class WebListener:
     def connection_count(self) -> int:
         """Connections in every state."""
         return self._shares.total
+
+    def take_no_more(self) -> None:
+        """Accept no connections from now on, where others do."""
+        for task in self._accepting:
+            task.cancel()
 
     async def close(self) -> None:
         """Let go of the port and end all connections, once what was written to them has left."""
@@ -383,7 +391,8 @@ def client_of(remote: str) -> str:
     return client_network(remote.rpartition(":")[0])
 
 
-def _listen(host: str, port: int) -> list[socket.socket]:
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listen as ``binding.bound_sockets`` binds. Raises OSError."""
     listeners = bound_sockets(socket.SOCK_STREAM, host, port, _reuse_address)
     try:
         for listener in listeners:
