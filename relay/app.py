@@ -12,13 +12,11 @@ import asyncio
 import contextlib
 import errno
 import gc
-import ipaddress
 import os
 import resource
 import signal
 import sys
 import time
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +29,8 @@ from relay import bans, forward_changes, logs
 from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
+from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
 from relay.bans import Bans
-from relay.certs import local_names, network_addresses
 from relay.documents import Document
 from relay.draining import Draining
 from relay.forward_changes import ForwardChanges
@@ -43,30 +41,29 @@ from relay.lease_store import LeaseStore
 from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
-from relay.reload import differences, merged
+from relay.own_certificate import CertificateKeeper, open_certificates, own_names
+from relay.reload import differences, merged, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.room_rules import RoomRules
-from relay.settings import REQUIRED, SettingsError
+from relay.settings import SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
 from relay.version import path_form, version
 from relay.web_pages import WebPages
-from transport.binding import EVERY, EVERY_ADDRESS
-from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 from transport.host import early_signals
 from transport.host.descriptors import own_budget
-from transport.host.interfaces import interface_addresses
 from transport.origins import OriginPolicy
 from transport.quic.endpoint import Endpoint
 from transport.web.web_listener import MAX_CONNECTIONS, WebListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Coroutine, Sequence
 
     from relay.settings import Settings
-    from transport.certificates import Certificate, CertificateStore
+    from transport.certificates import CertificateStore
 
 LOOK_EVERY = 1.0
 """Seconds between looks at whether the switch and the gateway still live."""
@@ -80,9 +77,6 @@ SHUTDOWN_REASON = "relay is shutting down"
 PORT_ATTEMPTS = 8
 """Port numbers tried, when any will do, until one is free for both UDP and TCP."""
 
-SHOWN_ADDRESSES = 8
-"""Addresses for other machines that are named at start."""
-
 
 class StartError(Exception):
     """The relay cannot start; the message is one line for the operator."""
@@ -95,10 +89,10 @@ def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> i
     """
     with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
         limiter = logs.setup(settings.log_format, settings.log_level, log)
-        _raise_file_limit()
+        raise_file_limit()
         with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
-            certificates = _certificates(settings, state)
-            _calm_garbage_collector()
+            certificates = open_certificates(settings, state)
+            calm_garbage_collector()
             relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state, reread)
             return asyncio.run(relay.run(limiter))
 
@@ -129,6 +123,7 @@ class Relay:
         )
         self._settings = settings
         self._certificates = certificates
+        self._keeper = CertificateKeeper(certificates, say)
         self._counters = Counters()
         self._stop = asyncio.Event()
         self._drain_and_stop = asyncio.Event()
@@ -145,25 +140,30 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 others = [
                     tasks.create_task(logs.keep_summing_up(limiter)),
-                    tasks.create_task(self._stop_once_drained()),
-                    tasks.create_task(self._keep_certificate()),
-                    tasks.create_task(self._keep_telling_counters()),
                     tasks.create_task(keep_giving_back()),
                     tasks.create_task(self._lag.keep_looking()),
+                    *map(tasks.create_task, self._watches()),
                 ]
                 status = await self._until_stopped()
                 for task in others:
                     task.cancel()
         return status
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        current_scheduler().counters = self._counters
-        self._shared = Shared(
+    def _watches(self) -> list[Coroutine[Any, Any, None]]:
+        """Tell what goes on beside the serving."""
+        return [self._stop_once_drained(), self._keep_certificate(), self._keep_telling_counters()]
+
+    def _make_shared(self) -> Shared:
+        return Shared(
             current_scheduler(),
             max_flows=max_flows(self._settings),
             max_questions=own_budget().questions,
             tcp_buffers=self._settings.tcp_buffer_total,
         )
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        current_scheduler().counters = self._counters
+        self._shared = self._make_shared()
         stack.callback(self._shared.close)
         stack.callback(self._leases.close)
         try:
@@ -183,7 +183,7 @@ class Relay:
             OriginPolicy,
             certificates=self._certificates,
             on_loopback=is_loopback(self._settings.bind),
-            names=_own_names(self._settings),
+            names=own_names(self._settings),
         )
         self._origins = make_policy(self._settings.allow_origin)
         self._rules = RoomRules(self._settings, make_policy)
@@ -206,11 +206,15 @@ class Relay:
             reload=self._reload,
         )
         await self._open_admin(stack, endpoint.port)
-        logger.info("datagram path: {}", path_form())
-        logger.info("limits of each session: {}", limits(self._settings))
         self._announce(endpoint.port)
-        if self._rules.auth != {REQUIRED} and not is_loopback(self._settings.bind):
-            logger.info("whoever reaches this port can join: --auth required lets in who has a token")
+
+    def _announce(self, port: int) -> None:
+        """Tell who started the relay where it is, and what it is like."""
+        describe(self._settings)
+        announce(self._say, self._settings.bind, port, self._certificates.current)
+        self._tell_what_lacks()
+
+    def _tell_what_lacks(self) -> None:
         network = self._lans.default.network
         if self._settings.ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
@@ -242,21 +246,11 @@ class Relay:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
         bind, port = self._settings.bind, self._settings.port
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            endpoint = Endpoint(
-                host=bind,
-                port=port,
-                certificates=self._certificates,
-                admission=self._admission,
-                turns=current_scheduler(),
-                counters=self._counters,
-                client_share=self._settings.client_share,
-                congestion=self._settings.congestion,
-                reset_key=self._state.secret("stateless-reset"),
-            )
+            endpoint = self._endpoint()
             try:
                 await endpoint.start()
             except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be one
-                raise StartError(_cannot_listen(f"{bind} port {port}", error)) from None
+                raise StartError(cannot_listen(f"{bind} port {port}", error)) from None
             if self._settings.web == "off":
                 return endpoint, None
             web, taken = self._web_listener(endpoint), endpoint.port
@@ -267,14 +261,30 @@ class Relay:
                 if port == 0 and error.errno == errno.EADDRINUSE and attempt < PORT_ATTEMPTS:
                     continue  # a number that is free for UDP may be taken for TCP: take another one
                 where = f"{bind} TCP port {taken}"
-                raise StartError(f"{_cannot_listen(where, error)} (--web off does without it)") from None
+                raise StartError(f"{cannot_listen(where, error)} (--web off does without it)") from None
             return endpoint, web
         raise AssertionError("the last attempt has returned or raised")
 
-    def _web_listener(self, endpoint: Endpoint) -> WebListener:
+    def _endpoint(self, **shared: Any) -> Endpoint:
+        """Make the UDP port's endpoint; ``shared`` is what goes for it where others share the port."""
+        return Endpoint(
+            host=self._settings.bind,
+            port=self._settings.port,
+            certificates=self._certificates,
+            admission=self._admission,
+            turns=current_scheduler(),
+            counters=self._counters,
+            client_share=self._settings.client_share,
+            congestion=self._settings.congestion,
+            reset_key=self._state.secret("stateless-reset"),
+            **shared,
+        )
+
+    def _web_listener(self, endpoint: Endpoint, sockets: Sequence[socket.socket] = ()) -> WebListener:
         return WebListener(
             host=self._settings.bind,
             port=endpoint.port,
+            sockets=sockets,
             plain=self._settings.web == "auto" and is_loopback(self._settings.bind),
             certificates=self._certificates,
             pages=WebPages(self._certificates),
@@ -284,23 +294,6 @@ class Relay:
             client_share=self._settings.client_share,
             max_connections=min(MAX_CONNECTIONS, own_budget().connections),
         )
-
-    def _announce(self, port: int) -> None:
-        """Say where the relay is, and how to try it."""
-        certificate, bind, say = self._certificates.current, self._settings.bind, self._say
-        url = f"https://{reached_at(bind)}:{port}"
-        say(f"Certificate SHA-256 Hash: {certificate.sha256}")
-        say(f"Listening on {url}")
-        say("To try it, paste this into the console of a page from http://localhost, or of the relay's own:")
-        say(javascript(f"{url}/", certificate))
-        if bind in EVERY:
-            others = [
-                f"https://{_in_url(address)}:{port}"
-                for address in network_addresses()
-                if bind == EVERY_ADDRESS or ":" not in address
-            ]
-            if others:
-                logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
 
     async def _close(self, endpoint: Endpoint) -> None:
         self._lans.close_sessions(CloseCode.SHUTDOWN, SHUTDOWN_REASON)
@@ -317,8 +310,11 @@ class Relay:
             if not self._lans.default.is_alive:
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
-        logger.info("the relay is shutting down")
+        self._say_farewell()
         return 0
+
+    def _say_farewell(self) -> None:
+        logger.info("the relay is shutting down")
 
     # -- signals ------------------------------------------------------------------------------------
 
@@ -362,13 +358,8 @@ class Relay:
 
     async def _keep_certificate(self) -> None:
         """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
-        told: tuple[str, ...] = ()
         while True:
-            found = self._certificates.current.complaints(datetime.now(UTC))
-            for complaint in found:
-                if complaint not in told:
-                    logger.warning("{}", complaint)
-            told = found
+            self._keeper.complain()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._read_certificate.wait(), self._settings.cert_poll_interval)
             asked = self._read_certificate.is_set()
@@ -376,7 +367,7 @@ class Relay:
             if asked:
                 await self._reload()
             else:
-                await self._refresh_certificate(asked=False)
+                await self._keeper.refresh(asked=False)
                 await self._refresh_keys()
 
     async def _reload(self) -> dict[str, Any]:
@@ -391,11 +382,8 @@ class Relay:
             told["changed"], told["needs_restart"] = differences(self._settings, found)
             self._take_over(found)
             await self._forwards.keep()
-            if told["changed"]:
-                logger.info("other settings are in force: {}", ", ".join(told["changed"]))
-            if told["needs_restart"]:
-                logger.warning("these settings need a restart: {}", ", ".join(told["needs_restart"]))
-        told["certificate"] = await self._refresh_certificate(asked=True)
+            tell_reload(told)
+        told["certificate"] = await self._keeper.refresh(asked=True)
         told["keys"] = await self._refresh_keys()
         return told
 
@@ -420,76 +408,18 @@ class Relay:
             logger.info("other keys or revoked tokens are in force")
         return changed
 
-    async def _refresh_certificate(self, *, asked: bool) -> bool:
-        """Read or renew the certificate where it is time, or where it was asked for; whether it changed."""
-        try:
-            changed = await asyncio.to_thread(self._certificates.refresh, datetime.now(UTC), force=asked)
-        except CertificateError as error:
-            logger.error("the certificate stays as it was: {}", error)
-            return False
-        except Exception:  # noqa: BLE001 - whatever a file may contain, sessions go on
-            logger.exception("the certificate stays as it was")
-            return False
-        if changed:
-            self._say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
-            logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
-        elif asked:
-            logger.info("the certificate has not changed")
-        return changed
-
 
 def _token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
     files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
     return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time), revocations)
 
 
-def _own_names(settings: Settings) -> tuple[str, ...]:
-    """Tell the names of a relay that makes its own certificate; one of an authority says them itself."""
-    return () if settings.cert_pem else (*local_names(), settings.bind)
-
-
-def _certificates(settings: Settings, state: State) -> CertificateStore:
-    if settings.cert_pem is None or settings.key_pem is None:
-        kept = state.file("certificates.pem")
-        return EphemeralCertificateStore(_own_names(settings), datetime.now(UTC), kept)
-    try:
-        return FileCertificateStore(settings.cert_pem, settings.key_pem)
-    except CertificateError as error:
-        raise SettingsError(str(error)) from None
-
-
-def limits_of(settings: Settings) -> dict[str, Any]:
-    """Tell the limits as they were set, by the names of the settings."""
-    names = (
-        *("bit_rate", "packet_rate", "max_peers", "client_share", "max_flows", "flow_rate", "max_half_open"),
-        *("max_flows_total", "max_forwarded", "max_rooms", "rooms_per_client", "room_idle_time"),
-        *("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total"),
-    )
-    return {name.replace("_", "-"): getattr(settings, name) for name in names}
-
-
-def limits(settings: Settings) -> str:
-    """Name what a session may have and send, in an operator's words."""
-    bits, packets = (rate or "any number of" for rate in (settings.bit_rate, settings.packet_rate))
-    return (
-        f"{bits} bits/s and {packets} packets/s each way, {settings.max_flows} flows, "
-        f"{settings.flow_rate} new ones/s, {settings.max_half_open} half-open; {settings.max_peers} sessions"
-    )
-
-
-def is_loopback(bind: str) -> bool:
-    """Whether a relay bound to this name or address is reached from its own machine only."""
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return bind == "localhost"
-
-
-def _cannot_listen(where: str, error: OSError | UnicodeError) -> str:
+def cannot_listen(where: str, error: OSError | UnicodeError) -> str:
+    """Say why a port cannot be had."""
     return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
 
 
-def _calm_garbage_collector() -> None:
+def calm_garbage_collector() -> None:
     """Have cyclic garbage looked for less often, and never in what was loaded at the start.
 
     The relay's objects go by reference counts; with Python's own thresholds every tenth session that opens
@@ -500,45 +430,9 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
-def _raise_file_limit() -> None:
+def raise_file_limit() -> None:
     """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-# -- what is printed ----------------------------------------------------------------------------------
-
-
-def reached_at(bind: str) -> str:
-    """Host of a URL by which this machine reaches a relay that is bound to ``bind``.
-
-    A relay of one IP version is named by address, for browsers do not try the other one: they connect by
-    WebTransport to the first address of a name.
-    """
-    if bind not in EVERY:
-        return _in_url(bind)
-    return "localhost" if bind == EVERY_ADDRESS and "::1" in _own_addresses() else "127.0.0.1"
-
-
-def _own_addresses() -> frozenset[str]:
-    with contextlib.suppress(OSError):
-        return interface_addresses()
-    return frozenset()
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def javascript(url: str, certificate: Certificate) -> str:
-    """One line for a browser's console that connects to ``url``.
-
-    A certificate that browsers may take by its hash is pinned; one of an authority stands for itself.
-    """
-    options = ""
-    if certificate.can_be_pinned:
-        value = f'Uint8Array.from("{certificate.sha256}".match(/../g), (byte) => parseInt(byte, 16))'
-        options = f', {{serverCertificateHashes: [{{algorithm: "sha-256", value: {value}}}]}}'
-    return f'var relay = new WebTransport("{url}"{options}); await relay.ready; console.log("connected");'

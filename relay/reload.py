@@ -6,7 +6,9 @@ The rest is fixed at the start because sockets, tables or what clients were told
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loguru import logger
 
 from relay.settings import OPTIONS
 
@@ -45,6 +47,14 @@ def differences(old: Settings, new: Settings) -> Differences:
 def merged(old: Settings, new: Settings) -> Settings:
     """Give what is in force once ``new`` is taken over: of the relay's own settings only the live ones."""
     return replace(new, **{name: getattr(old, name) for name in OPTIONS if name not in LIVE})
+
+
+def tell_reload(told: dict[str, Any]) -> None:
+    """Log what a reload has changed, and what needs a restart."""
+    if told["changed"]:
+        logger.info("other settings are in force: {}", ", ".join(told["changed"]))
+    if told["needs_restart"]:
+        logger.warning("these settings need a restart: {}", ", ".join(told["needs_restart"]))
 
 
 def _flag(name: str) -> str:

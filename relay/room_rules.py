@@ -40,11 +40,6 @@ class RoomRules:
         """Tell the rule of a room, whether it is there or not."""
         return self._rules.get(room) or self._rules[ALL_OTHERS]
 
-    @property
-    def auth(self) -> frozenset[str]:
-        """How tokens are asked for, in any of the rooms."""
-        return frozenset(rule.auth for rule in self._rules.values())
-
     def _rule(self, own: Settings, relays: Settings) -> RoomRule:
         if own.allow_origin == relays.allow_origin:
             return RoomRule(own.auth)

@@ -20,8 +20,9 @@ from guest.client import ConnectError, connect
 from guest.target import Trust
 from netstack import control
 from netstack.ethernet import ETHERTYPE_ARP
-from relay import app
-from relay.app import Relay, StartError, is_loopback, javascript, serve
+from relay import announcement
+from relay.announcement import is_loopback, javascript
+from relay.app import Relay, StartError, serve
 from relay.logs import BURST, Limiter
 from relay.settings import Settings, SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
@@ -115,8 +116,8 @@ def test_where_this_machine_has_no_ipv6_loopback_the_printed_url_does_without(mo
             raise found
         return frozenset(found)
 
-    monkeypatch.setattr(app, "interface_addresses", interfaces)
-    assert app.reached_at("::") == reached
+    monkeypatch.setattr(announcement, "interface_addresses", interfaces)
+    assert announcement.reached_at("::") == reached
 
 
 # -- wiring -------------------------------------------------------------------------------------------

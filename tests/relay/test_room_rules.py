@@ -44,7 +44,6 @@ def test_rooms_have_the_rules_of_their_tables(read):
     assert rules.of("lab") == RoomRule("required", tuple_of(("https://a.example",)))
     assert rules.of("lobby") == RoomRule("optional")
     assert rules.of("another") == RoomRule("required")
-    assert rules.auth == {"off", "optional", "required"}
 
 
 def test_without_tables_all_rooms_are_alike():

@@ -1,0 +1,71 @@
+"""The certificate that a relay shows: of its own making, or the operator's files."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from loguru import logger
+
+from relay.certs import local_names
+from relay.settings import SettingsError
+from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.settings import Settings
+    from relay.state import State
+    from transport.certificates import CertificateStore
+
+
+def own_names(settings: Settings) -> tuple[str, ...]:
+    """Tell the names of a relay that makes its own certificate; one of an authority says them itself."""
+    return () if settings.cert_pem else (*local_names(), settings.bind)
+
+
+def open_certificates(settings: Settings, state: State) -> CertificateStore:
+    """Read or make the certificate. Raises SettingsError."""
+    if settings.cert_pem is None or settings.key_pem is None:
+        kept = state.file("certificates.pem")
+        return EphemeralCertificateStore(own_names(settings), datetime.now(UTC), kept)
+    try:
+        return FileCertificateStore(settings.cert_pem, settings.key_pem)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from None
+
+
+class CertificateKeeper:
+    """Renews or reads the certificate, and says so."""
+
+    def __init__(self, certificates: CertificateStore, say: Callable[[str], object]) -> None:
+        """``say`` takes lines for whoever started the relay."""
+        self._certificates = certificates
+        self._say = say
+        self._told: tuple[str, ...] = ()
+
+    def complain(self) -> None:
+        """Log what clients will hold against the certificate, once."""
+        found = self._certificates.current.complaints(datetime.now(UTC))
+        for complaint in found:
+            if complaint not in self._told:
+                logger.warning("{}", complaint)
+        self._told = found
+
+    async def refresh(self, *, asked: bool) -> bool:
+        """Read or renew the certificate where it is time, or where it was asked for; whether it changed."""
+        try:
+            changed = await asyncio.to_thread(self._certificates.refresh, datetime.now(UTC), force=asked)
+        except CertificateError as error:
+            logger.error("the certificate stays as it was: {}", error)
+            return False
+        except Exception:  # noqa: BLE001 - whatever a file may contain, sessions go on
+            logger.exception("the certificate stays as it was")
+            return False
+        if changed:
+            self._say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")
+            logger.info("new certificate for new sessions: {}", self._certificates.current.sha256)
+        elif asked:
+            logger.info("the certificate has not changed")
+        return changed

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from relay.own_certificate import CertificateKeeper, open_certificates, own_names
+from relay.settings import Settings, SettingsError
+from relay.state import State
+from transport.certificates import CertificateError, EphemeralCertificateStore
+
+
+def test_a_relay_without_files_makes_one_for_what_it_is_bound_to():
+    settings = Settings(bind="relay.example")
+    assert {"relay.example", "localhost"} <= open_certificates(settings, State()).current.names
+    assert "relay.example" in own_names(settings)
+
+
+def test_files_that_cannot_be_used_are_an_error_of_the_settings(tmp_path):
+    settings = Settings(cert_pem=tmp_path / "none", key_pem=tmp_path / "none")
+    with pytest.raises(SettingsError, match="none"):
+        open_certificates(settings, State())
+    assert own_names(settings) == ()
+
+
+def test_what_clients_hold_against_it_is_told_once(lines):
+    long_ago = EphemeralCertificateStore(["a.example"], datetime.now(UTC) - timedelta(days=30))
+    keeper = CertificateKeeper(long_ago, print)
+    keeper.complain()
+    keeper.complain()
+    assert len([line for line in lines if "expired" in line]) == 1
+
+
+@pytest.mark.parametrize("error", [CertificateError("a.pem: no key"), RuntimeError("broken")])
+def test_one_that_cannot_be_renewed_stays(lines, error):
+    class Broken:
+        def refresh(self, now, *, force):
+            raise error
+
+    said = []
+    assert not asyncio.run(CertificateKeeper(Broken(), said.append).refresh(asked=True))
+    assert said == []
+    assert any("the certificate stays as it was" in line for line in lines)
