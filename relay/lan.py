@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from netstack.forward import Forward
     from netstack.name_servers import NameServer
     from relay.forward_changes import RoomForwards
+    from relay.workers.place import Place
     from transport.turns import Turns
 
     Observer = Callable[[EventLoopActor, Any], AbstractContextManager[object]]
@@ -75,9 +76,23 @@ class LanPlan(NamedTuple):
 class Shared:
     """What all LANs of a process draw from."""
 
-    def __init__(self, turns: Turns, *, max_flows: int, max_questions: int, tcp_buffers: int = TOTAL) -> None:
-        """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop."""
+    def __init__(
+        self,
+        turns: Turns,
+        *,
+        max_flows: int,
+        max_questions: int,
+        tcp_buffers: int = TOTAL,
+        place: Place | None = None,
+        first_port: int = 1,
+    ) -> None:
+        """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop.
+
+        ``place`` is this process's among the relay's workers, None where it is alone; ``first_port`` is the
+        number of its first session.
+        """
         self.turns = turns
+        self.place = place
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
@@ -86,8 +101,9 @@ class Shared:
         self.questions = asyncio.Semaphore(max_questions)
         """Those to name servers at a time: each has a few sockets."""
         self.identifiers = EchoIdentifiers()
-        self.port_numbers = count(1)
-        """Numbers of the switches' ports: no two sessions of the process have the same, in logs too."""
+        self.port_numbers = count(first_port, 1 if place is None else place.count)
+        """Numbers of the switches' ports: no two sessions of the relay have the same, in logs too."""
+        self.last_port = 0
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -298,7 +314,8 @@ class Lan:
 
     def next_port(self) -> int:
         """Return a number for a session, which is its port of the switch; no other session had it."""
-        return next(self._shared.port_numbers)
+        self._shared.last_port = next(self._shared.port_numbers)
+        return self._shared.last_port
 
     def attach(
         self, session: Session, *, name: str = "", expires: float = NEVER, policy: PortPolicy | None = None

@@ -99,7 +99,7 @@ _MODULES = {"extcap": "relay.admin.capture_command", "attach": "guest.attach", "
 """Those elsewhere, and those whose name would hide a module of Python's own."""
 
 _SIGNALS = {
-    "serve": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0}, (signal.SIGHUP, signal.SIGUSR1)),
+    "serve": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0}, (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)),
     "attach": Wishes({signal.SIGTERM: 0, signal.SIGINT: 0, signal.SIGHUP: 0}, (signal.SIGUSR1,)),
     "shell": Wishes({signal.SIGTERM: 143, signal.SIGHUP: 129}, (signal.SIGUSR1,)),
 }
@@ -232,8 +232,16 @@ def _serve(words: list[str], name: str | None) -> int:
         parser.error(str(error))
     from relay import app
 
+    def reread() -> settings.Settings:
+        return settings.resolve(flags, os.environ)
+
     try:
-        return app.serve(chosen, lambda: settings.resolve(flags, os.environ))
+        count = settings.count_of_workers(chosen)
+        if count > 1:
+            from relay.supervisor import supervisor
+
+            return supervisor.serve(chosen, count, reread)
+        return app.serve(chosen, reread)
     except settings.SettingsError as error:
         parser.error(str(error))
     except app.StartError as error:

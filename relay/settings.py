@@ -8,6 +8,8 @@ file, default. Lists replace each other, they are not joined across sources.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -38,6 +40,7 @@ from relay.setting_kinds import (
     LAN_NETWORK,
     MAX_BUFFERS,
     MAX_TCP_BUFFER,
+    MAX_WORKERS,
     MIN_TCP_BUFFER,
     NAME_SERVERS,
     NETWORKS,
@@ -545,6 +548,13 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}".rstrip()
+
+
+def count_of_workers(settings: Settings) -> int:
+    """Tell how many processes the relay is to have; for ``auto`` as many as CPUs that this one may use."""
+    if isinstance(settings.workers, int):
+        return settings.workers
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
 
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:

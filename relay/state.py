@@ -93,9 +93,17 @@ def open_state(setting: str, port: int, environment: Mapping[str, str]) -> State
 class State:
     """What the relay keeps: in a folder, or in memory for as long as the process lives."""
 
-    def __init__(self, folder: Folder | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder | None = None,
+        secrets: Mapping[str, bytes] | None = None,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        """``secrets`` are known already, by their names; ``read_only`` keeps files as they are."""
+        self._read_only = read_only
         self.folder = folder
-        self._secrets: dict[str, bytes] = {}
+        self._secrets: dict[str, bytes] = dict(secrets or {})
 
     def secret(self, name: str) -> bytes:
         """Give the 32 random bytes of this name: made once, and the same from then on."""
@@ -117,7 +125,7 @@ class State:
 
     def file(self, name: str) -> StateFile:
         """Give a file by its name."""
-        return StateFile(self.folder, name)
+        return StateFile(self.folder, name, read_only=self._read_only)
 
     def close(self) -> None:
         """Let another relay have the folder."""
@@ -128,8 +136,9 @@ class State:
 class StateFile:
     """A file of the folder, if there is a folder; what goes wrong is logged."""
 
-    def __init__(self, folder: Folder | None, name: str) -> None:
+    def __init__(self, folder: Folder | None, name: str, *, read_only: bool = False) -> None:
         self._folder = folder
+        self._read_only = read_only
         self._name = name
 
     def read(self) -> bytes | None:
@@ -144,7 +153,7 @@ class StateFile:
 
     def write(self, content: bytes) -> None:
         """Keep it with all of this content; where that fails, as it was."""
-        if self._folder is None:
+        if self._folder is None or self._read_only:
             return
         try:
             self._folder.write(self._name, content)
@@ -155,23 +164,30 @@ class StateFile:
 class Folder:
     """A folder that this process has for itself, and its private files."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the folder if need be, and lock it. Raises StateError."""
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """Make the folder if need be, and lock it. Raises StateError.
+
+        ``shared`` is for a process of the relay that has it locked.
+        """
         self.path = path
+        self._lock: int | None = None
+        if shared:
+            return
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.stat().st_mode & stat.S_IWOTH:
                 raise StateError(f"{path}: everybody may write to this folder")
         except OSError as error:
             raise self._error(error) from None
-        self._lock = self._open(_LOCK, os.O_RDWR | os.O_CREAT)
+        lock = self._open(_LOCK, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            os.close(self._lock)
+            os.close(lock)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise StateError(f"{path}: another relay is using this folder") from None
             raise self._error(error) from None
+        self._lock = lock
 
     def __str__(self) -> str:
         return str(self.path)
@@ -212,7 +228,8 @@ class Folder:
 
     def close(self) -> None:
         """Unlock it."""
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
 
     def _open(self, name: str, flags: int) -> int:
         """Open a file that is ours: no link, nobody else's, and nobody else may read it from now on."""

@@ -21,3 +21,8 @@ class Place:
     """Run directory of the relay, of mode 0700: each worker has its trunk socket there, ``trunk-NUMBER``."""
     room_key: bytes
     """32 bytes that all workers share, and nobody else."""
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the worker's own admin API is, which the supervisor asks."""
+        return self.folder / f"admin-{self.number}"

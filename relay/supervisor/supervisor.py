@@ -1,0 +1,248 @@
+"""A relay of several processes: what is started, in which order, and how it ends.
+
+Theory of operation. The supervisor moves no packets. It opens the state and the certificate, binds the ports,
+and starts a worker for each of ``--workers``: a fresh interpreter that inherits its sockets and is told the
+rest (``relay.workers``). It has the kernel steer packets to the workers that live
+(``transport.quic.steering``), watches them, and starts those again that end. It alone renews the certificate
+and reads the settings, serves the admin API for all of them, and understands signals. Workers whose
+supervisor has gone end, and tell their clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from loguru import logger
+
+from relay import logs
+from relay.admin_place import PlaceError
+from relay.announcement import announce, describe
+from relay.app import StartError, cannot_listen, raise_file_limit
+from relay.bans import Bans
+from relay.line_writer import LineWriter
+from relay.own_certificate import CertificateKeeper, open_certificates
+from relay.reload import differences, merged, tell_reload
+from relay.settings import SettingsError
+from relay.state import open_state
+from relay.supervisor import run_directory
+from relay.supervisor.asking import Question, ask_all
+from relay.supervisor.crew import Crew, CrewError, Life
+from relay.supervisor.merging import summed
+from relay.supervisor.ports import Ports, WebPortError
+from relay.workers import handed as handing
+from relay.workers.place import Place
+from transport.host import early_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from relay.settings import Settings
+    from relay.state import State
+
+RETIRE_SECONDS = 10.0
+"""Over how long a time the clients of a worker that is replaced are told to move."""
+
+RELOAD_PATIENCE = 10.0
+"""Seconds that workers have to reload."""
+
+
+def serve(settings: Settings, count: int, reread: Callable[[], Settings]) -> int:
+    """Run a relay of ``count`` workers until it is told to stop; return the exit status.
+
+    Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
+    """
+    if sys.platform != "linux":
+        raise SettingsError("--workers needs Linux, whose kernel knows which of them a packet is for")
+    with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
+        limiter = logs.setup(settings.log_format, settings.log_level, log)
+        raise_file_limit()
+        with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
+            supervisor = Supervisor(settings, count, state, lambda line: said.write(f"{line}\n"), reread)
+            return asyncio.run(supervisor.run(limiter))
+
+
+class Supervisor:
+    """A relay of several workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        count: int,
+        state: State,
+        say: Callable[[str], object],
+        reread: Callable[[], Settings],
+    ) -> None:
+        """``say`` takes lines for whoever started the relay; ``reread`` gives the settings of the moment.
+
+        Raises SettingsError for a certificate that cannot be used.
+        """
+        self.certificates = open_certificates(settings, state)
+        self.settings = settings
+        self.draining = False
+        self._count = count
+        self._say = say
+        self._state = state
+        self._reread = reread
+        self._keeper = CertificateKeeper(self.certificates, say)
+        self._stop = asyncio.Event()
+        self.bans = Bans(time.time)
+        self._reload_asked = asyncio.Event()
+        self._counters_asked = asyncio.Event()
+        self._restart_asked = asyncio.Event()
+
+    async def run(self, limiter: logs.Limiter) -> int:
+        """Start everything, serve, stop everything; return the exit status."""
+        self._listen_to_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(logs.write_summaries, limiter)
+            await self._start(stack)
+            async with asyncio.TaskGroup() as tasks:
+                others = [
+                    tasks.create_task(logs.keep_summing_up(limiter)),
+                    tasks.create_task(self._keep_certificate()),
+                    tasks.create_task(_each_time(self._counters_asked, self._log_counters)),
+                    tasks.create_task(_each_time(self._restart_asked, self._restart)),
+                ]
+                await self._stop.wait()
+                logger.info("the relay is shutting down")
+                for task in others:
+                    task.cancel()
+        return 0
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        bind, port = self.settings.bind, self.settings.port
+        try:
+            self._ports = Ports(bind, port, self._count, web=self.settings.web != "off")
+        except WebPortError as error:
+            where = f"{bind} TCP port {port}"
+            raise StartError(f"{cannot_listen(where, error)} (--web off does without it)") from None
+        except (OSError, UnicodeError) as error:
+            raise StartError(cannot_listen(f"{bind} port {port}", error)) from None
+        stack.callback(self._ports.close)
+        self.port = self._ports.port
+        try:
+            self._folder = run_directory.make(self.port, os.environ)
+        except (OSError, PlaceError) as error:
+            raise StartError(f"--workers needs a folder for its sockets: {error}") from None
+        stack.callback(run_directory.remove, self._folder)
+        self.crew = Crew(self._count, self._ports, self._life)
+        stack.push_async_callback(self.crew.stop)
+        try:
+            await self.crew.start()
+        except CrewError as error:
+            raise StartError(str(error)) from None
+        logger.info("{} workers share the port", self._count)
+        describe(self.settings)
+        announce(self._say, bind, self.port, self.certificates.current)
+
+    def _place(self, number: int) -> Place:
+        return Place(number, self._count, self._folder, self._state.secret("rooms"))
+
+    def _life(self, number: int, first_port: int) -> Life:
+        folder: Path | None = None if self._state.folder is None else self._state.folder.path
+        handed = handing.Handed(
+            self._place(number),
+            udp=self._ports.of(number),
+            tcp=self._ports.tcp,
+            reset_key=self._state.secret("stateless-reset"),
+            retry_key=self._state.secret("retry"),
+            first_port=first_port,
+            state=folder,
+        )
+        start = handing.pack(handed) | {
+            "settings": handing.pack_settings(self.settings),
+            "certificates": handing.pack_certificates(self.certificates),
+            "bans": [(ban.kind, ban.what, ban.until, ban.reason) for ban in self.bans],
+            "draining": self.draining,
+        }
+        return Life(start, [opened.fileno() for opened in (*handed.udp, *handed.tcp)])
+
+    # -- signals ------------------------------------------------------------------------------------
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        handlers: dict[int, Callable[[], object]] = {
+            signal.SIGTERM: self._stop.set,
+            signal.SIGINT: self._stop.set,
+            signal.SIGHUP: self._reload_asked.set,
+            signal.SIGUSR1: self._counters_asked.set,
+            signal.SIGUSR2: self._restart_asked.set,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+            if early_signals.came(number):
+                handler()
+
+    def sockets(self) -> dict[int, Path]:
+        """Tell where the workers that run can be asked."""
+        return {number: self._place(number).admin_socket for number in self.crew.live}
+
+    async def _log_counters(self) -> None:
+        """Log the counters of all workers together, and of each room where there are several."""
+        asked_for = logger.bind(unthinned=True)
+        totals = await self._counters()
+        asked_for.bind(**totals).info("counters:")
+        answers = await ask_all(self.sockets(), Question("GET", "/v1/rooms"))
+        rooms = sorted({room["name"] for answer in answers.values() for room in answer.json()})
+        for room in rooms if len(rooms) > 1 else ():
+            asked_for.bind(**await self._counters(f"?room={room}")).info("counters of room {}:", room)
+
+    async def _counters(self, query: str = "") -> dict[str, int]:
+        answers = await ask_all(self.sockets(), Question("GET", f"/v1/counters{query}"))
+        return summed(answer.json() for answer in answers.values() if answer.is_good)
+
+    async def _restart(self) -> None:
+        await self.crew.restart_one_by_one(RETIRE_SECONDS)
+
+    # -- the certificate and the settings -----------------------------------------------------------
+
+    async def _keep_certificate(self) -> None:
+        """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
+        while True:
+            self._keeper.complain()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload_asked.wait(), self.settings.cert_poll_interval)
+            asked = self._reload_asked.is_set()
+            self._reload_asked.clear()
+            if asked:
+                await self.reload()
+            else:
+                await self._refresh_certificate(asked=False)
+
+    async def _refresh_certificate(self, *, asked: bool) -> bool:
+        changed = await self._keeper.refresh(asked=asked)
+        if changed:
+            self.crew.broadcast("certificates", certificates=handing.pack_certificates(self.certificates))
+        return changed
+
+    async def reload(self) -> dict[str, Any]:
+        """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""
+        told: dict[str, Any] = {"changed": [], "needs_restart": [], "errors": []}
+        try:
+            found = await asyncio.to_thread(self._reread)
+        except SettingsError as error:
+            logger.error("the settings stay as they were: {}", error)
+            told["errors"].append(str(error))
+        else:
+            told["changed"], told["needs_restart"] = differences(self.settings, found)
+            self.settings = merged(self.settings, found)
+            logs.set_level(self.settings.log_level)
+            tell_reload(told)
+        told["certificate"] = await self._refresh_certificate(asked=True)
+        told["keys"] = await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)
+        return told
+
+
+async def _each_time(asked: asyncio.Event, do: Callable[[], Awaitable[object]]) -> None:
+    """Do something each time that it is asked for, and once for what comes meanwhile."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await do()

@@ -1,0 +1,199 @@
+"""A worker in this process, and the test as its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect as websocket
+from websockets.exceptions import InvalidStatus
+
+from guest.client import ConnectError, SessionEndedError, connect
+from guest.target import Trust
+from relay import logs
+from relay.logs import Limiter
+from relay.settings import Settings
+from relay.supervisor.asking import Question, ask
+from relay.supervisor.ports import Ports
+from relay.worker import WorkerRelay
+from relay.workers import handed as handing
+from relay.workers.channel import Channel
+from relay.workers.handed import Handed
+from relay.workers.place import Place
+from transport.certificates import EphemeralCertificateStore
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers need Linux")
+
+PATIENCE = 20
+SETTINGS = Settings(bind="127.0.0.1", port=0, cert_poll_interval=0.1)
+
+
+class Working:
+    """The second of two workers; the first is not there."""
+
+    def __init__(self, ports, folder, settings=SETTINGS, **start):
+        self.certificates = EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC))
+        self.port = ports.port
+        self.ports = ports
+        place = Place(1, 2, folder, bytes(32))
+        udp, tcp = (tuple(opened.dup() for opened in found) for found in (ports.of(1), ports.tcp))
+        handed = Handed(place, udp, tcp, bytes(32), bytes(32), first_port=20, state=None)
+        self.place = place
+        self._start = {
+            "settings": handing.pack_settings(settings),
+            "certificates": handing.pack_certificates(self.certificates),
+            "bans": [],
+            "draining": False,
+            "live": [1],
+            "accepting": [1],
+        } | start
+        self._handed = handed
+
+    async def begin(self):
+        own, its = socket.socketpair()
+        self.channel, there = await Channel.open(own), await Channel.open(its)
+        self._theirs = there
+        self.ports.steer([1])
+        self.task = asyncio.create_task(WorkerRelay(self._start, self._handed, there).run(Limiter()))
+
+    async def told(self, kind):
+        """Wait for a message of a kind."""
+        while (message := await self.channel.receive())["kind"] != kind:
+            pass
+        return message
+
+    async def join(self):
+        trust = Trust(certificate_hash=bytes.fromhex(self.certificates.current.sha256))
+        return await connect(f"https://127.0.0.1:{self.port}/", trust)
+
+    async def end(self):
+        with contextlib.suppress(Exception):
+            self.channel.send("stop")
+        status = await self.task
+        self.channel.close()
+        self._theirs.close()
+        return status
+
+
+async def until_ended(client):
+    while True:
+        await client.receive()
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_are(monkeypatch):
+    """In a process of its own a worker sends its log elsewhere, and has it follow the settings."""
+    monkeypatch.setattr(logs, "set_level", lambda level: None)
+
+
+def play(scenario, **start):
+    async def bounded():
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.closing(Ports("127.0.0.1", 0, 2, web=True)) as ports,
+        ):
+            working = Working(ports, Path(folder), **start)
+            await working.begin()
+            async with asyncio.timeout(PATIENCE):
+                try:
+                    await working.told("ready")
+                    await scenario(working)
+                finally:
+                    status = await working.end()
+            assert status == 0
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        asyncio.run(bounded())
+        assert list(folder.iterdir()) == [], "its sockets are gone"
+
+
+def test_it_serves_on_the_sockets_that_it_was_handed_and_says_that_it_lives():
+    async def scenario(working):
+        client = await working.join()
+        told = await working.told("beat")
+        while not told["sessions"]:
+            told = await working.told("beat")
+        assert (told["sessions"], told["last_port"]) == (1, 20)
+        async with websocket(f"ws://127.0.0.1:{working.port}/"):
+            answer = await ask(working.place.admin_socket, Question("GET", "/v1/peers"))
+            assert [peer["port"] for peer in answer.json()] == [20, 22], "numbers that no other worker gives"
+        client.close()
+
+    play(scenario)
+
+
+def test_bans_and_draining_hold_from_the_start():
+    async def banned(working):
+        with pytest.raises(InvalidStatus) as refusal:
+            await websocket(f"ws://127.0.0.1:{working.port}/").__aenter__()
+        assert refusal.value.response.status_code == 403
+
+    async def draining(working):
+        with pytest.raises(ConnectError):
+            await working.join()
+
+    play(banned, bans=[("address", "127.0.0.1/32", math.inf, "")])
+    play(draining, draining=True)
+
+
+def test_a_certificate_that_is_handed_over_is_shown_to_newcomers():
+    async def scenario(working):
+        before = await working.join()
+        working.certificates = EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC))
+        working.channel.send("certificates", certificates=handing.pack_certificates(working.certificates))
+        working.channel.send("reload", settings=handing.pack_settings(SETTINGS))
+        await working.told("reloaded")
+        after = await working.join()
+        assert before.end is None
+        for client in (before, after):
+            client.close()
+
+    play(scenario)
+
+
+def test_settings_that_are_handed_over_hold(lines):
+    async def scenario(working):
+        settings = Settings(bind="127.0.0.1", port=0, create_rooms="listed")
+        working.channel.send("no such thing")
+        working.channel.send("reload", settings="broken")
+        working.channel.send("reload", settings=handing.pack_settings(settings))
+        assert not (await working.told("reloaded"))["keys"]
+        with pytest.raises(InvalidStatus):
+            await websocket(f"ws://127.0.0.1:{working.port}/room/lab").__aenter__()
+
+    play(scenario)
+    assert any("the supervisor's reload is not understood" in line for line in lines)
+
+
+def test_one_that_retires_tells_its_clients_and_ends():
+    async def scenario(working):
+        client = await working.join()
+        while not (await working.told("beat"))["sessions"]:
+            pass
+        working.channel.send("retire", seconds=0.1)
+        with pytest.raises(SessionEndedError, match="connect again at once"):
+            await until_ended(client)
+        assert client.close_code == 6
+        await working.task
+
+    play(scenario)
+
+
+def test_it_ends_with_its_supervisor(lines):
+    async def scenario(working):
+        client = await working.join()
+        working.channel.close()
+        with pytest.raises(SessionEndedError):
+            await until_ended(client)
+        await working.task
+
+    play(scenario)
+    assert "ERROR the supervisor is gone: this worker ends" in lines

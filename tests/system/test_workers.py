@@ -1,0 +1,189 @@
+"""A relay of two processes: one to its clients, and one of the two can be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from processes import PATIENCE, THIS_TREE, Relay, run
+from waiting import until, wait_until
+
+from guest.vm_client import Attached, Detached, vm_client
+
+SOON = 1.0
+"""Seconds after which the clients of a worker that was killed are back."""
+KEEP_ALIVE = 0.2
+
+
+class Workers(Relay):
+    """A relay of two workers."""
+
+    def __init__(self, *options, count=2, **more):
+        super().__init__("--workers", count, *options, **more)
+
+    def stop(self):
+        super().stop()
+        assert "Traceback" not in self.output
+
+    def pid_of(self, worker):
+        """The process of a worker: the one that was ready last."""
+        return int(re.findall(rf"worker {worker} is ready \(pid (\d+)\)", self.output)[-1])
+
+    def is_again(self, worker, life=2):
+        """Wait until a worker is ready for another time."""
+        self.wait_for(rf"worker {worker} is ready", count=life)
+
+    def logged(self):
+        lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+        return [line["fields"] | {"message": line["message"]} for line in lines]
+
+    def worker_of(self, address):
+        """Tell the worker that the guest with an address joined last, and its process."""
+        joined = [line for line in self.logged() if line.get("event") == "joined"]
+        return next(line["worker"] for line in reversed(joined) if line["address"] == address)
+
+
+class Guests:
+    """Guests that come back when they are lost, and note when."""
+
+    def __init__(self, relay, url=None):
+        self.relay = relay
+        self.url = url or relay.url
+        self.nics = []
+        self.changes = []
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        await self._stack.aclose()
+
+    async def join(self, count):
+        for number in range(len(self.nics), len(self.nics) + count):
+
+            def note(change, number=number):
+                self.changes.append((time.monotonic(), number, change))
+
+            mac = bytes.fromhex(f"5254000a00{number:02x}")
+            own = {"mac": mac, "reconnect": True, "on_change": note, "keep_alive": KEEP_ALIVE}
+            entered = vm_client(self.url, cert_hash=self.relay.hash, **own)
+            self.nics.append(await self._stack.enter_async_context(entered))
+
+    async def workers(self):
+        """Tell each guest's worker."""
+        addresses = [str(nic.assigned.ip) for nic in self.nics]
+        for address in addresses:  # the log comes through a pipe, a moment later
+            await asyncio.to_thread(self.relay.wait_for, f'registered .* as {address}"')
+        return [self.relay.worker_of(address) for address in addresses]
+
+    def since(self, moment, kind):
+        """Tell when guests changed so, in seconds from a moment."""
+        return {
+            number: at - moment
+            for at, number, change in self.changes
+            if at > moment and isinstance(change, kind)
+        }
+
+
+def play(scenario):
+    async def bounded():
+        async with asyncio.timeout(3 * PATIENCE):
+            await scenario()
+
+    asyncio.run(bounded())
+
+
+@pytest.fixture(scope="module")
+def relay():
+    relay = Workers()
+    yield relay
+    relay.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_connections_are_spread_and_stay_where_they_are(host):
+    relay = Workers(bind="::")
+    try:
+
+        async def scenario():
+            async with Guests(relay, relay.url_at(host)) as guests:
+                await guests.join(12)
+                assert set(await guests.workers()) == {0, 1}
+
+        play(scenario)
+        counters = relay.counters()
+        assert counters["endpoint.accepted"] == 12, "of both together"
+        assert counters["endpoint.passed_on"] == 0, "the kernel knew whose they were"
+    finally:
+        relay.stop()
+
+
+def test_guests_of_a_killed_worker_are_back_within_a_second_and_others_notice_nothing(relay):
+    async def scenario():
+        async with Guests(relay) as guests:
+            await guests.join(8)
+            lost = {number for number, worker in enumerate(await guests.workers()) if worker == 0}
+            assert 0 < len(lost) < 8
+            addresses = [nic.assigned.ip for nic in guests.nics]
+            moment = time.monotonic()
+            os.kill(relay.pid_of(0), signal.SIGKILL)
+            await until(lambda: guests.since(moment, Attached).keys() >= lost)
+            assert max(guests.since(moment, Attached).values()) < SOON
+            assert guests.since(moment, Detached).keys() == lost
+            assert [nic.assigned.ip for nic in guests.nics] == addresses
+
+    play(scenario)
+    relay.wait_for("worker 0 .*SIGKILL.* started again at once")
+    relay.is_again(0)
+
+
+def test_guests_of_a_worker_that_hangs_are_elsewhere_within_five_seconds(relay):
+    async def scenario():
+        async with Guests(relay) as guests:
+            await guests.join(6)
+            lost = {number for number, worker in enumerate(await guests.workers()) if worker == 1}
+            assert 0 < len(lost) < 6
+            moment = time.monotonic()
+            os.kill(relay.pid_of(1), signal.SIGSTOP)
+            await until(lambda: guests.since(moment, Attached).keys() >= lost)
+            assert max(guests.since(moment, Attached).values()) < 5
+            assert guests.since(moment, Detached).keys() == lost
+
+    play(scenario)
+    relay.wait_for("worker 1 is silent for 2 s: it is killed")
+    relay.is_again(1)
+
+
+def test_a_second_relay_on_the_port_is_refused(relay):
+    for workers in (1, 2):
+        command = (
+            *THIS_TREE,
+            "--workers",
+            workers,
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            relay.port,
+            "--state",
+            "none",
+        )
+        done = run(*command, check=False)
+        assert done.returncode == 1
+        assert f"cannot listen on 127.0.0.1 port {relay.port}" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_workers_that_have_lost_their_supervisor_end():
+    relay = Workers()
+    pids = [relay.pid_of(worker) for worker in (0, 1)]
+    relay.signal(signal.SIGKILL)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    relay.stop()
