@@ -118,10 +118,10 @@ class WorkerRelay(Relay):
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGTERM, self._drain_and_stop.set)
 
     def _watches(self) -> list[Coroutine[Any, Any, None]]:
-        return [self._obey(), self._keep_beating(), self._keep_keys()]
+        return [self._stop_once_drained(), self._obey(), self._keep_beating(), self._keep_keys()]
 
     def _say_farewell(self) -> None:
         pass
@@ -163,6 +163,8 @@ class WorkerRelay(Relay):
                 settings = handing.unpack_settings(message["settings"])
                 self._take_over(handing.settings_of(self._place, settings))
                 self._channel.send("reloaded", keys=await self._refresh_keys())
+            case "drain and stop":
+                self._drain_and_stop.set()
             case "stop":
                 self._stop.set()
 
@@ -172,6 +174,8 @@ class WorkerRelay(Relay):
 
     async def _retire(self, seconds: float) -> None:
         """Have all clients go to other workers, one after the other, and end."""
+        self._admission.draining = True
+        self._endpoint_here.go_away()
         if self._web is not None:
             self._web.take_no_more()
         peers = [peer for lan in self._lans for peer in lan.peers]

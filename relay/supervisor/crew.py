@@ -231,6 +231,12 @@ class Crew:
                 return True
         return False
 
+    async def drain_and_stop(self, seconds: float) -> None:
+        """Have all workers drain for this long, and end; returns when they have, or the time is over."""
+        self._stopping.set()
+        self.broadcast("drain and stop")
+        await self._until(lambda: not self._running(), seconds + STOP_PATIENCE)
+
     async def stop(self) -> None:
         """End all workers; those that do not are killed."""
         self._stopping.set()

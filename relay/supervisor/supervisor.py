@@ -93,6 +93,7 @@ class Supervisor:
         self._keeper = CertificateKeeper(self.certificates, say)
         self._stop = asyncio.Event()
         self.bans = Bans(time.time)
+        self._drain_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._counters_asked = asyncio.Event()
         self._restart_asked = asyncio.Event()
@@ -106,6 +107,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as tasks:
                 others = [
                     tasks.create_task(logs.keep_summing_up(limiter)),
+                    tasks.create_task(self._stop_once_drained()),
                     tasks.create_task(self._keep_certificate()),
                     tasks.create_task(_each_time(self._counters_asked, self._log_counters)),
                     tasks.create_task(_each_time(self._restart_asked, self._restart)),
@@ -169,7 +171,7 @@ class Supervisor:
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         handlers: dict[int, Callable[[], object]] = {
-            signal.SIGTERM: self._stop.set,
+            signal.SIGTERM: self._terminate,
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._reload_asked.set,
             signal.SIGUSR1: self._counters_asked.set,
@@ -179,6 +181,15 @@ class Supervisor:
             loop.add_signal_handler(number, handler)
             if early_signals.came(number):
                 handler()
+
+    def _terminate(self) -> None:
+        """Stop after draining; asked a second time, at once."""
+        (self._stop if self._drain_asked.is_set() else self._drain_asked).set()
+
+    async def _stop_once_drained(self) -> None:
+        await self._drain_asked.wait()
+        await self.crew.drain_and_stop(self.settings.drain_timeout)
+        self._stop.set()
 
     def sockets(self) -> dict[int, Path]:
         """Tell where the workers that run can be asked."""
