@@ -8,13 +8,11 @@ Its limits are in ``aioquic_limits``, and what every packet comes by is in ``aio
 from __future__ import annotations
 
 import os
-from functools import cache
 from types import MethodType
 from typing import TYPE_CHECKING, NamedTuple
 
 from aioquic.buffer import Buffer, encode_uint_var
 from aioquic.h3.connection import FrameType, encode_frame
-from aioquic.quic import connection as aioquic_connection
 from aioquic.quic.connection import (
     QuicConnection,
     QuicConnectionError,
@@ -28,6 +26,7 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.tls import AlertUnexpectedMessage, Context, Epoch
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+import transport.quic.aioquic_hot_spots  # noqa: F401
 from transport.quic.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
 from transport.quic.aioquic_one_rtt import OneRttState
 from transport.quic.frames import Ack
@@ -62,9 +61,6 @@ RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
 WebTransport over HTTP/3 refuse servers without the one that they know."""
 
 _FRAME_HANDLERS = "_QuicConnection__frame_handlers"
-
-# A connection asks for the same thirty sets of encryption levels as the one before.
-vars(aioquic_connection)["EPOCHS"] = cache(aioquic_connection.EPOCHS)
 
 
 def new_connection_id() -> bytes:
@@ -175,7 +171,11 @@ class OpenQuicConnection(QuicConnection):
 
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
-        largest = transport_parameters(data).get(MAX_UDP_PAYLOAD_SIZE)
+        self._take_transport_parameters(transport_parameters(data))
+
+    def _take_transport_parameters(self, values: dict[int, bytes]) -> None:
+        """Look at what aioquic does not; raises QuicConnectionError."""
+        largest = values.get(MAX_UDP_PAYLOAD_SIZE)
         if largest is not None:
             self.peer_packet_limit = Buffer(data=largest).pull_uint_var()
 
@@ -233,9 +233,8 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         offers = [encode_uint_var(parameter) + b"\0" for parameter in RESET_STREAM_AT_PARAMETERS]
         return b"".join((super()._serialize_transport_parameters(), *offers))
 
-    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
-        super()._parse_transport_parameters(data, from_session_ticket)
-        values = transport_parameters(data)
+    def _take_transport_parameters(self, values: dict[int, bytes]) -> None:
+        super()._take_transport_parameters(values)
         if any(values.get(parameter) for parameter in RESET_STREAM_AT_PARAMETERS):
             raise QuicConnectionError(
                 QuicErrorCode.TRANSPORT_PARAMETER_ERROR,

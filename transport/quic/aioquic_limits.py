@@ -51,9 +51,13 @@ MAX_FRAMES = 256
 class BoundedReceiver(QuicStreamReceiver):
     """aioquic's receiving part of a stream, with a reassembly that has limits."""
 
-    def __init__(self, stream_id: int | None, readable: bool) -> None:
-        super().__init__(stream_id, readable)
-        self._reassembly = Reassembly()
+    _reassembly: Reassembly
+
+    @classmethod
+    def take_over(cls, receiver: QuicStreamReceiver) -> None:
+        """Make it of aioquic's own, which has received nothing yet."""
+        receiver.__class__ = cls
+        vars(receiver)["_reassembly"] = Reassembly()
 
     @property
     def bytes_waiting(self) -> int:
@@ -108,12 +112,12 @@ class BoundedQuicConnection(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         for stream in self._crypto_streams.values():
-            stream.receiver = BoundedReceiver(None, readable=True)
+            BoundedReceiver.take_over(stream.receiver)
 
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         stream = super()._get_or_create_stream(frame_type, stream_id)
         if not isinstance(stream.receiver, BoundedReceiver):
-            stream.receiver = BoundedReceiver(stream_id, readable=not stream.receiver.is_finished)
+            BoundedReceiver.take_over(stream.receiver)
         return stream
 
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
