@@ -179,6 +179,8 @@ class AddressPool:
 
     def _next(self, mac: bytes) -> bytes | None:
         """Find an address, the same for the same MAC if possible."""
+        if len(self._used) == self.size:
+            return self._any()
         first, stride = _place(mac, len(self._range))
         for number in range(_PROBES):
             address = self._range[(first + number * stride) % len(self._range)].to_bytes(4)

@@ -247,9 +247,12 @@ class SwitchActor(EventLoopActor):
     @handles(AddressWanted)
     def _address_wanted(self, message: AddressWanted) -> None:
         """Let those who are here go before those who are away, and ask for the address again."""
-        registration, away = message.registration, list(self._absent)
-        own = [number for number in away if self._ports[number].owner == registration.client]
-        for number in (own or ([] if message.share else away))[:1]:
+        registration = message.registration
+        own = (number for number in self._absent if self._ports[number].owner == registration.client)
+        number = next(own, None)
+        if number is None and not message.share:
+            number = next(iter(self._absent), None)
+        if number is not None:
             self._counters.add("switch.absences_cut_short")
             self._end_absence(number, "its address is needed")
         if registration.port in self._ports:
