@@ -24,7 +24,13 @@ from aioquic.tls import AlertDescription, Context, Epoch
 from quic_parts import Forge, Pair, datagram_frame
 
 from transport.quic import aioquic_internals
-from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH, CONNECTION_IDS, WORKER, new_connection_id
+from transport.quic.aioquic_internals import (
+    CONNECTION_ID_LENGTH,
+    CONNECTION_IDS,
+    PEER_CONNECTION_IDS,
+    WORKER,
+    new_connection_id,
+)
 from transport.quic.ledger import SentPacket
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
@@ -56,6 +62,7 @@ USED = {
         "_idle_timeout",
         "_initialize",
         "_local_ack_delay_exponent",
+        "_local_active_connection_id_limit",
         "_local_initial_source_connection_id",
         "_local_max_data",
         "_loss",
@@ -305,6 +312,19 @@ def test_all_connection_ids_of_a_connection_can_be_steered():
         assert connection_id.cid in relay.host.connection_ids
     for connection_id in relay.host.connection_ids:
         assert_steerable(connection_id)
+
+
+def test_a_client_is_asked_for_no_more_connection_ids_than_it_needs():
+    pair = Pair.established(stock=True)
+    assert pair.client.quic._remote_active_connection_id_limit == PEER_CONNECTION_IDS
+    assert len(pair.relay.quic._peer_cid_available) == PEER_CONNECTION_IDS - 1
+    for _ in range(3 * PEER_CONNECTION_IDS):  # it replaces those that migrations use up
+        pair.relay.quic.change_connection_id()
+        pair.relay.connection.go_away()  # has aioquic asked for what it wants to send
+        pair.relay.connection.want_flush()
+        pair.settle(0.1)
+    assert len(pair.relay.quic._peer_cid_available) == PEER_CONNECTION_IDS - 1
+    assert pair.relay.quic.ended is None
 
 
 def test_connection_ids_given_later_can_be_steered_too():

@@ -50,6 +50,10 @@ CONNECTION_IDS = 8
 """Connection IDs that a client may have at a time, if it wants as many: one in use, the others to migrate to
 and to probe paths with. Each that it retires is replaced (RFC 9000, 5.1.1)."""
 
+PEER_CONNECTION_IDS = 4
+"""Connection IDs that a client may give at a time: one in use, the others for when it migrates. Most clients
+give as many as they may at once (aioquic would take 8), and replace each that is retired."""
+
 MAX_UDP_PAYLOAD_SIZE = 0x03
 """Transport parameter: the largest packet that the client takes (RFC 9000, 18.2)."""
 LARGEST_UDP_PAYLOAD = 65527
@@ -209,6 +213,7 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         self._new_id = new_id
         self.host_cid = first.cid
         self._local_initial_source_connection_id = first.cid
+        self._local_active_connection_id_limit = PEER_CONNECTION_IDS
 
         self.partial_resets: dict[int, PartialReset] = {}
         """By stream: resets that wait for data; no more than there may be streams."""
