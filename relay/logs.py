@@ -21,6 +21,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from datetime import UTC
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -187,10 +188,12 @@ def _human_line(record: Record) -> str:
     """Local time, level, message; fields that the message does not name; a traceback on lines of its own."""
     moment = record["time"].replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
     text = _printable(record["message"])
-    shown = {
-        name: str(_field(name, value)) for name, value in record["extra"].items() if name not in _NOT_SHOWN
-    }
-    fields = "".join(f" {name}={_printable(value)}" for name, value in shown.items() if value not in text)
+    fields = ""
+    for name, value in record["extra"].items():
+        if name not in _NOT_SHOWN:
+            shown = "***" if _is_secret(name) else _redacted(str(value))
+            if shown not in text:
+                fields += f" {name}={_escaped(shown)}"
     error = "".join(f"\n{_printable(line)}" for line in _traceback(record).splitlines())
     return f"{moment} {record['level'].name:<7} {text}{fields}{error}"
 
@@ -205,7 +208,7 @@ def _json_line(record: Record) -> str:
         "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
         "level": record["level"].name.lower(),
         "part": record["extra"].get("library") or record["name"],
-        "message": redact(_cut(record["message"])),
+        "message": _redacted(record["message"]),
         "fields": {
             name: _field(name, value)
             for name, value in record["extra"].items()
@@ -214,13 +217,19 @@ def _json_line(record: Record) -> str:
     }
     if error := _traceback(record):
         entry["error"] = error
-    return json.dumps(entry, default=lambda value: redact(_cut(str(value))))
+    return json.dumps(entry, default=lambda value: _redacted(str(value)))
+
+
+@lru_cache(maxsize=256)
+def _is_secret(name: str) -> bool:
+    """Whether a field of this name is not for everybody's eyes."""
+    return _SECRET_FIELD.fullmatch(name) is not None
 
 
 def _field(name: str, value: object) -> object:
-    if _SECRET_FIELD.fullmatch(name):
+    if _is_secret(name):
         return "***"
-    return value if isinstance(value, bool | int | float) or value is None else redact(_cut(str(value)))
+    return value if isinstance(value, bool | int | float) or value is None else _redacted(str(value))
 
 
 def _traceback(record: Record) -> str:
@@ -234,8 +243,15 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
 
 
+def _redacted(text: str) -> str:
+    return redact(_cut(text))
+
+
 def _printable(text: str) -> str:
-    text = redact(_cut(text))
+    return _escaped(_redacted(text))
+
+
+def _escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(

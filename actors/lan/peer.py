@@ -172,7 +172,8 @@ class PeerActor(EventLoopActor):
         """Take a port of the switch; refuse a session whose URL cannot be served."""
         room = self._settings.room
         where = "" if room == DEFAULT_ROOM else f" to room {room}"
-        logger.info("peer {} connected from {}{}", self._port, self._session.remote, where)
+        # The line of who registers says all this too, and so does that of who is refused.
+        logger.debug("peer {} connected from {}{}", self._port, self._session.remote, where)
         self._switch.tell(
             PortOpened(
                 self._port,

@@ -92,7 +92,7 @@ def test_clients_reach_a_relay_at_each_of_its_addresses(machines, bind):
             network = address.rpartition("." if "." in address else ":")[0]
             # IPv4 is shown as IPv4, whatever socket it came to.
             seen = f"{network}.9:" if "." in network else rf"\[{network}:9\]:"
-            relay.wait_for(rf"peer {number} connected from {seen}")
+            relay.wait_for(rf'peer {number} registered .*"remote": "{seen}')
         assert relay.counters()["endpoint.drop.unknown_connection"] == 0
 
 
