@@ -28,7 +28,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-SHARED = ("look.css", "icon.svg")
+SHARED = ("look.css", "icon.svg", "dom.js")
 """Files that the connection page has too."""
 
 

@@ -1,13 +1,18 @@
 // The connection page: shows how to connect, and tries it.
-import { connect } from "/client/index.js";
-import { Guest } from "/network.js";
 
-const element = (id) => document.getElementById(id);
+import { connect } from "/client/index.js";
+import { element } from "/dom.js";
+import { selfTest } from "/self_test.js";
+import { snippets } from "/snippets.js";
+import { tabs } from "/tabs.js";
+
 const socketUrl = `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}`;
 const named = /^\/room\/([a-z0-9-]{1,63})$/.exec(location.pathname)?.[1] ?? new URLSearchParams(location.search).get("room");
 const room = named === null || named === "default" ? "" : encodeURIComponent(named);
 const path = room === "" ? "/" : `/room/${room}`;
 const relayUrl = `https://${location.host}${path}`;
+const rawUrl = `${socketUrl}${room === "" ? "" : path}/raw`;
+const port = location.port || (location.protocol === "https:" ? "443" : "80");
 
 // A token that came with the page's address goes where tokens stand, and out of the address bar and the history.
 const address = new URL(location.href);
@@ -17,10 +22,11 @@ if (address.searchParams.has("token")) {
   history.replaceState(null, "", address);
 }
 
+tabs(document.querySelector('[role="tablist"]'));
 element("room").textContent = named ?? "default";
 element("webtransport").textContent = relayUrl;
 element("websocket").textContent = `${socketUrl}${path}`;
-element("raw").textContent = `${socketUrl}${room === "" ? "" : path}/raw`;
+element("raw").textContent = rawUrl;
 
 const certificates = fetch("/cert-hash", { cache: "no-store" }).then((response) => response.json());
 certificates.then(showCertificate, (error) => {
@@ -33,82 +39,39 @@ function showCertificate({ current, next }) {
   const until = new Date(current.notAfter).toLocaleString();
   const following = next === null ? "" : `; then ${next.hash}`;
   element("validity").textContent = `valid until ${until}${following}`;
-  const options = current.pinned ? `, { certificateHash: "${current.hash}" }` : "";
-  element("example").textContent =
-    `import { connect } from "${location.origin}/client/index.js";\n\n` +
-    `const nic = await connect("${relayUrl}"${options});\n` +
-    'console.log("address", nic.assigned.ip.join("."), "by", nic.carrier);';
+  const hash = current.pinned ? current.hash : null;
+  const found = snippets({ page: location.origin, relay: relayUrl, socket: rawUrl, hash });
+  for (const [id, text] of Object.entries(found)) element(id).textContent = text;
 }
 
-element("copy").addEventListener("click", async () => {
+// Each button copies what it names.
+for (const button of document.querySelectorAll("button[data-copies]")) {
+  button.addEventListener("click", () => copy(element(button.dataset.copies), element(button.dataset.says)));
+}
+
+async function copy(source, told) {
   try {
-    await navigator.clipboard.writeText(element("hash").textContent);
-    element("copied").textContent = "copied";
+    await navigator.clipboard.writeText(source.textContent);
+    told.textContent = "copied";
   } catch {
     // Without permission, or over plain HTTP from elsewhere: leave it selected.
-    getSelection().selectAllChildren(element("hash"));
-    element("copied").textContent = "selected: press Ctrl+C";
-  }
-});
-
-element("test").addEventListener("submit", (event) => {
-  event.preventDefault();
-  void test(element("name").value.trim());
-});
-
-async function test(name) {
-  const button = document.querySelector("#test button");
-  button.disabled = true;
-  element("steps").replaceChildren();
-  let nic;
-  try {
-    nic = await step("connect", async () => {
-      const { current, next } = await certificates;
-      const certificateHash = [current, next].flatMap((each) => (each?.pinned ? [each.hash] : []));
-      const token = element("token").value.trim();
-      const found = await connect(`${location.origin}${path}`, { certificateHash, token, reconnect: false });
-      return [found, `by ${found.carrier}`];
-    });
-    const { ip, gateway, mtu, room: assignedRoom } = nic.assigned;
-    const where = assignedRoom === "default" ? "" : `, room ${assignedRoom}`;
-    await step("get an address", async () => [undefined, `${ip.join(".")}, MTU ${mtu}${where}`]);
-    const guest = new Guest(nic);
-    const mac = await step("find the gateway", async () => {
-      const found = await guest.resolve(gateway);
-      return [found, `${gateway.join(".")} at ${[...found].map((byte) => byte.toString(16).padStart(2, "0")).join(":")}`];
-    });
-    await step("ping the gateway", async () => {
-      const times = [];
-      for (let count = 0; count < 3; count++) times.push((await guest.ping(gateway, mac)).toFixed(1));
-      return [undefined, `${times.join(", ")} ms`];
-    });
-    await step(`resolve ${name}`, async () => {
-      const { code, addresses, milliseconds } = await guest.lookUp(name, gateway, mac);
-      if (addresses.length === 0) throw new Error(code);
-      return [undefined, `${addresses.join(", ")} in ${milliseconds.toFixed(1)} ms`];
-    });
-  } catch {
-    // Shown where it happened.
-  } finally {
-    nic?.close();
-    button.disabled = false;
+    getSelection().selectAllChildren(source);
+    told.textContent = "selected: press Ctrl+C";
   }
 }
 
-/** Shows a step while it runs and how it went; gives the first of what `work` returns. */
-async function step(title, work) {
-  const item = document.createElement("li");
-  item.className = "running";
-  item.textContent = title;
-  element("steps").append(item);
-  try {
-    const [result, details] = await work();
-    item.className = "well";
-    item.textContent = `${title}: ${details}`;
-    return result;
-  } catch (error) {
-    item.className = "bad";
-    item.textContent = `${title}: ${error.message}`;
-    throw error;
-  }
+element("test").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const button = event.currentTarget.querySelector("button");
+  button.disabled = true;
+  const target = { name: element("name").value.trim(), port: element("port").valueAsNumber };
+  await selfTest(dial, target, port).finally(() => (button.disabled = false));
+});
+
+/** Connects by one carrier. */
+async function dial(transport) {
+  const { current, next } = await certificates;
+  const certificateHash = [current, next].flatMap((each) => (each?.pinned ? [each.hash] : []));
+  const token = element("token").value.trim();
+  return connect(`${location.origin}${path}`, { certificateHash, token, transport, reconnect: false });
 }

@@ -1,4 +1,4 @@
-"""Takes the pictures of the dashboard that are in docs/: a relay of this tree, with guests and traffic.
+"""Takes the pictures of the relay's pages that are in docs/: a relay of this tree, with guests and traffic.
 
 python tests/system/screenshots.py        needs Chromium and what the tests need
 """
@@ -62,7 +62,7 @@ def main():
     """Take all pictures."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        relay = OperatedRelay(folder, "--allow-cidr", "127.0.0.0/8")
+        relay = OperatedRelay(folder, "--allow-cidr", "127.0.0.0/8", "--host-access")
         stack.callback(relay.stop)
         command = Program(sys.executable, "-m", "relay.main", "dashboard", "--admin", relay.admin)
         stack.callback(command.stop)
@@ -82,6 +82,16 @@ def main():
             wide.wait_for_timeout(100)
         save(wide, "dashboard.png")
         save(narrow, "dashboard-phone.png")
+        page = browser.new_page(viewport={"width": 860, "height": 900})
+        page.goto(f"http://127.0.0.1:{relay.port}/")
+        page.fill("#name", "host.vm.internal")
+        page.fill("#port", str(relay.port))
+        page.get_by_role("tab", name="v86").click()
+        page.click("#test button")
+        page.locator("#verdict li").first.wait_for()
+        page.mouse.wheel(0, 10_000)
+        page.wait_for_timeout(500)
+        save(page, "connection-page.png")
 
 
 if __name__ == "__main__":
