@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from actors.ports import Session
     from actors.rate_limit import RateLimit
     from actors.runtime import Mailbox
+    from actors.scheduler import TimerHandle
     from actors.upload import Upload
 
 LINE_BYTES = 128 * 1024
@@ -86,7 +87,7 @@ class Line:
             "_promised",
             "_session",
             "_settles",
-            "_timed",
+            "_timer",
             "_turns",
         ),
         *("_waiting", "upload"),
@@ -99,8 +100,8 @@ class Line:
         self._limit = limit
         self.upload = upload
         """What flows ask before they take what the guest sent; None where that is not limited."""
-        self._timed = False
-        """Whether :meth:`_wake_by_time` is called when the rate leaves room for a turn."""
+        self._timer: TimerHandle | None = None
+        """Runs :meth:`_wake_by_time` when the rate leaves room for a turn."""
         self._session = session
         self._flows: dict[bytes, Mailbox] = {}
         """Flows by addresses and ports of their segments, to be told of losses."""
@@ -166,6 +167,19 @@ class Line:
         """What limits the rate towards the client; it outlasts the session."""
         return self._limit
 
+    def change_limits(self, limit: RateLimit | None, upload: Upload | None) -> None:
+        """Go on with other limits, or with the same ones at other rates; wake who waited for the former."""
+        former, self.upload = self.upload, upload
+        if former is not None and former is not upload:
+            former.release()
+        self._limit = limit
+        self._tell_limit()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting:
+            self._wake()
+
     def carry(self, session: Session) -> None:
         """Take another session in the place of the one there was.
 
@@ -229,16 +243,15 @@ class Line:
 
     def _wake_when_rate_allows(self) -> None:
         """Come back when the limit of the rate, if it is that, leaves room for a turn."""
-        if self._limit is None or self._timed:
+        if self._limit is None or self._timer is not None:
             return
         loop = current_scheduler().loop
         wanted = TURN_BYTES + self._granted + self._promised
         seconds = self._limit.seconds_until(wanted, loop.time())
         if seconds > 0:
-            self._timed = True
-            loop.call_at(loop.time() + seconds + TIMER_SLACK, self._wake_by_time)
+            self._timer = loop.call_at(loop.time() + seconds + TIMER_SLACK, self._wake_by_time)
 
     def _wake_by_time(self) -> None:
-        self._timed = False
+        self._timer = None
         if self._waiting:
             self._wake()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actors.port_policy import PortPolicy
     from actors.ports import SendResult, WaitingClients
     from actors.runtime import Mailbox
+    from actors.settings import LanSettings
     from netstack.forward import Forward
     from netstack.multicast import Queries
     from netstack.source_guard import SourceGuard
@@ -182,6 +183,21 @@ class ClosePeer:
 
     code: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """Anyone -> PeerActor, SwitchActor, GatewayActor, PortForwardActor: go by these settings from now on.
+
+    They differ in ``actors.settings.CHANGEABLE`` only. The gateway's egress policy may have changed too.
+    """
+
+    settings: LanSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersOutdated:
+    """Anyone -> DnsActor: forget what was answered: other name servers may say something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,9 @@ class Outside(Protocol):
     def allows_udp(self, address: tuple[str, int]) -> bool:
         """Whether the egress policy lets a guest write to ``address``, as the guest names it."""
 
+    def allows_tcp(self, address: tuple[str, int]) -> bool:
+        """Whether the egress policy lets a guest connect to ``address``, as the guest names it."""
+
     def allows_echo(self, address: str) -> bool:
         """Whether the egress policy lets a guest ping ``address``."""
 

@@ -36,6 +36,13 @@ class _Bucket:
         self.burst = self.tokens = max(self.rate * BURST, least_burst)
         self.kept = 0.0
 
+    def change(self, rate: float, least_burst: float) -> None:
+        """Go on at another rate, with the tokens that there are as far as it allows as many."""
+        self.rate = rate if rate != _OFF else _UNLIMITED
+        self.burst = max(self.rate * BURST, least_burst)
+        self.tokens = min(self.tokens, self.burst) if rate != _OFF else _UNLIMITED
+        self.kept = min(self.kept, self.burst / 2) if rate != _OFF else 0.0
+
     @property
     def room(self) -> float:
         """Tokens for those who wait; those for all may be a debt."""
@@ -77,6 +84,12 @@ class RateLimit:
         self._updated = now
         self.is_awaited = False
         """Whether somebody who asked first waits: half of what is earned is kept for such then."""
+
+    def change(self, bits_per_second: int, packets_per_second: int, now: float) -> None:
+        """Go on at other rates."""
+        self._earn(now)
+        self._bytes.change(bits_per_second / 8, MIN_BURST_BYTES)
+        self._packets.change(packets_per_second, MIN_BURST_PACKETS)
 
     def room(self, now: float) -> int:
         """Bytes that may be sent at present by who asks; none where there are no packets left."""

@@ -93,6 +93,12 @@ class Upload:
         self._allowed.pop(flow, None)
         self._note(flow, 0)
 
+    def release(self) -> None:
+        """Let all that wait go on: nothing limits the port any more."""
+        waiting, self._waiting = self._waiting, {}
+        for flow in waiting:
+            tell_alive(flow, UploadAllowed())
+
     def _note(self, flow: Mailbox, held: int) -> None:
         self._total += held - self._held.pop(flow, 0)
         if held:

@@ -30,10 +30,17 @@ class _Meter:
 
     def __init__(self, rate: float, least_burst: float, least_owed: float) -> None:
         """Start with a burst; a ``rate`` of 0 is none."""
-        self.rate = rate
-        self.burst = self.tokens = max(rate * BURST, least_burst) if rate else _UNLIMITED
-        self.most_owed = max(rate * MOST_OWED, least_owed) if rate else _UNLIMITED
         self.owed = 0.0
+        self.tokens = _UNLIMITED
+        self.change(rate, least_burst, least_owed)
+
+    def change(self, rate: float, least_burst: float, least_owed: float) -> None:
+        """Go on at another rate, with the tokens and debts that there are as far as it allows as many."""
+        self.rate = rate
+        self.burst = max(rate * BURST, least_burst) if rate else _UNLIMITED
+        self.most_owed = max(rate * MOST_OWED, least_owed) if rate else _UNLIMITED
+        self.tokens = min(self.tokens, self.burst) if rate else _UNLIMITED
+        self.owed = min(self.owed, self.most_owed) if rate else 0.0
 
     def earn(self, seconds: float) -> None:
         if not self.rate:
@@ -71,6 +78,12 @@ class UploadLimit:
         self._size = 1000.0
         """Bytes of a segment, on average."""
         self._updated = now
+
+    def change(self, bits_per_second: int, packets_per_second: int, now: float) -> None:
+        """Go on at other rates, of which one is a limit."""
+        self._earn(now)
+        self._bytes.change(bits_per_second / 8, MIN_BURST_BYTES, LEAST_OWED_BYTES)
+        self._packets.change(packets_per_second, MIN_BURST_PACKETS, LEAST_OWED_PACKETS)
 
     @property
     def rate(self) -> float:

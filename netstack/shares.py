@@ -40,6 +40,11 @@ class Shares:
         self._percent = percent
         self._held: Counter[Hashable] = Counter()
 
+    def resize(self, limit: int, percent: int) -> None:
+        """Share another number of units from now on; nobody loses what he has."""
+        self.limit = limit
+        self._percent = percent
+
     def held_by(self, owner: Hashable) -> int:
         """Units that an owner has."""
         return self._held[owner]

@@ -394,6 +394,7 @@ class Relay:
         self._origins.allow(self._settings.allow_origin)
         self._rules.take(self._settings)
         self._lans.bounds = bounds_of_rooms(self._settings)
+        self._shared.flows.limit = max_flows(self._settings)
         for lan in self._lans:
             lan.replan(lan_plan(self._settings, lan.name))
 

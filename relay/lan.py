@@ -20,8 +20,18 @@ from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import BlockMacs, ClosePeer, FramesFromPeer, FramesToPeer, PeerAt, RelayDrains
+from actors.messages import (
+    AnswersOutdated,
+    BlockMacs,
+    ClosePeer,
+    FramesFromPeer,
+    FramesToPeer,
+    PeerAt,
+    RelayDrains,
+    SettingsChanged,
+)
 from actors.runtime import NEVER, Observe, ask_async, run_ready, tell_alive
+from actors.settings import CHANGEABLE
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS
 from netstack.ipv4 import format_ipv4
@@ -162,14 +172,14 @@ class Lan:
         )
         self.switch = SwitchActor.start(counters, settings)
         self._started.append(self.switch)
-        name_servers = (
+        self._resolvers = (
             NoResolvers()
             if plan.offline
             else HostResolvers(plan.name_servers, policy, counters, turnstile=shared.questions)
         )
         self.name_servers = plan.name_servers
         """What guests' questions go to; those of resolv.conf where there are none."""
-        self.names = dns = DnsActor.start(name_servers, counters, settings)
+        self.names = dns = DnsActor.start(self._resolvers, counters, settings)
         self._started.append(dns)
         self.gateway = GatewayActor.start(
             self.switch,
@@ -255,17 +265,20 @@ class Lan:
         run_ready()
 
     def replan(self, plan: LanPlan) -> None:
-        """Take over what of a plan can change: policy and forwards at once, the rest for new sessions."""
-        new = plan.settings
-        self.settings = replace(
-            self.settings,
-            bits_per_second=new.bits_per_second,
-            packets_per_second=new.packets_per_second,
-            heartbeat_interval=new.heartbeat_interval,
-            peer_timeout=new.peer_timeout,
-        )
+        """Take over what of a plan can change, for the sessions that stand too."""
+        changed = {name: getattr(plan.settings, name) for name in CHANGEABLE}
+        self.settings = replace(self.settings, **changed)
         # The network stays as it is, and so does the address at which guests reach the host.
-        self.network.policy = plan.policy(format_ipv4(self.settings.host_ip))
+        policy = plan.policy(format_ipv4(self.settings.host_ip))
+        policy.own_addresses = self.network.policy.own_addresses
+        self.network.policy = policy
+        if isinstance(self._resolvers, HostResolvers):
+            self._resolvers.follow(plan.name_servers, policy)
+        tell_alive(self.names, AnswersOutdated())
+        told: list[pykka.ActorRef[Any]] = [self.switch, self.gateway, *self.forwards, *self.peers]
+        for actor in told:
+            tell_alive(actor, SettingsChanged(self.settings))
+        run_ready()
         before = self._planned
         wanted = self._plan_forwards(plan)
         for text in (before - self._planned) & self._forwards.keys():

@@ -20,10 +20,13 @@ LIVE = frozenset(
         *("log_level", "allow_origin", "drain_timeout"),
         *("allow_cidr", "deny_cidr", "allow_smtp", "forward"),
         *("max_rooms", "rooms_per_client", "room_idle_time", "create_rooms"),
-        *("bit_rate", "packet_rate", "heartbeat_interval", "peer_timeout"),
+        *("bit_rate", "packet_rate", "heartbeat_interval", "peer_timeout", "resume_grace", "max_peers"),
+        *("max_flows", "flow_rate", "max_half_open", "max_forwarded", "max_flows_total", "peer_list"),
+        *("udp_timeout", "dns_timeout", "icmp_timeout", "tcp_timeout", "tcp_transitory_timeout"),
+        *("tcp_keep_alive", "upstream_dns"),
     }
 )
-"""Settings that take effect at once; those of a session, such as its rates, for sessions that begin later."""
+"""Settings that take effect at once, for the sessions that stand too."""
 
 
 class Differences(NamedTuple):

@@ -50,7 +50,7 @@ class PortState:
 
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "drops", "errors", "fixed_name"),
-        *("flows", "forwarded", "fragments", "half_open", "line", "unanswered"),
+        *("flows", "forwarded", "fragments", "half_open", "is_usual", "line", "unanswered"),
         *("link_mtu", "macs", "new_flows", "number", "policy", "registration", "time_waits"),
     )
 
@@ -66,6 +66,8 @@ class PortState:
         self.number = number
         self.policy = usual_policy(settings) if policy is None else policy
         """What the session's guests may."""
+        self.is_usual = policy is None
+        """Whether that is what the LAN's settings say, and changes with them."""
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""
@@ -97,6 +99,12 @@ class PortState:
         self.new_flows = TokenBucket(self.policy.new_flows_per_second, self.policy.max_flows, now)
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERRORS_PER_SECOND, now)
         self.fragments = TokenBucket(FRAGMENTS_PER_SECOND, FRAGMENT_BURST, now)
+
+    def change_policy(self, policy: PortPolicy, now: float) -> None:
+        """Let the guests have something else from now on; what they have open stays."""
+        if policy != self.policy:
+            self.policy = policy
+            self.new_flows = TokenBucket(policy.new_flows_per_second, policy.max_flows, now)
 
     def mtu(self) -> int:
         """Tell the largest IP packet that guests should be sent at present, whichever session they have."""

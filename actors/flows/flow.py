@@ -8,6 +8,7 @@ are still sent), by failure (FlowClosed as well), or stopped by the gateway beca
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
@@ -75,7 +76,8 @@ class Remote(NamedTuple):
     port: int
 
 
-class FlowContext(NamedTuple):
+@dataclass(slots=True)
+class FlowContext:
     """What a flow needs of its LAN; one for all flows."""
 
     gateway: Mailbox
@@ -84,6 +86,7 @@ class FlowContext(NamedTuple):
     replies: GatewayReplies
     counters: Counters
     settings: LanSettings
+    """Those of the moment; only the gateway changes them."""
 
 
 class FlowActor(EventLoopActor):

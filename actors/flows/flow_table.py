@@ -21,10 +21,12 @@ from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.flow import Guest
 from actors.flows.udp_flow import UdpFlowActor
 from actors.mishaps import LOG_WINDOW
+from actors.port_policy import usual_policy
 from netstack.checksum import PROTOCOL_UDP
 from netstack.family import family_of
 from netstack.icmp import IcmpError
 from netstack.shares import Shares
+from netstack.tcp_segment import PROTOCOL_TCP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from actors.flows.icmp_flow import IcmpFlowActor
     from actors.messages import FlowKey
     from actors.port_policy import PortPolicy
+    from actors.settings import LanSettings
     from netstack.tcp_time_wait import TimeWait
 
     Start = Callable[[], pykka.ActorRef[Any]]
@@ -85,6 +88,27 @@ class FlowTable:
     def limit(self, number: int, policy: PortPolicy, now: float) -> None:
         """Let a port, of which nothing came yet, have what its policy says."""
         self.ports[number] = PortState(number, self._context.settings, self._buffers, now, policy)
+
+    def follow(self, settings: LanSettings, now: float) -> None:
+        """Go by other settings, and by another egress policy, which ends connections that it forbids."""
+        self._context.settings = settings
+        usual = usual_policy(settings)
+        for port in self.ports.values():
+            if port.is_usual:
+                port.change_policy(usual, now)
+            for key in [key for key in port.flows if self._is_forbidden(key, port)]:
+                self.end(key)
+                self._context.counters.add("tcp.forbidden")
+
+    def _is_forbidden(self, key: FlowKey, port: PortState) -> bool:
+        """Whether a connection may not be any more; of all other flows the socket asks for each datagram."""
+        if key.protocol != PROTOCOL_TCP or key in port.forwarded:
+            return False
+        settings = self._context.settings
+        if key.remote_ip in (settings.gateway_ips - {settings.host_ip}) | {settings.gateway_ip6}:
+            return False  # a service of the gateway's own
+        host = family_of(key.remote_ip).format(key.remote_ip)
+        return not self._context.outside.allows_tcp((host, key.remote_port))
 
     # -- start --------------------------------------------------------------------------------------
 

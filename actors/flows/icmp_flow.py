@@ -39,6 +39,7 @@ class IcmpFlowActor(FlowActor):
 
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
+        self._idle_timeout = self._context.settings.icmp_idle_timeout
         self._used()
         family = self._family
         for frame in message.frames:

@@ -24,6 +24,7 @@ from actors.messages import (
     FramesToFlow,
     GuestFound,
     GuestWanted,
+    SettingsChanged,
     TcpForGuest,
 )
 from actors.ports import SendResult
@@ -130,6 +131,10 @@ class PortForwardActor(EventLoopActor):
     ) -> None:
         """As :meth:`on_stop`."""
         self._close()
+
+    @handles(SettingsChanged)
+    def _settings_changed(self, message: SettingsChanged) -> None:
+        self._settings = message.settings
 
     @handles(Describe)
     def _describe(self, _: Describe) -> ForwardDescription:

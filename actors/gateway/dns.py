@@ -34,6 +34,7 @@ from loguru import logger
 
 from actors.descriptions import Describe, NamesDescription
 from actors.messages import (
+    AnswersOutdated,
     ConnectionMade,
     DnsQuestions,
     DnsStreamOpened,
@@ -168,6 +169,10 @@ class DnsActor(EventLoopActor):
         self._upstream.close()
 
     # -- questions ----------------------------------------------------------------------------------
+
+    @handles(AnswersOutdated)
+    def _answers_outdated(self, _: AnswersOutdated) -> None:
+        self._cache = DnsCache()
 
     @handles(DnsQuestions)
     def _questions(self, message: DnsQuestions) -> None:

@@ -53,6 +53,7 @@ from actors.messages import (
     PeerListRequest,
     PortClosed,
     PortLimited,
+    SettingsChanged,
     TcpForGuest,
 )
 from actors.mishaps import Mishaps
@@ -327,6 +328,11 @@ class GatewayActor(EventLoopActor):
         self._tcp_forwards.serve(message)
 
     # -- guests -------------------------------------------------------------------------------------
+
+    @handles(SettingsChanged)
+    def _settings_changed(self, message: SettingsChanged) -> None:
+        self._settings = message.settings
+        self._flows.follow(message.settings, self.now())
 
     @handles(PortLimited)
     def _port_limited(self, message: PortLimited) -> None:

@@ -49,6 +49,7 @@ from actors.messages import (
     RegistrationRefused,
     RelayDrains,
     SessionClosed,
+    SettingsChanged,
     SourceRefused,
 )
 from actors.port_policy import usual_policy
@@ -130,12 +131,10 @@ class PeerActor(EventLoopActor):
         self._settings = settings
         now = self.now()
         self._policy = policy
-        limits = usual_policy(settings) if policy is None else policy
-        rates = limits.bits_per_second, limits.packets_per_second
-        self._from_limit = UploadLimit(*rates, now) if any(rates) else None
-        self._to_limit = RateLimit(*rates, now) if any(rates) else None
-        upload = None if self._from_limit is None else Upload(self._from_limit)
-        self._line = Line(session, self._to_limit, upload)
+        self._from_limit: UploadLimit | None = None
+        self._to_limit: RateLimit | None = None
+        self._line = Line(session)
+        self._set_rates(usual_policy(settings) if policy is None else policy)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
@@ -167,6 +166,21 @@ class PeerActor(EventLoopActor):
         """What the guest is called, or asked to be."""
         self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
         self._drops = PartCounters(counters)  # of this session; the LAN counts them too
+
+    def _set_rates(self, policy: PortPolicy) -> None:
+        """Hold the session to the rates of a policy; what is limited already goes on at other rates."""
+        now, rates = self.now(), (policy.bits_per_second, policy.packets_per_second)
+        upload = self._line.upload
+        if not any(rates):
+            self._from_limit = self._to_limit = upload = None
+        elif self._from_limit is None or self._to_limit is None:
+            self._to_limit = RateLimit(*rates, now)
+            self._from_limit = UploadLimit(*rates, now)
+            upload = Upload(self._from_limit)
+        else:
+            self._to_limit.change(*rates, now)
+            self._from_limit.change(*rates, now)
+        self._line.change_limits(self._to_limit, upload)
 
     def on_start(self) -> None:
         """Take a port of the switch; refuse a session whose URL cannot be served."""
@@ -549,6 +563,15 @@ class PeerActor(EventLoopActor):
         )
 
     # -- the end ------------------------------------------------------------------------------------
+
+    @handles(SettingsChanged)
+    def _settings_changed(self, message: SettingsChanged) -> None:
+        settings = self._settings = message.settings
+        if self._policy is None:
+            self._set_rates(usual_policy(settings))
+        self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
+        self._next_check = min(self._next_check, self.now() + self._check_every)
+        self._set_timer()
 
     @handles(RelayDrains)
     def _relay_drains(self, message: RelayDrains) -> None:

@@ -67,6 +67,7 @@ from actors.messages import (
     PortTaken,
     RegisterMac,
     RegistrationRefused,
+    SettingsChanged,
 )
 from actors.port_policy import usual_policy
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
@@ -96,6 +97,12 @@ FIRST_QUERY_AFTER = 1.0
 """Seconds after its registration until a port is asked for multicast groups: clients configure their NIC."""
 
 
+def _shared_ports(settings: LanSettings) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Tell how many ports there are, those of clients that are away too, and the percent for one address."""
+    share = settings.client_share if settings.max_peers >= SHARED_PORTS else 0
+    return (settings.max_peers, share), (max(1, settings.max_peers // PORTS_PER_ABSENT), share)
+
+
 class SwitchActor(EventLoopActor):
     """Forwards frames between the ports of one LAN."""
 
@@ -112,11 +119,11 @@ class SwitchActor(EventLoopActor):
         )
         self._forwarding.free_mac = self._free_mac
         self._key = secrets.token_bytes(32)
-        share = settings.client_share if settings.max_peers >= SHARED_PORTS else 0
-        self._shares = Shares(settings.max_peers, share)
+        (ports, share), (absent, _) = _shared_ports(settings)
+        self._shares = Shares(ports, share)
         self._absent: dict[int, None] = {}
         """Ports whose clients are away."""
-        self._absent_shares = Shares(max(1, settings.max_peers // PORTS_PER_ABSENT), share)
+        self._absent_shares = Shares(absent, share)
         self._former = self._forwarding.former
         self._silent: dict[int, None] = {}
         """Ports whose guests have not shown themselves, the oldest first."""
@@ -133,6 +140,18 @@ class SwitchActor(EventLoopActor):
     @handles(FramesFromGateway)
     def _from_gateway(self, message: FramesFromGateway) -> None:
         self._forwarding.from_gateway(message.frames)
+
+    @handles(SettingsChanged)
+    def _settings_changed(self, message: SettingsChanged) -> None:
+        """Have other limits for the sessions that come, and other policies of ports that brought none."""
+        former, self._settings = self._usual, message.settings
+        self._usual = usual_policy(message.settings)
+        present, absent = _shared_ports(message.settings)
+        self._shares.resize(*present)
+        self._absent_shares.resize(*absent)
+        for port in self._ports.values():
+            if port.policy is former:
+                port.policy = self._usual
 
     # -- ports and registrations ----------------------------------------------------------------------
 

@@ -151,6 +151,9 @@ class FakeOutside:
     def allows_udp(self, address):
         return self.allows_echo(address[0])
 
+    def allows_tcp(self, address):
+        return self.allows_echo(address[0])
+
     def allows_echo(self, address):
         return address not in self.denied
 

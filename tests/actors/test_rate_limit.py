@@ -7,7 +7,8 @@ from lan_parts import GATEWAY_MAC, Box, FakeSession, mac
 
 from actors.lan.peer import PeerActor
 from actors.line import TURN_BYTES, Line, LineWritable
-from actors.messages import DatagramsFromClient, FramesFromPeer, FramesToPeer
+from actors.messages import DatagramsFromClient, FramesFromPeer, FramesToPeer, SettingsChanged
+from actors.port_policy import usual_policy
 from actors.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, RateLimit
 from actors.runtime import run_ready
 from actors.settings import LanSettings
@@ -182,3 +183,62 @@ def test_a_flow_that_waits_for_packets_is_woken_by_time(loop):
     assert flow.turns == []
     loop.advance(0.06)
     assert len(flow.turns) == 1
+
+
+@pytest.mark.parametrize(("bits", "packets"), [(800_000_000, 0), (0, 0)])
+def test_who_waits_for_a_rate_is_woken_at_once_by_a_higher_one(loop, bits, packets):
+    limit = RateLimit(8, 0, loop.time())
+    line, flow = Line(FakeSession(), limit), Flow()
+    limit.take([frame(MIN_BURST_BYTES)], loop.time())
+    line.wait(flow)
+    loop.advance(1)
+    assert flow.turns == []
+    if bits:
+        limit.change(bits, packets, loop.time())
+        line.change_limits(limit, None)
+    else:
+        line.change_limits(None, None)
+    loop.advance(0.01)
+    assert len(flow.turns) == 1
+
+
+@pytest.mark.parametrize("rates", [(1_000_000, 0), (0, 100), (80_000, 5000)])
+def test_a_limit_that_was_changed_holds_as_one_that_began_so(rates):
+    limit = RateLimit(50_000_000, 5000, 0.0)
+    limit.take([frame(1000)], 0.0)
+    limit.change(*rates, 0.0)
+    assert passed(limit, 10, 10, 1000) == pytest.approx(
+        passed(RateLimit(*rates, 0.0), 10, 10, 1000), abs=3000
+    )
+
+
+@pytest.mark.parametrize(("rate", "passes"), [(80_000, 65), (0, 200), (800_000_000, 200)])
+@pytest.mark.parametrize("before", [0, 8_000, 8_000_000_000])
+def test_a_sessions_rate_changes_both_ways_while_it_stands(loop, counters, before, rate, passes):
+    session, switch = FakeSession(path="/raw"), Box()
+    ref = PeerActor.start(session, switch, counters, LanSettings(bits_per_second=before))
+    ref.tell(SettingsChanged(LanSettings(bits_per_second=rate)))
+    run_ready()
+    loop.advance(10)
+    offered = [frame(1000)] * 200
+    ref.tell(DatagramsFromClient(offered))
+    ref.tell(FramesToPeer(offered))
+    run_ready()
+    (message,) = switch.take(FramesFromPeer)
+    assert (len(message.frames), len(session.take())) == (passes, passes)
+    ref.stop(block=False)
+    run_ready()
+
+
+def test_a_session_with_a_policy_of_its_own_keeps_its_rate(loop, counters):
+    session, switch = FakeSession(path="/raw"), Box()
+    policy = usual_policy(LanSettings(bits_per_second=80_000))
+    ref = PeerActor.start(session, switch, counters, LanSettings(), policy=policy)
+    ref.tell(SettingsChanged(LanSettings(packets_per_second=1)))
+    ref.tell(FramesToPeer([frame(1000)] * 200))
+    ref.tell(DatagramsFromClient([frame(1000)] * 200))
+    run_ready()
+    (message,) = switch.take(FramesFromPeer)
+    assert len(message.frames) == 65
+    ref.stop(block=False)
+    run_ready()

@@ -97,3 +97,13 @@ def test_a_window_is_a_share_of_what_the_rate_moves_in_a_moment_and_some_segment
     assert upload.window(MSS) == int(RATE * WINDOW_SECONDS)
     slow = Upload(UploadLimit(8000, 0, loop.time()))
     assert slow.window(MSS) == LEAST_SEGMENTS * MSS
+
+
+def test_whoever_waits_goes_on_when_nothing_limits_any_more(loop, limit, upload):
+    limit.take([tcp()] * 400, loop.time(), GATEWAY_MAC)
+    flow = Flow(upload, limit, loop)
+    assert flow.held
+    told = []
+    flow.tell = told.append
+    upload.release()
+    assert [type(message) for message in told] == [UploadAllowed]

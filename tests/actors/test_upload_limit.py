@@ -103,3 +103,19 @@ def test_frames_larger_than_what_there_is_wait_for_no_one():
     limit = UploadLimit(8000, 0, 0.0)
     first, large, small = other(MIN_BURST_BYTES - 500), other(900), other(400)
     assert limit.take([first, large, small], 0.0, GATEWAY_MAC) == [first, small]
+
+
+def test_a_limit_that_was_changed_holds_as_one_that_began_so():
+    limit = UploadLimit(80 * RATE, 0, 0.0)
+    limit.take([tcp()] * 10, 0.0, GATEWAY_MAC)
+    limit.change(8 * RATE, 0, 0.0)
+    assert limit.rate == RATE
+    datagrams, _ = offer(limit, 10, 2)
+    assert datagrams == pytest.approx(10 * RATE, rel=0.05)
+
+
+def test_no_more_is_owed_than_the_new_rate_allows():
+    limit = UploadLimit(80 * RATE, 0, 0.0)
+    limit.take([tcp()] * 5000, 0.0, GATEWAY_MAC)
+    limit.change(8 * RATE, 0, 0.0)
+    assert limit.owed(0.0) <= RATE

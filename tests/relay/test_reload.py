@@ -21,10 +21,10 @@ def test_all_live_settings_exist():
 
 def test_differences_tell_live_ones_from_fixed_ones():
     old = Settings()
-    new = Settings(log_level="debug", bit_rate=5, max_peers=7, ipv6=False)
-    assert differences(old, new) == (["bit-rate", "log-level"], ["ipv6", "max-peers"])
+    new = Settings(log_level="debug", bit_rate=5, isolated=True, ipv6=False)
+    assert differences(old, new) == (["bit-rate", "log-level"], ["ipv6", "isolated"])
     taken = merged(old, new)
-    assert (taken.log_level, taken.bit_rate, taken.max_peers, taken.ipv6) == ("debug", 5, 1024, True)
+    assert (taken.log_level, taken.bit_rate, taken.isolated, taken.ipv6) == ("debug", 5, False, True)
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def test_forwards_follow_the_configuration(relay):
 
 
 def test_a_signal_does_the_same_and_fixed_settings_are_named(relay):
-    relay.file.write_text('log-level = "debug"\nmax-peers = 5\n')
+    relay.file.write_text('log-level = "debug"\nisolated = true\n')
     relay.signal(signal.SIGHUP)
     relay.wait_for("other settings are in force: log-level")
-    relay.wait_for("these settings need a restart: max-peers")
+    relay.wait_for("these settings need a restart: isolated")
 
 
 def test_a_file_with_a_mistake_changes_nothing(relay):

@@ -162,6 +162,10 @@ class HostNetwork:
         """Whether the egress policy lets a guest write to ``address``; a refusal is counted."""
         return self.decide_udp(address).allowed
 
+    def allows_tcp(self, address: tuple[str, int]) -> bool:
+        """As :meth:`allows_udp`, for connections."""
+        return self._decide_tcp(address).allowed
+
     def allows_echo(self, address: str) -> bool:
         """As :meth:`allows_udp`, for pings."""
         return self.decide(address).allowed
@@ -213,13 +217,18 @@ class HostNetwork:
 
         The flow is told what came of it. Raises OSError when no socket can be had.
         """
-        decision = self._decide_with(self._tcp_listeners, address)
+        decision = self._decide_tcp(address)
         if not decision.allowed:
             return DeniedTcpSocket(flow)
-        if not self.policy.may_connect(address[1]) and decision.reason != HAIRPIN:
-            self._counters.add("outside.denied.smtp")
-            return DeniedTcpSocket(flow)
         return open_tcp(flow, (decision.dial, address[1]), owner, self._tcp_ports, self.ready)
+
+    def _decide_tcp(self, address: tuple[str, int]) -> Decision:
+        """As :meth:`decide_udp`, of connections."""
+        decision = self._decide_with(self._tcp_listeners, address)
+        if decision.allowed and decision.reason != HAIRPIN and not self.policy.may_connect(address[1]):
+            self._counters.add("outside.denied.smtp")
+            return Decision(allowed=False, reason="smtp")
+        return decision
 
     def decide(self, address: str) -> Decision:
         """Ask the policy about an address as the guest named it; a refusal is counted by its reason."""

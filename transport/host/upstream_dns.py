@@ -143,6 +143,14 @@ class HostResolvers:
         """Servers that refused EDNS."""
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def follow(self, servers: Sequence[NameServer], policy: EgressPolicy) -> None:
+        """Ask these servers from now on, and show guests what this policy lets them reach."""
+        self._policy = policy
+        if self._named != tuple(servers):
+            self._named = tuple(servers)
+            self._options = ResolverOptions()
+            self._read_again_at = 0.0
+
     def ask(self, query: bytes, token: int, asker: Mailbox) -> None:
         """Send a query (its id is replaced); tells ``asker`` NameServerAnswered once, within some seconds."""
         task = self._loop.create_task(self._answer(query, token, asker))
