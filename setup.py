@@ -53,6 +53,7 @@ COMPILED = [
     "transport/quic/sent_contents.py",
     "transport/quic/session.py",
     "transport/quic/udp.py",
+    "transport/work_shares.py",
 ]
 """Hot modules that import nothing but typed code; the tests run on both forms.
 

@@ -290,6 +290,7 @@ class Relay:
             pages=WebPages(self._certificates),
             admission=self._admission,
             turns=current_scheduler(),
+            last_turns=endpoint.last_turns,
             counters=self._counters,
             client_share=self._settings.client_share,
             max_connections=min(MAX_CONNECTIONS, own_budget().connections),

@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
+import costly_frames
 import pytest
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
-from guests import BROADCAST, CHUNK, FRAME, GATEWAY_MAC, Guest
+from guests import Guest
 from processes import Relay
 from quic_attacker import attacker, send_slowly
 from quic_parts import datagram_frame
-from scapy.layers.dhcp import BOOTP, DHCP
-from scapy.layers.dns import DNS, DNSQR
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NS, ICMPv6NDOptSrcLLAddr, IPv6
-from scapy.layers.l2 import ARP, Dot1Q, Ether
-from scapy.packet import Raw
 from stream_frames import stream_frame
 from watch import spares_the_neighbour
 
@@ -29,7 +24,6 @@ REASONS = {
     "packets cost more than their share",
     "it goes on sending more packets than there is time for",
 }
-ATTACKER_MAC = "52:54:00:66:66:66"
 
 
 @pytest.fixture
@@ -61,70 +55,14 @@ def pings_before_something_slow(_number):
     return b"\x01" * 200 + b"\x10\x01"
 
 
-def tiny_datagrams(_number):
-    return datagram_frame(CHUNK + b"\0\0\0\1") * 120
+def in_a_packet(kind):
+    """Have the datagrams of a kind of frame in QUIC packets."""
 
+    def packet(number):
+        return b"".join(map(datagram_frame, kind(number)))
 
-def unknown_encapsulations(_number):
-    return datagram_frame(b"\xff") * 200
-
-
-def fragments_of_frames(number):
-    pieces = [CHUNK + number.to_bytes(2, "big") + bytes((piece, 60)) + b"x" for piece in range(60)]
-    return b"".join(map(datagram_frame, pieces))
-
-
-def frames(frame):
-    """As many of a kind of Ethernet frame as a packet holds."""
-    datagram = datagram_frame(FRAME + bytes(frame))
-    return datagram * (1100 // len(datagram))
-
-
-def from_attacker(destination=GATEWAY_MAC):
-    return Ether(src=ATTACKER_MAC, dst=destination)
-
-
-def arp_requests(_number):
-    return frames(from_attacker(BROADCAST) / ARP(hwsrc=ATTACKER_MAC, psrc="10.0.2.99", pdst="10.0.2.2"))
-
-
-def neighbour_solicitations(_number):
-    solicitation = ICMPv6ND_NS(tgt="fe80::2") / ICMPv6NDOptSrcLLAddr(lladdr=ATTACKER_MAC)
-    return frames(
-        from_attacker("33:33:ff:00:00:02") / IPv6(src="fe80::99", dst="ff02::1:ff00:2") / solicitation
-    )
-
-
-def dhcp_discovers(number):
-    discover = BOOTP(chaddr=bytes.fromhex(ATTACKER_MAC.replace(":", "")), xid=number) / DHCP(
-        options=[("message-type", "discover"), "end"]
-    )
-    packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / discover
-    return frames(from_attacker(BROADCAST) / packet)
-
-
-def dns_questions(number):
-    question = UDP(sport=5353, dport=53) / DNS(id=number & 0xFFFF, rd=1, qd=DNSQR(qname="a.lan"))
-    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / question)
-
-
-def echo_requests(number):
-    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / ICMP(id=1, seq=number & 0xFFFF))
-
-
-def ip_fragments(number):
-    packet = IP(src="10.0.2.99", dst="10.0.2.2", id=number & 0xFFFF, flags="MF", frag=number & 0xFF)
-    return frames(from_attacker() / packet / Raw(b"12345678"))
-
-
-def tagged_frames(_number):
-    return frames(from_attacker(BROADCAST) / Dot1Q(vlan=0) / Dot1Q(vlan=0) / ARP(psrc="10.0.2.2"))
-
-
-def sacks(number):
-    options = [("SAck", tuple(range(number, number + 6)))]
-    segment = TCP(sport=1 + number % 60000, dport=9, flags="A", options=options)
-    return frames(from_attacker() / IP(src="10.0.2.99", dst="10.0.2.2") / segment)
+    packet.__name__ = kind.__name__
+    return packet
 
 
 KINDS = [
@@ -133,17 +71,7 @@ KINDS = [
     path_challenges,
     stream_limits,
     pings_before_something_slow,
-    tiny_datagrams,
-    unknown_encapsulations,
-    fragments_of_frames,
-    arp_requests,
-    neighbour_solicitations,
-    dhcp_discovers,
-    dns_questions,
-    echo_requests,
-    ip_fragments,
-    tagged_frames,
-    sacks,
+    *map(in_a_packet, costly_frames.KINDS),
 ]
 
 

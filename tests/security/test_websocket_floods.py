@@ -11,27 +11,12 @@ import time
 import pytest
 from processes import PATIENCE, Relay
 from watch import spares_the_neighbour
+from websocket_attacker import BINARY, CONTINUED, PING, TEXT, frame, many, upgrade
 
 ATTACK = 3.0
 """Seconds."""
-UPGRADE = (
-    b"GET /raw HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-KILOBYTES_256 = 256 * 1024
 MEGABYTE = 1024 * 1024
 
-
-def frame(opcode, payload=b"", *, fin=True):
-    """A frame as a client sends it (RFC 6455, section 5.2), masked with zeros; at most 125 bytes."""
-    return bytes([opcode | 0x80 * fin, 0x80 | len(payload)]) + bytes(4) + payload
-
-
-def many(one):
-    return one * (KILOBYTES_256 // len(one))
-
-
-TEXT, BINARY, CONTINUED, PING = 0x1, 0x2, 0x0, 0x9
 
 FLOODS = {
     "pings": (b"", many(frame(PING, bytes(125)))),
@@ -50,7 +35,7 @@ def flood(relay, opening, data, until):
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", relay.port)) as client:
             client.settimeout(0.2)
-            client.sendall(UPGRADE)
+            client.sendall(upgrade("/raw"))
             client.recv(4096)
             client.sendall(opening)
             while time.monotonic() < until:
@@ -102,7 +87,7 @@ def test_2048_connections_that_say_little_leave_room(relay, case):
                 client.sendall(SILENCE[case])
             for _ in range(3):
                 with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
-                    client.sendall(UPGRADE)
+                    client.sendall(upgrade("/raw"))
                     assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
 
     spares_the_neighbour(relay, attack)

@@ -13,13 +13,12 @@ from quic_parts import Forge, Pair, datagram_frame
 
 from actors.messages import DatagramsFromClient
 from guest.client import SessionEndedError, connect
+from transport import work_shares
 from transport.quic import carrier as carrier_module
-from transport.quic import connection as connection_module
 from transport.quic import endpoint as endpoint_module
 from transport.quic.carrier import ORDINARY_COST, SLICE
-from transport.quic.connection import MOST_EXCESS, TOLERATED_EXCESS
 from transport.quic.datagram_path import MOST_ARRIVED
-from transport.quic.work_shares import MOST_OVERRUNS, STRICT
+from transport.work_shares import MOST_EXCESS, MOST_OVERRUNS, STRICT, TOLERATED_EXCESS
 
 STREAM_LIMITS = b"\x10\x01" * 200
 """Frames that only aioquic reads."""
@@ -89,7 +88,7 @@ def test_excess_is_forgiven_in_time(monkeypatch):
         pair.now += 1.0
         pair.relay.receive(forge.packet(STREAM_LIMITS), now=pair.now)
     assert pair.relay.quic.ended is None
-    assert pair.relay.connection.excess < MOST_EXCESS / 10
+    assert pair.relay.connection.work.excess < MOST_EXCESS / 10
 
 
 def test_what_the_machine_does_meanwhile_is_no_work_of_a_client(monkeypatch):
@@ -100,7 +99,7 @@ def test_what_the_machine_does_meanwhile_is_no_work_of_a_client(monkeypatch):
     for number in range(200):
         pair.relay.receive(forge.datagram(b"%d" % number), now=pair.now)
     assert pair.relay.quic.ended is None
-    assert pair.relay.connection.excess <= TOLERATED_EXCESS
+    assert pair.relay.connection.work.excess <= TOLERATED_EXCESS
 
 
 def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
@@ -123,7 +122,7 @@ def test_what_is_left_of_a_batch_comes_in_order_in_later_turns(monkeypatch):
 def test_those_with_an_excess_are_served_after_the_others(monkeypatch):
     monkeypatch.setattr(endpoint_module, "SLOW_TURN", 0.0)
     monkeypatch.setattr(endpoint_module, "USUAL_COST", 0.0)
-    monkeypatch.setattr(connection_module, "TOLERATED_EXCESS", -1.0)
+    monkeypatch.setattr(work_shares, "TOLERATED_EXCESS", -1.0)
 
     async def scenario():
         async with running_endpoint() as relay:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transport.quic.work_shares import GENEROUS, SATURATED_AFTER, STRICT, WaitingClients
+from transport.work_shares import GENEROUS, SATURATED_AFTER, STRICT, WaitingClients
 
 
 def waiting(*clients):

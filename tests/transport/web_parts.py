@@ -18,6 +18,7 @@ from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.origins import OriginPolicy
 from transport.web.web_listener import WebListener
+from transport.work_shares import LastTurns
 
 PATIENCE = 30.0
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))
@@ -69,6 +70,7 @@ class Web:
             pages=PAGES.get,
             admission=self.door,
             turns=current_scheduler(),
+            last_turns=LastTurns(),
             counters=self.counters,
             **limits,
         )

@@ -17,6 +17,7 @@ from transport.quic.aioquic_internals import OpenQuicConnection
 from transport.quic.datagram_path import MOST_ARRIVED, DatagramPath
 from transport.quic.path_mtu import BASE, NEVER
 from transport.quic.session import remote_text
+from transport.work_shares import WorkAccount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,8 +86,7 @@ class Carrier(Generic[Quic, HostOfRole]):
         self._aioquic_is_idle = False
         self._has_ended = False
         self._slow_deadline: float | None = None
-        self.excess = 0.0
-        """Seconds of work beyond what its packets ordinarily cost, of late."""
+        self.work = WorkAccount(now)
         self.ordinary_cost = ORDINARY_COST
         """Seconds that a packet may cost here without being charged."""
         self.share = SHARE
@@ -124,7 +124,7 @@ class Carrier(Generic[Quic, HostOfRole]):
     def receive(self, packets: Sequence[bytes], address: Address, now: float) -> int:
         """Take a run of packets from one address, as far as the share of a turn goes; return how many."""
         # Asking for the processor time costs as much as a small frame: only whose packets took long is asked.
-        is_suspect = self.excess > 0.0 or self.watched_until > now
+        is_suspect = self.work.excess > 0.0 or self.watched_until > now
         work_started = thread_time() if is_suspect else 0.0
         started = perf_counter()
         taken, count = 0, len(packets)

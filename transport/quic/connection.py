@@ -23,16 +23,8 @@ from transport.quic.aioquic_internals import RelayH3Connection, RelayQuicConnect
 from transport.quic.aioquic_limits import FieldsTooLarge, TooMuchData
 from transport.quic.carrier import SHARE, Carrier, CarrierHost
 from transport.quic.session import WebTransportSession
-from transport.quic.work_shares import (
-    GENEROUS,
-    LIGHT_BURST,
-    LIGHT_SHARE,
-    MOST_OVERRUNS,
-    MOST_USED,
-    OVERRUN_PERIOD,
-    OWN_SHARE,
-)
 from transport.tls_alerts import CRYPTO_ERRORS
+from transport.work_shares import EXCESSIVE, GENEROUS, MOST_OVERRUNS, OVERRUN_PERIOD, OWN_SHARE
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,7 +35,7 @@ if TYPE_CHECKING:
     from transport.admission import ClientRequest, Grant
     from transport.quic.datagram_path import DatagramPath
     from transport.quic.udp import Address
-    from transport.quic.work_shares import Allowance
+    from transport.work_shares import Allowance
 
 SESSION_DEADLINE = 10.0
 """Seconds from the first packet until a session must stand; browsers need well under one."""
@@ -56,12 +48,6 @@ MAX_REQUEST_BYTES = 64 * 1024
 MAX_STREAM_BYTES = 1024 * 1024
 """Stream bytes in the life of a connection that are no capsules of its session: VM clients use datagrams.
 Whether they arrived or wait for what was lost before them, none is ever taken off the count."""
-TOLERATED_EXCESS = 0.005
-"""Seconds of work beyond the ordinary with which a connection is still served with the others."""
-MOST_EXCESS = 0.25
-"""Seconds of work beyond the ordinary after which a connection is closed."""
-MOST_AT_ONCE = 0.010
-"""Seconds that are charged for one slice at most: the garbage collector may have run just then."""
 
 
 class Host(CarrierHost, Protocol):
@@ -88,6 +74,12 @@ class Host(CarrierHost, Protocol):
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
 
+    def serve_alone(self, connection: Connection) -> None:
+        """Give the connection a turn of its own."""
+
+    def drop_pending(self, connection: Connection, room: int) -> None:
+        """Keep no more than the first ``room`` pending packets."""
+
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Connection(Carrier[RelayQuicConnection, Host]):
@@ -108,13 +100,6 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         """Stream bytes that were capsules, which nothing keeps."""
         self._deadline = now + SESSION_DEADLINE
         self._closing: tuple[int, str] | None = None
-        self._charged_at = now
-        self._relief = GENEROUS.relief
-        self._charged = 0.0
-        """Seconds of work that were charged where they were done."""
-        self._used = 0.0
-        """Seconds of processor time of late, beyond its light share."""
-        self._used_at = now
         self.left_out = 0
         """Packets that were dropped because too many waited; kept by the endpoint."""
         self._taken = 0
@@ -156,12 +141,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
 
     def _charge(self, spent: float, ordinary: float, now: float) -> None:
         """Note seconds of work; who goes on costing more than is ordinary is closed."""
-        relief = (now - self._charged_at) * self._relief
-        self._charged_at = now
-        self._charged += spent
-        self.excess = max(0.0, self.excess - relief + min(spent, ordinary + MOST_AT_ONCE) - ordinary)
-        if self.excess > MOST_EXCESS:
-            self._shut_out("packets cost more than their share")
+        self.work.charge(spent, ordinary, now)
+        if self.work.is_excessive:
+            self._shut_out(EXCESSIVE)
 
     def _shut_out(self, reason: str) -> None:
         """Close the connection for the work that it makes."""
@@ -171,16 +153,18 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self._h3 = None
             self.close(ErrorCode.H3_EXCESSIVE_LOAD, reason)
 
-    def is_heavy(self, now: float) -> bool:
-        """Whether it costs more than its share: its packets wait until the others were served."""
-        return (
-            self.excess > TOLERATED_EXCESS or self._used - (now - self._used_at) * LIGHT_SHARE > LIGHT_BURST
-        )
+    def serve_last(self) -> None:
+        """Have a turn of its own, after the others."""
+        self._host.serve_alone(self)
+
+    def keep_waiting(self, packets: int) -> None:
+        """Keep no more than the first ones waiting."""
+        self._host.drop_pending(self, packets)
 
     def begin_own_turn(self, allowance: Allowance) -> None:
         """Charge from now on what exceeds ``allowance``."""
-        self.ordinary_cost, self._relief = allowance.packet, allowance.relief
-        self._charged = 0.0
+        self.work.begin_turn(allowance)
+        self.ordinary_cost = allowance.packet
         self.share = OWN_SHARE
 
     def end_own_turn(self, spent: float, packets: int, size: int, allowance: Allowance, now: float) -> None:
@@ -188,12 +172,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
 
         ``packets`` were served, of ``size`` bytes.
         """
-        leaked = (now - self._used_at) * LIGHT_SHARE
-        self._used = min(max(0.0, self._used - leaked) + spent, MOST_USED)
-        self._used_at = now
-        beyond = spent - self._charged - packets * allowance.frames - size * allowance.frames_byte
-        if beyond > 0.0:
-            self._charge(beyond, 0.0, now)
+        self.work.end_turn(spent, packets * allowance.frames + size * allowance.frames_byte, now)
+        if self.work.is_excessive:
+            self._shut_out(EXCESSIVE)
         self._taken += packets
         if now - self._judged_at >= OVERRUN_PERIOD:
             self._overruns = self._overruns + 1 if self.left_out > self._taken // 2 else 0
@@ -201,7 +182,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self.left_out = self._taken = 0
             if self._overruns >= MOST_OVERRUNS:
                 self._shut_out("it goes on sending more packets than there is time for")
-        self.ordinary_cost, self._relief, self.share = GENEROUS.packet, GENEROUS.relief, SHARE
+        self.ordinary_cost, self.share = GENEROUS.packet, SHARE
 
     def _on_end(self, end: quic_events.ConnectionTerminated) -> None:
         if self._session is not None:

@@ -38,7 +38,7 @@ from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import READS_PER_TURN, UdpSocket
-from transport.quic.work_shares import LONG_TURN, SLOW_TURN, USUAL_COST, WATCH, WaitingClients
+from transport.work_shares import BEHIND_SHARE, LONG_TURN, SLOW_TURN, USUAL_COST, WATCH, LastTurns
 
 if TYPE_CHECKING:
     import socket
@@ -74,11 +74,6 @@ MAX_STREAM_WINDOW = 64 * 1024
 COMPLAINT_EVERY = 10.0
 """Seconds between two lines about clients that find no room."""
 
-BEHIND_SHARE = 0.004
-"""Seconds between two turns of the others that those get together who need more than their own turns."""
-MOST_BEHIND = 32768
-"""Packets that wait for such turns, of all connections together; each may have its part of them."""
-FEWEST_PARTS = 8
 MOST_READS = 1024
 """Reads of a turn while somebody waits: what the kernel has no room for may be anybody's."""
 
@@ -147,9 +142,8 @@ class Endpoint:
         self._ended: list[Connection] = []
         self._measured_until = 0.0
         """Until when turns are measured in processor time, since one took long."""
-        self._behind: WaitingClients[Connection] = WaitingClients()
-        """Connections whose pending packets wait until the others were served."""
-        self._catching_up = False
+        self.last_turns = LastTurns()
+        """Has those whose pending packets wait until the others were served; WebSockets wait there, too."""
         self._flush_scheduled = False
         self._in_turn = False
         self._lone = False
@@ -262,7 +256,7 @@ class Endpoint:
         if client is not None:
             self._shares.give_back(client)
         self._dirty.pop(connection, None)
-        self._behind.discard(connection)
+        self.last_turns.discard(connection)
         if connection.timer is not None:
             connection.timer.cancel()
 
@@ -280,7 +274,7 @@ class Endpoint:
             if runs and carries_frames(runs[0]):
                 self._turn(runs)
                 runs = []
-        runs += self._socket.drain(MOST_READS if self._behind else READS_PER_TURN)
+        runs += self._socket.drain(MOST_READS if self.last_turns else READS_PER_TURN)
         self._lone = len(runs) <= FEW_RUNS
         if self._lone and len({address for _, address in runs}) == len(runs):
             # Acknowledgements cost as much as frames, and nobody waits for them. One client's stay in order.
@@ -290,10 +284,6 @@ class Endpoint:
             runs = [run for run in runs if not carries_frames(run)]
         if runs:
             self._turn(runs)
-
-        if self._behind and not self._catching_up:
-            self._catching_up = True
-            self._loop.call_soon(self._catch_up)
 
     def _on_passed_on(self) -> None:
         """Serve packets that came to a sibling."""
@@ -308,7 +298,7 @@ class Endpoint:
     def _turn(self, runs: list[Run]) -> None:
         """Serve all who have sent something: those whose work is not charged together, then the others.
 
-        Who is to wait, waits for ``_catch_up``.
+        Who is to wait, waits for its last turn.
         """
         started, now = perf_counter(), self.clock()
         is_measured = self._measured_until > now
@@ -318,7 +308,7 @@ class Endpoint:
         apart: list[Connection] = []
         packets = 0
         for connection in self._route(runs, now):
-            if connection.watched_until > now or connection.excess > 0.0:
+            if connection.watched_until > now or connection.work.excess > 0.0:
                 apart.append(connection)
             else:
                 together.append(connection)
@@ -339,10 +329,10 @@ class Endpoint:
             self._watch(together if worked > usual else (), now)
         apart.sort(key=_pending_packets)
         for connection in apart:
-            if connection.is_heavy(now) or perf_counter() - started > LONG_TURN:
+            if connection.work.is_heavy(now) or perf_counter() - started > LONG_TURN:
                 self._leave_behind(connection, now)
             else:
-                self._serve_alone(connection, now)
+                self.serve_alone(connection)
 
     def _watch(self, connections: Iterable[Connection], now: float) -> None:
         """Watch who was in a turn that took long for its work.
@@ -354,12 +344,13 @@ class Endpoint:
         for connection in connections:
             connection.watched_until = now + WATCH
 
-    def _serve_alone(self, connection: Connection, now: float) -> None:
+    def serve_alone(self, connection: Connection) -> None:
         """Give a connection a turn of its own, and charge the processor time to it."""
         pending = connection.pending
         if not pending or connection not in self._live:
             return
-        allowance = self._behind.allowance(now)
+        now = self.clock()
+        allowance = self.last_turns.allowance(now)
         connection.begin_own_turn(allowance)
         started = thread_time()
         self._in_turn = True
@@ -369,7 +360,7 @@ class Endpoint:
         if connection not in self._live:
             return
         connection.end_own_turn(spent, taken, sum(map(len, pending[:taken])), allowance, now)
-        if connection.is_heavy(now):
+        if connection.work.is_heavy(now):
             connection.watched_until = now + WATCH
 
     def _finish_turn(self, arrived: list[Connection]) -> None:
@@ -386,21 +377,6 @@ class Endpoint:
                 connection.deliver()
             except Exception:  # noqa: BLE001
                 self._drop_failed(connection)
-
-    def _catch_up(self) -> None:
-        """Serve those who need more than their share, each in a turn of its own, while there is time."""
-        self._catching_up = False
-        stop = perf_counter() + BEHIND_SHARE
-        while self._behind and perf_counter() < stop:
-            self._serve_alone(self._behind.take(), self.clock())
-        self._behind.end_round()
-        # What came meanwhile is not more than they may have waiting.
-        room = MOST_BEHIND // max(FEWEST_PARTS, len(self._behind))
-        for connection in self._behind:
-            self._drop_pending(connection, room)
-        if self._behind:
-            self._catching_up = True
-            self._loop.call_soon(self._catch_up)
 
     def _route(self, runs: list[Run], now: float) -> list[Connection]:
         """Let packets pend at their connections; return the connections that got any."""
@@ -420,7 +396,7 @@ class Endpoint:
                 elif connection.pending_address != address:
                     # The client migrates in this very turn: what came from the old address goes first.
                     self._receive(connection, now)
-                    self._drop_pending(connection, 0)
+                    self.drop_pending(connection, 0)
                     pending = connection.pending
                     connection.pending_address = address
                 pending.append(packet)
@@ -441,10 +417,9 @@ class Endpoint:
 
     def _leave_behind(self, connection: Connection, now: float) -> None:
         """Have what is pending served after all others."""
-        self._behind.add(connection, self._clients.get(connection, ""), now)
-        self._drop_pending(connection, MOST_BEHIND // max(FEWEST_PARTS, len(self._behind)))
+        self.last_turns.add(connection, self._clients.get(connection, ""), now)
 
-    def _drop_pending(self, connection: Connection, room: int) -> None:
+    def drop_pending(self, connection: Connection, room: int) -> None:
         """Keep no more than the first ``room`` pending packets."""
         excess = len(connection.pending) - room
         if excess > 0:

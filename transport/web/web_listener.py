@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 from loguru import logger
 
-from netstack.shares import HALF, Shares, client_network
+from netstack.shares import HALF, Shares
 from transport import tls_alerts
 from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_sockets
@@ -38,7 +38,7 @@ from transport.slices import Slices
 from transport.web import websocket
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
-from transport.web.websocket import Upgrade
+from transport.web.websocket import Upgrade, client_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from transport.turns import Turns
     from transport.web.http1 import Request
     from transport.web.websocket import WebSocketConnection
+    from transport.work_shares import LastTurns
 
 BACKLOG = 128
 """Connections that the kernel keeps until they are accepted."""
@@ -98,6 +99,7 @@ class WebListener:
         pages: Callable[[str], Page | None],
         admission: Admission,
         turns: Turns,
+        last_turns: LastTurns,
         counters: Counters,
         client_share: int = 0,
         max_connections: int = MAX_CONNECTIONS,
@@ -105,11 +107,13 @@ class WebListener:
     ) -> None:
         """``plain`` allows HTTP without TLS beside HTTPS; ``pages`` finds what is shown under a path.
 
-        ``client_share`` is what one client address may have of ``max_connections``, in percent; 0: all.
+        ``last_turns`` are the other carrier's, too. ``client_share`` is what one client address may have of
+        ``max_connections``, in percent; 0: all.
         ``sockets`` listen already, perhaps for several processes: who is first accepts.
         """
         self.counters = counters
         self.turns = turns
+        self.last_turns = last_turns
         self._bind = (host, port)
         self._sockets = list(sockets)
         self._plain = plain
@@ -384,11 +388,6 @@ class WebListener:
         if self._configured is None or self._configured[0] is not certificate:
             self._configured = certificate, _tls_context(certificate)
         return self._configured[1]
-
-
-def client_of(remote: str) -> str:
-    """Tell by which address a client is counted; ``remote`` is ``host:port``."""
-    return client_network(remote.rpartition(":")[0])
 
 
 def listening_sockets(host: str, port: int) -> list[socket.socket]:

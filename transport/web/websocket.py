@@ -10,11 +10,14 @@ pongs that it does not read either, only the latest is kept (RFC 6455, section 5
 MAX_UNREAD_PINGS nothing more is read of it until it reads.
 
 What a client sends is worked off in slices (``transport.slices``), and nothing more is read of it meanwhile.
+The processor time of each slice, the actors' included, is charged to the client; whose takes more than its
+share gets its slices after all others, and is closed when it goes on (``transport.work_shares``).
 
 Closing codes: the relay's code 0 is 1000 (normal closure), SHUTDOWN is 1001 (going away), any other code is
 4000 + code, of the range for private use (RFC 6455, section 7.4.2). A client that breaks the protocol gets
 the code that RFC 6455 has for that: 1002, 1007 for a text or a reason that is not UTF-8, 1009 for a message
-over MAX_MESSAGE or of more than MAX_FRAGMENTS, and 1003 for a text message, which has no meaning here.
+over MAX_MESSAGE or of more than MAX_FRAGMENTS, 1003 for a text message, which has no meaning here, and 1008
+for messages that cost too much.
 
 Who closes with 1001, as browsers do for a page that goes, or with 4010, or not at all, may come back.
 
@@ -30,6 +33,7 @@ import codecs
 import logging
 from functools import partial
 from http import HTTPStatus
+from time import thread_time
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from loguru import logger
@@ -41,8 +45,10 @@ from websockets.typing import Subprotocol
 from actors.close_codes import CloseCode
 from actors.descriptions import PathState
 from actors.messages import DatagramsFromClient, SessionClosed
+from netstack.shares import client_network
 from transport.slices import SLICE
 from transport.web.http1 import TEXT, Answer
+from transport.work_shares import EXCESSIVE, PACKET_BYTES, WorkAccount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +62,7 @@ if TYPE_CHECKING:
     from transport.slices import Slices
     from transport.turns import Turns
     from transport.web.http1 import Request
+    from transport.work_shares import LastTurns
 
 MAX_MESSAGE = 16 * 1024
 """Bytes of a message that are taken; the largest frame has 1,522 and a control message a few hundred."""
@@ -65,6 +72,8 @@ PIECE = 2048
 """Bytes that are taken apart between two looks at the clock: 340 of the smallest frames, 1 ms."""
 MAX_BATCH = 512
 """Messages after which a slice ends: what they cost their session's actor is yet to come."""
+LAST_BATCH = 128
+"""The same of a client whose messages cost more than its share."""
 DATAGRAM_LIMIT = 65535
 """TCP cuts as it likes: nothing needs to be sent in chunks."""
 MAX_UNREAD_PINGS = 16
@@ -78,7 +87,7 @@ CLOSE_TIMEOUT = 2.0
 MAX_REASON = 123
 """Bytes of UTF-8 in a closing reason (RFC 6455, section 5.5)."""
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INVALID_DATA, PRIVATE_USE = 1000, 1001, 1003, 1007, 4000
-MESSAGE_TOO_BIG = 1009
+POLICY_VIOLATION, MESSAGE_TOO_BIG = 1008, 1009
 _COMING_BACK = frozenset({GOING_AWAY, PRIVATE_USE + CloseCode.COMING_BACK})
 """Codes of clients that may be back: a page that is loaded anew, and one that says so."""
 SUBPROTOCOL = Subprotocol("binary")
@@ -104,12 +113,18 @@ def _shortened(reason: str) -> str:
     return reason.encode()[:MAX_REASON].decode(errors="ignore")
 
 
+def client_of(remote: str) -> str:
+    """Tell by which address a client is counted; ``remote`` is ``host:port``."""
+    return client_network(remote.rpartition(":")[0])
+
+
 class WebSocketHost(Protocol):
     """What a connection needs of the listener that accepted it."""
 
     counters: Counters
     turns: Turns
     slices: Slices
+    last_turns: LastTurns
 
     def clock(self) -> float:
         """Monotonic time."""
@@ -186,13 +201,17 @@ class WebSocketConnection(asyncio.Protocol):
         """Checks the text message that has begun; None outside of one."""
         self._refused = False
         """Whether the client is being shown out; what it still says is for nobody."""
+        self._is_shut_out = False
+        """Whether that is for the work that it makes."""
         self._timer: asyncio.TimerHandle
         self._session: WebTransportSession | None = None
         self._mailbox: Mailbox | None = None
         """None once the session is known to be over."""
         self.remote = remote
+        self._client = client_of(remote)
         self.datagram_limit = DATAGRAM_LIMIT
-        self.last_heard = host.clock()
+        self.last_heard = now = host.clock()
+        self._work = WorkAccount(now)
 
     def begin(self, transport: asyncio.Transport) -> None:
         """Send the answer that opens the WebSocket, and begin the session."""
@@ -208,20 +227,28 @@ class WebSocketConnection(asyncio.Protocol):
         self.last_heard = self._host.clock()
         self._backlog = self._backlog[self._taken :] + data if self._backlog else data
         self._taken = 0
-        if self._host.slices.serve(self):
+        if self._work.is_heavy(self.last_heard):
+            self._wait_for_last_turn(self.last_heard)
+        elif self._host.slices.serve(self):
             self._transport.pause_reading()
 
     def work(self) -> bool:
-        """Work off a slice of what came; whatever goes wrong ends this connection only."""
-        try:
-            self._take_slice()
-            self.flush(self._host.clock())
-            if self._protocol.state is not OPEN:
-                self._session_ended(None)
-        except Exception:  # noqa: BLE001
-            self._fail()
-        self._read_or_not()
+        """Work off a slice of what came, unless that is for a last turn."""
+        self._have_turn()
+        now = self._host.clock()
+        if self._backlog and self._work.is_heavy(now):
+            self._wait_for_last_turn(now)
+            return False
         return bool(self._backlog)
+
+    def serve_last(self) -> None:
+        """Work off a slice after all others."""
+        self._have_turn()
+        if self._backlog:
+            self._wait_for_last_turn(self._host.clock())
+
+    def keep_waiting(self, packets: int) -> None:
+        """Keep all that waits: it is bounded, for nothing more is read of the client."""
 
     def eof_received(self) -> bool:
         """Take the client's end for the connection's."""
@@ -233,6 +260,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._timer.cancel()
         self._backlog = b""
         self._host.slices.forget(self)
+        self._host.last_turns.discard(self)
         self._host.connection_ended(self)
         self._session_ended(exc)
 
@@ -289,8 +317,44 @@ class WebSocketConnection(asyncio.Protocol):
 
     # -- inside -------------------------------------------------------------------------------------
 
+    def _wait_for_last_turn(self, now: float) -> None:
+        self._transport.pause_reading()
+        self._host.last_turns.add(self, self._client, now)
+
+    def _have_turn(self) -> None:
+        """Work off a slice and charge its processor time; whatever goes wrong ends this connection only."""
+        now, waiting = self._host.clock(), len(self._backlog) - self._taken
+        allowance = self._host.last_turns.allowance(now)
+        self._work.begin_turn(allowance)
+        started = thread_time()
+        try:
+            self._take_slice(LAST_BATCH if self._work.is_heavy(now) else MAX_BATCH)
+            self.flush(self._host.clock())
+            if self._protocol.state is not OPEN:
+                self._session_ended(None)
+        except Exception:  # noqa: BLE001
+            self._fail()
+        size = waiting - (len(self._backlog) - self._taken)
+        ordinary = -(-size // PACKET_BYTES) * (allowance.packet + allowance.frames)
+        self._work.end_turn(thread_time() - started, ordinary + size * allowance.frames_byte, now)
+        if self._work.is_excessive:
+            self._shut_out(EXCESSIVE)
+        self._read_or_not()
+
+    def _shut_out(self, reason: str) -> None:
+        """Close for the work that the client makes, and read no more of it."""
+        if self._is_shut_out or self._transport.is_closing():
+            return
+        self._host.counters.add("connection.excessive_work")
+        logger.bind(reason="excessive work").warning("{} is closed: {}", self.remote, reason)
+        self._is_shut_out = True
+        self._backlog, self._taken = b"", 0
+        self._refuse(POLICY_VIOLATION, reason)
+        self._write()
+        self._session_ended(None)
+
     def _read_or_not(self) -> None:
-        if self._backlog or self._unread_pings > MAX_UNREAD_PINGS:
+        if self._backlog or self._unread_pings > MAX_UNREAD_PINGS or self._is_shut_out:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -331,6 +395,8 @@ class WebSocketConnection(asyncio.Protocol):
             code, reason, lost = received.code, received.reason, received.code in _COMING_BACK
         elif sent is None:
             code, reason, lost = 0, "", True
+        elif sent.code == POLICY_VIOLATION:
+            code, reason, lost = 0, sent.reason, False
         else:
             code, reason, lost = 0, f"broke the protocol: {sent}", False
         self._tell(SessionClosed(code, reason or str(error or "connection closed"), lost))
@@ -343,7 +409,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._protocol.send_close(code, reason)
             self._call_later(CLOSE_TIMEOUT, self._transport.abort)
 
-    def _take_slice(self) -> None:
+    def _take_slice(self, most: int) -> None:
         datagrams: list[bytes] = []
         deadline = self._host.clock() + SLICE
         while self._backlog:
@@ -355,7 +421,7 @@ class WebSocketConnection(asyncio.Protocol):
             for event in self._protocol.events_received():
                 if isinstance(event, Frame) and not self._refused:
                     self._take(event, datagrams)
-            if len(datagrams) >= MAX_BATCH or self._host.clock() >= deadline:
+            if len(datagrams) >= most or self._host.clock() >= deadline:
                 break
         if datagrams:
             self._tell(DatagramsFromClient(datagrams))

@@ -1,0 +1,51 @@
+"""Clients of a running relay that write their own WebSocket frames, and as many as TCP takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+TEXT, BINARY, CONTINUED, PING = 0x1, 0x2, 0x0, 0x9
+KILOBYTES_256 = 256 * 1024
+
+
+def upgrade(path):
+    """The request for a WebSocket at a path."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+    ).encode()
+
+
+def frame(opcode, payload=b"", *, fin=True):
+    """A frame as a client sends it (RFC 6455, section 5.2), masked with zeros; 64 KB at most."""
+    size = bytes([0x80 | len(payload)]) if len(payload) < 126 else b"\xfe" + struct.pack("!H", len(payload))
+    return bytes([opcode | 0x80 * fin]) + size + bytes(4) + payload
+
+
+def many(one):
+    """256 KB of frames, about."""
+    return one * (KILOBYTES_256 // len(one))
+
+
+async def send_on(relay, data, seconds, *, path="/"):
+    """Send the same again and again, and read what comes, until time is up or the relay ends it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    writer.write(upgrade(path))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    reading = asyncio.create_task(_read_all(reader))
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(seconds):
+            while not reading.done():
+                writer.write(data)
+                await writer.drain()
+    writer.transport.abort()
+    await reading
+
+
+async def _read_all(reader):
+    with contextlib.suppress(OSError):
+        while await reader.read(KILOBYTES_256):
+            pass

@@ -1,0 +1,252 @@
+"""Who is served when there is more to do than time: those who have cost little, then the others by turns.
+
+Theory of operation
+-------------------
+What a client's packets cost, the actors' work and the answers included, shows only when they have a turn of
+their own. WebSockets always have (``transport.slices``), and PACKET_BYTES of their streams count as a packet.
+QUIC connections have none as a rule, for that costs more than it tells: a turn that took long, for its
+packets or at all, makes the endpoint watch those who were in it, who get turns of their own then. Processor
+time of such turns is charged to the client's ``WorkAccount``. It is served right after the others while it
+has taken less than LIGHT_SHARE of a core; else it waits in ``LastTurns``, and those who wait are served by
+turns, whatever carries them: the addresses of clients one after the other, and the connections of one address
+one after the other. So neither a connection nor an address gets more by sending more.
+
+While somebody has waited for SATURATED_AFTER the relay is saturated. What is then taken for ordinary is what
+packets of well-behaved clients really cost, not some times that, and little is forgiven. QUIC packets that
+cost no more than that are dropped when too many wait, and who does not slow down then is closed for it; a
+WebSocket that waits is not read, and TCP slows its client down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+from mypy_extensions import mypyc_attr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LONG_TURN = 0.008
+"""Seconds of a turn after which its connections are watched, whatever they brought."""
+SLOW_TURN = 0.002
+"""Seconds of a turn after which they are watched if its packets cost more than USUAL_COST each."""
+USUAL_COST = 0.0001
+"""Seconds that a packet costs at most as a rule, from the socket to the socket."""
+WATCH = 1.0
+"""Seconds for which a connection is watched."""
+OWN_SHARE = 0.001
+"""Seconds of a turn of its own for a connection's packets: their answers are yet to be made and sent."""
+LIGHT_SHARE = 0.05
+"""Part of a core that a connection may take and still be served before those who wait."""
+LIGHT_BURST = 0.005
+"""Seconds of processor time that it may take at once."""
+MOST_USED = 0.1
+"""Seconds of use that are remembered: whoever falls silent is light again after two seconds."""
+SATURATED_AFTER = 0.25
+"""Seconds for which somebody has been waiting without a break that make the relay saturated."""
+
+TOLERATED_EXCESS = 0.005
+"""Seconds of work beyond the ordinary with which a client is still served with the others."""
+MOST_EXCESS = 0.25
+"""Seconds of work beyond the ordinary after which a client is closed."""
+MOST_AT_ONCE = 0.010
+"""Seconds that are charged for one slice at most: the garbage collector may have run just then."""
+EXCESSIVE = "packets cost more than their share"
+"""What a client is told that is closed for it."""
+
+BEHIND_SHARE = 0.004
+"""Seconds between two looks at the sockets that those get together who wait."""
+MOST_BEHIND = 32768
+"""QUIC packets that wait, of all connections together; each may have its part of them."""
+FEWEST_PARTS = 8
+
+OVERRUN_PERIOD = 1.0
+"""Seconds that are judged at a time: whether of a connection's packets a third had to be dropped."""
+MOST_OVERRUNS = 5
+"""Such periods in a row after which it is closed. To a sender with congestion control, which QUIC demands
+(RFC 9002, section 7), so many losses do not happen for so long."""
+
+
+class Allowance(NamedTuple):
+    """What a connection's packets may cost before it is charged, in seconds of processor time."""
+
+    packet: float
+    """For a packet, in the transport."""
+    frames: float
+    """For a packet's frames, in the actors and on their way out, and for each of its bytes."""
+    frames_byte: float
+    relief: float
+    """What is forgiven per second."""
+
+
+GENEROUS = Allowance(packet=0.0005, frames=0.0005, frames_byte=0.0, relief=0.1)
+"""As a rule: some times what any ordinary packet costs, for nobody has to wait."""
+STRICT = Allowance(packet=0.00008, frames=0.0001, frames_byte=0.0000003, relief=0.002)
+"""While the relay is saturated: a packet may hold twenty TCP acknowledgements, which cost 20 us each."""
+
+PACKET_BYTES = 1200
+"""Bytes of a stream that may cost what a packet may."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
+class WorkAccount:
+    """What one client's work has cost of late: in all, and beyond what is ordinary."""
+
+    def __init__(self, now: float) -> None:
+        self.excess = 0.0
+        """Seconds beyond what is ordinary; what is forgiven is taken off when something is charged."""
+        self._relief = GENEROUS.relief
+        self._charged_at = now
+        self._charged = 0.0
+        """Seconds of this turn that were charged where they were spent."""
+        self._used = 0.0
+        """Seconds of processor time of late, beyond the light share."""
+        self._used_at = now
+
+    @property
+    def is_excessive(self) -> bool:
+        """Whether the client is to be closed."""
+        return self.excess > MOST_EXCESS
+
+    def is_heavy(self, now: float) -> bool:
+        """Whether the client costs more than its share: it waits until the others were served."""
+        return (
+            self.excess > TOLERATED_EXCESS or self._used - (now - self._used_at) * LIGHT_SHARE > LIGHT_BURST
+        )
+
+    def charge(self, spent: float, ordinary: float, now: float) -> None:
+        """Note seconds of work, and how many would be ordinary."""
+        relief = (now - self._charged_at) * self._relief
+        self._charged_at = now
+        self._charged += spent
+        self.excess = max(0.0, self.excess - relief + min(spent, ordinary + MOST_AT_ONCE) - ordinary)
+
+    def begin_turn(self, allowance: Allowance) -> None:
+        """Begin a turn that is the client's own."""
+        self._relief = allowance.relief
+        self._charged = 0.0
+
+    def end_turn(self, spent: float, ordinary: float, now: float) -> None:
+        """Charge what was not charged yet of the ``spent`` seconds, of which so many would be ordinary."""
+        leaked = (now - self._used_at) * LIGHT_SHARE
+        self._used = min(max(0.0, self._used - leaked) + spent, MOST_USED)
+        self._used_at = now
+        beyond = spent - self._charged - ordinary
+        if beyond > 0.0:
+            self.charge(beyond, 0.0, now)
+        self._relief = GENEROUS.relief
+
+
+_Client = TypeVar("_Client")
+
+
+class WaitingClients(Generic[_Client]):
+    """Those who wait for turns of their own, by address."""
+
+    def __init__(self) -> None:
+        self._by_address: dict[str, deque[_Client]] = {}
+        self._addresses: dict[_Client, str] = {}
+        self._since = math.inf
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def __iter__(self) -> Iterator[_Client]:
+        return iter(self._addresses)
+
+    def add(self, client: _Client, address: str, now: float) -> None:
+        """Have a client wait behind the others of its address; one that waits keeps its place."""
+        if client in self._addresses:
+            return
+        self._since = min(self._since, now)
+        self._addresses[client] = address
+        self._by_address.setdefault(address, deque()).append(client)
+
+    def take(self) -> _Client:
+        """Take the next one; its address is behind all others then. Raises StopIteration when none waits."""
+        address = next(iter(self._by_address))
+        clients = self._by_address.pop(address)
+        client = clients.popleft()
+        if clients:
+            self._by_address[address] = clients
+        del self._addresses[client]
+        return client
+
+    def discard(self, client: _Client) -> None:
+        """Forget a client, if it waits."""
+        address = self._addresses.pop(client, None)
+        if address is not None:
+            clients = self._by_address[address]
+            clients.remove(client)
+            if not clients:
+                del self._by_address[address]
+
+    def end_round(self) -> None:
+        """Note whether all who waited have been served."""
+        if not self._addresses:
+            self._since = math.inf
+
+    def allowance(self, now: float) -> Allowance:
+        """Return what packets may cost at present."""
+        return STRICT if now - self._since > SATURATED_AFTER else GENEROUS
+
+
+class WaitingClient(Protocol):
+    """Who is served last; it has an account."""
+
+    def serve_last(self) -> None:
+        """Have a turn of its own; who needs more waits again. Raises nothing."""
+
+    def keep_waiting(self, packets: int) -> None:
+        """Keep no more than so many packets waiting, where they cannot be left with the client."""
+
+
+class LastTurns:
+    """Serves those who need more than their share, each in a turn of its own, while there is time."""
+
+    def __init__(self) -> None:
+        self._waiting: WaitingClients[WaitingClient] = WaitingClients()
+        self._is_scheduled = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def allowance(self, now: float) -> Allowance:
+        """Return what packets may cost at present."""
+        return self._waiting.allowance(now)
+
+    def add(self, client: WaitingClient, address: str, now: float) -> None:
+        """Have a client served after all others."""
+        self._waiting.add(client, address, now)
+        client.keep_waiting(self._room)
+        self._schedule()
+
+    def discard(self, client: WaitingClient) -> None:
+        """Forget a client that has ended."""
+        self._waiting.discard(client)
+
+    @property
+    def _room(self) -> int:
+        return MOST_BEHIND // max(FEWEST_PARTS, len(self._waiting))
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        self._is_scheduled = False
+        stop = perf_counter() + BEHIND_SHARE
+        while self._waiting and perf_counter() < stop:
+            self._waiting.take().serve_last()
+        self._waiting.end_round()
+        # What came meanwhile is not more than they may have waiting.
+        room = self._room
+        for client in self._waiting:
+            client.keep_waiting(room)
+        if self._waiting:
+            self._schedule()
