@@ -15,7 +15,7 @@ from actors.runtime import data_message
 from netstack.ethernet import LAN_MTU
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from actors.line import Line
     from actors.port_policy import PortPolicy
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from actors.settings import LanSettings
     from netstack.forward import Forward
     from netstack.multicast import Queries
+    from netstack.neighbour_proxy import NeighbourProxy
+    from netstack.room_wire import Binding
     from netstack.source_guard import SourceGuard
     from netstack.tcp_time_wait import TimeWait
 
@@ -84,6 +86,14 @@ class FramesToGateway(NamedTuple):
 class FramesFromGateway(NamedTuple):
     """GatewayActor or a flow -> SwitchActor: frames for the LAN, sent by the gateway's MAC."""
 
+    frames: list[bytes]
+
+
+@data_message
+class FramesFromTrunk(NamedTuple):
+    """Trunk -> SwitchActor: frames of guests of another worker's, checked there, for guests of ours."""
+
+    worker: int
     frames: list[bytes]
 
 
@@ -236,6 +246,60 @@ class PortLimited:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersChanged:
+    """Trunk -> SwitchActor: these other workers have ports of the room, so many each."""
+
+    ports: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestElsewhere:
+    """Trunk -> SwitchActor -> GatewayActor: a MAC is behind a port of another worker, with this known of it.
+
+    ``lost``: it is behind one of ours too, and the other worker has the right to it.
+    """
+
+    worker: int
+    binding: Binding
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNowhereElse:
+    """Trunk -> SwitchActor -> GatewayActor: a MAC is behind no port of another worker any more."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressTaken:
+    """Trunk -> SwitchActor -> GatewayActor: ``address`` of our ``mac`` is ``holder``'s, at another worker."""
+
+    mac: bytes
+    address: bytes
+    holder: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressContested:
+    """Trunk -> SwitchActor -> GatewayActor: ``challenger``, at another worker, uses ``address`` of ours."""
+
+    address: bytes
+    challenger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressGranted:
+    """Trunk -> GatewayActor: what the room's home says about an address for ``mac``.
+
+    ``address`` is empty where all that were asked for are taken, None where it did not answer.
+    """
+
+    mac: bytes
+    address: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayAttached:
     """GatewayActor -> SwitchActor: frames for the gateway's MAC, and flooded ones, go to ``gateway``.
 
@@ -246,6 +310,8 @@ class GatewayAttached:
     gateway: Mailbox
     sources: SourceGuard | None = None
     queries: Queries | None = None
+    neighbours: NeighbourProxy | None = None
+    """Answers for guests of other workers who asks where these are; None in a room of one process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,14 @@ what host sockets take.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from actors.descriptions import PathState
     from actors.runtime import Mailbox
+    from netstack.room_wire import Binding
 
 
 class SendResult(Enum):
@@ -43,6 +44,68 @@ class LeaseMemory(Protocol):
 
     def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
         """Keep in mind that a guest has this lease now; an empty name leaves the one that is known."""
+
+
+class GuestAddresses(NamedTuple):
+    """What the gateway knows of a MAC: its IPv4 addresses, the lease first, its IPv6 ones, and its name."""
+
+    ipv4: tuple[bytes, ...]
+    ipv6: tuple[bytes, ...]
+    name: str
+    flags: int
+    """Of ``netstack.room_wire.Flag``: whether the name is a token's."""
+
+
+class RoomLink(Protocol):
+    """What joins a LAN of this process with the parts of the same room at other workers.
+
+    Events are told to the switch: WorkersChanged, GuestElsewhere, GuestNowhereElse, AddressTaken,
+    AddressContested, FramesFromTrunk.
+    """
+
+    @property
+    def number(self) -> int:
+        """Number of this worker."""
+
+    @property
+    def count(self) -> int:
+        """Workers that there may be."""
+
+    def attach(self, switch: Mailbox) -> None:
+        """Tell a switch from now on what happens elsewhere, and what has happened so far."""
+
+    def describe_by(self, describe: Callable[[bytes], GuestAddresses]) -> None:
+        """Have the gateway's word for addresses and names."""
+
+    def key_of(self, worker: int | None = None) -> bytes | None:
+        """Give the key for secrets of guests at a worker, this one for None; None where it does not live."""
+
+    def elsewhere(self, mac: bytes) -> tuple[int, Binding] | None:
+        """Find a MAC behind a port of another worker."""
+
+    def is_here(self, mac: bytes) -> bool:
+        """Whether a MAC was announced as behind a port of this worker."""
+
+    def set_ports(self, ports: int) -> None:
+        """Announce how many ports there are here; for none this worker is no member of the room."""
+
+    def present(self, mac: bytes, port: int, client: str, flags: int) -> None:
+        """Announce a MAC behind a port of this worker, or what has changed of it."""
+
+    def absent(self, mac: bytes) -> None:
+        """Announce that a MAC is behind no port of this worker any more."""
+
+    def touch(self, mac: bytes) -> None:
+        """Announce, at the end of the turn, what addresses and name a MAC has now."""
+
+    def send(self, worker: int, frames: list[bytes]) -> None:
+        """Send frames to the room's part at a worker."""
+
+    def ask(self, mac: bytes, candidates: tuple[bytes, ...], asker: Mailbox) -> None:
+        """Have ``asker`` told, by AddressGranted, which of these addresses a MAC may have."""
+
+    def contest(self, worker: int, address: bytes, challenger: bytes) -> None:
+        """Have a worker ask its guest whether that still has an address that a guest of ours uses."""
 
 
 class Session(Protocol):

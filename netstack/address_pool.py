@@ -27,7 +27,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_CLAIMS_PER_MAC = 4
 """Hand-taken addresses beside the assigned one: aliases on a NIC, not a subnet swept by one guest."""
@@ -69,6 +69,10 @@ def _anyone(_mac: bytes) -> bool:
 
 
 def _nothing(_mac: bytes, _address: bytes | None) -> None:
+    pass
+
+
+def _unnoted(_mac: bytes) -> None:
     pass
 
 
@@ -114,6 +118,10 @@ class AddressPool:
         self.lease_changed: Callable[[bytes, bytes | None], None] = _nothing
         """Told a MAC that has or uses another lease than it was given, and what it was given, if anything."""
         # Claims and further leases: per MAC the one used longest ago first.
+        self.changed: Callable[[bytes], None] = _unnoted
+        """Told each MAC that holds other addresses than before, at no other worker."""
+        self._elsewhere: dict[bytes, tuple[bytes, ...]] = {}
+        """Addresses that guests of other workers hold, their leases first."""
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
         self._holders: dict[bytes, bytes] = {}
@@ -166,6 +174,97 @@ class AddressPool:
             self._used.add(address)
             self._keep_for(mac, address)
 
+    # -- other workers ------------------------------------------------------------------------------
+
+    def candidates(self, mac: bytes, count: int, wanted: bytes | None = None) -> tuple[bytes, ...]:
+        """List addresses that ``mac`` might be given, the one that it should have first.
+
+        ``wanted`` is as of :meth:`assign`.
+        """
+        known = self._remembered.get(mac)
+        if known is None and self.is_open(wanted):
+            known = wanted
+        found = dict.fromkeys([] if known is None else [known])
+        for address in self._places(mac):
+            if self._is_fresh(address) and address not in self._declined:
+                found[address] = None
+        first = int.from_bytes(blake2b(mac, digest_size=8).digest()) % len(self._range)
+        for number in range(len(self._range)):
+            if len(found) >= count:
+                break
+            address = self._range[(first + number) % len(self._range)].to_bytes(4)
+            if self._is_fresh(address) and address not in self._declined:
+                found[address] = None
+        if not found:
+            found = dict.fromkeys(list(self._remembered.values())[:count])
+        return tuple(found)[:count]
+
+    def assign_granted(self, mac: bytes, address: bytes) -> bytes | None:
+        """As :meth:`assign`, and ``address`` for a MAC that has none, if it is still to be had."""
+        free = self._is_fresh(address) or address in self._remembered_for
+        if mac not in self._leases and mac not in self._fixed and free and self.admits(mac):
+            self._give(address, mac, is_known=mac in self._remembered)
+            self._leases[mac] = address
+        return self.assign(mac)
+
+    def has_place(self, mac: bytes) -> bool:
+        """Whether ``mac`` has an address that is its own, without being given one."""
+        return mac in self._leases or mac in self._fixed
+
+    def is_elsewhere(self, mac: bytes) -> bool:
+        """Whether ``mac`` is a guest of another worker's."""
+        return mac in self._elsewhere
+
+    def hold_elsewhere(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
+        """Note what a guest of another worker holds, the lease first; what is held here is left out."""
+        self._free_elsewhere(mac)
+        kept = tuple(address for address in addresses if self._holders.get(address, mac) == mac)
+        self._elsewhere[mac] = kept
+        for address in kept:
+            self._mark_held(address, mac)
+
+    def forget_elsewhere(self, mac: bytes) -> None:
+        """Note that a guest is at no other worker any more; its lease is remembered for when it returns."""
+        if mac not in self._elsewhere:
+            return
+        addresses = self._free_elsewhere(mac)
+        if addresses and self._is_fresh(addresses[0]):
+            self.remember(mac, addresses[0])
+
+    def arrive(self, mac: bytes) -> None:
+        """Let a guest that was at another worker keep here what it held there."""
+        addresses = self._free_elsewhere(mac)
+        for address in addresses:
+            if self._is_fresh(address) and mac not in self._leases and mac not in self._fixed:
+                self._give(address, mac, is_known=True)
+                self._leases[mac] = address
+
+    def give_up(self, mac: bytes, address: bytes) -> None:
+        """Take an address from a guest here: another worker's has the right to it."""
+        if self._holders.get(address) != mac or mac in self._elsewhere:
+            return
+        was_lease = self._leases.get(mac) == address
+        self._take_back(address, mac)
+        if was_lease:
+            self.lease_changed(mac, address)
+
+    def addresses_of(self, mac: bytes) -> tuple[bytes, ...]:
+        """List what ``mac`` holds here, the address at which it is found first."""
+        place = self.place_of(mac)
+        first = {} if place is None else {place: None}
+        lease = self._leases.get(mac)
+        rest = [] if lease is None else [lease]
+        return tuple(first | dict.fromkeys([*rest, *self._claims.get(mac, ()), *self._further.get(mac, ())]))
+
+    def _free_elsewhere(self, mac: bytes) -> tuple[bytes, ...]:
+        addresses = self._elsewhere.pop(mac, ())
+        for address in addresses:
+            del self._holders[address]
+            self._used.discard(address)
+        return addresses
+
+    # -- further leases and claims --------------------------------------------------------------------
+
     def assign_further(self, mac: bytes, wanted: bytes | None = None) -> bytes | None:
         """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
         if not self.admits(mac):
@@ -181,12 +280,16 @@ class AddressPool:
         """Find an address, the same for the same MAC if possible."""
         if len(self._used) == self.size:
             return self._any()
-        first, stride = _place(mac, len(self._range))
-        for number in range(_PROBES):
-            address = self._range[(first + number * stride) % len(self._range)].to_bytes(4)
+        for address in self._places(mac):
             if self._is_fresh(address) and address not in self._declined:
                 return address
         return self._any()
+
+    def _places(self, mac: bytes) -> Iterator[bytes]:
+        """List where the address of ``mac`` may be, the likeliest place first."""
+        first, stride = _place(mac, len(self._range))
+        for number in range(_PROBES):
+            yield self._range[(first + number * stride) % len(self._range)].to_bytes(4)
 
     def _any(self) -> bytes | None:
         """Find a fresh address, from behind the last one on, else the one released longest ago."""
@@ -342,9 +445,10 @@ class AddressPool:
         self._free(address)
 
     def _free(self, address: bytes) -> None:
-        del self._holders[address]
+        holder = self._holders.pop(address)
         self._used.discard(address)
         self._unshown.pop(address, None)
+        self.changed(holder)
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
@@ -357,6 +461,7 @@ class AddressPool:
             del self._holders[lease]
             if self._is_of_pool(lease):
                 self._keep_for(mac, lease)
+            self.changed(mac)
 
     def _keep_for(self, mac: bytes, address: bytes) -> None:
         self._forget(mac)
@@ -402,6 +507,10 @@ class AddressPool:
 
     def _hold(self, address: bytes, mac: bytes) -> None:
         """Move ``address`` from fresh or remembered to held."""
+        self._mark_held(address, mac)
+        self.changed(mac)
+
+    def _mark_held(self, address: bytes, mac: bytes) -> None:
         self._holders[address] = mac
         if self._is_of_pool(address):
             self._used.add(address)

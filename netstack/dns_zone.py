@@ -102,6 +102,10 @@ class Zone:
         guest = self._guests.get(label)
         return None if guest is None else guest[0]
 
+    def label_of(self, mac: bytes) -> tuple[str, bool]:
+        """Tell a guest's name, empty if it has none, and whether it is its token's."""
+        return self._name_of.get(mac, ""), mac in self._granted
+
     def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Note the IPv6 addresses of a guest, all of them, the best first; nobody else has these now."""
         for address in self._ipv6.pop(mac, ()):

@@ -72,6 +72,11 @@ class _Entry:
         return self.bound or now - self.seen < AGEING_TIME
 
 
+def may_move(mac: bytes) -> bool:
+    """Whether frames may move a MAC from port to port: those of virtual routers."""
+    return mac.startswith(_VIRTUAL_ROUTERS)
+
+
 class MacTable:
     """MAC (6 bytes) to port; times are monotonic seconds."""
 
@@ -152,6 +157,12 @@ class MacTable:
             self._remove(mac)
         self._insert(mac, port, now, bound=True)
         return Registration(Verdict.REGISTERED, displaced)
+
+    def forget(self, mac: bytes, port: int) -> None:
+        """Remove a MAC if it is behind this port."""
+        entry = self._entries.get(mac)
+        if entry is not None and entry.port == port:
+            self._remove(mac)
 
     def take_aged_out(self) -> list[tuple[int, bytes]]:
         """Return the MACs that made room since the last call, each behind its port."""

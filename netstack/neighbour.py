@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.icmp import IcmpMessage  # noqa: TC001 - a parameter's type
 from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, build_icmpv6
 from netstack.ipv6 import UNSPECIFIED, is_multicast
 from netstack.malformed import MalformedPacket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HOP_LIMIT_ON_LINK = 255
 """Neighbour discovery with another hop limit came through a router: it is ignored."""
@@ -67,6 +70,21 @@ def advertisement(gateway_mac: bytes, target: bytes, guest_mac: bytes, source: b
     return build_icmpv6(guest_mac + gateway_mac, target, source, message, ttl=HOP_LIMIT_ON_LINK)
 
 
+def guest_advertisement(mac: bytes, target: bytes, asker_mac: bytes, asker: bytes) -> bytes:
+    """Build the frame by which a guest would tell who asks that ``target`` is its own.
+
+    Who asks from the unspecified address is about to take it: it is told as all would be.
+    """
+    flags = _OVERRIDE
+    if asker == UNSPECIFIED:
+        asker = ALL_NODES
+    else:
+        flags |= _SOLICITED
+    option = bytes((_TARGET_LINK_LAYER, 1)) + mac
+    message = bytes((NEIGHBOUR_ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0)) + target + option
+    return build_icmpv6(asker_mac + mac, target, asker, message, ttl=HOP_LIMIT_ON_LINK)
+
+
 def solicitation(router_mac: bytes, source: bytes, target: bytes, guest_mac: bytes) -> bytes:
     """Build the frame that asks one NIC whether it still has ``target`` (RFC 4861 section 7.3.1)."""
     option = bytes((_SOURCE_LINK_LAYER, 1)) + router_mac
@@ -74,11 +92,17 @@ def solicitation(router_mac: bytes, source: bytes, target: bytes, guest_mac: byt
     return build_icmpv6(guest_mac + router_mac, source, target, message, ttl=HOP_LIMIT_ON_LINK)
 
 
+def _unnoted(_mac: bytes) -> None:
+    pass
+
+
 class AddressBindings:
     """IPv6 addresses that guests chose, first come first served: nobody uses another's while that is here."""
 
     def __init__(self, max_per_mac: int = MAX_ADDRESSES_PER_MAC) -> None:
         self._max_per_mac = max_per_mac
+        self.changed: Callable[[bytes], None] = _unnoted
+        """Told each MAC that has other addresses than before."""
         self._holders: dict[bytes, bytes] = {}
         # Per MAC the one unused for longest first: it makes room for a new one.
         self._addresses: dict[bytes, dict[bytes, None]] = {}
@@ -107,6 +131,7 @@ class AddressBindings:
             del own[oldest], self._holders[oldest]
         own[address] = None
         self._holders[address] = mac
+        self.changed(mac)
         return True
 
     def move(self, address: bytes, mac: bytes) -> None:
@@ -114,7 +139,23 @@ class AddressBindings:
         holder = self._holders.pop(address, None)
         if holder is not None:
             del self._addresses[holder][address]
+            self.changed(holder)
             self.claim(mac, address)
+
+    def give_up(self, mac: bytes, address: bytes) -> None:
+        """Take an address from a guest here: another worker's has the right to it."""
+        if self._holders.get(address) == mac:
+            del self._holders[address], self._addresses[mac][address]
+            self.changed(mac)
+
+    def hold_elsewhere(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
+        """Note what a guest of another worker uses; what is another's here is left out."""
+        for address in self._addresses.pop(mac, {}):
+            del self._holders[address]
+        own = {address: None for address in addresses if address not in self._holders}
+        if own:
+            self._addresses[mac] = own
+            self._holders.update(dict.fromkeys(own, mac))
 
     def holder_of(self, address: bytes) -> bytes | None:
         """Tell which MAC uses ``address``, if any."""

@@ -371,6 +371,11 @@ class RoomState:
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
 
+    @property
+    def has_events(self) -> bool:
+        """Whether there is anything to be told."""
+        return bool(self._events)
+
     def take_events(self) -> list[Event]:
         """Give up what has happened."""
         events, self._events = self._events, []

@@ -403,8 +403,9 @@ def pack_frames(head: bytes, stamp: int, room: str, frames: Sequence[bytes]) -> 
     return messages, dropped
 
 
-def read_frames(message: bytes) -> tuple[int, str, list[bytes]]:
-    """Read the stamp, the room and the frames of a message."""
+def read_frames(message: bytes) -> tuple[int, int, str, list[bytes]]:
+    """Read the sender, the stamp, the room and the frames of a message."""
+    sender = read_head(message).sender
     reader = _Reader(message)
     (stamp,) = reader.unpack(_STAMP)
     room = reader.room()
@@ -416,4 +417,4 @@ def read_frames(message: bytes) -> tuple[int, str, list[bytes]]:
         frames.append(message[start:at])
     if at != end:
         raise MalformedPacket("bad_room_message")
-    return stamp, room, frames
+    return sender, stamp, room, frames

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from netstack.forward import Forward
     from netstack.name_servers import NameServer
     from relay.forward_changes import RoomForwards
+    from relay.trunk import RoomLink, Trunk
     from relay.workers.place import Place
     from transport.turns import Turns
 
@@ -95,14 +96,16 @@ class Shared:
         tcp_buffers: int = TOTAL,
         place: Place | None = None,
         first_port: int = 1,
+        trunk: Trunk | None = None,
     ) -> None:
         """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop.
 
         ``place`` is this process's among the relay's workers, None where it is alone; ``first_port`` is the
-        number of its first session.
+        number of its first session, and ``trunk`` joins its rooms with those of the other workers.
         """
         self.turns = turns
         self.place = place
+        self.trunk = trunk
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
@@ -152,6 +155,7 @@ class Lan:
         self._peers: WeakSet[pykka.ActorRef[PeerActor]] = WeakSet()
         """Their actors and sessions keep them, and nobody else."""
         self._started: list[pykka.ActorRef[Any]] = []
+        self._link: RoomLink | None = None
         try:
             self._start(plan)
         except BaseException:
@@ -170,7 +174,9 @@ class Lan:
             ready=shared.ready,
             identifiers=shared.identifiers,
         )
-        self.switch = SwitchActor.start(counters, settings)
+        link = None if shared.trunk is None else shared.trunk.join(self.name)
+        self._link = link
+        self.switch = SwitchActor.start(counters, settings, link)
         self._started.append(self.switch)
         self._resolvers = (
             NoResolvers()
@@ -191,6 +197,7 @@ class Lan:
             udp_flows=shared.udp_flows,
             buffers=shared.buffers,
             memory=self._memory,
+            link=link,
         )
         self._started.append(self.gateway)
         self._vital = (self.switch, self.gateway, dns)
@@ -387,3 +394,5 @@ class Lan:
         while self._started:
             self._started.pop().stop(block=False)
             run_ready()
+        if self._link is not None:
+            self._link.close()

@@ -42,6 +42,10 @@ class AddressContests:
         self._pool = pool
         self._bindings = bindings
         self._moved = moved
+        self.ask_elsewhere: Callable[[bytes, bytes, bytes], bool] = lambda *_: False
+        """Takes holder, address and challenger; has another worker ask the holder if that is its guest."""
+        self.is_here: Callable[[bytes], bool] = lambda _mac: True
+        """Whether a MAC is a guest of this worker's."""
         self._contests = Contests()
 
     @property
@@ -52,7 +56,7 @@ class AddressContests:
     def begin(self, address: bytes, challenger: bytes, port: int, now: float) -> None:
         """Ask the holder of ``address``, unless it was asked just now: ``challenger`` uses it too."""
         holder = self._table(address).holder_of(address)
-        if holder is None:
+        if holder is None or self.ask_elsewhere(holder, address, challenger):
             return
         if self._contests.begin(Contest(address, holder, challenger, port), now):
             self._context.counters.add("gateway.contests")
@@ -72,7 +76,10 @@ class AddressContests:
             table = self._table(contest.address)
             if table.holder_of(contest.address) != contest.holder:
                 continue
-            table.move(contest.address, contest.challenger)
+            if self.is_here(contest.challenger):
+                table.move(contest.address, contest.challenger)
+            else:  # its worker will say that it has the address
+                table.give_up(contest.holder, contest.address)
             self._context.counters.add("gateway.addresses_moved")
             logger.info(
                 "{} moved from {} to {}: its holder does not answer for it",

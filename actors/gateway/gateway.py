@@ -22,8 +22,9 @@ from actors.descriptions import Describe, GatewayDescription, LeaseDescription
 from actors.flows.batch import TO_FLOWS, Batch, Dropped
 from actors.flows.flow import FlowContext
 from actors.flows.flow_table import FlowTable
+from actors.gateway.elsewhere import GuestsElsewhere
 from actors.gateway.forwards import Forwards
-from actors.gateway.guests import Guests, address_pool
+from actors.gateway.guests import NOWHERE, Guests, address_pool
 from actors.gateway.ipv4_router import Ipv4Router
 from actors.gateway.ipv6_router import Ipv6Router
 from actors.gateway.leases import Leases, NoMemory
@@ -32,6 +33,9 @@ from actors.gateway.services import LanServices
 from actors.gateway.tcp_forwards import TcpForwards
 from actors.gateway.tcp_routing import TcpRouter
 from actors.messages import (
+    AddressContested,
+    AddressGranted,
+    AddressTaken,
     AddressUsed,
     AssignAddress,
     ClientGone,
@@ -46,6 +50,8 @@ from actors.messages import (
     FramesToFlow,
     FramesToGateway,
     GatewayAttached,
+    GuestElsewhere,
+    GuestNowhereElse,
     GuestWanted,
     LeasesChanged,
     MacAgedOut,
@@ -64,6 +70,7 @@ from netstack.icmpv6 import Icmpv6Replies
 from netstack.ipv4 import format_ipv4
 from netstack.malformed import MalformedPacket
 from netstack.multicast import Queries
+from netstack.neighbour_proxy import NeighbourProxy
 from netstack.reassembly import Reassembler
 from netstack.source_guard import SourceGuard
 from netstack.udp import is_intact_udp, udp_head
@@ -73,7 +80,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.flows.buffer_budget import BufferBudget
-    from actors.ports import LeaseMemory, Outside
+    from actors.ports import LeaseMemory, Outside, RoomLink
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -96,13 +103,14 @@ class GatewayActor(EventLoopActor):
         udp_flows: Shares | None = None,
         buffers: BufferBudget | None = None,
         memory: LeaseMemory | None = None,
+        link: RoomLink | None = None,
     ) -> None:
         """``dns`` answers the guests' questions; without it there is no name server at the gateway.
 
         ``memory`` knows what addresses guests had before; without it nobody does.
 
         ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share, and so is ``buffers``,
-        the memory of TCP connections.
+        the memory of TCP connections. ``link`` joins the parts of the room at other workers, if there are.
         """
         super().__init__()
         self._switch = switch
@@ -124,6 +132,11 @@ class GatewayActor(EventLoopActor):
             call_later=lambda: self.actor_ref.tell(LeasesChanged()),
         )
         self._guests = Guests(context, pool, self._flows, self._services, self._leases)
+        self._elsewhere: GuestsElsewhere | None = None
+        if link is not None:
+            self._elsewhere = GuestsElsewhere(
+                link, self.actor_ref, self._guests, self._services, self._leases, counters=counters
+            )
         self._forwards = Forwards(self._guests, self._services.names)
         self._tcp_forwards = TcpForwards(context, self._forwards.locate, self._flows)
         self._reassembler = Reassembler(counters)
@@ -159,7 +172,8 @@ class GatewayActor(EventLoopActor):
         )
         link_local = None if settings.ipv6_prefix is None else settings.gateway_link_local
         queries = Queries(settings.gateway_mac, settings.gateway_ip, link_local)
-        self._switch.tell(GatewayAttached(self.actor_ref, guard, queries))
+        proxy = None if self._elsewhere is None else NeighbourProxy(guests.pool, guests.bindings)
+        self._switch.tell(GatewayAttached(self.actor_ref, guard, queries, proxy))
 
     def on_stop(self) -> None:
         """Stop all flows, and give back what of the host's they had."""
@@ -191,6 +205,7 @@ class GatewayActor(EventLoopActor):
                     fixed=address in by_rule,
                 )
                 for address, mac in guests.pool.held()
+                if not guests.pool.is_elsewhere(mac)  # others are in the description of their worker
             ),
             flows=tuple(flow for port in self._flows.ports.values() for flow in port.flows.values()),
             drops={number: dict(port.drops) for number, port in self._flows.ports.items() if port.drops},
@@ -378,6 +393,31 @@ class GatewayActor(EventLoopActor):
         port = self._flows.port(message.port, now)
         self._guests.used(message.mac, message.address, port, now, contested=message.contested)
         self._set_timer()
+
+    @handles(GuestElsewhere)
+    def _guest_elsewhere(self, message: GuestElsewhere) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.note(message.binding)
+
+    @handles(GuestNowhereElse)
+    def _guest_nowhere_else(self, message: GuestNowhereElse) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.forget(message.mac)
+
+    @handles(AddressTaken)
+    def _address_taken(self, message: AddressTaken) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.give_up(message)
+
+    @handles(AddressContested)
+    def _address_contested(self, message: AddressContested) -> None:
+        self._guests.contests.begin(message.address, message.challenger, NOWHERE, self.now())
+        self._set_timer()
+
+    @handles(AddressGranted)
+    def _address_granted(self, message: AddressGranted) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.granted(message)
 
     @handles(MacAgedOut)
     def _mac_aged_out(self, message: MacAgedOut) -> None:

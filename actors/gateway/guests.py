@@ -64,7 +64,7 @@ class Guests:
         self._flows = flows
         self._services = services
         self.ipv6 = Ipv6Addresses(self.bindings, context.settings.ipv6_prefix, services.set_ipv6)
-        self.contests = AddressContests(context, pool, self.bindings, self._address_moved)
+        self.contests = AddressContests(context, pool, self.bindings, self.address_lost)
         pool.admits = AddressShares(pool, flows.ports, self.port_of, context.settings.client_share).admits
 
     def move_to(self, mac: bytes, port: PortState) -> None:
@@ -82,6 +82,8 @@ class Guests:
         ports = self._flows.ports
         if before is not None and before in ports:
             ports[before].macs.discard(mac)
+        if before is None:
+            self.pool.arrive(mac)
         self.port_of[mac] = port.number
         port.macs.add(mac)
         return True
@@ -96,7 +98,7 @@ class Guests:
         port = self._flows.ports.get(self.port_of.get(mac, NOWHERE))
         return port is not None and port.policy.isolated
 
-    def _address_moved(self, address: bytes, mac: bytes) -> None:
+    def address_lost(self, address: bytes, mac: bytes) -> None:
         """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""
         self._services.address_moved(address)
         self.ipv6.publish(mac, self.bindings.holder_of(address) or mac)

@@ -8,6 +8,7 @@ with the guest's name: from there a gateway that starts knows who had what.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.messages import AddressAssigned, AddressWanted, RegistrationRefused
@@ -59,6 +60,8 @@ class Leases:
         self._switch = switch
         self._memory = memory
         self._call_later = call_later
+        self.waits: Callable[[bytes, Callable[[], None], bytes | None], bool] = lambda *_: False
+        """Whether a MAC, which may want a certain address, has to wait for one; then a function is called."""
         self._changed: dict[bytes, bytes | None] = {}
         """MACs with other leases than they were given, and what they were given."""
         self._names: dict[bytes, str] = {}
@@ -71,8 +74,10 @@ class Leases:
         services.on_name = memory.keep
 
     def assign(self, registration: AssignAddress) -> None:
-        """Give a guest its address, and tell it and its peer."""
+        """Give a guest its address, and tell it and its peer; at once, or once it has waited for that."""
         mac = registration.mac
+        if self.waits(mac, partial(self.assign, registration), registration.wanted):
+            return
         address = self._pool.assign(mac, registration.wanted)
         if address is None:
             self.refuse(registration)
@@ -123,6 +128,8 @@ class Leases:
         changed, self._changed = self._changed, {}
         for mac, before in changed.items():
             port = ports.get(port_of.get(mac, -1))
+            if port is not None and self.waits(mac, partial(self._note_change, mac, before), None):
+                continue
             address = None if port is None else self._pool.assign(mac)
             place = self._pool.place_of(mac)
             if port is None or address is None or place is None:

@@ -17,6 +17,7 @@ from actors.messages import (
     DnsQuestion,
     DnsQuestions,
     FramesFromGateway,
+    FramesReturned,
     Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
@@ -26,6 +27,7 @@ from actors.runtime import tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import dhcp
 from netstack.checksum import PROTOCOL_UDP
+from netstack.dhcp_options import Code
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone, clean_label
 from netstack.family import family_of
@@ -52,6 +54,7 @@ DHCP_PER_SECOND = 10.0
 DHCP_BURST = 20.0
 """DHCP messages at once: a bridge with all its guests."""
 
+_WANT_ADDRESS = frozenset({dhcp.MessageType.DISCOVER, dhcp.MessageType.REQUEST, dhcp.MessageType.BOOTP})
 _UDP = bytes((PROTOCOL_UDP,))
 _EVERYONE = b"\xff" * 4
 
@@ -74,6 +77,12 @@ class LanServices:
         """What guests call themselves, decided as the name server decides it."""
         self.on_name: Callable[[bytes, bytes, str], None] = lambda _mac, _address, _name: None
         """Told the lease of a MAC, and the name that its guest gives with it, if any."""
+        self.renamed: Callable[[bytes], None] = lambda _mac: None
+        """Told a MAC whose guest has another name, perhaps."""
+        self.replay: Callable[[FramesReturned], None] = lambda _frames: None
+        """Has a guest's frames handled again."""
+        self.waits: Callable[[bytes, Callable[[], None], bytes | None], bool] = lambda *_: False
+        """Whether a MAC, which may want a certain address, has to wait for one; then a function is called."""
         self._counters = counters
         self._settings = settings
         options = DhcpOptions(
@@ -123,6 +132,12 @@ class LanServices:
         request = dhcp.parse_dhcp(datagram.payload)
         if request.mac != frame[6:12]:
             raise Dropped("dhcp_spoofed")  # else one guest could take all addresses
+        if request.type in _WANT_ADDRESS and self.waits(
+            request.mac,
+            partial(self._again, batch.port.number, frame),
+            request.address(Code.REQUESTED_ADDRESS),
+        ):
+            return "gateway.answered"  # once it has its address
         reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.port.number, batch.now)
         if isinstance(reply, Unanswered):
             self._counters.add(f"dhcp.{reply.value}")
@@ -142,6 +157,9 @@ class LanServices:
         )
         batch.replies.append(template.build(reply.payload, 0))
         return "gateway.answered"
+
+    def _again(self, port: int, frame: bytes) -> None:
+        self.replay(FramesReturned(port, [frame]))
 
     # -- DNS ----------------------------------------------------------------------------------------
 
@@ -184,12 +202,24 @@ class LanServices:
         label = clean_label(name)
         before = self.names.holder_of(label)
         self.names.bind(mac, address, name, granted=granted)
+        self.renamed(mac)
         if before is not None and self.names.holder_of(label) != before:
             self._counters.add("gateway.names_displaced")
             logger.debug(
                 "{!r} is no more {}: a token gives {} that name", label, before.hex(":"), mac.hex(":")
             )
         self._tell_dns(NameBound(mac, address, name, granted))
+
+    def name_elsewhere(self, mac: bytes, address: bytes, name: str, *, granted: bool) -> None:
+        """Let a guest of another worker be found by the name that it has there."""
+        if self.names.label_of(mac)[0] not in ("", name):
+            self._forget_name(mac)
+        self.names.bind(mac, address, name, granted=granted)
+        self._tell_dns(NameBound(mac, address, name, granted))
+
+    def forget_elsewhere(self, mac: bytes) -> None:
+        """Forget the name of a guest that is at no other worker any more."""
+        self._forget_name(mac)
 
     def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Let the guest's name lead to all its IPv6 addresses, and back."""

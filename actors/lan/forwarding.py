@@ -26,7 +26,7 @@ from netstack.ethernet import (
     HEADER_LENGTH,
     is_link_control,
 )
-from netstack.mac_table import MacTable, Verdict
+from netstack.mac_table import MAX_MACS, MacTable, Verdict, may_move
 from netstack.multicast import MulticastGroups, Said, may_be_membership
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
@@ -39,10 +39,14 @@ if TYPE_CHECKING:
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.multicast import Queries
+    from netstack.neighbour_proxy import NeighbourProxy
     from netstack.source_guard import SourceGuard
 
 GATEWAY: Final = -1
 """The gateway's port; sessions count from 0."""
+
+FIRST_TRUNK: Final = -2
+"""The port that stands for worker 0, by the trunk; the others follow downwards."""
 
 CLAIMS_PER_SECOND: Final = 20.0
 """Frames of one port that may name a sender's address which is not known as its own; above it they are
@@ -96,6 +100,14 @@ _REFUSALS: Final = {
 
 def _keep(_mac: bytes, _now: float) -> bool:
     return False
+
+
+def _unannounced(_mac: bytes, _port: int) -> None:
+    pass
+
+
+def _still_announced(_mac: bytes) -> None:
+    pass
 
 
 class Port:
@@ -152,6 +164,13 @@ class Forwarding:
         """Numbers that sessions had before they took over ports, with those of the ports."""
         self.free_mac: Callable[[bytes, float], bool] = _keep
         """Called with a MAC that another port has and the time; whether that port has gone for it."""
+        self.learned: Callable[[bytes, int], None] = _unannounced
+        """Called with each MAC that was learned behind a port."""
+        self.forgotten: Callable[[bytes], None] = _still_announced
+        """Called with each MAC that aged out."""
+        self.trunks: list[int] = []
+        """Ports that stand for other workers which have guests of this room."""
+        self.neighbours: NeighbourProxy | None = None
         self.table = MacTable(reserved=frozenset({settings.gateway_mac}))
         self.groups = MulticastGroups(counters)
         self.gateway: Mailbox | None = None
@@ -251,6 +270,8 @@ class Forwarding:
 
     def _decide_multicast(self, frame: bytes, port: Port, batch: _Batch, now: float) -> str | None:
         """As :meth:`_decide`, for a frame that is not for one NIC."""
+        if self.trunks and self._ask_elsewhere(frame, port, batch, now):
+            return None
         if may_be_membership(frame):
             if not port.floods.take(now):
                 return "switch.drop.flood_rate"
@@ -258,7 +279,8 @@ class Forwarding:
             if said is Said.LEAVE and self.queries is not None and port.leaves.take(now):
                 tell_alive(port.peer, FramesToPeer(self.queries.urgent))
             if said in (Said.REPORT, Said.LEAVE):
-                batch.multicast_to(self._not_isolated(self.groups.routers(now)), frame)
+                routers = [number for number in self.groups.routers(now) if number not in self.trunks]
+                batch.multicast_to(self._not_isolated(routers) + self.trunks, frame)
             else:
                 batch.flood(frame)
             return None
@@ -269,6 +291,71 @@ class Forwarding:
             batch.flood(frame)
         else:
             batch.multicast_to(self._not_isolated(ports), frame)
+        return None
+
+    def _ask_elsewhere(self, frame: bytes, port: Port, batch: _Batch, now: float) -> bool:
+        """Answer for guests of other workers who asks where they are; let who is asked for here hear it."""
+        holder = None if self.neighbours is None else self.neighbours.holder(frame)
+        owner = None if holder is None else self.table.lookup(holder, now)
+        if self.neighbours is None or holder is None or owner is None or owner == batch.sender:
+            return False
+        if owner > FIRST_TRUNK:
+            batch.multicast_to(self._not_isolated([owner]), frame)
+            return True
+        tell_alive(port.peer, FramesToPeer([self.neighbours.answer(frame, holder)]))
+        batch.multicast_to([], frame)
+        return True
+
+    def from_trunk(self, trunk: int, frames: list[bytes], now: float) -> None:
+        """Pass on what guests of another worker have sent, which that has checked.
+
+        It goes to guests here only: each worker has a gateway for its own, and has sent all others theirs.
+        """
+        counters = self._counters
+        counters.add("switch.received", len(frames))
+        batch = _Batch(trunk)
+        for frame in frames:
+            try:
+                drop = self._decide_from_trunk(frame, batch, now)
+            except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
+                self._mishaps.note(error, now)
+                batch.dropped += 1
+                continue
+            if drop is not None:
+                batch.dropped += 1
+                counters.add(drop)
+        self._deliver(batch, len(frames))
+
+    def _decide_from_trunk(self, frame: bytes, batch: _Batch, now: float) -> str | None:
+        """Put a frame where it belongs, or name the counter under which it is dropped."""
+        if len(frame) < HEADER_LENGTH:
+            return "switch.drop.runt"
+        if may_move(frame[6:12]):
+            self.table.learn(frame[6:12], batch.sender, now, limit=MAX_MACS)
+        destination = frame[:6]
+        if destination[0] & 1:
+            ports = None
+            if may_be_membership(frame):
+                said = self.groups.hear(frame, batch.sender, now)
+                if said in (Said.REPORT, Said.LEAVE):
+                    ports = self.groups.routers(now)
+            else:
+                ports = self.groups.members(frame, now)
+            if ports is None:
+                batch.flood(frame)
+            else:
+                here = [number for number in ports if number > GATEWAY]
+                batch.multicast_to(self._not_isolated(here), frame)
+            return None
+        target = self.table.last_port_of(destination)
+        if target is None and destination != self._gateway_mac:
+            batch.flood(frame)
+        elif target is None or target <= GATEWAY:
+            return "switch.drop.split_horizon"
+        elif self._is_isolated(target):
+            return "switch.drop.isolated"
+        else:
+            batch.unicast_to(target).append(frame)
         return None
 
     def _is_isolated(self, number: int) -> bool:
@@ -293,6 +380,7 @@ class Forwarding:
                 verdict = self.table.learn(source, sender, now, limit=port.max_macs)
             if verdict is Verdict.LEARNED:
                 self.tell_aged_out()
+                self.learned(source, sender)
             if not verdict.accepted:
                 self._tell_of_refusal(source, port, verdict, now)
                 from_gateway = source == self._gateway_mac
@@ -350,6 +438,7 @@ class Forwarding:
     def tell_aged_out(self) -> None:
         """Let the gateway forget the guests whose MACs made room for a new one."""
         for number, mac in self.table.take_aged_out():
+            self.forgotten(mac)
             self.tell_gateway(MacAgedOut(number, mac))
 
     def tell_gateway(self, message: object) -> bool:
@@ -396,11 +485,14 @@ class Forwarding:
         counters.add("switch.flooded", len(flooded))
         to_all = FramesToPeer(flooded)
         from_guest = batch.sender != GATEWAY
+        from_here = batch.sender > GATEWAY
         for number, port in self.ports.items():
             if number == batch.sender or number in batch.by_port or (from_guest and port.isolated):
                 continue
+            if number < GATEWAY and not from_here:  # other workers' gateways, and workers, say it themselves
+                continue
             tell_alive(port.peer, to_all)
-        if from_guest and GATEWAY not in batch.by_port:
+        if from_here and GATEWAY not in batch.by_port:
             self._pass_to_gateway(FramesToGateway(batch.sender, flooded))
 
     def _pass_to_gateway(self, message: FramesToGateway) -> None:
@@ -426,19 +518,22 @@ class _Batch:
         """Return the list that takes frames for ``port``."""
         frames = self.by_port.get(port)
         if frames is None:
-            frames = self.by_port[port] = self.flooded.copy()
+            crosses = port < GATEWAY and self.sender == GATEWAY
+            frames = self.by_port[port] = [] if crosses else self.flooded.copy()
         return frames
 
     def multicast_to(self, ports: list[int], frame: bytes) -> None:
-        """Take a frame for some ports, but not its sender's, and for the gateway."""
+        """Take a frame for some ports, but not its sender's, and for the gateway of its sender's worker."""
         self.multicast += 1
         for port in ports:
             if port != self.sender:
                 self.unicast_to(port).append(frame)
-        self.unicast_to(GATEWAY).append(frame)
+        if self.sender >= GATEWAY:
+            self.unicast_to(GATEWAY).append(frame)
 
     def flood(self, frame: bytes) -> None:
         """Take a frame for all ports but the sender's."""
         self.flooded.append(frame)
-        for frames in self.by_port.values():
-            frames.append(frame)
+        for port, frames in self.by_port.items():
+            if port >= GATEWAY or self.sender != GATEWAY:
+                frames.append(frame)

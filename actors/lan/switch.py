@@ -27,6 +27,12 @@ Multicast frames go to the ports that asked for their group (``netstack.multicas
 whose name the switch asks for reports: all ports now and then, a new one once it is known. What goes to many
 ports counts against the sender's floods.
 
+A room may have parts at other workers (``netstack.room_state``). Each worker with ports of the room is a port
+here (``actors.lan.trunk``), behind which its guests' MACs are bound as it announces them; what comes from
+there it has checked. It goes to guests here, never on to another worker, and not to the gateway: each worker
+has one for its own guests. A MAC of another worker's guest is taken over by the same rules, decided here with
+what was announced of it; its worker is told by the higher ``seq``, and ends its session.
+
 What a port may is in its policy (``actors.port_policy``), which comes with it: MACs, floods, which of these
 guards there are. Where it isolates its guests, all that they send is for the gateway or dropped, and what
 other guests send does not reach them.
@@ -45,16 +51,22 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe, MacDescription, SwitchDescription
-from actors.lan.forwarding import Forwarding, Port
+from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
+from actors.lan.trunk import Elsewhere
 from actors.messages import (
+    AddressContested,
+    AddressTaken,
     AddressWanted,
     AssignAddress,
     BlockMacs,
     ClosePeer,
     FramesFromGateway,
     FramesFromPeer,
+    FramesFromTrunk,
     FramesToPeer,
     GatewayAttached,
+    GuestElsewhere,
+    GuestNowhereElse,
     MacAgedOut,
     PeerAt,
     PeerList,
@@ -68,18 +80,21 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SettingsChanged,
+    WorkersChanged,
 )
 from actors.port_policy import usual_policy
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from netstack.ethernet import format_mac
-from netstack.mac_table import Verdict
+from netstack.mac_table import Verdict, may_move
 from netstack.multicast import QUERY_INTERVAL
 from netstack.resume import is_secret_of, secret_of
+from netstack.room_wire import Flag
 from netstack.shares import Shares, client_network
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from actors.ports import RoomLink
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -92,6 +107,9 @@ PORTS_PER_ABSENT = 4
 
 SILENT_AFTER = 45.0
 """Seconds without any packet, three QUIC keep-alives, after which a session gives way to its successor."""
+
+ANNOUNCED_EVERY = 5.0
+"""Seconds between looks at what other workers should know of our ports: who is silent, where clients are."""
 
 FIRST_QUERY_AFTER = 1.0
 """Seconds after its registration until a port is asked for multicast groups: clients configure their NIC."""
@@ -106,7 +124,8 @@ def _shared_ports(settings: LanSettings) -> tuple[tuple[int, int], tuple[int, in
 class SwitchActor(EventLoopActor):
     """Forwards frames between the ports of one LAN."""
 
-    def __init__(self, counters: Counters, settings: LanSettings) -> None:
+    def __init__(self, counters: Counters, settings: LanSettings, link: RoomLink | None = None) -> None:
+        """``link`` joins the parts of the room at other workers; None where there is only this one."""
         super().__init__()
         self._counters = counters
         self._settings = settings
@@ -118,7 +137,9 @@ class SwitchActor(EventLoopActor):
             self._forwarding.groups,
         )
         self._forwarding.free_mac = self._free_mac
-        self._key = secrets.token_bytes(32)
+        self._link = link
+        key = None if link is None else link.key_of()
+        self._key = key or secrets.token_bytes(32)
         (ports, share), (absent, _) = _shared_ports(settings)
         self._shares = Shares(ports, share)
         self._absent: dict[int, None] = {}
@@ -128,8 +149,21 @@ class SwitchActor(EventLoopActor):
         self._silent: dict[int, None] = {}
         """Ports whose guests have not shown themselves, the oldest first."""
         self._query_at = NEVER
+        self._announce_at = NEVER if link is None else self.now() + ANNOUNCED_EVERY
         self._new_ports: dict[int, float] = {}
         """Ports that are to be asked for the first time, with when; the next one first."""
+
+        self._elsewhere: Elsewhere | None = None
+        if link is not None:
+            self._elsewhere = Elsewhere(link, self._forwarding, self._usual, self._shares)
+            self._forwarding.learned = self._announce
+            self._forwarding.forgotten = link.absent
+
+    def on_start(self) -> None:
+        """Hear of the parts of the room that are elsewhere."""
+        if self._link is not None:
+            self._link.attach(self.actor_ref)
+            self._set_timer()
 
     # -- frames -------------------------------------------------------------------------------------
 
@@ -153,13 +187,82 @@ class SwitchActor(EventLoopActor):
             if port.policy is former:
                 port.policy = self._usual
 
+    # -- other workers ------------------------------------------------------------------------------
+
+    @handles(FramesFromTrunk)
+    def _from_trunk(self, message: FramesFromTrunk) -> None:
+        self._forwarding.from_trunk(FIRST_TRUNK - message.worker, message.frames, self.now())
+
+    @handles(WorkersChanged)
+    def _workers_changed(self, message: WorkersChanged) -> None:
+        if self._elsewhere is not None and self._elsewhere.set_workers(message.ports, self.now()):
+            # Which groups our guests want has to be known there too.
+            self._new_ports |= dict.fromkeys(
+                [number for number, port in self._ports.items() if port.asked], self.now() + FIRST_QUERY_AFTER
+            )
+            self._set_timer()
+
+    @handles(GuestElsewhere)
+    def _guest_elsewhere(self, message: GuestElsewhere) -> None:
+        """Let frames for a guest go to its worker, and end our session that has its MAC."""
+        if self._elsewhere is None or self._link is None:
+            return
+        mac, now = message.binding.mac, self.now()
+        owner = self._table.last_port_of(mac)
+        if owner is not None and owner > FIRST_TRUNK:
+            if not message.lost and self._link.is_here(mac):
+                return  # it was taken over here meanwhile
+            self._link.absent(mac)
+            self._forwarding.tell_gateway(MacAgedOut(owner, mac))
+        displaced = self._elsewhere.bind(message.worker, message.binding, now)
+        if displaced in self._absent:
+            self._end_absence(displaced, f"{format_mac(mac)} is used by another session")
+        elif displaced is not None and displaced in self._ports:
+            self._tell_taken_over(displaced, mac)
+        self._forwarding.tell_gateway(message)
+
+    @handles(GuestNowhereElse)
+    def _guest_nowhere_else(self, message: GuestNowhereElse) -> None:
+        if self._elsewhere is not None:
+            self._elsewhere.unbind(message.mac)
+        self._forwarding.tell_gateway(message)
+
+    @handles(AddressTaken, AddressContested)
+    def _for_gateway(self, message: AddressTaken | AddressContested) -> None:
+        self._forwarding.tell_gateway(message)
+
+    def _announce(self, mac: bytes, number: int) -> None:
+        """Tell the other workers of a MAC that is behind a port here."""
+        port = self._ports.get(number)
+        if self._link is None or self._elsewhere is None or port is None or may_move(mac):
+            return
+        self._elsewhere.taken(mac)
+        silent = number in self._absent or self.now() - port.last_heard() >= SILENT_AFTER
+        flags = Flag.SILENT if silent else Flag(0)
+        if port.macs is not None and mac in port.macs:
+            flags |= Flag.NAMED_BY_TOKEN
+        self._link.present(mac, number, port.client(), int(flags))
+
+    def _announce_again(self) -> None:
+        """Tell the other workers whose sessions have fallen silent, or move; forget MACs that aged out."""
+        self._table.expire(self.now())
+        self._forwarding.tell_aged_out()
+        for number in list(self._ports):
+            if number > GATEWAY:
+                for mac in self._table.macs_of(number):
+                    self._announce(mac, number)
+
+    def _count_ports(self) -> None:
+        if self._link is not None:
+            self._link.set_ports(len(self._ports) - len(self._forwarding.trunks))
+
     # -- ports and registrations ----------------------------------------------------------------------
 
     @handles(GatewayAttached)
     def _gateway_attached(self, message: GatewayAttached) -> None:
         forwarding = self._forwarding
         forwarding.gateway, forwarding.sources = message.gateway, message.sources
-        forwarding.queries = message.queries
+        forwarding.queries, forwarding.neighbours = message.queries, message.neighbours
         self._query_at = self.now()
         self._set_timer()
 
@@ -176,11 +279,14 @@ class SwitchActor(EventLoopActor):
                 number for number, port in self._ports.items() if port.asked and number not in self._new_ports
             ]
         self._ask_for_groups(due)
+        if now >= self._announce_at:
+            self._announce_at = now + ANNOUNCED_EVERY
+            self._announce_again()
         self._set_timer()
 
     def _set_timer(self) -> None:
         if self._forwarding.queries is not None:
-            self.poll_at = min(self._query_at, next(iter(self._new_ports.values()), NEVER))
+            self.poll_at = min(self._query_at, self._announce_at, next(iter(self._new_ports.values()), NEVER))
 
     def _ask_for_groups(self, numbers: list[int]) -> None:
         """Have guests say which multicast groups they want."""
@@ -206,6 +312,7 @@ class SwitchActor(EventLoopActor):
         self._shares.add(owner)
         self._silent[message.port] = None
         self._ports[message.port] = Port(message, owner, self._usual, self.now())
+        self._count_ports()
         if message.policy is not None:
             self._forwarding.tell_gateway(PortLimited(message.port, message.policy))
 
@@ -241,7 +348,11 @@ class SwitchActor(EventLoopActor):
         """Let go of all that is known of a port."""
         self._silent.pop(number, None)
         self._new_ports.pop(number, None)
-        self._table.forget_port(number)
+        macs = self._table.forget_port(number)
+        if self._link is not None:
+            for mac in macs:
+                self._link.absent(mac)
+            self._count_ports()
         self._groups.forget_port(number)
         self._forwarding.tell_gateway(PortClosed(number))
 
@@ -258,6 +369,8 @@ class SwitchActor(EventLoopActor):
             return
         self._shares.give_back(port.owner)
         self._absent[message.port] = None
+        for mac in self._table.macs_of(message.port):
+            self._announce(mac, message.port)
 
     def _end_absence(self, number: int, reason: str) -> None:
         tell_alive(self._ports[number].peer, ClosePeer(CloseCode.SILENT, reason))
@@ -291,7 +404,9 @@ class SwitchActor(EventLoopActor):
         Not one that may do something else: limits and rights go with the port.
         """
         owner = self._table.lookup(message.mac, now)
-        if owner is None or owner == message.port or not message.explicit or owner not in self._ports:
+        if owner is None or owner < GATEWAY or owner == message.port:
+            return None
+        if not message.explicit or owner not in self._ports:
             return None
         if self._ports[owner].policy != self._ports[message.port].policy:
             return None
@@ -344,8 +459,9 @@ class SwitchActor(EventLoopActor):
         if displaced is not None and displaced in self._ports:
             logger.info("peer {} takes {} over from {}", number, format_mac(message.mac), displaced)
             self._counters.add("switch.takeovers")
-            reason = f"another session registered {format_mac(message.mac)}"
-            tell_alive(self._ports[displaced].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
+            if displaced > GATEWAY:
+                self._tell_taken_over(displaced, message.mac)
+        self._announce(message.mac, number)
         assign = AssignAddress(
             number,
             message.mac,
@@ -361,6 +477,10 @@ class SwitchActor(EventLoopActor):
         if not self._forwarding.tell_gateway(assign):
             tell_alive(port.peer, RegistrationRefused("this LAN has no gateway", message.mac))
 
+    def _tell_taken_over(self, number: int, mac: bytes) -> None:
+        reason = f"another session registered {format_mac(mac)}"
+        tell_alive(self._ports[number].peer, ClosePeer(CloseCode.TAKEN_OVER, reason))
+
     def _may_take(self, message: RegisterMac, port: Port, now: float) -> bool:
         """Whether a session may have a MAC that is another's, if it is.
 
@@ -369,6 +489,8 @@ class SwitchActor(EventLoopActor):
         token names it, of a session whose token does not.
         """
         owner = self._table.lookup(message.mac, now)
+        if owner is not None and owner < GATEWAY and self._elsewhere is not None:
+            return self._elsewhere.may_be_taken(message, port)
         other = None if owner is None else self._ports.get(owner)
         if other is None or owner in self._absent:
             return True
@@ -384,22 +506,24 @@ class SwitchActor(EventLoopActor):
 
     @handles(PeerAt)
     def _peer_at(self, message: PeerAt) -> Mailbox | None:
-        port = self._ports.get(message.port)
+        port = self._ports.get(message.port) if message.port > GATEWAY else None
         return None if port is None else port.peer
 
     @handles(BlockMacs)
     def _block_macs(self, message: BlockMacs) -> None:
         for number, mac in self._table.block(message.macs):
+            self._forwarding.forgotten(mac)
             self._forwarding.tell_gateway(MacAgedOut(number, mac))
 
     @handles(Describe)
     def _describe(self, _: Describe) -> SwitchDescription:
         macs = self._table.entries(self.now())
         return SwitchDescription(
-            ports=len(self._ports),
+            ports=len(self._ports) - len(self._forwarding.trunks),
             macs=tuple(
                 MacDescription(format_mac(mac), port, registered=silent is None, silent=silent)
                 for mac, port, silent in macs
+                if port > GATEWAY  # others are in the description of their worker
             ),
             drops={number: dict(port.drops) for number, port in self._ports.items() if port.drops},
         )

@@ -1,0 +1,172 @@
+"""The gateway's part in rooms that span workers: whose guests have which addresses, and who gets a new one.
+
+What guests of other workers hold stands in the same tables as what ours do, so that nobody else gets it,
+names lead to it, and who asks for it is answered; it goes with what their worker says. What ours hold is
+announced.
+
+A MAC that has no address yet waits for the room's home to grant one of some that are free here, MAX_WAITING
+at a time. Without an answer, or where the home says that all of those are taken for ATTEMPTS times, it is
+decided here alone: what two workers gave to two guests is settled when they hear of each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.ports import GuestAddresses
+from netstack.room_wire import MAX_CANDIDATES, Flag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actors.gateway.guests import Guests
+    from actors.gateway.leases import Leases
+    from actors.gateway.services import LanServices
+    from actors.messages import AddressGranted, AddressTaken
+    from actors.ports import RoomLink
+    from actors.runtime import Mailbox
+    from netstack.counters import Counters
+    from netstack.room_wire import Binding
+
+MAX_WAITING = 512
+"""MACs that wait for an address."""
+
+WAITING_PER_MAC = 4
+"""Registrations and DHCP messages of one MAC that wait with it; clients send more again."""
+
+ATTEMPTS = 4
+
+_IPV4_LENGTH = 4
+
+
+class _Waiting:
+    """What waits for the address of a MAC."""
+
+    def __init__(self) -> None:
+        self.then: list[Callable[[], None]] = []
+        self.attempts = 1
+
+
+class GuestsElsewhere:
+    """One LAN's guests at other workers, and what these are told of ours."""
+
+    def __init__(
+        self,
+        link: RoomLink,
+        gateway: Mailbox,
+        guests: Guests,
+        services: LanServices,
+        leases: Leases,
+        *,
+        counters: Counters,
+    ) -> None:
+        self._link = link
+        self._gateway = gateway
+        self._guests = guests
+        self._services = services
+        self._counters = counters
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._decided: set[bytes] = set()
+        """MACs about which the home has spoken, or not in time: they are given an address now."""
+        guests.pool.changed = guests.bindings.changed = services.renamed = link.touch
+        services.waits = leases.waits = self.waits
+        services.replay = gateway.tell
+        guests.contests.ask_elsewhere = self._ask_holder
+        guests.contests.is_here = guests.port_of.__contains__
+        link.describe_by(self._describe)
+
+    def _describe(self, mac: bytes) -> GuestAddresses:
+        guests = self._guests
+        name, granted = self._services.names.label_of(mac)
+        flags = int(Flag.GRANTED_NAME) if granted else 0
+        return GuestAddresses(
+            guests.pool.addresses_of(mac), tuple(reversed(guests.bindings.addresses_of(mac))), name, flags
+        )
+
+    # -- new addresses --------------------------------------------------------------------------------
+
+    def waits(self, mac: bytes, then: Callable[[], None], wanted: bytes | None = None) -> bool:
+        """Whether a MAC has to wait for its address; then ``then`` is called when that is decided."""
+        pool = self._guests.pool
+        if mac in self._decided or pool.has_place(mac) or not pool.admits(mac):
+            return False
+        waiting = self._waiting.get(mac)
+        if waiting is None:
+            candidates = pool.candidates(mac, MAX_CANDIDATES, wanted)
+            if len(self._waiting) >= MAX_WAITING or not candidates:
+                return False
+            waiting = self._waiting[mac] = _Waiting()
+            self._link.ask(mac, candidates, self._gateway)
+        if len(waiting.then) < WAITING_PER_MAC:
+            waiting.then.append(then)
+        else:
+            self._counters.add("gateway.drop.waiting_for_address")
+        return True
+
+    def granted(self, message: AddressGranted) -> None:
+        """Go on with what waited, with what the home has said."""
+        mac, pool = message.mac, self._guests.pool
+        waiting = self._waiting.get(mac)
+        if waiting is None:
+            return
+        if mac not in self._guests.port_of:  # it has left
+            del self._waiting[mac]
+            return
+        if message.address == b"" and waiting.attempts < ATTEMPTS:
+            waiting.attempts += 1
+            candidates = pool.candidates(mac, MAX_CANDIDATES * waiting.attempts)[-MAX_CANDIDATES:]
+            self._link.ask(mac, candidates, self._gateway)
+            return
+        del self._waiting[mac]
+        if message.address:
+            pool.assign_granted(mac, message.address)
+        else:
+            self._counters.add("rooms.addresses_chosen_alone")
+        self._decided.add(mac)
+        for then in waiting.then:
+            then()
+        self._decided.discard(mac)
+
+    # -- others' guests -------------------------------------------------------------------------------
+
+    def note(self, binding: Binding) -> None:
+        """Take over what is known of another worker's guest."""
+        mac, guests = binding.mac, self._guests
+        if mac in guests.port_of:  # behind a port here by now
+            return
+        ipv4 = tuple(address for address in binding.addresses if len(address) == _IPV4_LENGTH)
+        ipv6 = tuple(address for address in binding.addresses if len(address) != _IPV4_LENGTH)
+        guests.pool.hold_elsewhere(mac, ipv4)
+        guests.bindings.hold_elsewhere(mac, tuple(reversed(ipv6)))
+        if ipv4 and binding.name:
+            granted = bool(binding.flags & Flag.GRANTED_NAME)
+            self._services.name_elsewhere(mac, ipv4[0], binding.name, granted=granted)
+        guests.ipv6.publish(mac)
+
+    def forget(self, mac: bytes) -> None:
+        """Forget another worker's guest; its address is remembered for it."""
+        guests = self._guests
+        guests.pool.forget_elsewhere(mac)
+        if mac not in guests.port_of:
+            guests.bindings.hold_elsewhere(mac, ())
+            self._services.forget_elsewhere(mac)
+
+    def give_up(self, message: AddressTaken) -> None:
+        """Take an address from a guest of ours: another worker's guest has had it for longer."""
+        guests, mac, address = self._guests, message.mac, message.address
+        if mac not in guests.port_of:
+            return
+        table = guests.pool if len(address) == _IPV4_LENGTH else guests.bindings
+        table.give_up(mac, address)
+        guests.address_lost(address, mac)
+        elsewhere = self._link.elsewhere(message.holder)
+        if elsewhere is not None:
+            self.note(elsewhere[1])
+
+    def _ask_holder(self, holder: bytes, address: bytes, challenger: bytes) -> bool:
+        """Have the worker of an address's holder ask it whether it still has it; False if that is here."""
+        found = None if holder in self._guests.port_of else self._link.elsewhere(holder)
+        if found is None:
+            return False
+        self._link.contest(found[0], address, challenger)
+        return True

@@ -1,0 +1,134 @@
+"""The parts of a room that are at other workers, as ports of the switch.
+
+A worker that has ports of the room is one port here: numbered downwards from FIRST_TRUNK, trusted, without
+limits of its own. What the switch sends there goes into the trunk at once. Its guests' MACs are bound to that
+port as the worker announces them, and their sessions count among the room's ports, by client too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from actors.lan.forwarding import FIRST_TRUNK, Port
+from actors.messages import PortOpened
+from actors.port_policy import Guard
+from actors.runtime import NEVER
+from netstack.mac_table import MAX_MACS
+from netstack.resume import is_secret_of
+from netstack.room_wire import Flag
+from netstack.shares import client_network
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.lan.forwarding import Forwarding
+    from actors.messages import FramesToPeer, RegisterMac
+    from actors.port_policy import PortPolicy
+    from actors.ports import RoomLink
+    from netstack.room_wire import Binding
+    from netstack.shares import Shares
+
+
+class TrunkPort:
+    """What frames for guests of another worker are told to, in the place of a PeerActor."""
+
+    def __init__(self, link: RoomLink, worker: int) -> None:
+        self._link = link
+        self._worker = worker
+
+    def tell(self, message: FramesToPeer, /) -> None:
+        """Send frames to the worker; there is nothing else that it is told this way."""
+        frames = getattr(message, "frames", None)
+        if frames is not None:
+            self._link.send(self._worker, frames)
+
+
+class Elsewhere:
+    """Keeps the ports of a switch that stand for other workers."""
+
+    def __init__(self, link: RoomLink, forwarding: Forwarding, usual: PortPolicy, shares: Shares) -> None:
+        """``usual`` is the policy of the room's ports, ``shares`` counts them."""
+        self._link = link
+        self._forwarding = forwarding
+        self._policy = replace(usual, isolated=False, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
+        self._shares = shares
+        self._guests: dict[bytes, tuple[int, int]] = {}
+        """Worker and port, by MAC."""
+        self._macs: Counter[tuple[int, int]] = Counter()
+        """MACs behind each worker's ports."""
+        self._owners: dict[tuple[int, int], str] = {}
+        """As whose these ports are counted."""
+
+    def set_workers(self, workers: Mapping[int, int], now: float) -> bool:
+        """Have a port for each of these; whether one is new."""
+        forwarding = self._forwarding
+        wanted = {FIRST_TRUNK - worker: worker for worker in workers}
+        for number in [number for number in forwarding.trunks if number not in wanted]:
+            del forwarding.ports[number]
+            forwarding.trunks.remove(number)
+            forwarding.groups.forget_port(number)
+        new = [worker for number, worker in wanted.items() if number not in forwarding.ports]
+        for worker in new:
+            self._open(worker, now)
+        return bool(new)
+
+    def _open(self, worker: int, now: float) -> None:
+        number = FIRST_TRUNK - worker
+        opened = PortOpened(number, TrunkPort(self._link, worker), lambda: NEVER, policy=self._policy)
+        self._forwarding.ports[number] = Port(opened, "", self._policy, now)
+        self._forwarding.trunks.append(number)
+
+    def bind(self, worker: int, binding: Binding, now: float) -> int | None:
+        """Note where a MAC is; return the port here whose bound MAC it was."""
+        self._count(binding.mac, (worker, binding.port), binding.client)
+        trunk = FIRST_TRUNK - worker
+        if trunk not in self._forwarding.ports:
+            self._open(worker, now)
+        return self._forwarding.table.register(
+            binding.mac, trunk, now, explicit=True, limit=MAX_MACS
+        ).displaced
+
+    def taken(self, mac: bytes) -> None:
+        """Note that a MAC is behind a port here now."""
+        self._count(mac, None)
+
+    def unbind(self, mac: bytes) -> None:
+        """Forget where a MAC was, unless it is behind a port here by now."""
+        guest = self._guests.get(mac)
+        self._count(mac, None)
+        if guest is not None:
+            self._forwarding.table.forget(mac, FIRST_TRUNK - guest[0])
+
+    def _count(self, mac: bytes, guest: tuple[int, int] | None, client: str = "") -> None:
+        """Count a guest's session among the room's ports, or take it back."""
+        before = self._guests.pop(mac, None)
+        if before is not None:
+            self._macs[before] -= 1
+            if not self._macs[before]:
+                del self._macs[before]
+                self._shares.give_back(self._owners.pop(before))
+        if guest is not None:
+            self._guests[mac] = guest
+            if guest not in self._owners:
+                owner = self._owners[guest] = client_network(client) or f"{guest}"
+                self._shares.add(owner)
+            self._macs[guest] += 1
+
+    def may_be_taken(self, message: RegisterMac, port: Port) -> bool:
+        """Whether a session may have a MAC of another worker's guest, by the rules of the switch."""
+        found = self._link.elsewhere(message.mac)
+        if found is None:
+            return True
+        worker, binding = found
+        if binding.flags & Flag.SILENT:
+            return True
+        if not message.explicit:
+            return False
+        if port.macs is not None and not binding.flags & Flag.NAMED_BY_TOKEN:
+            return True
+        if port.client() == binding.client != "":
+            return True
+        key = self._link.key_of(worker)
+        return key is not None and is_secret_of(key, message.mac, binding.port, message.resume)

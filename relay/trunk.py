@@ -1,0 +1,385 @@
+"""The rooms of this process as parts of rooms that span all workers.
+
+A ``Trunk`` keeps the state that the workers share (``netstack.room_state``) and tells each room's switch
+what has changed there; a ``RoomLink`` is one room's end of it. What actors announce, and the frames that they
+send, is put together at the end of their turn: what is known of a guest goes out once, and frames for one
+worker share messages. Frames are stamped; those that are older than STALE_AFTER are dropped: what they
+belonged to has been sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+from loguru import logger
+
+from actors.messages import (
+    AddressContested,
+    AddressGranted,
+    AddressTaken,
+    FramesFromTrunk,
+    GuestElsewhere,
+    GuestNowhereElse,
+    WorkersChanged,
+)
+from actors.runtime import tell_alive
+from netstack.malformed import MalformedPacket
+from netstack.room_state import (
+    HELLO_EVERY,
+    MEMBER,
+    AddressLost,
+    Contested,
+    Elsewhere,
+    Granted,
+    MembersChanged,
+    NowhereElse,
+    RoomState,
+)
+from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
+from transport.trunk.unix_trunk import UnixTrunk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from actors.ports import GuestAddresses
+    from actors.runtime import Mailbox
+    from netstack.counters import Counters
+    from netstack.room_state import Event
+    from relay.workers.place import Place
+    from transport.turns import Turns
+
+
+STALE_AFTER = 1.0
+"""Seconds after which a frame that crosses workers is dropped."""
+
+ANSWERED_WITHIN = 0.1
+"""Seconds that a room's home has to say which address a guest may have."""
+
+MAX_QUESTIONS = 1024
+"""Questions to homes at a time; who asks beyond decides alone."""
+
+MAX_HELD_FRAMES = 8192
+"""Frames of one turn for one room of one worker."""
+
+FRAMES_AT = 1
+"""Where a message says what kind it is."""
+
+
+class _Question(NamedTuple):
+    asker: Mailbox
+    mac: bytes
+    until: float
+
+
+class Trunk:
+    """The part of one worker in the rooms of all; works on the running loop."""
+
+    def __init__(self, place: Place, *, turns: Turns, counters: Counters) -> None:
+        """Begin to listen, and say Hello. Raises OSError."""
+        self._loop = asyncio.get_running_loop()
+        self._turns = turns
+        self._counters = counters
+        self._room_key = place.room_key
+        self.number, self.count = place.number, place.count
+        self.state = RoomState(place.number, time.time_ns(), counters)
+        self._frames_head = pack_head(Kind.FRAMES, place.number, self.state.incarnation)
+        self._links: dict[str, RoomLink] = {}
+        self._questions: dict[int, _Question] = {}
+        """By token, the oldest first."""
+        self._tokens = count(1)
+        self._frames: dict[tuple[int, str], list[bytes]] = {}
+        self._at_end = False
+        self._dirty: dict[RoomLink, None] = {}
+        """Rooms in which something is to be announced at the end of the turn."""
+        self._unix = UnixTrunk(
+            place.folder,
+            place.number,
+            place.count,
+            on_message=self._receive,
+            turns=turns,
+            counters=counters,
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._answers_due: asyncio.TimerHandle | None = None
+        self._tick()
+
+    def close(self) -> None:
+        """Take all back that was announced, and say nothing more."""
+        for link in list(self._links.values()):
+            link.close()
+        self._flush()
+        for timer in (self._timer, self._answers_due):
+            if timer is not None:
+                timer.cancel()
+        self._unix.close()
+
+    def lost(self, number: int) -> None:
+        """Forget a worker of which it is known that its process has ended."""
+        self.state.lost(number)
+        self.work_at_end()
+
+    def join(self, room: str) -> RoomLink:
+        """Give a room of this process its link."""
+        link = self._links[room] = RoomLink(self, room)
+        return link
+
+    def leave(self, link: RoomLink) -> None:
+        """Forget a room."""
+        if self._links.get(link.room) is link:
+            del self._links[link.room]
+
+    def key_of(self, room: str, worker: int) -> bytes | None:
+        """Give the key for secrets of a room's guests at a worker; None for one that does not live."""
+        incarnation = self.state.incarnation_of(worker)
+        if incarnation is None:
+            return None
+        return hmac.digest(self._room_key, f"{room} {worker} {incarnation}".encode(), "sha256")
+
+    # -- from the actors ----------------------------------------------------------------------------
+
+    def work_at_end(self, link: RoomLink | None = None) -> None:
+        """Send at the end of this turn what there is by then, and what ``link`` has to announce."""
+        if link is not None:
+            self._dirty[link] = None
+        if not self._at_end:
+            self._at_end = True
+            self._turns.at_end(self._flush)
+
+    def send(self, worker: int, room: str, frames: list[bytes]) -> None:
+        """Send frames to a room's part at a worker, at the end of the turn."""
+        held = self._frames.setdefault((worker, room), [])
+        room_left = MAX_HELD_FRAMES - len(held)
+        if len(frames) > room_left:
+            self._counters.add("trunk.drop.frames_queue_full", len(frames) - room_left)
+            frames = frames[:room_left]
+        held += frames
+        self.work_at_end()
+
+    def ask(self, room: str, mac: bytes, candidates: tuple[bytes, ...], asker: Mailbox) -> None:
+        """Have ``asker`` told AddressGranted, once."""
+        token = next(self._tokens) & 0xFFFF_FFFF
+        if len(self._questions) >= MAX_QUESTIONS:
+            self._counters.add("rooms.questions_refused")
+            tell_alive(asker, AddressGranted(mac, None))
+            return
+        answer = self.state.ask(token, room, mac, candidates, self._loop.time())
+        if answer is not None:
+            tell_alive(asker, AddressGranted(mac, answer))
+            return
+        self._questions[token] = _Question(asker, mac, self._loop.time() + ANSWERED_WITHIN)
+        if self._answers_due is None:
+            self._answers_due = self._loop.call_later(ANSWERED_WITHIN, self._give_up_questions)
+        self.work_at_end()
+
+    def _give_up_questions(self) -> None:
+        self._answers_due = None
+        self._turns.turn(self._tell_unanswered)
+
+    def _tell_unanswered(self) -> None:
+        now = self._loop.time()
+        while self._questions:
+            token, question = next(iter(self._questions.items()))
+            if question.until > now:
+                self._answers_due = self._loop.call_at(question.until, self._give_up_questions)
+                break
+            del self._questions[token]
+            self._counters.add("rooms.questions_unanswered")
+            tell_alive(question.asker, AddressGranted(question.mac, None))
+
+    def _flush(self) -> None:
+        """Send what the actors' turn has brought."""
+        self._at_end = False
+        dirty, self._dirty = self._dirty, {}
+        for link in dirty:
+            link.announce()
+        for worker, message in self.state.take_outgoing():
+            self._unix.send(worker, message)
+        frames, self._frames = self._frames, {}
+        stamp = int(self._loop.time() * 1000)
+        for (worker, room), batch in frames.items():
+            messages, dropped = pack_frames(self._frames_head, stamp, room, batch)
+            for message in messages:
+                self._unix.send(worker, message)
+            self._counters.add("trunk.frames_sent", len(batch) - dropped)
+            if dropped:
+                self._counters.add("trunk.drop.frame_too_long", dropped)
+        if self.state.has_events:
+            self._turns.turn(self._tell_events)
+
+    # -- from the others ----------------------------------------------------------------------------
+
+    def _receive(self, message: bytes) -> None:
+        if message[FRAMES_AT : FRAMES_AT + 1] == bytes((Kind.FRAMES,)):
+            self._receive_frames(message)
+            return
+        self.state.receive(message, self._loop.time())
+        self._tell_events()
+        self.work_at_end()
+
+    def _receive_frames(self, message: bytes) -> None:
+        try:
+            worker, stamp, room, frames = read_frames(message)
+        except MalformedPacket:
+            self._counters.add("trunk.drop.malformed")
+            return
+        age = (int(self._loop.time() * 1000) - stamp) % STAMPS
+        if age > STALE_AFTER * 1000 and age < STAMPS // 2:
+            self._counters.add("trunk.drop.stale_frames", len(frames))
+            return
+        link = self._links.get(room)
+        if link is None or link.switch is None:
+            self._counters.add("trunk.drop.no_room", len(frames))
+            return
+        self._counters.add("trunk.frames_received", len(frames))
+        tell_alive(link.switch, FramesFromTrunk(worker, frames))
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(HELLO_EVERY, self._tick)
+        self.state.tick(self._loop.time())
+        self._flush()
+
+    def _tell_events(self) -> None:
+        for event in self.state.take_events():
+            if isinstance(event, Granted):
+                question = self._questions.pop(event.token, None)
+                if question is not None:
+                    tell_alive(question.asker, AddressGranted(question.mac, event.address))
+                continue
+            link = self._links.get(event.room)
+            if link is not None:
+                link.hear(event)
+
+
+class RoomLink:
+    """One room's end of the trunk; implements ``actors.ports.RoomLink``."""
+
+    def __init__(self, trunk: Trunk, room: str) -> None:
+        self.room = room
+        self.number, self.count = trunk.number, trunk.count
+        self.switch: Mailbox | None = None
+        self._trunk = trunk
+        self._state = trunk.state
+        self._here: dict[bytes, Binding] = {}
+        """What the switch has said of the MACs behind its ports."""
+        self._changed: dict[bytes, None] = {}
+        self._describe: Callable[[bytes], GuestAddresses] | None = None
+
+    def attach(self, switch: Mailbox) -> None:
+        """Tell a switch from now on what happens elsewhere, and what has happened so far."""
+        self.switch = switch
+        tell_alive(switch, WorkersChanged(dict(self._state.members(self.room))))
+        for worker, binding in self._state.all_elsewhere(self.room):
+            tell_alive(switch, GuestElsewhere(worker, binding))
+
+    def describe_by(self, describe: Callable[[bytes], GuestAddresses]) -> None:
+        """Have the gateway's word for addresses and names."""
+        self._describe = describe
+
+    def close(self) -> None:
+        """Take back all that this room has announced."""
+        self.switch = None
+        for mac in (*self._here, MEMBER):
+            self._state.unbind(self.room, mac)
+        self._here.clear()
+        self._changed.clear()
+        self._trunk.leave(self)
+        self._trunk.work_at_end()
+
+    @property
+    def workers(self) -> Mapping[int, int]:
+        """Other workers that have ports of this room, and how many."""
+        return self._state.members(self.room)
+
+    def key_of(self, worker: int | None = None) -> bytes | None:
+        """Give the key for secrets of guests at a worker, this one for None; None where it does not live."""
+        return self._trunk.key_of(self.room, self.number if worker is None else worker)
+
+    def elsewhere(self, mac: bytes) -> tuple[int, Binding] | None:
+        """Find a MAC behind a port of another worker."""
+        return self._state.elsewhere(self.room, mac)
+
+    def is_here(self, mac: bytes) -> bool:
+        """Whether a MAC was announced as behind a port of this worker."""
+        return mac in self._here
+
+    def set_ports(self, ports: int) -> None:
+        """Announce how many ports there are here; for none this worker is no member of the room."""
+        if ports:
+            self._state.bind(self.room, Binding(MEMBER, port=ports), int(time.time()))
+        else:
+            self._state.unbind(self.room, MEMBER)
+        self._trunk.work_at_end()
+
+    def present(self, mac: bytes, port: int, client: str, flags: int) -> None:
+        """Announce a MAC behind a port of this worker, or what has changed of it."""
+        binding = Binding(mac, port=port, client=client, flags=flags)
+        if self._here.get(mac) != binding:
+            self._here[mac] = binding
+            self.touch(mac)
+
+    def absent(self, mac: bytes) -> None:
+        """Announce that a MAC is behind no port of this worker any more."""
+        if self._here.pop(mac, None) is not None:
+            self._changed.pop(mac, None)
+            self._state.unbind(self.room, mac)
+            self._trunk.work_at_end()
+
+    def touch(self, mac: bytes) -> None:
+        """Announce, at the end of the turn, what addresses and name a MAC has now."""
+        if mac in self._here:
+            self._changed[mac] = None
+            self._trunk.work_at_end(self)
+
+    def announce(self) -> None:
+        """Announce what has changed in this turn."""
+        changed, self._changed = self._changed, {}
+        for mac in changed:
+            binding = self._here[mac]
+            if self._describe is not None:
+                guest = self._describe(mac)
+                addresses = guest.ipv4[:MAX_ADDRESSES] + guest.ipv6[:MAX_ADDRESSES]
+                flags = binding.flags | guest.flags
+                binding = binding._replace(addresses=addresses, name=guest.name, flags=flags)
+            self._state.bind(self.room, binding, int(time.time()))
+
+    def send(self, worker: int, frames: list[bytes]) -> None:
+        """Send frames to the room's part at a worker."""
+        self._trunk.send(worker, self.room, frames)
+
+    def ask(self, mac: bytes, candidates: tuple[bytes, ...], asker: Mailbox) -> None:
+        """Have ``asker`` told, by AddressGranted, which of these addresses a MAC may have."""
+        self._trunk.ask(self.room, mac, candidates, asker)
+
+    def contest(self, worker: int, address: bytes, challenger: bytes) -> None:
+        """Have a worker ask its guest whether that still has an address that a guest of ours uses."""
+        self._state.contest(worker, self.room, address, challenger)
+        self._trunk.work_at_end()
+
+    def hear(self, event: Event) -> None:
+        """Tell the switch what has happened elsewhere."""
+        message: object
+        match event:
+            case Elsewhere(_, worker, binding, lost):
+                message = GuestElsewhere(worker, binding, lost)
+            case NowhereElse(_, mac):
+                message = GuestNowhereElse(mac)
+            case MembersChanged():
+                message = WorkersChanged(dict(self.workers))
+            case AddressLost(_, mac, address, holder):
+                logger.info("room {}: an address of {} is another worker's guest's", self.room, mac.hex(":"))
+                message = AddressTaken(mac, address, holder)
+            case Contested(_, address, challenger):
+                message = AddressContested(address, challenger)
+            case _:
+                return
+        if self.switch is not None:
+            tell_alive(self.switch, message)
+
+
+def open_trunk(place: Place, *, turns: Turns, counters: Counters) -> Trunk:
+    """Begin to take part in the rooms of all workers. Raises OSError."""
+    return Trunk(place, turns=turns, counters=counters)

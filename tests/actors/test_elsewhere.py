@@ -1,0 +1,225 @@
+"""What a gateway knows of other workers' guests, and how new addresses come about; the link is the test's."""
+
+from __future__ import annotations
+
+import pytest
+from lan_of_guests import Client
+from lan_parts import FakeOutside, ip, mac, register
+
+from actors.gateway import elsewhere
+from actors.gateway.gateway import GatewayActor
+from actors.lan.forwarding import FIRST_TRUNK
+from actors.lan.switch import SwitchActor
+from actors.messages import (
+    AddressGranted,
+    AddressTaken,
+    FramesFromTrunk,
+    GuestElsewhere,
+    GuestNowhereElse,
+    WorkersChanged,
+)
+from actors.runtime import run_ready
+from actors.settings import LanSettings
+from netstack.room_wire import Binding
+
+
+class Link:
+    """Keeps what it is told; implements ``actors.ports.RoomLink``."""
+
+    number, count = 0, 2
+
+    def __init__(self):
+        self.here, self.asked, self.sent, self.contested, self.touched = {}, [], [], [], []
+        self.known = {}
+        self.ports = 0
+
+    def attach(self, switch):
+        self.switch = switch
+
+    def describe_by(self, describe):
+        self.describe = describe
+
+    def key_of(self, worker=None):
+        return b"key" if worker in (None, 1) else None
+
+    def elsewhere(self, address):
+        return self.known.get(address)
+
+    def is_here(self, address):
+        return address in self.here
+
+    def set_ports(self, ports):
+        self.ports = ports
+
+    def present(self, address, port, client, flags):
+        self.here[address] = (port, client, flags)
+
+    def absent(self, address):
+        self.here.pop(address, None)
+
+    def touch(self, address):
+        self.touched.append(address)
+
+    def send(self, worker, frames):
+        self.sent.append((worker, frames))
+
+    def ask(self, address, candidates, asker):
+        self.asked.append((address, candidates, asker))
+
+    def contest(self, worker, address, challenger):
+        self.contested.append((worker, address, challenger))
+
+
+class Lan:
+    def __init__(self, loop, counters, **settings):
+        self.loop, self.counters = loop, counters
+        self.settings = LanSettings(**{"ipv6_prefix": None} | settings)
+        self.link = Link()
+        self.switch = SwitchActor.start(counters, self.settings, self.link)
+        self.gateway = GatewayActor.start(self.switch, FakeOutside(), counters, self.settings, link=self.link)
+        run_ready()
+        self.tell(WorkersChanged({1: 2}))
+
+    def tell(self, message):
+        self.switch.tell(message)
+        run_ready()
+
+    def answer(self, address):
+        hardware, _, asker = self.link.asked.pop(0)
+        asker.tell(AddressGranted(hardware, address))
+        run_ready()
+
+    def comes_elsewhere(self, n, *addresses, lost=False, **more):
+        binding = Binding(mac(n), tuple(map(ip, addresses)), port=7, **more)
+        self.link.known[binding.mac] = (1, binding)
+        self.tell(GuestElsewhere(1, binding, lost))
+
+    def registers(self, n, number=1):
+        client = Client(self, number, mac(n))
+        client.hears(register(mac(n)))
+        return client
+
+
+@pytest.fixture
+def lan(loop, counters):
+    return Lan(loop, counters)
+
+
+def assigned(client):
+    return [
+        ".".join(map(str, said["ip"])) for said in client.session.controls() if said["type"] == "Assigned"
+    ]
+
+
+def test_a_registration_waits_until_the_home_has_said_which_address(lan):
+    client = lan.registers(1)
+    assert assigned(client) == []
+    (asked,) = lan.link.asked
+    assert asked[0] == mac(1)
+    lan.answer(asked[1][3])
+    assert assigned(client) == [".".join(map(str, asked[1][3]))]
+    assert lan.link.describe(mac(1)).ipv4 == (asked[1][3],)
+
+
+def test_without_an_answer_it_is_decided_here(lan):
+    client = lan.registers(1)
+    lan.answer(None)
+    assert len(assigned(client)) == 1
+    assert lan.counters["rooms.addresses_chosen_alone"] == 1
+
+
+def test_the_home_is_asked_again_for_others_where_all_are_taken(lan):
+    client = lan.registers(1)
+    asked = []
+    for _ in range(elsewhere.ATTEMPTS):
+        asked.append(lan.link.asked[0][1])
+        assert assigned(client) == []
+        lan.answer(b"")
+    assert len({address for each in asked for address in each}) == 16 * elsewhere.ATTEMPTS
+    assert lan.link.asked == []
+    assert len(assigned(client)) == 1
+
+
+def test_a_guest_that_has_an_address_is_not_asked_about(loop, counters):
+    from actors.settings import FixedLease
+
+    lan = Lan(loop, counters, fixed_leases=(FixedLease(mac(1), ip("10.0.2.50")),))
+    assert assigned(lan.registers(1)) == ["10.0.2.50"]
+    assert lan.link.asked == []
+
+
+def test_an_answer_for_a_guest_that_has_left_gives_nothing_away(lan):
+    client = lan.registers(1)
+    client.leaves()
+    lan.answer(ip("10.0.2.10"))
+    assert lan.gateway._actor_weakref()._guests.pool.held() == ()
+
+
+def test_more_guests_than_may_wait_are_decided_here(lan, monkeypatch):
+    monkeypatch.setattr(elsewhere, "MAX_WAITING", 2)
+    clients = [lan.registers(n, n) for n in (1, 2, 3)]
+    assert [len(assigned(client)) for client in clients] == [0, 0, 1]
+
+
+def test_what_a_guest_elsewhere_has_is_not_given_away_and_free_when_it_leaves(lan):
+    lan.comes_elsewhere(9, "10.0.2.20")
+    pool = lan.gateway._actor_weakref()._guests.pool
+    assert ip("10.0.2.20") not in pool.candidates(mac(1), 300)
+    lan.tell(GuestNowhereElse(mac(9)))
+    assert pool.held() == ()
+    lan.registers(9)
+    assert lan.link.asked[0][1][0] == ip("10.0.2.20"), "it is to have the same address again"
+
+
+def test_a_guest_that_comes_here_keeps_its_address_unasked(lan):
+    lan.comes_elsewhere(9, "10.0.2.20", client="192.0.2.1")
+    assert assigned(lan.registers(9)) == ["10.0.2.20"]
+    assert lan.link.asked == []
+    assert mac(9) in lan.link.here
+
+
+def test_a_guest_is_told_another_address_when_its_own_is_anothers(lan):
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    assert assigned(client) == ["10.0.2.30"]
+    lan.comes_elsewhere(9, "10.0.2.30")
+    lan.tell(AddressTaken(mac(1), ip("10.0.2.30"), mac(9)))
+    lan.answer(ip("10.0.2.31"))
+    assert assigned(client) == ["10.0.2.31"]
+    pool = lan.gateway._actor_weakref()._guests.pool
+    assert pool.holder_of(ip("10.0.2.30")) == mac(9)
+    assert lan.counters["gateway.leases_changed"] == 1
+
+
+def test_a_session_ends_whose_mac_is_another_workers(lan):
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    lan.comes_elsewhere(1, "10.0.2.30", lost=True)
+    assert client.session.closed[0] == 4
+    assert lan.link.here == {}
+    assert lan.gateway._actor_weakref()._guests.pool.holder_of(ip("10.0.2.30")) == mac(1)
+
+
+def test_frames_for_a_guest_elsewhere_go_into_the_trunk_and_come_back_only_to_guests(lan):
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    lan.comes_elsewhere(9, "10.0.2.31")
+    out = mac(9) + mac(1) + b"\x88\xb5" + bytes(50)
+    client.sends(out)
+    assert lan.link.sent == [(1, [out])]
+    client.session.take()
+    back = mac(1) + mac(9) + b"\x88\xb5" + bytes(50)
+    for_gateway = lan.settings.gateway_mac + back[6:]
+    for_another_worker = mac(9) + back[6:]
+    lan.tell(FramesFromTrunk(1, [back, for_gateway, for_another_worker]))
+    assert client.session.frames() == [back]
+    assert lan.counters["switch.drop.split_horizon"] == 2
+    assert lan.link.sent == [(1, [out])]
+
+
+def test_a_worker_that_has_no_ports_any_more_is_sent_nothing(lan):
+    client = lan.registers(1)
+    lan.tell(WorkersChanged({}))
+    client.sends(b"\xff" * 6 + mac(1) + b"\x88\xb5" + bytes(50))
+    assert lan.link.sent == []
+    assert FIRST_TRUNK - 1 not in lan.switch._actor_weakref()._ports

@@ -1,0 +1,404 @@
+"""Rooms that span workers, from the guests' side: everything between the sessions is real."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+
+from lan_parts import control, mac
+from scapy.contrib.igmp import IGMP
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.dns import DNS, DNSQR
+from scapy.layers.inet import IP, UDP
+from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
+from scapy.layers.l2 import ARP, Ether
+from waiting import until
+from workers_of_one_loop import workers
+
+from actors.close_codes import CloseCode
+from actors.descriptions import Describe
+from actors.runtime import ask_async
+from netstack.room_wire import Flag, pack_frames
+
+
+def inet(text):
+    return ip_address(text).packed
+
+
+inet6 = inet
+
+
+def run(scenario, folder, count=2, **settings):
+    async def main():
+        async with workers(folder, count, **settings) as started:
+            return await scenario(*started)
+
+    return asyncio.run(main())
+
+
+def test_guests_of_two_workers_have_addresses_of_their_own_and_ping_each_other(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        request, reply = await a.pings(b)
+        return a.ip, b.ip, request, reply
+
+    one, two, request, reply = run(scenario, tmp_path)
+    assert one != two
+    assert (request.src, request.dst) == (mac(1).hex(":"), mac(2).hex(":"))
+    assert (reply.src, reply.dst) == (mac(2).hex(":"), mac(1).hex(":"))
+
+
+def test_fifty_guests_that_join_at_once_over_both_workers_have_addresses_of_their_own(tmp_path):
+    async def scenario(one, two):
+        guests = [(one, two)[number % 2].guest(number * 37) for number in range(50)]
+        for guest in guests:
+            guest.registers()
+        await until(lambda: all(guest.look() for guest in guests))
+        await asyncio.sleep(0.3)  # nobody is told another address afterwards
+        return [guest for guest in guests if guest.look()], one.trunk, two.trunk
+
+    guests, *trunks = run(scenario, tmp_path)
+    assert len({guest.ip for guest in guests}) == 50
+    assert all(len([m for m in guest.told if m["type"] == "Assigned"]) <= 2 for guest in guests)
+    assert [trunk._counters["rooms.addresses_lost"] for trunk in trunks] == [0, 0]
+
+
+# -- a MAC that is registered at another worker -----------------------------------------------------
+
+
+def test_the_same_client_takes_its_mac_over_at_another_worker_and_keeps_its_address(tmp_path):
+    async def scenario(one, two):
+        before = await one.guest(1).joins()
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        after = await two.guest(1, host="192.0.2.1").joins()
+        await until(lambda: before.session.closed)
+        assert before.ip == after.ip
+        assert before.session.closed[0] == CloseCode.TAKEN_OVER
+        await until(lambda: not two.trunk.state.all_elsewhere("default"))
+        await until(lambda: one.trunk.state.all_elsewhere("default"))
+        ((worker, binding),) = one.trunk.state.all_elsewhere("default")
+        return worker, binding.seq, one.lan().switch._actor_weakref()._ports.keys()
+
+    worker, seq, ports = run(scenario, tmp_path)
+    assert (worker, seq) == (1, 1)
+    assert all(port < 0 for port in ports)
+
+
+def test_another_client_is_refused_a_mac_that_is_in_use_at_another_worker(tmp_path):
+    async def scenario(one, two):
+        await one.guest(1).joins()
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        other = two.guest(1, host="198.51.100.7").registers()
+        await until(lambda: not other.look() and other.told)
+        return other.told
+
+    ((error,)) = run(scenario, tmp_path)
+    assert error["type"] == "Error"
+    assert "another session uses this MAC" in error["message"]
+
+
+def test_the_secret_of_one_worker_is_good_at_another(tmp_path):
+    async def scenario(one, two):
+        before = await one.guest(1).joins()
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        wrong = two.guest(1, host="198.51.100.7").registers(resume="0" * 32)
+        await until(lambda: not wrong.look() and wrong.told)
+        after = await two.guest(1, host="198.51.100.7").joins(resume=before.resume)
+        await until(lambda: before.session.closed)
+        return before, after
+
+    before, after = run(scenario, tmp_path)
+    assert before.ip == after.ip
+    assert before.session.closed[0] == CloseCode.TAKEN_OVER
+
+
+def test_a_silent_sessions_mac_is_anybodys_at_another_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr("actors.lan.switch.ANNOUNCED_EVERY", 0.05)
+
+    async def scenario(one, two):
+        before = await one.guest(1).joins()
+        before.session.last_heard -= 60
+        await until(lambda: any(b.flags & Flag.SILENT for _, b in two.trunk.state.all_elsewhere("default")))
+        after = await two.guest(1, host="198.51.100.7").joins()
+        await until(lambda: before.session.closed)
+        return before.ip, after.ip
+
+    before, after = run(scenario, tmp_path)
+    assert before == after
+
+
+def test_two_workers_that_take_a_mac_in_at_one_instant_agree_on_one(tmp_path):
+    async def scenario(one, two):
+        guests = [one.guest(1), two.guest(1, host="198.51.100.7")]
+        for guest in guests:
+            guest.registers()
+        await until(lambda: any(guest.session.closed for guest in guests))
+        await asyncio.sleep(0.2)
+        return [guest.session.closed and guest.session.closed[0] for guest in guests]
+
+    assert run(scenario, tmp_path) == [None, CloseCode.TAKEN_OVER]
+
+
+# -- frames -------------------------------------------------------------------------------------------
+
+
+def test_a_question_for_a_guest_elsewhere_is_answered_here(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        await until(lambda: one.trunk.state.all_elsewhere("default"))
+        sent = one.total("trunk.frames_sent")
+        a.asks_for(b.ip)
+        answer = await a.hears(lambda frame: ARP in frame and frame[ARP].op == 2)
+        return answer, b.mac, one.total("trunk.frames_sent") - sent, b.frames()
+
+    answer, expected, sent, heard = run(scenario, tmp_path)
+    assert answer[ARP].hwsrc == answer.src == expected.hex(":")
+    assert (sent, heard) == (0, [])
+
+
+def test_a_neighbour_solicitation_for_a_guest_elsewhere_is_answered_here(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        address = "fd76:6d72:656c:6179::b"
+        b.sends(b.to(b) / IPv6(src=address, dst="fd76:6d72:656c:6179::c") / UDP())
+        await until(
+            lambda: any(inet6(address) in g.addresses for _, g in one.trunk.state.all_elsewhere("default"))
+        )
+        ether = Ether(src=a.mac.hex(":"), dst="33:33:ff:00:00:0b")
+        a.sends(ether / IPv6(src="fe80::1", dst="ff02::1:ff00:b", hlim=255) / ICMPv6ND_NS(tgt=address))
+        return await a.hears(lambda frame: ICMPv6ND_NA in frame), b.mac
+
+    answer, expected = run(scenario, tmp_path)
+    assert answer.src == expected.hex(":")
+    assert answer[ICMPv6NDOptDstLLAddr].lladdr == expected.hex(":")
+
+
+def test_broadcasts_reach_the_guests_of_all_workers_once_and_no_gateway_but_the_own(tmp_path):
+    async def scenario(one, two, three):
+        guests = [await w.guest(n).joins() for n, w in enumerate((one, one, two, two, three), 1)]
+        await until(lambda: len(one.trunk.state.members("default")) == 2)
+        for guest in guests:
+            guest.frames()
+        received = [worker.total("gateway.received") for worker in (one, two, three)]
+        packet = IP(src=guests[0].ip, dst="255.255.255.255") / UDP(sport=9, dport=9) / b"all"
+        guests[0].sends(Ether(src=guests[0].mac.hex(":"), dst="ff:ff:ff:ff:ff:ff") / packet)
+        await guests[-1].hears(lambda frame: UDP in frame)
+        await asyncio.sleep(0.1)
+        heard = [sum(UDP in frame for frame in guest.frames()) for guest in guests]
+        now = [worker.total("gateway.received") for worker in (one, two, three)]
+        return heard, [after - before for before, after in zip(received, now, strict=True)]
+
+    heard, gateways = run(scenario, tmp_path, 3)
+    assert heard == [0, 1, 1, 1, 0]
+    assert gateways == [1, 0, 0]
+
+
+def test_each_workers_gateway_answers_its_own_guests_only(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        await until(lambda: one.trunk.state.members("default") and two.trunk.state.members("default"))
+        before = two.total("gateway.answered")
+        a.asks_for("10.0.2.2")
+        answer = await a.hears(lambda frame: ARP in frame and frame[ARP].op == 2)
+        b.asks_for("10.0.2.2")
+        await b.hears(lambda frame: ARP in frame and frame[ARP].op == 2)
+        return answer, two.total("gateway.answered") - before
+
+    answer, answered = run(scenario, tmp_path)
+    assert answer[ARP].hwsrc == "52:54:00:12:34:56"
+    assert answered == 1
+
+
+def test_a_group_that_a_guest_elsewhere_has_joined_goes_there_and_nowhere_else(tmp_path):
+    async def scenario(one, two, three):
+        a, b, c = [await w.guest(n).joins() for n, w in enumerate((one, two, three), 1)]
+        await until(lambda: len(two.trunk.state.members("default")) == 2)
+        report = IP(src=b.ip, dst="239.1.2.3", ttl=1) / IGMP(type=0x16, gaddr="239.1.2.3")
+        b.sends(Ether(src=b.mac.hex(":"), dst="01:00:5e:01:02:03") / report)
+        await until(lambda: one.total("switch.multicast.reports") and three.total("switch.multicast.reports"))
+        for guest in (a, b, c):
+            guest.frames()
+        packet = IP(src=a.ip, dst="239.1.2.3") / UDP(sport=9, dport=9) / b"group"
+        a.sends(Ether(src=a.mac.hex(":"), dst="01:00:5e:01:02:03") / packet)
+        await b.hears(lambda frame: UDP in frame)
+        return [frame for frame in c.frames() if UDP in frame]
+
+    assert run(scenario, tmp_path, 3) == []
+
+
+def test_frames_stay_here_while_no_other_worker_has_the_room(tmp_path):
+    async def scenario(one, two):
+        await two.guest(2, "lab").joins()
+        a = await one.guest(1).joins()
+        a.asks_for("10.0.2.99")
+        return one.total("trunk.frames_sent")
+
+    assert run(scenario, tmp_path) == 0
+
+
+def test_rooms_are_apart_at_all_workers(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1, "red").joins(), await two.guest(2, "blue").joins()
+        await one.guest(3, "blue").joins()
+        await until(lambda: one.trunk.state.members("blue"))
+        a.asks_for(b.ip)
+        await asyncio.sleep(0.1)
+        return b.frames(), a.frames()
+
+    assert run(scenario, tmp_path) == ([], [])
+
+
+def test_stale_frames_are_dropped(tmp_path):
+    async def scenario(one, two):
+        await one.guest(1).joins()
+        b = await two.guest(2).joins()
+        await until(lambda: one.trunk.state.members("default"))
+        b.frames()
+        head, frame = one.trunk._frames_head, bytes(60)
+        now = int(asyncio.get_running_loop().time() * 1000)
+        for age in (1500, 0):
+            (message,), _ = pack_frames(head, now - age, "default", [b"\xff" * 6 + frame])
+            one.trunk._unix.send(1, message)
+        await until(lambda: two.total("trunk.frames_received"))
+        return two.total("trunk.drop.stale_frames"), len(b.frames())
+
+    assert run(scenario, tmp_path) == (1, 1)
+
+
+# -- addresses and names ------------------------------------------------------------------------------
+
+
+def test_an_address_that_a_guest_elsewhere_has_is_nobodys_to_take(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        await until(lambda: one.trunk.state.all_elsewhere("default"))
+        a.sends(a.to(b) / IP(src=b.ip, dst=b.ip) / UDP())
+        return one.total("switch.drop.spoofed_address")
+
+    assert run(scenario, tmp_path) == 1
+
+
+def test_a_static_address_that_its_holder_elsewhere_does_not_answer_for_moves(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        b.sends(b.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
+        wanted = inet("10.0.2.200")
+        await until(lambda: any(wanted in g.addresses for _, g in one.trunk.state.all_elsewhere("default")))
+
+        def moved():
+            a.sends(a.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
+            return one.trunk.state.holders_of("default", wanted) == {a.mac}
+
+        await until(moved, every=0.1)
+        return True
+
+    assert run(scenario, tmp_path)
+
+
+def test_a_guest_that_comes_to_another_worker_after_its_own_has_died_keeps_its_address(tmp_path):
+    async def scenario(one, two, three):
+        others = [await w.guest(n).joins() for n, w in ((5, two), (6, three))]
+        a = await one.guest(1).joins()
+        await until(lambda: len(two.trunk.state.all_elsewhere("default")) == 2)
+        one.dies()
+        two.trunk.lost(0)
+        three.trunk.lost(0)
+        await until(lambda: len(two.trunk.state.all_elsewhere("default")) == 1)
+        newer = await three.guest(7).joins()
+        back = await two.guest(1, host="198.51.100.7").joins()
+        return a.ip, back.ip, newer.ip, [other.ip for other in others]
+
+    before, after, newer, others = run(scenario, tmp_path, 3)
+    assert before == after
+    assert len({after, newer, *others}) == 4
+
+
+def test_guests_elsewhere_are_found_by_name_and_listed(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins(name="web")
+        await until(lambda: any(g.name == "web" for _, g in one.trunk.state.all_elsewhere("default")))
+        question = DNS(id=1, rd=1, qd=DNSQR(qname="web.vm.internal"))
+        gateway = Ether(src=a.mac.hex(":"), dst="52:54:00:12:34:56")
+        a.sends(gateway / IP(src=a.ip, dst="10.0.2.2") / UDP(sport=5353, dport=53) / question)
+        answer = await a.hears(lambda frame: DNS in frame)
+        a.says(control(type="PeerList"))
+        await until(lambda: not a.look() or any(m["type"] == "PeerList" for m in a.told))
+        peers = [m for m in a.told if m["type"] == "PeerList"][-1]
+        b.leaves()
+        await until(lambda: not one.trunk.state.all_elsewhere("default"))
+        names = await ask_async(one.lan().names, Describe())
+        return answer[DNS].an[0].rdata, b.ip, peers, names.names
+
+    answer, expected, peers, after = run(scenario, tmp_path)
+    assert answer == expected
+    assert expected in str(peers).replace(", ", ".")
+    assert after == {}
+
+
+def test_each_worker_describes_its_own_guests(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        await until(lambda: one.trunk.state.all_elsewhere("default"))
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        found = []
+        for worker in (one, two):
+            gateway = await ask_async(worker.lan().gateway, Describe())
+            switch = await ask_async(worker.lan().switch, Describe())
+            found.append(
+                ([lease.address for lease in gateway.leases], [m.port for m in switch.macs], switch.ports)
+            )
+        return found, a, b
+
+    found, a, b = run(scenario, tmp_path)
+    assert found == [([a.ip], [1], 1), ([b.ip], [2], 1)]
+
+
+def test_max_peers_counts_over_all_workers(tmp_path):
+    async def scenario(one, two):
+        for number, worker in enumerate((one, two, one), 1):
+            await worker.guest(number).joins()
+        await until(lambda: len(two.trunk.state.all_elsewhere("default")) == 2)
+        late = two.guest(9)
+        await until(lambda: late.session.closed)
+        return late.session.closed
+
+    code, reason = run(scenario, tmp_path, max_peers=3)
+    assert code == CloseCode.FULL
+    assert "3 ports" in reason
+
+
+def test_a_guest_behind_a_bridge_gets_by_dhcp_what_nobody_elsewhere_has(tmp_path):
+    async def scenario(one, two):
+        bridges = [await one.guest(1).joins(), await two.guest(2).joins()]
+        given = {}
+        for number in range(6):
+            for bridge in bridges:
+                hardware = mac(1000 + 300 * number + bridge.mac[-1])
+                given[hardware] = await lease_of(bridge, hardware)
+        return given, [bridge.ip for bridge in bridges]
+
+    given, own = run(scenario, tmp_path)
+    assert len({*given.values(), *own}) == 14
+
+
+async def lease_of(bridge, hardware):
+    """Ask for an address as a DHCP client behind a guest does."""
+    discover = BOOTP(chaddr=hardware, xid=hardware[-1]) / DHCP(options=[("message-type", "discover"), "end"])
+    packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / discover
+    bridge.sends(Ether(src=hardware.hex(":"), dst="ff:ff:ff:ff:ff:ff") / packet)
+    offer = await bridge.hears(lambda frame: BOOTP in frame and frame[BOOTP].chaddr[:6] == hardware)
+    return offer[BOOTP].yiaddr
+
+
+def test_nothing_is_left_of_a_room_that_ends(tmp_path):
+    async def scenario(one, two):
+        await one.guest(1, "lab").joins()
+        await two.guest(2, "lab").joins()
+        await until(lambda: one.trunk.state.all_elsewhere("lab"))
+        lab = two.lans.pop("lab")
+        lab.close_sessions(CloseCode.SHUTDOWN, "")
+        lab.stop()
+        await until(lambda: not one.trunk.state.all_elsewhere("lab"))
+        return one.trunk.state.members("lab"), one.lan("lab").switch._actor_weakref()._forwarding.trunks
+
+    assert run(scenario, tmp_path) == ({}, [])
