@@ -27,6 +27,7 @@ from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from relay import bans, forward_changes, logs
 from relay.admin.opening import AdminError, open_admin, read_token
+from relay.admin.passes import Passes
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
 from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
@@ -232,6 +233,8 @@ class Relay:
         try:
             token = None if settings.admin_token is None else read_token(settings.admin_token)
             served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
+            if settings.auth_keys is not None:
+                served.read_token = Passes(self._tokens, self._bans).read
             service = open_admin(settings.admin, token, port, served)
         except AdminError as error:
             raise StartError(str(error)) from None

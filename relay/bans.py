@@ -132,6 +132,10 @@ class Bans:
         if self._document is not None:
             await self._document.keep(tuple(map(_entry, self)))
 
+    def has_token(self, identifier: str) -> bool:
+        """Tell whether the tokens of this id are banned."""
+        return any(ban.kind == "token" and ban.what == identifier for ban in self)
+
     def find(self, remote: str, mac: str | None = None, token: str | None = None) -> Ban | None:
         """Find what keeps a session out."""
         if not self._bans:

@@ -53,7 +53,7 @@ Exit status: 0 stopped by a signal, 1 it could not go on (the port is taken), 2 
 GROUPS = {
     "run a relay": {
         "serve": "run the relay; the same as no command at all",
-        "token": "make tokens that let clients in, and the keys for them",
+        "token": "make tokens that let clients in, and their keys; revoke them",
         "certs": "make certificates for development",
         "config": "check the settings, or show where each value comes from",
         "extcap": "let Wireshark capture from relays of this user",

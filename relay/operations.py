@@ -132,6 +132,22 @@ class Operations:
         _log.info("{} lifted the ban {}", who.text, identifier)
         await self.bans.keep()
 
+    # -- tokens -------------------------------------------------------------------------------------
+
+    @property
+    def revoked(self) -> list[str]:
+        """Ids of the tokens that operators have revoked."""
+        return self._admission.tokens.revoked
+
+    async def revoke(self, identifier: str, who: Who) -> int:
+        """Revoke a token for good; return how many sessions ended with it. Raises OperationError."""
+        try:
+            ended = await self._admission.tokens.revoke(identifier)
+        except ValueError as error:
+            raise OperationError(str(error)) from None
+        _log.info("{} revoked the token {}", who.text, identifier)
+        return ended
+
     # -- forwards -----------------------------------------------------------------------------------
 
     async def add_forward(self, room: str, text: str, who: Who) -> str:

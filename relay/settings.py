@@ -611,7 +611,7 @@ def _refuse_half_of_auth(settings: Settings) -> None:
         raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
     if settings.auth_revoked is not None and settings.auth_keys is None:
         raise SettingsError("--auth-revoked needs --auth-keys")
-    if isinstance(settings.admin, Address) and settings.admin_token is None:
+    if isinstance(settings.admin, Address) and settings.admin_token is None and settings.auth_keys is None:
         raise SettingsError(f"--admin {settings.admin} needs --admin-token, for others can connect there")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -16,6 +17,7 @@ import jwt
 from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import format_mac, is_station, parse_mac
 from netstack.room_names import NAME_RULE, ROOM_NAME
+from relay.admin import client
 from relay.revocations import TOKEN_ID
 from relay.setting_kinds import parse_duration
 from relay.settings import OPTIONS
@@ -166,6 +168,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="its jti, by which it can be revoked (default: a random one)",
     )
+    revoke = actions.add_parser(
+        "revoke",
+        help="have a running relay refuse a token for good",
+        description="Revoke a token: its sessions end now, and the relay keeps its id.",
+        allow_abbrev=False,
+    )
+    revoke.add_argument(
+        "text",
+        metavar="ID",
+        help="its jti, which 'vmrelay token show' prints, or the token; - reads it from standard input",
+    )
+    client.add_arguments(revoke)
     show = actions.add_parser(
         "show",
         help="print what a token says",
@@ -178,10 +192,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for; return the exit status."""
-    actions = {"key": _add_key, "public": _print_public, "create": _create, "show": _show}
+    actions = {
+        "key": _add_key,
+        "public": _print_public,
+        "create": _create,
+        "revoke": _revoke,
+        "show": _show,
+    }
     try:
         return actions[args.action](args)
-    except (KeysError, TokenError, OSError, ValueError) as error:
+    except (KeysError, TokenError, client.AskError, OSError, ValueError) as error:
         print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
 
@@ -217,13 +237,34 @@ def _create(args: argparse.Namespace) -> int:
     return 0
 
 
-def _show(args: argparse.Namespace) -> int:
-    said = sys.stdin.read(MAX_FILE).strip() if args.text == "-" else args.text
+def _revoke(args: argparse.Namespace) -> int:
+    said = _said(args)
+    if said.count(".") == 2:  # noqa: PLR2004 - as a token has them
+        with contextlib.suppress(ValueError):
+            said = str(_claims(said).get("jti", ""))
+            if not said:
+                raise TokenError("the token has no id (jti): change the key that signed it")
+    done = client.connect(args).post(f"/v1/tokens/{said}/revoke")
+    print(f"{done['revoked']} is revoked; {done['ended']} sessions were ended")  # noqa: T201
+    return 0
+
+
+def _said(args: argparse.Namespace) -> str:
+    return sys.stdin.read(MAX_FILE).strip() if args.text == "-" else str(args.text)
+
+
+def _claims(token: str) -> dict[str, Any]:
     try:
-        header = jwt.get_unverified_header(said)
-        claims = jwt.decode(said, options={"verify_signature": False})
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     except jwt.PyJWTError:
         raise ValueError("that is no token") from None
+    return claims
+
+
+def _show(args: argparse.Namespace) -> int:
+    said = _said(args)
+    claims = _claims(said)
+    header = jwt.get_unverified_header(said)
     for name in ("exp", "nbf", "iat"):
         if isinstance(claims.get(name), (int, float)) and 0 <= claims[name] < 1e11:  # noqa: PLR2004
             claims[name] = datetime.fromtimestamp(claims[name], UTC).isoformat()

@@ -21,7 +21,7 @@ from relay.revocations import Revocations
 from relay.settings import OFF, REQUIRED
 from relay.state import State
 from relay.token_claims import BRIDGE, FORWARD, TokenError
-from relay.tokens import Keys, load_keys
+from relay.tokens import LEEWAY, Keys, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ _LIMITS = {
 """Settings that a token may have for its session, as a port's policy calls them."""
 
 NO_TOKEN = Refusal(HTTPStatus.UNAUTHORIZED, "A token is needed: ?token= in the URL.")
+REVOKED = "the token has been revoked"
 MANY_TOKENS = Refusal(HTTPStatus.BAD_REQUEST, "There is more than one token.")
 
 
@@ -130,7 +131,7 @@ class TokenGate:
         if keys == self._keys:
             return False
         self._keys = keys
-        self.end_sessions(keys.revoked, CloseCode.EXPIRED, "the token has been revoked")
+        self.end_sessions(keys.revoked, CloseCode.EXPIRED, REVOKED)
         return True
 
     def end_sessions(self, identifiers: Container[str], code: CloseCode, reason: str) -> int:
@@ -140,11 +141,29 @@ class TokenGate:
         run_ready()
         return ended
 
-    async def revoke(self, identifier: str) -> None:
-        """Revoke the tokens of this id (``jti``) for good, and end their sessions. Raises ValueError."""
+    async def revoke(self, identifier: str) -> int:
+        """Revoke the tokens of an id (``jti``) for good; return how many sessions ended.
+
+        Raises ValueError for what is no such id.
+        """
         self._revocations.add(identifier)
-        self.take(self._keys)
+        self._keys = replace(self._keys, revoked=self._keys.revoked | {identifier})
+        ended = self.end_sessions({identifier}, CloseCode.EXPIRED, REVOKED)
         await asyncio.to_thread(self._revocations.save)
+        return ended
+
+    @property
+    def revoked(self) -> list[str]:
+        """Ids of the tokens that were revoked while the relay ran, or an earlier one with its state."""
+        return sorted(self._revocations.ids)
+
+    def check(self, token: str) -> Pass:
+        """Read a token that is shown for something else than a session. Raises TokenError."""
+        return self._keys.read(token, self._clocks.unix())
+
+    def holds(self, ticket: Pass) -> bool:
+        """Tell whether a token that was accepted still would be, by its time and its id."""
+        return self._clocks.unix() < ticket.expires + LEEWAY and ticket.id not in self._keys.revoked
 
     def read(self, request: ClientRequest, room: str, how: str) -> Pass | Refusal | None:
         """Check the token of a request for a room; None for a client that has none and needs none.

@@ -147,11 +147,10 @@ def test_the_settings_are_such_and_leave_time_to_drain(one, pod, container, tmp_
 
 
 def probe(port, what):
-    """Ask as a kubelet does; give the status."""
+    """Ask as a kubelet does, by the pod's address; give the status."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
-        headers = {header["name"]: header["value"] for header in what.get("httpHeaders", ())}
-        connection.request("GET", what["path"], headers=headers)
+        connection.request("GET", what["path"], headers={"Host": f"10.1.2.3:{port}"})
         return connection.getresponse().status
     finally:
         connection.close()

@@ -26,6 +26,8 @@ from starlette.routing import Route
 
 from netstack.ethernet import parse_mac
 from netstack.room_names import DEFAULT_ROOM
+from relay.admin.confinement import about_another
+from relay.admin.entrance import Guarded, caller_of
 from relay.admin.events import TooManyListenersError
 from relay.admin.guard import MAX_BODY, Guard
 from relay.admin.metrics import CONTENT_TYPE, exposition
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp
 
     from relay.admin.service import Served
     from relay.lan import Lan
@@ -111,13 +113,19 @@ class Api:
 
     # -- what there is ------------------------------------------------------------------------------
 
-    async def status(self, _: Request) -> Response:
-        """Answer with the relay at a glance."""
+    async def is_in_room(self, port: int, room: str) -> bool:
+        """Tell whether a session is of a room."""
+        lan = self._served.operations.lans.find(room)
+        return lan is not None and any(peer.port == port for peer in await self._snapshots.peers(room))
+
+    async def status(self, request: Request) -> Response:
+        """Answer with the relay, or a room of it, at a glance."""
+        room = _room(request)
         return ApiResponse(
             {
                 **self._facts(),
-                "rooms": await self._snapshots.rooms(),
-                "drops": dict(list(self._snapshots.drops().items())[:10]),
+                "rooms": await self._snapshots.rooms(room),
+                "drops": dict(list(self._snapshots.drops(room).items())[:10]),
             }
         )
 
@@ -134,6 +142,9 @@ class Api:
         """Answer with what the dashboard shows."""
         sought = request.query_params.get("find", "")[:MAX_NAME]
         seen = await overview(self._snapshots, _room(request), sought)
+        if (only := caller_of(request).room) is not None:
+            rooms = [room for room in seen.rooms if room.name == only]
+            seen = dataclasses.replace(seen, rooms=rooms)
         return ApiResponse({"relay": self._facts(), "seen": seen})
 
     async def rooms(self, request: Request) -> Response:
@@ -253,10 +264,23 @@ class Api:
         await self._served.operations.unban(request.path_params["id"], _who(request))
         return ApiResponse({"lifted": request.path_params["id"]})
 
+    async def revoked(self, _: Request) -> Response:
+        """Answer with the ids of the tokens that were revoked while the relay ran."""
+        return ApiResponse(self._served.operations.revoked)
+
+    async def revoke(self, request: Request) -> Response:
+        """Revoke a token for good."""
+        identifier = request.path_params["id"]
+        ended = await self._served.operations.revoke(identifier, _who(request))
+        return ApiResponse({"revoked": identifier, "ended": ended})
+
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
         fields = await _fields(request, {"room", "forward"})
-        room = str(fields.get("room", DEFAULT_ROOM))
+        only = caller_of(request).room
+        room = str(fields.get("room", only or DEFAULT_ROOM))
+        if only not in (None, room):
+            raise HTTPException(*about_another(str(only)))
         added = await self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
         return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
 
@@ -382,7 +406,7 @@ async def _json_lines(trace: Trace) -> AsyncIterator[str]:
 _ROOM = {"room": "name of a room; all of them without it"}
 
 ROUTES = (
-    Endpoint("GET", "/v1/status", "The relay at a glance", Api.status),
+    Endpoint("GET", "/v1/status", "The relay at a glance", Api.status, _ROOM),
     Endpoint(
         *("GET", "/v1/overview", "Rooms, sessions, flows and drops; of each kind some", Api.overview),
         {**_ROOM, "find": "text in the name or an address of the sessions"},
@@ -448,6 +472,8 @@ ROUTES = (
         },
     ),
     Endpoint("DELETE", "/v1/bans/{id:path}", "Let somebody in again", Api.unban),
+    Endpoint("GET", "/v1/tokens/revoked", "Ids of the tokens that were revoked", Api.revoked),
+    Endpoint("POST", "/v1/tokens/{id:path}/revoke", "Revoke a token by its id (jti), for good", Api.revoke),
     Endpoint("POST", "/v1/reload", "Read configuration, certificate and keys again", Api.reload),
     Endpoint(
         *("POST", "/v1/drain", "Refuse new sessions", Api.drain, {}),
@@ -501,28 +527,8 @@ def application(served: Served) -> ASGIApp:
             KeyError: _no_room,
         },
     )
-    return Guarded(app, Guard(served.hosts, served.token))
-
-
-class Guarded:
-    """Lets in who may use the API, before anything else is looked at."""
-
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
-        self._app = app
-        self._guard = guard
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or refuse it."""
-        if scope["type"] != "http":
-            return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = self._guard.refusal(scope["path"], headers)
-        if refusal is None:
-            await self._app(scope, receive, send)
-        else:
-            status, reason = refusal
-            fields = {"WWW-Authenticate": "Bearer"} if status == HTTPStatus.UNAUTHORIZED else None
-            await ApiResponse({"error": reason}, status, fields)(scope, receive, send)
+    guard = Guard(served.hosts, served.token, served.read_token, served.everywhere)
+    return Guarded(app, guard, api.is_in_room)
 
 
 def _room(request: Request) -> str | None:
@@ -532,7 +538,9 @@ def _room(request: Request) -> str | None:
 def _who(request: Request) -> Who:
     said = request.headers.get(_WHO, "")
     name = said if said.isprintable() and len(said) <= MAX_USER else ""
-    return Who(f"the operator{f' ({name})' if name else ''}")
+    token = caller_of(request).token
+    who = "the operator" if token is None else f"the holder of token {token[:MAX_USER]!r}"
+    return Who(f"{who}{f' ({name})' if name else ''}")
 
 
 def _whole(text: str, name: str) -> int:

@@ -319,8 +319,9 @@ def ban(relay: client.AdminClient, args: argparse.Namespace) -> str:
         return _say(
             args, relay.delete(f"/v1/bans/{args.lift}"), lambda done: f"{done['lifted']} may come again"
         )
-    if args.what:
-        kind, mark, what = args.what.partition("=")
+    whom = f"token={args.token}" if args.token else args.what
+    if whom:
+        kind, mark, what = whom.partition("=")
         if not mark:
             raise client.AskError("whom? address=192.0.2.0/24, mac=52:54:00:12:34:56 or token=ID")
         fields = {"kind": kind, "what": what, "reason": args.reason or ""}
@@ -343,6 +344,7 @@ def _ban_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time", type=duration_of, metavar="TIME", help="for how long, such as 30m (default: for ever)"
     )
+    parser.add_argument("--token", metavar="ID", help="the same as token=ID")
     parser.add_argument("--reason", metavar="TEXT", help="told to the clients")
     parser.add_argument("--lift", metavar="ID", help="let in again what is listed by this id")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def open_admin(
 
 
 def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService:
-    if token is None:
+    if token is None and served.read_token is None:
         raise AdminError(f"--admin {address} needs --admin-token, for others can connect there")
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
@@ -75,6 +76,7 @@ def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService
     listener.setblocking(False)
     bound = Address(*listener.getsockname()[:2])
     served.token = token
+    served.everywhere = ip_address(bound.host).is_unspecified
     served.hosts = LOOPBACK_HOSTS | {address.host.lower(), bound.host}
     service = AdminService(listener, served)
     service.start()

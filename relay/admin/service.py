@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from relay.admin.guard import Caller, Refused
     from relay.observation import Observer
     from relay.operations import Operations
 
@@ -75,7 +76,11 @@ class Served:
     hosts: frozenset[str] | None = None
     """Names by which the API may be called; None for any, on a unix socket."""
     token: str | None = None
-    """What a request has to show; None on a unix socket, which only the relay's user can open."""
+    """What the operator's requests show; None on a unix socket, which only the relay's user can open."""
+    read_token: Callable[[str], Caller | Refused] | None = None
+    """Reads the token of a client's with the right to use the API; None where none is taken."""
+    everywhere: bool = False
+    """Whether it listens at all addresses of the machine."""
     started: float = field(default_factory=time.monotonic)
     events: Events = field(default_factory=Events)
     captures: set[Observer] = field(default_factory=set)

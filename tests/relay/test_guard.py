@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from http import HTTPStatus
+
 import pytest
 
-from relay.admin.guard import LOOPBACK_HOSTS, Guard
+from relay.admin.guard import ANYBODY, LOOPBACK_HOSTS, Caller, Guard, Refused
 
 GUARD = Guard(LOOPBACK_HOSTS, "a-token-of-some-length")
 OURS = {"host": "127.0.0.1:9000"}
@@ -46,3 +48,24 @@ def test_on_a_unix_socket_any_name_will_do_and_no_token_is_asked_for():
     anybody = Guard(None, None)
     assert status("/v1/rooms", {"host": "vmrelay"}, anybody) is None
     assert status("/v1/rooms", {"host": "vmrelay", "origin": "https://evil.example"}, anybody) == 403
+
+
+def test_a_relay_that_listens_everywhere_may_be_called_by_any_address_and_by_no_other_name():
+    everywhere = Guard(LOOPBACK_HOSTS, "a-token-of-some-length", everywhere=True)
+    for host in ("10.1.2.3:9433", "[2001:db8::1]:9433", "192.0.2.1"):
+        assert status("/v1/rooms", {**SIGNED, "host": host}, everywhere) is None
+        assert status("/v1/rooms", {**SIGNED, "host": host}) == 421
+        assert status("/v1/rooms", {"host": host}, everywhere) == 401
+    for host in ("evil.example:9433", "evil.example", "1.2.3.4.evil.example", "[::1", "10.1.2"):
+        assert status("/v1/rooms", {**SIGNED, "host": host}, everywhere) == 421
+
+
+def test_without_a_token_of_the_operators_one_of_a_clients_is_needed_over_tcp():
+    boss, no = Caller("boss", "lab"), Refused(HTTPStatus.FORBIDDEN, "no")
+    guard = Guard(LOOPBACK_HOSTS, None, {"yes": boss, "": boss}.get)
+    assert guard.admit("/v1/rooms", {**OURS, "authorization": "Bearer yes"}) == boss
+    assert guard.admit("/livez", OURS) == ANYBODY
+    assert status("/v1/rooms", OURS, guard) == 401
+    refusing = Guard(LOOPBACK_HOSTS, None, lambda _: no)
+    assert refusing.admit("/v1/rooms", {**OURS, "authorization": "Bearer x"}) == no
+    assert status("/v1/rooms", OURS, Guard(LOOPBACK_HOSTS, None)) == 401

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, StreamingResponse
+
+from relay.admin.entrance import Guarded, caller_of
+from relay.admin.guard import LOOPBACK_HOSTS, Caller, Guard
+
+
+async def echo(scope, receive, send):
+    request = Request(scope, receive)
+    answer = PlainTextResponse(f"{caller_of(request).token} {request.url.query}")
+    await answer(scope, receive, send)
+
+
+def ask(app, target, *, method="GET", caller=None, in_room=True):
+    """Give the status, and the messages of the body."""
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer x")],
+    }
+    sent = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    async def is_in_room(port, room):
+        return in_room
+
+    guard = Guard(LOOPBACK_HOSTS, None if caller else "x", lambda _: caller)
+    asyncio.run(Guarded(app, guard, is_in_room)(scope, receive, send))
+    start, *bodies = sent
+    return start["status"], bodies
+
+
+def text(bodies):
+    return b"".join(message["body"] for message in bodies).decode()
+
+
+def test_the_operator_asks_as_it_stands():
+    status, bodies = ask(echo, "/v1/flows?port=3&room=lab")
+    assert (status, text(bodies)) == (200, "None port=3&room=lab")
+
+
+def test_who_may_ask_about_a_room_is_answered_about_that():
+    caller = Caller("boss", "lab")
+    assert text(ask(echo, "/v1/flows?port=3", caller=caller)[1]) == "boss port=3&room=lab"
+    status, bodies = ask(echo, "/v1/flows?room=other", caller=caller)
+    assert (status, json.loads(text(bodies))["error"]) == (403, "the token is for room lab only")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_head_is_asked_for_as_what_it_is_of(method):
+    assert ask(echo, "/v1/flows", method=method, caller=Caller("boss", "lab"))[0] == 200
+    assert ask(echo, "/metrics", method=method, caller=Caller("boss", "lab"))[0] == 403
+
+
+def test_a_session_elsewhere_is_none():
+    caller = Caller("boss", "lab")
+    assert ask(echo, "/v1/peers/7", method="DELETE", caller=caller)[0] == 200
+    status, bodies = ask(echo, "/v1/peers/7", method="DELETE", caller=caller, in_room=False)
+    assert (status, json.loads(text(bodies))["error"]) == (404, "there is no session 7")
+
+
+def test_what_goes_on_ends_with_the_token_and_what_is_said_at_once_is_whole():
+    answers = iter([True, True, False, False])
+    caller = Caller("boss", None, lambda: next(answers))
+
+    async def endless(scope, receive, send):
+        async def pieces():
+            while True:
+                yield "x"
+
+        await StreamingResponse(pieces())(scope, receive, send)
+
+    status, bodies = ask(endless, "/v1/events", caller=caller)
+    assert (status, text(bodies), bodies[-1]["more_body"]) == (200, "xx", False)
+    over = Caller("boss", None, lambda: False)
+    assert text(ask(echo, "/v1/flows", caller=over)[1]) == "boss "
