@@ -61,12 +61,16 @@ class Crowded:
         return [SimpleNamespace(name="default", flows=self.number)]
 
     async def peers(self, _):
-        fields = {"name": None, "mac": None, "address": None, "remote": "r", "bytes_in": 1, "bytes_out": 2}
-        return [SimpleNamespace(port=port, **fields) for port in range(self.number)]
+        fields = {"mac": None, "address": None, "remote": "r", "bytes_in": 1, "bytes_out": 2}
+        return [SimpleNamespace(port=port, name=f"vm{port}", **fields) for port in range(self.number)]
 
     async def flows(self, _, *, at_most):
         self.asked = at_most
-        return {"default": [SimpleNamespace(age=float(-number % 7)) for number in range(self.number)]}
+        flows = [
+            SimpleNamespace(age=float(-number % 7), port=number, remote=f"192.0.2.{number}:443")
+            for number in range(self.number)
+        ]
+        return {"default": flows}
 
     async def forwards(self, _):
         return {}
@@ -84,3 +88,13 @@ def test_the_answer_is_bounded_and_says_how_much_there_is():
     assert ages == sorted(ages)
     assert ages[0] == 0
     assert seen.traffic.bytes_out == 2 * 5 * MAX_ROWS
+
+
+def test_flows_are_found_by_their_session_and_by_where_they_go():
+    crowd: Any = Crowded(5)
+    of_session, to_host, none = (
+        asyncio.run(overview(crowd, None, text)) for text in ("VM3", "192.0.2.4", "nobody")
+    )
+    assert [flow.port for _, flow in of_session.flows] == [3]
+    assert [flow.port for _, flow in to_host.flows] == [4]
+    assert (none.flows, none.flows_found, none.traffic.bytes_out) == ([], 0, 10)

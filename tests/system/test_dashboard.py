@@ -138,13 +138,16 @@ def test_flows_and_drops_are_shown_with_their_reasons(page, guest):
     expect(row(page, "drops", "switch.drop.foreign_source")).to_be_visible()
 
 
-def test_sessions_are_found_by_room_and_name(page, relay):
+def test_sessions_and_their_flows_are_found_by_room_and_name(page, relay, guest):
+    says(guest, b"hello")
+    expect(row(page, "flows", f"{guest.assigned.ip}:4000")).to_have_count(1)
     other = RelayPeer(f"{relay.url}room/lab", insecure=True, name="other")
     try:
         expect(page.locator("#sessions tbody tr")).to_have_count(2)
         page.fill("#find", "OTHER")
         expect(page.locator("#sessions tbody tr")).to_have_count(1)
         expect(row(page, "sessions", "other")).to_have_count(1)
+        expect(page.locator("#flows tbody tr")).to_have_count(0)
         page.fill("#find", "")
         page.select_option("#room", "default")
         expect(row(page, "sessions", MAC)).to_have_count(1)

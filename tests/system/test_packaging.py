@@ -105,9 +105,20 @@ def wheel_in(folder):
     return wheel
 
 
-def extension_modules(wheel):
+def files_in(wheel):
     with zipfile.ZipFile(wheel) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".so")]
+        return set(archive.namelist())
+
+
+def pages_of(tree):
+    """The files that browsers get."""
+    folders = (tree / "relay/pages", tree / "relay/admin/dashboard")
+    files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(tree)) for path in files}
+
+
+def extension_modules(wheel):
+    names = {name for name in files_in(wheel) if name.endswith(".so")}
     return {name.partition(".")[0].replace("/", ".") for name in names}
 
 
@@ -200,6 +211,7 @@ def test_the_accelerator_can_be_declined(tmp_path, tree):
     done = pip(sys.executable, *command, VMRELAY_COMPILE="0")
     assert reasons(done) == ["VMRELAY_COMPILE=0"]
     assert extension_modules(wheel_in(tmp_path)) == set()
+    assert pages_of(tree) <= files_in(wheel_in(tmp_path))
 
 
 def test_an_editable_install_leaves_no_compiled_form_in_the_tree(tmp_path, tree):

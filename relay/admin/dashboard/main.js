@@ -236,6 +236,7 @@ async function watch() {
       const answers = await Promise.all([relay.get("/v1/overview", query), relay.get("/v1/bans")]);
       showSignIn(false);
       show(...answers);
+      following ??= follow();
       showState("live", "good");
     } catch (error) {
       if (error.status === 401) {
@@ -250,15 +251,16 @@ async function watch() {
   }
 }
 
-let following = new AbortController();
+let following; // from the first answer on: before it, the relay may want a token
+let ending = new AbortController();
 
 /** Shows what has happened lately in the room that is chosen and follows it; comes back when the stream ends. */
 async function follow() {
   for (;;) {
-    following = new AbortController();
+    ending = new AbortController();
     const query = { room: room.value };
     try {
-      const stream = relay.events(query, following.signal);
+      const stream = relay.events(query, ending.signal);
       const first = stream.next(); // asks for the stream, so that nothing falls between it and what was before
       const before = await relay.get("/v1/events/recent", query).finally(() => first.catch(() => undefined));
       eventLog.clear();
@@ -270,16 +272,15 @@ async function follow() {
     } catch {
       // The state says already that the relay does not answer, or wants a token.
     }
-    if (!following.signal.aborted) await new Promise((resolve) => setTimeout(resolve, RETRY));
+    if (!ending.signal.aborted) await new Promise((resolve) => setTimeout(resolve, RETRY));
   }
 }
 
 room.addEventListener("change", () => {
-  following.abort();
+  ending.abort();
   lookAgain();
 });
 find.addEventListener("input", () => lookAgain());
 element("choice").addEventListener("submit", (event) => event.preventDefault());
 
 void watch();
-void follow();
