@@ -32,6 +32,7 @@ from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
 from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
 from relay.bans import Bans
+from relay.decisions import Decisions
 from relay.documents import Document
 from relay.draining import Draining
 from relay.forward_changes import ForwardChanges
@@ -89,7 +90,7 @@ def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> i
     Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
     """
     with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
-        limiter = logs.setup(settings.log_format, settings.log_level, log)
+        limiter = logs.setup(settings.log_format, settings.log_level, log, settings.log_filter)
         raise_file_limit()
         with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
             certificates = open_certificates(settings, state)
@@ -131,6 +132,7 @@ class Relay:
         self._read_certificate = asyncio.Event()
         self._tell_counters = asyncio.Event()
         self._lag = LoopLag()
+        self._decisions = Decisions()
 
     async def run(self, limiter: logs.Limiter) -> int:
         """Start everything, serve, stop everything; return the exit status."""
@@ -243,7 +245,9 @@ class Relay:
 
     def _make_lan(self, name: str) -> Lan:
         plan = lan_plan(self._settings, name)
-        return Lan(name, plan, self._shared, self._leases.of_room(name), self._forwards.of_room(name))
+        lan = Lan(name, plan, self._shared, self._leases.of_room(name), self._forwards.of_room(name))
+        self._decisions.follow([lan])
+        return lan
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         """Take the UDP port and the TCP port of the same number. Raises StartError."""
@@ -394,13 +398,14 @@ class Relay:
     def _take_over(self, settings: Settings) -> None:
         """Let what can change be as in other settings; all else stays as it is."""
         self._settings = merged(self._settings, settings)
-        logs.set_level(self._settings.log_level)
+        logs.set_level(self._settings.log_level, self._settings.log_filter)
         self._origins.allow(self._settings.allow_origin)
         self._rules.take(self._settings)
         self._lans.bounds = bounds_of_rooms(self._settings)
         self._shared.flows.limit = max_flows(self._settings)
         for lan in self._lans:
             lan.replan(lan_plan(self._settings, lan.name))
+        self._decisions.follow(self._lans)
 
     async def _refresh_keys(self) -> bool:
         """Read the keys again; whether they changed."""

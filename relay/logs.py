@@ -6,7 +6,8 @@ texts cut, secrets blotted out.
 
 Nothing that is repeated can fill a disk. Of each kind of event (a place in the code, or the ``reason`` bound
 to the line) the first few of a window pass, the others are counted, and at the window's end one line says
-how many there were. Debug lines are exempt: who asks for them wants all.
+how many there were. Debug lines are exempt, who asks for them wants all; but not those that come by the
+frame, which are marked so.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from relay.log_filter import LIBRARIES, PARTS, Levels
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from loguru import Message, Record
 
     from relay.line_writer import Output
+    from relay.log_filter import Rules
 
 WINDOW = 60.0
 """Seconds over which repeated events are summed up."""
@@ -52,7 +56,10 @@ UNTHINNED = "unthinned"
 """Bound to lines that are all kept: answers to an operator, and who had which address when, which are as many
 as there are sessions."""
 
-CHATTY = ("quic", "http3")
+THINNED = "thinned"
+"""Bound to debug lines that are summed up as others are: those about frames."""
+
+CHATTY = LIBRARIES["aioquic"]
 """aioquic's loggers, with a line per connection and more. Debug, whatever they call it."""
 
 _REDACTED = r"(?:[a-z_-]*token|secret|password|passwd|authorization)"
@@ -108,11 +115,12 @@ class Limiter:
                 yield window.level, window.held_back, window.text
 
 
-def setup(form: str, level: str, output: Output) -> Limiter:
+def setup(form: str, level: str, output: Output, rules: Rules = ()) -> Limiter:
     """Send all logs of the process to ``output``, which never waits (``relay.line_writer``).
 
     ``form`` is ``"json"``, ``"human"``, or ``"auto"``: human, in colour on a terminal. ``level`` is the
-    lowest that is shown: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``. Returns what counts the
+    lowest that is shown: ``"debug"``, ``"info"``, ``"warning"`` or ``"error"``; ``rules`` are levels of
+    single parts (``relay.log_filter``). Returns what counts the
     lines that are held back; the caller sees to it that it is told of (:func:`keep_summing_up`).
     """
     limiter = Limiter()
@@ -124,7 +132,7 @@ def setup(form: str, level: str, output: Output) -> Limiter:
 
     _Sink.add = lambda shown: logger.add(
         write,
-        level=shown.upper(),
+        level=shown,
         format="{message}",
         filter=lambda record: _passes(record, limiter),
         backtrace=False,
@@ -132,23 +140,30 @@ def setup(form: str, level: str, output: Output) -> Limiter:
     )
     logger.remove()
     _Sink.number = None
-    set_level(level)
+    set_level(level, rules)
     return limiter
 
 
 class _Sink:
     """Where the process's lines go."""
 
-    add: Callable[[str], int]
+    add: Callable[[int], int]
     number: int | None = None
+    levels = Levels("info")
 
 
-def set_level(level: str) -> None:
-    """Show lines of this level and above from now on."""
-    before, _Sink.number = _Sink.number, _Sink.add(level)
+def set_level(level: str, rules: Rules = ()) -> None:
+    """Show lines of this level and above from now on, and of parts as the rules say."""
+    _Sink.levels = Levels(level, rules)
+    before, _Sink.number = _Sink.number, _Sink.add(_Sink.levels.lowest)
     if before is not None:
         logger.remove(before)
-    _intercept(level.upper())
+    _intercept(_Sink.levels)
+
+
+def shows_decisions() -> bool:
+    """Whether lines about single frames are shown, of any part that decides about them."""
+    return any(_Sink.levels.of(part) <= logging.DEBUG for part in PARTS)
 
 
 def write_summaries(limiter: Limiter, now: float = math.inf) -> None:
@@ -175,13 +190,16 @@ def redact(text: str) -> str:
 
 def _passes(record: Record, limiter: Limiter) -> bool:
     extra = record["extra"]
-    if record["level"].no < logging.INFO or "repeated" in extra or extra.get(UNTHINNED):
+    level = record["level"].no
+    if level < _Sink.levels.of(extra.get("library") or record["name"] or ""):
+        return False
+    if (level < logging.INFO and THINNED not in extra) or "repeated" in extra or extra.get(UNTHINNED):
         return True
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
 
 
-_NOT_SHOWN = frozenset({"reason", "event", UNTHINNED})
+_NOT_SHOWN = frozenset({"reason", "event", UNTHINNED, THINNED})
 
 
 def _human_line(record: Record) -> str:
@@ -212,7 +230,7 @@ def _json_line(record: Record) -> str:
         "fields": {
             name: _field(name, value)
             for name, value in record["extra"].items()
-            if name not in {"library", UNTHINNED}
+            if name not in {"library", UNTHINNED, THINNED}
         },
     }
     if error := _traceback(record):
@@ -274,11 +292,14 @@ class _ToLoguru(logging.Handler):
         )
 
 
-def _intercept(level: str) -> None:
-    logging.basicConfig(handlers=[_ToLoguru()], level=level, force=True)
+def _intercept(levels: Levels) -> None:
+    logging.basicConfig(handlers=[_ToLoguru()], level=levels.of_libraries, force=True)
     # Not shown, not formatted: aioquic has a line for every connection.
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.CRITICAL + 1)
+    for words in LIBRARIES.values():
+        for name in words:
+            level = levels.of(name)
+            hidden = name in CHATTY and level > logging.DEBUG
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1 if hidden else level)
 
 
 def _level(number: int) -> str:

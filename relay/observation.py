@@ -55,6 +55,9 @@ class Observation:
         self._lan = lan
         self._observers: list[Observer] = []
 
+    def __contains__(self, observer: Observer) -> bool:
+        return observer in self._observers
+
     def add(self, observer: Observer) -> None:
         """Begin to look on."""
         self._observers.append(observer)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LIVE = frozenset(
     {
-        *("log_level", "allow_origin", "drain_timeout"),
+        *("log_level", "log_filter", "allow_origin", "drain_timeout"),
         *("allow_cidr", "deny_cidr", "allow_smtp", "forward"),
         *("max_rooms", "rooms_per_client", "room_idle_time", "create_rooms"),
         *("bit_rate", "packet_rate", "heartbeat_interval", "peer_timeout", "resume_grace", "max_peers"),

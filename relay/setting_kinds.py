@@ -24,6 +24,7 @@ from relay.lan_options import (
     parse_search_domains,
     parse_wpad,
 )
+from relay.log_filter import parse_log_filter
 from transport.origins import MAX_ALLOWED, parse_origins
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ ADDRESSES = Kind(parse_addresses, (list,), "a list of strings")
 ROUTES = Kind(parse_routes, (list,), "a list of strings")
 BOOT_FILES = Kind(parse_boot_files, (list,), "a list of strings")
 WPAD = Kind(parse_wpad, (str,), "a string")
+LOG_FILTER = Kind(parse_log_filter, (list,), "a list of strings")
 ORIGINS = Kind(_parse_origins, (list,), "a list of strings")
 ADDRESS = Kind(_parse_address, (str,), "a string")
 LAN_NETWORK = Kind(_parse_lan_network, (str,), "a string")
@@ -287,6 +289,7 @@ ARGUMENTS: Mapping[Kind, dict[str, Any]] = {
     FORWARDS: {"action": "append", "metavar": "FORWARD"},
     NAME_SERVERS: {"action": "append", "metavar": "ADDRESS[:PORT]"},
     DOMAINS: {"action": "append", "metavar": "DOMAIN"},
+    LOG_FILTER: {"action": "append", "metavar": "PART=LEVEL"},
     ORIGINS: {"action": "append", "metavar": "ORIGIN"},
     FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
     SEARCH: {"action": "append", "metavar": "DOMAIN"},

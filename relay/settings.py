@@ -25,6 +25,7 @@ from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import AUTO, Address
 from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
+from relay.log_filter import LEVELS, LIBRARIES, PARTS
 from relay.room_tables import ALL_OTHERS, LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables
 from relay.setting_kinds import (
     ADDRESS,
@@ -38,6 +39,7 @@ from relay.setting_kinds import (
     HOST,
     LAN_DOMAIN,
     LAN_NETWORK,
+    LOG_FILTER,
     MAX_BUFFERS,
     MAX_TCP_BUFFER,
     MAX_WORKERS,
@@ -87,7 +89,6 @@ OTHER_VARIABLES = (
 WEB_CHOICES = ("auto", "https", "off")
 OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
 LOG_FORMATS = ("auto", "human", "json")
-LOG_LEVELS = ("debug", "info", "warning", "error")
 ROOM_CREATION = ("any", LISTED)
 CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
@@ -476,7 +477,16 @@ class Settings:
     log_format: Annotated[
         str, Option(choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"
-    log_level: Annotated[str, Option(choice(*LOG_LEVELS), "LEVEL", "debug, info, warning or error")] = "info"
+    log_level: Annotated[str, Option(choice(*LEVELS), "LEVEL", "debug, info, warning or error")] = "info"
+    log_filter: Annotated[
+        tuple[tuple[str, str], ...],
+        Option(
+            LOG_FILTER,
+            None,
+            f"another level for a part ({', '.join(PARTS)}), a module such as transport.quic, or a library "
+            f"({', '.join(LIBRARIES)}), as in switch=debug; repeat, or comma list",
+        ),
+    ] = ()
 
     @property
     def rooms(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ import logging
 import pytest
 from loguru import logger
 
+from relay.log_filter import parse_log_filter
 from relay.logs import BURST, WINDOW, Limiter, keep_summing_up, redact, setup, write_summaries
 
 
@@ -28,8 +29,8 @@ def logs(restored):
     class Logs(io.StringIO):
         limiter: Limiter
 
-        def setup(self, form: str = "human", level: str = "info") -> Logs:
-            self.limiter = setup(form, level, self)
+        def setup(self, form: str = "human", level: str = "info", rules: str = "") -> Logs:
+            self.limiter = setup(form, level, self, parse_log_filter(rules))
             return self
 
         def lines(self) -> list[str]:
@@ -142,15 +143,39 @@ def test_levels_hide_what_is_below(logs):
     assert [line.rpartition(" ")[2] for line in logs.lines()] == ["library=asyncio"]
 
 
-def test_aioquics_chatter_is_debug(logs):
-    logs.setup()
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_what_libraries_say_in_detail_is_shown_where_they_are_named(logs, level):
+    logs.setup(level=level, rules="transport=debug")
     logging.getLogger("quic").warning("for every connection")
     logging.getLogger("http3").info("for every connection")
+    logging.getLogger("asyncio").debug("Using selector")
     assert logs.lines() == []
-    logs.setup(level="debug")
+    logs.setup(level=level, rules="aioquic=debug,asyncio=debug")
     logging.getLogger("quic").warning("for every connection")
-    [line] = logs.lines()
-    assert " DEBUG   for every connection" in line
+    logging.getLogger("asyncio").debug("Using selector")
+    first, second = logs.lines()
+    assert " DEBUG   for every connection" in first
+    assert " DEBUG   Using selector" in second
+
+
+def test_parts_have_levels_of_their_own(logs):
+    logs.setup("json", "warning", "switch=debug,gateway=info")
+    for part in ("switch", "gateway", "policy"):
+        logger.bind(library=part).debug("detail of {}", part)
+        logger.bind(library=part).info("news of {}", part)
+    assert [line["message"] for line in logs.objects()] == [
+        *("detail of switch", "news of switch", "news of gateway"),
+    ]
+
+
+def test_lines_about_frames_are_summed_up_though_they_are_debug(logs):
+    logs.setup(level="debug")
+    for _ in range(100):
+        logger.bind(library="switch", thinned=True, reason="a drop").debug("dropped")
+    assert len(logs.lines()) == BURST
+    assert "thinned" not in logs.getvalue()
+    write_summaries(logs.limiter)
+    assert "dropped (and 90 more like it)" in logs.lines()[-1]
 
 
 def test_a_librarys_broken_log_call_still_makes_a_line(logs):

@@ -151,7 +151,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     }
     values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
-    values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat"}
+    values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat", "log_filter": ["switch=debug"]}
     values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total"), 2**20)
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
