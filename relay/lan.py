@@ -119,7 +119,9 @@ class Shared:
         self.last_port = 0
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Watch nothing any more, and leave the rooms that span workers."""
+        if self.trunk is not None:
+            self.trunk.close()
         self.ready.close()
 
 

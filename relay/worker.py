@@ -29,6 +29,7 @@ from relay.lan_plan import max_flows
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
 from relay.state import Folder, State
+from relay.trunk import open_trunk
 from relay.version import path_form, version
 from relay.workers import handed as handing
 from relay.workers.channel import Channel, ChannelError
@@ -74,13 +75,19 @@ class WorkerRelay(Relay):
     # -- what is different of the start --------------------------------------------------------------
 
     def _make_shared(self) -> Shared:
+        place = self._place
+        try:
+            self._trunk = open_trunk(place, turns=current_scheduler(), counters=self._counters)
+        except OSError as error:
+            raise StartError(f"{place.folder}: {error.strerror or error}") from None
         return Shared(
             current_scheduler(),
             max_flows=max_flows(self._settings),
             max_questions=own_budget().questions,
             tcp_buffers=self._settings.tcp_buffer_total,
-            place=self._place,
+            place=place,
             first_port=self._handed.first_port,
+            trunk=self._trunk,
         )
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
@@ -169,6 +176,8 @@ class WorkerRelay(Relay):
                 self._stop.set()
 
     def _take_membership(self, told: Message) -> None:
+        for number in set(self._siblings.live) - set(told["live"]):
+            self._trunk.lost(number)
         self._siblings.live = tuple(told["live"])
         self._siblings.accepting = tuple(told["accepting"])
 

@@ -159,7 +159,6 @@ class Worker:
         for lan in self.lans.values():
             lan.close_sessions(CloseCode.SHUTDOWN, "")
             lan.stop()
-        self.trunk.close()
         self.shared.close()
 
     def dies(self):
