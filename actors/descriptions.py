@@ -57,6 +57,8 @@ class PeerDescription:
     packets_lost: int | None
     drops: dict[str, int]
     """Frames of and for this session that were dropped, by reason."""
+    flows: int = 0
+    """NAT mappings and connections of its guests; which the gateway knows, and not the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,8 @@ class GatewayDescription:
     pool_size: int
     """Addresses that there are for guests."""
     leases: tuple[LeaseDescription, ...]
-    flows: tuple[Any, ...]
-    """References of the flows' actors, each of which may be asked in turn."""
+    flows: dict[int, tuple[Any, ...]]
+    """References of the flows' actors, each of which may be asked in turn, by the port of their guest."""
     drops: dict[int, dict[str, int]]
     """As the switch's."""
 

@@ -7,6 +7,7 @@ thousands of flows do not keep the event loop from its packets.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ class Snapshots:
                     macs=len(switch.macs),
                     leases=len(gateway.leases),
                     pool=gateway.pool_size,
-                    flows=len(gateway.flows),
+                    flows=sum(map(len, gateway.flows.values())),
                     forwards=len(lan.forwards),
                 )
             )
@@ -94,14 +95,19 @@ class Snapshots:
         """Describe the sessions, the oldest first."""
         lans = self.rooms_named(room)
         found: list[PeerDescription] = await _ask_all(peer for lan in lans for peer in lan.peers)
-        # What switch and gateway dropped of a guest's frames is its session's as well.
-        elsewhere: dict[int, Counter[str]] = {}
-        for actor in (actor for lan in lans for actor in (lan.switch, lan.gateway)):
-            answer: SwitchDescription | GatewayDescription | None = await _ask(actor)
-            for port, drops in ({} if answer is None else answer.drops).items():
-                elsewhere.setdefault(port, Counter()).update(drops)
+        # What switch and gateway dropped of a guest's frames is its session's as well, and so are its flows.
+        drops: dict[int, Counter[str]] = {}
+        flows: dict[int, int] = {}
+        for lan in lans:
+            switch: SwitchDescription | None = await _ask(lan.switch)
+            gateway: GatewayDescription | None = await _ask(lan.gateway)
+            for answer in (switch, gateway):
+                for port, dropped in ({} if answer is None else answer.drops).items():
+                    drops.setdefault(port, Counter()).update(dropped)
+            if gateway is not None:
+                flows |= {port: len(actors) for port, actors in gateway.flows.items()}
         told = (
-            replace(peer, drops={**peer.drops, **elsewhere[peer.port]}) if peer.port in elsewhere else peer
+            replace(peer, drops={**peer.drops, **drops.get(peer.port, {})}, flows=flows.get(peer.port, 0))
             for peer in found
         )
         return sorted(told, key=lambda peer: peer.port)
@@ -125,10 +131,11 @@ class Snapshots:
         for lan in self.rooms_named(room):
             gateway: GatewayDescription | None = await _ask(lan.gateway)
             if gateway is not None:
-                flows = await _ask_all(gateway.flows[:left])
+                of_ports = gateway.flows.values() if port is None else (gateway.flows.get(port, ()),)
+                actors = list(itertools.chain.from_iterable(of_ports))
+                found[lan.name] = await _ask_all(actors[:left])
                 if left is not None:
-                    left -= len(flows)
-                found[lan.name] = [flow for flow in flows if port in (None, flow.port)]
+                    left -= len(found[lan.name])
         return found
 
     async def names(self, room: str | None = None) -> dict[str, NamesDescription]:

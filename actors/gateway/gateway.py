@@ -207,7 +207,7 @@ class GatewayActor(EventLoopActor):
                 for address, mac in guests.pool.held()
                 if not guests.pool.is_elsewhere(mac)  # others are in the description of their worker
             ),
-            flows=tuple(flow for port in self._flows.ports.values() for flow in port.flows.values()),
+            flows={number: tuple(port.flows.values()) for number, port in self._flows.ports.items() if port.flows},
             drops={number: dict(port.drops) for number, port in self._flows.ports.items() if port.drops},
         )
 
