@@ -64,6 +64,7 @@ GROUPS = {
     },
     "see what a running relay does": {
         "status": "show it at a glance",
+        "top": "show it live in a terminal",
         "dashboard": "show it in a browser",
         "rooms": "list the rooms",
         "peers": "list the sessions",

@@ -12,10 +12,11 @@ compile() {
         --custom-compile-command "make lock" ${UV_OPTIONS:-} "$@"
 }
 
-# What the relay needs to run, what builds its wheel, and what runs its tests: the same versions and more.
-compile pyproject.toml --output-file requirements.lock
+# What the relay needs to run, with all extras, what builds its wheel, and what runs its tests: the same versions
+# and more.
+compile pyproject.toml --extra top --output-file requirements.lock
 .venv/bin/python -c 'import tomllib
 print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' |
     compile - --constraint requirements.lock --output-file requirements-build.lock
-compile pyproject.toml --extra test --constraint requirements.lock --constraint requirements-build.lock \
+compile pyproject.toml --extra top --extra test --constraint requirements.lock --constraint requirements-build.lock \
     --output-file requirements-test.lock

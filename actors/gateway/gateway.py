@@ -207,7 +207,9 @@ class GatewayActor(EventLoopActor):
                 for address, mac in guests.pool.held()
                 if not guests.pool.is_elsewhere(mac)  # others are in the description of their worker
             ),
-            flows={number: tuple(port.flows.values()) for number, port in self._flows.ports.items() if port.flows},
+            flows={
+                number: tuple(port.flows.values()) for number, port in self._flows.ports.items() if port.flows
+            },
             drops={number: dict(port.drops) for number, port in self._flows.ports.items() if port.drops},
         )
 

@@ -21,6 +21,7 @@ from relay.admin.capture_command import (
     trace_arguments,
 )
 from relay.admin.tables import amount, duration, milliseconds, percent, table
+from relay.admin.top_command import top, top_arguments
 
 if TYPE_CHECKING:
     import argparse
@@ -73,11 +74,7 @@ def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
     if not args.json and before:
         time.sleep(RATE_SPAN)
     peers = relay.ask("/v1/peers")
-    flows = relay.ask("/v1/flows")
-    answer |= {"peers": peers, "flows": sum(map(len, flows.values()))}
-    of_port: dict[int, int] = {}
-    for flow in (flow for found in flows.values() for flow in found):
-        of_port[flow["port"]] = of_port.get(flow["port"], 0) + 1
+    answer |= {"peers": peers, "flows": sum(room["flows"] for room in answer["rooms"])}
 
     def text(told: Any) -> str:
         certificate = told["certificate"]
@@ -98,7 +95,7 @@ def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
             ),
         ]
         if peers:
-            lines += ["", _peer_table(peers, before, of_port)]
+            lines += ["", _peer_table(peers, before)]
         if told["drops"]:
             lines += ["", table(("DROPPED", "COUNT"), told["drops"].items())]
         return "\n".join(lines)
@@ -106,9 +103,7 @@ def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
     return _say(args, answer, text)
 
 
-def _peer_table(
-    peers: list[dict[str, Any]], before: Mapping[int, dict[str, Any]], flows: Mapping[int, int]
-) -> str:
+def _peer_table(peers: list[dict[str, Any]], before: Mapping[int, dict[str, Any]]) -> str:
     rows = []
     for peer in peers:
         earlier = before.get(peer["port"], peer)
@@ -120,7 +115,7 @@ def _peer_table(
                 *(peer["port"], peer["room"], peer["name"], peer["mac"], peer["address"], peer["carrier"]),
                 *(milliseconds(peer["round_trip"]), percent(peer["packets_lost"], peer["packets_sent"])),
                 *(amount(rate, "bit/s") for rate in rates),
-                flows.get(peer["port"], 0),
+                peer["flows"],
                 f"{sum(peer['drops'].values())} ({drops[0][0]})" if drops else "0",
             )
         )
@@ -417,6 +412,7 @@ COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
         Command("status", status),
+        Command("top", top, top_arguments),
         Command("dashboard", dashboard, dashboard_arguments),
         Command("rooms", rooms),
         Command("peers", peers, _room),

@@ -82,6 +82,9 @@ def test_a_flow_is_listed_with_its_ends(relay, guest):
     assert (flow["guest"], flow["remote"]) == (f"{guest.assigned.ip}:4000", "127.0.0.1")
     assert flow["bytes_out"] == 5
     assert relay.asked("flows", "--peer", "999999")["default"] == []
+    (peer,) = relay.asked("peers")
+    of_peer = relay.asked("flows", "--peer", peer["port"])["default"]
+    assert (peer["flows"], flow["guest"] in {found["guest"] for found in of_peer}) == (len(of_peer), True)
 
 
 def test_drops_are_told_with_their_reasons(relay, guest):

@@ -10,7 +10,7 @@ from operators import OperatedRelay
 from processes import PATIENCE, run
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
-from terminals import Terminal
+from terminals import Shell
 
 from guest.relay_socket import RelayPeer, RelaySocket
 
@@ -34,7 +34,7 @@ def guest(relay):
 
 @pytest.fixture
 def terminal(relay, guest):
-    terminal = Terminal("--admin", relay.admin)
+    terminal = Shell("--admin", relay.admin)
     yield terminal
     terminal.close()
 

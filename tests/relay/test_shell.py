@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from namespaces import Namespace
 from processes import PATIENCE, ROOT, Program, Relay, run
-from terminals import Terminal
+from terminals import Shell
 
 GATEWAY = "10.0.2.2"
 GATEWAY_MAC = "52:54:00:12:34:56"
@@ -17,7 +17,7 @@ GATEWAY_MAC = "52:54:00:12:34:56"
 
 @pytest.fixture
 def terminal(live_relay):
-    terminal = Terminal("--cert-hash", live_relay.hash, live_relay.url)
+    terminal = Shell("--cert-hash", live_relay.hash, live_relay.url)
     yield terminal
     terminal.close()
 
@@ -138,7 +138,7 @@ def test_interrupting_a_sniff_returns_to_the_prompt(terminal):
 
 @pytest.mark.parametrize("leave", ["\x04", "exit()\n", signal.SIGTERM, signal.SIGHUP])
 def test_leaving_is_clean(fresh_relay, leave):
-    terminal = Terminal("--cert-hash", fresh_relay.hash, fresh_relay.url)
+    terminal = Shell("--cert-hash", fresh_relay.hash, fresh_relay.url)
     try:
         if isinstance(leave, str):
             terminal.type(leave)
@@ -152,7 +152,7 @@ def test_leaving_is_clean(fresh_relay, leave):
 
 
 def test_a_signal_that_does_not_interrupt_the_prompt_is_seen(fresh_relay):
-    terminal = Terminal("--cert-hash", fresh_relay.hash, fresh_relay.url)
+    terminal = Shell("--cert-hash", fresh_relay.hash, fresh_relay.url)
     try:
         # One that another thread gets is noted, and the wait for a key goes on.
         terminal.ask("import signal, threading")
@@ -165,7 +165,7 @@ def test_a_signal_that_does_not_interrupt_the_prompt_is_seen(fresh_relay):
 
 def test_it_follows_its_relay_through_a_restart(certificate_options):
     relay = Relay(*certificate_options)
-    terminal = Terminal("--cert-hash", relay.hash, "--mac", "52:54:00:00:30:01", relay.url)
+    terminal = Shell("--cert-hash", relay.hash, "--mac", "52:54:00:00:30:01", relay.url)
     try:
         relay.stop()
         assert "OSError" in terminal.ask(f'sock.send(Ether()/ARP(pdst="{GATEWAY}"))')

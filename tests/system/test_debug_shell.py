@@ -12,7 +12,7 @@ from documents import blocks_in, says, sections_of
 from kernel_guest import KernelGuest
 from operators import OperatedRelay
 from processes import ROOT, THIS_TREE, Program, run
-from terminals import Terminal
+from terminals import Shell
 
 SECTIONS = sections_of((ROOT / "docs/shell.md").read_text())
 HOST = SimpleNamespace(start=Program)
@@ -80,7 +80,7 @@ def when_told(relay, news, act):
 
 
 def test_a_running_relay_at_the_prompt(relay, web):
-    terminal = Terminal("--admin", relay.admin)
+    terminal = Shell("--admin", relay.admin)
     lookers = {
         "relay.sniff": (" captures ", lambda: web.ping("10.0.2.2", count=1)),
         "relay.trace": (" traces ", lambda: web.ping("192.168.1.5", count=1)),
@@ -99,7 +99,7 @@ def test_a_running_relay_at_the_prompt(relay, web):
 
 
 def test_a_guest_of_scapys_at_the_prompt(relay, web):
-    terminal = Terminal("--cert-hash", relay.hash, relay.url)
+    terminal = Shell("--cert-hash", relay.hash, relay.url)
     try:
         for lines, shown in typed("As a guest"):
             said = ask(terminal, lines)
