@@ -191,7 +191,7 @@ class Relay:
         self._origins = make_policy(self._settings.allow_origin)
         self._rules = RoomRules(self._settings, make_policy)
         try:
-            self._tokens = _token_gate(self._settings, self._revocations)
+            self._tokens = token_gate(self._settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
         self._admission = RelayAdmission(self._origins, self._rules, self._tokens, self._lans, self._bans)
@@ -409,17 +409,11 @@ class Relay:
 
     async def _refresh_keys(self) -> bool:
         """Read the keys again; whether they changed."""
-        try:
-            changed = self._tokens.take(await asyncio.to_thread(self._tokens.load))
-        except KeysError as error:
-            logger.error("the keys and revoked tokens stay as they were: {}", error)
-            return False
-        if changed:
-            logger.info("other keys or revoked tokens are in force")
-        return changed
+        return await self._tokens.refresh()
 
 
-def _token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
+def token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
+    """Make what tokens are checked by. Raises KeysError."""
     files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
     return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time), revocations)
 

@@ -6,7 +6,6 @@ Everything that changes something is logged, with who asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
@@ -16,6 +15,7 @@ from netstack.ethernet import HEADER_LENGTH
 from netstack.forward import parse_forward
 from relay.bans import Ban, BanError, Bans, address_of
 from relay.lan import ForwardError
+from relay.own_certificate import describe_certificate
 from relay.snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -216,15 +216,4 @@ class Operations:
 
     def certificate(self) -> dict[str, Any]:
         """Describe the certificate that new sessions get."""
-        current, following = self._certificates.current, self._certificates.next
-        return {
-            "sha256": current.sha256,
-            "next_sha256": None if following is None else following.sha256,
-            "names": sorted(current.names),
-            "self_signed": current.is_self_signed,
-            "pinnable": current.can_be_pinned,
-            "not_before": current.not_before.isoformat(),
-            "not_after": current.not_after.isoformat(),
-            "expires_in": (current.not_after - datetime.now(UTC)).total_seconds(),
-            "complaints": list(current.complaints(datetime.now(UTC))),
-        }
+        return describe_certificate(self._certificates)

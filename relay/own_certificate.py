@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
@@ -34,6 +34,22 @@ def open_certificates(settings: Settings, state: State) -> CertificateStore:
         return FileCertificateStore(settings.cert_pem, settings.key_pem)
     except CertificateError as error:
         raise SettingsError(str(error)) from None
+
+
+def describe_certificate(certificates: CertificateStore) -> dict[str, Any]:
+    """Describe the certificate that new sessions get."""
+    current, following = certificates.current, certificates.next
+    return {
+        "sha256": current.sha256,
+        "next_sha256": None if following is None else following.sha256,
+        "names": sorted(current.names),
+        "self_signed": current.is_self_signed,
+        "pinnable": current.can_be_pinned,
+        "not_before": current.not_before.isoformat(),
+        "not_after": current.not_after.isoformat(),
+        "expires_in": (current.not_after - datetime.now(UTC)).total_seconds(),
+        "complaints": list(current.complaints(datetime.now(UTC))),
+    }
 
 
 class CertificateKeeper:

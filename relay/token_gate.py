@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl
 from weakref import WeakKeyDictionary
 
+from loguru import logger
+
 from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
 from actors.port_policy import usual_policy
@@ -21,7 +23,7 @@ from relay.revocations import Revocations
 from relay.settings import OFF, REQUIRED
 from relay.state import State
 from relay.token_claims import BRIDGE, FORWARD, TokenError
-from relay.tokens import LEEWAY, Keys, load_keys
+from relay.tokens import LEEWAY, Keys, KeysError, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
 
 if TYPE_CHECKING:
@@ -133,6 +135,17 @@ class TokenGate:
         self._keys = keys
         self.end_sessions(keys.revoked, CloseCode.EXPIRED, REVOKED)
         return True
+
+    async def refresh(self) -> bool:
+        """Read the files again, and go by them; whether that is new. What is wrong with them is logged."""
+        try:
+            changed = self.take(await asyncio.to_thread(self.load))
+        except KeysError as error:
+            logger.error("the keys and revoked tokens stay as they were: {}", error)
+            return False
+        if changed:
+            logger.info("other keys or revoked tokens are in force")
+        return changed
 
     def end_sessions(self, identifiers: Container[str], code: CloseCode, reason: str) -> int:
         """End the sessions of tokens by their ids (``jti``); return how many there were."""

@@ -69,6 +69,7 @@ class WorkerRelay(Relay):
         folder = None if handed.state is None else Folder(handed.state, shared=True)
         state = State(folder, {"stateless-reset": handed.reset_key}, read_only=True)
         super().__init__(settings, self._handed_certificates, lambda _: None, state)
+        self._revocations.ids |= set(start["revoked"])
         for fields in start["bans"]:
             self._bans.add(Ban(*fields))
 
@@ -169,7 +170,8 @@ class WorkerRelay(Relay):
             case "reload":
                 settings = handing.unpack_settings(message["settings"])
                 self._take_over(handing.settings_of(self._place, settings))
-                self._channel.send("reloaded", keys=await self._refresh_keys())
+                await self._refresh_keys()
+                self._channel.send("reloaded")
             case "drain and stop":
                 self._drain_and_stop.set()
             case "stop":

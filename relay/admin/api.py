@@ -43,12 +43,13 @@ from relay.trace import Trace
 from relay.why import Question, addresses_of, explain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from relay.admin.service import Served
+    from relay.admin.service import Offered, Served
+    from relay.bans import Ban
     from relay.lan import Lan
     from relay.observation import Observer
 
@@ -67,7 +68,7 @@ MAX_SECONDS = 1e9
 MAX_DIGITS = 18
 """Of a number that fits 64 bits."""
 
-_WHO = "x-vmrelay-user"
+WHO = "x-vmrelay-user"
 """Header in which our own commands say which user runs them."""
 
 
@@ -212,7 +213,9 @@ class Api:
     async def disconnect(self, request: Request) -> Response:
         """End a session."""
         port = _whole(request.path_params["port"], "port")
-        await self._served.operations.disconnect(port, request.query_params.get("reason", ""), _who(request))
+        await self._served.operations.disconnect(
+            port, request.query_params.get("reason", ""), who_asks(request)
+        )
         return ApiResponse({"disconnected": port})
 
     async def inject(self, request: Request) -> Response:
@@ -227,41 +230,22 @@ class Api:
         except ValueError:
             raise _bad("frames must be a list of hexadecimal texts") from None
         to_guest = fields.get("to_guest", False) is True
-        await self._served.operations.inject(port, frames, _who(request), to_guest=to_guest)
+        await self._served.operations.inject(port, frames, who_asks(request), to_guest=to_guest)
         return ApiResponse({"frames": len(frames)}, HTTPStatus.ACCEPTED)
 
     async def bans(self, _: Request) -> Response:
         """Answer with who is kept out."""
-        now = time.time()
-        return ApiResponse(
-            [
-                {
-                    "id": ban.id,
-                    "kind": ban.kind,
-                    "what": ban.what,
-                    "ends_in": ban.until - now,
-                    "reason": ban.reason,
-                }
-                for ban in self._served.operations.bans
-            ]
-        )
+        return ApiResponse(told_bans(self._served.operations.bans))
 
     async def ban(self, request: Request) -> Response:
         """Keep somebody out."""
-        fields = await _fields(request, {"kind", "what", "seconds", "reason"})
-        seconds = _seconds(fields)
-        ban = parse_ban(
-            str(fields.get("kind", "")),
-            str(fields.get("what", "")),
-            math.inf if seconds is None else time.time() + seconds,
-            str(fields.get("reason", ""))[:MAX_REASON],
-        )
-        ended = await self._served.operations.ban(ban, _who(request))
+        ban = asked_ban(await body_of(request))
+        ended = await self._served.operations.ban(ban, who_asks(request))
         return ApiResponse({"id": ban.id, "ended": ended}, HTTPStatus.CREATED)
 
     async def unban(self, request: Request) -> Response:
         """Let somebody in again."""
-        await self._served.operations.unban(request.path_params["id"], _who(request))
+        await self._served.operations.unban(request.path_params["id"], who_asks(request))
         return ApiResponse({"lifted": request.path_params["id"]})
 
     async def revoked(self, _: Request) -> Response:
@@ -271,36 +255,33 @@ class Api:
     async def revoke(self, request: Request) -> Response:
         """Revoke a token for good."""
         identifier = request.path_params["id"]
-        ended = await self._served.operations.revoke(identifier, _who(request))
+        ended = await self._served.operations.revoke(identifier, who_asks(request))
         return ApiResponse({"revoked": identifier, "ended": ended})
 
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
         fields = await _fields(request, {"room", "forward"})
-        only = caller_of(request).room
-        room = str(fields.get("room", only or DEFAULT_ROOM))
-        if only not in (None, room):
-            raise HTTPException(*about_another(str(only)))
-        added = await self._served.operations.add_forward(room, str(fields.get("forward", "")), _who(request))
+        room, text = forward_room(request, fields), str(fields.get("forward", ""))
+        added = await self._served.operations.add_forward(room, text, who_asks(request))
         return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
 
     async def remove_forward(self, request: Request) -> Response:
         """Close a port of the host."""
         room, text = request.query_params.get("room", DEFAULT_ROOM), request.query_params.get("forward", "")
-        await self._served.operations.remove_forward(room, text, _who(request))
+        await self._served.operations.remove_forward(room, text, who_asks(request))
         return ApiResponse({"removed": text})
 
     async def reload(self, request: Request) -> Response:
         """Read configuration, certificate and keys again."""
-        return ApiResponse(await self._served.operations.reload(_who(request)))
+        return ApiResponse(await self._served.operations.reload(who_asks(request)))
 
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
         if request.method == "DELETE":
-            self._served.operations.end_draining(_who(request))
+            self._served.operations.end_draining(who_asks(request))
         else:
             seconds = _seconds(await _fields(request, {"seconds"}, or_none=True))
-            self._served.operations.drain(_who(request), seconds)
+            self._served.operations.drain(who_asks(request), seconds)
         return ApiResponse({"draining": self._served.operations.is_draining})
 
     # -- streams and what monitors ask ---------------------------------------------------------------
@@ -333,7 +314,7 @@ class Api:
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
         taken = self._look_on(capture, lans)
         taken.callback(capture.log_end)
-        logger.info("{} captures {}", _who(request).text, _room(request) or "all rooms")
+        logger.info("{} captures {}", who_asks(request).text, _room(request) or "all rooms")
         return Stream(capture.stream(), "application/x-pcapng", taken, self._served.ending)
 
     def _look_on(self, observer: Observer, lans: list[Lan]) -> contextlib.ExitStack:
@@ -364,7 +345,7 @@ class Api:
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
         trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, [lan])
-        logger.info("{} traces {} and {}", _who(request).text, found[0].mac, destination)
+        logger.info("{} traces {} and {}", who_asks(request).text, found[0].mac, destination)
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 
     async def metrics(self, _: Request) -> Response:
@@ -509,11 +490,17 @@ ROUTES = (
 
 def application(served: Served) -> ASGIApp:
     """Make the application that answers."""
-    api = Api(served)
+    return assemble(Api(served), served)
+
+
+def assemble(api: Any, offered: Offered) -> ASGIApp:
+    """Make an application of an object that has the methods of :class:`Api`."""
 
     def route(endpoint: Endpoint) -> Route:
+        handle: Callable[[Request], Awaitable[Response]] = getattr(api, endpoint.handle.__name__)
+
         async def answer(request: Request) -> Response:
-            return await endpoint.handle(api, request)
+            return await handle(request)
 
         return Route(endpoint.path, answer, methods=[endpoint.method])
 
@@ -527,16 +514,53 @@ def application(served: Served) -> ASGIApp:
             KeyError: _no_room,
         },
     )
-    guard = Guard(served.hosts, served.token, served.read_token, served.everywhere)
+    guard = Guard(offered.hosts, offered.token, offered.read_token, offered.everywhere)
     return Guarded(app, guard, api.is_in_room)
+
+
+def forward_room(request: Request, fields: dict[str, Any]) -> str:
+    """Tell the room in which a request wants a forward. Raises HTTPException, if it may not."""
+    only = caller_of(request).room
+    room = str(fields.get("room", only or DEFAULT_ROOM))
+    if only not in (None, room):
+        raise HTTPException(*about_another(str(only)))
+    return room
+
+
+def told_bans(bans: Iterable[Ban]) -> list[dict[str, Any]]:
+    """Tell who is kept out."""
+    now = time.time()
+    return [
+        {
+            "id": ban.id,
+            "kind": ban.kind,
+            "what": ban.what,
+            "ends_in": ban.until - now,
+            "reason": ban.reason,
+        }
+        for ban in bans
+    ]
+
+
+def asked_ban(body: bytes) -> Ban:
+    """Read whom a request wants kept out. Raises BanError, HTTPException."""
+    fields = fields_of(body, {"kind", "what", "seconds", "reason"})
+    seconds = _seconds(fields)
+    return parse_ban(
+        str(fields.get("kind", "")),
+        str(fields.get("what", "")),
+        math.inf if seconds is None else time.time() + seconds,
+        str(fields.get("reason", ""))[:MAX_REASON],
+    )
 
 
 def _room(request: Request) -> str | None:
     return request.query_params.get("room")
 
 
-def _who(request: Request) -> Who:
-    said = request.headers.get(_WHO, "")
+def who_asks(request: Request) -> Who:
+    """Name whoever makes a request, for the log."""
+    said = request.headers.get(WHO, "")
     name = said if said.isprintable() and len(said) <= MAX_USER else ""
     token = caller_of(request).token
     who = "the operator" if token is None else f"the holder of token {token[:MAX_USER]!r}"
@@ -563,14 +587,23 @@ def _bad(reason: str) -> HTTPException:
     return HTTPException(HTTPStatus.BAD_REQUEST, reason)
 
 
-async def _fields(request: Request, known: set[str], *, or_none: bool = False) -> dict[str, Any]:
+async def body_of(request: Request) -> bytes:
+    """Read a request's body. Raises HTTPException."""
     body = b""
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY} bytes")
-    if or_none and not body:
-        return {}
+    return body
+
+
+async def _fields(request: Request, known: set[str], *, or_none: bool = False) -> dict[str, Any]:
+    body = await body_of(request)
+    return {} if or_none and not body else fields_of(body, known)
+
+
+def fields_of(body: bytes, known: set[str]) -> dict[str, Any]:
+    """Read the JSON object of a body. Raises HTTPException."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):

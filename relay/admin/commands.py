@@ -94,6 +94,8 @@ def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
                 ],
             ),
         ]
+        if "workers" in told:
+            lines += ["", _worker_table(told["workers"])]
         if peers:
             lines += ["", _peer_table(peers, before)]
         if told["drops"]:
@@ -101,6 +103,16 @@ def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
         return "\n".join(lines)
 
     return _say(args, answer, text)
+
+
+def _worker_table(workers: list[dict[str, Any]]) -> str:
+    return table(
+        ("WORKER", "PID", "STATE", "UP", "SESSIONS"),
+        [
+            (each["worker"], each["pid"], each["state"], duration(each["age"]), each["sessions"])
+            for each in workers
+        ],
+    )
 
 
 def _peer_table(peers: list[dict[str, Any]], before: Mapping[int, dict[str, Any]]) -> str:

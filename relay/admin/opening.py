@@ -15,7 +15,7 @@ from relay.admin.service import AdminService
 from relay.admin_place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
 
 if TYPE_CHECKING:
-    from relay.admin.service import Served
+    from relay.admin.service import Offered
 
 LEAST_TOKEN = 16
 """Characters of the shortest token: what is guessed at leisure from the network should be long."""
@@ -40,7 +40,7 @@ def read_token(path: Path) -> str:
 
 
 def open_admin(
-    place: str | Path | Address, token: str | None, port: int, served: Served
+    place: str | Path | Address, token: str | None, port: int, served: Offered
 ) -> AdminService | None:
     """Begin to serve; ``port`` is the relay's UDP port. None where there is none. Raises AdminError.
 
@@ -65,7 +65,7 @@ def open_admin(
     return service
 
 
-def _on_tcp(address: Address, token: str | None, served: Served) -> AdminService:
+def _on_tcp(address: Address, token: str | None, served: Offered) -> AdminService:
     if token is None and served.read_token is None:
         raise AdminError(f"--admin {address} needs --admin-token, for others can connect there")
     try:

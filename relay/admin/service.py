@@ -12,7 +12,7 @@ import importlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from loguru import logger
 
@@ -64,35 +64,49 @@ class LoopLag:
             self.note(loop.time() - due)
 
 
+class Offered(Protocol):
+    """What is served at a socket, and to whom."""
+
+    module: ClassVar[str]
+    """What makes the application, by ``application(offered)``; loaded when the first client comes."""
+    hosts: frozenset[str] | None
+    """Names by which the API may be called; None for any, on a unix socket."""
+    token: str | None
+    """What the operator's requests show; None on a unix socket, which only the relay's user can open."""
+    read_token: Callable[[str], Caller | Refused] | None
+    """Reads the token of a client's with the right to use the API; None where none is taken."""
+    everywhere: bool
+    """Whether it listens at all addresses of the machine."""
+    events: Events
+    ending: asyncio.Event
+    """Set when the relay ends, for streams to end too."""
+
+
 @dataclass
 class Served:
-    """What the API knows of the relay."""
+    """What the API knows of the relay; one that is :class:`Offered`."""
 
+    module: ClassVar[str] = "relay.admin.api"
     operations: Operations
     facts: Mapping[str, object]
     """What never changes: ``version``, ``pid``, ``address``, ``path`` (the form of the datagram path)."""
     limits: Callable[[], dict[str, Any]]
     lag: LoopLag
     hosts: frozenset[str] | None = None
-    """Names by which the API may be called; None for any, on a unix socket."""
     token: str | None = None
-    """What the operator's requests show; None on a unix socket, which only the relay's user can open."""
     read_token: Callable[[str], Caller | Refused] | None = None
-    """Reads the token of a client's with the right to use the API; None where none is taken."""
     everywhere: bool = False
-    """Whether it listens at all addresses of the machine."""
     started: float = field(default_factory=time.monotonic)
     events: Events = field(default_factory=Events)
     captures: set[Observer] = field(default_factory=set)
     """Those that run."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the relay ends, for streams to end too."""
 
 
 class AdminService:
     """Serves the admin API at one socket."""
 
-    def __init__(self, listener: socket.socket, served: Served, path: Path | None = None) -> None:
+    def __init__(self, listener: socket.socket, served: Offered, path: Path | None = None) -> None:
         """Take a socket that listens and does not block; ``path`` is removed at the end."""
         self._listener = listener
         self._served = served
@@ -112,7 +126,7 @@ class AdminService:
     async def _serve(self) -> None:
         try:
             uvicorn = await asyncio.to_thread(importlib.import_module, "uvicorn")
-            api = await asyncio.to_thread(importlib.import_module, "relay.admin.api")
+            api = await asyncio.to_thread(importlib.import_module, self._served.module)
             config = uvicorn.Config(
                 api.application(self._served),
                 lifespan="off",

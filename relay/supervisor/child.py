@@ -57,12 +57,17 @@ class Child:
         self.sessions = 0
         self.version = ""
         self.started = asyncio.get_running_loop().time()
-        self.reload_told: asyncio.Future[dict[str, Any]] | None = None
+        self.reload_told: asyncio.Future[None] | None = None
         self._process = process
         self._channel = channel
         self._on_ready = on_ready
         self._last_heard = self.started
         self._hung = False
+
+    @property
+    def state(self) -> str:
+        """``starting``, ``ready`` or ``retiring``."""
+        return "retiring" if self.retiring else "ready" if self.ready.is_set() else "starting"
 
     def send(self, kind: str, **fields: Any) -> None:
         """Tell it something; one that takes nothing any more is killed."""
@@ -120,7 +125,7 @@ class Child:
             case "failed":
                 self.failure = message["reason"]
             case "reloaded" if self.reload_told is not None and not self.reload_told.done():
-                self.reload_told.set_result(dict(message))
+                self.reload_told.set_result(None)
 
     async def _watch(self, on_silence: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()

@@ -92,19 +92,16 @@ class Crew:
     def _running(self) -> list[Child]:
         return [child for child in self.children.values() if child.ready.is_set()]
 
-    async def reload(self, settings: str, patience: float) -> bool:
-        """Have all take over settings; whether keys have changed. Those that are slow go on by themselves."""
+    async def reload(self, settings: str, patience: float) -> None:
+        """Have all take over settings, and wait until they have; those that are slow go on by themselves."""
         waiting = []
         for child in self._running():
             child.reload_told = asyncio.get_running_loop().create_future()
             child.send("reload", settings=settings)
             waiting.append(child.reload_told)
-        if not waiting:
-            return False
-        done, late = await asyncio.wait(waiting, timeout=patience)
+        late = (await asyncio.wait(waiting, timeout=patience))[1] if waiting else ()
         if late:
             logger.error("{} workers have not said that they have reloaded", len(late))
-        return any(told.result()["keys"] for told in done if not told.cancelled())
 
     def _membership(self) -> dict[str, list[int]]:
         return {"live": self.live, "accepting": self.accepting}

@@ -20,14 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from relay import logs
+from relay import bans, logs
+from relay.admin.opening import AdminError, open_admin, read_token
+from relay.admin.passes import Passes
 from relay.admin_place import PlaceError
-from relay.announcement import announce, describe
-from relay.app import StartError, cannot_listen, raise_file_limit
+from relay.announcement import announce, describe, reached_at
+from relay.app import StartError, cannot_listen, raise_file_limit, token_gate
 from relay.bans import Bans
+from relay.documents import Document
 from relay.line_writer import LineWriter
 from relay.own_certificate import CertificateKeeper, open_certificates
 from relay.reload import differences, merged, tell_reload
+from relay.revocations import FILE as REVOKED
+from relay.revocations import Revocations
 from relay.settings import SettingsError
 from relay.state import open_state
 from relay.supervisor import run_directory
@@ -35,6 +40,9 @@ from relay.supervisor.asking import Question, ask_all
 from relay.supervisor.crew import Crew, CrewError, Life
 from relay.supervisor.merging import summed
 from relay.supervisor.ports import Ports, WebPortError
+from relay.supervisor.served import ServedWhole
+from relay.tokens import KeysError
+from relay.version import path_form, version
 from relay.workers import handed as handing
 from relay.workers.place import Place
 from transport.host import early_signals
@@ -92,7 +100,8 @@ class Supervisor:
         self._reread = reread
         self._keeper = CertificateKeeper(self.certificates, say)
         self._stop = asyncio.Event()
-        self.bans = Bans(time.time)
+        self.bans = Bans(time.time, Document(state.file(bans.FILE), bans.HOLDS))
+        self._revocations = Revocations(state.file(REVOKED))
         self._drain_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._counters_asked = asyncio.Event()
@@ -134,6 +143,10 @@ class Supervisor:
         except (OSError, PlaceError) as error:
             raise StartError(f"--workers needs a folder for its sockets: {error}") from None
         stack.callback(run_directory.remove, self._folder)
+        try:
+            self.tokens = token_gate(self.settings, self._revocations)
+        except KeysError as error:
+            raise StartError(str(error)) from None
         self.crew = Crew(self._count, self._ports, self._life)
         stack.push_async_callback(self.crew.stop)
         try:
@@ -141,8 +154,25 @@ class Supervisor:
         except CrewError as error:
             raise StartError(str(error)) from None
         logger.info("{} workers share the port", self._count)
+        await self._open_admin(stack)
         describe(self.settings)
         announce(self._say, bind, self.port, self.certificates.current)
+
+    async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
+        """Serve the admin API, where there is to be one. Raises StartError."""
+        settings = self.settings
+        address = f"https://{reached_at(settings.bind)}:{self.port}/"
+        facts = {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
+        try:
+            token = None if settings.admin_token is None else read_token(settings.admin_token)
+            served = ServedWhole(self, facts)
+            if settings.auth_keys is not None:
+                served.read_token = Passes(self.tokens, self.bans).read
+            service = open_admin(settings.admin, token, self.port, served)
+        except AdminError as error:
+            raise StartError(str(error)) from None
+        if service is not None:
+            stack.push_async_callback(service.close)
 
     def _place(self, number: int) -> Place:
         return Place(number, self._count, self._folder, self._state.secret("rooms"))
@@ -162,6 +192,7 @@ class Supervisor:
             "settings": handing.pack_settings(self.settings),
             "certificates": handing.pack_certificates(self.certificates),
             "bans": [(ban.kind, ban.what, ban.until, ban.reason) for ban in self.bans],
+            "revoked": sorted(self._revocations.ids),
             "draining": self.draining,
         }
         return Life(start, [opened.fileno() for opened in (*handed.udp, *handed.tcp)])
@@ -175,7 +206,7 @@ class Supervisor:
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._reload_asked.set,
             signal.SIGUSR1: self._counters_asked.set,
-            signal.SIGUSR2: self._restart_asked.set,
+            signal.SIGUSR2: self.restart,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -209,6 +240,10 @@ class Supervisor:
         answers = await ask_all(self.sockets(), Question("GET", f"/v1/counters{query}"))
         return summed(answer.json() for answer in answers.values() if answer.is_good)
 
+    def restart(self) -> None:
+        """Begin to replace the workers one by one."""
+        self._restart_asked.set()
+
     async def _restart(self) -> None:
         await self.crew.restart_one_by_one(RETIRE_SECONDS)
 
@@ -226,6 +261,7 @@ class Supervisor:
                 await self.reload()
             else:
                 await self._refresh_certificate(asked=False)
+                await self.tokens.refresh()
 
     async def _refresh_certificate(self, *, asked: bool) -> bool:
         changed = await self._keeper.refresh(asked=asked)
@@ -247,7 +283,8 @@ class Supervisor:
             logs.set_level(self.settings.log_level)
             tell_reload(told)
         told["certificate"] = await self._refresh_certificate(asked=True)
-        told["keys"] = await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)
+        await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)
+        told["keys"] = await self.tokens.refresh()
         return told
 
 

@@ -9,28 +9,27 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from processes import PATIENCE, THIS_TREE, Relay, run
+from operators import OperatedRelay
+from processes import PATIENCE, THIS_TREE, Program, Relay, run
 from waiting import until, wait_until
 
+from guest.client import ConnectError
 from guest.vm_client import Attached, Detached, vm_client
+from relay.admin_place import default_path
 
 SOON = 1.0
 """Seconds after which the clients of a worker that was killed are back."""
 KEEP_ALIVE = 0.2
+ETHERTYPE = b"\x88\xb5"
+"""For local experiments."""
 
 
-class Workers(Relay):
-    """A relay of two workers."""
-
-    def __init__(self, *options, count=2, **more):
-        super().__init__("--workers", count, *options, **more)
-
-    def stop(self):
-        super().stop()
-        assert "Traceback" not in self.output
+class Workers:
+    """What the tests ask of a relay of workers: of its log, mostly."""
 
     def pid_of(self, worker):
         """The process of a worker: the one that was ready last."""
@@ -48,6 +47,27 @@ class Workers(Relay):
         """Tell the worker that the guest with an address joined last, and its process."""
         joined = [line for line in self.logged() if line.get("event") == "joined"]
         return next(line["worker"] for line in reversed(joined) if line["address"] == address)
+
+
+class TwoWorkers(Workers, Relay):
+    """A relay of two workers."""
+
+    def __init__(self, **more):
+        super().__init__("--workers", 2, **more)
+
+    def stop(self):
+        super().stop()
+        assert "Traceback" not in self.output
+
+
+class OperatedWorkers(Workers, OperatedRelay):
+    """One that is asked by commands."""
+
+    def asked_of(self, worker, command):
+        """Ask one worker by itself; give what it answers."""
+        base = default_path(self.port, os.environ).parent
+        [socket] = base.glob(f"workers-{self.pid}-*/admin-{worker}")
+        return json.loads(run(*THIS_TREE, command, "--admin", socket, "--json").stdout)
 
 
 class Guests:
@@ -103,14 +123,14 @@ def play(scenario):
 
 @pytest.fixture(scope="module")
 def relay():
-    relay = Workers()
+    relay = TwoWorkers()
     yield relay
     relay.stop()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_connections_are_spread_and_stay_where_they_are(host):
-    relay = Workers(bind="::")
+    relay = TwoWorkers(bind="::")
     try:
 
         async def scenario():
@@ -182,8 +202,96 @@ def test_a_second_relay_on_the_port_is_refused(relay):
 
 
 def test_workers_that_have_lost_their_supervisor_end():
-    relay = Workers()
+    relay = TwoWorkers()
     pids = [relay.pid_of(worker) for worker in (0, 1)]
     relay.signal(signal.SIGKILL)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     relay.stop()
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory):
+    relay = OperatedWorkers(tmp_path_factory.mktemp("operated"), "--workers", 2)
+    yield relay
+    relay.stop()
+
+
+async def on_both(guests):
+    """Have guests join until both workers have one; give a guest of each."""
+    while True:
+        await guests.join(1)
+        workers = await guests.workers()
+        if set(workers) == {0, 1}:
+            return [guests.nics[workers.index(number)] for number in (0, 1)]
+
+
+def test_commands_show_and_change_all_workers_as_one(operated):
+    async def scenario():
+        async with Guests(operated) as guests:
+            one, two = await on_both(guests)
+            count = len(guests.nics)
+            ask = partial(asyncio.to_thread, operated.asked)
+
+            status = await ask("status")
+            assert [worker["state"] for worker in status["workers"]] == ["ready", "ready"]
+            assert sum(worker["sessions"] for worker in status["workers"]) <= count
+            [room] = status["rooms"]
+            assert room["sessions"] == len(status["peers"]) == count
+            shown = await asyncio.to_thread(operated.vmrelay, "status")
+            assert re.search(r"^ +1 +\d+ +ready ", shown, re.MULTILINE)
+
+            peers = {peer["mac"]: peer for peer in await ask("peers")}
+            assert {peers[nic.mac.hex(":")]["worker"] for nic in (one, two)} == {0, 1}
+            leases = (await ask("leases"))["default"]
+            assert {lease["mac"] for lease in leases} == peers.keys()
+            steps = await ask("why", "198.51.100.7", "--from", two.mac.hex(":"), "--to-port", "80")
+            assert steps[0]["ok"], steps
+
+            assert (await ask("ban", f"mac={two.mac.hex(':')}"))["ended"] == 1
+            assert [ban["what"] for ban in await ask("ban")] == [two.mac.hex(":")]
+            await ask("disconnect", str(peers[one.mac.hex(":")]["port"]))
+            assert (await ask("drain"))["draining"]
+            for _ in range(4):  # of which worker they ask, nobody knows
+                with pytest.raises(ConnectError, match="no new sessions"):
+                    await vm_client(operated.url, cert_hash=operated.hash).__aenter__()
+            assert not (await ask("drain", "--end"))["draining"]
+            await ask("ban", "--lift", f"mac:{two.mac.hex(':')}")
+            assert (await ask("reload"))["errors"] == []
+
+    play(scenario)
+
+
+def test_a_worker_that_comes_later_knows_bans_and_draining(operated):
+    banned = "52:54:00:0b:ad:01"
+    operated.vmrelay("ban", f"mac={banned}")
+    operated.vmrelay("drain")
+    os.kill(operated.pid_of(0), signal.SIGKILL)
+    operated.wait_for("worker 0 is ready", count=2)
+    assert [ban["what"] for ban in operated.asked_of(0, "ban")] == [banned]
+    assert operated.asked_of(0, "status")["draining"]
+    operated.vmrelay("drain", "--end")
+    operated.vmrelay("ban", "--lift", f"mac:{banned}")
+
+
+def test_captures_and_events_are_of_all_workers(operated, tmp_path):
+    file = tmp_path / "all.pcapng"
+    where = ("--admin", operated.admin)
+    events = Program(*THIS_TREE, "events", "--json", *where)
+    capture = Program(*THIS_TREE, "capture", "-w", file, *where)
+
+    async def scenario():
+        async with Guests(operated) as guests:
+            await asyncio.to_thread(operated.wait_for, "captures all rooms", count=2)
+            pair = await on_both(guests)
+            for nic in pair:
+                nic.send([b"\xff" * 6 + nic.mac + ETHERTYPE + bytes(50)])
+            for nic in pair:
+                await asyncio.to_thread(events.wait_for, nic.mac.hex(":"))
+            await until(lambda: all(nic.mac + ETHERTYPE in file.read_bytes() for nic in pair))
+
+    try:
+        play(scenario)
+    finally:
+        for program in (capture, events):
+            program.signal(signal.SIGINT)
+            program.stop()

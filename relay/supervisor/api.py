@@ -1,0 +1,472 @@
+"""The admin API of a relay with workers: asked of all of them, and answered as by one.
+
+It has the routes of ``relay.admin.api``, for which each worker has an API of its own at a private socket.
+Reads are asked of all workers and put together (``relay.supervisor.merging``); changes are made in all, and
+what is to last is kept by the supervisor, for workers that start later. Streams follow workers that come and
+go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from loguru import logger
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+
+from netstack import pcapng
+from relay.admin.api import (
+    KEEP_ALIVE,
+    WHO,
+    ApiResponse,
+    asked_ban,
+    assemble,
+    body_of,
+    fields_of,
+    forward_room,
+    openapi,
+    told_bans,
+    who_asks,
+)
+from relay.admin.entrance import caller_of
+from relay.admin.events import TooManyListenersError
+from relay.admin.metrics import CONTENT_TYPE
+from relay.admin.streams import Stream
+from relay.announcement import limits_of
+from relay.capture import MAX_CAPTURES
+from relay.operations import NotThereError, OperationError
+from relay.own_certificate import describe_certificate
+from relay.supervisor import asking, captures, exposition, merging
+from relay.supervisor.asking import AskError, Question
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from relay.supervisor.served import ServedWhole
+
+MOST_WAITING = 256
+"""Pieces of a stream that wait for its reader; then the workers' own queues fill, and drop and count."""
+
+LOOK_AGAIN = 0.5
+"""Seconds between looks whether a worker is back whose events are followed."""
+
+
+class WholeApi:
+    """Answers requests as ``relay.admin.api.Api`` does, by what the workers answer."""
+
+    def __init__(self, served: ServedWhole) -> None:
+        self._served = served
+        self._whole = served.whole
+        self._totals = exposition.Totals()
+        self._streams = 0
+        """Captures and traces that run."""
+
+    async def is_in_room(self, port: int, room: str) -> bool:
+        """Tell whether a session is of a room."""
+        with contextlib.suppress(HTTPException):  # where no worker has the room
+            peers = await self._merged(f"/v1/peers?{urlencode({'room': room})}", merging.peers)
+            return any(peer["port"] == port for peer in peers)
+        return False
+
+    # -- what there is ------------------------------------------------------------------------------
+
+    async def status(self, request: Request) -> Response:
+        """Answer with the relay, or a room of it, at a glance."""
+        asked = await _question(request)
+        found = await self._ask(asked)
+        rooms = {worker: answer.json()["rooms"] for worker, answer in found.items()}
+        drops = await self._merged(asked.target.replace("/v1/status", "/v1/drops", 1), merging.drops)
+        return ApiResponse(
+            {
+                **self._facts(),
+                "rooms": merging.rooms(rooms),
+                "drops": dict(list(drops.items())[: merging.MOST_DROPS]),
+                "workers": self._workers(),
+            }
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            **self._served.facts,
+            "uptime": time.monotonic() - self._served.started,
+            "draining": self._whole.draining,
+            "certificate": describe_certificate(self._whole.certificates),
+        }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        now = asyncio.get_running_loop().time()
+        return [
+            {
+                "worker": number,
+                "pid": child.pid,
+                "state": child.state,
+                "age": now - child.started,
+                "sessions": child.sessions,
+                "version": child.version,
+            }
+            for number, child in sorted(self._whole.crew.children.items())
+        ]
+
+    async def overview(self, request: Request) -> Response:
+        """Answer with what the dashboard shows."""
+        answers = await self._answers(request)
+        return ApiResponse({"relay": self._facts(), "seen": merging.overview(answers)})
+
+    async def rooms(self, request: Request) -> Response:
+        """Answer with all rooms, or one."""
+        return ApiResponse(merging.rooms(await self._answers(request)))
+
+    async def peers(self, request: Request) -> Response:
+        """Answer with the sessions."""
+        return ApiResponse(merging.peers(await self._answers(request)))
+
+    async def macs(self, request: Request) -> Response:
+        """Answer with the MAC tables."""
+        return ApiResponse(merging.shared("macs")(await self._answers(request)))
+
+    async def leases(self, request: Request) -> Response:
+        """Answer with who holds which address."""
+        return ApiResponse(merging.shared("leases")(await self._answers(request)))
+
+    async def flows(self, request: Request) -> Response:
+        """Answer with the flows."""
+        return ApiResponse(merging.flows(await self._answers(request)))
+
+    async def names(self, request: Request) -> Response:
+        """Answer with the name servers."""
+        return ApiResponse(merging.names(await self._answers(request)))
+
+    async def forwards(self, request: Request) -> Response:
+        """Answer with the forwards."""
+        return ApiResponse(merging.shared("forwards")(await self._answers(request)))
+
+    async def counters(self, request: Request) -> Response:
+        """Answer with all counters."""
+        return ApiResponse(merging.counters(await self._answers(request)))
+
+    async def drops(self, request: Request) -> Response:
+        """Answer with what was dropped."""
+        return ApiResponse(merging.drops(await self._answers(request)))
+
+    async def limits(self, _: Request) -> Response:
+        """Answer with the limits that are set."""
+        return ApiResponse(limits_of(self._whole.settings))
+
+    async def why(self, request: Request) -> Response:
+        """Answer whether a guest would reach something, by the worker that has it."""
+        asked = await _question(request)
+        guest = request.query_params.get("from")
+        if guest:
+            peers = await self._merged("/v1/peers", merging.peers)
+            known = [p["worker"] for p in peers if guest.lower() in {p["name"], p["address"], p["mac"]}]
+            found = await self._ask(asked, only=set(known) or None)
+        else:
+            found = await self._ask(asked)
+        return _as_it_is(next(iter(found.values())))
+
+    async def certificate(self, _: Request) -> Response:
+        """Answer with the certificate."""
+        return ApiResponse(describe_certificate(self._whole.certificates))
+
+    # -- what is done -------------------------------------------------------------------------------
+
+    async def disconnect(self, request: Request) -> Response:
+        """End a session, wherever it is."""
+        return await self._by_whom_it_concerns(request)
+
+    async def inject(self, request: Request) -> Response:
+        """Put frames on the LAN, where the session is."""
+        return await self._by_whom_it_concerns(request)
+
+    async def bans(self, _: Request) -> Response:
+        """Answer with who is kept out."""
+        return ApiResponse(told_bans(self._whole.bans))
+
+    async def ban(self, request: Request) -> Response:
+        """Keep somebody out, of all workers and of those to come."""
+        asked = await _question(request)
+        ban = asked_ban(asked.body)
+        self._whole.bans.add(ban)
+        found = await self._ask(asked)
+        await self._whole.bans.keep()
+        ended = sum(answer.json()["ended"] for answer in found.values())
+        return ApiResponse({"id": ban.id, "ended": ended}, HTTPStatus.CREATED)
+
+    async def unban(self, request: Request) -> Response:
+        """Let somebody in again."""
+        identifier = request.path_params["id"]
+        if not self._whole.bans.remove(identifier):
+            raise NotThereError(f"there is no ban {identifier}")
+        await self._whole.bans.keep()
+        with contextlib.suppress(HTTPException):  # of a worker that has let it end already
+            await self._ask(await _question(request))
+        return ApiResponse({"lifted": identifier})
+
+    async def revoked(self, _: Request) -> Response:
+        """Answer with the ids of the tokens that were revoked while the relay ran."""
+        return ApiResponse(self._whole.tokens.revoked)
+
+    async def revoke(self, request: Request) -> Response:
+        """Revoke a token for good, in all workers and in those to come."""
+        identifier = request.path_params["id"]
+        try:
+            await self._whole.tokens.revoke(identifier)
+        except ValueError as error:
+            raise OperationError(str(error)) from None
+        found = await self._ask(await _question(request))
+        ended = sum(answer.json()["ended"] for answer in found.values())
+        return ApiResponse({"revoked": identifier, "ended": ended})
+
+    async def add_forward(self, request: Request) -> Response:
+        """Open a port of the host to a guest."""
+        asked = await _question(request)
+        fields = fields_of(asked.body, {"room", "forward"})
+        body = json.dumps({**fields, "room": forward_room(request, fields)}).encode()
+        found = await self._ask(asked._replace(body=body))
+        return _as_it_is(next(iter(found.values())))
+
+    async def remove_forward(self, request: Request) -> Response:
+        """Close a port of the host."""
+        return await self._by_whom_it_concerns(request)
+
+    async def reload(self, request: Request) -> Response:
+        """Read configuration, certificate and keys again."""
+        logger.bind(unthinned=True).info("{} asked for a reload", who_asks(request).text)
+        return ApiResponse(await self._whole.reload())
+
+    async def drain(self, request: Request) -> Response:
+        """Refuse new sessions, or take them again."""
+        found = await self._ask(await _question(request))
+        self._whole.draining = request.method != "DELETE"
+        return _as_it_is(next(iter(found.values())))
+
+    # -- streams and what monitors ask ---------------------------------------------------------------
+
+    async def events(self, request: Request) -> Response:
+        """Send what happens, as it happens (server-sent events)."""
+        taken = contextlib.ExitStack()
+        try:
+            own = taken.enter_context(self._served.events.subscribed())
+        except TooManyListenersError:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
+        told: asyncio.Queue[str] = asyncio.Queue(MOST_WAITING)
+        asked = await _question(request)
+        tasks = [
+            asyncio.create_task(self._follow(worker, asked, told)) for worker in range(self._whole.crew.count)
+        ]
+        tasks.append(asyncio.create_task(_pass_on(own, told)))
+        for task in tasks:
+            taken.callback(task.cancel)
+        return Stream(_kept_alive(told), "text/event-stream", taken, self._served.ending)
+
+    async def _follow(self, worker: int, asked: Question, told: asyncio.Queue[str]) -> None:
+        """Pass a worker's events on, and those of the ones that come after it."""
+        while True:
+            path = self._whole.sockets().get(worker)
+            with contextlib.suppress(AskError):
+                if path is not None:
+                    stream = await asking.open_stream(path, asked)
+                    with contextlib.closing(stream):
+                        async for event in _events(stream.lines()):
+                            await told.put(event)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def recent_events(self, request: Request) -> Response:
+        """Answer with what has happened lately."""
+        answers = await self._answers(request)
+        own = self._served.events.recent(request.query_params.get("room"))
+        return ApiResponse(merging.recent_events({**answers, -1: own}))
+
+    async def capture(self, request: Request) -> Response:
+        """Send what passes all workers, as pcapng, until the client has enough."""
+        opened = await self._open_streams(await _question(request))
+        told: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+        told.put_nowait(pcapng.section("vmrelay"))
+        interfaces = captures.Interfaces()
+
+        async def read(worker: int, stream: asking.Stream) -> None:
+            async for block in captures.blocks(stream):
+                if mine := interfaces.renumber(worker, block):
+                    await told.put(mine)
+
+        taken = self._taken(opened)
+        for worker, stream in opened.items():
+            taken.callback(asyncio.create_task(read(worker, stream)).cancel)
+        return Stream(_from(told), "application/x-pcapng", taken, self._served.ending)
+
+    async def trace(self, request: Request) -> Response:
+        """Send what becomes of a guest's packets for one destination, by the worker that has it."""
+        opened = await self._open_streams(await _question(request))
+        stream = next(iter(opened.values()))
+        return Stream(stream.lines(), "application/jsonl", self._taken(opened), self._served.ending)
+
+    async def _open_streams(self, asked: Question) -> dict[int, asking.Stream]:
+        """Ask all for a stream; give those that have one."""
+        if self._streams >= MAX_CAPTURES:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
+        found: dict[int, asking.Stream] = {}
+        refused: list[asking.Stream] = []
+        for worker, path in self._whole.sockets().items():
+            with contextlib.suppress(AskError):
+                stream = await asking.open_stream(path, asked)
+                if stream.status < HTTPStatus.BAD_REQUEST:
+                    found[worker] = stream
+                else:
+                    refused.append(stream)
+        try:
+            if not found:
+                raise await _refusal(refused)
+        finally:
+            for stream in refused:
+                stream.close()
+        return found
+
+    def _taken(self, opened: dict[int, asking.Stream]) -> contextlib.ExitStack:
+        """Tell what is to be let go of when streams are no longer read."""
+        taken = contextlib.ExitStack()
+        self._streams += 1
+        taken.callback(self._end_stream)
+        for stream in opened.values():
+            taken.callback(stream.close)
+        return taken
+
+    def _end_stream(self) -> None:
+        self._streams -= 1
+
+    async def metrics(self, request: Request) -> Response:
+        """Answer in Prometheus's text format."""
+        crew = self._whole.crew
+        processes = {worker: child.pid for worker, child in crew.children.items()}
+        found = await self._ask(await _question(request))
+        rooms = await self._merged("/v1/rooms", merging.rooms)
+        own = exposition.of_relay(
+            rooms=len(rooms), running=len(crew.live), wanted=crew.count, restarts=crew.restarts
+        )
+        told = {
+            worker: (processes[worker], answer.content.decode())
+            for worker, answer in found.items()
+            if worker in processes
+        }
+        return Response(self._totals.expose(told, own), media_type=CONTENT_TYPE)
+
+    async def livez(self, _: Request) -> Response:
+        """Answer that the supervisor's event loop turns."""
+        return PlainTextResponse("ok\n")
+
+    async def readyz(self, _: Request) -> Response:
+        """Answer whether new sessions are taken."""
+        if self._whole.draining:
+            return PlainTextResponse("draining\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        if not self._whole.crew.live:
+            return PlainTextResponse("no worker is ready\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        return PlainTextResponse("ready\n")
+
+    async def openapi(self, _: Request) -> Response:
+        """Answer with the description of all this."""
+        return ApiResponse(openapi(str(self._served.facts["version"])))
+
+    # -- asking the workers -------------------------------------------------------------------------
+
+    async def _ask(self, asked: Question, only: set[int] | None = None) -> dict[int, asking.Answer]:
+        """Ask all workers; give the answers of those that do not refuse. Raises HTTPException, if all do."""
+        sockets = {
+            worker: path for worker, path in self._whole.sockets().items() if only is None or worker in only
+        }
+        answers = await asking.ask_all(sockets, asked)
+        good = {worker: answer for worker, answer in answers.items() if answer.is_good}
+        if not good:
+            raise _no_answer(next(iter(answers.values()), None))
+        return good
+
+    async def _answers(self, request: Request) -> merging.Answers:
+        found = await self._ask(await _question(request))
+        return {worker: answer.json() for worker, answer in found.items()}
+
+    async def _merged(self, path: str, merge: Callable[[merging.Answers], Any]) -> Any:
+        found = await self._ask(Question("GET", path))
+        return merge({worker: answer.json() for worker, answer in found.items()})
+
+    async def _by_whom_it_concerns(self, request: Request) -> Response:
+        found = await self._ask(await _question(request))
+        return _as_it_is(next(iter(found.values())))
+
+
+async def _question(request: Request) -> Question:
+    """Pass a request on as it is; our own commands say which user runs them."""
+    path = request.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1") or request.url.path
+    query = f"?{request.url.query}" if request.url.query else ""
+    token, said = caller_of(request).token, request.headers.get(WHO, "")
+    who = said if token is None else f"token {token}"
+    headers = {WHO: who} if who and who.isprintable() else {}
+    return Question(request.method, f"{path}{query}", await body_of(request), headers)
+
+
+def _as_it_is(answer: asking.Answer) -> Response:
+    return Response(answer.content, answer.status, media_type="application/json")
+
+
+def _no_answer(refusal: asking.Answer | None) -> HTTPException:
+    """Say what the workers say that refuse; or that there is none."""
+    if refusal is None:
+        return HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "no worker answers")
+    try:
+        reason = str(refusal.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        reason = "a worker refuses"
+    return HTTPException(refusal.status, reason)
+
+
+async def _refusal(refused: list[asking.Stream]) -> HTTPException:
+    """Say why all refuse a stream: the reason that is not that it is not there, where there is one."""
+    if not refused:
+        return _no_answer(None)
+    first = next((stream for stream in refused if stream.status != HTTPStatus.NOT_FOUND), refused[0])
+    return _no_answer(asking.Answer(first.status, await first.read()))
+
+
+async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Give each event with the empty line behind it; comments are left out."""
+    event = b""
+    async for line in lines:
+        if line.startswith(b":"):
+            continue
+        event += line
+        if line == b"\n":
+            if event != b"\n":
+                yield event.decode()
+            event = b""
+
+
+async def _pass_on(own: asyncio.Queue[dict[str, Any]], told: asyncio.Queue[str]) -> None:
+    """Tell the supervisor's own events, which are of no room."""
+    while True:
+        event = await own.get()
+        await told.put(f"event: {event['event']}\ndata: {json.dumps(event)}\n\n")
+
+
+async def _kept_alive(told: asyncio.Queue[str]) -> AsyncIterator[str]:
+    yield ": connected\n\n"
+    while True:
+        try:
+            yield await asyncio.wait_for(told.get(), KEEP_ALIVE)
+        except TimeoutError:
+            yield ": still here\n\n"
+
+
+async def _from(told: asyncio.Queue[bytes]) -> AsyncIterator[bytes]:
+    while True:
+        yield await told.get()
+
+
+def application(served: ServedWhole) -> ASGIApp:
+    """Make the application that answers."""
+    return assemble(WholeApi(served), served)
