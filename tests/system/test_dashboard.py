@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -18,6 +19,7 @@ from waiting import wait_until
 
 from guest.client import ConnectError
 from guest.relay_socket import RelayPeer, RelaySocket
+from relay.tokens import make_key, public_half, sign
 
 GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
 MAC = "52:54:00:00:77:01"
@@ -263,6 +265,38 @@ def test_a_capture_is_recorded_and_saved(page, guest, tmp_path):
     assert saving.value.suggested_filename.endswith(".pcapng")
 
 
+REGISTER_AND_LEAVE = """([url, name]) => new Promise((resolve) => {
+    const socket = new WebSocket(url);
+    const register = JSON.stringify({ type: "Register", mac: [0x52, 0x54, 0, 0, 0x77, 9], name });
+    socket.onopen = () => socket.send(Uint8Array.of(0, ...new TextEncoder().encode(register)));
+    socket.onmessage = () => socket.close(4001, name);
+    socket.onclose = resolve;
+})"""
+
+
+def test_what_a_client_says_when_it_leaves_is_text_in_the_log(page, open_page, relay):
+    elsewhere = open_page(f"http://127.0.0.1:{relay.port}/")
+    elsewhere.evaluate(REGISTER_AND_LEAVE, [f"ws://127.0.0.1:{relay.port}/", HOSTILE])
+    expect(page.get_by_role("log").get_by_text(HOSTILE).first).to_be_visible()
+    assert page.locator("img").count() == 0
+
+
+BECOME = """(state) => {
+    Object.defineProperty(document, "visibilityState", { value: state, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_nothing_is_asked_while_nobody_looks(page):
+    looks = []
+    page.on("request", lambda request: looks.append(request.url) if "/overview" in request.url else None)
+    page.evaluate(BECOME, "hidden")
+    page.wait_for_timeout(4000)
+    assert len(looks) <= 1, "one may have been on its way"
+    with page.expect_response("**/v1/overview*"):
+        page.evaluate(BECOME, "visible")
+
+
 def test_what_a_guest_calls_itself_is_text_wherever_it_stands(open_page, link, relay):
     """The relay cleans names; a page that is told anything else must show it all the same."""
     page = open_page("about:blank")
@@ -352,6 +386,34 @@ def test_over_tcp_who_has_the_token_signs_in_and_out(browser, relay_on_tcp):
     expect(page.locator("#state")).to_have_text("signed out")
     assert page.evaluate("sessionStorage.length + localStorage.length") == 0
     context.close()
+
+
+def test_who_may_look_at_one_room_gets_that_room(open_page, tmp_path):
+    key, keys, port = make_key("EdDSA"), tmp_path / "public.json", free_port()
+    keys.write_text(json.dumps({"keys": [public_half(key)]}))
+    relay = Relay("--auth", "optional", "--auth-keys", keys, "--admin", f"127.0.0.1:{port}")
+    guests = [
+        RelayPeer(f"{relay.url}room/{name}", insecure=True, name=name, reconnect=False)
+        for name in ("lab", "elsewhere")
+    ]
+    try:
+        page = open_page(f"http://127.0.0.1:{port}/")
+        page.fill("#token", sign(key, {"exp": time.time() + 600, "rights": ["admin"], "room": "lab"}))
+        page.keyboard.press("Enter")
+        expect(page.locator("#state")).to_have_text("live")
+        expect(page.locator("#sessions tbody tr")).to_have_count(1)
+        expect(page.locator("body")).not_to_contain_text("elsewhere")
+        for hidden in ("#bans", "#drain", "text=Ban"):
+            expect(page.locator(hidden).first).to_be_hidden()
+        page.get_by_role("button", name="Disconnect lab").click()
+        page.get_by_role("dialog").get_by_role("button", name="Disconnect").click()
+        expect(page.locator("#sessions tbody tr")).to_have_count(0)
+        wait_until(lambda: guests[0].closed)
+        assert not guests[1].closed
+    finally:
+        for guest in guests:
+            guest.close()
+        relay.stop()
 
 
 def test_a_page_of_another_origin_gets_nothing_even_with_the_token(browser, relay_on_tcp, tmp_path):

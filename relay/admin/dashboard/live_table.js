@@ -9,19 +9,22 @@ export class LiveTable {
   #none;
 
   /**
-   * `columns`: { title, text(item), number, tone(item) }; `actions`: { title, of(item), act(item), danger };
+   * `columns`: { title, text(item), number, tone(item) }; `actions`: { title, of(item), act(item), danger, whole },
+   * where `whole` is for who may change the whole relay;
    * `key(item)` tells rows apart; `none` is said where there is no row.
    */
   constructor(table, { columns, actions = [], key, none }) {
     Object.assign(this, { columns, actions, key });
-    this.#none = make("caption", {}, none);
+    this.#none = make("p", { className: "faint" }, none);
     const titles = actions.length === 0 ? columns : [...columns, { title: "" }];
     const heads = titles.map(({ title, number }) =>
       make(title === "" ? "td" : "th", { role: "columnheader", className: number ? "number" : "" }, title),
     );
     this.#head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads));
     table.setAttribute("role", "table");
-    table.append(this.#none, this.#head, this.#body);
+    table.setAttribute("aria-labelledby", table.closest("section").getAttribute("aria-labelledby"));
+    table.append(this.#head, this.#body);
+    table.after(this.#none);
   }
 
   show(items) {
@@ -43,9 +46,10 @@ export class LiveTable {
   #make() {
     const cells = this.columns.map(({ title }) => make("td", { role: "cell", "data-title": title }));
     const shown = { row: undefined, item: undefined, cells, buttons: [] };
-    shown.buttons = this.actions.map(({ title, act, danger }) => {
+    shown.buttons = this.actions.map(({ title, act, danger, whole }) => {
       const onclick = () => act(shown.item);
-      return make("button", { type: "button", className: danger ? "danger" : "", onclick }, title);
+      const className = [danger ? "danger" : "", whole ? "whole" : ""].join(" ").trim();
+      return make("button", { type: "button", className, onclick }, title);
     });
     const last = shown.buttons.length === 0 ? [] : [make("td", { role: "cell", className: "actions" }, ...shown.buttons)];
     shown.row = make("tr", { role: "row" }, ...cells, ...last);

@@ -47,7 +47,8 @@ function show({ relay: facts, seen }, bans) {
   tables.flows.show(seen.flows.map(withRoom));
   tables.forwards.show(seen.forwards.map(withRoom));
   tables.drops.show(Object.entries(seen.drops));
-  tables.bans.show(bans);
+  tables.bans.show(bans ?? []);
+  document.body.classList.toggle("confined", bans === null);
   title("sessions", "Sessions", peers.length, seen.peers_found);
   title("flows", "Flows", seen.flows.length, seen.flows_found);
   showFacts(facts);
@@ -189,6 +190,7 @@ function signIn(reason) {
     element("sign-in").onsubmit = (event) => {
       event.preventDefault();
       relay.token = token.value.trim();
+      isConfined = false;
       token.value = "";
       resolve();
     };
@@ -203,6 +205,7 @@ element("sign-out").addEventListener("click", () => {
 // -- going on ---------------------------------------------------------------------------------------
 
 let lookAgain = () => undefined;
+let isConfined = false;
 
 /** Waits; ``lookAgain`` ends it. */
 const pause = (milliseconds) =>
@@ -226,6 +229,18 @@ const visible = () =>
     look();
   });
 
+/** Gives who is kept out, or null where the token is for one room: that, and more, is about the whole relay. */
+async function askForBans() {
+  if (isConfined) return null;
+  try {
+    return await relay.get("/v1/bans");
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    isConfined = true;
+    return null;
+  }
+}
+
 /** Looks at the relay again and again; the longer its answers take the more seldom. */
 async function watch() {
   for (;;) {
@@ -233,7 +248,7 @@ async function watch() {
     const began = performance.now();
     try {
       const query = { room: room.value, find: find.value.trim() };
-      const answers = await Promise.all([relay.get("/v1/overview", query), relay.get("/v1/bans")]);
+      const answers = await Promise.all([relay.get("/v1/overview", query), askForBans()]);
       showSignIn(false);
       show(...answers);
       following ??= follow();

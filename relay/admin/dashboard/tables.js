@@ -40,7 +40,7 @@ export function sessionTable({ disconnect, ban, capture }) {
     actions: [
       { title: "Capture", of: nameOf, act: capture },
       { title: "Disconnect", of: nameOf, act: disconnect, danger: true },
-      { title: "Ban", of: nameOf, act: ban, danger: true },
+      { title: "Ban", of: nameOf, act: ban, danger: true, whole: true },
     ],
   });
 }
