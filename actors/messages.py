@@ -602,11 +602,15 @@ class GuestWanted:
 
 @dataclass(frozen=True, slots=True)
 class GuestFound:
-    """GatewayActor -> PortForwardActor: the guest's MAC and addresses at present, None while it is absent."""
+    """GatewayActor -> PortForwardActor: the guest's MAC and addresses at present, None while it is absent.
+
+    ``elsewhere``: another worker has it.
+    """
 
     mac: bytes | None
     ip: bytes | None
     ip6: bytes | None = None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

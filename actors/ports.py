@@ -71,6 +71,14 @@ class RoomLink(Protocol):
     def count(self) -> int:
         """Workers that there may be."""
 
+    @property
+    def is_lowest(self) -> bool:
+        """Whether no worker with a lower number lives; soon after the start all are taken to."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this worker has been there for long enough to know the others."""
+
     def attach(self, switch: Mailbox) -> None:
         """Tell a switch from now on what happens elsewhere, and what has happened so far."""
 

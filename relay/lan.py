@@ -260,6 +260,7 @@ class Lan:
                 listeners=self.network,
                 counters=self.counters,
                 settings=self.settings,
+                link=self._link,
             )
         except OSError as error:
             raise ForwardError(f"cannot forward {forward}: {error.strerror or error}") from None

@@ -29,6 +29,7 @@ from actors.messages import (
 from actors.runtime import tell_alive
 from netstack.malformed import MalformedPacket
 from netstack.room_state import (
+    DEAD_AFTER,
     HELLO_EVERY,
     MEMBER,
     AddressLost,
@@ -81,6 +82,7 @@ class Trunk:
     def __init__(self, place: Place, *, turns: Turns, counters: Counters) -> None:
         """Begin to listen, and say Hello. Raises OSError."""
         self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
         self._turns = turns
         self._counters = counters
         self._room_key = place.room_key
@@ -121,6 +123,16 @@ class Trunk:
         """Forget a worker of which it is known that its process has ended."""
         self.state.lost(number)
         self.work_at_end()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this worker has been there for long enough to know the others."""
+        return self._loop.time() - self._started >= DEAD_AFTER
+
+    @property
+    def is_lowest(self) -> bool:
+        """Whether no worker with a lower number lives; soon after the start all are taken to."""
+        return self.number == (self.state.live()[0] if self.is_settled else 0)
 
     def join(self, room: str) -> RoomLink:
         """Give a room of this process its link."""
@@ -267,6 +279,16 @@ class RoomLink:
         """What the switch has said of the MACs behind its ports."""
         self._changed: dict[bytes, None] = {}
         self._describe: Callable[[bytes], GuestAddresses] | None = None
+
+    @property
+    def is_lowest(self) -> bool:
+        """Whether no worker with a lower number lives."""
+        return self._trunk.is_lowest
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this worker has been there for long enough to know the others."""
+        return self._trunk.is_settled
 
     def attach(self, switch: Mailbox) -> None:
         """Tell a switch from now on what happens elsewhere, and what has happened so far."""

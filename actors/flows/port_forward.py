@@ -7,11 +7,19 @@ needs its place. Clients of one address have half of the places at most (``netst
 several addresses of this machine is a client for each, as far as the listener can tell: the answers leave
 from there.
 TCP clients are the gateway's to take, which opens a flow for each.
+
+In a room over several workers all have the forward, and one listens: the one that has the guest, so that all
+of a client's data stays within one process; while the guest is nowhere, the lowest worker that lives. Each
+looks every LOOK_EVERY whether it is the one. When the guest moves the port is taken anew, as soon as the
+other worker has given it back.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from loguru import logger
 
 from actors.descriptions import Describe, ForwardDescription
 from actors.messages import (
@@ -28,7 +36,7 @@ from actors.messages import (
     TcpForGuest,
 )
 from actors.ports import SendResult
-from actors.runtime import EventLoopActor, Tick, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from netstack.family import IPV4, family_of, pack_ip
 from netstack.forward import CLIENTS, FIRST_PORT, Clients, can_be_shown, ends_of
 from netstack.ipv4 import format_ipv4
@@ -40,7 +48,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from actors.messages import DatagramFromNet
-    from actors.ports import Listeners
+    from actors.ports import Listener, Listeners, RoomLink, UdpListener
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
@@ -54,6 +62,13 @@ MAX_WAITING = 256
 
 CLIENT_KEPT = 10.0
 """Seconds for which a client's place is its own even when all are taken: a flood must not end the others."""
+
+
+LOOK_EVERY = 0.25
+"""Seconds between looks at which worker the guest is."""
+
+PORT_AWAITED = 3.0
+"""Seconds that another worker may take to give the port back, before it is said that the port is taken."""
 
 
 class _Client:
@@ -87,8 +102,9 @@ class PortForwardActor(EventLoopActor):
         listeners: Listeners,
         counters: Counters,
         settings: LanSettings,
+        link: RoomLink | None = None,
     ) -> None:
-        """Listen. Raises OSError when the port cannot be had."""
+        """Listen. Raises OSError when the port cannot be had. ``link`` leads to the other workers."""
         super().__init__()
         self._forward = forward
         self._index = index
@@ -109,19 +125,41 @@ class PortForwardActor(EventLoopActor):
         self._asked = False
         self._waiting: list[DatagramFromNet] = []
         self._identification = 0
+        self._idle_at = NEVER
+        """When the next client may be forgotten."""
+        self._link = link
+        self._listeners = listeners
+        self._udp: UdpListener | None = None
+        self._port: Listener | None = None
+        """None while another worker has it."""
+        self._awaited_since = NEVER
+        """Since when the port is wanted that another worker, or another program, has yet."""
+        self._look_at = NEVER if link is None else self.now()
+        if link is None or (link.is_lowest and link.is_settled):
+            self._listen()
+
+    def _listen(self) -> None:
+        """Take the port. Raises OSError."""
+        forward = self._forward
         if forward.protocol == "udp":
-            self._udp = listeners.listen_udp(self.actor_ref, forward.host, forward.port)
-            self._close = self._udp.close
+            self._udp = self._listeners.listen_udp(self.actor_ref, forward.host, forward.port)
+            self._port = self._udp
         else:
-            self._close = listeners.listen_tcp(self.actor_ref, forward.host, forward.port).close
+            self._port = self._listeners.listen_tcp(self.actor_ref, forward.host, forward.port)
+
+    def _give_port_back(self) -> None:
+        if self._port is not None:
+            self._port.close()
+        self._port = self._udp = None
 
     def on_start(self) -> None:
         """Tell the gateway where frames for the clients go."""
         tell_alive(self._gateway, ForwardOpened(self._index, self.actor_ref))
+        self._set_timer()
 
     def on_stop(self) -> None:
         """Give the port back."""
-        self._close()
+        self._give_port_back()
 
     def on_failure(
         self,
@@ -130,14 +168,16 @@ class PortForwardActor(EventLoopActor):
         _traceback: TracebackType | None,
     ) -> None:
         """As :meth:`on_stop`."""
-        self._close()
+        self._give_port_back()
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:
         self._settings = message.settings
 
     @handles(Describe)
-    def _describe(self, _: Describe) -> ForwardDescription:
+    def _describe(self, _: Describe) -> ForwardDescription | None:
+        if self._port is None and self._link is not None:
+            return None  # the worker that listens tells of it
         place = self._place
         address = None if place is None else place.ip
         return ForwardDescription(
@@ -167,12 +207,34 @@ class PortForwardActor(EventLoopActor):
     @handles(GuestFound)
     def _found(self, message: GuestFound) -> None:
         self._asked = False
+        if self._link is not None:
+            self._take_or_leave_port(self._link, message)
+            message = replace(message, elsewhere=False)
         self._place_until = self.now() + PLACE_LIFETIME
         if message != self._place:
             self._place = message
             for client in self._clients.values():
                 self._hide(client)
         self._send_waiting()
+
+    def _take_or_leave_port(self, link: RoomLink, found: GuestFound) -> None:
+        """Listen while the guest is here, or is nowhere and this worker is to say so."""
+        if found.mac is None and (found.elsewhere or not link.is_lowest):
+            self._awaited_since = NEVER
+            self._give_port_back()
+            return
+        if self._port is not None:
+            return
+        now = self.now()
+        try:
+            self._listen()
+        except OSError as error:
+            self._awaited_since = min(self._awaited_since, now)
+            if now - self._awaited_since >= PORT_AWAITED:
+                self._awaited_since = NEVER
+                logger.error("cannot forward {}: {}", self._forward, error.strerror or error)
+        else:
+            self._awaited_since = NEVER
 
     def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -212,6 +274,8 @@ class PortForwardActor(EventLoopActor):
             )
             if client is None or not expected:
                 self._count("filtered", 1)
+            elif self._udp is None:
+                self._count("no_port", 1)
             elif self._udp.answer(payload, client.address) is SendResult.SENT:
                 self._note_use(client, now)
                 self._counters.add("forward.datagrams_to_net")
@@ -239,7 +303,8 @@ class PortForwardActor(EventLoopActor):
         self._shares.add(network)
         self._counters.add("forward.clients_opened")
         if len(self._clients) == 1:
-            self.poll_at = now + self._settings.udp_idle_timeout
+            self._idle_at = now + self._settings.udp_idle_timeout
+            self._set_timer()
         return client
 
     def _own_end(self, address: tuple[str, int]) -> tuple[bytes, int] | None:
@@ -297,12 +362,26 @@ class PortForwardActor(EventLoopActor):
 
     @handles(Tick)
     def _tick(self, _: Tick) -> None:
-        timeout, now = self._settings.udp_idle_timeout, self.now()
+        now = self.now()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            if not self._asked:
+                self._asked = tell_alive(self._gateway, GuestWanted(self._forward.vm, self.actor_ref))
+        if now >= self._idle_at:
+            self._idle_at = self._forget_idle(now)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        self.poll_at = min(self._look_at, self._idle_at)
+
+    def _forget_idle(self, now: float) -> float:
+        """Forget clients that were silent for long; tell when to do so again."""
+        timeout = self._settings.udp_idle_timeout
         for client in list(self._clients.values()):
             if client.used + timeout > now:
-                self.poll_at = client.used + timeout
-                break
+                return client.used + timeout
             self._forget(client)
+        return NEVER
 
     def _count(self, reason: str, number: int) -> None:
         if number > 0:

@@ -50,24 +50,33 @@ class Forwards:
 
     def locate(self, vm: bytes | str) -> Place | None:
         """Find a guest by MAC (6 bytes), address (4 bytes) or name; None while it is not there."""
+        ip, mac = self._find(vm)
+        port = None if mac is None else self._guests.port_of.get(mac)
+        if ip is None or mac is None or port is None or not self._guests.is_forwarded_to(port):
+            return None
+        return Place(port, mac, ip, self._guests.ipv6.address_of(mac))
+
+    def _find(self, vm: bytes | str) -> tuple[bytes | None, bytes | None]:
+        """Find a guest's address and MAC, wherever it is."""
         pool = self._guests.pool
         ip: bytes | None = None
         if isinstance(vm, str):
             ip = self._names.address_of(vm)
         elif len(vm) == 4:  # noqa: PLR2004 - an IPv4 address
             ip = vm
+        elif pool.is_elsewhere(vm):
+            return None, vm
         else:
             ip = pool.address_of(vm)
-        mac = None if ip is None else pool.holder_of(ip)
-        port = None if mac is None else self._guests.port_of.get(mac)
-        if ip is None or mac is None or port is None or not self._guests.is_forwarded_to(port):
-            return None
-        return Place(port, mac, ip, self._guests.ipv6.address_of(mac))
+        return ip, None if ip is None else pool.holder_of(ip)
 
     def tell_place(self, wanted: GuestWanted) -> None:
         """Answer a forward that looks for its guest."""
         place = self.locate(wanted.vm)
-        tell_alive(wanted.forward, GuestFound(place and place.mac, place and place.ip, place and place.ip6))
+        _, mac = self._find(wanted.vm)
+        elsewhere = mac is not None and self._guests.pool.is_elsewhere(mac)
+        found = GuestFound(place and place.mac, place and place.ip, place and place.ip6, elsewhere)
+        tell_alive(wanted.forward, found)
 
     def show(self, message: ClientShown) -> None:
         """Let answers to a client go to its forward. Each forward has a bounded number of clients."""

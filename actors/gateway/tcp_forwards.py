@@ -95,6 +95,7 @@ class TcpForwards:
         if connections is None or connections.forward != wanted.forward:
             connections = ForwardedConnections(wanted.forward, wanted.clients, self._let_in)
             self._by_index[wanted.index] = connections
+        connections.clients = wanted.clients  # the port may have been given back and taken anew
         self._let_in(connections)
 
     def _let_in(self, connections: ForwardedConnections) -> None:

@@ -1,0 +1,145 @@
+"""Port forwards of a room over workers: one worker listens at a time, and it is the guest's."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from waiting import until
+from workers_of_one_loop import workers
+
+from actors.descriptions import Describe
+from actors.runtime import ask_async
+from netstack.forward import parse_forwards
+
+
+def free_port(kind):
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run(protocol, scenario, folder, monkeypatch, vm="web"):
+    """Play a scenario with a forward to a guest called web, at workers that know each other well."""
+    monkeypatch.setattr("relay.trunk.DEAD_AFTER", 0.0)
+    port = free_port(socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM)
+
+    async def main():
+        (forward,) = parse_forwards(f"{protocol}::{port}:{vm}:80")
+        async with workers(folder, 2, forward=(forward,)) as started:
+            for worker in started:
+                worker.lan()
+            return await scenario(port, *started)
+
+    return asyncio.run(main())
+
+
+async def listening(started):
+    """Tell which workers describe the forward: those that listen."""
+    found = []
+    for worker in started:
+        (forward,) = worker.lan().forwards
+        if await ask_async(forward, Describe()) is not None:
+            found.append(worker.number)
+    return found
+
+
+async def until_only(number, *started):
+    async with asyncio.timeout(20):
+        while await listening(started) != [number]:  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
+
+
+def send(port, payload):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(payload, ("127.0.0.1", port))
+
+
+async def reaches(guest, port, payload):
+    """Whether datagrams come to the guest, sent until one does."""
+
+    def arrived():
+        send(port, payload)
+        return any(UDP in frame and bytes(frame[UDP].payload) == payload for frame in guest.frames())
+
+    await until(arrived, every=0.05)
+
+
+def test_the_lowest_worker_listens_while_the_guest_is_nowhere(tmp_path, monkeypatch):
+    async def scenario(port, one, two):
+        await until_only(0, one, two)
+        await until(lambda: send(port, b"x") or one.total("forward.drop.no_guest"), every=0.05)
+        return two.total("forward.drop.no_guest")
+
+    assert run("udp", scenario, tmp_path, monkeypatch) == 0
+
+
+def test_datagrams_reach_the_guest_by_its_own_worker_wherever_it_goes(tmp_path, monkeypatch):
+    async def scenario(port, one, two):
+        guest = await two.guest(1).joins(name="web")
+        await until_only(1, one, two)
+        await reaches(guest, port, b"first")
+        again = await one.guest(1, host="192.0.2.1").joins(name="web", resume=guest.resume)
+        await until_only(0, one, two)
+        await reaches(again, port, b"second")
+        again.leaves()
+        back = await two.guest(1, host="192.0.2.1").joins(name="web")
+        await until_only(1, one, two)
+        await reaches(back, port, b"third")
+        return one.total("trunk.frames_sent") + two.total("trunk.frames_sent")
+
+    assert run("udp", scenario, tmp_path, monkeypatch) == 0
+
+
+def test_clients_connect_to_the_guest_by_its_own_worker_after_it_has_moved_twice(tmp_path, monkeypatch):
+    async def scenario(port, one, two):
+        for turn in (0, 1, 0):
+            worker = (one, two)[turn]
+            guest = await worker.guest(1, host="192.0.2.1").joins(name="web")
+            await until_only(turn, one, two)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            await guest.hears(lambda frame: TCP in frame and frame[TCP].flags == "S")
+            writer.close()
+            guest.leaves()
+
+    run("tcp", scenario, tmp_path, monkeypatch)
+
+
+def test_the_port_of_a_worker_that_died_is_another_ones(tmp_path, monkeypatch):
+    async def scenario(port, one, two):
+        await one.guest(1).joins(name="web")
+        await until_only(0, one, two)
+        one.dies()
+        two.trunk.lost(0)
+        guest = await two.guest(1).joins(name="web")
+        await reaches(guest, port, b"hello")
+
+    run("udp", scenario, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("vm", ["web", "10.0.2.77", "52:54:15:ee:00:01"])
+def test_the_guest_is_found_elsewhere_however_it_is_named(tmp_path, monkeypatch, vm):
+    async def scenario(_port, one, two):
+        guest = await two.guest(1).joins(name="web")
+        guest.sends(guest.to(guest) / IP(src="10.0.2.77") / UDP())
+        await until_only(1, one, two)
+
+    run("udp", scenario, tmp_path, monkeypatch, vm)
+
+
+def test_a_port_that_another_program_has_is_told_and_taken_once_it_is_free(tmp_path, monkeypatch, lines):
+    monkeypatch.setattr("actors.flows.port_forward.PORT_AWAITED", 0.1)
+
+    async def scenario(port, one, two):
+        await until_only(0, one, two)
+        one.lan().forwards[0].stop(block=False)  # whoever has the port is no worker that would give it back
+        await until(lambda: not one.lan().forwards[0].is_alive())
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", port))
+            guest = await two.guest(1).joins(name="web")
+            await until(lambda: any("cannot forward" in line and "in use" in line for line in lines))
+        await reaches(guest, port, b"hello")
+
+    run("udp", scenario, tmp_path, monkeypatch)
