@@ -200,7 +200,7 @@ class WorkerRelay(Relay):
 async def _work(channel: Channel, start: Message, handed: Handed) -> int:
     settings: Settings = handing.unpack_settings(start["settings"])
     with LineWriter(sys.stderr, "the log") as log:
-        limiter = logs.setup(settings.log_format, settings.log_level, log)
+        limiter = logs.setup(settings.log_format, settings.log_level, log, settings.log_filter)
         logger.configure(extra={"worker": handed.place.number})
         raise_file_limit()
         calm_garbage_collector()

@@ -69,7 +69,7 @@ def serve(settings: Settings, count: int, reread: Callable[[], Settings]) -> int
     if sys.platform != "linux":
         raise SettingsError("--workers needs Linux, whose kernel knows which of them a packet is for")
     with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
-        limiter = logs.setup(settings.log_format, settings.log_level, log)
+        limiter = logs.setup(settings.log_format, settings.log_level, log, settings.log_filter)
         raise_file_limit()
         with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
             supervisor = Supervisor(settings, count, state, lambda line: said.write(f"{line}\n"), reread)
@@ -280,7 +280,7 @@ class Supervisor:
         else:
             told["changed"], told["needs_restart"] = differences(self.settings, found)
             self.settings = merged(self.settings, found)
-            logs.set_level(self.settings.log_level)
+            logs.set_level(self.settings.log_level, self.settings.log_filter)
             tell_reload(told)
         told["certificate"] = await self._refresh_certificate(asked=True)
         await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)

@@ -28,7 +28,7 @@ ETHERTYPE = b"\x88\xb5"
 """For local experiments."""
 
 
-class Workers:
+class OfWorkers:
     """What the tests ask of a relay of workers: of its log, mostly."""
 
     def pid_of(self, worker):
@@ -49,7 +49,7 @@ class Workers:
         return next(line["worker"] for line in reversed(joined) if line["address"] == address)
 
 
-class TwoWorkers(Workers, Relay):
+class Workers(OfWorkers, Relay):
     """A relay of two workers."""
 
     def __init__(self, **more):
@@ -60,7 +60,7 @@ class TwoWorkers(Workers, Relay):
         assert "Traceback" not in self.output
 
 
-class OperatedWorkers(Workers, OperatedRelay):
+class OperatedWorkers(OfWorkers, OperatedRelay):
     """One that is asked by commands."""
 
     def asked_of(self, worker, command):
@@ -123,14 +123,14 @@ def play(scenario):
 
 @pytest.fixture(scope="module")
 def relay():
-    relay = TwoWorkers()
+    relay = Workers()
     yield relay
     relay.stop()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_connections_are_spread_and_stay_where_they_are(host):
-    relay = TwoWorkers(bind="::")
+    relay = Workers(bind="::")
     try:
 
         async def scenario():
@@ -202,7 +202,7 @@ def test_a_second_relay_on_the_port_is_refused(relay):
 
 
 def test_workers_that_have_lost_their_supervisor_end():
-    relay = TwoWorkers()
+    relay = Workers()
     pids = [relay.pid_of(worker) for worker in (0, 1)]
     relay.signal(signal.SIGKILL)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
