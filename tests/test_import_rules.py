@@ -16,8 +16,8 @@ CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
 NAMES = {"dns": "dnspython", "jwt": "pyjwt"}
 """Libraries whose distributions are called otherwise than what is imported."""
 
-OPTIONAL = {"IPython", "traitlets"}
-"""Libraries that are used where a user has them."""
+OPTIONAL = {"IPython", "rich", "textual", "traitlets"}
+"""Libraries that are used where a user has them, and those of extras."""
 
 
 def allowed(package):
