@@ -43,7 +43,8 @@ def origin(tmp_path_factory):
     run("npm", "--prefix", ROOT / "clients/js", "run", "--silent", "build", patience=120)
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(ROOT / "clients/js/dist", folder / "client")
-    shutil.copy(ROOT / "relay/pages/network.js", folder)
+    for name in ("network.js", "packets.js"):
+        shutil.copy(ROOT / "relay/pages" / name, folder)
     (folder / "index.html").write_text("<!doctype html><title>VM</title>")
     with site(folder) as url:
         yield url
@@ -143,6 +144,90 @@ def test_a_relay_that_is_started_again_is_found_again(page, relay, transport):
         assert address(page) == before
         assert page.evaluate(GATEWAY_PING) == GATEWAY
         assert page.evaluate("nic.statistics.reconnects") == 1
+
+
+MAC = [0x52, 0x54, 0x15, 0xEE, 0x77, 0x01]
+
+
+def connect_with(page, relay, transport, mac):
+    """Connect, under a MAC or a random one; gives the MAC."""
+    return page.evaluate(
+        """async ([url, transport, mac]) => {
+             const { connect } = await import("/client/index.js");
+             window.states = [];
+             const onstate = ({ state, reason }) => states.push([state, reason]);
+             const given = mac === null ? {} : { mac: Uint8Array.from(mac) };
+             window.nic = await connect(url, { transport, ...given, onstate });
+             return [...nic.mac];
+           }""",
+        [f"http://127.0.0.1:{relay.port}/", transport, mac],
+    )
+
+
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+@pytest.mark.parametrize("mac", [MAC, None], ids=["chosen", "random"])
+def test_a_page_that_is_loaded_again_goes_on_where_it_was(page, relay, transport, mac):
+    """With its MAC, its address, and, as the relay keeps its port, with what its guest has open."""
+    before = connect_with(page, relay, transport, mac), address(page)
+    for loads in (1, 2):
+        page.reload()
+        assert (connect_with(page, relay, transport, mac), address(page)) == before
+        assert page.evaluate(GATEWAY_PING) == GATEWAY
+        counters = relay.counters()
+        assert (counters["switch.resumed"], counters.get("switch.takeovers", 0)) == (loads, 0)
+
+
+def test_a_relay_that_has_forgotten_all_gives_a_page_that_is_loaded_again_its_address(page, relay):
+    """The second one of two whose MACs have one place in the pool comes back first."""
+    same_place = [*MAC[:5], 0xF6]
+    connect_with(page, relay, "websocket", same_place)
+    first = address(page)
+    page.evaluate("nic.close()")
+    connect_with(page, relay, "websocket", MAC)
+    assert address(page) != first, "which waits for the other"
+    before = address(page)
+    relay.signal(signal.SIGKILL)
+    relay.wait()
+    page.reload()
+    with contextlib.closing(Again("--port", relay.port)) as again:
+        connect_with(page, again, "websocket", MAC)
+        assert address(page) == before
+
+
+@pytest.mark.parametrize("transport", ["webtransport", "websocket"])
+def test_a_tab_that_is_duplicated_has_another_mac_and_leaves_the_first_in_peace(page, relay, transport):
+    first = connect_with(page, relay, transport, None)
+    page.reload()
+    assert connect_with(page, relay, transport, None) == first
+    # A window that a page opens begins with a copy of the tab's storage, as a duplicate does.
+    with page.expect_popup() as opened:
+        page.evaluate("void window.open(location.href)")
+    copy = opened.value
+    copy.wait_for_load_state()
+    assert copy.evaluate("sessionStorage.length") == 0
+    assert connect_with(copy, relay, transport, None) != first
+    assert page.evaluate(GATEWAY_PING) == copy.evaluate(GATEWAY_PING) == GATEWAY
+    for tab in (page, copy):
+        assert tab.evaluate("nic.statistics.reconnects") == 0
+    copy.close()
+
+
+def test_two_tabs_of_one_chosen_mac_do_not_throw_each_other_out_for_ever(page, relay):
+    """One of them goes on under another: the younger, unless the first is as young."""
+    connect_with(page, relay, "websocket", MAC)
+    with page.expect_popup() as opened:
+        page.evaluate("void window.open(location.href)")
+    tabs = page, opened.value
+    opened.value.wait_for_load_state()
+    connect_with(opened.value, relay, "websocket", MAC)
+    relay.wait_for("registered (?!52:54:15:ee:77:01)")
+    for tab in tabs:
+        tab.wait_for_function("nic.state === 'open' && nic.assigned !== undefined")
+        assert tab.evaluate(GATEWAY_PING) == GATEWAY
+    macs = [tab.evaluate("[...nic.mac]") for tab in tabs]
+    assert (MAC in macs, macs[0] != macs[1]) == (True, True)
+    assert sum(tab.evaluate("nic.statistics.reconnects") for tab in tabs) <= 2
+    opened.value.close()
 
 
 @pytest.mark.parametrize("transport", ["webtransport", "websocket"])

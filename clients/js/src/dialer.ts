@@ -60,6 +60,12 @@ export class Dialer {
     this.#token = options.token;
   }
 
+  /** Which LAN it is, without what else a URL may say. */
+  get place(): string {
+    const { host, pathname, searchParams } = this.#url;
+    return `${host}${pathname} ${searchParams.get("room") ?? ""}`.trim();
+  }
+
   /**
    * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
    * that fails delay those of the next minutes, twice as long each time.

@@ -3,6 +3,7 @@
 import { CarrierError } from "./carriers.js";
 import type { Carrier } from "./carriers.js";
 import { encodeControl } from "./wire.js";
+import type { Address } from "./wire.js";
 
 /** Milliseconds between Registers; the last is how long the answer to the last one is waited for. */
 const DELAYS = [250, 500, 1000, 2000, 2000, 4000] as const;
@@ -24,18 +25,23 @@ export class Registration {
   /**
    * Asks for the address of `mac`, whose guest calls itself `name` unless that is empty.
    *
-   * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours.
+   * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours. `ip` is that
+   * address, for a relay that has forgotten it.
    */
-  ask(mac: Uint8Array, name: string, resume: string): void {
+  ask(mac: Uint8Array, name: string, resume: string, ip: Address | undefined): void {
     if (this.#over) return;
     const delay = DELAYS[this.#attempt++];
     if (delay === undefined) {
       this.end(new CarrierError("the relay gives no address"));
       return;
     }
-    this.#timer = setTimeout(() => this.ask(mac, name, resume), delay);
-    const named = name === "" ? {} : { name };
-    this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...named, ...(resume === "" ? {} : { resume }) }));
+    this.#timer = setTimeout(() => this.ask(mac, name, resume, ip), delay);
+    const said = {
+      ...(name === "" ? {} : { name }),
+      ...(resume === "" ? {} : { resume }),
+      ...(ip === undefined ? {} : { ip }),
+    };
+    this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...said }));
   }
 
   /** The relay has answered, or never will. */

@@ -420,7 +420,7 @@ describe("a lost connection", () => {
     }
     expect(Math.max(...delays)).toBeGreaterThan(15_000);
     expect(Math.max(...delays)).toBeLessThanOrEqual(37_500);
-    const registers = relay.links.map(({ sent }) => new TextDecoder().decode(sent[0]));
+    const registers = relay.links.slice(1).map(({ sent }) => new TextDecoder().decode(sent[0]));
     expect(new Set(registers).size).toBe(1);
   });
 
@@ -523,7 +523,7 @@ describe("a lost connection", () => {
   });
 });
 
-test("a new connection shows that the MAC is this card's", async () => {
+test("a new connection shows that the MAC is this card's, and what address it had", async () => {
   relay.install();
   relay.resume = "5ec2e7";
   const nic = await attach("https://relay.example/", {});
@@ -531,7 +531,25 @@ test("a new connection shows that the MAC is this card's", async () => {
   expect(relay.links[0]!.sent[0]).toEqual(control({ type: "Register", mac }));
   relay.links[0]!.end(1, "network gone");
   await vi.advanceTimersByTimeAsync(60_000);
-  expect(relay.links[1]!.sent[0]).toEqual(control({ type: "Register", mac, resume: "5ec2e7" }));
+  expect(relay.links[1]!.sent[0]).toEqual(control({ type: "Register", mac, resume: "5ec2e7", ip: [10, 0, 2, 10] }));
+});
+
+describe("a card of a chosen MAC", () => {
+  const mac = Uint8Array.of(0x52, 0x54, 0, 1, 2, 3);
+
+  test("that another one had already goes on under another", async () => {
+    relay.install();
+    const first = await attach("https://relay.example/", { mac });
+    const second = await attach("https://relay.example/", { mac });
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect([first.state, second.state]).toEqual(["open", "open"]);
+    expect([...first.mac]).toEqual([...mac]);
+    expect([...second.mac]).not.toEqual([...mac]);
+    expect(relay.links.length).toBeLessThanOrEqual(4);
+    // Its program need not know.
+    second.send(Uint8Array.of(...frame(6), ...mac, ...frame(48)));
+    expect(relay.links.at(-1)!.sent.at(-1)!.slice(7, 13)).toEqual(second.mac);
+  });
 });
 
 test("closing as soon as it is open leaves nothing behind", async () => {

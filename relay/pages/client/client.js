@@ -13,6 +13,7 @@
 import { CarrierError, messageOf } from "./carriers.js";
 import { Dialer } from "./dialer.js";
 import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
+import { recall, recallRandomMac, remember } from "./keepsakes.js";
 import { Registration } from "./registration.js";
 import { Retries } from "./retries.js";
 import { CHUNK, CONTROL, Chunker, FRAME, MAX_FRAME, MIN_FRAME, Reassembler, encodeControl, parseControl } from "./wire.js";
@@ -27,6 +28,11 @@ const STABLE_AGAINST_OTHERS = 60_000;
 const MAX_HELD = 64;
 /** Milliseconds that {@link connect} waits for a guest's first frame: one that runs speaks soon. */
 const GUEST_PATIENCE = 1000;
+/**
+ * A card of a MAC that was chosen for it, and that lost it so soon, is the second one of this MAC: that of a tab that
+ * was duplicated, say. The first one is back at once, and the second goes on under another.
+ */
+const INTRUDER = 2000;
 /** A card that has had its guest's MAC for so long takes it back; a younger one goes on under another. */
 const ELDER = 5000;
 /** Closing code of a session whose MAC another one has registered; over WebSocket it is 4000 more. */
@@ -64,8 +70,10 @@ export class NetworkInterface {
     #reconnect;
     #state = "connecting";
     #assigned;
-    /** What shows the relay that a MAC is this card's: told with its address. */
-    #resume = { mac: new Uint8Array(), secret: "" };
+    /** What the relay has told this card: its address, and what shows that the MAC is its own. */
+    #had;
+    #hasRandomMac;
+    #forget;
     #carrier;
     /** Counts carriers; what a former one still delivers is not for this card any more. */
     #session = 0;
@@ -86,9 +94,11 @@ export class NetworkInterface {
     #isOusted = false;
     #retry;
     /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
-    constructor(url, options, card = new CardMac(options.mac ?? randomMac())) {
+    constructor(url, options, card) {
         this.#dialer = new Dialer(url, options);
-        this.#card = card;
+        this.#hasRandomMac = card === undefined && options.mac === undefined;
+        this.#card = card ?? new CardMac(options.mac ?? recallRandomMac(this.#dialer.place) ?? randomMac());
+        this.#forget = remember(() => this.#leavePage());
         this.#name = options.name ?? "";
         this.#reconnect = options.reconnect ?? true;
         this.onframe = options.onframe ?? (() => { });
@@ -216,8 +226,10 @@ export class NetworkInterface {
             return;
         if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
             this.#registered = lan;
-            const { mac, secret } = this.#resume;
-            this.#registration?.ask(lan, this.#name, isAt(lan, 0, mac) ? secret : "");
+            if (this.#had === undefined || !isAt(lan, 0, Uint8Array.from(this.#had.mac))) {
+                this.#had = recall(this.#dialer.place, lan);
+            }
+            this.#registration?.ask(lan, this.#name, this.#had?.secret ?? "", this.#had?.ip);
             this.#flush();
         }
         else if (this.#state === "open") {
@@ -271,7 +283,7 @@ export class NetworkInterface {
         if (lasted >= (takenOver ? STABLE_AGAINST_OTHERS : STABLE))
             this.#retries.startOver();
         this.#isOusted = takenOver && !this.#card.follows;
-        if (takenOver && this.#card.follows && lasted < ELDER) {
+        if (takenOver && lasted < (this.#card.follows ? ELDER : INTRUDER)) {
             this.#card.yield();
             this.#renew(`${describe(ending)}; the guest goes on as ${formatMac(this.mac)}`);
             return;
@@ -283,15 +295,45 @@ export class NetworkInterface {
     }
     /** Says goodbye to the relay, if there is one. */
     #leave() {
-        const carrier = this.#carrier;
+        const carrier = this.#part();
         if (carrier === undefined)
             return;
-        clearInterval(this.#heartbeats);
-        this.#carrier = undefined;
-        this.#session++;
         if (!this.#dialer.raw)
             carrier.send(encodeControl({ type: "Disconnect" }));
         carrier.close("the client leaves", true);
+    }
+    /** Lets go of the carrier, if there is one. */
+    #part() {
+        const carrier = this.#carrier;
+        if (carrier !== undefined) {
+            clearInterval(this.#heartbeats);
+            this.#carrier = undefined;
+            this.#session++;
+        }
+        return carrier;
+    }
+    /** The page is left: the relay keeps what the card has for the page that follows, or for this one. */
+    #leavePage() {
+        const { lan } = this.#card;
+        if (lan === undefined)
+            return undefined;
+        const carrier = this.#state === "open" ? this.#part() : undefined;
+        if (carrier !== undefined) {
+            carrier.close("the page is left", false);
+            // Comes about in a page that the browser has only put aside.
+            this.#retryLater("the page was left");
+        }
+        const had = this.#had;
+        return had !== undefined && isAt(lan, 0, Uint8Array.from(had.mac)) ? had : this.#keepsake(lan);
+    }
+    #keepsake(mac, told) {
+        return {
+            place: this.#dialer.place,
+            mac: [...mac],
+            secret: told?.resume ?? "",
+            ip: told?.assigned.ip,
+            random: this.#hasRandomMac,
+        };
     }
     /** Begins again under another MAC, with an address of its own. */
     #renew(reason) {
@@ -391,7 +433,7 @@ export class NetworkInterface {
                 const before = this.#assigned;
                 this.#assigned = message.assigned;
                 if (this.#registered !== undefined)
-                    this.#resume = { mac: this.#registered, secret: message.resume };
+                    this.#had = this.#keepsake(this.#registered, message);
                 this.#registration?.end();
                 if (String(before?.ip) !== String(message.assigned.ip))
                     this.onassigned(message.assigned);
@@ -417,8 +459,10 @@ export class NetworkInterface {
         if (this.#over())
             return;
         this.#state = state;
-        if (state === "closed")
+        if (state === "closed") {
+            this.#forget();
             this.statistics.framesDropped += this.#held.splice(0).length;
+        }
         this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
     }
 }

@@ -37,6 +37,11 @@ export class Dialer {
         this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
         this.#token = options.token;
     }
+    /** Which LAN it is, without what else a URL may say. */
+    get place() {
+        const { host, pathname, searchParams } = this.#url;
+        return `${host}${pathname} ${searchParams.get("room") ?? ""}`.trim();
+    }
     /**
      * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
      * that fails delay those of the next minutes, twice as long each time.

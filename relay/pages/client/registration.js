@@ -18,9 +18,10 @@ export class Registration {
     /**
      * Asks for the address of `mac`, whose guest calls itself `name` unless that is empty.
      *
-     * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours.
+     * `resume` is what the relay told with an earlier address of this MAC: it shows that the MAC is ours. `ip` is that
+     * address, for a relay that has forgotten it.
      */
-    ask(mac, name, resume) {
+    ask(mac, name, resume, ip) {
         if (this.#over)
             return;
         const delay = DELAYS[this.#attempt++];
@@ -28,9 +29,13 @@ export class Registration {
             this.end(new CarrierError("the relay gives no address"));
             return;
         }
-        this.#timer = setTimeout(() => this.ask(mac, name, resume), delay);
-        const named = name === "" ? {} : { name };
-        this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...named, ...(resume === "" ? {} : { resume }) }));
+        this.#timer = setTimeout(() => this.ask(mac, name, resume, ip), delay);
+        const said = {
+            ...(name === "" ? {} : { name }),
+            ...(resume === "" ? {} : { resume }),
+            ...(ip === undefined ? {} : { ip }),
+        };
+        this.#carrier.send(encodeControl({ type: "Register", mac: [...mac], ...said }));
     }
     /** The relay has answered, or never will. */
     end(problem) {
