@@ -49,6 +49,23 @@ class FlowKey(NamedTuple):
     remote_port: int = 0
 
 
+class FlowOpened(NamedTuple):
+    """A flow -> whoever keeps a journal: a flow has begun, or writes to an address that is new to it."""
+
+    port: int
+    mac: bytes
+    """The guest's."""
+    protocol: str
+    guest: str
+    """Address and port, or the echo identifier."""
+    remote: str
+    """Address and port: as the guest names it, or a client's own."""
+    local: int | None
+    """Port of this machine that the flow has towards ``remote``, where it has one of its own."""
+    direction: str = "out"
+    """``in`` where a client outside opened it through a forward."""
+
+
 # -- data: batches of frames and datagrams ------------------------------------------------------------
 
 

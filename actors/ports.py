@@ -225,6 +225,14 @@ class TcpSocket(Protocol):
     """
 
     @property
+    def local_port(self) -> int | None:
+        """The port of this machine; None where there is no socket."""
+
+    @property
+    def far_end(self) -> tuple[str, int] | None:
+        """Address and port outside; None where there is no connection."""
+
+    @property
     def room(self) -> int:
         """Bytes that :meth:`write` takes at present, about."""
 

@@ -172,6 +172,11 @@ class LanSettings:
         return frozenset({self.gateway_ip, self.dns_ip} | host)
 
     @property
+    def services(self) -> frozenset[bytes]:
+        """Addresses at which the gateway itself serves guests."""
+        return (self.gateway_ips - {self.host_ip}) | {self.gateway_ip6}
+
+    @property
     def gateway_names(self) -> dict[str, tuple[bytes, ...]]:
         """The gateway's names, with their addresses."""
         ipv6 = () if self.ipv6_prefix is None else (self.gateway_ip6,)

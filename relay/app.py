@@ -31,6 +31,7 @@ from relay.admin.passes import Passes
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
 from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
+from relay.audit import AuditError, AuditLog
 from relay.bans import Bans
 from relay.decisions import Decisions
 from relay.documents import Document
@@ -131,6 +132,7 @@ class Relay:
         self._drain_and_stop = asyncio.Event()
         self._read_certificate = asyncio.Event()
         self._tell_counters = asyncio.Event()
+        self._audit: AuditLog | None = None
         self._lag = LoopLag()
         self._decisions = Decisions()
 
@@ -164,9 +166,22 @@ class Relay:
             tcp_buffers=self._settings.tcp_buffer_total,
         )
 
+    def _open_audit_log(self, stack: contextlib.AsyncExitStack) -> None:
+        """Begin the audit log, where there is to be one. Raises StartError."""
+        settings = self._settings
+        if settings.audit_log is not None:
+            try:
+                audit = AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
+            except AuditError as error:
+                raise StartError(str(error)) from None
+            self._audit = audit
+            self._shared.journal = audit.flow
+            stack.callback(audit.close)
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         current_scheduler().counters = self._counters
         self._shared = self._make_shared()
+        self._open_audit_log(stack)
         stack.callback(self._shared.close)
         stack.callback(self._leases.close)
         try:
@@ -315,6 +330,8 @@ class Relay:
                 await asyncio.wait_for(self._stop.wait(), LOOK_EVERY)
             self._lans.look()
             self._operations.refresh_bans()
+            if self._audit is not None:
+                self._audit.count_losses(self._counters)
             if not self._lans.default.is_alive:
                 logger.critical("the LAN failed; the relay ends so that it can be started afresh")
                 return 1
@@ -381,6 +398,8 @@ class Relay:
     async def _reload(self) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""
         told: dict[str, Any] = {"changed": [], "needs_restart": [], "errors": []}
+        if self._audit is not None:
+            self._audit.reopen()
         try:
             found = await asyncio.to_thread(self._reread)
         except SettingsError as error:

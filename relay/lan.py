@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.close_codes import CloseCode
+    from actors.messages import FlowOpened
     from actors.port_policy import PortPolicy
     from actors.ports import LeaseMemory, Session
     from actors.runtime import EventLoopActor, Mailbox
@@ -117,6 +119,8 @@ class Shared:
         self.port_numbers = count(first_port, 1 if place is None else place.count)
         """Numbers of the switches' ports: no two sessions of the relay have the same, in logs too."""
         self.last_port = 0
+        self.journal: Callable[[str, FlowOpened], object] | None = None
+        """Who is told of each flow of a room; to be set before there are LANs."""
 
     def close(self) -> None:
         """Watch nothing any more, and leave the rooms that span workers."""
@@ -199,6 +203,7 @@ class Lan:
             udp_flows=shared.udp_flows,
             buffers=shared.buffers,
             memory=self._memory,
+            journal=None if shared.journal is None else partial(shared.journal, self.name),
             link=link,
         )
         self._started.append(self.gateway)
@@ -341,15 +346,28 @@ class Lan:
         return self._shared.last_port
 
     def attach(
-        self, session: Session, *, name: str = "", expires: float = NEVER, policy: PortPolicy | None = None
+        self,
+        session: Session,
+        *,
+        name: str = "",
+        expires: float = NEVER,
+        policy: PortPolicy | None = None,
+        token: str = "",
     ) -> Mailbox:
         """Give a session its port; return who is told what its client sends.
 
         ``name`` is its guest's, whatever the client says; ``expires``, by the actors' clock, ends it.
-        ``policy`` is what the port may; None for what the settings say.
+        ``policy`` is what the port may; None for what the settings say. ``token`` is the id of its token.
         """
         peer = PeerActor.start(
-            session, self.switch, self.counters, self.settings, name=name, expires=expires, policy=policy
+            session,
+            self.switch,
+            self.counters,
+            self.settings,
+            name=name,
+            expires=expires,
+            policy=policy,
+            token=token,
         )
         self._peers.add(peer)
         if self._observer is not None:

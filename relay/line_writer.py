@@ -50,6 +50,9 @@ class LineWriter:
         self._characters = 0
         """Of the lines that wait, and of the one that is being written."""
         self._lost = 0
+        """Those that nobody has been told of yet."""
+        self.lost = 0
+        """All that were lost so far."""
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"{name} writer", daemon=True)
         self._thread.start()
@@ -74,6 +77,7 @@ class LineWriter:
         with self._changed:
             if self._characters + len(text) > self._limit:
                 self._lost += 1
+                self.lost += 1
                 return
             self._characters += len(text)
             self._waiting.append(text)
@@ -104,6 +108,7 @@ class LineWriter:
             with self._changed:
                 self._characters -= len(text)
                 self._lost += not written
+                self.lost += not written
                 lost = self._lost if written else 0
                 self._lost -= lost
             if lost:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from relay.lans import Lans
     from transport.certificates import CertificateStore
 
-_log = logger.bind(unthinned=True)
-
 DISCONNECTED = "disconnected by the operator"
 BANNED = "banned by the operator"
 MAX_INJECTED = 256
@@ -85,7 +83,7 @@ class Operations:
         said = reason[:MAX_REASON] or DISCONNECTED
         if not await self.lans.close_session(port, CloseCode.REFUSED, said):
             raise NotThereError(f"there is no session {port}")
-        _log.info("{} disconnected peer {}: {}", who.text, port, said)
+        _note(who, f"disconnected peer {port}: {said}")
 
     async def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
         """Take frames as if a session's guest had sent them, or give them to it. Raises OperationError."""
@@ -96,7 +94,7 @@ class Operations:
         if not await self.lans.inject(port, frames, to_guest=to_guest):
             raise NotThereError(f"there is no session {port}")
         way = "to" if to_guest else "as"
-        _log.info("{} injected {} frames {} peer {}", who.text, len(frames), way, port)
+        _note(who, f"injected {len(frames)} frames {way} peer {port}")
 
     async def ban(self, ban: Ban, who: Who) -> int:
         """Keep somebody out, and end the sessions that are there; return how many. Raises OperationError."""
@@ -104,7 +102,7 @@ class Operations:
             self.bans.add(ban)
         except BanError as error:
             raise OperationError(str(error)) from None
-        _log.info("{} banned {}", who.text, ban)
+        _note(who, f"banned {ban}")
         self.refresh_bans()
         ended = await self._end_banned(ban)
         await self.bans.keep()
@@ -129,7 +127,7 @@ class Operations:
         if not self.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
         self.refresh_bans()
-        _log.info("{} lifted the ban {}", who.text, identifier)
+        _note(who, f"lifted the ban {identifier}")
         await self.bans.keep()
 
     # -- tokens -------------------------------------------------------------------------------------
@@ -145,7 +143,7 @@ class Operations:
             ended = await self._admission.tokens.revoke(identifier)
         except ValueError as error:
             raise OperationError(str(error)) from None
-        _log.info("{} revoked the token {}", who.text, identifier)
+        _note(who, f"revoked the token {identifier}")
         return ended
 
     # -- forwards -----------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ class Operations:
             lan.add_forward(forward)
         except (ValueError, ForwardError) as error:
             raise OperationError(str(error)) from None
-        _log.info("{} added the forward {} to room {}", who.text, forward, room)
+        _note(who, f"added the forward {forward} to room {room}")
         await self._forwards.keep()
         return str(forward)
 
@@ -181,7 +179,7 @@ class Operations:
                 lan.remove_forward(found[0])
             except ForwardError as error:
                 raise OperationError(str(error)) from None
-        _log.info("{} removed the forward {} of room {}", who.text, found[0], room)
+        _note(who, f"removed the forward {found[0]} of room {room}")
         await self._forwards.keep()
 
     def _lan(self, room: str) -> Lan:
@@ -201,19 +199,24 @@ class Operations:
         """Refuse new sessions from now on; those that stand are closed after ``seconds``, if that is said."""
         self._draining.begin(seconds)
         rest = "" if seconds is None else f", and closes its sessions in {seconds:g} s"
-        _log.info("{} drains the relay{}", who.text, rest)
+        _note(who, f"drains the relay{rest}")
 
     def end_draining(self, who: Who) -> None:
         """Take new sessions again."""
         if self._draining.is_on:
             self._draining.end()
-            _log.info("{} ended the draining", who.text)
+            _note(who, "ended the draining")
 
     async def reload(self, who: Who) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed and what needs a restart."""
-        _log.info("{} asked for a reload", who.text)
+        _note(who, "asked for a reload")
         return await self._reload()
 
     def certificate(self) -> dict[str, Any]:
         """Describe the certificate that new sessions get."""
         return describe_certificate(self._certificates)
+
+
+def _note(who: Who, what: str) -> None:
+    """Log a change, with who asked."""
+    logger.bind(unthinned=True, event="changed", who=who.text, what=what).info("{} {}", who.text, what)

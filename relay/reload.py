@@ -55,7 +55,11 @@ def merged(old: Settings, new: Settings) -> Settings:
 def tell_reload(told: dict[str, Any]) -> None:
     """Log what a reload has changed, and what needs a restart."""
     if told["changed"]:
-        logger.info("other settings are in force: {}", ", ".join(told["changed"]))
+        changed = ", ".join(told["changed"])
+        what = f"took over {changed}"
+        logger.bind(event="changed", who="a reload", what=what).info(
+            "other settings are in force: {}", changed
+        )
     if told["needs_restart"]:
         logger.warning("these settings need a restart: {}", ", ".join(told["needs_restart"]))
 

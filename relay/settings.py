@@ -93,6 +93,9 @@ ROOM_CREATION = ("any", LISTED)
 CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
 UDP_FILTERINGS = ("address-dependent", "endpoint-independent")
 
+MIN_AUDIT_LOG = 4096
+"""Bytes: some lines."""
+
 _HOUR = 3600.0
 _DAY = 86_400.0
 
@@ -474,6 +477,25 @@ class Settings:
             "processes that share the port and the work, on Linux; auto is one for each CPU that it may use",
         ),
     ] = 1
+    audit_log: Annotated[
+        Path | None,
+        Option(
+            PATH,
+            "FILE",
+            "writes who had which address, flows' first packets and operators' changes, a JSON object a line",
+        ),
+    ] = None
+    audit_log_size: Annotated[
+        int,
+        Option(
+            size(MIN_AUDIT_LOG, MAX_BUFFERS),
+            "BYTES",
+            "size at which the audit log becomes FILE.1 and a new one begins, such as 10M",
+        ),
+    ] = 10 * 2**20
+    audit_log_files: Annotated[
+        int, Option(whole(0, 999), "N", "old audit logs that are kept, besides the one that is written")
+    ] = 5
     log_format: Annotated[
         str, Option(choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"

@@ -83,6 +83,7 @@ class GuardedLan:
             name=ticket.name,
             expires=self._gate.ends_at(ticket),
             policy=policy_of(ticket, self._lan.settings),
+            token=ticket.id,
         )
         self._gate.note(peer, ticket)
         return peer

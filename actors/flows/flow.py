@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
-from actors.messages import ErrorsFromNet, FlowAnswered, FlowClosed, FramesFromGateway
+from actors.messages import ErrorsFromNet, FlowAnswered, FlowClosed, FlowOpened, FramesFromGateway
 from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
@@ -22,7 +22,7 @@ from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from actors.messages import ErrorFromNet, FlowKey
@@ -87,6 +87,8 @@ class FlowContext:
     counters: Counters
     settings: LanSettings
     """Those of the moment; only the gateway changes them."""
+    journal: Callable[[FlowOpened], object] | None = None
+    """Who is told of each flow; mostly nobody."""
 
 
 class FlowActor(EventLoopActor):
@@ -187,8 +189,11 @@ class FlowActor(EventLoopActor):
             self._is_answered = True
             tell_alive(self._context.gateway, FlowAnswered(self._key))
 
-    def _remember(self, remote: str, sent_as: Hashable, frame: bytes) -> None:
-        """Note that ``frame`` was sent to ``remote``, and its start for errors that may come."""
+    def _remember(self, remote: str, sent_as: Hashable, frame: bytes, port: int = 0) -> None:
+        """Note that ``frame`` was sent to ``remote``, and its start for errors that may come.
+
+        ``port`` is the remote one, of protocols that have ports.
+        """
         heads = self._heads
         if sent_as not in heads and len(heads) >= MAX_HEADS:
             del heads[next(iter(heads))]
@@ -196,9 +201,23 @@ class FlowActor(EventLoopActor):
         remotes = self._remotes
         if remote in remotes:
             del remotes[remote]
-        elif len(remotes) >= MAX_REMOTES:
-            del remotes[next(iter(remotes))]
+        else:
+            if self._context.journal is not None:
+                self._context.journal(self._opened(remote, port))
+            if len(remotes) >= MAX_REMOTES:
+                del remotes[next(iter(remotes))]
         remotes[remote] = None
+
+    def _opened(self, remote: str, port: int) -> FlowOpened:
+        guest = self._guest
+        return FlowOpened(
+            self._key.port,
+            guest.mac,
+            self.part,
+            endpoint_text(self._family.format(guest.ip), guest.port),
+            endpoint_text(remote, port) if port else remote,
+            getattr(self._socket, "port", None),
+        )
 
     def _report(self, frame: bytes, result: SendResult) -> None:
         """Count what kept a frame from being sent, and tell the guest where ICMP has a word for it."""

@@ -104,9 +104,8 @@ class FlowTable:
         """Whether a connection may not be any more; of all other flows the socket asks for each datagram."""
         if key.protocol != PROTOCOL_TCP or key in port.forwarded:
             return False
-        settings = self._context.settings
-        if key.remote_ip in (settings.gateway_ips - {settings.host_ip}) | {settings.gateway_ip6}:
-            return False  # a service of the gateway's own
+        if key.remote_ip in self._context.settings.services:
+            return False
         host = family_of(key.remote_ip).format(key.remote_ip)
         return not self._context.outside.allows_tcp((host, key.remote_port))
 

@@ -42,6 +42,7 @@ from actors.messages import (
     ConnectionMade,
     FlowClosed,
     FlowEstablished,
+    FlowOpened,
     FlowRests,
     FramesFromGateway,
     FramesReturned,
@@ -217,6 +218,8 @@ class TcpFlowActor(EventLoopActor):
         self._give_up_at = now + CONNECT_TIMEOUT
         self._idle_at = self.poll_at = now + SYN_PATIENCE
         self._socket = dial(self.actor_ref)
+        if context.journal is not None and not (syn and remote.ip in context.settings.services):
+            context.journal(self._opened(is_forwarded=not syn))
 
     def on_stop(self) -> None:
         """Give the socket back; a connection that has not ended is reset outside."""
@@ -247,6 +250,20 @@ class TcpFlowActor(EventLoopActor):
             ends_in=max(0.0, self._idle_at - now),
             bytes_out=taken,
             bytes_in=acknowledged,
+        )
+
+    def _opened(self, *, is_forwarded: bool) -> FlowOpened:
+        guest, remote, family = self._guest, self._remote, family_of(self._remote.ip)
+        # The guest may see a client at the gateway's address; a journal is told where it is.
+        client = self._socket.far_end if is_forwarded else None
+        return FlowOpened(
+            self._key.port,
+            guest.mac,
+            "tcp",
+            endpoint_text(family.format(guest.ip), guest.port),
+            endpoint_text(*(client or (family.format(remote.ip), remote.port))),
+            self._socket.local_port,
+            "in" if is_forwarded else "out",
         )
 
     # -- opening --------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class UdpFlowActor(FlowActor):
                 self._report(frame, result)
         if latest is not None:
             self._bytes_out += sum(map(len, payloads))
-            self._remember(remote, address, latest)
+            self._remember(remote, address, latest, port)
             if self._is_dns:
                 self._questions += sent
         return sent

@@ -43,6 +43,8 @@ MAX_ANSWERS = 4 * MAX_UNREAD
 class DnsStream:
     """The gateway's side of one connection; implements ``actors.ports.TcpSocket``."""
 
+    local_port = far_end = None
+
     def __init__(self, dns: Mailbox, port: int, flow: Mailbox) -> None:
         """Serve the guest behind ``port`` whose connection is ``flow``'s."""
         self._dns = dns

@@ -114,13 +114,16 @@ class PeerActor(EventLoopActor):
         name: str = "",
         expires: float = NEVER,
         policy: PortPolicy | None = None,
+        token: str = "",
     ) -> None:
         """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends.
 
-        ``policy`` is what its token says of the port; None for what the LAN's settings do.
+        ``policy`` is what its token says of the port; None for what the LAN's settings do. ``token`` is the
+        token's id, for the log.
         """
         super().__init__()
         self._name = name
+        self._token = {"token_id": token} if token else {}
         self._expires = expires
         self._session = session
         self._port = session.id
@@ -512,6 +515,7 @@ class PeerActor(EventLoopActor):
             mac=None if self._mac is None else format_mac(self._mac),
             remote=self._session.remote,
             carrier=self._session.path_state().carrier,
+            **self._token,
             **fields,
         )
 

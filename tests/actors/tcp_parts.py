@@ -24,6 +24,8 @@ SERVER = "192.0.2.80"
 
 
 class FakeTcpSocket:
+    local_port, far_end = 40_000, None
+
     def __init__(self, flow, address, owner):
         self.flow, self.address, self.owner = flow, address, owner
         self.room = 256 * 1024

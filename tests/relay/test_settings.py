@@ -131,7 +131,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
         "host_access": True,
         "allow_smtp": True,
     }
-    values |= {"web": "off", "state": "none", "admin": "none", "admin_token": "t"}
+    values |= {"web": "off", "state": "none", "admin": "none", "admin_token": "t", "audit_log": "l"}
     values |= {"log_format": "json", "log_level": "debug", "allow_cidr": ["::/0"], "deny_cidr": ["::/0"]}
     values |= {
         "create_rooms": "listed",
@@ -152,7 +152,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
     values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat", "log_filter": ["switch=debug"]}
-    values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total"), 2**20)
+    values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total", "audit_log_size"), 2**20)
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
     keys, required = {"VMRELAY_AUTH_KEYS": "k"}, {"VMRELAY_AUTH": "required"}
@@ -279,7 +279,7 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
     text = "\n".join(line for line in lines if not line.startswith(" "))
     uncommented.write_text(text.replace('auth = "off"', 'auth = "required"'))
     found = settings(config=str(uncommented))
-    names = ("dns", "cert_pem", "key_pem", "auth_keys", "auth_revoked", "admin_token")
+    names = ("dns", "cert_pem", "key_pem", "auth_keys", "auth_revoked", "admin_token", "audit_log")
     paths = dict.fromkeys(names)
     assert dataclasses.replace(found, auth="off", **paths) == Settings()
     assert settings(config=str(example)) == Settings()

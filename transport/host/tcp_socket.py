@@ -67,6 +67,22 @@ class TcpFlowSocket:
         # Urgent bytes are read where they stand in the stream (RFC 6093), and not lost.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
+    @property
+    def local_port(self) -> int | None:
+        """The port of this machine; None where the system does not say."""
+        with contextlib.suppress(OSError):
+            number: int = self._socket.getsockname()[1]
+            return number
+        return None
+
+    @property
+    def far_end(self) -> tuple[str, int] | None:
+        """Address and port outside; None before there is a connection."""
+        with contextlib.suppress(OSError):
+            host, port = self._socket.getpeername()[:2]
+            return str(host).removeprefix("::ffff:"), port
+        return None
+
     def follow(self, number: int) -> None:
         """Tell the flow ConnectionMade or ConnectionFailed, later; ``number`` is what connect_ex returned."""
         if number == 0:
@@ -194,6 +210,7 @@ class DeniedTcpSocket:
     """Stands for a connection that the egress policy forbids: no socket was opened."""
 
     room = unsent = 0
+    local_port = far_end = None
 
     def __init__(self, flow: Mailbox) -> None:
         flow.tell(ConnectionFailed(SendResult.DENIED))

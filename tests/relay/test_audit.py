@@ -1,0 +1,189 @@
+"""The file of the audit log: private, rotated, and never waited for; tests/system has what stands in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+from loguru import logger
+from waiting import wait_until
+
+from actors.messages import FlowOpened
+from netstack.counters import Counters
+from relay import audit
+from relay.audit import AuditError, AuditFile, AuditLog
+
+FLOW = FlowOpened(3, bytes.fromhex("525400000001"), "udp", "10.0.2.15:4000", "192.0.2.1:53", 40_000)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def log(path):
+    opened = AuditLog(path, 0, 0)
+    yield opened
+    opened.close()
+
+
+def entries(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_events_and_flows_are_lines_of_json(path):
+    log = AuditLog(path, 0, 0)
+    logger.bind(event="joined", unthinned=True, reason="x", room="lab", mac=None, name="a\n").info("hello")
+    logger.info("no event")
+    log.flow("lab", FLOW)
+    log.close()
+    joined, flow = entries(path)
+    assert next(iter(joined)) == "time"
+    del joined["time"], flow["time"]
+    assert joined == {"event": "joined", "room": "lab", "mac": None, "name": "a\n"}
+    assert flow == {
+        "event": "flow",
+        "room": "lab",
+        "direction": "out",
+        "peer": 3,
+        "mac": "52:54:00:00:00:01",
+        "protocol": "udp",
+        "guest": "10.0.2.15:4000",
+        "remote": "192.0.2.1:53",
+        "local": 40_000,
+    }
+
+
+def test_the_file_is_private_and_goes_on(path):
+    path.write_text("{}\n")
+    path.chmod(0o644)
+    log = AuditLog(path, 0, 0)
+    log.flow("lab", FLOW)
+    log.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(entries(path)) == 2
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_files_are_rotated_by_size_and_so_many_are_kept(path, kept):
+    file = AuditFile(path, 100, kept)
+    for number in range(50):
+        file.write(f"{number:029}\n")
+    file.close()
+    old = [path.with_name(f"{path.name}.{number}") for number in range(1, kept + 1)]
+    assert sorted(path.parent.iterdir()) == sorted([path, *old])
+    assert {each.stat().st_size for each in old} <= {90}
+    numbers = [int(line) for each in (*reversed(old), path) for line in each.read_text().split()]
+    assert numbers == list(range(50 - len(numbers), 50))
+    assert all(stat.S_IMODE(each.stat().st_mode) == 0o600 for each in (path, *old))
+
+
+def test_one_long_line_is_written_all_the_same(path):
+    file = AuditFile(path, 100, 1)
+    for _ in range(2):
+        file.write(f"{'x' * 500}\n")
+    file.close()
+    assert path.stat().st_size == 501
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(path, log):
+    log.flow("lab", FLOW)
+    wait_until(path.read_text)
+    path.rename(path.with_suffix(".old"))
+    log.reopen()
+    wait_until(path.exists)
+    log.flow("lab", FLOW)
+    wait_until(path.read_text)
+    assert len(entries(path)) == len(entries(path.with_suffix(".old"))) == 1
+
+
+def test_several_processes_may_share_it(path):
+    program = (
+        "import sys; from pathlib import Path; from relay.audit import AuditFile\n"
+        "file = AuditFile(Path(sys.argv[1]), 2000, 200)\n"
+        "for number in range(300): file.write(f'{sys.argv[2]} {number:04}\\n')"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "abc"]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    lines = sorted(line for file in path.parent.iterdir() for line in file.read_text().splitlines())
+    assert lines == [f"{name} {number:04}" for name in "abc" for number in range(300)]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/null")])
+def test_what_is_no_file_is_refused_in_one_line(path, make):
+    make(path)
+    with pytest.raises(AuditError, match=r"cannot write the audit log .*audit\.jsonl: [^\n]+$"):
+        AuditFile(path, 0, 0)
+
+
+def test_a_full_disk_is_one_line_and_what_is_lost_is_counted(path, monkeypatch, lines):
+    real, full = os.write, threading.Event()
+
+    def write(descriptor, data):
+        if full.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(audit.os, "write", write)
+    log, counters = AuditLog(path, 0, 0), Counters()
+    full.set()
+    for _ in range(3):
+        log.flow("lab", FLOW)
+
+    def lost():
+        log.count_losses(counters)
+        return counters["audit.lost"] == 3
+
+    wait_until(lost)
+    assert lines == [f"ERROR the audit log loses lines: {path}: No space left on device"]
+    full.clear()
+    log.flow("lab", FLOW)
+    log.close()
+    assert len(entries(path)) == 1
+    assert "3 lines for the audit log are lost" in lines[1]
+
+
+def test_nobody_waits_for_the_disk_and_the_queue_is_bounded(path, monkeypatch):
+    goes_on = threading.Event()
+    real = os.write
+
+    def write(descriptor, data):
+        goes_on.wait(20)
+        return real(descriptor, data)
+
+    monkeypatch.setattr(audit.os, "write", write)
+    log, counters = AuditLog(path, 0, 0), Counters()
+    for _ in range(20_000):
+        log.flow("lab", FLOW)
+    log.count_losses(counters)
+    assert 10_000 < counters["audit.lost"] < 20_000
+    goes_on.set()
+    log.close()
+
+
+def test_a_torn_line_does_not_spoil_the_next(path, monkeypatch):
+    real, room = os.write, [10]
+
+    def write(descriptor, data):
+        if not room:
+            return real(descriptor, data)
+        if room[0]:
+            written, room[0] = real(descriptor, data[: room[0]]), 0
+            return written
+        room.clear()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(audit.os, "write", write)
+    file = AuditFile(path, 0, 0)
+    with pytest.raises(OSError, match="No space"):
+        file.write("the first line\n")
+    file.write("the second line\n")
+    file.close()
+    assert path.read_text() == "the first \nthe second line\n"
