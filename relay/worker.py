@@ -190,10 +190,11 @@ class WorkerRelay(Relay):
         if self._web is not None:
             self._web.take_no_more()
         peers = [peer for lan in self._lans for peer in lan.peers]
-        for peer in peers:
+        for number, peer in enumerate(peers):
+            if number:
+                await asyncio.sleep(seconds / len(peers))
             tell_alive(peer, ClosePeer(CloseCode.SHUTDOWN, MOVING))
             run_ready()
-            await asyncio.sleep(seconds / len(peers))
         self._stop.set()
 
 
