@@ -1,7 +1,9 @@
-"""The actors' turns, as far as what feeds them and what they write to need to know of them."""
+"""Turns: those of the actors, as far as what feeds them and what they write to need to know, and of tasks."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -16,3 +18,40 @@ class Turns(Protocol):
 
     def at_end(self, callback: Callable[[], object]) -> None:
         """Call ``callback``, once, as soon as the actors are done: at the end of this turn or the next."""
+
+
+class TaskTurns:
+    """Lets only so many tasks go on in a turn of the event loop, in the order in which they came.
+
+    What wakes many of them at once, a burst of questions or of answers, does not hold the loop up then for as
+    long as they take together. As many wait as there are tasks.
+    """
+
+    def __init__(self, per_turn: int) -> None:
+        self._per_turn = self._left = per_turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_scheduled = False
+
+    async def next(self) -> None:
+        """Wait for a turn that has room."""
+        loop = asyncio.get_running_loop()
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            loop.call_soon(self._begin_turn)
+        if self._left and not self._waiting:
+            self._left -= 1
+            return
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def _begin_turn(self) -> None:
+        self._left = self._per_turn
+        while self._waiting and self._left:
+            turn = self._waiting.popleft()
+            if not turn.done():  # else its task was cancelled
+                turn.set_result(None)
+                self._left -= 1
+        self._is_scheduled = bool(self._waiting)
+        if self._is_scheduled:
+            asyncio.get_running_loop().call_soon(self._begin_turn)

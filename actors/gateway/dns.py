@@ -72,6 +72,9 @@ QUERIES_PER_SECOND = 100.0
 ORDINARY_COST = 0.002
 """Seconds of the relay's that a question may take, and as many that the reading of its answer may."""
 
+READING = 0.002
+"""Seconds of a turn for reading questions; of one that takes longer this is the only one."""
+
 QUERY_BURST = 300.0
 """Queries of one session at once: all tabs of a browser that starts."""
 
@@ -105,6 +108,10 @@ class _Inspection(NamedTuple):
 
 class GoOn(NamedTuple):
     """DnsActor -> itself: look at the next slice of an answer."""
+
+
+class ReadOn(NamedTuple):
+    """DnsActor -> itself: read further questions."""
 
 
 class _Port:
@@ -148,6 +155,12 @@ class DnsActor(EventLoopActor):
         self._in_flight = Shares(self._limit)
         self._queues: dict[int, deque[int]] = {}
         """Tokens that wait for room, by port; the port whose turn it is first."""
+        self._unread: dict[int, deque[DnsQuestion]] = {}
+        """Questions that are yet to be read, by port; the port whose turn it is first.
+
+        They are no more than rates and bursts let pass. A message to this actor is on its way while there are
+        any.
+        """
         self._inspections: deque[_Inspection] = deque()
         """Long answers and what came after them, in turn.
 
@@ -181,24 +194,43 @@ class DnsActor(EventLoopActor):
         port = self._ports.get(message.port)
         if port is None:
             port = self._ports[message.port] = _Port(now)
+        is_first = not self._unread
         for asked in message.questions:
-            if not port.queries.take(now):
+            if port.queries.take(now):
+                self._unread.setdefault(message.port, deque()).append(asked)
+            else:
                 self._counters.add("dns.drop.rate")
                 _give_up(asked)
-                continue
-            started = thread_time()
+        if is_first:
+            self._read()
+
+    @handles(ReadOn)
+    def _read(self, _message: ReadOn | None = None) -> None:
+        """Read questions for READING of a turn, one of each session in turn; the others have later turns."""
+        now = self.now()
+        begun = started = thread_time()
+        while self._unread and started - begun < READING:
+            number = next(iter(self._unread))
+            questions, port = self._unread.pop(number), self._ports[number]
+            asked = questions.popleft()
+            if questions:
+                self._unread[number] = questions
             try:
-                self._counters.add(self._question(message.port, port, asked, now))
+                self._counters.add(self._question(number, port, asked, now))
             except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
                 self._mishaps.note(error, now)
                 _give_up(asked)
-            self._charge(port, started)
+            started = self._charge(port, started)
+        if self._unread:
+            self.scheduler.loop.call_soon(partial(tell_alive, self.actor_ref, ReadOn()))
 
-    def _charge(self, port: _Port, started: float) -> None:
-        """Count work begun at ``started`` (``thread_time``) as questions, beyond what is ordinary."""
-        excess = (thread_time() - started) / ORDINARY_COST - 1
+    def _charge(self, port: _Port, started: float) -> float:
+        """Count work begun at ``started`` as questions, beyond what is ordinary; return ``thread_time``."""
+        now = thread_time()
+        excess = (now - started) / ORDINARY_COST - 1
         if excess > 0:
             port.queries.charge(excess)
+        return now
 
     def _question(self, number: int, port: _Port, asked: DnsQuestion, now: float) -> str:
         """Deal with one query; return the counter for what became of it."""
@@ -380,6 +412,9 @@ class DnsActor(EventLoopActor):
     def _port_closed(self, message: PortClosed) -> None:
         """Forget the session; answers that it waits for go nowhere."""
         self._ports.pop(message.port, None)
+        unread = self._unread.pop(message.port, ())
+        if unread:
+            self._counters.add("dns.drop.session_ended", len(unread))
         for token in self._queues.pop(message.port, ()):
             self._finish(token, None)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from itertools import count
+from itertools import count, pairwise
 
 import dns.flags
 import dns.message
@@ -12,7 +12,7 @@ import pytest
 from lan_parts import ip, mac
 
 import actors.gateway.dns as dns_actor
-from actors.gateway.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, SHARE, DnsActor
+from actors.gateway.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, READING, SHARE, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -365,6 +365,30 @@ def test_answers_that_cost_time_count_as_many_questions(service, monkeypatch):
     monkeypatch.setattr(dns_actor, "thread_time", lambda: 0.0)
     service.asks("more.example.")
     assert service.counters["dns.drop.rate"] == 1
+
+
+def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_the_loop(
+    service, loop, monkeypatch
+):
+    spent = count(step=READING)
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    query = dns.message.make_query("gateway.", "A").to_wire()
+    answered = []
+    for port in (1, 2):
+        question = DnsQuestion(query, over_stream=False, reply=lambda _, port=port: answered.append(port))
+        service.tell(DnsQuestions(port, [question] * 4))
+    service.tell(PortClosed(3), DnsQuestions(3, [DnsQuestion(query, over_stream=False, reply=print)]))
+    service.tell(PortClosed(3))
+    read = [len(answered)]
+    while loop.soon:
+        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
+            callback()
+        read.append(len(answered))
+    assert read[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(read))
+    assert read[-1] == 8
+    assert answered[1:] in ([1, 2] * 3 + [2], [2, 1] * 3 + [2])
+    assert service.counters["dns.drop.session_ended"] == 1
 
 
 def test_where_descriptors_are_few_so_are_the_questions_in_flight(loop, counters):

@@ -136,7 +136,7 @@ def test_a_group_that_nobody_joined_is_flooded_within_the_budget(relay, guests, 
     saved, GROUPS[version] = GROUPS[version], group
     try:
         with frames_of(third, version) as seen:
-            spares_the_neighbour(relay, lambda: send(sender, version, [b"x"] * COUNT), attempts=1)
+            spares_the_neighbour(relay, lambda: send(sender, version, [b"x"] * COUNT))
     finally:
         GROUPS[version] = saved
     dropped = (relay.counters() - before)["switch.drop.flood_rate"]

@@ -77,9 +77,9 @@ class Network:
         await self._cleanup.aclose()
         await asyncio.sleep(0)
 
-    async def server(self, respond, by_tcp=None):
+    async def server(self, respond, by_tcp=None, kind=Server):
         """Start a server; give it, with its address."""
-        server = Server(respond, by_tcp)
+        server = kind(respond, by_tcp)
         while not await self._bind(server):
             pass
         return server
@@ -322,12 +322,13 @@ async def test_a_question_holds_so_many_sockets_at_most(network, monkeypatch, _)
     opened = []
     most = []
 
-    def connect(server, connected=upstream_dns._connected):
-        opened.append(connected(server))
+    def open_socket(*arguments, opened_by_it=upstream_dns._opened):
+        host_socket, address = opened_by_it(*arguments)
+        opened.append(host_socket)
         most.append(sum(each.fileno() >= 0 for each in opened))
-        return opened[-1]
+        return host_socket, address
 
-    monkeypatch.setattr(upstream_dns, "_connected", connect)
+    monkeypatch.setattr(upstream_dns, "_opened", open_socket)
     network.use(*[await network.server(lambda query: []) for _ in range(8)])
     assert await network.ask() is None
     assert len(opened) == 16
@@ -425,6 +426,34 @@ async def test_a_cut_answer_does_not_keep_another_server_from_giving_the_whole_o
 async def test_a_cut_answer_is_fetched_whole_by_tcp(network, *_others):
     network.use(await network.server(truncated, lambda query: framed(answer(query))))
     assert addresses(await network.ask()) == ["192.0.2.1"]
+
+
+class Dripping(Server):
+    """Sends a byte at a time."""
+
+    async def serve_stream(self, reader, writer):
+        length = int.from_bytes(await reader.readexactly(2), "big")
+        for byte in framed(answer(dns.message.from_wire(await reader.readexactly(length)))):
+            await asyncio.sleep(0.002)
+            writer.write(bytes([byte]))
+        writer.close()
+
+
+@scenario
+async def test_an_answer_that_comes_byte_by_byte_wakes_nobody_before_it_is_there(network, monkeypatch, _):
+    monkeypatch.setattr(upstream_dns, "UDP_TIMEOUT", 1.0)
+    network.use(await network.server(truncated, by_tcp=True, kind=Dripping))
+    loop = asyncio.get_running_loop()
+    sizes, receive = [], loop.sock_recv
+
+    async def sock_recv(host_socket, size):
+        sizes.append(size)
+        return await receive(host_socket, size)
+
+    monkeypatch.setattr(loop, "sock_recv", sock_recv)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert sizes[0] == upstream_dns.MAX_RESPONSE, "by UDP"
+    assert len(sizes) <= 5, "each part once, and what was there of it before"
 
 
 @pytest.mark.parametrize(
