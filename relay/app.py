@@ -56,7 +56,7 @@ from relay.tokens import KeysError
 from relay.version import path_form, version
 from relay.web_pages import WebPages
 from transport.host import early_signals
-from transport.host.descriptors import own_budget
+from transport.host.descriptors import grow_table, own_budget
 from transport.origins import OriginPolicy
 from transport.quic.endpoint import Endpoint
 from transport.web.web_listener import MAX_CONNECTIONS, WebListener
@@ -459,3 +459,4 @@ def raise_file_limit() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    grow_table()

@@ -7,6 +7,8 @@ itself opens: listeners, files, questions to name servers. QUIC clients need non
 
 from __future__ import annotations
 
+import fcntl
+import os
 import resource
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ UNLIMITED = 1 << 20
 """What stands for a limit that is infinite."""
 SOCKETS_PER_QUESTION = 4
 """Sockets of one question to name servers: those that are silent are listened to while others are asked."""
+
+
+TABLE = 1 << 16
+"""Descriptors for which the kernel makes room at the start; 8 bytes each."""
 
 
 class Budget(NamedTuple):
@@ -43,3 +49,19 @@ def budget(limit: int) -> Budget:
 def own_budget() -> Budget:
     """Share out what this process may open."""
     return budget(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def grow_table() -> None:
+    """Have the kernel make room for TABLE descriptors now, as far as the limit allows.
+
+    Linux doubles the table as descriptors come, and in a process with threads ``socket()`` waits for an RCU
+    grace period then (``expand_fdtable``): 10 to 400 ms on a busy machine, in which the event loop stands.
+    """
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], TABLE)
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.close(fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, most - 1))
+    except OSError:
+        pass  # somebody has the last one; the table is as large as it gets
+    finally:
+        os.close(null)
