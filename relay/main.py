@@ -61,6 +61,7 @@ GROUPS = {
         "healthcheck": "ask the relay of this machine whether it answers",
         "version": "tell which version this is, and what it runs on",
         "completion": "print what bash, zsh or fish need to complete all this",
+        "man": "print the manual page",
     },
     "see what a running relay does": {
         "status": "show it at a glance",
@@ -96,7 +97,12 @@ COMMANDS = {name: summary for group in GROUPS.values() for name, summary in grou
 ADMIN = frozenset(GROUPS["see what a running relay does"]) | frozenset(GROUPS["change it while it runs"])
 """Those that ask a running relay (``relay.admin.commands``)."""
 
-_MODULES = {"extcap": "relay.admin.capture_command", "attach": "guest.attach", "token": "relay.token_command"}
+_MODULES = {
+    "attach": "guest.attach",
+    "extcap": "relay.admin.capture_command",
+    "man": "relay.manual",
+    "token": "relay.token_command",
+}
 """Those elsewhere, and those whose name would hide a module of Python's own."""
 
 _SIGNALS = {
@@ -224,8 +230,7 @@ def _parser_of_relay(prog: str, usage: str) -> Parser:
 def _serve(words: list[str], name: str | None) -> int:
     from relay import settings
 
-    usage = "%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ..."
-    parser = _parser_of_relay("vmrelay" if name is None else f"vmrelay {name}", usage)
+    parser = parser_of(name)
     flags = vars(parser.parse_args(words))
     try:
         chosen = settings.resolve(flags, os.environ)
@@ -265,15 +270,23 @@ def _about(name: str, module: Any) -> dict[str, Any]:
 
 
 def _run(name: str, words: list[str]) -> int:
-    module = _module(name)
-    parser = Parser(prog=f"vmrelay {name}", **_about(name, module))
-    module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(words))
+    status: int = _module(name).run(parser_of(name).parse_args(words))
     return status
 
 
+def parser_of(name: str | None) -> Parser:
+    """Build the parser of a command; None and ``serve`` have the relay's."""
+    if name is None or name == "serve":
+        usage = "%(prog)s [option ...]" if name else "vmrelay [option ...]\n       vmrelay COMMAND ..."
+        return _parser_of_relay("vmrelay" if name is None else f"vmrelay {name}", usage)
+    module = _module(name)
+    parser = Parser(prog=f"vmrelay {name}", **_about(name, module))
+    module.add_arguments(parser)
+    return parser
+
+
 def whole_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line, for completion and manual pages; loads all commands."""
+    """Build the parser of the whole command line, for completion; loads all commands."""
     parser = _parser_of_relay("vmrelay", "vmrelay [option ...]")
     parsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, summary in COMMANDS.items():

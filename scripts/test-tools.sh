@@ -17,6 +17,7 @@ packages=$(missing \
     traceroute:traceroute \
     busybox:busybox-static \
     dnsmasq:dnsmasq-base \
+    groff:groff-base \
     node:nodejs \
     npm:npm \
     cpio:cpio \

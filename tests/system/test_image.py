@@ -145,6 +145,10 @@ def licences_of(component):
     ]
 
 
+def test_the_manual_page_is_where_man_looks(container):
+    assert container.execute("cat", "/usr/share/man/man1/vmrelay.1").stdout.startswith(".TH VMRELAY 1 ")
+
+
 def test_nothing_runs_as_root(container):
     status = container.status
     assert re.search(r"^Uid:\s+10001\s+10001\s+10001\s+10001$", status, re.MULTILINE)
