@@ -158,6 +158,10 @@ def test_sessions_and_their_flows_are_found_by_room_and_name(page, relay, guest)
         other.close()
 
 
+def test_what_has_happened_lately_is_told(page, guest):
+    expect(page.get_by_role("log").get_by_role("listitem").filter(has_text=guest.mac).first).to_be_visible()
+
+
 def test_events_are_told_as_they_happen(page, relay):
     RelayPeer(relay.url, insecure=True, name="visitor").close()
     log = page.get_by_role("log")

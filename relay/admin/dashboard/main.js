@@ -277,7 +277,8 @@ async function follow() {
     try {
       const stream = relay.events(query, ending.signal);
       const first = stream.next(); // asks for the stream, so that nothing falls between it and what was before
-      const before = await relay.get("/v1/events/recent", query).finally(() => first.catch(() => undefined));
+      first.catch(() => undefined); // it is waited for below, if one gets there
+      const before = await relay.get("/v1/events/recent", query);
       eventLog.clear();
       before.forEach((event) => eventLog.add(event));
       for (let next = await first; !next.done; next = await stream.next()) {
@@ -287,7 +288,9 @@ async function follow() {
     } catch {
       // The state says already that the relay does not answer, or wants a token.
     }
-    if (!ending.signal.aborted) await new Promise((resolve) => setTimeout(resolve, RETRY));
+    const isChosenAnew = ending.signal.aborted;
+    ending.abort(); // also a stream that goes on where the question behind it failed
+    if (!isChosenAnew) await new Promise((resolve) => setTimeout(resolve, RETRY));
   }
 }
 
