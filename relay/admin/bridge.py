@@ -112,6 +112,7 @@ class _Request(http.server.BaseHTTPRequestHandler):
         with response, contextlib.suppress(OSError, http.client.HTTPException):
             if endless:
                 connection.settimeout(None)
+                self.connection.settimeout(None)
                 threading.Thread(target=self._end_with_browser, args=(connection,), daemon=True).start()
             while piece := response.read1(PIECE):
                 self.wfile.write(piece)
@@ -120,7 +121,6 @@ class _Request(http.server.BaseHTTPRequestHandler):
 
     def _end_with_browser(self, connection: socket.socket) -> None:
         """Wait until the browser goes away, and end what the relay would go on to send."""
-        self.connection.settimeout(None)
         with contextlib.suppress(OSError):
             self.connection.recv(1)
         with contextlib.suppress(OSError):
