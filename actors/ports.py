@@ -317,6 +317,9 @@ class Listeners(Protocol):
     def listen_tcp(self, owner: Mailbox, host: str, port: int) -> Listener:
         """Listen on a TCP port; ``owner`` is told ClientsWaiting."""
 
+    def lead_to_guests(self, protocol: str, host: str, port: int) -> None:
+        """Let guests reach a port at which another process listens, and which leads to a guest."""
+
 
 class Outside(Protocol):
     """The one choke point through which flows reach the network.

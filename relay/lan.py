@@ -39,6 +39,7 @@ from netstack.ipv4 import format_ipv4
 from netstack.shares import Shares
 from relay.forward_changes import ForwardChanges, TooManyChangesError
 from relay.observation import Observation
+from transport.host.mapped_ports import MappedPorts
 from transport.host.outside import EchoIdentifiers, HostNetwork
 from transport.host.readiness import Readiness
 from transport.host.upstream_dns import HostResolvers, NoResolvers
@@ -108,6 +109,7 @@ class Shared:
         self.turns = turns
         self.place = place
         self.trunk = trunk
+        self.mapped = None if place is None else MappedPorts(place.folder / "udp-ports", place.number)
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
@@ -126,6 +128,8 @@ class Shared:
         """Watch nothing any more, and leave the rooms that span workers."""
         if self.trunk is not None:
             self.trunk.close()
+        if self.mapped is not None:
+            self.mapped.close()
         self.ready.close()
 
 
@@ -179,6 +183,7 @@ class Lan:
             ports_held=plan.ports_held,
             ready=shared.ready,
             identifiers=shared.identifiers,
+            mapped=None if shared.mapped is None else shared.mapped.of_room(self.name),
         )
         link = None if shared.trunk is None else shared.trunk.join(self.name)
         self._link = link

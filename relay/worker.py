@@ -79,17 +79,17 @@ class WorkerRelay(Relay):
         place = self._place
         try:
             self._trunk = open_trunk(place, turns=current_scheduler(), counters=self._counters)
+            return Shared(
+                current_scheduler(),
+                max_flows=max_flows(self._settings),
+                max_questions=own_budget().questions,
+                tcp_buffers=self._settings.tcp_buffer_total,
+                place=place,
+                first_port=self._handed.first_port,
+                trunk=self._trunk,
+            )
         except OSError as error:
             raise StartError(f"{place.folder}: {error.strerror or error}") from None
-        return Shared(
-            current_scheduler(),
-            max_flows=max_flows(self._settings),
-            max_questions=own_budget().questions,
-            tcp_buffers=self._settings.tcp_buffer_total,
-            place=place,
-            first_port=self._handed.first_port,
-            trunk=self._trunk,
-        )
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         place, handed = self._place, self._handed

@@ -137,6 +137,8 @@ class PortForwardActor(EventLoopActor):
         self._look_at = NEVER if link is None else self.now()
         if link is None or (link.is_lowest and link.is_settled):
             self._listen()
+        if link is not None:
+            listeners.lead_to_guests(forward.protocol, forward.host, forward.port)
 
     def _listen(self) -> None:
         """Take the port. Raises OSError."""

@@ -402,3 +402,21 @@ def test_nothing_is_left_of_a_room_that_ends(tmp_path):
         return one.trunk.state.members("lab"), one.lan("lab").switch._actor_weakref()._forwarding.trunks
 
     assert run(scenario, tmp_path) == ({}, [])
+
+
+def test_a_static_address_that_its_holder_elsewhere_answers_for_stays(tmp_path):
+    async def scenario(one, two):
+        a, b = await one.guest(1).joins(), await two.guest(2).joins()
+        b.sends(b.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
+        wanted = inet("10.0.2.200")
+        await until(lambda: any(wanted in g.addresses for _, g in one.trunk.state.all_elsewhere("default")))
+        a.sends(a.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
+        asked = await b.hears(lambda frame: ARP in frame and frame[ARP].pdst == "10.0.2.200")
+        answer = ARP(op=2, hwsrc=b.mac.hex(":"), psrc="10.0.2.200", pdst=asked[ARP].psrc)
+        b.sends(Ether(src=b.mac.hex(":"), dst=asked.src) / answer)
+        await until(lambda: two.total("gateway.addresses_defended"))
+        a.sends(a.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
+        await asyncio.sleep(0.1)
+        return one.trunk.state.holders_of("default", wanted) == {b.mac}, two.total("gateway.addresses_moved")
+
+    assert run(scenario, tmp_path) == (True, 0)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from actors.runtime import Mailbox
     from netstack.counters import Counters
     from netstack.egress import EgressPolicy
+    from transport.host.mapped_ports import RoomPorts
     from transport.turns import Turns
 
 INTERFACES_INTERVAL = 5.0
@@ -119,8 +120,13 @@ class HostNetwork:
         ports_held: int = PORTS_HELD,
         ready: Readiness | None = None,
         identifiers: EchoIdentifiers | None = None,
+        mapped: RoomPorts | None = None,
     ) -> None:
-        """``ready`` and ``identifiers`` are what the networks of all LANs share."""
+        """``ready`` and ``identifiers`` are what the networks of all LANs share.
+
+        ``mapped`` has the UDP ports of the same room's flows at other workers; None where there are none.
+        """
+        self._mapped = mapped
         self.policy = policy
         self._counters = counters
         self._loop = asyncio.get_running_loop()
@@ -176,6 +182,8 @@ class HostNetwork:
         if self._held_ports.holds(opened.port, self._loop.time()):
             opened = self._replace_held(opened, flow)
         self._udp_ports.add((_any_of(opened.family), opened.port))
+        if self._mapped is not None:
+            self._mapped.add(opened.port, ipv6=opened.family is IPV6)
         return opened
 
     def _replace_held(self, held: UdpFlowSocket, flow: Mailbox) -> UdpFlowSocket:
@@ -198,6 +206,8 @@ class HostNetwork:
     def release_udp(self, port: int, family: Family) -> None:
         """Take back the port of a flow that ended."""
         self._udp_ports.discard((_any_of(family), port))
+        if self._mapped is not None:
+            self._mapped.discard(port, ipv6=family is IPV6)
         self._held_ports.release(port, self._loop.time())
 
     def open_echo(self, flow: Mailbox, version: int = 4) -> PingEchoSocket | RawEchoSocket:
@@ -255,6 +265,10 @@ class HostNetwork:
         self._tcp_listeners.add((host, port))
         return listener
 
+    def lead_to_guests(self, protocol: str, host: str, port: int) -> None:
+        """Let guests reach a port at which another process listens, and which leads to a guest."""
+        (self._udp_ports if protocol == "udp" else self._tcp_listeners).add((host, port))
+
     def decide_udp(self, address: tuple[str, int]) -> Decision:
         """As :meth:`decide`; one of this machine's addresses is allowed where the port leads to a guest."""
         return self._decide_with(self._udp_ports, address)
@@ -264,6 +278,8 @@ class HostNetwork:
         # Where a guest's port is bound to one address, another service may have the same one on another.
         everywhere = (ANY_ADDRESS6 if ":" in host else ANY_ADDRESS, port)
         leads_to_guest = everywhere in to_guests or address in to_guests
+        if self._mapped is not None and to_guests is self._udp_ports:
+            leads_to_guest = leads_to_guest or self._mapped.has(port, ipv6=":" in host)
         if leads_to_guest and self.policy.decide(host).reason == OWN_ADDRESS:
             self._counters.add("outside.hairpinned")
             return Decision(allowed=True, reason=HAIRPIN, dial=host)

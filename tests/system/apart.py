@@ -1,0 +1,21 @@
+"""Kernel guests at different workers of one relay."""
+
+from __future__ import annotations
+
+from kernel_guest import KernelGuest
+
+
+def guests_apart(relay, namespace, *options):
+    """Give two guests of different workers; ``relay`` is of several (``test_workers.Workers``)."""
+    one = KernelGuest("one", relay, namespace, *options)
+    for _ in range(20):
+        two = KernelGuest("two", relay, namespace, *options)
+        if _worker_of(relay, one) != _worker_of(relay, two):
+            return [one, two]
+        two.leave()  # the kernel chose the same worker: another connection may be another's
+    raise AssertionError("all connections went to one worker")
+
+
+def _worker_of(relay, guest):
+    relay.wait_for(f'registered .* as {guest.address}"')
+    return relay.worker_of(guest.address)
