@@ -36,6 +36,7 @@ COMPILED = [
     "netstack/source_guard.py",
     "netstack/udp.py",
     "netstack/vlan.py",
+    "transport/host/receiving.py",
     "transport/quic/aioquic_one_rtt.py",
     "transport/quic/bbr.py",
     "transport/quic/bbr_signals.py",

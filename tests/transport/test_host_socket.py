@@ -11,6 +11,7 @@ from actors.ports import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.host import host_socket
+from transport.host.receiving import DATAGRAMS_PER_TURN
 
 IP_RECVTTL = 12
 """Linux; missing in the socket module of Python 3.11."""
@@ -134,7 +135,7 @@ def test_what_arrives_as_runs_is_told_as_its_datagrams_and_read_run_by_run():
         here = ("127.0.0.1", sender.port)
         assert await flow.receive(len(sent)) == [(datagram, here, 9) for datagram in sent]
         # All in one turn, although that has only so many reads.
-        assert len(sent) > 2 * host_socket.DATAGRAMS_PER_TURN
+        assert len(sent) > 2 * DATAGRAMS_PER_TURN
         assert len(flow.batches) == 1
 
     in_namespace(main)

@@ -14,10 +14,10 @@ from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport import packet_info
 from transport.host import listeners
-from transport.host.host_socket import DATAGRAMS_PER_TURN
 from transport.host.listeners import TcpListener, UdpListener
 from transport.host.outside import HostNetwork
 from transport.host.readiness import Readiness
+from transport.host.receiving import DATAGRAMS_PER_TURN
 
 HOST = "127.0.0.1"
 BOTH_VERSIONS = pytest.mark.parametrize("host", [HOST, "::1"])

@@ -30,8 +30,8 @@ from actors.ports import SendResult
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.host import host_socket, outside
-from transport.host.host_socket import DATAGRAMS_PER_TURN
 from transport.host.interfaces import interface_addresses
+from transport.host.receiving import DATAGRAMS_PER_TURN
 
 # -- UDP ----------------------------------------------------------------------------------------------
 

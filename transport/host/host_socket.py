@@ -15,21 +15,19 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.ports import SendResult
-from netstack.ipv4 import DEFAULT_TTL
 from transport.host.errors import result_of
+from transport.host.receiving import receive
 from transport.quic.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.messages import DatagramFromNet
     from netstack.counters import Counters
     from transport.host.readiness import Readiness
 
-DATAGRAMS_PER_TURN = 64
-"""Reads of one socket per turn of the loop, each of a datagram or a run; what is left comes in the next."""
-
 ERRORS_PER_TURN = 64
-"""ICMP errors read per turn, for the same reason."""
+"""ICMP errors of one socket that are read per turn of the loop."""
 
 RECEIVE_BUFFER = 256 * 1024
 """Bytes asked of the kernel per socket: bounds what a flood can hold, takes a burst of 150 full frames."""
@@ -92,26 +90,11 @@ IPV6 = Family(
     offender=slice(8, 24),
 )
 
-_ANCILLARY_SIZE = 2 * socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
-"""Room for a TTL and for the size of the datagrams of a run."""
 _EXTENDED_ERROR = Struct("=IBBBxII")
 """struct sock_extended_err: errno, origin, ICMP type, ICMP code, info, data; then the offender's address."""
 _ERROR_ANCILLARY_SIZE = 256
 _FROM_HERE = 1
 _QUOTE_SIZE = 64
-
-# One buffer for all sockets: there is one thread, and what arrived is copied out at once.
-_buffer = bytearray(65536)
-_view = memoryview(_buffer)
-
-
-class Received(NamedTuple):
-    """One datagram as the socket gave it; for ICMP sockets ``port`` is 0."""
-
-    payload: bytes
-    host: str
-    port: int
-    ttl: int
 
 
 class Reported(NamedTuple):
@@ -170,7 +153,7 @@ class HostSocket:
             self._ready.remove_reader(self._socket)
             self._socket.close()
 
-    def deliver(self, received: list[Received]) -> None:
+    def deliver(self, received: list[DatagramFromNet]) -> None:
         """Take what one turn brought (at least one datagram)."""
         raise NotImplementedError
 
@@ -236,25 +219,12 @@ class HostSocket:
         return SendResult.SENT
 
     def _readable(self) -> None:
-        received: list[Received] = []
-        receive = self._socket.recvmsg_into
-        for _ in range(DATAGRAMS_PER_TURN):
-            try:
-                size, ancillary, _, address = receive([_buffer], _ANCILLARY_SIZE)
-            except OSError as error:
-                # Nothing more to read; or an ICMP error, which was the reason to wake.
-                if not received or not isinstance(error, BlockingIOError):
-                    self._read_errors()
-                break
-            ttl, step = self._read_ancillary(ancillary)
-            payload = bytes(_view[:size])
-            if not 0 < step < size:
-                received.append(Received(payload, address[0], address[1], ttl))
-                continue
-            # Several datagrams of one sender, which the kernel has put together (UDP_GRO).
-            received += [
-                Received(payload[at : at + step], address[0], address[1], ttl) for at in range(0, size, step)
-            ]
+        received: list[DatagramFromNet] = []
+        family = self.family
+        error = receive(self._socket, family.level, family.ttl_messages, received)
+        # Nothing more to read; or an ICMP error, which was the reason to wake.
+        if error is not None and not (received and isinstance(error, BlockingIOError)):
+            self._read_errors()
         if received:
             self.deliver(received)
 
@@ -290,13 +260,3 @@ class HostSocket:
         sender = socket.inet_ntop(family, offender) if known else ""
         mtu = info if number == errno.EMSGSIZE else 0
         errors.append(Reported(address[0], address[1], icmp_type, code, mtu, sender, quoted))
-
-    def _read_ancillary(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
-        """Return the TTL of what arrived, and the size of its datagrams where it is several, else 0."""
-        ttl, step = DEFAULT_TTL, 0  # where the system does not tell
-        for level, kind, data in ancillary:
-            if level == self.family.level and kind in self.family.ttl_messages:
-                ttl = int.from_bytes(data, sys.byteorder) & 0xFF
-            elif level == socket.SOL_UDP and kind == UDP_GRO:
-                step = int.from_bytes(data[:4], sys.byteorder)
-        return ttl, step

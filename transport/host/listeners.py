@@ -24,7 +24,8 @@ from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, Dat
 from actors.ports import SendResult
 from netstack.ipv4 import DEFAULT_TTL
 from transport.binding import EVERY
-from transport.host.host_socket import DATAGRAMS_PER_TURN, RECEIVE_BUFFER
+from transport.host.host_socket import RECEIVE_BUFFER
+from transport.host.receiving import DATAGRAMS_PER_TURN
 from transport.host.tcp_socket import TcpFlowSocket, reset_at_close
 from transport.packet_info import (
     IN6_PKTINFO,

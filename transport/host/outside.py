@@ -26,7 +26,7 @@ from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
 from netstack.icmpv6 import ECHO_REPLY6, ECHO_REQUEST6, build_echo6
 from netstack.port_hold import PortHold
-from transport.host.host_socket import IPV4, IPV6, Family, HostSocket, Received, Reported
+from transport.host.host_socket import IPV4, IPV6, Family, HostSocket, Reported
 from transport.host.interfaces import interface_addresses
 from transport.host.listeners import TcpListener, UdpListener
 from transport.host.readiness import Readiness
@@ -285,12 +285,14 @@ class HostNetwork:
             return Decision(allowed=True, reason=HAIRPIN, dial=host)
         return self.decide(host)
 
-    def message(self, received: list[Received]) -> DatagramsFromNet:
+    def message(self, received: list[DatagramFromNet]) -> DatagramsFromNet:
         """Put what arrived into the guest's words."""
         shown = self.policy.shown
-        return DatagramsFromNet(
-            [DatagramFromNet(payload, (shown(host), port), ttl) for payload, host, port, ttl in received]
-        )
+        if any(shown(host) != host for host in {datagram.address[0] for datagram in received}):
+            received = [
+                DatagramFromNet(payload, (shown(host), port), ttl) for payload, (host, port), ttl in received
+            ]
+        return DatagramsFromNet(received)
 
     def errors(self, errors: list[Reported]) -> ErrorsFromNet:
         """Put ICMP errors into the guest's words: of who sent them, only what the guest may reach is told."""
@@ -375,7 +377,7 @@ class UdpFlowSocket(HostSocket):
             return 0
         return self.transmit_run(payloads, (decision.dial, address[1]), ttl, dont_fragment)
 
-    def deliver(self, received: list[Received]) -> None:
+    def deliver(self, received: list[DatagramFromNet]) -> None:
         """Tell the flow."""
         self._flow.tell(self._network.message(received))
 
@@ -426,7 +428,7 @@ class PingEchoSocket(_EchoSender):
         """Send an echo request after asking the egress policy about ``destination``."""
         return self.send_request(0, sequence, payload, destination, ttl=ttl, dont_fragment=dont_fragment)
 
-    def deliver(self, received: list[Received]) -> None:
+    def deliver(self, received: list[DatagramFromNet]) -> None:
         """Tell the flow what is an echo reply."""
         replies = _echo_replies(received, self.family)
         if replies:
@@ -465,9 +467,9 @@ class _RawIcmpSocket(_EchoSender):
         if not self._flows:
             self.close()
 
-    def deliver(self, received: list[Received]) -> None:
+    def deliver(self, received: list[DatagramFromNet]) -> None:
         """Tell each flow its own replies."""
-        by_identifier: dict[int, list[Received]] = {}
+        by_identifier: dict[int, list[DatagramFromNet]] = {}
         for reply in _echo_replies(received, self.family):
             by_identifier.setdefault(_IDENTIFIER.unpack_from(reply.payload)[0], []).append(reply)
         for identifier, replies in by_identifier.items():
@@ -513,7 +515,7 @@ class RawEchoSocket:
             self._raw = None
 
 
-def _echo_replies(received: list[Received], family: Family) -> list[Received]:
+def _echo_replies(received: list[DatagramFromNet], family: Family) -> list[DatagramFromNet]:
     """Keep the echo replies, without the IP header that raw sockets (and macOS) leave in front."""
     replies = []
     wanted = ECHO_REPLY if family is IPV4 else ECHO_REPLY6
