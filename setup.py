@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from setuptools import Extension
 
 COMPILED = [
+    "actors/flows/udp_frames.py",
     "actors/lan/forwarding.py",
     "actors/scheduler.py",
     "actors/token_bucket.py",

@@ -101,6 +101,20 @@ def udp_head(frame: bytes) -> bytes:
     return frame[:14] + frame[20:24] + frame[26:38]
 
 
+def plain_payload(frame: bytes) -> bytes:
+    """Return the payload of a checked frame that has a :func:`udp_head`."""
+    (length,) = _U16.unpack_from(frame, _LENGTH_AT)
+    return frame[_DATA_AT : _UDP_AT + length]
+
+
+def count_alike(frames: list[bytes], start: int, head: bytes) -> int:
+    """Count the frames from ``start`` on, up to the first other, that have this head and are intact."""
+    at, end = start, len(frames)
+    while at < end and udp_head(frames[at]) == head and is_intact_udp(frames[at]):
+        at += 1
+    return at - start
+
+
 def is_intact_udp(frame: bytes) -> bool:
     """Whether :func:`parse_ipv4` and :func:`parse_udp` would accept a frame with a head that they did before.
 

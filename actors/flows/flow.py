@@ -16,7 +16,7 @@ from actors.messages import ErrorsFromNet, FlowAnswered, FlowClosed, FlowOpened,
 from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
-from netstack.ethernet import HEADER_LENGTH
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU
 from netstack.family import IPV4, endpoint_text, family_of
 from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
@@ -270,6 +270,7 @@ class FlowActor(EventLoopActor):
 
     def _send_to_guest(self, frames: list[bytes]) -> None:
         """Send frames to the LAN, in pieces where they are longer than the guest's MTU."""
-        fragment = self._family.fragment
-        pieces = [piece for frame in frames for piece in fragment(frame)]
-        tell_alive(self._context.switch, FramesFromGateway(pieces))
+        if max(map(len, frames)) > HEADER_LENGTH + LAN_MTU:
+            fragment = self._family.fragment
+            frames = [piece for frame in frames for piece in fragment(frame)]
+        tell_alive(self._context.switch, FramesFromGateway(frames))

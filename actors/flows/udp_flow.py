@@ -10,30 +10,23 @@ resolvers take a new port for each, and do not need it any more.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from actors.flows.flow import MAX_REMOTES, FlowActor, FlowContext, Guest
+from actors.flows.flow import FlowActor, FlowContext, Guest
+from actors.flows.udp_frames import FramesToGuest, runs_of
 from actors.messages import DatagramsFromNet, FramesToFlow
 from actors.ports import SendResult
 from actors.runtime import handles
-from netstack.udp import UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from actors.flows.udp_frames import Run
     from actors.messages import DatagramFromNet, ErrorFromNet, FlowKey
     from actors.ports import UdpSocket
 
 
 DNS_PORT = 53
-
-
-class _Run(NamedTuple):
-    """Frames that follow one another to one address and port, with one TTL and one "don't fragment"."""
-
-    target: tuple[bytes, int, int, bool]
-    frames: list[bytes]
-    payloads: list[bytes]
 
 
 class UdpFlowActor(FlowActor):
@@ -52,7 +45,7 @@ class UdpFlowActor(FlowActor):
         self._questions = 0
         """Datagrams to name servers that are not answered yet."""
         self._open_to_all = settings.endpoint_independent_filtering
-        self._templates: dict[tuple[str, int], UdpFrameTemplate] = {}
+        self._to_guest = FramesToGuest(self._family, self._macs, guest.ip, guest.port)
 
     def _open(self) -> UdpSocket:
         return self._context.outside.open_udp(self.actor_ref, self._family.version)
@@ -62,21 +55,11 @@ class UdpFlowActor(FlowActor):
 
     @handles(FramesToFlow)
     def _to_net(self, message: FramesToFlow) -> None:
-        family = self._family
-        dont_fragment, ttl = family.dont_fragment, family.ttl
-        runs: list[_Run] = []
-        for frame in message.frames:
-            _, _, destination, port, payload = read_udp(frame)
-            target = (destination, port, frame[ttl] - 1, dont_fragment(frame))
-            if not runs or target != runs[-1].target:
-                runs.append(_Run(target, [], []))
-            runs[-1].frames.append(frame)
-            runs[-1].payloads.append(payload)
-        sent = sum(map(self._send, runs))
+        sent = sum(map(self._send, runs_of(message.frames, self._family)))
         self._used()
         self._counters.add("udp.frames_to_net", sent)
 
-    def _send(self, run: _Run) -> int:
+    def _send(self, run: Run) -> int:
         (destination, port, ttl, dont_fragment), frames, payloads = run
         if port != DNS_PORT:
             self._is_dns = False
@@ -101,18 +84,13 @@ class UdpFlowActor(FlowActor):
 
     @handles(DatagramsFromNet)
     def _from_net(self, message: DatagramsFromNet) -> None:
-        remotes = self._remotes
-        frames = []
-        for payload, address, ttl in message.datagrams:
-            if self._open_to_all or address[0] in remotes:
-                template = self._templates.get(address) or self._template_for(address)
-                frames.append(template.build(payload, self._next_identification(), max(1, ttl - 1)))
+        frames = self._to_guest.build(message.datagrams, None if self._open_to_all else self._remotes)
         filtered = len(message.datagrams) - len(frames)
         if filtered:
             self._counters.add("udp.drop.filtered", filtered)
         if frames:
             self._counters.add("udp.frames_from_net", len(frames))
-            self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
+            self._bytes_in += sum([len(payload) for payload, _, _ in message.datagrams])
             self._send_to_guest(frames)
             self._answered()
             if self._is_dns and self._questions:
@@ -127,11 +105,3 @@ class UdpFlowActor(FlowActor):
             self._idle_at = min(self._idle_at, self.now() + self._context.settings.dns_answered_timeout)
             if not self._ended:
                 self.poll_at = self._idle_at
-
-    def _template_for(self, address: tuple[str, int]) -> UdpFrameTemplate:
-        if len(self._templates) >= MAX_REMOTES:
-            self._templates.clear()
-        guest, remote = self._guest, self._family.pack(address[0])
-        template = UdpFrameTemplate(self._macs, remote, address[1], guest.ip, guest.port)
-        self._templates[address] = template
-        return template

@@ -73,7 +73,7 @@ from netstack.multicast import Queries
 from netstack.neighbour_proxy import NeighbourProxy
 from netstack.reassembly import Reassembler
 from netstack.source_guard import SourceGuard
-from netstack.udp import is_intact_udp, udp_head
+from netstack.udp import count_alike, udp_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,22 +225,22 @@ class GatewayActor(EventLoopActor):
         counters.add("gateway.received", len(frames))
         batch = Batch(self._flows.port(number, now), now)
         handlers = self._handlers
-        known = b""
-        repeated = 0
-        for frame in frames:
-            # Most frames of a batch go where the one before went; then only what differs is looked at.
-            head = udp_head(frame)
-            if head and head == known and is_intact_udp(frame):
-                batch.latest.append(frame)
-                repeated += 1
-                continue
-            known = b""
+        at, end = 0, len(frames)
+        while at < end:
+            frame = frames[at]
+            at += 1
             handle = handlers.get(frame[12:14])
             try:
                 outcome = "gateway.ignored" if handle is None else handle(frame, batch)
                 counters.add(outcome)
-                if outcome == TO_FLOWS and batch.latest and batch.latest[-1] is frame:
-                    known = head
+                if at < end and outcome == TO_FLOWS and batch.latest and batch.latest[-1] is frame:
+                    # Most of a batch go where the one before went; then only what differs is looked at.
+                    head = udp_head(frame)
+                    alike = count_alike(frames, at, head) if head else 0
+                    if alike:
+                        batch.latest += frames[at : at + alike]
+                        counters.add(TO_FLOWS, alike)
+                        at += alike
             except MalformedPacket as malformed:
                 self._drop(f"gateway.drop.{malformed.reason}", batch)
             except Dropped as dropped:
@@ -249,8 +249,6 @@ class GatewayActor(EventLoopActor):
                     self._report(frame, dropped.report, batch)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
                 self._mishaps.note(error, now)
-        if repeated:
-            counters.add(TO_FLOWS, repeated)
         self._finish(batch)
 
     def _drop(self, counter: str, batch: Batch) -> None:

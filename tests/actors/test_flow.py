@@ -13,6 +13,7 @@ from test_gateway import Lan, assert_intact, guest_ip, packet
 
 from actors.flows.flow import MAX_HEADS, MAX_REMOTES
 from actors.flows.udp_flow import UdpFlowActor
+from actors.flows.udp_frames import MAX_TEMPLATES
 from actors.messages import ErrorFromNet, PortClosed
 from actors.ports import SendResult
 from actors.runtime import run_ready
@@ -221,7 +222,7 @@ def test_the_number_of_remembered_addresses_is_bounded(loop, lan):
     for port in range(1, 1000):  # a talkative remote with many ports fills no table
         socket.reply(b"x", ("192.0.2.1", port))
     assert len(lan.received()) == 999
-    assert len(socket.flow._actor_weakref()._templates) <= MAX_REMOTES
+    assert len(socket.flow._actor_weakref()._to_guest._templates) <= MAX_TEMPLATES
 
 
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 4000, 65_507])

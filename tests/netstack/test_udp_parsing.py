@@ -14,8 +14,10 @@ from netstack.udp import (
     MAX_PAYLOAD,
     UdpDatagram,
     UdpFrameTemplate,
+    count_alike,
     is_intact_udp,
     parse_udp,
+    plain_payload,
     read_udp,
     udp_head,
 )
@@ -190,3 +192,20 @@ def test_a_frame_of_a_known_head_is_intact_just_when_the_full_check_accepts_it(
     frame = bytes(data[: len(data) - cut]) if cut < len(data) - 42 else bytes(data)
     assert udp_head(frame) == udp_head(KNOWN)
     assert is_intact_udp(frame) == accepted(frame)
+
+
+@given(st.binary(max_size=40), st.binary(max_size=20))
+def test_a_plain_frame_has_the_payload_that_the_full_parser_reads(payload, appended):
+    data = frame(payload) + appended
+    assert plain_payload(data) == read_udp(data).payload == payload
+
+
+@given(st.lists(st.sampled_from(["alike", "damaged", "other"]), max_size=6), st.integers(0, 6))
+def test_frames_alike_are_counted_up_to_the_first_other(kinds, start):
+    damaged = bytearray(frame(b"damaged"))
+    damaged[-1] ^= 1
+    made = {"alike": frame(b"x"), "damaged": bytes(damaged), "other": frame(b"x", dport=54)}
+    wanted = 0
+    while start + wanted < len(kinds) and kinds[start + wanted] == "alike":
+        wanted += 1
+    assert count_alike([made[kind] for kind in kinds], start, udp_head(frame())) == wanted
