@@ -171,11 +171,17 @@ def tcp_server():
 
 
 @contextlib.contextmanager
-def only_tcp(relay):
-    """A way to the relay that lets TCP through and no UDP; gives its port."""
-    with socket.create_server(("127.0.0.1", free_port())) as server:
+def only_tcp(relay, *, silent):
+    """A way to the relay that lets TCP through and no UDP, which is refused or just lost; gives its port."""
+    port = free_port()
+    with (
+        socket.create_server(("127.0.0.1", port)) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody,
+    ):
+        if silent:
+            nobody.bind(("127.0.0.1", port))
         threading.Thread(target=_carry, args=(server, relay.port), daemon=True).start()
-        yield server.getsockname()[1]
+        yield port
         server.shutdown(socket.SHUT_RDWR)
 
 
@@ -203,8 +209,15 @@ def test_its_test_tries_both_carriers(page, relay):
     assert "The LAN works" in said
 
 
-def test_its_test_says_when_a_firewall_eats_udp(open_page, relay):
-    with only_tcp(relay) as port:
+def test_its_test_works_over_https_where_the_certificate_was_accepted(open_page, relay):
+    page = open_page(f"https://127.0.0.1:{relay.port}/", ignore_https_errors=True)
+    assert page.inner_text("#raw") == f"wss://127.0.0.1:{relay.port}/raw"
+    assert "Both carriers get through" in results(page)[1]
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_its_test_says_when_a_firewall_eats_udp(open_page, relay, silent):
+    with only_tcp(relay, silent=silent) as port:
         page = open_page(f"http://127.0.0.1:{port}/")
         steps, said = results(page)
     assert steps[f"WebTransport, UDP port {port}"].startswith("WebTransport: ")
@@ -246,6 +259,16 @@ def test_its_test_finds_the_router_of_ipv6(page):
     address = r"fd76:6d72:656c:6179:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+:[0-9a-f]+"
     assert re.fullmatch(rf"{address}, the router answers after [\d.]+ ms", steps["IPv6 on the LAN"])
     assert "IPv6 works on the LAN" in said
+
+
+def test_its_test_opens_connections_over_ipv6(open_page):
+    relay = Relay("--allow-cidr", "::1/128")  # a way out by IPv6, whatever this machine has
+    try:
+        steps, said = results(open_page(f"http://127.0.0.1:{relay.port}/"))
+    finally:
+        relay.stop()
+    assert steps["TCP to fd76:6d72:656c:6179::2 port 443"] == "refused: nothing listens there"
+    assert "IPv6 works on the LAN, and gets out" in said
 
 
 def test_addresses_are_written_as_people_write_them(page):
