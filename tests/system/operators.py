@@ -5,7 +5,21 @@ from __future__ import annotations
 import json
 import sys
 
-from processes import Relay, run
+from processes import PATIENCE, Relay, run
+from scapy.layers.inet import ICMP, IP
+from scapy.layers.l2 import Ether
+
+from guest.relay_socket import RelaySocket
+
+GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
+
+
+def pings(guest, count=1):
+    """Have a guest (a RelayPeer) ping the gateway, and wait for the answers: what came before is handled."""
+    with RelaySocket(guest) as one:
+        packet = IP(src=str(guest.assigned.ip), dst=GATEWAY) / ICMP()
+        for _ in range(count):
+            assert one.sr1(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet, timeout=PATIENCE, verbose=0)
 
 
 class OperatedRelay(Relay):

@@ -1,0 +1,133 @@
+"""What commands tell of a running relay, run as a user runs them, with guests on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from operators import GATEWAY, GATEWAY_MAC, OperatedRelay, pings
+from processes import PATIENCE, free_port
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.l2 import Ether
+
+from guest.relay_socket import RelayPeer, RelaySocket
+
+MAC = "52:54:00:00:77:01"
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory):
+    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+def guest(relay):
+    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
+    yield peer
+    peer.close()
+
+
+def test_status_tells_the_relay_and_each_session(relay, guest):
+    pings(guest, 3)
+    told = relay.vmrelay("status")
+    assert f"at {relay.url}" in told
+    assert relay.hash in told
+    (line,) = [line for line in told.splitlines() if MAC in line]
+    assert re.search(rf"default +web +{MAC} +{guest.assigned.ip} +webtransport +[0-9.]+ ms", line)
+    everything = relay.asked("status")
+    assert everything["draining"] is False
+    assert everything["rooms"][0]["sessions"] == 1
+
+
+def test_peers_and_leases_and_macs_tell_the_same_guest(relay, guest):
+    pings(guest)
+    (peer,) = relay.asked("peers")
+    assert (peer["name"], peer["address"], peer["room"]) == ("web", str(guest.assigned.ip), "default")
+    assert peer["frames_in"] >= 1
+    assert 0 < peer["round_trip"] < 1
+    (lease,) = relay.asked("leases")["default"]
+    assert (lease["address"], lease["name"], lease["port"]) == (peer["address"], "web", peer["port"])
+    assert [entry["mac"] for entry in relay.asked("macs")["default"]] == [MAC]
+    for command in ("peers", "leases", "macs"):
+        assert MAC in relay.vmrelay(command)
+
+
+def test_a_flow_is_listed_with_its_ends(relay, guest):
+    packet = IP(src=str(guest.assigned.ip), dst="127.0.0.1") / UDP(sport=4000, dport=free_port()) / b"hello"
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / packet)
+    pings(guest)  # what came before it has been handled
+    (flow,) = [flow for flow in relay.asked("flows")["default"] if flow["protocol"] == "udp"]
+    assert (flow["guest"], flow["remote"]) == (f"{guest.assigned.ip}:4000", "127.0.0.1")
+    assert flow["bytes_out"] == 5
+    assert relay.asked("flows", "--peer", "999999")["default"] == []
+    (peer,) = relay.asked("peers")
+    of_peer = relay.asked("flows", "--peer", peer["port"])["default"]
+    assert (peer["flows"], flow["guest"] in {found["guest"] for found in of_peer}) == (len(of_peer), True)
+
+
+def test_drops_are_told_with_their_reasons(relay, guest):
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src="192.0.2.9", dst=GATEWAY) / ICMP())
+    pings(guest)
+    assert relay.asked("drops")["switch.drop.foreign_source"] >= 1
+    assert "switch.drop.foreign_source" in relay.vmrelay("drops", "--room", "default")
+
+
+def test_rooms_are_listed(relay, guest):
+    other = RelayPeer(f"{relay.url}room/lab", insecure=True)
+    try:
+        assert {room["name"]: room["sessions"] for room in relay.asked("rooms")} == {"default": 1, "lab": 1}
+        assert [peer["room"] for peer in relay.asked("peers", "--room", "lab")] == ["lab"]
+    finally:
+        other.close()
+
+
+def test_events_tell_who_came_and_went(relay):
+    follower = subprocess.Popen(
+        [sys.executable, "-u", "-m", "relay.main", "events", "--json", "--admin", str(relay.admin)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        events = []
+        while not any(event["event"] == "left" for event in events):
+            # Who listens too late for one visit hears of the next.
+            RelayPeer(relay.url, insecure=True, mac=MAC, name="web").close()
+            os.set_blocking(follower.stdout.fileno(), False)
+            events += [json.loads(line) for line in iter(follower.stdout.readline, "")]
+    finally:
+        follower.terminate()
+        follower.wait(PATIENCE)
+        follower.stdout.close()
+    left = next(event for event in events if event["event"] == "left")
+    assert (left["room"], left["mac"], left["name"]) == ("default", MAC, "web")
+    assert left["duration"] >= 0
+
+
+def test_events_of_late_are_told_to_who_comes_later(relay):
+    RelayPeer(relay.url, insecure=True, mac="52:54:00:00:77:09", name="gone").close()
+    relay.wait_for("registered 52:54:00:00:77:09")
+    told = relay.vmrelay("events", "--past")
+    assert re.search(r"^\d\d:\d\d:\d\d peer \d+ registered 52:54:00:00:77:09 as ", told, re.MULTILINE)
+    events = [json.loads(line) for line in relay.vmrelay("events", "--past", "--json").splitlines()]
+    assert next(event["event"] for event in events if event.get("name") == "gone") == "joined"
+    assert "gone" not in relay.vmrelay("events", "--past", "--room", "lab", "--json")
+
+
+def test_what_a_guest_sent_and_was_dropped_on_the_way_is_its_sessions(relay, guest):
+    with RelaySocket(guest) as one:
+        one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src="192.0.2.9", dst=GATEWAY) / ICMP())
+        one.send(
+            Ether(src=guest.mac, dst=GATEWAY_MAC) / IP(src=str(guest.assigned.ip), dst="10.9.9.9") / ICMP()
+        )
+    pings(guest)
+    (peer,) = relay.asked("peers")
+    assert peer["drops"] == {"switch.drop.foreign_source": 1, "gateway.drop.denied": 1}
+    assert re.search(rf"{MAC} .* 2 \((switch|gateway)\.drop\.\w+\)", relay.vmrelay("status"))
