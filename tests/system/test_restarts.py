@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import signal
+from random import Random
 
 import pytest
 from kernel_guest import KernelGuest
 from processes import Relay
+from waiting import until
+
+from guest.vm_client import vm_client
 
 FIRST, SECOND = "52:54:15:ee:00:01", "52:54:15:ee:00:f6"
 """MACs that have one place in the pool, so whoever comes first decides about both addresses."""
@@ -75,6 +81,42 @@ def test_kernels_go_on_with_their_addresses_whoever_comes_back_first(
             guest.signal(signal.SIGCONT)
             guest.leave()
         relay.stop()
+
+
+def test_guests_have_their_addresses_again_from_a_relay_that_has_lost_all(certificate_options):
+    """With MACs at random, of which some have one place in the pool, and in whatever order they come back."""
+    random = Random(7)
+    macs = [b"\x52\x54\0" + random.randbytes(3) for _ in range(30)]
+
+    async def scenario():
+        relay = Relay(*certificate_options, "--client-share", 0, "--state", "none")
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                nics = [
+                    await stack.enter_async_context(
+                        vm_client(relay.url, cert_hash=relay.hash, mac=mac, reconnect=True)
+                    )
+                    for mac in macs
+                ]
+                before = [nic.assigned.ip for nic in nics]
+                sessions = [nic._session for nic in nics]
+                relay.signal(signal.SIGINT)  # which clients hear
+                relay.wait()
+                relay.stop()
+                relay = Relay(
+                    *certificate_options, "--client-share", 0, "--state", "none", "--port", relay.port
+                )
+                await until(
+                    lambda: all(
+                        nic.attached and nic._session is not session
+                        for nic, session in zip(nics, sessions, strict=True)
+                    )
+                )
+                assert [nic.assigned.ip for nic in nics] == before
+        finally:
+            relay.stop()
+
+    asyncio.run(scenario())
 
 
 def test_a_restarted_relay_shows_the_same_certificate(tmp_path):
