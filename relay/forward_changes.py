@@ -16,7 +16,7 @@ from netstack.forward import Forward, parse_forward
 from netstack.room_names import ROOM_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterable
 
     from relay.documents import Document
 
@@ -65,15 +65,23 @@ class ForwardChanges:
         """Have it as the configuration says."""
         self._changes.pop((room, text), None)
 
+    def entries(self) -> tuple[dict[str, str], ...]:
+        """Write them as :meth:`take` reads them."""
+        return tuple(
+            {"room": room, "forward": text, "change": change}
+            for (room, text), change in self._changes.items()
+        )
+
+    def take(self, entries: Iterable[Any]) -> None:
+        """Have these, and no others."""
+        self._changes.clear()
+        for entry in entries:
+            self._take(entry)
+
     async def keep(self) -> None:
         """Write them down; returns when that is done."""
         if self._document is not None:
-            await self._document.keep(
-                tuple(
-                    {"room": room, "forward": text, "change": change}
-                    for (room, text), change in self._changes.items()
-                )
-            )
+            await self._document.keep(self.entries())
 
     def _take(self, entry: Any) -> None:
         match entry:

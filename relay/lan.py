@@ -34,7 +34,7 @@ from actors.messages import (
 from actors.runtime import NEVER, Observe, ask_async, run_ready, tell_alive
 from actors.settings import CHANGEABLE
 from netstack.counters import Counters
-from netstack.forward import MAX_FORWARDS
+from netstack.forward import MAX_FORWARDS, parse_forward
 from netstack.ipv4 import format_ipv4
 from netstack.shares import Shares
 from relay.forward_changes import ForwardChanges, TooManyChangesError
@@ -238,6 +238,14 @@ class Lan:
             raise ForwardError(f"cannot remove {text}: {error}") from None
         if text in self._forwards:
             self._close_forward(text)
+
+    def follow_changes(self) -> None:
+        """Open and close forwards as operators want them by now."""
+        wanted = self._planned - self._changes.closed | {str(forward) for forward in self._changes.added}
+        for text in self._forwards.keys() - wanted:
+            self._close_forward(text)
+        for text in sorted(wanted - self._forwards.keys()):
+            self._open_or_log(parse_forward(text))
 
     def _plan_forwards(self, plan: LanPlan) -> list[Forward]:
         """Take over the forwards of the settings; return those of them that are to be open."""

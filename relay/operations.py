@@ -83,7 +83,7 @@ class Operations:
         said = reason[:MAX_REASON] or DISCONNECTED
         if not await self.lans.close_session(port, CloseCode.REFUSED, said):
             raise NotThereError(f"there is no session {port}")
-        _note(who, f"disconnected peer {port}: {said}")
+        note_change(who, f"disconnected peer {port}: {said}")
 
     async def inject(self, port: int, frames: list[bytes], who: Who, *, to_guest: bool) -> None:
         """Take frames as if a session's guest had sent them, or give them to it. Raises OperationError."""
@@ -94,7 +94,7 @@ class Operations:
         if not await self.lans.inject(port, frames, to_guest=to_guest):
             raise NotThereError(f"there is no session {port}")
         way = "to" if to_guest else "as"
-        _note(who, f"injected {len(frames)} frames {way} peer {port}")
+        note_change(who, f"injected {len(frames)} frames {way} peer {port}")
 
     async def ban(self, ban: Ban, who: Who) -> int:
         """Keep somebody out, and end the sessions that are there; return how many. Raises OperationError."""
@@ -102,7 +102,7 @@ class Operations:
             self.bans.add(ban)
         except BanError as error:
             raise OperationError(str(error)) from None
-        _note(who, f"banned {ban}")
+        note_change(who, f"banned {ban}")
         self.refresh_bans()
         ended = await self._end_banned(ban)
         await self.bans.keep()
@@ -127,7 +127,7 @@ class Operations:
         if not self.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
         self.refresh_bans()
-        _note(who, f"lifted the ban {identifier}")
+        note_change(who, f"lifted the ban {identifier}")
         await self.bans.keep()
 
     # -- tokens -------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class Operations:
             ended = await self._admission.tokens.revoke(identifier)
         except ValueError as error:
             raise OperationError(str(error)) from None
-        _note(who, f"revoked the token {identifier}")
+        note_change(who, f"revoked the token {identifier}")
         return ended
 
     # -- forwards -----------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Operations:
             lan.add_forward(forward)
         except (ValueError, ForwardError) as error:
             raise OperationError(str(error)) from None
-        _note(who, f"added the forward {forward} to room {room}")
+        note_change(who, f"added the forward {forward} to room {room}")
         await self._forwards.keep()
         return str(forward)
 
@@ -179,7 +179,7 @@ class Operations:
                 lan.remove_forward(found[0])
             except ForwardError as error:
                 raise OperationError(str(error)) from None
-        _note(who, f"removed the forward {found[0]} of room {room}")
+        note_change(who, f"removed the forward {found[0]} of room {room}")
         await self._forwards.keep()
 
     def _lan(self, room: str) -> Lan:
@@ -199,17 +199,17 @@ class Operations:
         """Refuse new sessions from now on; those that stand are closed after ``seconds``, if that is said."""
         self._draining.begin(seconds)
         rest = "" if seconds is None else f", and closes its sessions in {seconds:g} s"
-        _note(who, f"drains the relay{rest}")
+        note_change(who, f"drains the relay{rest}")
 
     def end_draining(self, who: Who) -> None:
         """Take new sessions again."""
         if self._draining.is_on:
             self._draining.end()
-            _note(who, "ended the draining")
+            note_change(who, "ended the draining")
 
     async def reload(self, who: Who) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed and what needs a restart."""
-        _note(who, "asked for a reload")
+        note_change(who, "asked for a reload")
         return await self._reload()
 
     def certificate(self) -> dict[str, Any]:
@@ -217,6 +217,6 @@ class Operations:
         return describe_certificate(self._certificates)
 
 
-def _note(who: Who, what: str) -> None:
+def note_change(who: Who, what: str) -> None:
     """Log a change, with who asked."""
     logger.bind(unthinned=True, event="changed", who=who.text, what=what).info("{} {}", who.text, what)

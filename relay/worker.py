@@ -69,6 +69,7 @@ class WorkerRelay(Relay):
         folder = None if handed.state is None else Folder(handed.state, shared=True)
         state = State(folder, {"stateless-reset": handed.reset_key}, read_only=True)
         super().__init__(settings, self._handed_certificates, lambda _: None, state)
+        self._forwards.take(start["forwards"])
         self._revocations.ids |= set(start["revoked"])
         for fields in start["bans"]:
             self._bans.add(Ban(*fields))
@@ -170,8 +171,14 @@ class WorkerRelay(Relay):
             case "reload":
                 settings = handing.unpack_settings(message["settings"])
                 self._take_over(handing.settings_of(self._place, settings))
+                if self._audit is not None:
+                    self._audit.reopen()
                 await self._refresh_keys()
                 self._channel.send("reloaded")
+            case "forwards":
+                self._forwards.take(message["forwards"])
+                for lan in self._lans:
+                    lan.follow_changes()
             case "drain and stop":
                 self._drain_and_stop.set()
             case "stop":

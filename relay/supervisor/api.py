@@ -16,11 +16,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from loguru import logger
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
 from netstack import pcapng
+from netstack.forward import parse_forward
+from netstack.room_names import DEFAULT_ROOM
 from relay.admin.api import (
     KEEP_ALIVE,
     WHO,
@@ -40,7 +41,7 @@ from relay.admin.metrics import CONTENT_TYPE
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
 from relay.capture import MAX_CAPTURES
-from relay.operations import NotThereError, OperationError
+from relay.operations import NotThereError, OperationError, note_change
 from relay.own_certificate import describe_certificate
 from relay.supervisor import asking, captures, exposition, merging
 from relay.supervisor.asking import AskError, Question
@@ -228,19 +229,30 @@ class WholeApi:
 
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
-        asked = await _question(request)
-        fields = fields_of(asked.body, {"room", "forward"})
-        body = json.dumps({**fields, "room": forward_room(request, fields)}).encode()
-        found = await self._ask(asked._replace(body=body))
-        return _as_it_is(next(iter(found.values())))
+        fields = fields_of(await body_of(request), {"room", "forward"})
+        room = forward_room(request, fields)
+        if room not in {found["name"] for found in await self._merged("/v1/rooms", merging.rooms)}:
+            raise NotThereError(f"there is no room {room}")
+        try:
+            forward = parse_forward(str(fields.get("forward", "")))
+        except ValueError as error:
+            raise OperationError(str(error)) from None
+        self._whole.forwards.add(room, forward)
+        note_change(who_asks(request), f"added the forward {forward} to room {room}")
+        await self._whole.forwards_changed()
+        return ApiResponse({"room": room, "forward": str(forward)}, HTTPStatus.CREATED)
 
     async def remove_forward(self, request: Request) -> Response:
         """Close a port of the host."""
-        return await self._by_whom_it_concerns(request)
+        room, text = request.query_params.get("room", DEFAULT_ROOM), request.query_params.get("forward", "")
+        removed = self._whole.forwards.remove(room, text)
+        note_change(who_asks(request), f"removed the forward {removed} of room {room}")
+        await self._whole.forwards_changed()
+        return ApiResponse({"removed": text})
 
     async def reload(self, request: Request) -> Response:
         """Read configuration, certificate and keys again."""
-        logger.bind(unthinned=True).info("{} asked for a reload", who_asks(request).text)
+        note_change(who_asks(request), "asked for a reload")
         return ApiResponse(await self._whole.reload())
 
     async def drain(self, request: Request) -> Response:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relay.bans import Bans
     from relay.settings import Settings
     from relay.supervisor.crew import Crew
+    from relay.supervisor.forwards import WholeForwards
     from relay.token_gate import TokenGate
     from transport.certificates import CertificateStore
 
@@ -27,6 +28,7 @@ class Whole(Protocol):
     settings: Settings
     certificates: CertificateStore
     bans: Bans
+    forwards: WholeForwards
     tokens: TokenGate
     crew: Crew
     draining: bool
@@ -37,6 +39,9 @@ class Whole(Protocol):
 
     async def reload(self) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed."""
+
+    async def forwards_changed(self) -> None:
+        """Keep what an operator has done to the forwards, and have the workers do it."""
 
     def restart(self) -> None:
         """Begin to replace the workers one by one."""

@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from relay import bans, logs
+from relay import bans, forward_changes, logs
 from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.passes import Passes
 from relay.admin_place import PlaceError
 from relay.announcement import announce, describe, reached_at
 from relay.app import StartError, cannot_listen, raise_file_limit, token_gate
+from relay.audit import AuditError, AuditLog
 from relay.bans import Bans
 from relay.documents import Document
+from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
+from relay.operations import OperationError
 from relay.own_certificate import CertificateKeeper, open_certificates
 from relay.reload import differences, merged, tell_reload
 from relay.revocations import FILE as REVOKED
@@ -38,6 +41,7 @@ from relay.state import open_state
 from relay.supervisor import run_directory
 from relay.supervisor.asking import Question, ask_all
 from relay.supervisor.crew import Crew, CrewError, Life
+from relay.supervisor.forwards import WholeForwards
 from relay.supervisor.merging import summed
 from relay.supervisor.ports import Ports, WebPortError
 from relay.supervisor.served import ServedWhole
@@ -101,6 +105,8 @@ class Supervisor:
         self._keeper = CertificateKeeper(self.certificates, say)
         self._stop = asyncio.Event()
         self.bans = Bans(time.time, Document(state.file(bans.FILE), bans.HOLDS))
+        changes = ForwardChanges(Document(state.file(forward_changes.FILE), forward_changes.HOLDS))
+        self.forwards = WholeForwards(changes, lambda: self.settings)
         self._revocations = Revocations(state.file(REVOKED))
         self._drain_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
@@ -138,11 +144,16 @@ class Supervisor:
             raise StartError(cannot_listen(f"{bind} port {port}", error)) from None
         stack.callback(self._ports.close)
         self.port = self._ports.port
+        self._open_audit_log(stack)
         try:
             self._folder = run_directory.make(self.port, os.environ)
         except (OSError, PlaceError) as error:
             raise StartError(f"--workers needs a folder for its sockets: {error}") from None
         stack.callback(run_directory.remove, self._folder)
+        try:
+            self.forwards.try_all()
+        except OperationError as error:
+            raise StartError(str(error)) from None
         try:
             self.tokens = token_gate(self.settings, self._revocations)
         except KeysError as error:
@@ -157,6 +168,16 @@ class Supervisor:
         await self._open_admin(stack)
         describe(self.settings)
         announce(self._say, bind, self.port, self.certificates.current)
+
+    def _open_audit_log(self, stack: contextlib.AsyncExitStack) -> None:
+        """Write what operators change to the audit log, if there is one; the workers write the rest."""
+        settings = self.settings
+        if settings.audit_log is not None:
+            try:
+                audit = AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
+            except AuditError as error:
+                raise StartError(str(error)) from None
+            stack.callback(audit.close)
 
     async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
@@ -193,6 +214,7 @@ class Supervisor:
             "certificates": handing.pack_certificates(self.certificates),
             "bans": [(ban.kind, ban.what, ban.until, ban.reason) for ban in self.bans],
             "revoked": sorted(self._revocations.ids),
+            "forwards": self.forwards.changes.entries(),
             "draining": self.draining,
         }
         return Life(start, [opened.fileno() for opened in (*handed.udp, *handed.tcp)])
@@ -221,6 +243,11 @@ class Supervisor:
         await self._drain_asked.wait()
         await self.crew.drain_and_stop(self.settings.drain_timeout)
         self._stop.set()
+
+    async def forwards_changed(self) -> None:
+        """Keep what an operator has done to the forwards, and have the workers do it."""
+        self.crew.broadcast("forwards", forwards=self.forwards.changes.entries())
+        await self.forwards.changes.keep()
 
     def sockets(self) -> dict[int, Path]:
         """Tell where the workers that run can be asked."""
@@ -280,6 +307,8 @@ class Supervisor:
         else:
             told["changed"], told["needs_restart"] = differences(self.settings, found)
             self.settings = merged(self.settings, found)
+            self.forwards.follow()
+            await self.forwards.changes.keep()
             logs.set_level(self.settings.log_level, self.settings.log_filter)
             tell_reload(told)
         told["certificate"] = await self._refresh_certificate(asked=True)

@@ -51,6 +51,7 @@ class Working:
             "certificates": handing.pack_certificates(self.certificates),
             "bans": [],
             "revoked": [],
+            "forwards": [],
             "draining": False,
             "live": [1],
             "accepting": [1],

@@ -8,13 +8,14 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from operators import OperatedRelay
-from processes import PATIENCE, THIS_TREE, Program, Relay, run
+from processes import PATIENCE, THIS_TREE, Program, Relay, free_port, run
 from waiting import until, wait_until
 
 from guest.client import ConnectError
@@ -297,3 +298,28 @@ def test_captures_and_events_are_of_all_workers(operated, tmp_path):
         for program in (capture, events):
             program.signal(signal.SIGINT)
             program.stop()
+
+
+def test_a_forward_that_is_added_outlives_the_worker_that_listens(operated):
+    text = f"tcp:127.0.0.1:{free_port()}:db:80"
+
+    def forwards():
+        return [(each["forward"], each["worker"]) for each in operated.asked("forwards").get("default", ())]
+
+    operated.vmrelay("forwards", "--add", text)
+    wait_until(lambda: forwards() == [(text, 0)])
+    assert "already" in operated.vmrelay("forwards", "--add", text, status=1)
+    os.kill(operated.pid_of(0), signal.SIGKILL)
+    wait_until(lambda: forwards() == [(text, 1)])
+    wait_until(lambda: forwards() == [(text, 0)])
+    operated.vmrelay("forwards", "--remove", text)
+    wait_until(lambda: not forwards())
+
+
+def test_a_forward_whose_port_is_taken_is_told_at_the_start():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = f"tcp:127.0.0.1:{taken.getsockname()[1]}:web:80"
+        command = (*THIS_TREE, "--workers", 2, "--bind", "127.0.0.1", "--port", 0, "--state", "none")
+        done = run(*command, "--forward", text, check=False)
+    assert done.returncode == 1
+    assert f"vmrelay: error: cannot forward {text}: Address already in use" in done.stderr

@@ -243,6 +243,11 @@ def _socket_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
     return bare, port, 0, int(scope or 0)
 
 
+def try_to_listen(protocol: str, host: str, port: int) -> None:
+    """See whether a UDP or TCP port can be had at this moment. Raises OSError."""
+    _bound(socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM, host, port).close()
+
+
 def _bound(kind: int, host: str, port: int) -> socket.socket:
     """Take a port of ``host``, IPv4 or IPv6. Raises OSError."""
     opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)

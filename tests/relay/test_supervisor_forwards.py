@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from netstack.forward import MAX_FORWARDS, parse_forward
+from relay.forward_changes import ForwardChanges
+from relay.operations import NotThereError, OperationError
+from relay.settings import Settings
+from relay.supervisor.forwards import WholeForwards
+
+
+def forward(port, vm="web"):
+    return parse_forward(f"tcp:127.0.0.1:{port}:{vm}:80")
+
+
+@pytest.fixture
+def free():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return opened.getsockname()[1]
+
+
+@pytest.fixture
+def taken():
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        yield opened.getsockname()[1]
+
+
+def having(*configured):
+    return WholeForwards(ForwardChanges(), lambda: Settings(forward=configured))
+
+
+def test_what_is_added_and_removed_is_told(free):
+    forwards = having()
+    forwards.add("lab", forward(free))
+    assert forwards.of_room("lab") == [str(forward(free))]
+    assert [entry["change"] for entry in forwards.changes.entries()] == ["added"]
+    assert forwards.remove("lab", f"tcp:127.0.0.1:{free}") == str(forward(free))
+    assert forwards.of_room("lab") == []
+    with pytest.raises(NotThereError, match="has no forward"):
+        forwards.remove("lab", str(forward(free)))
+
+
+def test_one_of_the_settings_can_be_closed_and_opened_again(free):
+    forwards = having(forward(free))
+    assert forwards.of_room("default") == [str(forward(free))]
+    forwards.remove("default", str(forward(free)))
+    assert forwards.of_room("default") == []
+    forwards.try_all()
+    forwards.add("default", forward(free))
+    assert forwards.changes.entries() == ()
+
+
+def test_a_port_that_somebody_has_is_told(taken):
+    with pytest.raises(
+        OperationError, match=f"cannot forward tcp:127.0.0.1:{taken}:web:80: Address already in use"
+    ):
+        having().add("default", forward(taken))
+    with pytest.raises(OperationError, match="Address already in use"):
+        having(forward(taken)).try_all()
+
+
+def test_the_number_of_forwards_is_bounded(free):
+    forwards = having(*(forward(port + 1) for port in range(MAX_FORWARDS)))
+    with pytest.raises(OperationError, match=f"there are {MAX_FORWARDS} already"):
+        forwards.add("default", forward(free))
+    with pytest.raises(OperationError, match="it is forwarded already"):
+        forwards.add("default", forward(1))
