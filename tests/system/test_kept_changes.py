@@ -105,6 +105,20 @@ def test_a_forward_whose_port_is_taken_costs_the_next_relay_a_line_and_nothing_e
     assert not is_open(port)
 
 
+def test_several_workers_keep_changes_as_one_does(start):
+    forward = f"tcp:127.0.0.1:{free_port()}:web:80"
+    relay = start("--workers", 2)
+    relay.vmrelay("forwards", "--add", forward)
+    relay.vmrelay("ban", f"mac={MAC}")
+    kill(relay)
+    relay = start("--workers", 2)
+    assert forwards(relay) == [forward]
+    assert [ban["id"] for ban in relay.asked("ban")] == [f"mac:{MAC}"]
+    relay.vmrelay("forwards", "--remove", forward)
+    kill(relay)
+    assert forwards(start("--workers", 2)) == []
+
+
 def test_a_forward_of_a_room_comes_with_the_room(start):
     port = free_port()
     relay = start()
