@@ -241,6 +241,7 @@ class Supervisor:
 
     async def _stop_once_drained(self) -> None:
         await self._drain_asked.wait()
+        self.draining = True
         await self.crew.drain_and_stop(self.settings.drain_timeout)
         self._stop.set()
 

@@ -37,8 +37,8 @@ def start(tmp_path):
     """Start a relay whose sessions have this time to leave; without one, that of the default."""
     relays = []
 
-    def start(timeout=DEFAULT):
-        relay = OperatedRelay(tmp_path, "--drain-timeout", timeout)
+    def start(timeout=DEFAULT, *options):
+        relay = OperatedRelay(tmp_path, "--drain-timeout", timeout, *options)
         relays.append(relay)
         return relay
 
@@ -197,6 +197,19 @@ def test_an_interrupt_ends_it_at_once(start):
     assert relay.wait() == 0
     assert "drains" not in relay.output
     assert END in guest.end()
+
+
+def test_several_workers_drain_as_one_does(start):
+    relay = start(600, "--workers", 2)
+    guest = WebTransportGuest(relay.url)
+    relay.signal(signal.SIGTERM)
+    assert guest.told() == 600
+    assert not is_ready(relay)
+    with pytest.raises(ConnectError):
+        RelayPeer(relay.url, insecure=True)
+    assert guest.is_answered()
+    guest.leave()
+    assert relay.wait() == 0
 
 
 def test_without_sessions_it_ends_at_once(start):
