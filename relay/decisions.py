@@ -14,8 +14,10 @@ from loguru import logger
 from actors.lan.peer import PeerActor
 from actors.messages import (
     DatagramsFromClient,
+    DnsQuestions,
     FramesFromGateway,
     FramesFromPeer,
+    FramesToFlow,
     FramesToGateway,
     FramesToPeer,
 )
@@ -78,6 +80,11 @@ def _contents(handled: Handled) -> tuple[str, int | None, str]:
             return f"to peer {handled.actor.port}", handled.actor.port, _described(frames)
         case FramesFromGateway(frames):
             return "from the gateway", None, _described(frames)
+        case FramesToFlow(frames):
+            port = getattr(handled.actor, "port", None)
+            return f"from peer {port}", port, _described(frames)
+        case DnsQuestions(port, questions):
+            return f"from peer {port}", port, f"{len(questions)} questions"
     return "by the way", None, type(message).__name__
 
 

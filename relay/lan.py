@@ -331,7 +331,7 @@ class Lan:
         return [peer for peer in self._peers if peer.is_alive()]
 
     def observe(self, observer: Observer | None) -> None:
-        """Have somebody look on while the LAN's actors, and those of later sessions, handle messages."""
+        """Have somebody look on while the LAN's actors, and later ones of it, handle messages."""
         self._observer = observer
         actors: list[pykka.ActorRef[Any]] = [self.switch, self.gateway, self.names, *self.peers]
         for actor in actors:

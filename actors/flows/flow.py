@@ -129,6 +129,11 @@ class FlowActor(EventLoopActor):
     def _sent_as(self, error: ErrorFromNet) -> Hashable:
         """Tell as what the packet was remembered that ``error`` is about."""
 
+    @property
+    def port(self) -> int:
+        """The port of the switch that its guest is behind."""
+        return self._key.port
+
     def on_stop(self) -> None:
         """Give the socket back."""
         self._ended = True

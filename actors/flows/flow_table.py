@@ -22,6 +22,7 @@ from actors.flows.flow import Guest
 from actors.flows.udp_flow import UdpFlowActor
 from actors.mishaps import LOG_WINDOW
 from actors.port_policy import usual_policy
+from actors.runtime import tell_alive
 from netstack.checksum import PROTOCOL_UDP
 from netstack.family import family_of
 from netstack.icmp import IcmpError
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from actors.flows.icmp_flow import IcmpFlowActor
     from actors.messages import FlowKey
     from actors.port_policy import PortPolicy
+    from actors.runtime import Observe
     from actors.settings import LanSettings
     from netstack.tcp_time_wait import TimeWait
 
@@ -77,6 +79,8 @@ class FlowTable:
         self._udp = Shares(context.outside.udp_ports) if udp_flows is None else udp_flows
         """Of these, those that have a UDP port of the host to themselves."""
         self._warn_again = 0.0
+        self._observed: Observe | None = None
+        """What new flows are told while somebody looks on."""
 
     def port(self, number: int, now: float) -> PortState:
         """Give the state of a port, which begins when it is first asked for."""
@@ -88,6 +92,13 @@ class FlowTable:
     def limit(self, number: int, policy: PortPolicy, now: float) -> None:
         """Let a port, of which nothing came yet, have what its policy says."""
         self.ports[number] = PortState(number, self._context.settings, self._buffers, now, policy)
+
+    def observe(self, message: Observe) -> None:
+        """Have somebody look on at the flows, or nobody any more."""
+        self._observed = None if message.observer is None else message
+        for port in self.ports.values():
+            for flow in port.flows.values():
+                tell_alive(flow, message)
 
     def follow(self, settings: LanSettings, now: float) -> None:
         """Go by other settings, and by another egress policy, which ends connections that it forbids."""
@@ -203,6 +214,8 @@ class FlowTable:
     def _add(self, port: PortState, key: FlowKey, flow: pykka.ActorRef[Any]) -> None:
         port.flows[key] = flow
         self._context.counters.add("gateway.flows_opened")
+        if self._observed is not None:
+            flow.tell(self._observed)
 
     # -- limits -------------------------------------------------------------------------------------
 

@@ -221,6 +221,11 @@ class TcpFlowActor(EventLoopActor):
         if context.journal is not None and not (syn and remote.ip in context.settings.services):
             context.journal(self._opened(is_forwarded=not syn))
 
+    @property
+    def port(self) -> int:
+        """The port of the switch that its guest is behind."""
+        return self._key.port
+
     def on_stop(self) -> None:
         """Give the socket back; a connection that has not ended is reset outside."""
         self._ended = True

@@ -63,7 +63,7 @@ from actors.messages import (
     TcpForGuest,
 )
 from actors.mishaps import Mishaps
-from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
+from actors.runtime import NEVER, EventLoopActor, Observe, Tick, handles, tell_alive
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
 from netstack.gateway_replies import GatewayReplies
 from netstack.icmpv6 import Icmpv6Replies
@@ -346,6 +346,12 @@ class GatewayActor(EventLoopActor):
         self._tcp_forwards.serve(message)
 
     # -- guests -------------------------------------------------------------------------------------
+
+    @handles(Observe)
+    def _observed(self, message: Observe) -> None:
+        """Have the flows looked on at too, those of later as well."""
+        self._observe(message)
+        self._flows.observe(message)
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:

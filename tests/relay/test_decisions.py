@@ -74,11 +74,15 @@ def lines_of(relay, part):
         (
             foreign,
             "switch",
-            r"from peer 1: 1 switch.drop.foreign_source of 1 frame \(ICMP 192.0.2.9 > 10.0.2.2",
+            r"from peer 1: 1 switch.drop.foreign_source of \d+ frames? \(.*ICMP 192.0.2.9 > 10.0.2.2",
         ),
-        (foreign6, "switch", r"from peer 1: 1 switch.drop.\w+ of 1 frame \(ICMPv6 2001:db8::9 > 2001"),
-        (private, "gateway", r"from peer 1: 1 gateway.drop.denied of 1 frame \(UDP .* > 192.168.77.1:9"),
-        (private, "policy", r"from peer 1: 1 outside.denied.\w+ of 1 frame \(UDP .* > 192.168.77.1:9"),
+        (foreign6, "switch", r"from peer 1: 1 switch.drop.\w+ of \d+ frames? \(.*ICMPv6 2001:db8::9 > 2001"),
+        (
+            private,
+            "gateway",
+            r"from peer 1: 1 gateway.drop.denied of \d+ frames? \(.*UDP .* > 192.168.77.1:9",
+        ),
+        (private, "policy", r"from peer 1: 1 outside.denied.\w+ of \d+ frames? \(.*UDP .* > 192.168.77.1:9"),
     ],
 )
 def test_what_is_dropped_is_said_with_who_decided(start, misbehave, packet, part, said):
@@ -89,6 +93,19 @@ def test_what_is_dropped_is_said_with_who_decided(start, misbehave, packet, part
     assert not {"quic", "http3", "asyncio"} & {
         json.loads(line)["part"] for line in relay.output.splitlines() if line.startswith("{")
     }
+
+
+def test_what_a_flow_that_is_there_may_not_send_is_said_too(start, misbehave):
+    relay = start("--log-level", "debug", "--allow-cidr", "127.0.0.1")
+    packets = [
+        IP(src="0.0.0.0", dst=destination) / UDP(sport=4000, dport=9) / b"x"
+        for destination in ("127.0.0.1", "192.168.77.1")
+    ]
+    misbehave(relay, *packets)
+    relay.wait_for(r"from peer 1: 1 udp.drop.denied of \d+ frames? \(.*UDP .* > 192.168.77.1:9")
+    relay.wait_for(r"from peer 1: 1 outside.denied.\w+ of \d+ frames? \(.*UDP .* > 192.168.77.1:9")
+    assert lines_of(relay, "flow")
+    assert lines_of(relay, "policy")
 
 
 def test_a_flood_is_a_few_lines(start, misbehave):
