@@ -2,9 +2,9 @@
 
 import { ask } from "./ask.js";
 import { element, make, offer, say } from "./dom.js";
+import { EventLog } from "./event_log.js";
 import { amount, duration, host, rate } from "./format.js";
 import { drawTopology, drawTraffic } from "./pictures.js";
-import { EventLog } from "./event_log.js";
 import { History, Rates } from "./rates.js";
 import { Recorder } from "./recorder.js";
 import { Relay } from "./relay.js";
@@ -145,7 +145,7 @@ async function lift({ id }) {
 }
 
 async function removeForward({ room: where, forward }) {
-  const text = "Connections by it that are there go on; new ones are refused.";
+  const text = "It stays closed until it is added again. TCP connections by it that are there go on.";
   const answer = await ask({ title: `Remove ${forward}?`, text, confirm: "Remove" });
   if (answer) await act(() => relay.delete("/v1/forwards", { room: where, forward }));
 }
@@ -207,7 +207,7 @@ element("sign-out").addEventListener("click", () => {
 let lookAgain = () => undefined;
 let isConfined = false;
 
-/** Waits; ``lookAgain`` ends it. */
+/** Waits; `lookAgain` ends it. */
 const pause = (milliseconds) =>
   new Promise((resolve) => {
     const timer = setTimeout(resolve, milliseconds);
@@ -283,7 +283,6 @@ async function follow() {
       before.forEach((event) => eventLog.add(event));
       for (let next = await first; !next.done; next = await stream.next()) {
         eventLog.add(next.value);
-        lookAgain();
       }
     } catch {
       // The state says already that the relay does not answer, or wants a token.
