@@ -122,6 +122,8 @@ class AddressPool:
         """Told each MAC that holds other addresses than before, at no other worker."""
         self._elsewhere: dict[bytes, tuple[bytes, ...]] = {}
         """Addresses that guests of other workers hold, their leases first."""
+        self._granted_further: dict[bytes, bytes | None] = {}
+        """What the next further leases of MACs are to be."""
         self._claims: dict[bytes, dict[bytes, None]] = {}
         self._further: dict[bytes, dict[bytes, None]] = {}
         self._holders: dict[bytes, bytes] = {}
@@ -207,6 +209,18 @@ class AddressPool:
             self._leases[mac] = address
         return self.assign(mac)
 
+    def grant_further(self, mac: bytes, address: bytes | None) -> None:
+        """Have the next further lease of ``mac`` be this one, if it is still to be had; any for None."""
+        self._granted_further[mac] = address
+
+    def is_granted_further(self, mac: bytes) -> bool:
+        """Whether it is known what the next further lease of ``mac`` is to be."""
+        return mac in self._granted_further
+
+    def begin_at(self, number: int, count: int) -> None:
+        """Look for any fresh address from another part of the pool on than other workers do."""
+        self._next_index = len(self._range) * number // count
+
     def has_place(self, mac: bytes) -> bool:
         """Whether ``mac`` has an address that is its own, without being given one."""
         return mac in self._leases or mac in self._fixed
@@ -269,6 +283,7 @@ class AddressPool:
         """Give ``mac`` one more address beside its own, ``wanted`` if it is free; None when all are held."""
         if not self.admits(mac):
             return None
+        wanted = self._granted_further.pop(mac, None) or wanted
         free = wanted is not None and (self._is_fresh(wanted) or wanted in self._remembered_for)
         address = wanted if free else self._any()
         if address is not None:
@@ -452,6 +467,7 @@ class AddressPool:
 
     def release(self, mac: bytes) -> None:
         """Give back all addresses of ``mac``; its lease is remembered for when it returns."""
+        self._granted_further.pop(mac, None)
         for beside in (self._claims.pop(mac, {}), self._further.pop(mac, {})):
             for address in list(beside):
                 self._give_up(address, beside)

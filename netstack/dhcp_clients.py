@@ -96,6 +96,13 @@ class DhcpClients:
             return own
         return self._assign_further(client, port, now, wanted)
 
+    def wants_further(self, client: Client, now: float) -> bool:
+        """Whether :meth:`assign` would give a client one more address, beside its MAC's own."""
+        if not client.identifier or client in self._further:
+            return False
+        owner = self._owners.get(client.mac) or self._former_owners.get(client.mac)
+        return owner is not None and owner.until > now and not _is_one(owner.identifier, client)
+
     def prefer(self, client: Client, address: bytes) -> None:
         """Let a client go on with an address that it had before the pool was made, and uses already."""
         if client not in self._further:
@@ -157,15 +164,9 @@ class DhcpClients:
         if owner is None or owner.until <= now:
             self._owners[client.mac] = _Owner(client.identifier, now + OFFERED_FOR)
             return True
-        if owner.identifier == client.identifier:
-            return True
-        hardware = _HARDWARE + client.mac
-        if client.identifier == hardware:
-            return owner.identifier.startswith(_DUID)
-        if owner.identifier == hardware and client.identifier.startswith(_DUID):
+        if owner.identifier == _HARDWARE + client.mac and client.identifier.startswith(_DUID):
             self._owners[client.mac] = owner._replace(identifier=client.identifier)
-            return True
-        return False
+        return _is_one(owner.identifier, client)
 
     def _identifier_of_owner(self, mac: bytes) -> bytes | None:
         owner = self._owners.get(mac)
@@ -184,6 +185,14 @@ class DhcpClients:
         if address is not None:
             self._further[client] = _Lease(address, port, now + OFFERED_FOR)
         return address
+
+
+def _is_one(owner: bytes, client: Client) -> bool:
+    """Whether the owner of a MAC's address and a client behind that MAC are taken for one."""
+    hardware = _HARDWARE + client.mac
+    if client.identifier == hardware:
+        return owner == hardware or owner.startswith(_DUID)
+    return owner == client.identifier or (owner == hardware and client.identifier.startswith(_DUID))
 
 
 def _remember(table: dict[_Key, _Value], key: _Key, value: _Value) -> None:

@@ -102,6 +102,10 @@ class DhcpServer:
         """Free the addresses of clients whose lease time is over."""
         self._clients.expire(now)
 
+    def wants_further(self, request: DhcpMessage, now: float) -> bool:
+        """Whether to answer is to give a client an address beside its MAC's own."""
+        return self._clients.wants_further(client_of(request), now)
+
     def forget(self, mac: bytes) -> None:
         """Forget a guest that left, and all clients behind its MAC."""
         self._clients.forget(mac)

@@ -42,7 +42,10 @@ _IPV4_LENGTH = 4
 class _Waiting:
     """What waits for the address of a MAC."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: bytes | None, *, further: bool) -> None:
+        self.wanted = wanted
+        self.further = further
+        """Whether it is one beside the MAC's own."""
         self.then: list[Callable[[], None]] = []
         self.attempts = 1
 
@@ -66,8 +69,9 @@ class GuestsElsewhere:
         self._services = services
         self._counters = counters
         self._waiting: dict[bytes, _Waiting] = {}
-        self._decided: set[bytes] = set()
-        """MACs about which the home has spoken, or not in time: they are given an address now."""
+        self._refused: set[bytes] = set()
+        """MACs that have no address although it was decided about."""
+        guests.pool.begin_at(link.number, link.count)
         guests.pool.changed = guests.bindings.changed = services.renamed = link.touch
         services.waits = leases.waits = self.waits
         services.replay = gateway.tell
@@ -85,17 +89,23 @@ class GuestsElsewhere:
 
     # -- new addresses --------------------------------------------------------------------------------
 
-    def waits(self, mac: bytes, then: Callable[[], None], wanted: bytes | None = None) -> bool:
-        """Whether a MAC has to wait for its address; then ``then`` is called when that is decided."""
+    def waits(
+        self, mac: bytes, then: Callable[[], None], wanted: bytes | None = None, *, further: bool = False
+    ) -> bool:
+        """Whether a MAC has to wait for its address; then ``then`` is called when that is decided.
+
+        Or for a ``further`` one, beside its own.
+        """
         pool = self._guests.pool
-        if mac in self._decided or pool.has_place(mac) or not pool.admits(mac):
+        has_it = pool.is_granted_further(mac) if further and pool.has_place(mac) else pool.has_place(mac)
+        if has_it or mac in self._refused or not pool.admits(mac):
             return False
         waiting = self._waiting.get(mac)
         if waiting is None:
             candidates = pool.candidates(mac, MAX_CANDIDATES, wanted)
             if len(self._waiting) >= MAX_WAITING or not candidates:
                 return False
-            waiting = self._waiting[mac] = _Waiting()
+            waiting = self._waiting[mac] = _Waiting(wanted, further=further and pool.has_place(mac))
             self._link.ask(mac, candidates, self._gateway)
         if len(waiting.then) < WAITING_PER_MAC:
             waiting.then.append(then)
@@ -118,14 +128,18 @@ class GuestsElsewhere:
             self._link.ask(mac, candidates, self._gateway)
             return
         del self._waiting[mac]
-        if message.address:
+        if not message.address:
+            self._counters.add("rooms.addresses_chosen_alone")
+        if waiting.further:
+            pool.grant_further(mac, message.address or None)
+        elif message.address:
             pool.assign_granted(mac, message.address)
         else:
-            self._counters.add("rooms.addresses_chosen_alone")
-        self._decided.add(mac)
+            pool.assign(mac, waiting.wanted)
+        self._refused.add(mac)  # if it has none by now, there is none
         for then in waiting.then:
             then()
-        self._decided.discard(mac)
+        self._refused.discard(mac)
 
     # -- others' guests -------------------------------------------------------------------------------
 

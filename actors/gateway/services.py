@@ -81,8 +81,8 @@ class LanServices:
         """Told a MAC whose guest has another name, perhaps."""
         self.replay: Callable[[FramesReturned], None] = lambda _frames: None
         """Has a guest's frames handled again."""
-        self.waits: Callable[[bytes, Callable[[], None], bytes | None], bool] = lambda *_: False
-        """Whether a MAC, which may want a certain address, has to wait for one; then a function is called."""
+        self.waits: Callable[..., bool] = lambda *_, **__: False
+        """``GuestsElsewhere.waits``, where there are other workers."""
         self._counters = counters
         self._settings = settings
         options = DhcpOptions(
@@ -136,6 +136,7 @@ class LanServices:
             request.mac,
             partial(self._again, batch.port.number, frame),
             request.address(Code.REQUESTED_ADDRESS),
+            further=self._dhcp_server.wants_further(request, batch.now),
         ):
             return "gateway.answered"  # once it has its address
         reply = self._dhcp_server.answer(request, batch.port.link_mtu(), batch.port.number, batch.now)

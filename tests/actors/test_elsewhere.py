@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from lan_of_guests import Client
 from lan_parts import FakeOutside, ip, mac, register
+from scapy.layers.dhcp import BOOTP, DHCP
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
 from actors.gateway import elsewhere
 from actors.gateway.gateway import GatewayActor
@@ -223,3 +226,45 @@ def test_a_worker_that_has_no_ports_any_more_is_sent_nothing(lan):
     client.sends(b"\xff" * 6 + mac(1) + b"\x88\xb5" + bytes(50))
     assert lan.link.sent == []
     assert FIRST_TRUNK - 1 not in lan.switch._actor_weakref()._ports
+
+
+def discover(hardware, client=b""):
+    own = [("client_id", b"\0" + client)] if client else []
+    request = BOOTP(chaddr=hardware, xid=7) / DHCP(options=[("message-type", "discover"), *own, "end"])
+    packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / request
+    return Ether(src=hardware.hex(":"), dst="ff:ff:ff:ff:ff:ff") / packet
+
+
+def offered(client):
+    return [frame[BOOTP].yiaddr for frame in map(Ether, client.session.frames()) if BOOTP in frame]
+
+
+@pytest.mark.parametrize("answer", ["10.0.2.90", None])
+def test_a_dhcp_client_behind_a_guest_is_answered_once_it_is_decided_and_once(lan, answer):
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    client.session.take()
+    client.sends(discover(mac(2)))
+    assert offered(client) == []
+    lan.answer(None if answer is None else ip(answer))
+    (given,) = offered(client)
+    assert given != "10.0.2.30"
+    assert answer in (None, given)
+    client.sends(discover(mac(2)))
+    assert (offered(client), lan.link.asked) == ([given], [])
+
+
+@pytest.mark.parametrize("answer", ["10.0.2.90", None])
+def test_a_further_dhcp_client_of_a_mac_is_answered_once_it_is_decided_and_once(lan, answer):
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    client.sends(discover(mac(1), b"first"))
+    client.session.take()
+    client.sends(discover(mac(1), b"second"))
+    assert offered(client) == []
+    lan.answer(None if answer is None else ip(answer))
+    (given,) = offered(client)
+    assert given != "10.0.2.30"
+    assert answer in (None, given)
+    client.sends(discover(mac(1), b"second"))
+    assert (offered(client), lan.link.asked) == ([given], [])

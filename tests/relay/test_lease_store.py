@@ -215,3 +215,16 @@ def test_without_a_folder_rooms_that_are_made_again_know_their_guests_all_the_sa
     store.of_room("lab").keep(mac(1), ip(11), "web")
     assert known(store, "lab") == [(mac(1), ip(11), "web")]
     store.close()
+
+
+def test_processes_of_one_relay_write_to_one_database(tmp_path):
+    """As workers do, each of which knows what the others wrote before it was started."""
+    folder = Folder(tmp_path)
+    stores = [LeaseStore(folder), LeaseStore(folder)]
+    for number, store in enumerate(stores):
+        store.of_room("lab").keep(bytes((2, 0, 0, 0, 0, number)), bytes((10, 0, 2, 10 + number)), "vm")
+    for store in stores:
+        store.close()
+    after = LeaseStore(folder)
+    assert len(list(after.of_room("lab").recall())) == 2
+    after.close()

@@ -381,13 +381,80 @@ def test_a_guest_behind_a_bridge_gets_by_dhcp_what_nobody_elsewhere_has(tmp_path
     assert len({*given.values(), *own}) == 14
 
 
-async def lease_of(bridge, hardware):
+async def lease_of(bridge, hardware, client=b""):
     """Ask for an address as a DHCP client behind a guest does."""
-    discover = BOOTP(chaddr=hardware, xid=hardware[-1]) / DHCP(options=[("message-type", "discover"), "end"])
+    own = [("client_id", b"\0" + client)] if client else []
+    options = [("message-type", "discover"), *own, "end"]
+    discover = BOOTP(chaddr=hardware, xid=hardware[-1]) / DHCP(options=options)
     packet = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / discover
     bridge.sends(Ether(src=hardware.hex(":"), dst="ff:ff:ff:ff:ff:ff") / packet)
     offer = await bridge.hears(lambda frame: BOOTP in frame and frame[BOOTP].chaddr[:6] == hardware)
     return offer[BOOTP].yiaddr
+
+
+def test_dhcp_clients_of_one_mac_get_what_nobody_elsewhere_has(tmp_path):
+    async def scenario(one, two):
+        guests = [await one.guest(1).joins(), await two.guest(2).joins()]
+        clients = [(guest, b"client%d" % number) for number in range(4) for guest in guests]
+        return [await lease_of(guest, guest.mac, client) for guest, client in clients]
+
+    given = run(scenario, tmp_path)
+    assert len(set(given)) == 8, "the first client of a MAC has the MAC's own"
+
+
+async def cut(*started):
+    """Have workers not hear each other, until each takes the others for gone."""
+    for worker in started:
+        worker.trunk._unix.send = lambda *_: None
+    await until(lambda: all(len(worker.trunk.state.live()) == 1 for worker in started))
+
+
+def heal(*started):
+    for worker in started:
+        del worker.trunk._unix.send
+
+
+def same_address_macs(worker):
+    """Find two guests that would have the same address."""
+    pool = worker.lan().gateway._actor_weakref()._guests.pool
+    first = pool.candidates(mac(1), 1)
+    return 1, next(n for n in range(256, 60_000, 256) if pool.candidates(mac(n), 1) == first)
+
+
+def test_after_a_partition_the_guest_that_came_later_is_told_another_address(tmp_path, monkeypatch):
+    monkeypatch.setattr("netstack.room_state.DEAD_AFTER", 0.6)
+
+    async def scenario(one, two):
+        first, second = same_address_macs(one)
+        await cut(one, two)
+        older = await two.guest(first).joins()
+        await asyncio.sleep(1.1)  # the announced times are whole seconds
+        younger = await one.guest(second).joins()
+        before = older.ip, younger.ip
+        heal(one, two)
+        await until(lambda: younger.look() and younger.ip != before[1])
+        older.look()
+        await younger.pings(older)
+        return before, older.ip, younger.ip, one.total("rooms.addresses_lost")
+
+    before, older, younger, lost = run(scenario, tmp_path)
+    assert before == (older, older)
+    assert younger != older
+    assert lost >= 1
+
+
+def test_after_a_partition_one_of_two_sessions_with_one_mac_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr("netstack.room_state.DEAD_AFTER", 0.6)
+
+    async def scenario(one, two):
+        await cut(one, two)
+        guests = [await one.guest(1).joins(), await two.guest(1, host="198.51.100.7").joins()]
+        heal(one, two)
+        await until(lambda: any(guest.session.closed for guest in guests))
+        await until(lambda: len(two.trunk.state.all_elsewhere("default")) == 1)
+        return [guest.session.closed and guest.session.closed[0] for guest in guests]
+
+    assert run(scenario, tmp_path) == [None, CloseCode.TAKEN_OVER]
 
 
 def test_nothing_is_left_of_a_room_that_ends(tmp_path):
