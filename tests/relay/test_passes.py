@@ -196,12 +196,16 @@ def test_revoking_ends_sessions_and_what_the_token_has_open_and_is_kept(tmp_path
         relay.stop()
 
 
-def test_a_ban_of_a_token_closes_the_api_to_it_until_it_is_lifted(relay):
+def test_a_ban_of_a_token_closes_the_api_to_it_until_it_is_lifted(relay, tmp_path):
+    own = tmp_path / "boss"
+    own.write_text(ADMIN)
+    admin = ("--admin", f"http://127.0.0.1:{relay.admin}", "--admin-token", own)
     banned = token(jti="banned", rights=["admin"])
     assert ask(relay, "/v1/status", by=banned)[0] == 200
-    assert ask(relay, "/v1/bans", "POST", '{"kind": "token", "what": "banned"}')[0] == 201
+    done = run(*THIS_TREE, "ban", "--token", "banned", *admin)
+    assert done.stdout == "token:banned is banned; 0 sessions were ended\n"
     assert ask(relay, "/v1/status", by=banned) == (403, {"error": "The token is banned."})
-    assert ask(relay, "/v1/bans/token:banned", "DELETE")[0] == 200
+    run(*THIS_TREE, "ban", "--lift", "token:banned", *admin)
     assert ask(relay, "/v1/status", by=banned)[0] == 200
 
 
