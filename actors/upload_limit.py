@@ -5,9 +5,19 @@ in, though they have arrived. Connections acknowledge no more than has left it (
 guests send at the rate. Of what is earned a half pays for these, the other is for frames of all others, which
 are dropped where there are no tokens for them; what either has no use for is the other's. So neither shuts
 the other out. Beyond MOST_OWED segments are dropped too: their guest does not care for its windows.
+
+TCP segments to other guests, whose acknowledgements are not the relay's to pace, wait in a queue of
+HELD_SECONDS of the rate and leave it at the rate (a shaper, where all others meet a policer: RFC 2475,
+section 2.3.3): a policer drops whole bursts, after which TCP stands still until its timeout; of a queue it
+loses some segments, and slows down. While there are any, half of what frames of others would get is kept for
+them, and half a burst is kept for those.
+
+Liveness: who holds a limit asks it when the next segment may leave (``wake_at``), and sets a timer.
 """
 
 from __future__ import annotations
+
+from collections import deque
 
 from actors.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, is_tcp
 
@@ -18,19 +28,31 @@ LEAST_OWED_BYTES = 256 * 1024
 LEAST_OWED_PACKETS = 256
 """What may be owed in any case: the first windows of some connections."""
 
+HELD_SECONDS = 0.1
+"""Seconds' worth of segments to other guests that wait: what TCP needs to fill a path over land and sea."""
+
+LEAST_HELD_BYTES, MOST_HELD_BYTES = 64 * 1024, 256 * 1024
+MOST_HELD = 1024
+"""Segments that wait, however small."""
+
+OVER_THE_RATE, QUEUE_FULL = "peer.drop.rate_from_client", "peer.drop.rate_queue_full"
+
+SOONEST = 0.002
+"""Seconds between two looks at them: it is some frames that leave then, and not one."""
+
 _UNLIMITED = float("inf")
 _SMOOTHING = 0.1
 """Weight of a batch in the average size of segments."""
 
 
 class _Meter:
-    """Bytes, or packets: what there is for frames of others, and what is owed for segments."""
+    """Bytes, or packets: what there is for frames of others, what is owed, and kept for what waits."""
 
-    __slots__ = ("burst", "most_owed", "owed", "rate", "tokens")
+    __slots__ = ("burst", "kept", "most_owed", "owed", "rate", "tokens")
 
     def __init__(self, rate: float, least_burst: float, least_owed: float) -> None:
         """Start with a burst; a ``rate`` of 0 is none."""
-        self.owed = 0.0
+        self.owed = self.kept = 0.0
         self.tokens = _UNLIMITED
         self.change(rate, least_burst, least_owed)
 
@@ -42,13 +64,22 @@ class _Meter:
         self.tokens = min(self.tokens, self.burst) if rate else _UNLIMITED
         self.owed = min(self.owed, self.most_owed) if rate else 0.0
 
-    def earn(self, seconds: float) -> None:
+    def earn(self, seconds: float, *, held: bool) -> None:
+        """Gain what some time is worth; ``held``: whether segments wait."""
         if not self.rate:
             return
         earned = seconds * self.rate
         share = min(self.owed, earned / 2)
         self.owed -= share
-        self.tokens += earned - share
+        earned -= share
+        if held:
+            share = max(0.0, min(earned / 2, self.burst / 2 - self.kept))
+            self.kept += share
+            earned -= share
+        else:
+            earned += self.kept
+            self.kept = 0.0
+        self.tokens += earned
         self.pay()
         self.tokens = min(self.burst, self.tokens)
 
@@ -57,6 +88,22 @@ class _Meter:
         spare = max(0.0, min(self.owed, self.tokens - self.burst / 2))
         self.owed -= spare
         self.tokens -= spare
+
+    @property
+    def room(self) -> float:
+        """What there is for a segment that waits."""
+        return self.kept + max(0.0, self.tokens - self.burst / 2) if self.rate else _UNLIMITED
+
+    def spend(self, amount: float) -> None:
+        """Pay for a segment that waited."""
+        if self.rate:
+            kept = min(self.kept, amount)
+            self.kept -= kept
+            self.tokens -= amount - kept
+
+    def seconds_until(self, amount: float) -> float:
+        """Tell how long it takes at least until there is room."""
+        return (amount - self.room) / self.rate if self.rate else 0.0
 
     def may_owe(self, amount: float) -> bool:
         return self.owed + amount <= self.most_owed
@@ -69,7 +116,7 @@ class _Meter:
 class UploadLimit:
     """What one session may send."""
 
-    __slots__ = ("_bytes", "_packets", "_size", "_updated")
+    __slots__ = ("_bytes", "_held", "_held_bytes", "_packets", "_size", "_updated", "dropped")
 
     def __init__(self, bits_per_second: int, packets_per_second: int, now: float) -> None:
         """Start with a burst; a rate of 0 is none."""
@@ -78,6 +125,10 @@ class UploadLimit:
         self._size = 1000.0
         """Bytes of a segment, on average."""
         self._updated = now
+        self._held: deque[bytes] = deque()
+        self._held_bytes = 0
+        self.dropped: dict[str, int] = {}
+        """Frames of the last batch that were dropped, by counter."""
 
     def change(self, bits_per_second: int, packets_per_second: int, now: float) -> None:
         """Go on at other rates, of which one is a limit."""
@@ -97,22 +148,33 @@ class UploadLimit:
         return max(self._bytes.owed, self._packets.owed * self._size)
 
     def take(self, frames: list[bytes], now: float, gateway_mac: bytes) -> list[bytes]:
-        """Pay for frames; return those that may pass, in their order."""
-        self._earn(now)
-        passing = []
+        """Pay for frames; return those that may pass, behind those that have waited for it.
+
+        They keep their order, but for TCP segments to other guests, which wait for later and let others pass.
+        """
+        passing = self.release(now)
         size = count = 0
+        self.dropped = {}
         for frame in frames:
-            if frame[:6] == gateway_mac and is_tcp(frame):
-                if self._bytes.may_owe(len(frame)) and self._packets.may_owe(1):
-                    self._bytes.owe(len(frame))
-                    self._packets.owe(1)
-                    passing.append(frame)
-                    size += len(frame)
-                    count += 1
-            elif self._bytes.tokens >= len(frame) and self._packets.tokens >= 1:
-                self._bytes.tokens -= len(frame)
+            length = len(frame)
+            if not is_tcp(frame):
+                if self._bytes.tokens < length or self._packets.tokens < 1:
+                    self._drop(OVER_THE_RATE)
+                    continue
+                self._bytes.tokens -= length
                 self._packets.tokens -= 1
-                passing.append(frame)
+            elif frame[:6] == gateway_mac:
+                if not (self._bytes.may_owe(length) and self._packets.may_owe(1)):
+                    self._drop(OVER_THE_RATE)
+                    continue
+                self._bytes.owe(length)
+                self._packets.owe(1)
+                size += length
+                count += 1
+            elif self._held or not self._pay_for(length):
+                self._hold(frame)
+                continue
+            passing.append(frame)
         if count:
             for meter in (self._bytes, self._packets):
                 if meter.owed:
@@ -120,9 +182,53 @@ class UploadLimit:
             self._size += (size / count - self._size) * _SMOOTHING
         return passing
 
+    def release(self, now: float) -> list[bytes]:
+        """Give the segments that have waited for long enough."""
+        self._earn(now)
+        released: list[bytes] = []
+        held = self._held
+        while held and self._pay_for(len(held[0])):
+            frame = held.popleft()
+            self._held_bytes -= len(frame)
+            released.append(frame)
+        return released
+
+    def wake_at(self, now: float) -> float:
+        """Tell when the next segment that waits may leave, at the soonest; infinite while there is none."""
+        if not self._held:
+            return _UNLIMITED
+        wait = max(self._bytes.seconds_until(len(self._held[0])), self._packets.seconds_until(1))
+        return now + max(wait, SOONEST)
+
+    def give_up(self) -> list[bytes]:
+        """Give all segments that wait, for which nobody is to be limited any more."""
+        held = list(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        return held
+
+    def _pay_for(self, size: int) -> bool:
+        if self._bytes.room < size or self._packets.room < 1:
+            return False
+        self._bytes.spend(size)
+        self._packets.spend(1)
+        return True
+
+    def _drop(self, reason: str) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+
+    def _hold(self, frame: bytes) -> None:
+        most = min(max(self._bytes.rate * HELD_SECONDS, LEAST_HELD_BYTES), MOST_HELD_BYTES)
+        if self._held_bytes + len(frame) > most or len(self._held) >= MOST_HELD:
+            self._drop(QUEUE_FULL)
+        else:
+            self._held.append(frame)
+            self._held_bytes += len(frame)
+
     def _earn(self, now: float) -> None:
         passed = now - self._updated
         if passed > 0:
             self._updated = now
-            self._bytes.earn(passed)
-            self._packets.earn(passed)
+            held = bool(self._held)
+            self._bytes.earn(passed, held=held)
+            self._packets.earn(passed, held=held)

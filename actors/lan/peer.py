@@ -175,6 +175,7 @@ class PeerActor(EventLoopActor):
         now, rates = self.now(), (policy.bits_per_second, policy.packets_per_second)
         upload = self._line.upload
         if not any(rates):
+            self._tell_switch([] if self._from_limit is None else self._from_limit.give_up())
             self._from_limit = self._to_limit = upload = None
         elif self._from_limit is None or self._to_limit is None:
             self._to_limit = RateLimit(*rates, now)
@@ -253,7 +254,11 @@ class PeerActor(EventLoopActor):
             self._frames_in += len(frames)
             self._bytes_in += sum(map(len, frames))
             if self._from_limit is not None:
-                frames = self._within(self._from_limit, frames, "peer.drop.rate_from_client")
+                frames = self._from_limit.take(frames, now, self._settings.gateway_mac)
+                for reason, dropped in self._from_limit.dropped.items():
+                    self._drops.add(reason, dropped)
+                if self._from_limit.wake_at(now) < self.poll_at:
+                    self._set_timer()
             tell_alive(self._switch, FramesFromPeer(self._port, frames))
 
     @handles(DatagramsLost)
@@ -284,19 +289,20 @@ class PeerActor(EventLoopActor):
             return
         frames = message.frames
         if self._to_limit is not None:
-            frames = self._within(self._to_limit, frames, "peer.drop.rate_to_client")
+            passing = self._to_limit.take(frames, self.now(), self._settings.gateway_mac)
+            if len(passing) < len(frames):
+                self._drops.add("peer.drop.rate_to_client", len(frames) - len(passing))
+            frames = passing
         self._counters.add("peer.frames_to_client", len(frames))
         self._frames_out += len(frames)
         self._bytes_out += sum(map(len, frames))
         self._session.send(speaks.wrap(frames, self._session.datagram_limit))
         self._line.arrived()
 
-    def _within(self, limit: RateLimit | UploadLimit, frames: list[bytes], drop: str) -> list[bytes]:
-        """Leave out what goes over the limit, and count it."""
-        passing = limit.take(frames, self.now(), self._settings.gateway_mac)
-        if len(passing) < len(frames):
-            self._drops.add(drop, len(frames) - len(passing))
-        return passing
+    def _tell_switch(self, waited: list[bytes]) -> None:
+        """Pass frames on that were held back for the rate."""
+        if waited:
+            tell_alive(self._switch, FramesFromPeer(self._port, waited))
 
     def _detect(self, datagrams: list[bytes]) -> Encapsulation | None:
         for datagram in datagrams:
@@ -460,6 +466,8 @@ class PeerActor(EventLoopActor):
         if now >= self._expires:
             self._close(CloseCode.EXPIRED, "the token has expired")
             return
+        if self._from_limit is not None:
+            self._tell_switch(self._from_limit.release(now))
         if self._held is not None:
             if now >= self._absent_until:
                 self._counters.add("peer.absences_over")
@@ -499,12 +507,13 @@ class PeerActor(EventLoopActor):
         return max(self._heard, self._session.last_heard)
 
     def _set_timer(self) -> None:
+        release = NEVER if self._from_limit is None else self._from_limit.wake_at(self.now())
         if self._held is not None:
-            self.poll_at = min(self._absent_until, self._expires)
+            self.poll_at = min(self._absent_until, self._expires, release)
             return
         register_by = self._register_by if self._awaits_registration() else NEVER
         repeat = self._repeats[0] if self._repeats else NEVER
-        self.poll_at = min(self._next_check, register_by, repeat, self._expires)
+        self.poll_at = min(self._next_check, register_by, repeat, self._expires, release)
 
     def _log(self, event: str, **fields: object) -> Logger:
         """Give the logger for an event of this session's, with who it is about."""
@@ -630,6 +639,7 @@ class PeerActor(EventLoopActor):
             self._to_limit = line.limit
             self._from_limit = None if line.upload is None else line.upload.limit
             line.carry(self._session)
+            self._set_timer()
 
     @handles(PortTaken)
     def _port_taken(self, message: PortTaken) -> None:
@@ -647,6 +657,9 @@ class PeerActor(EventLoopActor):
     def _leave(self, code: int, reason: str) -> None:
         if self._has_port:
             tell_alive(self._switch, PortClosed(self._port, self.actor_ref))
+            waiting = [] if self._from_limit is None else self._from_limit.give_up()
+            if waiting:
+                self._drops.add("peer.drop.closed", len(waiting))
         if self._held is not None:
             self._drop_held(len(self._held.take()))
         self._leave_session(code, reason)

@@ -127,6 +127,38 @@ def peer(loop, counters):
     run_ready()
 
 
+def segment():
+    """1000 bytes of TCP to another guest."""
+    return (mac(2) + mac(1) + b"\x08\x00" + bytes(9) + b"\6").ljust(1000, b"\0")
+
+
+def test_tcp_to_another_guest_is_held_back_and_leaves_though_nothing_more_comes(peer, counters, loop):
+    _, switch, ref = peer
+    ref.tell(DatagramsFromClient([segment()] * 60))
+    run_ready()
+    before = sum(len(message.frames) for message in switch.take(FramesFromPeer))
+    assert before == 32, "half a burst"
+    loop.advance(1.0)
+    assert sum(len(message.frames) for message in switch.take(FramesFromPeer)) in (9, 10, 11)
+    loop.advance(3.0)
+    assert sum(len(message.frames) for message in switch.take(FramesFromPeer)) in (17, 18, 19)
+    assert counters.total("peer.drop") == 0
+
+
+def test_of_tcp_that_is_held_back_what_is_too_much_is_counted_and_so_is_what_is_left_at_the_end(
+    peer, counters, loop
+):
+    _, switch, ref = peer
+    ref.tell(DatagramsFromClient([segment()] * 200))
+    run_ready()
+    passed = sum(len(message.frames) for message in switch.take(FramesFromPeer))
+    full = counters["peer.drop.rate_queue_full"]
+    assert full == 200 - passed - 65
+    ref.stop(block=False)
+    run_ready()
+    assert counters["peer.frames_from_client"] == passed + full + counters["peer.drop.closed"] == 200
+
+
 def test_both_directions_are_limited_and_what_is_dropped_is_counted(peer, counters, loop):
     session, switch, ref = peer
     offered = [frame(1000)] * 200

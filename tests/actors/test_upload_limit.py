@@ -4,7 +4,14 @@ import pytest
 from lan_parts import GATEWAY_MAC, mac
 
 from actors.rate_limit import BURST, MIN_BURST_BYTES
-from actors.upload_limit import LEAST_OWED_BYTES, LEAST_OWED_PACKETS, UploadLimit
+from actors.upload_limit import (
+    HELD_SECONDS,
+    LEAST_OWED_BYTES,
+    LEAST_OWED_PACKETS,
+    MOST_HELD,
+    QUEUE_FULL,
+    UploadLimit,
+)
 
 RATE = 1_000_000
 """Bytes per second."""
@@ -51,11 +58,62 @@ def test_a_little_is_paid_for_at_once():
         assert limit.owed(ms / 1000) == 0
 
 
-def test_segments_to_guests_are_dropped_as_others_are():
+def to_guest(number=0, size=1000, version=4):
+    return tcp(size - 2, version, destination=mac(2)) + number.to_bytes(2, "big")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_segments_to_guests_wait_and_leave_in_order_at_the_rate(version):
     limit = UploadLimit(8 * RATE, 0, 0.0)
-    frames = [tcp(destination=mac(2))] * 200
-    assert len(limit.take(frames, 0.0, GATEWAY_MAC)) == 100
-    assert limit.owed(0.0) == 0
+    offered = [to_guest(number, version=version) for number in range(120)]
+    left = limit.take(offered, 0.0, GATEWAY_MAC)
+    assert len(left) == 50, "half a burst at once"
+    assert limit.dropped == {}
+    now = 0.0
+    while limit.wake_at(now) < float("inf"):
+        now = limit.wake_at(now)
+        left += limit.release(now)
+    assert left == offered
+    assert now == pytest.approx(70_000 / RATE, rel=0.3)
+
+
+def test_what_waits_is_bounded_in_bytes_and_number():
+    limit = UploadLimit(8 * RATE, 0, 0.0)
+    assert len(limit.take([to_guest()] * 1000, 0.0, GATEWAY_MAC)) == 50
+    assert limit.dropped == {QUEUE_FULL: 1000 - 50 - int(HELD_SECONDS * RATE / 1000)}
+    assert len(limit.give_up()) == HELD_SECONDS * RATE / 1000
+    limit = UploadLimit(800 * RATE, 10, 0.0)
+    limit.take([to_guest(size=60)] * 2000, 0.0, GATEWAY_MAC)
+    assert len(limit.give_up()) == MOST_HELD
+
+
+def test_beside_segments_that_wait_others_pass_and_a_flood_of_them_leaves_a_share():
+    limit = UploadLimit(8 * RATE, 0, 0.0)
+    for ms in range(1000):
+        limit.take([to_guest()] * 2, ms / 1000, GATEWAY_MAC)
+        if ms % 20 == 0:
+            assert other(100) in limit.take([other(100)], ms / 1000, GATEWAY_MAC)
+    waited = flooded = 0
+    for ms in range(1000, 2000):
+        passing = limit.take([to_guest()] * 2 + [other()] * 3, ms / 1000, GATEWAY_MAC)
+        waited += sum(map(len, (frame for frame in passing if frame[:6] == mac(2))))
+        flooded += sum(map(len, (frame for frame in passing if frame[:6] != mac(2))))
+    assert waited + flooded == pytest.approx(RATE, rel=0.15)
+    assert min(waited, flooded) > 0.4 * RATE
+
+
+def test_segments_to_guests_and_to_the_gateway_each_get_a_share():
+    limit = UploadLimit(8 * RATE, 0, 0.0)
+    waited = 0
+    paid = 0.0
+    for ms in range(2000):
+        now = ms / 1000
+        waited += sum(map(len, limit.take([to_guest()] * 2, now, GATEWAY_MAC)))
+        before = limit.owed(now)
+        limit.take([tcp()] * 2 if before < 100_000 else [], now, GATEWAY_MAC)
+        paid += limit.owed(now) - before
+    assert waited > 0.2 * 2 * RATE
+    assert paid > 0.2 * 2 * RATE
 
 
 def test_others_have_the_rate_after_a_burst():
