@@ -67,6 +67,11 @@ export interface Options extends DialOptions {
   onstate?: (change: StateChange) => void;
   /** Called when the relay gives an address, and when it is another one after reconnecting. */
   onassigned?: (assigned: Assigned) => void;
+  /**
+   * Called when the relay takes no new sessions, and ends this one in so many seconds; undefined where it does not say
+   * when. Until then it goes on as it is.
+   */
+  ondraining?: (seconds: number | undefined) => void;
   /** Replace a lost connection; true by default. */
   reconnect?: boolean;
 }
@@ -120,6 +125,7 @@ export class NetworkInterface {
   onframe: (frame: Uint8Array) => void;
   onstate: (change: StateChange) => void;
   onassigned: (assigned: Assigned) => void;
+  ondraining: (seconds: number | undefined) => void;
 
   readonly #dialer: Dialer;
   readonly #card: CardMac;
@@ -162,6 +168,7 @@ export class NetworkInterface {
     this.onframe = options.onframe ?? (() => {});
     this.onstate = options.onstate ?? (() => {});
     this.onassigned = options.onassigned ?? (() => {});
+    this.ondraining = options.ondraining ?? (() => {});
   }
 
   /** The card's MAC on the LAN; zeros until the guest's is known. */
@@ -500,6 +507,9 @@ export class NetworkInterface {
       }
       case "HeartbeatAck":
         this.statistics.roundTrip = now - this.#heartbeatSent;
+        break;
+      case "Draining":
+        this.ondraining(message.seconds);
         break;
       case "Error":
         this.#registration?.end(new CarrierError(message.message || "the relay refuses the registration"));

@@ -40,6 +40,7 @@ export interface Assigned {
 export type ControlMessage =
   | { type: "Assigned"; assigned: Assigned; resume: string }
   | { type: "HeartbeatAck" }
+  | { type: "Draining"; seconds: number | undefined }
   | { type: "Error"; message: string }
   | { type: "Other" };
 
@@ -74,6 +75,10 @@ export function parseControl(datagram: Uint8Array): ControlMessage | undefined {
     }
     case "HeartbeatAck":
       return { type: "HeartbeatAck" };
+    case "Draining": {
+      const seconds = fields["seconds"];
+      return { type: "Draining", seconds: typeof seconds === "number" && seconds >= 0 ? seconds : undefined };
+    }
     case "Error":
       return { type: "Error", message: String(fields["message"] ?? "") };
     default:

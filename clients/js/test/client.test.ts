@@ -260,6 +260,24 @@ describe("frames", () => {
   });
 });
 
+describe("a relay that drains", () => {
+  test.each([
+    ["a time", { seconds: 5 }, 5],
+    ["no time", { seconds: null }, undefined],
+    ["nonsense", { seconds: "soon" }, undefined],
+  ])("is told of with %s, and the card goes on", async (_, said, told) => {
+    relay.install();
+    const heard: (number | undefined)[] = [];
+    const nic = await attach("https://relay.example/", { transport: "websocket", ondraining: (seconds) => heard.push(seconds) });
+    relay.links[0]!.deliver(control({ type: "Draining", ...said }));
+    expect(heard).toEqual([told]);
+    expect(nic.state).toBe("open");
+    nic.send(frame(60));
+    expect(relay.links[0]!.sent.at(-1)).toEqual(Uint8Array.of(1, ...frame(60)));
+    expect(nic.statistics.malformed).toBe(0);
+  });
+});
+
 describe("a guest's own MAC", () => {
   const GUEST = [0x02, 0, 0, 0, 0, 1];
   const OTHER = [0x02, 0, 0, 0, 0, 2];

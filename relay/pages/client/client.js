@@ -64,6 +64,7 @@ export class NetworkInterface {
     onframe;
     onstate;
     onassigned;
+    ondraining;
     #dialer;
     #card;
     #name;
@@ -104,6 +105,7 @@ export class NetworkInterface {
         this.onframe = options.onframe ?? (() => { });
         this.onstate = options.onstate ?? (() => { });
         this.onassigned = options.onassigned ?? (() => { });
+        this.ondraining = options.ondraining ?? (() => { });
     }
     /** The card's MAC on the LAN; zeros until the guest's is known. */
     get mac() {
@@ -441,6 +443,9 @@ export class NetworkInterface {
             }
             case "HeartbeatAck":
                 this.statistics.roundTrip = now - this.#heartbeatSent;
+                break;
+            case "Draining":
+                this.ondraining(message.seconds);
                 break;
             case "Error":
                 this.#registration?.end(new CarrierError(message.message || "the relay refuses the registration"));

@@ -50,6 +50,10 @@ export function parseControl(datagram) {
         }
         case "HeartbeatAck":
             return { type: "HeartbeatAck" };
+        case "Draining": {
+            const seconds = fields["seconds"];
+            return { type: "Draining", seconds: typeof seconds === "number" && seconds >= 0 ? seconds : undefined };
+        }
         case "Error":
             return { type: "Error", message: String(fields["message"] ?? "") };
         default:
