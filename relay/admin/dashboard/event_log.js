@@ -6,7 +6,7 @@ const MOST = 200;
 
 export class EventLog {
   #list;
-  #latest = 0;
+  #lines = new Map();
 
   constructor(list) {
     this.#list = list;
@@ -14,25 +14,28 @@ export class EventLog {
 
   clear() {
     this.#list.replaceChildren();
-    this.#latest = 0;
+    this.#lines.clear();
   }
 
   /** Shows an event, unless it is shown already: what has happened lately overlaps with what happens. */
   add({ time, event, message, room, missed }) {
-    if (time <= this.#latest) return;
-    this.#latest = time;
+    const key = `${time} ${message}`;
+    if (this.#lines.has(key)) return;
     const at = new Date(1000 * time);
-    const text = missed ? `${message} (${missed} events before it were missed)` : message;
-    this.#list.prepend(
-      make(
-        "li",
-        {},
-        make("time", { dateTime: at.toISOString() }, at.toLocaleTimeString()),
-        make("span", { className: event === "refused" ? "event bad" : "event" }, event),
-        make("span", { className: "faint" }, room ?? ""),
-        make("span", {}, text),
-      ),
+    const line = make(
+      "li",
+      {},
+      make("time", { dateTime: at.toISOString() }, at.toLocaleTimeString()),
+      make("span", { className: event === "refused" ? "event bad" : "event" }, event),
+      make("span", { className: "faint" }, room ?? ""),
+      make("span", {}, missed ? `${message} (${missed} events before it were missed)` : message),
     );
-    while (this.#list.childElementCount > MOST) this.#list.lastChild.remove();
+    this.#list.prepend(line);
+    this.#lines.set(key, line);
+    for (const [oldest, shown] of this.#lines) {
+      if (this.#lines.size <= MOST) break;
+      shown.remove();
+      this.#lines.delete(oldest);
+    }
   }
 }
