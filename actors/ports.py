@@ -64,16 +64,12 @@ class RoomLink(Protocol):
     """
 
     @property
-    def number(self) -> int:
-        """Number of this worker."""
-
-    @property
-    def count(self) -> int:
-        """Workers that there may be."""
+    def share(self) -> tuple[int, int]:
+        """Which of how many parts of a pool this worker begins with, where it decides alone."""
 
     @property
     def is_lowest(self) -> bool:
-        """Whether no worker with a lower number lives; soon after the start all are taken to."""
+        """Whether this machine has no live worker with a lower number; soon after the start all are so."""
 
     @property
     def is_settled(self) -> bool:

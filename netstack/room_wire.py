@@ -1,6 +1,6 @@
 """How the workers of a relay tell each other who is in which room: messages as bytes.
 
-Every message begins with a version, its kind, the sender's number and its incarnation (12 bytes). All numbers
+Every message begins with a version, its kind, the sender's number and its incarnation (14 bytes). All numbers
 are in network order; texts and lists have their length before them, in one or two bytes. Whatever is not
 exactly of this shape is a MalformedPacket: nothing behind the last field, no list longer than its bound.
 
@@ -34,7 +34,7 @@ MAX_TEXT: Final = 64
 MAX_PARTS: Final = 512
 """Messages of one snapshot: 30 MB."""
 
-_HEAD = Struct("!BBHQ")
+_HEAD = Struct("!BBIQ")
 _HELLO = Struct("!QI")
 _PART = Struct("!QHHH")
 _KEY = Struct("!6sQB")
@@ -403,9 +403,19 @@ def pack_frames(head: bytes, stamp: int, room: str, frames: Sequence[bytes]) -> 
     return messages, dropped
 
 
-def read_frames(message: bytes) -> tuple[int, int, str, list[bytes]]:
-    """Read the sender, the stamp, the room and the frames of a message."""
-    sender = read_head(message).sender
+class Frames(NamedTuple):
+    """Frames for a room's part, and when they were sent."""
+
+    sender: int
+    incarnation: int
+    stamp: int
+    room: str
+    frames: list[bytes]
+
+
+def read_frames(message: bytes) -> Frames:
+    """Read a message of frames."""
+    _, sender, incarnation = read_head(message)
     reader = _Reader(message)
     (stamp,) = reader.unpack(_STAMP)
     room = reader.room()
@@ -417,4 +427,4 @@ def read_frames(message: bytes) -> tuple[int, int, str, list[bytes]]:
         frames.append(message[start:at])
     if at != end:
         raise MalformedPacket("bad_room_message")
-    return sender, stamp, room, frames
+    return Frames(sender, incarnation, stamp, room, frames)

@@ -33,6 +33,7 @@ from relay.admission import RelayAdmission
 from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
 from relay.audit import AuditError, AuditLog
 from relay.bans import Bans
+from relay.cluster import nats_servers, place_alone
 from relay.decisions import Decisions
 from relay.documents import Document
 from relay.draining import Draining
@@ -53,6 +54,7 @@ from relay.settings import SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
+from relay.trunk import open_trunk
 from relay.version import path_form, version
 from relay.web_pages import WebPages
 from transport.host import early_signals
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from relay.settings import Settings
+    from relay.workers.place import Place
     from transport.certificates import CertificateStore
 
 LOOK_EVERY = 1.0
@@ -158,13 +161,27 @@ class Relay:
         """Tell what goes on beside the serving."""
         return [self._stop_once_drained(), self._keep_certificate(), self._keep_telling_counters()]
 
-    def _make_shared(self) -> Shared:
-        return Shared(
-            current_scheduler(),
-            max_flows=max_flows(self._settings),
-            max_questions=own_budget().questions,
-            tcp_buffers=self._settings.tcp_buffer_total,
-        )
+    def _make_shared(self, place: Place | None, *, first_port: int = 1) -> Shared:
+        """Make what the rooms of this process share. Raises StartError."""
+        try:
+            trunk = None
+            if place is not None:
+                servers = nats_servers(self._settings)
+                trunk = open_trunk(place, turns=current_scheduler(), counters=self._counters, cluster=servers)
+            return Shared(
+                current_scheduler(),
+                max_flows=max_flows(self._settings),
+                max_questions=own_budget().questions,
+                tcp_buffers=self._settings.tcp_buffer_total,
+                place=place,
+                first_port=first_port,
+                trunk=trunk,
+            )
+        except OSError as error:
+            raise StartError(f"cannot share rooms: {error.strerror or error}") from None
+
+    def _open_shared(self) -> Shared:
+        return self._make_shared(place_alone(self._settings))
 
     def _open_audit_log(self, stack: contextlib.AsyncExitStack) -> None:
         """Begin the audit log, where there is to be one. Raises StartError."""
@@ -180,8 +197,9 @@ class Relay:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         current_scheduler().counters = self._counters
-        self._shared = self._make_shared()
+        self._shared = self._open_shared()
         self._open_audit_log(stack)
+        stack.push_async_callback(self._shared.wait_closed)
         stack.callback(self._shared.close)
         stack.callback(self._leases.close)
         try:

@@ -29,9 +29,18 @@ def refuse_contradictions(settings: Settings) -> None:
     """Look at the settings of one LAN. Raises SettingsError."""
     if settings.host_access and not settings.internet:
         raise SettingsError("--host-access needs a way out, which --no-internet takes away")
+    _refuse_half_a_cluster(settings)
     _refuse_idle_dhcp(settings)
     _refuse_misplaced_addresses(settings)
     _refuse_forwards(settings)
+
+
+def _refuse_half_a_cluster(settings: Settings) -> None:
+    if settings.cluster and settings.cluster_key is None:
+        raise SettingsError("--cluster needs --cluster-key, a secret that all its relays share")
+    for name in ("cluster_key", "cluster_node", "cluster_credentials", "cluster_ca"):
+        if getattr(settings, name) and not settings.cluster:
+            raise SettingsError(f"{flag(name)} needs --cluster, the NATS servers")
 
 
 def _refuse_idle_dhcp(settings: Settings) -> None:

@@ -109,7 +109,9 @@ class Shared:
         self.turns = turns
         self.place = place
         self.trunk = trunk
-        self.mapped = None if place is None else MappedPorts(place.folder / "udp-ports", place.number)
+        self.mapped: MappedPorts | None = None
+        if place is not None and place.count > 1:
+            self.mapped = MappedPorts(place.folder / "udp-ports", place.number)
         self.ready = Readiness(turns)
         self.flows = Shares(max_flows)
         self.udp_flows = Shares(max_flows)
@@ -123,6 +125,11 @@ class Shared:
         self.last_port = 0
         self.journal: Callable[[str, FlowOpened], object] | None = None
         """Who is told of each flow of a room; to be set before there are LANs."""
+
+    async def wait_closed(self) -> None:
+        """Wait until the others were told; after ``close``."""
+        if self.trunk is not None:
+            await self.trunk.wait_closed()
 
     def close(self) -> None:
         """Watch nothing any more, and leave the rooms that span workers."""

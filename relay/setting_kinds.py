@@ -8,6 +8,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
@@ -248,6 +249,38 @@ def _parse_workers(text: str) -> int | str:
     raise ValueError(f"must be auto, or a whole number from 1 to {MAX_WORKERS}")
 
 
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
+MAX_SERVERS = 16
+MAX_NODE_NAME = 255
+
+
+def _parse_nats_urls(text: str) -> tuple[str, ...]:
+    urls = tuple(filter(None, (part.strip() for part in text.split(","))))
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("must be URLs such as nats://HOST:4222 or tls://USER:PASSWORD@HOST:4222")
+    if len(urls) > MAX_SERVERS:
+        raise ValueError(f"must be at most {MAX_SERVERS} servers")
+    return urls
+
+
+def _parse_word(text: str) -> str:
+    if not _WORD.fullmatch(text):
+        raise ValueError("must be 1 to 63 letters, digits, - or _")
+    return text
+
+
+def _parse_node(text: str) -> str:
+    if len(text) > MAX_NODE_NAME or not text.isprintable():
+        raise ValueError(f"must be a name of up to {MAX_NODE_NAME} characters")
+    return text
+
+
 _SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
 _SWITCH_WORDS |= {"0": False, "false": False, "no": False, "off": False}
 
@@ -281,6 +314,9 @@ PATH = Kind(_parse_path, (str,), "a string")
 STATE = Kind(_parse_state, (str,), "a string")
 RATE = Kind(_parse_rate, (int, str), "a number or a string")
 WORKERS = Kind(_parse_workers, (int, str), "a number or a string")
+NATS_URLS = Kind(_parse_nats_urls, (list,), "a list of strings")
+CLUSTER_NAME = Kind(_parse_word, (str,), "a string")
+CLUSTER_NODE = Kind(_parse_node, (str,), "a string")
 SWITCH = Kind(_parse_switch, (bool,), "true or false")
 
 ARGUMENTS: Mapping[Kind, dict[str, Any]] = {
@@ -291,6 +327,7 @@ ARGUMENTS: Mapping[Kind, dict[str, Any]] = {
     DOMAINS: {"action": "append", "metavar": "DOMAIN"},
     LOG_FILTER: {"action": "append", "metavar": "PART=LEVEL"},
     ORIGINS: {"action": "append", "metavar": "ORIGIN"},
+    NATS_URLS: {"action": "append", "metavar": "URL"},
     FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
     SEARCH: {"action": "append", "metavar": "DOMAIN"},
     ADDRESSES: {"action": "append", "metavar": "ADDRESS"},

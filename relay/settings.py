@@ -33,6 +33,8 @@ from relay.setting_kinds import (
     ADMIN,
     ARGUMENTS,
     BOOT_FILES,
+    CLUSTER_NAME,
+    CLUSTER_NODE,
     DOMAINS,
     FIXED_LEASES,
     FORWARDS,
@@ -45,6 +47,7 @@ from relay.setting_kinds import (
     MAX_WORKERS,
     MIN_TCP_BUFFER,
     NAME_SERVERS,
+    NATS_URLS,
     NETWORKS,
     ORIGINS,
     PATH,
@@ -496,6 +499,39 @@ class Settings:
     audit_log_files: Annotated[
         int, Option(whole(0, 999), "N", "old audit logs that are kept, besides the one that is written")
     ] = 5
+    cluster: Annotated[
+        tuple[str, ...],
+        Option(
+            NATS_URLS,
+            None,
+            "share rooms with the relays of other machines through this NATS server, such as "
+            "nats://USER:PASSWORD@HOST:4222 or tls://HOST:4222; needs --cluster-key; repeat, or comma list",
+        ),
+    ] = ()
+    cluster_key: Annotated[
+        Path | None,
+        Option(PATH, "FILE", "secret that all relays of the cluster share, as openssl rand -hex 32 makes it"),
+    ] = None
+    cluster_name: Annotated[
+        str, Option(CLUSTER_NAME, "NAME", "the cluster's name, with which its subjects begin")
+    ] = "vmrelay"
+    cluster_node: Annotated[
+        str,
+        Option(
+            CLUSTER_NODE,
+            "NAME",
+            "this relay's name, which no other of the cluster has; empty: the host's name",
+        ),
+    ] = ""
+    cluster_credentials: Annotated[
+        Path | None, Option(PATH, "FILE", "credentials for the NATS server (.creds), as nsc makes them")
+    ] = None
+    cluster_ca: Annotated[
+        Path | None,
+        Option(
+            PATH, "FILE", "certificates (PEM) by which a tls:// server is checked, instead of the system's"
+        ),
+    ] = None
     log_format: Annotated[
         str, Option(choice(*LOG_FORMATS), "FORMAT", "auto (in colour on a terminal), human, or json")
     ] = "auto"

@@ -28,6 +28,7 @@ from actors.messages import (
 )
 from actors.runtime import tell_alive
 from netstack.malformed import MalformedPacket
+from netstack.message_ages import MessageAges
 from netstack.room_state import (
     DEAD_AFTER,
     HELLO_EVERY,
@@ -41,6 +42,7 @@ from netstack.room_state import (
     RoomState,
 )
 from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
+from relay.workers.place import NODE_SHIFT
 from transport.trunk.unix_trunk import UnixTrunk
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from netstack.room_state import Event
     from relay.workers.place import Place
+    from transport.trunk.nats_servers import NatsServers
+    from transport.trunk.nats_trunk import NatsTrunk
     from transport.turns import Turns
 
 
@@ -66,6 +70,9 @@ MAX_QUESTIONS = 1024
 MAX_HELD_FRAMES = 8192
 """Frames of one turn for one room of one worker."""
 
+SHARES = 1 << 16
+"""Of a pool, in a cluster of which nobody knows how large it is."""
+
 FRAMES_AT = 1
 """Where a message says what kind it is."""
 
@@ -79,16 +86,22 @@ class _Question(NamedTuple):
 class Trunk:
     """The part of one worker in the rooms of all; works on the running loop."""
 
-    def __init__(self, place: Place, *, turns: Turns, counters: Counters) -> None:
+    def __init__(
+        self, place: Place, *, turns: Turns, counters: Counters, cluster: NatsServers | None = None
+    ) -> None:
         """Begin to listen, and say Hello. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._turns = turns
         self._counters = counters
         self._room_key = place.room_key
-        self.number, self.count = place.number, place.count
-        self.state = RoomState(place.number, time.time_ns(), counters)
-        self._frames_head = pack_head(Kind.FRAMES, place.number, self.state.incarnation)
+        self.number = place.worker
+        self.share = (place.worker % SHARES, SHARES) if place.node else (place.number, place.count)
+        """Of a pool, where addresses are given that nobody else decides about."""
+        self._node = place.node
+        self.state = RoomState(self.number, time.time_ns(), counters)
+        self._frames_head = pack_head(Kind.FRAMES, self.number, self.state.incarnation)
+        self._ages = MessageAges()
         self._links: dict[str, RoomLink] = {}
         self._questions: dict[int, _Question] = {}
         """By token, the oldest first."""
@@ -97,17 +110,50 @@ class Trunk:
         self._at_end = False
         self._dirty: dict[RoomLink, None] = {}
         """Rooms in which something is to be announced at the end of the turn."""
-        self._unix = UnixTrunk(
-            place.folder,
-            place.number,
-            place.count,
-            on_message=self._receive,
-            turns=turns,
-            counters=counters,
-        )
+        self._unix = None if place.count == 1 else self._open_unix(place)
+        self._nats = None if cluster is None else self._open_nats(cluster)
+        """Each takes what is for workers to which it leads."""
         self._timer: asyncio.TimerHandle | None = None
         self._answers_due: asyncio.TimerHandle | None = None
         self._tick()
+
+    def _open_unix(self, place: Place) -> UnixTrunk:
+        return UnixTrunk(
+            place.folder,
+            place.number,
+            place.count,
+            first=self.number - place.number,
+            on_message=self._receive,
+            turns=self._turns,
+            counters=self._counters,
+        )
+
+    def _open_nats(self, cluster: NatsServers) -> NatsTrunk:
+        from transport.trunk.nats_trunk import NatsTrunk  # few relays are in a cluster
+
+        return NatsTrunk(
+            cluster,
+            self.number,
+            is_here=self._is_here,
+            on_message=self._receive,
+            turns=self._turns,
+            counters=self._counters,
+        )
+
+    def _is_here(self, worker: int) -> bool:
+        """Whether a worker is on this machine."""
+        return worker >> NODE_SHIFT == self._node
+
+    def _send(self, worker: int | None, message: bytes) -> None:
+        if self._unix is not None:
+            self._unix.send(worker, message)
+        if self._nats is not None:
+            self._nats.send(worker, message)
+
+    async def wait_closed(self) -> None:
+        """Wait until what was said last is with the server, if there is one; after ``close``."""
+        if self._nats is not None:
+            await self._nats.close()
 
     def close(self) -> None:
         """Take all back that was announced, and say nothing more."""
@@ -117,11 +163,12 @@ class Trunk:
         for timer in (self._timer, self._answers_due):
             if timer is not None:
                 timer.cancel()
-        self._unix.close()
+        if self._unix is not None:
+            self._unix.close()
 
     def lost(self, number: int) -> None:
-        """Forget a worker of which it is known that its process has ended."""
-        self.state.lost(number)
+        """Forget a worker of this machine of which it is known that its process has ended."""
+        self.state.lost(self._node << NODE_SHIFT | number)
         self.work_at_end()
 
     @property
@@ -131,8 +178,9 @@ class Trunk:
 
     @property
     def is_lowest(self) -> bool:
-        """Whether no worker with a lower number lives; soon after the start all are taken to."""
-        return self.number == (self.state.live()[0] if self.is_settled else 0)
+        """Whether no worker of this machine with a lower number lives; at first all are taken to."""
+        live = filter(self._is_here, self.state.live())
+        return self.number == (min(live) if self.is_settled else self._node << NODE_SHIFT)
 
     def join(self, room: str) -> RoomLink:
         """Give a room of this process its link."""
@@ -209,13 +257,13 @@ class Trunk:
         for link in dirty:
             link.announce()
         for worker, message in self.state.take_outgoing():
-            self._unix.send(worker, message)
+            self._send(worker, message)
         frames, self._frames = self._frames, {}
         stamp = int(self._loop.time() * 1000)
         for (worker, room), batch in frames.items():
             messages, dropped = pack_frames(self._frames_head, stamp, room, batch)
             for message in messages:
-                self._unix.send(worker, message)
+                self._send(worker, message)
             self._counters.add("trunk.frames_sent", len(batch) - dropped)
             if dropped:
                 self._counters.add("trunk.drop.frame_too_long", dropped)
@@ -234,12 +282,12 @@ class Trunk:
 
     def _receive_frames(self, message: bytes) -> None:
         try:
-            worker, stamp, room, frames = read_frames(message)
+            worker, incarnation, stamp, room, frames = read_frames(message)
         except MalformedPacket:
             self._counters.add("trunk.drop.malformed")
             return
-        age = (int(self._loop.time() * 1000) - stamp) % STAMPS
-        if age > STALE_AFTER * 1000 and age < STAMPS // 2:
+        now = int(self._loop.time() * 1000) % STAMPS
+        if self._ages.age((worker, incarnation), stamp, now) > STALE_AFTER * 1000:
             self._counters.add("trunk.drop.stale_frames", len(frames))
             return
         link = self._links.get(room)
@@ -271,7 +319,8 @@ class RoomLink:
 
     def __init__(self, trunk: Trunk, room: str) -> None:
         self.room = room
-        self.number, self.count = trunk.number, trunk.count
+        self.number = trunk.number
+        self.share = trunk.share
         self.switch: Mailbox | None = None
         self._trunk = trunk
         self._state = trunk.state
@@ -282,7 +331,7 @@ class RoomLink:
 
     @property
     def is_lowest(self) -> bool:
-        """Whether no worker with a lower number lives."""
+        """Whether no worker of this machine with a lower number lives."""
         return self._trunk.is_lowest
 
     @property
@@ -402,6 +451,8 @@ class RoomLink:
             tell_alive(self.switch, message)
 
 
-def open_trunk(place: Place, *, turns: Turns, counters: Counters) -> Trunk:
+def open_trunk(
+    place: Place, *, turns: Turns, counters: Counters, cluster: NatsServers | None = None
+) -> Trunk:
     """Begin to take part in the rooms of all workers. Raises OSError."""
-    return Trunk(place, turns=turns, counters=counters)
+    return Trunk(place, turns=turns, counters=counters, cluster=cluster)

@@ -18,7 +18,7 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
-from actors.runtime import current_scheduler, run_ready, tell_alive
+from actors.runtime import run_ready, tell_alive
 from relay import forward_changes, logs
 from relay.admin.service import AdminService, Served
 from relay.admin_place import PlaceError, listen
@@ -26,21 +26,18 @@ from relay.app import Relay, StartError, calm_garbage_collector, raise_file_limi
 from relay.bans import Ban
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
-from relay.lan import Shared
-from relay.lan_plan import max_flows
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
 from relay.state import Folder, State, StateFile
-from relay.trunk import open_trunk
 from relay.version import path_form, version
 from relay.workers import handed as handing
 from relay.workers.channel import Channel, ChannelError
-from transport.host.descriptors import own_budget
 from transport.quic.siblings import Siblings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from relay.lan import Shared
     from relay.settings import Settings
     from relay.workers.channel import Message
     from relay.workers.handed import Handed
@@ -81,21 +78,8 @@ class WorkerRelay(Relay):
 
     # -- what is different of the start --------------------------------------------------------------
 
-    def _make_shared(self) -> Shared:
-        place = self._place
-        try:
-            self._trunk = open_trunk(place, turns=current_scheduler(), counters=self._counters)
-            return Shared(
-                current_scheduler(),
-                max_flows=max_flows(self._settings),
-                max_questions=own_budget().questions,
-                tcp_buffers=self._settings.tcp_buffer_total,
-                place=place,
-                first_port=self._handed.first_port,
-                trunk=self._trunk,
-            )
-        except OSError as error:
-            raise StartError(f"{place.folder}: {error.strerror or error}") from None
+    def _open_shared(self) -> Shared:
+        return self._make_shared(self._place, first_port=self._handed.first_port)
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         place, handed = self._place, self._handed
@@ -191,7 +175,8 @@ class WorkerRelay(Relay):
 
     def _take_membership(self, told: Message) -> None:
         for number in set(self._siblings.live) - set(told["live"]):
-            self._trunk.lost(number)
+            if self._shared.trunk is not None:
+                self._shared.trunk.lost(number)
         self._siblings.live = tuple(told["live"])
         self._siblings.accepting = tuple(told["accepting"])
 

@@ -30,6 +30,7 @@ packages=$(missing \
     nft:nftables \
     tcpdump:tcpdump \
     promtool:prometheus \
+    nats-server:nats-server \
     systemd-analyze:systemd)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || apt_install $packages

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
-NAMES = {"dns": "dnspython", "jwt": "pyjwt"}
+NAMES = {"dns": "dnspython", "jwt": "pyjwt", "nats": "nats_py"}
 """Libraries whose distributions are called otherwise than what is imported."""
 
 OPTIONAL = {"IPython", "rich", "textual", "traitlets"}

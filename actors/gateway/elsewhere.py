@@ -71,7 +71,7 @@ class GuestsElsewhere:
         self._waiting: dict[bytes, _Waiting] = {}
         self._refused: set[bytes] = set()
         """MACs that have no address although it was decided about."""
-        guests.pool.begin_at(link.number, link.count)
+        guests.pool.begin_at(*link.share)
         guests.pool.changed = guests.bindings.changed = services.renamed = link.touch
         services.waits = leases.waits = self.waits
         services.replay = gateway.tell

@@ -28,6 +28,7 @@ from relay.announcement import announce, describe, reached_at
 from relay.app import StartError, cannot_listen, raise_file_limit, token_gate
 from relay.audit import AuditError, AuditLog
 from relay.bans import Bans
+from relay.cluster import node_of, room_key
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
@@ -93,7 +94,7 @@ class Supervisor:
     ) -> None:
         """``say`` takes lines for whoever started the relay; ``reread`` gives the settings of the moment.
 
-        Raises SettingsError for a certificate that cannot be used.
+        Raises SettingsError for a certificate, or a key, that cannot be used.
         """
         self.certificates = open_certificates(settings, state)
         self.settings = settings
@@ -108,6 +109,7 @@ class Supervisor:
         changes = ForwardChanges(Document(state.file(forward_changes.FILE), forward_changes.HOLDS))
         self.forwards = WholeForwards(changes, lambda: self.settings)
         self._revocations = Revocations(state.file(REVOKED))
+        self._room_key = room_key(settings) or state.secret("rooms")
         self._drain_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._counters_asked = asyncio.Event()
@@ -196,7 +198,7 @@ class Supervisor:
             stack.push_async_callback(service.close)
 
     def _place(self, number: int) -> Place:
-        return Place(number, self._count, self._folder, self._state.secret("rooms"))
+        return Place(number, self._count, self._folder, self._room_key, node_of(self.settings))
 
     def _life(self, number: int, first_port: int) -> Life:
         folder: Path | None = None if self._state.folder is None else self._state.folder.path

@@ -101,6 +101,7 @@ def pack(handed: Handed) -> dict[str, Any]:
         "count": handed.place.count,
         "folder": str(handed.place.folder),
         "room_key": handed.place.room_key.hex(),
+        "node": handed.place.node,
         "udp": [opened.fileno() for opened in handed.udp],
         "tcp": [opened.fileno() for opened in handed.tcp],
         "reset_key": handed.reset_key.hex(),
@@ -114,7 +115,7 @@ def unpack(told: dict[str, Any]) -> Handed:
     """Undo :func:`pack`, in the process that has inherited the descriptors."""
     key = bytes.fromhex(told["room_key"])
     return Handed(
-        Place(told["number"], told["count"], Path(told["folder"]), key),
+        Place(told["number"], told["count"], Path(told["folder"]), key, told.get("node", 0)),
         udp=tuple(socket.socket(fileno=descriptor) for descriptor in told["udp"]),
         tcp=tuple(socket.socket(fileno=descriptor) for descriptor in told["tcp"]),
         reset_key=bytes.fromhex(told["reset_key"]),

@@ -29,7 +29,7 @@ from netstack.room_wire import Binding
 class Link:
     """Keeps what it is told; implements ``actors.ports.RoomLink``."""
 
-    number, count = 0, 2
+    share = (0, 2)
 
     def __init__(self):
         self.here, self.asked, self.sent, self.contested, self.touched = {}, [], [], [], []

@@ -152,16 +152,24 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"dhcp": False, "dhcp_boot": ["efi64=ipxe.efi@10.0.2.15"], "dhcp_search": ["corp.example"]}
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
     values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat", "log_filter": ["switch=debug"]}
+    values |= {"cluster": ["nats://nats:4222"], "cluster_key": "k", "cluster_name": "c", "cluster_node": "n"}
+    values |= {"cluster_credentials": "c", "cluster_ca": "c"}
     values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total", "audit_log_size"), 2**20)
     value = values.get(name, 7)
     text = value[0] if isinstance(value, list) else str(value)
     keys, required = {"VMRELAY_AUTH_KEYS": "k"}, {"VMRELAY_AUTH": "required"}
+    cluster, cluster_key = {"VMRELAY_CLUSTER": "nats://nats:4222"}, {"VMRELAY_CLUSTER_KEY": "k"}
     rest = {
         "cert_pem": {"RELAY_KEY_PEM": "b"},
         "key_pem": {"RELAY_CERT_PEM": "a"},
         "auth": keys,
         "auth_keys": required,
         "auth_revoked": keys | required,
+        "cluster": cluster_key,
+        "cluster_key": cluster,
+        "cluster_node": cluster | cluster_key,
+        "cluster_credentials": cluster | cluster_key,
+        "cluster_ca": cluster | cluster_key,
     }.get(name, {})
     flag = "--" + name.replace("_", "-")
     variable = OPTIONS[name].own_variable or f"VMRELAY_{name.upper()}"
@@ -195,6 +203,11 @@ BAD = [
     ("port", "٤", "whole number"),
     ("port", "9" * 5000, "whole number"),
     ("bind", "a b", "address or a host name"),
+    ("cluster", "http://nats:4222", "must be URLs such as nats://HOST:4222"),
+    ("cluster", "nats://host:70000", "must be URLs such as nats://HOST:4222"),
+    ("cluster", ",".join(f"nats://n{n}" for n in range(17)), "must be at most 16 servers"),
+    ("cluster-name", "a.b", "must be 1 to 63 letters"),
+    ("cluster-node", "n" * 256, "must be a name of up to 255 characters"),
     ("workers", "0", "must be auto, or a whole number from 1 to 64"),
     ("heartbeat-interval", "0", "number of seconds from 0.1 to 86400"),
     ("state", "\0", "path of a file"),
@@ -280,8 +293,8 @@ def test_the_example_file_sets_every_setting_to_its_default(tmp_path):
     uncommented.write_text(text.replace('auth = "off"', 'auth = "required"'))
     found = settings(config=str(uncommented))
     names = ("dns", "cert_pem", "key_pem", "auth_keys", "auth_revoked", "admin_token", "audit_log")
-    paths = dict.fromkeys(names)
-    assert dataclasses.replace(found, auth="off", **paths) == Settings()
+    paths = dict.fromkeys((*names, "cluster_key", "cluster_credentials", "cluster_ca"))
+    assert dataclasses.replace(found, auth="off", cluster=(), **paths) == Settings()
     assert settings(config=str(example)) == Settings()
 
 

@@ -43,11 +43,15 @@ class UnixTrunk:
         number: int,
         count: int,
         *,
+        first: int = 0,
         on_message: Callable[[bytes], object],
         turns: Turns,
         counters: Counters,
     ) -> None:
-        """Listen as ``number`` of ``count``, in the place of who did so before. Raises OSError."""
+        """Listen as ``number`` of ``count``, in the place of who did so before. Raises OSError.
+
+        ``first`` is what the workers' numbers begin with for those who send to them.
+        """
         self._on_message = on_message
         self._turns = turns
         self._counters = counters
@@ -57,7 +61,7 @@ class UnixTrunk:
         self._path = path
         self._buffer = bytearray(_LARGEST)
         self._ways = {
-            other: _Way(str(folder / f"trunk-{other}"), self._loop, counters)
+            first + other: _Way(str(folder / f"trunk-{other}"), self._loop, counters)
             for other in range(count)
             if other != number
         }

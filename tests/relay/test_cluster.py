@@ -1,0 +1,55 @@
+"""What settings mean for a cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.cluster import nats_servers, node_of, place_alone, room_key
+from relay.settings import Settings, SettingsError
+from relay.workers.place import NODE_SHIFT
+
+
+@pytest.fixture
+def key(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("a secret of many bytes\n")
+    return file
+
+
+def settings(key, **more):
+    return Settings(cluster=("nats://nats:4222",), cluster_key=key, **more)
+
+
+def test_a_relay_without_servers_is_in_no_cluster():
+    alone = Settings()
+    assert (nats_servers(alone), room_key(alone), place_alone(alone), node_of(alone)) == (None, None, None, 0)
+
+
+def test_keys_are_the_same_for_all_that_have_the_file_and_differ_by_purpose(key, tmp_path):
+    other = tmp_path / "other"
+    other.write_text("another secret of many bytes")
+    again = tmp_path / "again"
+    again.write_bytes(key.read_bytes().strip())
+    assert room_key(settings(key)) == room_key(settings(again)) != room_key(settings(other))
+    assert room_key(settings(key)) != nats_servers(settings(key)).key
+
+
+def test_a_short_key_and_none_are_errors_that_name_the_file(tmp_path):
+    short = tmp_path / "short"
+    short.write_text("  abc \n")
+    with pytest.raises(SettingsError, match="short: must have 16 bytes"):
+        room_key(settings(short))
+    with pytest.raises(SettingsError, match=r"nowhere: No such file"):
+        room_key(settings(Path("/nowhere")))
+
+
+def test_a_nodes_number_is_of_its_name(key):
+    one, other = (node_of(settings(key, cluster_node=name)) for name in ("one", "other"))
+    assert one == node_of(settings(key, cluster_node="one"))
+    assert 0 < one != other < 1 << 24
+
+
+def test_a_process_alone_has_its_nodes_place(key):
+    place = place_alone(settings(key, cluster_node="one"))
+    assert (place.number, place.count) == (0, 1)
+    assert place.worker >> NODE_SHIFT == place.node == node_of(settings(key, cluster_node="one"))

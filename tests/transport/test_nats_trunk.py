@@ -1,0 +1,188 @@
+"""Messages between workers of different machines, by way of a real NATS server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from itertools import count
+
+import nats
+import pytest
+from waiting import until
+
+from actors.runtime import current_scheduler
+from netstack.counters import Counters
+from transport.trunk import nats_trunk
+from transport.trunk.nats_servers import NatsServers
+from transport.trunk.nats_trunk import MAX_QUEUED, NatsTrunk
+
+SERVER = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
+_ports = count(20_000 + os.getpid() * 8 % 10_000)
+
+
+def free_port():
+    while True:
+        port = next(_ports)
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+            return port
+
+
+class Worker:
+    def __init__(self, port, number, *, near=(), key=b"key"):
+        self.heard = []
+        self.counters = Counters()
+        self.trunk = NatsTrunk(
+            NatsServers((f"nats://127.0.0.1:{port}",), "test", key),
+            number,
+            is_here=lambda worker: worker in near,
+            on_message=self.heard.append,
+            turns=current_scheduler(),
+            counters=self.counters,
+        )
+
+
+class Scene:
+    """A server and workers around it."""
+
+    def __init__(self):
+        self.port = free_port()
+        self._workers = []
+
+    async def __aenter__(self):
+        await self.start_server()
+        return self
+
+    async def __aexit__(self, *_):
+        for worker in self._workers:
+            await worker.trunk.close()
+        await self.stop_server()
+
+    async def start_server(self):
+        words = ("-a", "127.0.0.1", "-p", str(self.port))
+        pipe = asyncio.subprocess.PIPE
+        self.server = await asyncio.create_subprocess_exec(SERVER, *words, stderr=pipe)
+        while b"Server is ready" not in await self.server.stderr.readline():
+            assert self.server.returncode is None
+
+    async def stop_server(self):
+        if self.server.returncode is None:
+            self.server.kill()
+        await self.server.communicate()
+
+    async def workers(self, *numbers, **more):
+        made = [Worker(self.port, number, **more) for number in numbers]
+        self._workers += made
+        for worker in made:
+            await until(lambda worker=worker: worker.trunk.is_connected)
+        await asyncio.sleep(0.1)  # nothing tells when a server has taken a subscription up
+        return made
+
+
+def play(scenario):
+    async def bounded():
+        async with asyncio.timeout(60), Scene() as scene:
+            await scenario(scene)
+
+    asyncio.run(bounded())
+
+
+def test_a_message_is_for_one_or_for_all_others():
+    async def scenario(scene):
+        one, two, three = await scene.workers(1, 2, 3)
+        one.trunk.send(2, b"for two")
+        one.trunk.send(None, b"for all")
+        await until(lambda: len(two.heard) == 2 and three.heard)
+        assert two.heard == [b"for two", b"for all"]
+        assert three.heard == [b"for all"]
+        assert one.heard == []
+
+    play(scenario)
+
+
+def test_what_another_way_leads_to_is_not_sent():
+    async def scenario(scene):
+        (one,), (two,) = await scene.workers(1, near={2}), await scene.workers(2)
+        one.trunk.send(2, b"near")
+        one.trunk.send(None, b"for all")
+        await until(lambda: two.heard)
+        assert two.heard == [b"for all"]
+
+    play(scenario)
+
+
+def test_what_strangers_publish_is_dropped():
+    async def scenario(scene):
+        (one,), (stranger,) = await scene.workers(1), await scene.workers(2, key=b"other")
+        stranger.trunk.send(1, b"hello")
+        async with await nats.connect(f"nats://127.0.0.1:{scene.port}") as client:
+            for message in (b"", b"short", bytes(100)):
+                await client.publish("test.w.1", message)
+        await until(lambda: one.counters["trunk.drop.not_of_the_cluster"] == 4)
+        assert one.heard == []
+
+    play(scenario)
+
+
+def test_without_a_server_messages_are_dropped_and_with_one_they_go_again(monkeypatch):
+    monkeypatch.setattr(nats_trunk, "RETRY_AFTER", 0.05)
+
+    async def scenario(scene):
+        one, two = await scene.workers(1, 2)
+        await scene.stop_server()
+        await until(lambda: not one.trunk.is_connected)
+        one.trunk.send(2, b"lost")
+        assert one.counters["trunk.drop.no_nats_server"] == 1
+        await scene.start_server()
+
+        def arrives():
+            one.trunk.send(2, b"again")
+            return two.heard
+
+        await until(arrives, every=0.1)
+        assert b"lost" not in two.heard
+
+    play(scenario)
+
+
+def test_a_server_that_stands_still_costs_bounded_memory():
+    async def scenario(scene):
+        (one,) = await scene.workers(1)
+        os.kill(scene.server.pid, signal.SIGSTOP)
+        message = bytes(60_000)
+        while not one.counters["trunk.drop.queue_full"]:
+            for _ in range(50):
+                one.trunk.send(2, message)
+            await asyncio.sleep(0)
+            assert one.counters["trunk.sent"] < 4 * MAX_QUEUED / len(message)
+        os.kill(scene.server.pid, signal.SIGCONT)
+
+    play(scenario)
+
+
+def test_the_last_messages_arrive_before_the_end():
+    async def scenario(scene):
+        (two,) = await scene.workers(2)
+        last = Worker(scene.port, 1)
+        await until(lambda: last.trunk.is_connected)
+        for number in range(100):
+            last.trunk.send(2, bytes((number,)))
+        await last.trunk.close()
+        await until(lambda: len(two.heard) == 100)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("size", [0, 60_000])
+def test_messages_of_every_length_arrive_as_they_are(size):
+    async def scenario(scene):
+        one, two = await scene.workers(1, 2)
+        one.trunk.send(2, bytes(range(256)) * (size // 256))
+        await until(lambda: two.heard)
+        assert two.heard == [bytes(range(256)) * (size // 256)]
+
+    play(scenario)

@@ -1,0 +1,62 @@
+"""The NATS servers of a cluster, and how its messages are told from others'.
+
+Apart from their client (``nats_trunk``), which is loaded where there is a cluster.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ssl
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TAG_LENGTH: Final = 16
+
+
+class NatsServers(NamedTuple):
+    """The servers of a cluster, and how they are used."""
+
+    urls: tuple[str, ...]
+    name: str
+    """Of the cluster: the first part of its subjects."""
+    key: bytes
+    """What messages are tagged by, up to 64 bytes."""
+    credentials: Path | None = None
+    """A file with an account's JWT and seed, as ``nsc`` writes it."""
+    authority: Path | None = None
+    """Certificates by which servers' are checked (PEM), where those of the system do not do."""
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Make what servers are checked by; None where they need no TLS. Raises OSError, ssl.SSLError."""
+        if self.authority is not None:
+            return ssl.create_default_context(cafile=str(self.authority))
+        return ssl.create_default_context() if any(url.startswith("tls:") for url in self.urls) else None
+
+
+class Seal:
+    """Tells messages of the cluster from those of others."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def close(self, message: bytes) -> bytes:
+        """Put a tag behind a message."""
+        return message + self._tag(message)
+
+    def open(self, sealed: bytes) -> bytes | None:
+        """Take the tag off; None where it is not the right one."""
+        message, tag = sealed[:-TAG_LENGTH], sealed[-TAG_LENGTH:]
+        return message if hmac.compare_digest(tag, self._tag(message)) else None
+
+    def _tag(self, message: bytes) -> bytes:
+        return blake2b(message, digest_size=TAG_LENGTH, key=self._key).digest()
+
+
+def shown(url: str) -> str:
+    """Write a URL without the user and password that may be in it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")

@@ -1,0 +1,246 @@
+"""Messages between machines, by way of a NATS server (https://nats.io).
+
+Every worker listens at the subjects ``NAME.all`` and ``NAME.w.NUMBER``, and sends to these; nothing else is
+asked of the server. Core NATS delivers at most once, as Ethernet does: nothing is kept for who is away. A
+message ends with a tag by the cluster's key: what others publish there is dropped.
+
+Nothing waits for the server. While there is none, the relay serves its own guests, and messages to others are
+dropped; the client connects again by itself, to any of the servers. Messages wait until the server takes
+them, MAX_QUEUED bytes at most, and so do those that come, until the actors have their turn.
+
+Counts ``trunk.sent``, ``trunk.received`` and ``trunk.drop.*`` in messages, and ``trunk.nats_*``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import nats
+from loguru import logger
+from nats import errors
+
+from transport.trunk.nats_servers import TAG_LENGTH, Seal, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+    from netstack.counters import Counters
+    from transport.trunk.nats_servers import NatsServers
+    from transport.turns import Turns
+
+MESSAGES_PER_TURN: Final = 32
+"""Messages of up to 60 kB that are read before others have their turn."""
+MAX_QUEUED: Final = 8 * 1024 * 1024
+"""Bytes that wait in each direction: more is stale by the time it is read."""
+
+CONNECT_TIMEOUT: Final = 3
+RETRY_AFTER: Final = 1.0
+"""Seconds between two attempts to connect."""
+LEAVE_WITHIN: Final = 1.0
+"""Seconds for the last messages when the relay ends."""
+PING_EVERY, PINGS_UNANSWERED = 2, 2
+"""Seconds between pings, and how many the server may leave unanswered until another is tried."""
+COMPLAINT_EVERY: Final = 30.0
+"""Seconds between two lines about a server that cannot be had."""
+
+
+class NatsTrunk:
+    """The way of one worker to those of other machines; works on the running loop."""
+
+    def __init__(
+        self,
+        servers: NatsServers,
+        worker: int,
+        *,
+        is_here: Callable[[int], bool],
+        on_message: Callable[[bytes], object],
+        turns: Turns,
+        counters: Counters,
+    ) -> None:
+        """Begin to connect. ``is_here`` tells whether another way leads to a worker.
+
+        Raises OSError and ssl.SSLError for an authority's file that cannot be read.
+        """
+        self._servers = servers
+        self._worker = worker
+        self._is_here = is_here
+        self._on_message = on_message
+        self._turns = turns
+        self._counters = counters
+        self._seal = Seal(servers.key)
+        self._tls = servers.tls_context()
+        self._loop = asyncio.get_running_loop()
+        self._client: Client | None = None
+        self._closed = asyncio.Event()
+        """Set while the client has given up: it does so where the server refuses it."""
+        self._next_complaint = 0.0
+        self._outgoing: deque[tuple[str, bytes]] = deque()
+        self._outgoing_size = 0
+        self._may_write = asyncio.Event()
+        self._written = asyncio.Event()
+        """Set while nothing waits to be sent."""
+        self._written.set()
+        self._incoming: deque[bytes] = deque()
+        self._incoming_size = 0
+        self._tasks = [
+            self._loop.create_task(self._keep_connected()),
+            self._loop.create_task(self._keep_writing()),
+        ]
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server takes messages at present."""
+        return self._client is not None and self._client.is_connected
+
+    def send(self, worker: int | None, message: bytes) -> None:
+        """Send to a worker of another machine, or to all of them for None."""
+        if worker is not None and self._is_here(worker):
+            return
+        if not self.is_connected:
+            self._counters.add("trunk.drop.no_nats_server")
+        elif self._outgoing_size + len(message) > MAX_QUEUED:
+            self._counters.add("trunk.drop.queue_full")
+        else:
+            subject = f"{self._servers.name}.all" if worker is None else self._subject_of(worker)
+            self._outgoing.append((subject, self._seal.close(message)))
+            self._outgoing_size += len(message) + TAG_LENGTH
+            self._written.clear()
+            self._may_write.set()
+
+    async def close(self) -> None:
+        """Send what waits, as far as the server takes it at once, and leave."""
+        if self._client is not None and self.is_connected:
+            with contextlib.suppress(errors.Error, TimeoutError):
+                async with asyncio.timeout(LEAVE_WITHIN):
+                    await self._written.wait()
+                    await self._client.flush()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._client is not None:
+            with contextlib.suppress(errors.Error, OSError):
+                await self._client.close()
+
+    def _subject_of(self, worker: int) -> str:
+        return f"{self._servers.name}.w.{worker}"
+
+    # -- the connection -------------------------------------------------------------------------------
+
+    async def _keep_connected(self) -> None:
+        """Connect, and again whenever the client has given up."""
+        while True:
+            self._closed.clear()
+            try:
+                self._client = client = await self._connect()
+                for subject in (f"{self._servers.name}.all", self._subject_of(self._worker)):
+                    await client.subscribe(subject, cb=self._hear, pending_bytes_limit=MAX_QUEUED)
+                self._tell_connected()
+                await self._closed.wait()
+            except (errors.Error, OSError, ValueError, TimeoutError) as error:
+                self._complain(error)
+            await asyncio.sleep(RETRY_AFTER)
+
+    async def _connect(self) -> Client:
+        credentials = self._servers.credentials
+        return await nats.connect(
+            servers=list(self._servers.urls),
+            name=f"vmrelay {self._worker}",
+            max_reconnect_attempts=-1,
+            connect_timeout=CONNECT_TIMEOUT,
+            reconnect_time_wait=1,
+            ping_interval=PING_EVERY,
+            max_outstanding_pings=PINGS_UNANSWERED,
+            no_echo=True,
+            tls=self._tls,
+            user_credentials=None if credentials is None else str(credentials),
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+        )
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, errors.SlowConsumerError):
+            self._counters.add("trunk.drop.slow_consumer")
+        else:
+            self._complain(error)
+
+    async def _on_disconnected(self) -> None:
+        self._counters.add("trunk.nats_disconnects")
+        self._forget_outgoing()
+
+    async def _on_reconnected(self) -> None:
+        self._tell_connected()
+
+    async def _on_closed(self) -> None:
+        self._closed.set()
+
+    def _tell_connected(self) -> None:
+        self._counters.add("trunk.nats_connects")
+        self._next_complaint = 0.0
+        url = None if self._client is None else self._client.connected_url
+        logger.info("joined the cluster at {}", "a NATS server" if url is None else shown(url.geturl()))
+
+    def _complain(self, error: Exception) -> None:
+        self._counters.add("trunk.nats_errors")
+        now = self._loop.time()
+        if now >= self._next_complaint:
+            self._next_complaint = now + COMPLAINT_EVERY
+            where = ", ".join(map(shown, self._servers.urls))
+            reason = str(error) or type(error).__name__
+            logger.warning("the cluster cannot be reached at {}: {}; trying on", where, reason)
+
+    # -- messages -------------------------------------------------------------------------------------
+
+    def _forget_outgoing(self) -> None:
+        self._counters.add("trunk.drop.no_nats_server", len(self._outgoing))
+        self._outgoing.clear()
+        self._outgoing_size = 0
+        self._written.set()
+
+    async def _keep_writing(self) -> None:
+        """Hand to the client what is to be sent; it waits where the server reads too slowly."""
+        while True:
+            await self._may_write.wait()
+            self._may_write.clear()
+            while self._outgoing and self._client is not None:
+                subject, sealed = self._outgoing.popleft()
+                self._outgoing_size -= len(sealed)
+                try:
+                    await self._client.publish(subject, sealed)
+                except errors.Error:
+                    self._counters.add("trunk.drop.no_nats_server")
+                else:
+                    self._counters.add("trunk.sent")
+            self._written.set()
+
+    async def _hear(self, told: Msg) -> None:
+        message = self._seal.open(told.data)
+        if message is None:
+            self._counters.add("trunk.drop.not_of_the_cluster")
+        elif self._incoming_size + len(message) > MAX_QUEUED:
+            self._counters.add("trunk.drop.queue_full")
+        else:
+            if not self._incoming:
+                self._loop.call_soon(self._receive)
+            self._incoming.append(message)
+            self._incoming_size += len(message)
+
+    def _receive(self) -> None:
+        self._turns.turn(self._deliver)
+        if self._incoming:
+            self._loop.call_soon(self._receive)
+
+    def _deliver(self) -> None:
+        count = min(len(self._incoming), MESSAGES_PER_TURN)
+        for _ in range(count):
+            message = self._incoming.popleft()
+            self._incoming_size -= len(message)
+            self._on_message(message)
+        self._counters.add("trunk.received", count)
