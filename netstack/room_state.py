@@ -526,10 +526,10 @@ class RoomState:
         if not claims:
             del self._claims[key]
         for address in () if before is None else before.addresses:
-            holders = self._holders[room, address]
+            holders = self._holders.get((room, address), {})
             holders.pop((worker, mac), None)
             if not holders:
-                del self._holders[room, address]
+                self._holders.pop((room, address), None)
         for address in () if after is None else after.addresses:
             self._holders.setdefault((room, address), {})[worker, mac] = None
 

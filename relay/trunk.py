@@ -26,6 +26,7 @@ from actors.messages import (
     GuestNowhereElse,
     WorkersChanged,
 )
+from actors.mishaps import Mishaps
 from actors.runtime import tell_alive
 from netstack.malformed import MalformedPacket
 from netstack.message_ages import MessageAges
@@ -94,6 +95,7 @@ class Trunk:
         self._started = self._loop.time()
         self._turns = turns
         self._counters = counters
+        self._mishaps = Mishaps("trunk", counters)
         self._room_key = place.room_key
         self.number = place.worker
         self.share = (place.worker % SHARES, SHARES) if place.node else (place.number, place.count)
@@ -273,10 +275,13 @@ class Trunk:
     # -- from the others ----------------------------------------------------------------------------
 
     def _receive(self, message: bytes) -> None:
-        if message[FRAMES_AT : FRAMES_AT + 1] == bytes((Kind.FRAMES,)):
-            self._receive_frames(message)
-            return
-        self.state.receive(message, self._loop.time())
+        try:
+            if message[FRAMES_AT : FRAMES_AT + 1] == bytes((Kind.FRAMES,)):
+                self._receive_frames(message)
+                return
+            self.state.receive(message, self._loop.time())
+        except Exception as error:  # noqa: BLE001 - a bug costs one message, never the rooms
+            self._mishaps.note(error, self._loop.time())
         self._tell_events()
         self.work_at_end()
 

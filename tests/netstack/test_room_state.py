@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from netstack import room_state as rs
 from netstack.counters import Counters
-from netstack.room_wire import Binding
+from netstack.room_wire import Binding, Change, Kind, pack_change, pack_changes, pack_head
 
 ROOM = "default"
 MACS = [bytes((2, 0, 0, 0, 0, n)) for n in range(1, 6)]
@@ -382,3 +382,24 @@ def test_a_snapshot_of_many_parts_is_taken_whole(net):
     state.take_outgoing()  # all of it is lost
     net.settle(2.0)
     assert len(net.workers[1].state.all_elsewhere(ROOM)) == 3000
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(Kind), st.binary(max_size=120), st.integers(0, 3))
+def test_no_message_however_wrong_does_more_than_being_counted(kind, body, sender):
+    worker = Worker(0, 1)
+    worker.join(MACS[0], 0.0)
+    for message in (pack_head(kind, sender, 99) + body, body):
+        worker.state.receive(message, 0.0)
+    worker.react(0.0)
+    worker.state.tick(rs.DEAD_AFTER)
+    assert worker.state.live() == [0]
+
+
+def test_one_address_said_twice_is_one(net):
+    state = net.workers[0].state
+    twice = Binding(MACS[0], (ADDRESSES[0], ADDRESSES[0]), since=(UNIX, UNIX))
+    for version, binding in ((1, twice), (2, None)):
+        body = pack_changes([pack_change(Change(ROOM, MACS[0], version, binding))])[0]
+        state.receive(pack_head(Kind.CHANGES, 7, 1) + body, net.now)
+        assert state.holders_of(ROOM, ADDRESSES[0]) == ({MACS[0]} if binding else set())
