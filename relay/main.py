@@ -83,6 +83,7 @@ GROUPS = {
         "disconnect": "end a session",
         "ban": "keep an address, a MAC or a token out",
         "reload": "read configuration, certificate and keys again",
+        "restart": "replace the workers of --workers one by one",
         "drain": "take no new sessions",
     },
     "be a guest": {

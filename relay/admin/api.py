@@ -275,6 +275,10 @@ class Api:
         """Read configuration, certificate and keys again."""
         return ApiResponse(await self._served.operations.reload(who_asks(request)))
 
+    async def restart(self, _: Request) -> Response:
+        """Say that there are no workers to replace."""
+        raise OperationError("it is one process, which whoever started it restarts; --workers makes several")
+
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
         if request.method == "DELETE":
@@ -456,6 +460,7 @@ ROUTES = (
     Endpoint("GET", "/v1/tokens/revoked", "Ids of the tokens that were revoked", Api.revoked),
     Endpoint("POST", "/v1/tokens/{id:path}/revoke", "Revoke a token by its id (jti), for good", Api.revoke),
     Endpoint("POST", "/v1/reload", "Read configuration, certificate and keys again", Api.reload),
+    Endpoint("POST", "/v1/restart", "Replace the workers one by one (--workers)", Api.restart),
     Endpoint(
         *("POST", "/v1/drain", "Refuse new sessions", Api.drain, {}),
         {"seconds": "close those that stand after this time; never without it"},

@@ -107,6 +107,14 @@ def reload(relay: client.AdminClient, args: argparse.Namespace) -> str:
     return say(args, relay.post("/v1/reload"), text)
 
 
+def restart(relay: client.AdminClient, args: argparse.Namespace) -> str:
+    """Have the relay replace its workers one by one."""
+    answer = relay.post("/v1/restart")
+    return say(
+        args, answer, lambda told: f"{len(told['restarting'])} workers are replaced, one after the other"
+    )
+
+
 def drain(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """Have the relay take no new sessions, or take them again."""
     fields = None if args.time is None else {"seconds": args.time}

@@ -18,6 +18,7 @@ from relay.admin.changes import (
     forwards,
     forwards_arguments,
     reload,
+    restart,
 )
 from relay.admin.inspection import (
     drops,
@@ -86,6 +87,7 @@ COMMANDS: dict[str, Command] = {
         Command("disconnect", disconnect, disconnect_arguments),
         Command("ban", ban, ban_arguments),
         Command("reload", reload),
+        Command("restart", restart),
         Command("drain", drain, drain_arguments),
     )
 }

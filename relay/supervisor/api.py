@@ -255,6 +255,12 @@ class WholeApi:
         note_change(who_asks(request), "asked for a reload")
         return ApiResponse(await self._whole.reload())
 
+    async def restart(self, request: Request) -> Response:
+        """Begin to replace the workers one by one."""
+        note_change(who_asks(request), "restarts the workers one by one")
+        self._whole.restart()
+        return ApiResponse({"restarting": self._whole.crew.live}, HTTPStatus.ACCEPTED)
+
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
         found = await self._ask(await _question(request))

@@ -118,3 +118,7 @@ def test_changes_stand_in_the_log_with_who_asked(relay):
     relay.vmrelay("drain")
     relay.vmrelay("drain", "--end")
     assert relay.wait_for(r"the operator \(\S+\) ended the draining")
+
+
+def test_a_relay_of_one_process_has_no_workers_to_replace(relay):
+    assert "--workers makes several" in relay.vmrelay("restart", status=1)

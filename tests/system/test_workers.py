@@ -316,6 +316,15 @@ def test_a_forward_that_is_added_outlives_the_worker_that_listens(operated):
     wait_until(lambda: not forwards())
 
 
+def test_an_operator_has_the_workers_replaced(operated):
+    before = {operated.pid_of(worker) for worker in (0, 1)}
+    assert operated.asked("restart")["restarting"] == [0, 1]
+    operated.wait_for("all workers have been replaced")
+    status = operated.asked("status")
+    assert [worker["state"] for worker in status["workers"]] == ["ready", "ready"]
+    assert not {worker["pid"] for worker in status["workers"]} & before
+
+
 def test_a_forward_whose_port_is_taken_is_told_at_the_start():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = f"tcp:127.0.0.1:{taken.getsockname()[1]}:web:80"
