@@ -55,12 +55,12 @@ def typed(section):
 
 
 def ask(terminal, lines):
-    """Type an entry line by line; give what was printed behind the last one."""
-    for line in lines[:-1]:
+    """Type an entry line by line, and an empty line behind a block; give what was printed then."""
+    if len(lines) == 1:
+        return terminal.ask(lines[0])
+    for line in lines:
         terminal.type(f"{line}\n")
         terminal.expect("... ")
-    if lines[-1]:
-        return terminal.ask(lines[-1])
     terminal.type("\n")
     terminal.expect("\r\n")
     return terminal.expect(">>> ")
