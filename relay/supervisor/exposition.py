@@ -20,10 +20,10 @@ LARGEST = frozenset(
     {
         *("vmrelay_build_info", "vmrelay_uptime_seconds", "vmrelay_client_round_trip_max_seconds"),
         *("vmrelay_certificate_expiry_timestamp_seconds", "vmrelay_draining"),
-        *("vmrelay_pool_addresses", "vmrelay_leases", "vmrelay_mac_addresses"),
+        "vmrelay_pool_addresses",
     }
 )
-"""Samples of which the largest counts: what is the relay's, or a room's that several workers serve."""
+"""Samples of which the largest counts: what is the whole relay's, or a room's."""
 
 NOT_ADDED = frozenset({"vmrelay_rooms"})
 """Metrics that :func:`of_relay` has: several workers may serve one room."""

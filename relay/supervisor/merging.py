@@ -101,7 +101,7 @@ def names(answers: Answers) -> dict[str, dict[str, Any]]:
 
 
 def rooms(answers: Answers) -> list[dict[str, Any]]:
-    """Describe rooms; of what all workers of a room know counts the most that one of them tells."""
+    """Describe rooms: of guests each worker tells its own, and of the rest all tell the same."""
     found: dict[str, dict[str, Any]] = {}
     for several in answers.values():
         for room in several:
@@ -109,9 +109,9 @@ def rooms(answers: Answers) -> list[dict[str, Any]]:
             if before is None:
                 found[room["name"]] = dict(room)
                 continue
-            for field in ("sessions", "flows"):
+            for field in ("sessions", "flows", "macs", "leases"):
                 before[field] += room[field]
-            for field in ("macs", "leases", "pool", "forwards"):
+            for field in ("pool", "forwards"):
                 before[field] = max(before[field], room[field])
     return list(found.values())
 

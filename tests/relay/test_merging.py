@@ -80,8 +80,9 @@ def room(name, **figures):
 
 
 def test_a_room_that_several_serve_is_one():
-    answers = {0: [room("default"), room("lab")], 1: [room("default", macs=4)]}
-    assert merging.rooms(answers) == [room("default", sessions=2, flows=4, macs=4), room("lab")]
+    answers = {0: [room("default"), room("lab")], 1: [room("default", macs=4, forwards=2)]}
+    whole = room("default", sessions=2, flows=4, macs=7, leases=6, forwards=2)
+    assert merging.rooms(answers) == [whole, room("lab")]
     assert answers[0][0] == room("default"), "answers stay as they are"
 
 
