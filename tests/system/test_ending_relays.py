@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 
+import firefox
 import pytest
 from browsers import chromium
 from operators import OperatedRelay
@@ -234,37 +235,55 @@ def test_an_operator_may_close_the_sessions_later_and_change_his_mind(start):
     assert relay.running
 
 
-def test_a_page_in_chromium_keeps_its_session(start, tmp_path):
-    relay = start(600)
-    with chromium(tmp_path / "home") as browser:
+@contextlib.contextmanager
+def page_in_chromium(home, url):
+    """Give what evaluates promises in a page."""
+    with chromium(home) as browser:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"http://127.0.0.1:{relay.port}/")
-        page.evaluate(
-            """async ([url, hash]) => {
-                 const value = Uint8Array.from(hash.match(/../g), (digits) => parseInt(digits, 16));
-                 window.relay = new WebTransport(url, {
-                   serverCertificateHashes: [{ algorithm: "sha-256", value }],
-                 });
-                 await relay.ready;
-                 window.writer = relay.datagrams.writable.getWriter();
-                 window.reader = relay.datagrams.readable.getReader();
-                 window.say = (text) => writer.write(new TextEncoder().encode("\\0" + text));
-                 window.hear = async (kind) => {
-                   for (;;) {
-                     const { value } = await reader.read();
-                     if (new TextDecoder().decode(value).includes(`"type":"${kind}"`)) return true;
-                   }
-                 };
-                 await say('{"type":"Register","mac":[82,84,0,0,119,34]}');
-                 await hear("Assigned");
-               }""",
-            [relay.url, relay.hash],
-        )
+        page.goto(url)
+        yield page.evaluate
+
+
+@contextlib.contextmanager
+def page_in_firefox(home, url):
+    if firefox.PROGRAM is None:
+        pytest.skip("there is no Firefox")
+    home.mkdir()
+    with firefox.firefox(home) as tab:
+        tab.open(url)
+        yield tab.evaluate
+
+
+SESSION = """(async () => {
+  const value = Uint8Array.from("%s".match(/../g), (digits) => parseInt(digits, 16));
+  window.relay = new WebTransport("%s", { serverCertificateHashes: [{ algorithm: "sha-256", value }] });
+  await relay.ready;
+  window.writer = relay.datagrams.writable.getWriter();
+  window.reader = relay.datagrams.readable.getReader();
+  window.say = (text) => writer.write(new TextEncoder().encode("\\0" + text));
+  window.hear = async (kind) => {
+    for (;;) {
+      const { value } = await reader.read();
+      if (new TextDecoder().decode(value).includes(`"type":"${kind}"`)) return kind;
+    }
+  };
+  await say('{"type":"Register","mac":[82,84,0,0,119,34]}');
+  return await hear("Assigned");
+})()"""
+"""A page's session, and what to say and hear in it."""
+
+
+@pytest.mark.parametrize("page", [page_in_chromium, page_in_firefox])
+def test_a_page_keeps_its_session_until_the_end(start, tmp_path, page):
+    relay = start(600)
+    with page(tmp_path / "home", f"http://127.0.0.1:{relay.port}/") as evaluate:
+        assert evaluate(SESSION % (relay.hash, relay.url)) == "Assigned"
         relay.signal(signal.SIGTERM)
-        assert page.evaluate("hear('Draining')")
+        assert evaluate("hear('Draining')") == "Draining"
         for _ in range(3):
-            assert page.evaluate("say('{\"type\":\"Heartbeat\"}').then(() => hear('HeartbeatAck'))")
+            answer = evaluate("say('{\"type\":\"Heartbeat\"}').then(() => hear('HeartbeatAck'))")
+            assert answer == "HeartbeatAck"
         relay.signal(signal.SIGTERM)
-        closed = page.evaluate("relay.closed.then((info) => info.closeCode)")
-        assert closed == CloseCode.SHUTDOWN
+        closed = evaluate("relay.closed.then((info) => String(info.closeCode))")
+        assert closed == str(int(CloseCode.SHUTDOWN))
