@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from netstack.checksum import add_up, is_valid, pseudo_header
+from netstack.checksum import add_up, is_valid, pseudo_header, remainder
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH
 from netstack.malformed import MalformedPacket
 
@@ -228,8 +228,7 @@ class TcpFrameTemplate:
         if options:
             total += int.from_bytes(options, "big")
         if size:
-            number = int.from_bytes(payload, "big")
-            total += number << 8 if size & 1 else number
+            total += remainder(add_up(payload))
         header = self._headers.get(length) or self._header(length)
         tail = _TAIL.pack(sequence, acknowledgment, words, window, -total % 0xFFFF, 0)
         return b"".join((header, tail, options, payload))

@@ -30,6 +30,7 @@ _PLAIN: Final = ETHERTYPE_IPV4 + b"\x45"
 _UDP: Final = bytes((PROTOCOL_UDP,))
 _TOTAL_AT: Final = HEADER_LENGTH + 2
 _UDP_AT: Final = HEADER_LENGTH + MIN_HEADER_LENGTH
+_ADDRESSES_AT: Final = _UDP_AT - 8
 _LENGTH_AT: Final = _UDP_AT + 4
 _DATA_AT: Final = _UDP_AT + UDP_HEADER_LENGTH
 _U16: Final = Struct("!H")
@@ -130,10 +131,8 @@ def is_intact_udp(frame: bytes) -> bool:
         and is_valid(int.from_bytes(frame[HEADER_LENGTH:_UDP_AT], "big"))
     ):
         return False
-    return not checksum or is_valid(
-        pseudo_header(frame[26:30], frame[30:34], PROTOCOL_UDP, length)
-        + add_up(frame[_UDP_AT : _UDP_AT + length])
-    )
+    # The addresses of the pseudo-header stand right before the UDP header.
+    return not checksum or is_valid(add_up(frame[_ADDRESSES_AT : _UDP_AT + length]) + PROTOCOL_UDP + length)
 
 
 class UdpFrameTemplate:

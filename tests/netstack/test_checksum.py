@@ -13,6 +13,7 @@ from netstack.checksum import (
     finish_udp,
     is_valid,
     pseudo_header,
+    remainder,
     update,
     update_span,
 )
@@ -78,3 +79,13 @@ def test_update_of_a_span_equals_computing_anew(start, old, end, data):
     start = start[len(start) % 2 :]
     new = data.draw(st.binary(min_size=len(old), max_size=len(old)))
     assert update_span(checksum(start + old + end), old, new) == checksum(start + new + end)
+
+
+@given(st.integers(0, 70_000), st.integers(-2, 2), st.integers(0))
+@example(0, 0, 0)
+@example(8 * 1500, -1, 0)
+def test_the_remainder_of_sums_of_any_length_is_right(bits, beside, further):
+    """Around the lengths at which it goes another way, above all; 64 KB are what a TAP device brings."""
+    total = max(0, (1 << bits) + beside + further)
+    assert remainder(total) == total % 0xFFFF
+    assert remainder(total * 0xFFFF) == 0
