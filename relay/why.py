@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.messages import DnsQuestion, DnsQuestions
-from netstack.dns_lookup import address_query, read_addresses
+from netstack.dns_lookup import Found, address_query, read_addresses
 from netstack.egress import SMTP_PORT
 from transport.host.upstream_dns import RESOLV_CONF
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from actors.descriptions import LeaseDescription
-    from netstack.dns_lookup import Found
     from relay.lan import Lan
     from relay.snapshots import Snapshots
 
@@ -116,30 +115,33 @@ async def addresses_of(
         return found, Step(f"who is {target}?", ok=True, answer=f"a guest: {', '.join(names[label])}")
     servers = ", ".join(server.host for server in lan.name_servers) or f"those of {RESOLV_CONF}"
     question = f"who is {target}, say the name servers ({servers})?"
-    try:
-        answers = await asyncio.gather(*(_ask_as_a_guest(lan, target, kind) for kind in ("A", "AAAA")))
-    except TimeoutError:
-        return [], Step(question, ok=False, answer=f"no answer within {RESOLVE_TIMEOUT:g} s")
-    except ValueError as error:
-        return [], Step(question, ok=False, answer=str(error))
-    texts = [text for answer in answers for text in answer.addresses]
+    # Guests take the addresses of one kind where there is no answer to the question for the other.
+    answers = await asyncio.gather(*(_ask_as_a_guest(lan, target, kind) for kind in ("A", "AAAA")))
+    texts = [text for answer in answers if isinstance(answer, Found) for text in answer.addresses]
     if not texts:
-        code = answers[0].code
-        return [], Step(question, ok=False, answer=f"{_CODES.get(code, 'no address')} ({code})")
+        told = answers[0]
+        if isinstance(told, Found):
+            told = f"{_CODES.get(told.code, 'no address')} ({told.code})"
+        return [], Step(question, ok=False, answer=told)
     return [ipaddress.ip_address(text) for text in texts], Step(question, ok=True, answer=", ".join(texts))
 
 
-async def _ask_as_a_guest(lan: Lan, name: str, kind: Literal["A", "AAAA"]) -> Found:
-    """Ask the LAN's own name server. Raises ValueError, TimeoutError."""
+async def _ask_as_a_guest(lan: Lan, name: str, kind: Literal["A", "AAAA"]) -> Found | str:
+    """Ask the LAN's own name server; give what it answers, or why there is no answer."""
     answered: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def reply(response: bytes) -> None:
         if not answered.done():
             answered.set_result(response)
 
-    question = DnsQuestion(address_query(name, kind), over_stream=True, reply=reply)
-    lan.names.tell(DnsQuestions(_OPERATOR, [question]))
-    return read_addresses(await asyncio.wait_for(answered, RESOLVE_TIMEOUT))
+    try:
+        question = DnsQuestion(address_query(name, kind), over_stream=True, reply=reply)
+        lan.names.tell(DnsQuestions(_OPERATOR, [question]))
+        return read_addresses(await asyncio.wait_for(answered, RESOLVE_TIMEOUT))
+    except TimeoutError:
+        return f"no answer within {RESOLVE_TIMEOUT:g} s"
+    except ValueError as error:
+        return str(error)
 
 
 def _on_lan(lan: Lan, leases: tuple[LeaseDescription, ...], address: object) -> list[Step]:

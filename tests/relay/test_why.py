@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import threading
 from typing import Any
 
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
 import pytest
 from operators import OperatedRelay
 from processes import run
@@ -62,3 +69,52 @@ def test_bad_questions_are_refused(relay):
     for words in (("",), ("x", "--room", "nope")):
         done = run(sys.executable, "-m", "relay.main", "why", *words, "--admin", relay.admin, check=False)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+class NameServer:
+    """Answers questions for addresses of one kind with 203.0.113.7, and keeps silent on others."""
+
+    def __init__(self):
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.place = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        self.kinds = {dns.rdatatype.A}
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                wire, client = self._socket.recvfrom(4096)
+                query = dns.message.from_wire(wire)
+                (question,) = query.question
+                if question.rdtype in self.kinds:
+                    response = dns.message.make_response(query)
+                    if str(question.name) == "gone.example.":
+                        response.set_rcode(dns.rcode.NXDOMAIN)
+                    else:
+                        response.answer.append(
+                            dns.rrset.from_text(question.name, 60, "IN", "A", "203.0.113.7")
+                        )
+                    self._socket.sendto(response.to_wire(), client)
+
+    def close(self):
+        self._socket.close()
+
+
+def test_names_are_asked_of_the_relays_own_servers_as_guests_ask(tmp_path):
+    server = NameServer()
+    relay = OperatedRelay(tmp_path, "--upstream-dns", server.place, "--allow-cidr", "203.0.113.0/24")
+    try:
+        # The question for IPv6 addresses has no answer.
+        steps = relay.asked("why", "www.example")
+        assert (steps[0]["ok"], steps[0]["answer"]) == (True, "203.0.113.7")
+        assert "(127.0.0.1)" in steps[0]["question"]
+        server.kinds |= {dns.rdatatype.AAAA}
+        (step,) = relay.asked("why", "gone.example")
+        assert (step["ok"], step["answer"]) == (False, "there is no such name (NXDOMAIN)")
+        server.kinds.clear()
+        (step,) = relay.asked("why", "quiet.example")
+        assert (step["ok"], step["answer"]) == (False, "no answer within 5 s")
+    finally:
+        relay.stop()
+        server.close()
