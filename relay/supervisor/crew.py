@@ -127,6 +127,12 @@ class Crew:
             task.result()
         self._began = True
 
+    async def until_failed(self) -> None:
+        """Wait until a worker is no longer kept running. Raises what keeps it from that."""
+        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_EXCEPTION)
+        for keeper in done:
+            keeper.result()
+
     async def _until_all_ready(self) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: len(self.live) == self.count)

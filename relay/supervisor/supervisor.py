@@ -105,6 +105,7 @@ class Supervisor:
         self._reread = reread
         self._keeper = CertificateKeeper(self.certificates, say)
         self._stop = asyncio.Event()
+        self._status = 0
         self.bans = Bans(time.time, Document(state.file(bans.FILE), bans.HOLDS))
         changes = ForwardChanges(Document(state.file(forward_changes.FILE), forward_changes.HOLDS))
         self.forwards = WholeForwards(changes, lambda: self.settings)
@@ -128,12 +129,22 @@ class Supervisor:
                     tasks.create_task(self._keep_certificate()),
                     tasks.create_task(_each_time(self._counters_asked, self._log_counters)),
                     tasks.create_task(_each_time(self._restart_asked, self._restart)),
+                    tasks.create_task(self._stop_if_workers_are_not_kept()),
                 ]
                 await self._stop.wait()
                 logger.info("the relay is shutting down")
                 for task in others:
                     task.cancel()
-        return 0
+        return self._status
+
+    async def _stop_if_workers_are_not_kept(self) -> None:
+        """End where nobody starts the workers again: whoever runs the relay starts all of it afresh."""
+        try:
+            await self.crew.until_failed()
+        except Exception:  # noqa: BLE001 - whatever it is
+            logger.exception("workers are no longer started again: the relay ends")
+            self._status = 1
+            self._stop.set()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         bind, port = self.settings.bind, self.settings.port
@@ -262,7 +273,8 @@ class Supervisor:
         totals = await self._counters()
         asked_for.bind(**totals).info("counters:")
         answers = await ask_all(self.sockets(), Question("GET", "/v1/rooms"))
-        rooms = sorted({room["name"] for answer in answers.values() for room in answer.json()})
+        good = [answer.json() for answer in answers.values() if answer.is_good]
+        rooms = sorted({room["name"] for answer in good for room in answer})
         for room in rooms if len(rooms) > 1 else ():
             asked_for.bind(**await self._counters(f"?room={room}")).info("counters of room {}:", room)
 
@@ -325,4 +337,7 @@ async def _each_time(asked: asyncio.Event, do: Callable[[], Awaitable[object]]) 
     while True:
         await asked.wait()
         asked.clear()
-        await do()
+        try:
+            await do()
+        except Exception:  # noqa: BLE001 - the workers go on without it
+            logger.exception("it could not be done")

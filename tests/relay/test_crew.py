@@ -199,3 +199,14 @@ def test_where_one_does_not_come_back_the_others_stay(monkeypatch, lines):
 
     play(monkeypatch, OBEDIENT, scenario)
     assert "ERROR worker 0 does not come back: the others stay as they are" in lines
+
+
+def test_what_keeps_workers_from_being_kept_is_told(monkeypatch):
+    async def scenario(running):
+        await running.crew.start()
+        monkeypatch.setattr(running.crew, "_life", lambda *_: 1 / 0)
+        running.crew.children[0].kill()
+        with pytest.raises(ZeroDivisionError):
+            await running.crew.until_failed()
+
+    play(monkeypatch, OBEDIENT, scenario)
