@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from lan_parts import mac
 from test_elsewhere import Link
@@ -19,7 +21,7 @@ from netstack.shares import Shares
 def parts(counters):
     settings = LanSettings(isolated=True)
     link, forwarding, shares = Link(), Forwarding(counters, settings), Shares(10, 50)
-    return link, forwarding, shares, Elsewhere(link, forwarding, usual_policy(settings), shares)
+    return link, forwarding, shares, Elsewhere(cast("Any", link), forwarding, usual_policy(settings), shares)
 
 
 def test_a_worker_is_a_port_that_sends_into_the_trunk(parts):

@@ -234,13 +234,13 @@ def test_who_waits_for_a_rate_is_woken_at_once_by_a_higher_one(loop, bits, packe
     assert len(flow.turns) == 1
 
 
-@pytest.mark.parametrize("rates", [(1_000_000, 0), (0, 100), (80_000, 5000)])
-def test_a_limit_that_was_changed_holds_as_one_that_began_so(rates):
+@pytest.mark.parametrize(("bits", "packets"), [(1_000_000, 0), (0, 100), (80_000, 5000)])
+def test_a_limit_that_was_changed_holds_as_one_that_began_so(bits, packets):
     limit = RateLimit(50_000_000, 5000, 0.0)
     limit.take([frame(1000)], 0.0)
-    limit.change(*rates, 0.0)
+    limit.change(bits, packets, 0.0)
     assert passed(limit, 10, 10, 1000) == pytest.approx(
-        passed(RateLimit(*rates, 0.0), 10, 10, 1000), abs=3000
+        passed(RateLimit(bits, packets, 0.0), 10, 10, 1000), abs=3000
     )
 
 

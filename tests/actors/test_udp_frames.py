@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -43,7 +44,7 @@ def plainly(frames):
 
 def test_frames_to_one_place_are_one_run_whatever_their_order():
     chance = random.Random(SEED)
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"dport": 54},
         {"dst": "192.0.2.2"},

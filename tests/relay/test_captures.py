@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from typing import Any, cast
 
 from scapy.utils import RawPcapNgReader
 
@@ -22,7 +23,7 @@ class Source:
 
 def read(source):
     async def all_of_it():
-        return [block async for block in blocks(Source(source))]
+        return [block async for block in blocks(cast("Any", Source(source)))]
 
     return asyncio.run(all_of_it())
 

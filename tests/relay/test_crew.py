@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import time
+from typing import Any, cast
 
 import pytest
 
@@ -53,7 +54,7 @@ class Running:
     def __init__(self, count):
         self.ports = Ports()
         self.first_ports = []
-        self.crew = Crew(count, self.ports, self._life)
+        self.crew = Crew(count, cast("Any", self.ports), self._life)
 
     def _life(self, number, first_port):
         self.first_ports.append(first_port)

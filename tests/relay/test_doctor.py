@@ -66,9 +66,9 @@ def test_a_port_that_somebody_else_has_is_a_problem_and_a_relays_is_not():
 
 def test_a_port_that_a_relay_has_which_does_not_answer_leads_to_the_firewall(monkeypatch, tmp_path):
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay, socket.socket(socket.AF_UNIX) as admin:
-        relay.bind(("127.0.0.1", 0))
-        port = relay.getsockname()[1]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute, socket.socket(socket.AF_UNIX) as admin:
+        mute.bind(("127.0.0.1", 0))
+        port = mute.getsockname()[1]
         admin.bind(str(tmp_path / f"{port}.sock"))
         admin.listen()
         [(mark, said, fix)] = findings(doctor._port, port=port, bind="127.0.0.1", web="off")

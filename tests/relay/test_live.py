@@ -38,7 +38,7 @@ class Relay:
 
 @pytest.fixture
 def live():
-    relay = Relay(peer(), drops={"switch.drop.runt": 5})
+    relay: Any = Relay(peer(), drops={"switch.drop.runt": 5})
     return relay, Live(relay, lambda: relay.now)
 
 

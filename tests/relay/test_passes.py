@@ -8,6 +8,7 @@ import json
 import os
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from processes import PATIENCE, THIS_TREE, Relay, free_port, run
@@ -33,7 +34,7 @@ def start(folder, *options):
     keys = folder / "public.json"
     keys.write_text(json.dumps({"keys": [public_half(KEY)]}))
     port = free_port()
-    relay = Relay("--auth", "optional", "--auth-keys", keys, "--admin", f"127.0.0.1:{port}", *options)
+    relay: Any = Relay("--auth", "optional", "--auth-keys", keys, "--admin", f"127.0.0.1:{port}", *options)
     relay.admin = port
     return relay
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from textual.widgets import DataTable, Static
@@ -129,7 +130,7 @@ class Seen:
 
 def on_screen(scenario, interval=60.0, relay=None):
     async def main():
-        made = relay or Relay()
+        made: Any = relay or Relay()
         app = Top(made, interval)
         async with app.run_test(size=(80, 24)) as pilot:
             seen = Seen(app, pilot)

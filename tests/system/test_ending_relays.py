@@ -8,6 +8,7 @@ import queue
 import signal
 import socket
 import time
+from typing import Any
 
 import firefox
 import pytest
@@ -171,7 +172,7 @@ def test_who_does_not_leave_is_closed_when_the_time_is_over(start, make):
 
 def test_as_it_comes_it_ends_before_docker_kills_it(start):
     relay = start()
-    guests = [WebTransportGuest(relay.url), WebSocketGuest(relay.url, mac="52:54:00:00:77:22")]
+    guests: list[Any] = [WebTransportGuest(relay.url), WebSocketGuest(relay.url, mac="52:54:00:00:77:22")]
     relay.signal(signal.SIGTERM)
     relay.wait_for("the relay drains: 2 sessions have 5 s")
     assert relay.wait(patience=DOCKER_STOP) == 0

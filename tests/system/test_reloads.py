@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from typing import Any
 
 import dns.message
 import dns.rrset
@@ -29,7 +30,7 @@ FRAMES = 200
 def relay(tmp_path):
     file = tmp_path / "relay.toml"
     file.write_text("")
-    relay = OperatedRelay(tmp_path, "--config", file)
+    relay: Any = OperatedRelay(tmp_path, "--config", file)
     relay.file = file
     yield relay
     relay.stop()

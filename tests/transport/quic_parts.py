@@ -126,6 +126,12 @@ class Host:
     def connection_ended(self, connection):
         self.ended = True
 
+    def serve_alone(self, connection):
+        connection.flush(self.now)
+
+    def drop_pending(self, connection, room):
+        del connection.pending[room:]
+
     def send_packets(self, packets, address):
         self.sent += [(packet, address) for packet in packets]
 
