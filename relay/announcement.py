@@ -11,7 +11,7 @@ from loguru import logger
 from netstack.room_names import DEFAULT_ROOM
 from relay.certs import network_addresses
 from relay.room_tables import ALL_OTHERS
-from relay.settings import REQUIRED
+from relay.setting_kinds import REQUIRED
 from relay.version import path_form
 from transport.binding import EVERY, EVERY_ADDRESS
 from transport.host.interfaces import interface_addresses

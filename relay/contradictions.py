@@ -1,4 +1,4 @@
-"""Settings of one LAN that cannot be had together: told at the start, in one line that names the setting."""
+"""Settings that cannot be had together: told at the start, in one line that names the setting."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from netstack.forward import Clients
 from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of
 from netstack.room_names import DEFAULT_ROOM
+from relay.admin_place import Address
 from relay.room_tables import ALL_OTHERS, LISTED
-from relay.setting_kinds import SettingsError, flag
+from relay.setting_kinds import OFF, SettingsError, flag
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
@@ -23,6 +24,26 @@ if TYPE_CHECKING:
     from relay.settings import Settings, SettingsWithRooms
 
 _MAC_LENGTH = 6
+
+
+def refuse_half_a_certificate(settings: Settings) -> None:
+    """Look whether there is a key for the certificate. Raises SettingsError."""
+    if (settings.cert_pem is None) != (settings.key_pem is None):
+        there, missing = ("cert", "key") if settings.key_pem is None else ("key", "cert")
+        raise SettingsError(
+            f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
+        )
+
+
+def refuse_half_of_auth(settings: Settings) -> None:
+    """Look whether tokens, of any room or of operators, can be checked. Raises SettingsError."""
+    asks = any(settings.of_room(room).auth != OFF for room in (DEFAULT_ROOM, ALL_OTHERS, *settings.rooms))
+    if asks == (settings.auth_keys is None):
+        raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
+    if settings.auth_revoked is not None and settings.auth_keys is None:
+        raise SettingsError("--auth-revoked needs --auth-keys")
+    if isinstance(settings.admin, Address) and settings.admin_token is None and settings.auth_keys is None:
+        raise SettingsError(f"--admin {settings.admin} needs --admin-token, for others can connect there")
 
 
 def refuse_contradictions(settings: Settings) -> None:

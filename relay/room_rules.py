@@ -18,7 +18,7 @@ class RoomRule(NamedTuple):
     """Who may come into a room, beside what holds for the whole relay."""
 
     auth: str
-    """One of ``relay.settings.AUTH_CHOICES``."""
+    """One of ``relay.setting_kinds.AUTH_CHOICES``."""
     origins: OriginPolicy | None = None
     """Pages have to be of one of these too; None where the relay's own policy is all."""
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 Network = IPv4Network | IPv6Network
 
+OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
+"""What is done about tokens."""
+
 MAX_NETWORKS = 1024
 """Entries of one address list: the egress policy goes through them one after the other."""
 

@@ -24,14 +24,20 @@ from netstack.lan_network import DEFAULT_NETWORK, LARGEST, SMALLEST
 from netstack.name_servers import NameServer  # noqa: TC001 - same
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import AUTO, Address
-from relay.contradictions import refuse_contradictions, refuse_contradictions_of_rooms
+from relay.contradictions import (
+    refuse_contradictions,
+    refuse_contradictions_of_rooms,
+    refuse_half_a_certificate,
+    refuse_half_of_auth,
+)
 from relay.log_filter import LEVELS, LIBRARIES, PARTS
-from relay.room_tables import ALL_OTHERS, LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables
+from relay.room_tables import LISTED, NO_TABLES, OF_ONE_ROOM, RoomTables
 from relay.setting_kinds import (
     ADDRESS,
     ADDRESSES,
     ADMIN,
     ARGUMENTS,
+    AUTH_CHOICES,
     BOOT_FILES,
     CLUSTER_NAME,
     CLUSTER_NODE,
@@ -49,6 +55,7 @@ from relay.setting_kinds import (
     NAME_SERVERS,
     NATS_URLS,
     NETWORKS,
+    OFF,
     ORIGINS,
     PATH,
     PREFIX,
@@ -90,7 +97,6 @@ OTHER_VARIABLES = (
 """Variables that are no settings: of the file, the clients, the build, the tests and the load generator."""
 
 WEB_CHOICES = ("auto", "https", "off")
-OFF, OPTIONAL, REQUIRED = AUTH_CHOICES = ("off", "optional", "required")
 LOG_FORMATS = ("auto", "human", "json")
 ROOM_CREATION = ("any", LISTED)
 CONGESTION_CONTROLS = ("bbr", "cubic", "reno")
@@ -655,32 +661,18 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
             values[name] = checked(option, text, flag(name))
             origins[name] = Origin("flag", flag(name), text)
     settings = Settings(**values)
-    if (settings.cert_pem is None) != (settings.key_pem is None):
-        there, missing = ("cert", "key") if settings.key_pem is None else ("key", "cert")
-        raise SettingsError(
-            f"--{there}-pem needs --{missing}-pem (or RELAY_{missing.upper()}_PEM): both or neither"
-        )
+    refuse_half_a_certificate(settings)
     refuse_contradictions(settings)
     if tables == NO_TABLES:
-        _refuse_half_of_auth(settings)
+        refuse_half_of_auth(settings)
         return settings, origins
     with_rooms = SettingsWithRooms(**values, tables=tables)
-    _refuse_half_of_auth(with_rooms)
+    refuse_half_of_auth(with_rooms)
     try:
         refuse_contradictions_of_rooms(with_rooms)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     return with_rooms, origins
-
-
-def _refuse_half_of_auth(settings: Settings) -> None:
-    asks = any(settings.of_room(room).auth != OFF for room in (DEFAULT_ROOM, ALL_OTHERS, *settings.rooms))
-    if asks == (settings.auth_keys is None):
-        raise SettingsError("--auth optional and required need --auth-keys, and that needs one of them")
-    if settings.auth_revoked is not None and settings.auth_keys is None:
-        raise SettingsError("--auth-revoked needs --auth-keys")
-    if isinstance(settings.admin, Address) and settings.admin_token is None and settings.auth_keys is None:
-        raise SettingsError(f"--admin {settings.admin} needs --admin-token, for others can connect there")
 
 
 def _variable(name: str, option: Option) -> str:

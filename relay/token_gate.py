@@ -20,7 +20,7 @@ from actors.messages import ClosePeer
 from actors.port_policy import usual_policy
 from actors.runtime import run_ready, tell_alive
 from relay.revocations import Revocations
-from relay.settings import OFF, REQUIRED
+from relay.setting_kinds import OFF, REQUIRED
 from relay.state import State
 from relay.token_claims import BRIDGE, FORWARD, TokenError
 from relay.tokens import LEEWAY, Keys, KeysError, load_keys
