@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.ethernet import MAC_LENGTH, is_station
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_CONTROL_LENGTH = 4096
 """Bytes of JSON taken from a client; a Register needs 60, and resuming tokens stay far below."""
@@ -23,6 +23,9 @@ MAX_ERROR_LENGTH = 200
 
 MAX_NAME_LENGTH = 253
 """Characters of a host name that are looked at: what DNS allows for a whole one."""
+
+MAX_URLS = 8
+"""Places that an Assigned names."""
 
 ADDRESS_LENGTH = 4
 
@@ -132,8 +135,32 @@ HEARTBEAT_ACK = _encode(type="HeartbeatAck")
 """Datagram that answers a Heartbeat."""
 
 
-def encode_assigned(ip: bytes, gateway: bytes, netmask: bytes, dns: bytes, **extra: int | str) -> bytes:
-    """Datagram that tells a client its address; each address is 4 bytes. ``extra`` fields come last."""
+def encode_assigned(
+    ip: bytes,
+    gateway: bytes,
+    netmask: bytes,
+    dns: bytes,
+    *,
+    urls: Sequence[str] = (),
+    limit: int = MAX_CONTROL_LENGTH,
+    **extra: int | str,
+) -> bytes:
+    """Datagram that tells a client its address; each address is 4 bytes. ``extra`` fields come last.
+
+    Of ``urls``, where the client finds its LAN, as many are told as ``limit`` bytes have room for.
+    """
+    told = list(urls[:MAX_URLS])
+    while True:
+        more = {**extra, "urls": told} if told else extra
+        datagram = _encode_assigned(ip, gateway, netmask, dns, more)
+        if len(datagram) <= limit or not told:
+            return datagram
+        told.pop()
+
+
+def _encode_assigned(
+    ip: bytes, gateway: bytes, netmask: bytes, dns: bytes, extra: Mapping[str, object]
+) -> bytes:
     return _encode(
         type="Assigned", ip=list(ip), gateway=list(gateway), netmask=list(netmask), dns=list(dns), **extra
     )

@@ -39,6 +39,7 @@ from netstack.room_wire import (
     Hello,
     Kind,
     SnapshotPart,
+    pack_about,
     pack_ask,
     pack_change,
     pack_changes,
@@ -47,6 +48,7 @@ from netstack.room_wire import (
     pack_head,
     pack_hello,
     pack_snapshot,
+    read_about,
     read_ask,
     read_changes,
     read_contest,
@@ -57,13 +59,16 @@ from netstack.room_wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from netstack.counters import Counters
 
 HELLO_EVERY: Final = 0.5
 DEAD_AFTER: Final = 3.0
 """Seconds of silence after which a worker is taken for gone: five Hellos, and a slow turn of its loop."""
+
+ABOUT_EVERY: Final = 5.0
+"""Seconds between announcements of what does not change: where clients reach a machine."""
 
 WANT_EVERY: Final = 0.5
 """Seconds between two requests for one worker's snapshot."""
@@ -162,6 +167,7 @@ class _Worker:
     def __init__(self, incarnation: int, now: float) -> None:
         self.incarnation = incarnation
         self.heard = now
+        self.urls: tuple[str, ...] = ()
         self.told: dict[Key, _Told] = {}
         self.digest = 0
         self.want_at = now
@@ -172,8 +178,12 @@ class _Worker:
 class RoomState:
     """One worker's view of all rooms."""
 
-    def __init__(self, number: int, incarnation: int, counters: Counters) -> None:
-        """``incarnation`` is larger than those of the same number before."""
+    def __init__(self, number: int, incarnation: int, counters: Counters, urls: Sequence[str] = ()) -> None:
+        """``incarnation`` is larger than those of the same number before.
+
+        ``urls`` are those of this worker's machine: at most MAX_URLS, of MAX_URL bytes each.
+        """
+        self._urls = tuple(urls)
         self.number = number
         self.incarnation = incarnation
         self._counters = counters
@@ -189,7 +199,7 @@ class RoomState:
         """Other workers with ports of a room, and how many."""
         self._grants: dict[tuple[str, bytes], tuple[bytes, float]] = {}
         """MACs, and until when, by room and address; the oldest first."""
-        self._hello_at = 0.0
+        self._hello_at = self._about_at = 0.0
         self._changes: dict[Key, bytes] = {}
         """What has changed of our own and was not announced yet."""
         self._outgoing: list[Outgoing] = []
@@ -202,6 +212,7 @@ class RoomState:
             Kind.ASK: self._hear_ask,
             Kind.GRANT: self._hear_grant,
             Kind.CONTEST: self._hear_contest,
+            Kind.ABOUT: self._hear_about,
         }
 
     # -- what is asked ------------------------------------------------------------------------------
@@ -216,6 +227,13 @@ class RoomState:
             return self.incarnation
         known = self._workers.get(worker)
         return None if known is None else known.incarnation
+
+    def urls_of(self, worker: int) -> tuple[str, ...]:
+        """Tell where clients reach a worker's machine, as far as it has said."""
+        if worker == self.number:
+            return self._urls
+        known = self._workers.get(worker)
+        return () if known is None else known.urls
 
     def members(self, room: str) -> dict[int, int]:
         """Tell the other workers that have ports of a room, and how many."""
@@ -364,6 +382,9 @@ class RoomState:
             self._hello_at = now + HELLO_EVERY
             self._flush_changes()
             self._say_hello(None)
+        if now >= self._about_at:
+            self._about_at = now + ABOUT_EVERY
+            self._say_where(None)
 
     def take_outgoing(self) -> list[Outgoing]:
         """Give up what is to be sent."""
@@ -389,6 +410,10 @@ class RoomState:
     def _say_hello(self, worker: int | None) -> None:
         self._send(worker, Kind.HELLO, pack_hello(Hello(self._digest, len(self._own))))
 
+    def _say_where(self, worker: int | None) -> None:
+        if self._urls:
+            self._send(worker, Kind.ABOUT, pack_about(self._urls))
+
     def _send(self, worker: int | None, kind: Kind, body: bytes) -> None:
         if len(self._outgoing) >= MAX_OUTGOING:
             self._counters.add("trunk.drop.queue_full")
@@ -413,6 +438,7 @@ class RoomState:
             self._counters.add("rooms.workers_found")
             self._flush_changes()
             self._say_hello(number)
+            self._say_where(number)
         worker.heard = now
         return worker
 
@@ -479,6 +505,9 @@ class RoomState:
 
     def _hear_contest(self, _number: int, _worker: _Worker, message: bytes, _now: float) -> None:
         self._events.append(Contested(*read_contest(message)))
+
+    def _hear_about(self, _number: int, worker: _Worker, message: bytes, _now: float) -> None:
+        worker.urls = read_about(message)
 
     # -- what follows -------------------------------------------------------------------------------
 

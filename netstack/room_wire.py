@@ -9,6 +9,7 @@ Frames travel with the same head, a stamp, and the room's name: see :func:`pack_
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -31,6 +32,12 @@ MAX_CANDIDATES: Final = 16
 MAX_TEXT: Final = 64
 """Bytes of a guest's name (a DNS label has 63) and of a client's host (an IPv6 address with its scope)."""
 
+MAX_URLS: Final = 4
+"""URLs of one machine."""
+
+MAX_URL: Final = 160
+"""Bytes of each: ASCII."""
+
 MAX_PARTS: Final = 512
 """Messages of one snapshot: 30 MB."""
 
@@ -42,6 +49,9 @@ _BINDING = Struct("!IQB")
 _SINCE = Struct("!I")
 _TOKEN = Struct("!I6s")
 _STAMP = Struct("!I")
+_URL = re.compile(r"https://[A-Za-z0-9_.:\[\]-]+", re.ASCII)
+"""No path: the room is the client's."""
+
 _MAC, _IPV4, _IPV6 = 6, 4, 16
 
 
@@ -55,6 +65,7 @@ class Kind(IntEnum):
     ASK = 5
     GRANT = 6
     CONTEST = 7
+    ABOUT = 8
     FRAMES = 16
 
 
@@ -219,6 +230,12 @@ def pack_contest(contest: Contest) -> bytes:
     return contest.challenger + _text(contest.room) + contest.address
 
 
+def pack_about(urls: Sequence[str]) -> bytes:
+    """Write the body of ABOUT: the URLs at which clients reach the sender's machine, within their bounds."""
+    packed = [url.encode("ascii") for url in urls]
+    return bytes((len(packed),)) + b"".join(bytes((len(url),)) + url for url in packed)
+
+
 def _text(text: str) -> bytes:
     data = text.encode()
     if len(data) > MAX_TEXT:
@@ -259,9 +276,9 @@ class _Reader:
     def byte(self) -> int:
         return self.take(1)[0]
 
-    def text(self) -> str:
+    def text(self, most: int = MAX_TEXT) -> str:
         length = self.byte()
-        if length > MAX_TEXT:
+        if length > most:
             raise MalformedPacket("bad_room_message")
         try:
             return self.take(length).decode()
@@ -366,6 +383,19 @@ def read_contest(message: bytes) -> Contest:
     if len(address) not in (_IPV4, _IPV6):
         raise MalformedPacket("bad_room_message")
     return Contest(room, address, challenger)
+
+
+def read_about(message: bytes) -> tuple[str, ...]:
+    """Read the URLs of ABOUT; all are ``https://HOST[:PORT]``."""
+    reader = _Reader(message)
+    number = reader.byte()
+    if number > MAX_URLS:
+        raise MalformedPacket("bad_room_message")
+    urls = tuple(reader.text(MAX_URL) for _ in range(number))
+    reader.end()
+    if not all(map(_URL.fullmatch, urls)):
+        raise MalformedPacket("bad_room_message")
+    return urls
 
 
 # -- frames -------------------------------------------------------------------------------------------

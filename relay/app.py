@@ -167,7 +167,13 @@ class Relay:
             trunk = None
             if place is not None:
                 servers = nats_servers(self._settings)
-                trunk = open_trunk(place, turns=current_scheduler(), counters=self._counters, cluster=servers)
+                trunk = open_trunk(
+                    place,
+                    turns=current_scheduler(),
+                    counters=self._counters,
+                    cluster=servers,
+                    urls=self._settings.url,
+                )
             return Shared(
                 current_scheduler(),
                 max_flows=max_flows(self._settings),
@@ -176,6 +182,7 @@ class Relay:
                 place=place,
                 first_port=first_port,
                 trunk=trunk,
+                urls=self._settings.url,
             )
         except OSError as error:
             raise StartError(f"cannot share rooms: {error.strerror or error}") from None

@@ -100,15 +100,18 @@ class Shared:
         place: Place | None = None,
         first_port: int = 1,
         trunk: Trunk | None = None,
+        urls: Sequence[str] = (),
     ) -> None:
         """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop.
 
         ``place`` is this process's among the relay's workers, None where it is alone; ``first_port`` is the
         number of its first session, and ``trunk`` joins its rooms with those of the other workers.
+        ``urls`` are this machine's, for clients.
         """
         self.turns = turns
         self.place = place
         self.trunk = trunk
+        self._urls = urls
         self.mapped: MappedPorts | None = None
         if place is not None and place.count > 1:
             self.mapped = MappedPorts(place.folder / "udp-ports", place.number)
@@ -125,6 +128,10 @@ class Shared:
         self.last_port = 0
         self.journal: Callable[[str, FlowOpened], object] | None = None
         """Who is told of each flow of a room; to be set before there are LANs."""
+
+    def urls(self, room: str | None = None) -> Sequence[str]:
+        """Tell where clients reach the room, or any; this machine's come first, or those with most of it."""
+        return self._urls if self.trunk is None else self.trunk.urls(room)
 
     async def wait_closed(self) -> None:
         """Wait until the others were told; after ``close``."""
@@ -388,6 +395,7 @@ class Lan:
             expires=expires,
             policy=policy,
             token=token,
+            urls=self._shared.urls,
         )
         self._peers.add(peer)
         if self._observer is not None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from actors.flows.buffer_budget import LEAST
 from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
+from netstack.room_wire import MAX_URLS
 from relay.admin_place import parse_place
 from relay.lan_options import (
     parse_addresses,
@@ -252,6 +253,10 @@ def _parse_workers(text: str) -> int | str:
     raise ValueError(f"must be auto, or a whole number from 1 to {MAX_WORKERS}")
 
 
+MAX_HOST = 100
+"""Characters of a host in a URL that others are told: several have to fit a datagram."""
+
+_HOST = re.compile(rf"[A-Za-z0-9_.:-]{{1,{MAX_HOST}}}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
 MAX_SERVERS = 16
 MAX_NODE_NAME = 255
@@ -270,6 +275,29 @@ def _parse_nats_urls(text: str) -> tuple[str, ...]:
     if len(urls) > MAX_SERVERS:
         raise ValueError(f"must be at most {MAX_SERVERS} servers")
     return urls
+
+
+def _parse_client_urls(text: str) -> tuple[str, ...]:
+    """Read URLs of a machine; rooms and tokens are its clients' to add."""
+    urls = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            parts = urlsplit(item)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        host = parts.hostname or ""
+        plain = (
+            f"https://{parts.netloc}" == item.removesuffix("/")
+            and "@" not in parts.netloc
+            and parts.netloc[-1:] != ":"
+        )
+        if not plain or not _HOST.fullmatch(host) or port == 0:
+            raise ValueError("must be URLs such as https://relay.example:4433, without a path")
+        urls.append(f"https://{parts.netloc}")
+    if len(urls) > MAX_URLS:
+        raise ValueError(f"must be at most {MAX_URLS} URLs")
+    return tuple(dict.fromkeys(urls))
 
 
 def _parse_word(text: str) -> str:
@@ -317,6 +345,7 @@ PATH = Kind(_parse_path, (str,), "a string")
 STATE = Kind(_parse_state, (str,), "a string")
 RATE = Kind(_parse_rate, (int, str), "a number or a string")
 WORKERS = Kind(_parse_workers, (int, str), "a number or a string")
+CLIENT_URLS = Kind(_parse_client_urls, (list,), "a list of strings")
 NATS_URLS = Kind(_parse_nats_urls, (list,), "a list of strings")
 CLUSTER_NAME = Kind(_parse_word, (str,), "a string")
 CLUSTER_NODE = Kind(_parse_node, (str,), "a string")
@@ -330,6 +359,7 @@ ARGUMENTS: Mapping[Kind, dict[str, Any]] = {
     DOMAINS: {"action": "append", "metavar": "DOMAIN"},
     LOG_FILTER: {"action": "append", "metavar": "PART=LEVEL"},
     ORIGINS: {"action": "append", "metavar": "ORIGIN"},
+    CLIENT_URLS: {"action": "append", "metavar": "URL"},
     NATS_URLS: {"action": "append", "metavar": "URL"},
     FIXED_LEASES: {"action": "append", "metavar": "MAC=ADDRESS[=NAME]"},
     SEARCH: {"action": "append", "metavar": "DOMAIN"},

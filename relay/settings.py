@@ -39,6 +39,7 @@ from relay.setting_kinds import (
     ARGUMENTS,
     AUTH_CHOICES,
     BOOT_FILES,
+    CLIENT_URLS,
     CLUSTER_NAME,
     CLUSTER_NODE,
     DOMAINS,
@@ -505,6 +506,15 @@ class Settings:
     audit_log_files: Annotated[
         int, Option(whole(0, 999), "N", "old audit logs that are kept, besides the one that is written")
     ] = 5
+    url: Annotated[
+        tuple[str, ...],
+        Option(
+            CLIENT_URLS,
+            None,
+            "where clients reach this machine, such as https://east.example:4433; they are told those of the "
+            "whole cluster, and go elsewhere when their machine is lost; repeat, or comma list",
+        ),
+    ] = ()
     cluster: Annotated[
         tuple[str, ...],
         Option(

@@ -47,7 +47,7 @@ from relay.workers.place import NODE_SHIFT
 from transport.trunk.unix_trunk import UnixTrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from actors.ports import GuestAddresses
     from actors.runtime import Mailbox
@@ -74,6 +74,9 @@ MAX_HELD_FRAMES = 8192
 SHARES = 1 << 16
 """Of a pool, in a cluster of which nobody knows how large it is."""
 
+NODES = 1 << 24
+"""Numbers of nodes are less."""
+
 FRAMES_AT = 1
 """Where a message says what kind it is."""
 
@@ -88,9 +91,15 @@ class Trunk:
     """The part of one worker in the rooms of all; works on the running loop."""
 
     def __init__(
-        self, place: Place, *, turns: Turns, counters: Counters, cluster: NatsServers | None = None
+        self,
+        place: Place,
+        *,
+        turns: Turns,
+        counters: Counters,
+        cluster: NatsServers | None = None,
+        urls: Sequence[str] = (),
     ) -> None:
-        """Begin to listen, and say Hello. Raises OSError."""
+        """Begin to listen, and say Hello. ``urls`` are this machine's, for clients. Raises OSError."""
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._turns = turns
@@ -101,7 +110,7 @@ class Trunk:
         self.share = (place.worker % SHARES, SHARES) if place.node else (place.number, place.count)
         """Of a pool, where addresses are given that nobody else decides about."""
         self._node = place.node
-        self.state = RoomState(self.number, time.time_ns(), counters)
+        self.state = RoomState(self.number, time.time_ns(), counters, urls)
         self._frames_head = pack_head(Kind.FRAMES, self.number, self.state.incarnation)
         self._ages = MessageAges()
         self._links: dict[str, RoomLink] = {}
@@ -183,6 +192,22 @@ class Trunk:
         """Whether no worker of this machine with a lower number lives; at first all are taken to."""
         live = filter(self._is_here, self.state.live())
         return self.number == (min(live) if self.is_settled else self._node << NODE_SHIFT)
+
+    def urls(self, room: str | None = None) -> list[str]:
+        """List the URLs of all machines that live: this one's first, or those with most of a room's ports.
+
+        The others follow as a ring, so that clients of one that is lost and of the next do not all meet.
+        """
+        own = self.state.own(room, MEMBER) if room is not None else None
+        ports = {**self.state.members(room or ""), self.number: 0 if own is None else own.port}
+        machines: dict[int, int] = {}
+        urls: dict[int, tuple[str, ...]] = {}
+        for worker in self.state.live():
+            machine = worker >> NODE_SHIFT
+            machines[machine] = machines.get(machine, 0) + ports.get(worker, 0)
+            urls[machine] = self.state.urls_of(worker) or urls.get(machine, ())
+        ring = sorted(machines, key=lambda machine: (-machines[machine], (machine - self._node) % NODES))
+        return list(dict.fromkeys(url for machine in ring for url in urls[machine]))
 
     def join(self, room: str) -> RoomLink:
         """Give a room of this process its link."""
@@ -457,7 +482,12 @@ class RoomLink:
 
 
 def open_trunk(
-    place: Place, *, turns: Turns, counters: Counters, cluster: NatsServers | None = None
+    place: Place,
+    *,
+    turns: Turns,
+    counters: Counters,
+    cluster: NatsServers | None = None,
+    urls: Sequence[str] = (),
 ) -> Trunk:
     """Begin to take part in the rooms of all workers. Raises OSError."""
-    return Trunk(place, turns=turns, counters=counters, cluster=cluster)
+    return Trunk(place, turns=turns, counters=counters, cluster=cluster, urls=urls)

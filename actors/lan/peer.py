@@ -68,6 +68,7 @@ from netstack.link_mtu import link_mtu
 from netstack.room_names import DEFAULT_ROOM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from loguru import Logger
@@ -115,11 +116,12 @@ class PeerActor(EventLoopActor):
         expires: float = NEVER,
         policy: PortPolicy | None = None,
         token: str = "",
+        urls: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends.
 
         ``policy`` is what its token says of the port; None for what the LAN's settings do. ``token`` is the
-        token's id, for the log.
+        token's id, for the log. ``urls`` tells at which URLs the client finds its LAN.
         """
         super().__init__()
         self._name = name
@@ -131,7 +133,7 @@ class PeerActor(EventLoopActor):
         """Whether the port has not gone to another session."""
         self._switch = switch
         self._counters = counters
-        self._settings = settings
+        self._settings, self._urls = settings, urls
         now = self.now()
         self._policy = policy
         self._from_limit: UploadLimit | None = None
@@ -145,8 +147,8 @@ class PeerActor(EventLoopActor):
         self._assignment: AddressAssigned | None = None
         self._assigned: bytes | None = None
         """The Assigned datagram, once there is an address."""
-        self._assigned_mtu = 0
-        """The link's MTU when that was made."""
+        self._assigned_with: tuple[int, list[str]] = (0, [])
+        """The link's MTU and the URLs when that was made."""
         self._ip: bytes = _ZERO_IP
         self._repeats: list[float] = []
         """Times at which Assigned is sent again; empty once the guest has shown an address."""
@@ -346,11 +348,11 @@ class PeerActor(EventLoopActor):
         self._session.send(control.encode_peer_list(message.peers, self._session.datagram_limit))
 
     def _assigned_again(self) -> list[bytes]:
-        """Return Assigned if it may have got lost, or is no longer true: the path takes other packets now."""
+        """Return Assigned if it may have got lost, or is no longer true: path or machines are others."""
         if self._assignment is None:
             return []
         mtu = self._link_mtu()
-        if mtu != self._assigned_mtu:
+        if self._assigned_with != (mtu, list(self._urls())):
             return [self._encode_assigned(replace(self._assignment, mtu=mtu))]
         return [] if self._address_shown or self._assigned is None else [self._assigned]
 
@@ -409,14 +411,16 @@ class PeerActor(EventLoopActor):
         self._set_timer()
 
     def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
-        self._assignment, self._assigned_mtu = assignment, self._link_mtu()
+        self._assignment, urls = assignment, list(self._urls())
+        self._assigned_with = self._link_mtu(), urls
         extra: dict[str, int | str] = {"mtu": assignment.mtu, "room": self._settings.room}
         if self._settings.domain != LAN_DOMAIN:
             extra["domain"] = self._settings.domain
         if assignment.resume:
             extra["resume"] = assignment.resume
         ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns
-        assigned = control.encode_assigned(ip, gateway, netmask, dns, **extra)
+        limit = self._session.datagram_limit
+        assigned = control.encode_assigned(ip, gateway, netmask, dns, urls=urls, limit=limit, **extra)
         self._assigned = assigned
         return assigned
 

@@ -128,6 +128,24 @@ def test_a_client_is_told_of_another_room_and_domain(loop, counters):
     assert assigned.endswith(b',"room":"lab","domain":"lab.example"}')
 
 
+def test_a_client_is_told_the_urls_of_machines_and_with_a_heartbeat_that_they_are_others(loop, counters):
+    urls = ["https://one:4433", "https://two:4433"]
+    peer = Peer(counters, token={"urls": lambda: urls})
+    peer.hears(register(MAC))
+    peer.assign(resume="4567")
+    (assigned,) = peer.session.controls()
+    assert assigned["urls"] == urls
+    peer.hears(b"\1" + IP_FRAME)
+    peer.session.take()
+    for now in (urls, ["https://one:4433"], []):
+        changed, urls[:] = now != urls, now
+        peer.hears(control(type="Heartbeat"))
+        ack, *again = peer.session.controls()
+        assert ack["type"] == "HeartbeatAck"
+        assert [each.get("urls", []) for each in again] == ([now] if changed else [])
+        peer.session.take()
+
+
 @pytest.mark.parametrize("shown", [False, True])
 def test_a_heartbeats_answer_tells_of_another_mtu_once(peer, shown):
     peer.hears(register(MAC))

@@ -127,6 +127,21 @@ def test_assigned_is_what_clients_search_for():
     )
 
 
+def test_assigned_names_as_many_urls_as_fit_and_last():
+    addresses = (b"\x0a\0\x02\x0a", b"\x0a\0\x02\x02", b"\xff\xff\xff\0", b"\x08\x08\x08\x08")
+    urls = [f"https://{n}{'a' * 99}:4433" for n in range(20)]
+    bare = encode_assigned(*addresses, room="lab")
+    assert encode_assigned(*addresses, urls=[], room="lab") == bare
+    for limit in range(len(bare), len(bare) + 1400, 7):
+        datagram = encode_assigned(*addresses, urls=urls, limit=limit, room="lab")
+        told = json.loads(datagram[1:]).get("urls", [])
+        assert len(datagram) <= limit
+        assert told == urls[: len(told)]
+        assert len(told) == min(8, max(0, (limit - len(bare) - 9) // 116))
+        assert datagram.startswith(bare[:-1])
+    assert encode_assigned(*addresses, urls=urls, limit=10, room="lab") == bare
+
+
 def test_heartbeat_ack_and_error():
     assert HEARTBEAT_ACK == b'\x00{"type":"HeartbeatAck"}'
     assert encode_error("no addresses left") == b'\x00{"type":"Error","message":"no addresses left"}'

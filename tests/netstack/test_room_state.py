@@ -9,7 +9,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from netstack import room_state as rs
 from netstack.counters import Counters
-from netstack.room_wire import Binding, Change, Kind, pack_change, pack_changes, pack_head
+from netstack.room_wire import (
+    Binding,
+    Change,
+    Kind,
+    pack_about,
+    pack_change,
+    pack_changes,
+    pack_head,
+    read_head,
+)
 
 ROOM = "default"
 MACS = [bytes((2, 0, 0, 0, 0, n)) for n in range(1, 6)]
@@ -403,3 +412,44 @@ def test_one_address_said_twice_is_one(net):
         body = pack_changes([pack_change(Change(ROOM, MACS[0], version, binding))])[0]
         state.receive(pack_head(Kind.CHANGES, 7, 1) + body, net.now)
         assert state.holders_of(ROOM, ADDRESSES[0]) == ({MACS[0]} if binding else set())
+
+
+def test_where_a_machine_is_reached_is_known_at_once_told_now_and_then_and_forgotten_with_it():
+    one = rs.RoomState(1, 1, Counters(), ["https://one"])
+    two = rs.RoomState(2, 1, Counters(), ["https://two"])
+    silent = rs.RoomState(3, 1, Counters())
+    states = {1: one, 2: two, 3: silent}
+
+    def exchange(now):
+        told = 0
+        for number, state in states.items():
+            for to, message in state.take_outgoing():
+                told += read_head(message).kind == Kind.ABOUT
+                for other in states.keys() - {number} if to is None else {to}:
+                    states[other].receive(message, now)
+        return told
+
+    one.tick(0.0)
+    while exchange(0.0):
+        pass
+    assert [two.urls_of(n) for n in (1, 2, 3)] == [("https://one",), ("https://two",), ()]
+    for state in states.values():
+        state.tick(rs.ABOUT_EVERY)
+    exchange(rs.ABOUT_EVERY)
+    told = 0
+    for beat in range(1, 41):  # 20 s
+        for state in states.values():
+            state.tick(rs.ABOUT_EVERY + beat * rs.HELLO_EVERY)
+        told += exchange(rs.ABOUT_EVERY + beat * rs.HELLO_EVERY)
+    assert told == 8
+    assert one.urls_of(2) == ("https://two",)
+    one.lost(2)
+    assert one.urls_of(2) == ()
+
+
+def test_urls_that_are_none_are_dropped_and_counted():
+    counters = Counters()
+    state = rs.RoomState(1, 1, counters)
+    state.receive(pack_head(Kind.ABOUT, 2, 1) + pack_about(["javascript:x"]), 0.0)
+    assert state.urls_of(2) == ()
+    assert counters["trunk.drop.malformed"] == 1

@@ -33,7 +33,7 @@ def changes(draw):
 
 READERS = [
     wire.read_hello, wire.read_changes, wire.read_snapshot, wire.read_ask, wire.read_grant,
-    wire.read_contest, wire.read_frames, wire.read_head,
+    wire.read_contest, wire.read_frames, wire.read_head, wire.read_about,
 ]  # fmt: skip
 
 
@@ -108,3 +108,15 @@ def test_a_long_text_is_cut_between_characters():
     change = wire.Change("lab", b"macmac", 1, wire.Binding(b"macmac", name="\u00e4" * 40))
     (read,) = wire.read_changes(HEAD + wire.pack_changes([wire.pack_change(change)])[0])
     assert read.binding.name == "\u00e4" * 32
+
+
+def test_urls_are_read_as_they_were_written_and_nothing_else_is():
+    longest = "https://" + "a" * (wire.MAX_URL - 8)
+    for urls in ((), ("https://a:4433",), ("https://[::1]:1", longest, "https://b", "https://c")):
+        assert wire.read_about(HEAD + wire.pack_about(urls)) == urls
+    bad = ["http://a", "https://a/x", "https://", "https://a b", 'https://a"', "https://u@a", longest + "a"]
+    for urls in ([["https://a"] * (wire.MAX_URLS + 1)]) + [[url] for url in bad]:
+        with pytest.raises(MalformedPacket):
+            wire.read_about(HEAD + wire.pack_about(urls))
+    with pytest.raises(MalformedPacket):
+        wire.read_about(HEAD + wire.pack_about(["https://a"]) + b"x")

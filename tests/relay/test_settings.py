@@ -153,6 +153,7 @@ def test_every_setting_has_a_flag_a_variable_and_a_key(name, file):
     values |= {"dhcp_ntp": ["192.0.2.1"], "dhcp_route": ["192.168.0.0/16=10.0.2.15"]}
     values |= {"dhcp_wpad": "http://10.0.2.15/wpad.dat", "log_filter": ["switch=debug"]}
     values |= {"cluster": ["nats://nats:4222"], "cluster_key": "k", "cluster_name": "c", "cluster_node": "n"}
+    values |= {"url": ["https://east.example:4433"]}
     values |= {"cluster_credentials": "c", "cluster_ca": "c"}
     values |= dict.fromkeys(("tcp_buffer", "tcp_buffer_peer", "tcp_buffer_total", "audit_log_size"), 2**20)
     value = values.get(name, 7)
@@ -206,6 +207,29 @@ BAD = [
     ("cluster", "http://nats:4222", "must be URLs such as nats://HOST:4222"),
     ("cluster", "nats://host:70000", "must be URLs such as nats://HOST:4222"),
     ("cluster", ",".join(f"nats://n{n}" for n in range(17)), "must be at most 16 servers"),
+    *(
+        ("url", url, "must be URLs such as https://relay.example:4433, without a path")
+        for url in (
+            *(
+                "http://a",
+                "a:4433",
+                "https://",
+                "https://u@a",
+                "https://a/room/x",
+                "https://a?x",
+                "https://a:0",
+            ),
+            *(
+                "https://a:b",
+                "https://a:",
+                "https://\u00e4",
+                "https://a b",
+                f"https://{'a' * 101}",
+                "https://[::1",
+            ),
+        )
+    ),
+    ("url", ",".join(f"https://a{n}" for n in range(5)), "must be at most 4 URLs"),
     ("cluster-name", "a.b", "must be 1 to 63 letters"),
     ("cluster-node", "n" * 256, "must be a name of up to 255 characters"),
     ("workers", "0", "must be auto, or a whole number from 1 to 64"),

@@ -18,7 +18,18 @@ from workers_of_one_loop import workers
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe
 from actors.runtime import ask_async
-from netstack.room_wire import Flag, pack_frames
+from netstack.room_state import MEMBER
+from netstack.room_wire import (
+    Binding,
+    Change,
+    Flag,
+    Kind,
+    pack_about,
+    pack_change,
+    pack_changes,
+    pack_frames,
+    pack_head,
+)
 
 
 def inet(text):
@@ -487,3 +498,34 @@ def test_a_static_address_that_its_holder_elsewhere_answers_for_stays(tmp_path):
         return one.trunk.state.holders_of("default", wanted) == {b.mac}, two.total("gateway.addresses_moved")
 
     assert run(scenario, tmp_path) == (True, 0)
+
+
+def test_the_machines_urls_begin_with_the_own_or_with_those_that_have_most_of_a_room(tmp_path):
+    async def scenario(one, two):
+        state, far = one.trunk.state, 9 << 8
+
+        def says(kind, worker, body):
+            state.receive(pack_head(kind, worker, 1) + body, asyncio.get_running_loop().time())
+
+        for node in (9, 4):
+            says(Kind.ABOUT, node << 8, pack_about([f"https://machine{node}"]))
+        for worker, ports in ((far, 2), (far | 1, 3)):
+            says(
+                Kind.CHANGES,
+                worker,
+                pack_changes([pack_change(Change("lab", MEMBER, 1, Binding(MEMBER, port=ports)))])[0],
+            )
+        await one.guest(1, "lab").joins()
+        await two.guest(2, "lab").joins()
+        listed = [list(one.shared.urls(room)) for room in (None, "lab", "nobodys")]
+        one.trunk.state.lost(far)
+        one.trunk.state.lost(far | 1)
+        return [*listed, list(one.shared.urls())]
+
+    own, four, nine = "https://here", "https://machine4", "https://machine9"
+    assert run(scenario, tmp_path, url=[own]) == [
+        [own, four, nine],
+        [nine, own, four],
+        [own, four, nine],
+        [own, four],
+    ]

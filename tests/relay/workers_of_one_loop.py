@@ -129,7 +129,7 @@ class Worker:
         self.counters = Counters()
         place = Place(number, count, folder, KEY)
         turns = current_scheduler()
-        self.trunk = open_trunk(place, turns=turns, counters=self.counters)
+        self.trunk = open_trunk(place, turns=turns, counters=self.counters, urls=settings.url)
         self.shared = Shared(
             turns,
             max_flows=1000,
@@ -137,6 +137,7 @@ class Worker:
             place=place,
             first_port=1 + number,
             trunk=self.trunk,
+            urls=settings.url,
         )
         self.lans = {}
         self.guests = []
