@@ -11,7 +11,7 @@ import time
 import pytest
 from processes import PATIENCE
 from watch import spares_the_neighbour
-from websocket_attacker import BINARY, CONTINUED, PING, TEXT, frame, many, upgrade
+from websocket_attacker import BINARY, CONTINUED, PING, TEXT, TinyRecords, frame, many, upgrade
 
 ATTACK = 3.0
 """Seconds."""
@@ -58,6 +58,23 @@ def test_a_client_that_sends_without_end_and_reads_nothing(relay, case):
     before = relay.memory
     spares_the_neighbour(relay, attack)
     assert relay.memory - before < 24 * MEGABYTE
+
+
+def test_tls_records_of_a_byte_each_from_sixteen_clients(relay):
+    data = frame(BINARY, bytes(100))
+    with contextlib.ExitStack() as stack:
+        clients = [TinyRecords(relay, data, 40_000) for _ in range(16)]
+        for client in clients:
+            stack.callback(client.close)
+
+        def attack():
+            senders = [threading.Thread(target=client.send) for client in clients]
+            for sender in senders:
+                sender.start()
+            for sender in senders:
+                sender.join(PATIENCE)
+
+        spares_the_neighbour(relay, attack)
 
 
 SILENCE = {

@@ -21,7 +21,6 @@ import socket
 import ssl
 import tempfile
 import traceback
-from asyncio import sslproto
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ from transport.slices import Slices
 from transport.web import websocket
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
+from transport.web.tls_records import bound_tls
 from transport.web.websocket import Upgrade, client_of
 
 if TYPE_CHECKING:
@@ -59,9 +59,6 @@ MAX_CONNECTIONS = 2048
 and of those that carry no session half at most."""
 FEW = 16
 """Connections of one client that are no more than it needs; browsers open 6 to a host."""
-TLS_BUFFER = 32 * 1024
-"""Bytes for what comes in on a TLS connection, held from its first byte on; two records of the longest. What
-asyncio has by itself is 256 KB each, half a gigabyte for all connections."""
 TLS_RECORD = 0x16
 """First byte of a TLS handshake."""
 ACCEPT_PAUSE = 0.1
@@ -137,7 +134,7 @@ class WebListener:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.slices = Slices(self.clock)
-        sslproto.SSLProtocol.max_size = TLS_BUFFER
+        bound_tls()
         self._sockets = self._sockets or listening_sockets(*self._bind)
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._sockets]
 
