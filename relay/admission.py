@@ -21,6 +21,8 @@ from relay.token_gate import GuardedLan
 from transport.admission import TOKEN_FIELD, Grant, Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from relay.bans import Ban, Bans
     from relay.lans import Lans
     from relay.room_rules import RoomRules
@@ -59,8 +61,16 @@ class RelayAdmission:
     """Decides by what the operator has set, and by the rooms that there are."""
 
     def __init__(
-        self, origins: OriginPolicy, rules: RoomRules, tokens: TokenGate, lans: Lans, bans: Bans
+        self,
+        origins: OriginPolicy,
+        rules: RoomRules,
+        tokens: TokenGate,
+        lans: Lans,
+        bans: Bans,
+        *,
+        urls: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
+        """``urls`` tells those of machines at which a room is, and then of the others."""
         self.bans = bans
         self.draining = False
         """Whether nobody new is let in."""
@@ -68,13 +78,14 @@ class RelayAdmission:
         self._rules = rules
         self.tokens = tokens
         self._lans = lans
+        self._urls = urls
 
     def check(self, request: ClientRequest) -> Refusal | None:
         """Return why nothing at all is answered to this client, None when something is."""
         return self._origins.admit(request)
 
-    def _shut_out(self, request: ClientRequest) -> Refusal | None:
-        if self.draining:
+    def _shut_out(self, request: ClientRequest, *, only_asks: bool) -> Refusal | None:
+        if self.draining and not only_asks:
             return DRAINING
         ban = self.bans.find(request.remote)
         return None if ban is None else _banned(ban)
@@ -104,9 +115,15 @@ class RelayAdmission:
             )
         return Grant(lan if ticket is None else GuardedLan(lan, self.tokens, ticket), target.path)
 
-    def _look_at(self, request: ClientRequest) -> Invitation | Refusal:
-        """Say where a request leads, and what its token says."""
-        target = self.check(request) or self._shut_out(request) or read_target(request.path, request.query)
+    def where(self, request: ClientRequest) -> Sequence[str] | Refusal:
+        """Tell the URLs of machines at which the room is, and of the others, to whom would be let in."""
+        found = self._look_at(request, only_asks=True)
+        return found if isinstance(found, Refusal) else self._urls(found.target.room)
+
+    def _look_at(self, request: ClientRequest, *, only_asks: bool = False) -> Invitation | Refusal:
+        """Say where a request leads, and what its token says; ``only_asks``: of the room, for no session."""
+        refused = self.check(request) or self._shut_out(request, only_asks=only_asks)
+        target = refused or read_target(request.path, request.query)
         if isinstance(target, Refusal):
             return target
         rule = self._rules.of(target.room)

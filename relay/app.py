@@ -234,7 +234,9 @@ class Relay:
             self._tokens = token_gate(self._settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
-        self._admission = RelayAdmission(self._origins, self._rules, self._tokens, self._lans, self._bans)
+        self._admission = RelayAdmission(
+            self._origins, self._rules, self._tokens, self._lans, self._bans, urls=self._shared.urls
+        )
         endpoint, web = await self._listen()
         if web is not None:
             stack.push_async_callback(web.close)

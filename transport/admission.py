@@ -81,6 +81,12 @@ class Admission(Protocol):
     def explain(self, request: ClientRequest) -> Refusal | None:
         """Say why a request for a session would be refused, if it would; nothing is made for it."""
 
+    def where(self, request: ClientRequest) -> Sequence[str] | Refusal:
+        """Tell the URLs of machines that have the room of a session that would be granted, most of it first.
+
+        The others follow. A relay that takes no new sessions itself tells it too.
+        """
+
 
 def without_secrets(target: str) -> str:
     """Return a request's path and query as they may stand in a log.

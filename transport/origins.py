@@ -34,8 +34,10 @@ OPAQUE = "null"
 """Origin of files, sandboxed frames and ``data:`` URLs, whosever they are."""
 ADMISSION_PAGES = "/admission/"
 """Before a session's path and query: tells why it would be refused, which browsers keep to themselves."""
+WHERE_PAGE = re.compile(r"(/room/[a-z0-9-]{1,63})/where")
+"""Behind a room's path: tells at which machines it is."""
 GUARDED_PAGES = ("/cert-hash", ADMISSION_PAGES)
-"""How the paths begin of what is told to pages of those origins only that may connect."""
+"""How other paths begin of what is told to pages of those origins only that may connect."""
 LOCAL_PAGES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 """Hosts of pages that come from the visitor's own machine."""
 MAX_ALLOWED = 256
@@ -47,6 +49,11 @@ _MAX_ORIGIN = 300
 """Characters: a domain has 253 at most."""
 _MAX_PORT = 65535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def is_guarded(path: str) -> bool:
+    """Whether what is told there is not for pages of all origins."""
+    return path.startswith(GUARDED_PAGES) or WHERE_PAGE.fullmatch(path) is not None
 
 
 class Origin(NamedTuple):
@@ -133,7 +140,7 @@ class OriginPolicy:
         refusal = None
         if request.carrier != "webtransport":
             refusal = self._check_host(request)
-        if refusal is None and (request.carrier != "http" or request.path.startswith(GUARDED_PAGES)):
+        if refusal is None and (request.carrier != "http" or is_guarded(request.path)):
             refusal = self._check_origin(request)
         return refusal
 

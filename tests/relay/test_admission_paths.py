@@ -52,7 +52,7 @@ class Lans:
 def admission_to(lans: Any, refusal=None, bans=NO_BANS, settings=SETTINGS, of_rooms=None):
     origins: Any = Origins(refusal)
     rules = RoomRules(settings, lambda _: cast("Any", Origins(of_rooms)))
-    return RelayAdmission(origins, rules, NO_TOKENS, lans, bans)
+    return RelayAdmission(origins, rules, NO_TOKENS, lans, bans, urls=lambda room: [f"https://{room}"])
 
 
 def request(target, carrier):
@@ -217,9 +217,11 @@ def test_who_is_banned_or_comes_while_the_relay_drains_is_refused_before_a_room_
     bans.add(ban)
     refusal = admission.admit(asked)
     assert (refusal.status, refusal.reason) == (403, "Banned by the operator: noise.")
+    assert admission.where(asked) == refusal
     bans.remove(ban.id)
     admission.draining = True
     assert admission.admit(asked).status == 503
     assert lans.asked == []
+    assert list(admission.where(asked)) == ["https://lab"]
     admission.draining = False
     assert isinstance(admission.admit(asked), Grant)

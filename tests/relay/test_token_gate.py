@@ -263,6 +263,17 @@ def test_the_relays_own_page_needs_no_token(start):
         assert answer.status == 200
 
 
+def test_where_a_room_is_is_told_to_whom_has_a_token_for_it(start):
+    relay = start("required", "--url", "https://here.example:4433")
+    where = f"http://127.0.0.1:{relay.port}/room/lab/where"
+    for query in ("", f"?token={token(room='other')}"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[13]") as refused:
+            urllib.request.urlopen(where + query, timeout=PATIENCE)
+        assert b"here.example" not in refused.value.read()
+    with urllib.request.urlopen(f"{where}?token={token(room='lab')}", timeout=PATIENCE) as answer:
+        assert json.load(answer) == {"urls": ["https://here.example:4433"]}
+
+
 def request(query="", *headers):
     return ClientRequest("websocket", "/", query, headers, "relay.example", True, "192.0.2.1:4000")
 

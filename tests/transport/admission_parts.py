@@ -28,6 +28,9 @@ class OpenDoor:
         found = read_target(request.path, request.query)
         return found if isinstance(found, Refusal) else None
 
+    def where(self, request):
+        return self.explain(request) or ["https://here", f"https://{request.path.rpartition('/')[2]}"]
+
     def admit(self, request):
         self.asked.append(request.path)
         refusal = self.check(request)

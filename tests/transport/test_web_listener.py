@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
 import socket
 from datetime import UTC, datetime, timedelta
 
@@ -164,6 +165,25 @@ def test_pages_that_may_connect_are_told_why_a_session_would_be_refused(target, 
         other = await read("https://evil.example")
         assert other.status == (404 if target == "/admission" else 403)
         assert "Access-Control-Allow-Origin" not in other.headers
+        assert web.door.asked == []
+
+    run(scenario, allow_origin=("https://app.example",))
+
+
+def test_pages_that_may_connect_are_told_where_a_room_is():
+    async def scenario(web):
+        async def read(origin, path="/room/lab/where"):
+            return await ask(web, get(path, more=f"Origin: {origin}\r\n"))
+
+        answered = await read("https://app.example")
+        assert (answered.status, answered.headers["Content-Type"]) == (200, "application/json")
+        assert json.loads(answered.body) == {"urls": ["https://here", "https://lab"]}
+        assert answered.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        other = await read("https://evil.example")
+        assert other.status == 403
+        assert "Access-Control-Allow-Origin" not in other.headers
+        for bad in ("Lab", "a" * 64, "a/b", "", "a%20b"):
+            assert (await read("https://app.example", f"/room/{bad}/where")).status == 404
         assert web.door.asked == []
 
     run(scenario, allow_origin=("https://app.example",))

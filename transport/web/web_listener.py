@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -31,7 +32,7 @@ from transport import tls_alerts
 from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_sockets
 from transport.host.heap import Crowd
-from transport.origins import ADMISSION_PAGES, GUARDED_PAGES
+from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE
 from transport.quic.session import WebTransportSession, remote_text
 from transport.slices import Slices
 from transport.web import websocket
@@ -231,11 +232,15 @@ class WebListener:
                 return protocol
             found = self._admission.admit(asked)
             return _refused(found) if isinstance(found, Refusal) else Upgrade(found, protocol)
+        return self._page(asked, request)
+
+    def _page(self, asked: ClientRequest, request: Request) -> Answer:
+        path = asked.path
         if path.startswith(ADMISSION_PAGES):
             return self._explain(asked, request)
-        return self._page(path, request)
-
-    def _page(self, path: str, request: Request) -> Answer:
+        room = WHERE_PAGE.fullmatch(path)
+        if room is not None:
+            return self._tell_where(asked._replace(path=room[1], carrier="websocket"), request)
         page = self._pages(path)
         if page is None:
             return _text(HTTPStatus.NOT_FOUND, "There is nothing here; see /.")
@@ -252,6 +257,15 @@ class WebListener:
         if refusal is None:
             return Answer(HTTPStatus.NO_CONTENT, {**_HEADERS, **readers})
         return _text(refusal.status, refusal.reason, {**refusal.fields, **readers})
+
+    def _tell_where(self, asked: ClientRequest, request: Request) -> Answer:
+        """Tell at which machines a room is, to whom is let in there."""
+        found = self._admission.where(asked)
+        readers = _readable_by(request.field("origin"))
+        if isinstance(found, Refusal):
+            return _text(found.status, found.reason, {**found.fields, **readers})
+        body = json.dumps({"urls": list(found)}).encode()
+        return Answer(HTTPStatus.OK, {"Content-Type": "application/json", **_HEADERS, **readers}, body)
 
     # -- inside -------------------------------------------------------------------------------------
 
