@@ -165,13 +165,34 @@ class WorkerRelay(Relay):
                 await self._refresh_keys()
                 self._channel.send("reloaded")
             case "forwards":
-                self._forwards.take(message["forwards"])
-                for lan in self._lans:
-                    lan.follow_changes()
+                self._take_forwards(message)
+            case "state":
+                self._take_state(message)
             case "drain and stop":
                 self._drain_and_stop.set()
             case "stop":
                 self._stop.set()
+
+    def _take_forwards(self, told: Message) -> None:
+        self._forwards.take(told["forwards"])
+        for lan in self._lans:
+            lan.follow_changes()
+
+    def _take_state(self, told: Message) -> None:
+        """Take over what has changed since this worker was started."""
+        if told["settings"] != self._start_message["settings"]:
+            self._take_over(handing.settings_of(self._place, handing.unpack_settings(told["settings"])))
+        self._handed_certificates.take(told["certificates"])
+        self._admission.draining = told["draining"]
+        self._revocations.ids |= set(told["revoked"])
+        wanted = {ban.id: ban for ban in (Ban(*fields) for fields in told["bans"])}
+        for ban in self._bans:
+            if ban.id not in wanted:
+                self._bans.remove(ban.id)
+        for ban in wanted.values():
+            self._bans.add(ban)
+        self._operations.refresh_bans()
+        self._take_forwards(told)
 
     def _take_membership(self, told: Message) -> None:
         for number in set(self._siblings.live) - set(told["live"]):

@@ -152,9 +152,9 @@ async def launch(
     ``start`` is its first message; ``descriptors`` are those that it inherits.
     """
     own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    with its:
+    try:
         own.setblocking(False)
-        try:
+        with its:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, *COMMAND, str(its.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -164,10 +164,10 @@ async def launch(
                 # Signals that a terminal sends to all are for the supervisor.
                 start_new_session=True,
             )
-        except OSError:
-            own.close()
-            raise
-    channel = await Channel.open(own)
+        channel = await Channel.open(own)
+    except BaseException:
+        own.close()  # a worker that was started already ends by that
+        raise
     child = Child(number, process, channel, on_ready)
     child.send("start", **start)
     return child

@@ -53,8 +53,17 @@ class CrewError(Exception):
 class Crew:
     """Keeps ``count`` workers running."""
 
-    def __init__(self, count: int, ports: Ports, life: Callable[[int, int], Life]) -> None:
-        """``life`` tells what starts a worker, by its number and that of its first session's port."""
+    def __init__(
+        self,
+        count: int,
+        ports: Ports,
+        life: Callable[[int, int], Life],
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        """``life`` tells what starts a worker, by its number and that of its first session's port.
+
+        ``state`` is what it is told once it is ready: it may have changed meanwhile.
+        """
         self.count = count
         self.restarts = 0
         """Workers that ended and were not told to."""
@@ -62,6 +71,7 @@ class Crew:
         """Those that are there, by their numbers."""
         self._ports = ports
         self._life = life
+        self._state = state
         self._last_ports = [0] * count
         self._began = False
         """Whether all have been ready once."""
@@ -189,6 +199,7 @@ class Crew:
     def _is_ready(self, number: int) -> None:
         child = self.children[number]
         logger.bind(unthinned=True).info("worker {} is ready (pid {})", number, child.pid)
+        child.send("state", **self._state())
         self._tell_membership()
         task = asyncio.create_task(self._note_change())
         task.add_done_callback(lambda _: None)

@@ -171,7 +171,7 @@ class Supervisor:
             self.tokens = token_gate(self.settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
-        self.crew = Crew(self._count, self._ports, self._life)
+        self.crew = Crew(self._count, self._ports, self._life, self._state_of_now)
         stack.push_async_callback(self.crew.stop)
         try:
             await self.crew.start()
@@ -222,7 +222,12 @@ class Supervisor:
             first_port=first_port,
             state=folder,
         )
-        start = handing.pack(handed) | {
+        start = handing.pack(handed) | self._state_of_now()
+        return Life(start, [opened.fileno() for opened in (*handed.udp, *handed.tcp)])
+
+    def _state_of_now(self) -> dict[str, Any]:
+        """Tell what operators may change while a worker starts."""
+        return {
             "settings": handing.pack_settings(self.settings),
             "certificates": handing.pack_certificates(self.certificates),
             "bans": [(ban.kind, ban.what, ban.until, ban.reason) for ban in self.bans],
@@ -230,7 +235,6 @@ class Supervisor:
             "forwards": self.forwards.changes.entries(),
             "draining": self.draining,
         }
-        return Life(start, [opened.fileno() for opened in (*handed.udp, *handed.tcp)])
 
     # -- signals ------------------------------------------------------------------------------------
 

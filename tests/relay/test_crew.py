@@ -17,14 +17,19 @@ PATIENCE = 20
 
 HEAD = """
 import json, os, socket, sys, time
-channel = socket.socket(fileno=int(sys.argv[1])).makefile("rw")
+channel = socket.socket(fileno=int(sys.argv[1])).makefile()
 start = json.loads(channel.readline())
 def say(kind, **fields):
-    channel.write(json.dumps({"kind": kind, **fields}) + "\\n"); channel.flush()
+    os.write(int(sys.argv[1]), json.dumps({"kind": kind, **fields}).encode() + b"\\n")
 """
 OBEDIENT = """
+import threading
+def beat():
+    while True:
+        say("beat", last_port=start["first_port"], sessions=3); time.sleep(0.1)
 say("ready", version="1")
-say("beat", last_port=start["first_port"], sessions=3)
+assert json.loads(channel.readline()) == {"kind": "state", "of": "now"}
+threading.Thread(target=beat, daemon=True).start()
 for line in channel:
     told = json.loads(line)
     if told["kind"] == "reload":
@@ -54,7 +59,7 @@ class Running:
     def __init__(self, count):
         self.ports = Ports()
         self.first_ports = []
-        self.crew = Crew(count, cast("Any", self.ports), self._life)
+        self.crew = Crew(count, cast("Any", self.ports), self._life, lambda: {"of": "now"})
 
     def _life(self, number, first_port):
         self.first_ports.append(first_port)

@@ -175,6 +175,26 @@ def test_settings_that_are_handed_over_hold(lines):
     assert any("the supervisor's reload is not understood" in line for line in lines)
 
 
+def test_what_operators_changed_while_it_started_holds():
+    async def scenario(working):
+        state = {
+            "settings": handing.pack_settings(SETTINGS),
+            "draining": False,
+            "revoked": [],
+            "forwards": [],
+        }
+        state["certificates"] = handing.pack_certificates(working.certificates)
+        working.channel.send("state", **state, bans=[("mac", "52:54:00:00:00:09", math.inf, "")])
+        working.channel.send("reload", settings=handing.pack_settings(SETTINGS))
+        await working.told("reloaded")
+        answer = await ask(working.place.admin_socket, Question("GET", "/v1/bans"))
+        assert [ban["what"] for ban in answer.json()] == ["52:54:00:00:00:09"], "the one before is lifted"
+        client = await working.join()
+        client.close()
+
+    play(scenario, bans=[("address", "127.0.0.1/32", math.inf, "")], draining=True)
+
+
 def test_one_that_retires_tells_its_clients_and_ends():
     async def scenario(working):
         client = await working.join()
