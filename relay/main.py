@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from relay.spelling import perhaps
@@ -188,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name is not None and name not in COMMANDS:
         known = f"there are {', '.join(COMMANDS)}"
         Parser().error(f"no command {name[:80]!r}{perhaps(name, COMMANDS)} ({known}); see vmrelay --help")
+    _keep_scapy_from_a_closed_cache()
     try:
         with held(_SIGNALS.get(name or "serve", Wishes({}, ()))):
             return _serve(words, name) if name in (None, "serve") else _run(name, words)
@@ -195,6 +197,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     finally:
         _let_go_of_closed_output()
+
+
+def _keep_scapy_from_a_closed_cache() -> None:
+    """Have scapy go without its cache where this user may not look into it: it would not load.
+
+    So it is where HOME is another user's still, as ``setpriv`` and ``sudo -E`` leave it.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises for a user without one
+    try:
+        Path(os.environ.get("XDG_CACHE_HOME", f"{home}/.cache"), "scapy", "any").exists()
+    except OSError:
+        os.environ["XDG_CACHE_HOME"] = os.devnull  # no folder: nothing is found there, and nothing kept
 
 
 def _let_go_of_closed_output() -> None:

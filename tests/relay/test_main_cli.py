@@ -402,3 +402,39 @@ def test_nobody_has_to_listen_to_its_output():
                 assert await running.process.wait() == 0
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_home_whose_cache_is_another_users_does_not_keep_it_from_serving(tmp_path, workers):
+    (tmp_path / ".cache" / "scapy").mkdir(parents=True)
+    (tmp_path / ".cache" / "scapy").chmod(0)
+    # Root may look everywhere, as long as it has its capabilities.
+    without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+    words = command(
+        "--port", 0, "--bind", "127.0.0.1", "--workers", workers, "--admin", "none", "--state", "none"
+    )
+
+    async def scenario() -> None:
+        process = await asyncio.create_subprocess_exec(
+            *without,
+            *words,
+            cwd=ROOT,
+            env={name: value for name, value in environment().items() if name != "XDG_CACHE_HOME"}
+            | {"HOME": str(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            said = []
+            async with asyncio.timeout(PATIENCE):
+                while line := (await process.stdout.readline()).decode():
+                    said.append(line)
+                    if line.startswith(LISTENING):
+                        break
+            assert said[-1].startswith(LISTENING), "".join(said)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            await process.communicate()
+
+    asyncio.run(scenario())
