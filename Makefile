@@ -16,10 +16,10 @@ CODE := actors guest netstack relay transport vmrelay
 SOURCES := $(CODE) setup.py tests bench docker scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak attack lock image sbom clean
+.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak attack cluster-test lock image sbom clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-access"
 	@exec scripts/run.sh $(BIN)/vmrelay $(ARGS)
@@ -75,6 +75,9 @@ soak: .venv/run.stamp ## everything that guests do, for an hour: does memory gro
 attack: tools ## all attacks that are known, and what a neighbour notices: ARGS="--minutes 20"
 	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
 		$(SUDO) env PYTHONPATH=. $(BIN)/python tests/security/attacks.py $(ARGS)
+
+cluster-test: tools ## machines of a cluster killed, frozen and parted, 20 cycles: ARGS="--cycles 100 --seed 7"
+	$(SUDO) env PYTHONPATH=. $(BIN)/python tests/system/cluster_faults.py $(ARGS)
 
 image: ## the container image, with podman or docker
 	$$(command -v docker || command -v podman) build -f docker/Dockerfile -t vmrelay .

@@ -42,8 +42,8 @@ def test_files_and_sections_that_are_linked_exist(document):
 
 def test_make_targets_that_are_named_exist():
     text = "".join(document.read_text() for document in DOCUMENTS)
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"run", "test"} <= named
     assert named <= targets
 

@@ -12,7 +12,7 @@ import pytest
 from cut_wire import CutWire
 from operators import OperatedRelay
 from processes import PATIENCE, Program, free_port
-from test_worker_rooms import Host
+from simulated_host import Host
 from test_workers import OfWorkers
 from waiting import until
 
@@ -23,11 +23,11 @@ PATH = {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
 
 class NatsServer(Program):
-    """Debian's, on a port of loopback; it takes up the same port again."""
+    """Debian's, on a port of an address; it takes up the same port again."""
 
-    def __init__(self, port, *options):
+    def __init__(self, port, *options, address="127.0.0.1", before=()):
         self.port = port
-        super().__init__("nats-server", "-a", "127.0.0.1", "-p", port, *options, environment=PATH)
+        super().__init__(*before, "nats-server", "-a", address, "-p", port, *options, environment=PATH)
         self.wait_for("Server is ready")
 
 
