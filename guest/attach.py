@@ -38,7 +38,6 @@ from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
 from netstack.mac_rewriter import MacRewriter, is_qemu_default
 from netstack.room_names import DEFAULT_ROOM
-from transport.admission import without_secrets
 from transport.host import early_signals
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ TAP_OPTIONS = ("netns", "mtu", "configure")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay attach``."""
-    client_arguments.add_arguments(parser)
+    client_arguments.add_arguments(parser, several=True)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tap", metavar="NAME", help="name of the TAP device; made unless it is there")
     what.add_argument("--qemu", metavar="PATH", help="unix socket of a QEMU machine's -netdev; needs no root")
@@ -110,7 +109,7 @@ async def _until_signal(args: argparse.Namespace) -> int:
 
 
 async def _attach(args: argparse.Namespace) -> None:
-    _, kind = choose_kind(args.url, args.encap)
+    _, kind = choose_kind(args.url[0], args.encap)
     if args.configure and kind is Kind.RAW:
         raise ValueError("--configure needs the framed encapsulation; the raw one assigns no addresses")
     if args.mtu is not None and not MIN_MTU <= args.mtu <= LAN_MTU:
@@ -136,7 +135,7 @@ def _print_counters(counters: Counters) -> None:
 
 async def _attach_tap(args: argparse.Namespace, options: dict[str, Any], counters: Counters) -> None:
     tap = Tap(args.tap, counters, args.netns)
-    teller = _Teller(tap.name, args.url)
+    teller = _Teller(tap.name)
     resolver = Resolver(tap.name, args.netns, teller.say)
     try:
         if args.mac is not None:
@@ -160,7 +159,7 @@ async def _attach_tap(args: argparse.Namespace, options: dict[str, Any], counter
 
 
 async def _attach_qemu(args: argparse.Namespace, options: dict[str, Any], counters: Counters) -> None:
-    teller = _Teller(args.qemu, args.url)
+    teller = _Teller(args.qemu)
     port = open_socket(args.qemu, args.qemu_mode or "listen", counters, teller.say)
     chosen = None if args.mac is None else parse_mac(args.mac)
     rewriter = MacRewriter(
@@ -231,9 +230,8 @@ async def _from_relay(nic: VirtualNic, port: _Port) -> None:
 class _Teller:
     """Tells the user what has changed, one line each."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._url = without_secrets(url)
         self._said = ""
 
     def tell(self, change: Change, mac: bytes) -> None:
@@ -250,7 +248,7 @@ class _Teller:
         if isinstance(change, Detached):
             self.say(f"not attached: {change.reason}; trying again")
             return
-        text = f"attached to {self._url} as {format_mac(mac)}"
+        text = f"attached to {change.url} as {format_mac(mac)}"
         assigned = change.assigned
         if assigned is not None:
             text += f", address {assigned.interface}, gateway {assigned.gateway}, DNS {assigned.dns}"

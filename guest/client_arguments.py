@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guest.target import Target, parse_certificate_hash
+from guest.target import Target, parse_certificate_hashes
 from guest.token_file import VARIABLE, find_token
 from netstack.encapsulation import Kind
 from netstack.ethernet import is_station, parse_mac
@@ -37,21 +37,25 @@ def _check_mac(text: str) -> None:
         raise ValueError(f"{text} is not the address of one NIC (it is a group address, or zero)")
 
 
-def add_target(parser: argparse.ArgumentParser, *, url_is_optional: bool = False) -> None:
+def add_target(
+    parser: argparse.ArgumentParser, *, url_is_optional: bool = False, several: bool = False
+) -> None:
     """Add the relay's URL, and whom to trust there."""
     parser.add_argument(
         "url",
-        nargs="?" if url_is_optional else None,
+        nargs="+" if several else "?" if url_is_optional else None,
         metavar="URL",
         type=_checked(Target.parse),
-        help="the relay, such as https://HOST:4433/",
+        help="the relay, such as https://HOST:4433/"
+        + ("; further ones share its LAN, and are gone to when it is lost" if several else ""),
     )
     trust = parser.add_mutually_exclusive_group()
     trust.add_argument(
         "--cert-hash",
         metavar="HEX",
-        type=_checked(parse_certificate_hash),
-        help="accept the one certificate with this SHA-256 hash, which the relay prints at start",
+        type=_checked(parse_certificate_hashes),
+        help="accept the one certificate with this SHA-256 hash, which the relay prints at start; for "
+        "several relays theirs, with commas between",
     )
     trust.add_argument(
         "--ca", metavar="FILE", type=Path, help="accept certificates of the CAs in this PEM file"
@@ -67,12 +71,16 @@ def add_target(parser: argparse.ArgumentParser, *, url_is_optional: bool = False
 
 def token_of(args: argparse.Namespace) -> TokenFile | None:
     """Tell what gives the token that a user named in a file, if any. Raises ValueError."""
-    return find_token(args.token_file, os.environ, url_has_one=Target.parse(args.url).has_token)
+    urls = args.url if isinstance(args.url, list) else [args.url]
+    has_token = any(Target.parse(url).has_token for url in urls)
+    return find_token(args.token_file, os.environ, url_has_one=has_token)
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, url_is_optional: bool = False) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, *, url_is_optional: bool = False, several: bool = False
+) -> None:
     """Add what every client of the LAN is told: where the relay is, and as whom to join."""
-    add_target(parser, url_is_optional=url_is_optional)
+    add_target(parser, url_is_optional=url_is_optional, several=several)
     parser.add_argument(
         "--mac",
         type=_checked(_check_mac),

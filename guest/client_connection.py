@@ -7,7 +7,6 @@ after each step, and flushes it one last time once that tells why the connection
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING, Protocol
 
 from aioquic.buffer import encode_uint_var
@@ -158,9 +157,8 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             self._request(self._h3, self._h3.received_settings)
 
     def _on_handshake(self) -> None:
-        pinned = self._trust.certificate_hash
         found = self.quic.certificate_hash
-        if pinned is not None and not hmac.compare_digest(found, pinned):
+        if not self._trust.takes(found):
             self._refuse(
                 f"the certificate's SHA-256 hash is {found.hex()}, not the one to be trusted: the relay has "
                 "a new certificate, or this is another server",

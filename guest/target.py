@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - part of a dataclass that others inspect
@@ -24,23 +25,43 @@ def parse_certificate_hash(text: str) -> bytes:
     return bytes.fromhex(digits)
 
 
+MAX_HASHES = 16
+
+
+def parse_certificate_hashes(text: str) -> tuple[bytes, ...]:
+    """Read one or more of them, with commas between. Raises ValueError."""
+    hashes = tuple(parse_certificate_hash(each.strip()) for each in text.split(","))
+    if len(hashes) > MAX_HASHES:
+        raise ValueError(f"must be at most {MAX_HASHES} hashes")
+    return hashes
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """Which server certificate is accepted.
 
     ``certificate_hash`` (SHA-256 of the leaf's DER, as in a browser's ``serverCertificateHashes``) pins one
-    certificate and nothing else counts; ``insecure`` accepts any; otherwise the chain must lead to a CA of
-    ``ca`` (a PEM file) or, without it, to one that the system trusts.
+    certificate and nothing else counts, but for those of ``further_hashes``: other relays of the LAN;
+    ``insecure`` accepts any; otherwise the chain must lead to a CA of ``ca`` (a PEM file) or, without it, to
+    one that the system trusts.
     """
 
     certificate_hash: bytes | None = None
     ca: Path | None = None
     insecure: bool = False
+    further_hashes: tuple[bytes, ...] = ()
 
     @classmethod
     def read(cls, cert_hash: str | None, ca: Path | None, insecure: bool) -> Trust:
-        """Make it of what a user says; see ``parse_certificate_hash``. Raises ValueError."""
-        return cls(parse_certificate_hash(cert_hash) if cert_hash else None, ca, insecure)
+        """Make it of what a user says; see ``parse_certificate_hashes``. Raises ValueError."""
+        first, *others = parse_certificate_hashes(cert_hash) if cert_hash else (None,)
+        return cls(first, ca, insecure, tuple(each for each in others if each is not None))
+
+    def takes(self, found: bytes) -> bool:
+        """Whether a certificate with this hash is none but one that is pinned, if any is."""
+        if self.certificate_hash is None:
+            return True
+        return any(hmac.compare_digest(found, each) for each in (self.certificate_hash, *self.further_hashes))
 
     def __post_init__(self) -> None:
         if self.certificate_hash is not None and len(self.certificate_hash) != hashlib.sha256().digest_size:

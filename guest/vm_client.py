@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from guest.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
 from guest.client_connection import one_line
+from guest.places import Places
 from guest.retry_delays import RetryDelays
 from guest.target import Target, Trust
 from netstack import encapsulation
@@ -43,6 +44,16 @@ if TYPE_CHECKING:
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds between heartbeats; relays forget a peer after 150 s of silence."""
+WATCHFUL_INTERVAL = 3.0
+"""The same where there is another relay to go to: this one has to answer then."""
+MISSED_BEATS = 2
+"""Heartbeats in a row without any sign of life after which a relay is given up."""
+ANSWERED_WITHIN = 2.0
+"""Seconds that the last of them is waited for: a relay that is lost is given up after 8 s at most."""
+SILENT = "the relay is silent"
+WATCHED_IDLE_TIMEOUT = MISSED_BEATS * WATCHFUL_INTERVAL + ANSWERED_WITHIN
+CONNECT_ELSEWHERE = 3.0
+"""Seconds that a relay has to answer at first where there is another one."""
 EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
 """Seconds before the first ones: soon the packet size of the path is known, and the answer tells the MTU."""
 REGISTER_DELAYS = (0.25, 0.5, 1.0, 2.0, 2.0, 4.0)
@@ -87,6 +98,8 @@ class Attached:
 
     assigned: Assigned | None
     mtu: int
+    url: str = ""
+    """Of the relay, without what is secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +179,7 @@ class VirtualNic:
     def __init__(
         self,
         *,
-        url: str,
+        places: Places,
         mac: bytes,
         kind: Kind,
         trust: Trust,
@@ -177,7 +190,7 @@ class VirtualNic:
         rewriter: MacRewriter | None = None,
         **session_options: float,
     ) -> None:
-        self.url = url
+        self._places = places
         self.mac = mac
         self.kind = kind
         self.counters = counters
@@ -199,6 +212,8 @@ class VirtualNic:
         self._frames: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
+        self._heard = 0.0
+        """When anything came last."""
         self._refusal: str | None = None
         self._end: str | None = None
 
@@ -208,6 +223,11 @@ class VirtualNic:
         if self.assigned is not None and self.assigned.mtu is not None:
             return self.assigned.mtu
         return self._mtu_at_start
+
+    @property
+    def url(self) -> str:
+        """The relay that it is attached to, or that is tried next."""
+        return self._places.url
 
     # -- frames -----------------------------------------------------------------------------------
 
@@ -247,9 +267,13 @@ class VirtualNic:
     async def attach(self) -> None:
         """Open a session and register. Raises ConnectError."""
         token = self._token if isinstance(self._token, str) else self._token()
-        session = await connect(
-            self.url, self._trust, token=token, counters=self.counters, **self._session_options
-        )
+        options = dict(self._session_options)
+        if self._places.has_others:
+            options["timeout"] = CONNECT_ELSEWHERE
+            if self.kind is Kind.RAW:  # no heartbeats: QUIC's own have to do
+                options["keep_alive"] = min(options["keep_alive"], WATCHFUL_INTERVAL)
+                options["idle_timeout"] = min(options["idle_timeout"], WATCHED_IDLE_TIMEOUT)
+        session = await connect(self.url, self._trust, token=token, counters=self.counters, **options)
         self._session = session
         if self.kind is Kind.RAW:
             self._mtu_at_start = min(LAN_MTU, session.datagram_limit - HEADER_LENGTH)
@@ -263,7 +287,22 @@ class VirtualNic:
             self._session = None
             raise
         self.attached = True
-        self._on_change(Attached(self.assigned, self.mtu))
+        self._tell_attached(self.assigned)
+
+    async def attach_anywhere(self) -> None:
+        """Open a session with the first relay that gives one. Raises the ConnectError of the last."""
+        for left in reversed(range(len(self._places))):
+            try:
+                await self.attach()
+            except ConnectError:
+                self._places.go_on()
+                if not left:
+                    raise
+            else:
+                return
+
+    def _tell_attached(self, assigned: Assigned | None) -> None:
+        self._on_change(Attached(assigned, self.mtu, self._places.shown))
 
     async def run(self, *, reconnect: bool, reason: str = "") -> None:
         """Serve the session, and with ``reconnect`` its successors; returns when there is none any more.
@@ -297,6 +336,7 @@ class VirtualNic:
                 await self.attach()
             except (ConnectError, ValueError) as error:
                 reason = str(error)
+                self._places.go_on()
             else:
                 return
 
@@ -346,7 +386,7 @@ class VirtualNic:
 
     async def _serve(self, session: WebTransportClient) -> str:
         """Read until the session is over; return why."""
-        heartbeats = asyncio.create_task(self._beat())
+        heartbeats = asyncio.create_task(self._beat(session))
         try:
             await self._read(session)
         finally:
@@ -355,17 +395,32 @@ class VirtualNic:
             self._session = None
         return session.end or "closed"
 
-    async def _beat(self) -> None:
-        if self.kind is Kind.FRAMED:
-            for delay in chain(EARLY_HEARTBEATS, repeat(HEARTBEAT_INTERVAL)):
-                await asyncio.sleep(min(delay, HEARTBEAT_INTERVAL))
-                self._say(type="Heartbeat")
+    async def _beat(self, session: WebTransportClient) -> None:
+        """Say that the client lives, and go elsewhere, where that can be, when the relay does not."""
+        if self.kind is not Kind.FRAMED:
+            return
+        clock = asyncio.get_running_loop().time
+        unanswered = 0
+        asked = clock()
+        for delay in chain(EARLY_HEARTBEATS, repeat(HEARTBEAT_INTERVAL)):
+            most = WATCHFUL_INTERVAL if self._places.has_others else HEARTBEAT_INTERVAL
+            await asyncio.sleep(min(delay, most, ANSWERED_WITHIN if unanswered >= MISSED_BEATS else most))
+            unanswered = 0 if self._heard >= asked else unanswered
+            if unanswered >= MISSED_BEATS and self._places.has_others:
+                self._places.go_on()
+                session.abandon(SILENT)
+                return
+            self._say(type="Heartbeat")
+            asked = clock()
+            unanswered += 1
 
     async def _read(self, session: WebTransportClient) -> None:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(SessionEndedError):
             while True:
-                frames, controls = self._encapsulation.unwrap(await session.receive(), loop.time())
+                datagrams = await session.receive()
+                self._heard = loop.time()
+                frames, controls = self._encapsulation.unwrap(datagrams, self._heard)
                 for control in controls:
                     self._on_control(control)
                 if frames:
@@ -392,6 +447,7 @@ class VirtualNic:
         if name == "Assigned":
             resume = fields.get("resume")
             self._resume = resume if isinstance(resume, str) else ""
+            self._places.learn(fields.get("urls"))
             self._on_assigned(parse_assigned(fields))
         elif name == "Draining":
             seconds = fields.get("seconds")
@@ -412,7 +468,7 @@ class VirtualNic:
         if before is not None and before._replace(mtu=assigned.mtu) == assigned:
             self._on_change(Resized(self.mtu))
         else:
-            self._on_change(Attached(assigned, self.mtu))
+            self._tell_attached(assigned)
 
 
 def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
@@ -436,7 +492,7 @@ def choose_kind(url: str, wanted: str | None) -> tuple[str, Kind]:
 
 @contextlib.asynccontextmanager
 async def vm_client(
-    url: str,
+    url: str | Sequence[str],
     *,
     mac: str | bytes | None = None,
     name: str | None = None,
@@ -455,7 +511,11 @@ async def vm_client(
 ) -> AsyncIterator[VirtualNic]:
     """Attach a NIC to the relay at ``url``; it is registered when the block begins.
 
-    ``mac`` (random when None) and ``cert_hash`` may be text; ``encap`` is "framed" (the default) or "raw".
+    Several URLs are those of relays that share the LAN: they are tried in this order, and when one is lost,
+    which shows within 8 s, the next is gone to; so are those that the relay names itself.
+
+    ``mac`` (random when None) may be text, ``cert_hash`` is text: one hash, or several with commas between,
+    any of which is good; ``encap`` is "framed" (the default) or "raw".
     ``token`` lets it in, where the relay asks for one; a function is asked before each session, since tokens
     expire.
     ``name`` is the guest's for the LAN's DNS: this machine's when None, none when empty. With ``reconnect`` a
@@ -468,7 +528,11 @@ async def vm_client(
 
     Raises ValueError for arguments that are wrong, ConnectError when the relay cannot be reached or refuses.
     """
-    url, kind = choose_kind(url, encap)
+    kinds = [choose_kind(each, encap) for each in ([url] if isinstance(url, str) else url)]
+    places = Places([each for each, _ in kinds])
+    kind = kinds[0][1]
+    if any(other is not kind for _, other in kinds):
+        raise ValueError("all URLs must name the same encapsulation")
     address = random_mac() if mac is None else parse_mac(mac) if isinstance(mac, str) else mac
     if not is_station(address):
         raise ValueError(f"{address.hex(':')} is not the MAC address of a station")
@@ -480,7 +544,7 @@ async def vm_client(
         address = rewriter.lan_mac(address)
     trust = Trust.read(cert_hash, ca, insecure)
     nic = VirtualNic(
-        url=url,
+        places=places,
         mac=address,
         kind=kind,
         trust=trust,
@@ -494,7 +558,7 @@ async def vm_client(
     )
     failure = ""
     try:
-        await nic.attach()
+        await nic.attach_anywhere()
     except ConnectError as error:
         if error.permanent or not patient:
             raise

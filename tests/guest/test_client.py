@@ -309,6 +309,9 @@ def test_a_certificate_that_is_not_trusted_is_refused_for_good(tmp_path):
 
     async def scenario():
         async with relay() as (url, peers, _):
+            other = Trust.read(f"{'00' * 32},{CERTIFICATES.current.sha256}", None, False)
+            (await connect(url, other)).close()
+            peers.clear()
             wrong_hash = await refusal(url, Trust(certificate_hash=bytes(32)))
             assert CERTIFICATES.current.sha256 in str(wrong_hash)
             for error in (wrong_hash, await refusal(url, Trust()), await refusal(url, Trust(ca=other_ca))):

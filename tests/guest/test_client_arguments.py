@@ -21,6 +21,7 @@ def parse(*words):
     [
         ((), {}),
         (("--cert-hash", HASH), {"cert_hash": HASH}),
+        (("--cert-hash", f"{HASH},{HASH}"), {"cert_hash": f"{HASH},{HASH}"}),
         (("--name", "web"), {"name": "web"}),
         (("--ca", "ca.pem"), {"ca": Path("ca.pem")}),
         (("--insecure", "--encap", "raw"), {"insecure": True, "encap": "raw"}),
@@ -41,6 +42,8 @@ def test_what_was_asked_for_is_what_the_client_gets(words, options):
         ("--mac", "00:00:00:00:00:00", "https://r/"),
         ("--mac", "33:33:00:00:00:01", "https://r/"),
         ("--cert-hash", "xyz", "https://r/"),
+        ("--cert-hash", f"{HASH},", "https://r/"),
+        ("--cert-hash", ",".join([HASH] * 17), "https://r/"),
         ("--encap", "odd", "https://r/"),
     ],
 )

@@ -21,6 +21,7 @@ from actors.runtime import current_scheduler
 from guest import retry_delays
 from guest import vm_client as vm_client_module
 from guest.client import ConnectError, SessionEndedError
+from guest.places import Places
 from guest.vm_client import Assigned, Attached, Detached, Resized, choose_kind, parse_assigned, vm_client
 from netstack import control
 from netstack.counters import Counters
@@ -378,7 +379,7 @@ def test_another_mtu_is_told_as_such(monkeypatch):
         changes = []
         async with vm_client(url, insecure=True, on_change=changes.append) as nic:
             await until(lambda: len(changes) > 1)
-            assert changes == [Attached(nic.assigned._replace(mtu=1280), 1280), Resized(1392)]
+            assert changes == [Attached(nic.assigned._replace(mtu=1280), 1280, url), Resized(1392)]
             assert nic.mtu == 1392
 
     on_scripted_relay(scenario, answer)
@@ -466,7 +467,7 @@ def test_received_frames_are_bounded(monkeypatch):
 )
 def test_no_control_message_harms(text):
     nic = vm_client_module.VirtualNic(
-        url="https://127.0.0.1/",
+        places=Places(["https://127.0.0.1/"]),
         mac=bytes(6),
         kind=Kind.FRAMED,
         trust=None,

@@ -208,6 +208,39 @@ def test_a_server_that_refuses_is_told_once_and_tried_again(tmp_path):
     play(tmp_path, scenario)
 
 
+@pytest.mark.parametrize(("number", "learned"), [(signal.SIGKILL, False), (signal.SIGSTOP, True)])
+def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_same_address(
+    tmp_path, number, learned
+):
+    async def scenario(cluster):
+        ports = [free_port(), free_port()]
+        urls = [f"https://127.0.0.1:{port}" for port in ports]
+        machines = []
+        for url, port in zip(urls, ports, strict=True):
+            machines.append(await cluster.machine("--port", port, *(("--url", url) if learned else ())))
+        one, other = machines
+        await cluster.host(other)
+        await one.counts("rooms.workers_found")
+        given = urls[:1] if learned else urls
+        client = vm_client(given, cert_hash=f"{one.hash},{other.hash}", reconnect=True)
+        async with client as nic:
+            assert nic.url == f"{urls[0]}/"
+            address = nic.assigned.ip
+            if learned:
+                await until(lambda: nic._places.has_others)
+            await asyncio.sleep(1.5)  # it has been heard of since
+            began = asyncio.get_running_loop().time()
+            one.signal(number)
+            await until(lambda: nic.attached and nic.url == f"{urls[1]}/")
+            took = asyncio.get_running_loop().time() - began
+            assert nic.assigned.ip == address
+            assert took < 10
+            if number == signal.SIGSTOP:
+                one.signal(signal.SIGCONT)
+
+    play(tmp_path, scenario)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
