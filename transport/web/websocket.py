@@ -70,7 +70,7 @@ MAX_FRAGMENTS = 1024
 """Frames of a message, empty ones included."""
 PIECE = 2048
 """Bytes that are taken apart between two looks at the clock: 340 of the smallest frames, 1 ms."""
-MAX_BATCH = 512
+MAX_BATCH = 256
 """Messages after which a slice ends: what they cost their session's actor is yet to come."""
 LAST_BATCH = 128
 """The same of a client whose messages cost more than its share."""
