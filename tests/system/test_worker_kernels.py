@@ -5,17 +5,13 @@ from __future__ import annotations
 import pytest
 from apart import guests_apart
 from test_kernels import (
-    name_server,  # noqa: F401 - fixtures and tests are found by their names
-    outside,  # noqa: F401
+    outside,  # noqa: F401 - fixtures and tests are found by their names
     relay_namespace,  # noqa: F401
     test_arping,  # noqa: F401
     test_ipv6_neighbours_find_each_other,  # noqa: F401
     test_ping_a_host_outside,  # noqa: F401
     test_ping_each_other,  # noqa: F401
     test_the_kernel_has_the_address_that_the_relay_assigned,  # noqa: F401
-)
-from test_moving_addresses import (
-    test_an_address_that_one_guest_gave_up_is_the_next_ones,  # noqa: F401
 )
 from test_workers import Workers
 
@@ -33,13 +29,3 @@ def guests(relay, relay_namespace):  # noqa: F811
     yield pair
     for guest in pair:
         guest.leave()
-
-
-@pytest.fixture(autouse=True)
-def addresses_given_back(guests):
-    """Leave no address that a test took by hand to the next one."""
-    before = [guest.namespace.addresses(guest.device) for guest in guests]
-    yield
-    for guest, known in zip(guests, before, strict=True):
-        for address in set(guest.namespace.addresses(guest.device)) - set(known):
-            guest.run("ip", "address", "del", address, "dev", guest.device)
