@@ -186,6 +186,8 @@ class RoomState:
         self._urls = tuple(urls)
         self.number = number
         self.incarnation = incarnation
+        self.same_number_at = 0.0
+        """When another process was heard last that goes by this worker's number; 0 if never."""
         self._counters = counters
         self._version = 0
         self._own: dict[Key, _Told] = {}
@@ -359,8 +361,13 @@ class RoomState:
         """Take a message of another worker's; what is malformed is counted and dropped."""
         try:
             kind, sender, incarnation = read_head(message)
+            if sender == self.number:
+                if incarnation != self.incarnation:
+                    self._counters.add("trunk.drop.same_number")
+                    self.same_number_at = now
+                return
             read = self._readers.get(kind)
-            worker = self._worker(sender, incarnation, now) if read and sender != self.number else None
+            worker = self._worker(sender, incarnation, now) if read else None
             if read is not None and worker is not None:
                 read(sender, worker, message, now)
         except MalformedPacket:

@@ -65,6 +65,9 @@ STALE_AFTER = 1.0
 ANSWERED_WITHIN = 0.1
 """Seconds that a room's home has to say which address a guest may have."""
 
+COMPLAINT_EVERY = 30.0
+"""Seconds between two lines about another relay of this one's name."""
+
 MAX_QUESTIONS = 1024
 """Questions to homes at a time; who asks beyond decides alone."""
 
@@ -119,6 +122,8 @@ class Trunk:
         self._tokens = count(1)
         self._frames: dict[tuple[int, str], list[bytes]] = {}
         self._at_end = False
+        self._next_complaint = self._started + DEAD_AFTER
+        """When another relay of this name is told of again; what ran here before may be heard at first."""
         self._dirty: dict[RoomLink, None] = {}
         """Rooms in which something is to be announced at the end of the turn."""
         self._unix = None if place.count == 1 else self._open_unix(place)
@@ -329,8 +334,15 @@ class Trunk:
 
     def _tick(self) -> None:
         self._timer = self._loop.call_later(HELLO_EVERY, self._tick)
-        self.state.tick(self._loop.time())
+        now = self._loop.time()
+        self.state.tick(now)
         self._flush()
+        if self.state.same_number_at >= self._next_complaint:
+            self._next_complaint = now + COMPLAINT_EVERY
+            logger.error(
+                "another relay of the cluster goes by this one's name: they do not share guests; "
+                "give each a --cluster-node of its own"
+            )
 
     def _tell_events(self) -> None:
         for event in self.state.take_events():

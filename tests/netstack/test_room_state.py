@@ -294,6 +294,24 @@ def test_a_former_incarnation_is_not_listened_to(net):
     assert net.workers[1].view() == []
 
 
+def test_another_that_goes_by_ones_own_number_is_told_from_oneself():
+    one, namesake = Worker(1, 100), Worker(1, 200)
+    namesake.state.tick(5.0)
+    one.state.tick(5.0)
+    own = [message for _, message in one.state.take_outgoing()]
+    foreign = [message for _, message in namesake.state.take_outgoing()]
+    assert own
+    assert foreign
+    for message in own:
+        one.state.receive(message, 5.0)
+    assert one.state.same_number_at == 0.0
+    for message in foreign:
+        one.state.receive(message, 6.0)
+    assert one.state.same_number_at == 6.0
+    assert dict(one.counters.items()) == {"trunk.drop.same_number": len(foreign)}
+    assert one.state.live() == [1]
+
+
 def test_what_a_home_has_granted_it_grants_to_nobody_else_for_a_while(net):
     state = net.workers[home(net)].state
     assert state.grant(ROOM, MACS[0], ADDRESSES[:1], net.now) == ADDRESSES[0]

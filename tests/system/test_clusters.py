@@ -176,6 +176,18 @@ def test_who_has_another_key_is_not_of_the_cluster(tmp_path):
     play(tmp_path, scenario)
 
 
+def test_two_machines_of_one_name_say_so(tmp_path):
+    async def scenario(cluster):
+        # A flag that is given again is the one that counts.
+        one = await cluster.machine()
+        two = await cluster.machine("--cluster-node", "m0", "--workers", 2)
+        for machine in (one, two):
+            await machine.hears("another relay of the cluster goes by this one's name")
+            await machine.counts("trunk.drop.same_number")
+
+    play(tmp_path, scenario)
+
+
 def test_a_machine_that_is_lost_frees_its_guests_addresses_for_where_they_come_back(tmp_path):
     async def scenario(cluster):
         one, other = await cluster.machine(), await cluster.machine()
