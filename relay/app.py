@@ -106,6 +106,9 @@ def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> i
 class Relay:
     """One relay: its actors, its endpoint, and the signals that steer it."""
 
+    IS_PART = False
+    """Whether it is one process of several, and a supervisor has the whole."""
+
     def __init__(
         self,
         settings: Settings,
@@ -249,6 +252,7 @@ class Relay:
             forwards=self._forwards,
             draining=self._draining,
             reload=self._reload,
+            is_part=self.IS_PART,
         )
         await self._open_admin(stack, endpoint.port)
         self._announce(endpoint.port)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DISCONNECTED = "disconnected by the operator"
 BANNED = "banned by the operator"
+DRAINS_NO_MORE = "ended the draining"
 MAX_INJECTED = 256
 """Frames in one request."""
 MAX_FRAME = 1522
@@ -66,8 +67,12 @@ class Operations:
         forwards: ForwardChanges,
         draining: Draining,
         reload: Callable[[], Awaitable[dict[str, Any]]],
+        is_part: bool = False,
     ) -> None:
-        """``reload`` reads again what can change, and tells what did."""
+        """``reload`` reads again what can change, and tells what did.
+
+        ``is_part`` says that what changes all of the relay is noted by its supervisor, once.
+        """
         self.lans = lans
         self._forwards = forwards
         self._draining = draining
@@ -75,6 +80,7 @@ class Operations:
         self._admission = admission
         self._certificates = certificates
         self._reload = reload
+        self._is_part = is_part
 
     # -- sessions -----------------------------------------------------------------------------------
 
@@ -102,7 +108,7 @@ class Operations:
             self.bans.add(ban)
         except BanError as error:
             raise OperationError(str(error)) from None
-        note_change(who, f"banned {ban}")
+        self._note_of_all(who, f"banned {ban}")
         self.refresh_bans()
         ended = await self._end_banned(ban)
         await self.bans.keep()
@@ -127,7 +133,7 @@ class Operations:
         if not self.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
         self.refresh_bans()
-        note_change(who, f"lifted the ban {identifier}")
+        self._note_of_all(who, f"lifted the ban {identifier}")
         await self.bans.keep()
 
     # -- tokens -------------------------------------------------------------------------------------
@@ -143,7 +149,7 @@ class Operations:
             ended = await self._admission.tokens.revoke(identifier)
         except ValueError as error:
             raise OperationError(str(error)) from None
-        note_change(who, f"revoked the token {identifier}")
+        self._note_of_all(who, f"revoked the token {identifier}")
         return ended
 
     # -- forwards -----------------------------------------------------------------------------------
@@ -198,14 +204,13 @@ class Operations:
     def drain(self, who: Who, seconds: float | None = None) -> None:
         """Refuse new sessions from now on; those that stand are closed after ``seconds``, if that is said."""
         self._draining.begin(seconds)
-        rest = "" if seconds is None else f", and closes its sessions in {seconds:g} s"
-        note_change(who, f"drains the relay{rest}")
+        self._note_of_all(who, drains(seconds))
 
     def end_draining(self, who: Who) -> None:
         """Take new sessions again."""
         if self._draining.is_on:
             self._draining.end()
-            note_change(who, "ended the draining")
+            self._note_of_all(who, DRAINS_NO_MORE)
 
     async def reload(self, who: Who) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed and what needs a restart."""
@@ -215,6 +220,16 @@ class Operations:
     def certificate(self) -> dict[str, Any]:
         """Describe the certificate that new sessions get."""
         return describe_certificate(self._certificates)
+
+    def _note_of_all(self, who: Who, what: str) -> None:
+        """Note a change of all of the relay."""
+        if not self._is_part:
+            note_change(who, what)
+
+
+def drains(seconds: float | None) -> str:
+    """Say that a relay drains, and until when."""
+    return "drains the relay" + ("" if seconds is None else f", and closes its sessions in {seconds:g} s")
 
 
 def note_change(who: Who, what: str) -> None:

@@ -57,6 +57,8 @@ IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 class WorkerRelay(Relay):
     """The relay as a worker runs it."""
 
+    IS_PART = True
+
     def __init__(self, start: Message, handed: Handed, channel: Channel) -> None:
         """``start`` is the supervisor's first message."""
         self._handed = handed

@@ -41,7 +41,7 @@ from relay.admin.metrics import CONTENT_TYPE
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
 from relay.capture import MAX_CAPTURES
-from relay.operations import NotThereError, OperationError, note_change
+from relay.operations import DRAINS_NO_MORE, NotThereError, OperationError, drains, note_change
 from relay.own_certificate import describe_certificate
 from relay.supervisor import asking, captures, exposition, merging
 from relay.supervisor.asking import AskError, Question
@@ -197,6 +197,7 @@ class WholeApi:
         asked = await _question(request)
         ban = asked_ban(asked.body)
         self._whole.bans.add(ban)
+        note_change(who_asks(request), f"banned {ban}")
         found = await self._ask(asked)
         await self._whole.bans.keep()
         ended = sum(answer.json()["ended"] for answer in found.values())
@@ -207,6 +208,7 @@ class WholeApi:
         identifier = request.path_params["id"]
         if not self._whole.bans.remove(identifier):
             raise NotThereError(f"there is no ban {identifier}")
+        note_change(who_asks(request), f"lifted the ban {identifier}")
         await self._whole.bans.keep()
         with contextlib.suppress(HTTPException):  # of a worker that has let it end already
             await self._ask(await _question(request))
@@ -223,6 +225,7 @@ class WholeApi:
             await self._whole.tokens.revoke(identifier)
         except ValueError as error:
             raise OperationError(str(error)) from None
+        note_change(who_asks(request), f"revoked the token {identifier}")
         found = await self._ask(await _question(request))
         ended = sum(answer.json()["ended"] for answer in found.values())
         return ApiResponse({"revoked": identifier, "ended": ended})
@@ -263,8 +266,14 @@ class WholeApi:
 
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
-        found = await self._ask(await _question(request))
-        self._whole.draining = request.method != "DELETE"
+        asked = await _question(request)
+        found = await self._ask(asked)
+        was, self._whole.draining = self._whole.draining, request.method != "DELETE"
+        if self._whole.draining:
+            fields = json.loads(asked.body or b"{}")
+            note_change(who_asks(request), drains(fields.get("seconds")))
+        elif was:
+            note_change(who_asks(request), DRAINS_NO_MORE)
         return _as_it_is(next(iter(found.values())))
 
     # -- streams and what monitors ask ---------------------------------------------------------------

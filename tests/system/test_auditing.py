@@ -149,16 +149,26 @@ def test_a_connection_through_a_forward_is_told_too(start, log):
     assert (flow["remote"], flow["local"]) == (f"127.0.0.1:{ours}", port)
 
 
-def test_what_operators_change_is_told_with_who_asked(start, log):
-    relay = start()
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_operators_change_is_told_once_with_who_asked(start, log, workers):
+    relay = start("--workers", workers)
     relay.vmrelay("ban", "token=t9", "--time", "10m")
+    relay.vmrelay("ban", "--lift", "token:t9")
+    run(sys.executable, "-m", "relay.main", "token", "revoke", "t8", "--admin", relay.admin)
+    relay.vmrelay("drain", "--time", "5m")
     relay.vmrelay("drain")
     relay.vmrelay("drain", "--end")
-    changes = entries(log, "changed", 3)
+    relay.vmrelay("drain", "--end")
+    relay.vmrelay("reload")
+    changes = entries(log, "changed", 7)
     assert [change["what"] for change in changes] == [
         "banned token t9",
+        "lifted the ban token:t9",
+        "revoked the token t8",
+        "drains the relay, and closes its sessions in 300 s",
         "drains the relay",
         "ended the draining",
+        "asked for a reload",
     ]
     assert all(change["who"].startswith("the operator (") for change in changes)
 
