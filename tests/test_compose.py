@@ -21,11 +21,15 @@ pytestmark = pytest.mark.skipif(shutil.which("go") is None, reason="needs Go, wh
 LOADER = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
 """What "docker compose config" does, as a program."""
 FILE = ROOT / "docker/docker-compose.yml"
-MONITORING = dict(
-    line.split("=", 1)
-    for line in (ROOT / "docker/monitoring.env").read_text().splitlines()
-    if line and not line.startswith("#")
-)
+
+
+def variables(name):
+    """Read a file for "docker compose --env-file"."""
+    lines = (ROOT / "docker" / name).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+MONITORING, CLUSTER = variables("monitoring.env"), variables("cluster.env")
 
 
 def load(environment, folder):
@@ -36,7 +40,7 @@ def load(environment, folder):
     shutil.copytree(ROOT / "docker", folder / "docker")
     shutil.copytree(ROOT / "docs/monitoring", folder / "docs/monitoring")
     (folder / "docker/secrets").mkdir()
-    for name in ("admin-token", "grafana-password"):
+    for name in ("admin-token", "grafana-password", "cluster-key"):
         (folder / "docker/secrets" / name).write_text("a-token-of-some-length\n")
     text = re.sub(r"\$\{(\w+):-(.*?)\}", lambda m: environment.get(m[1]) or m[2], FILE.read_text())
     (folder / "docker/docker-compose.yml").write_text(text)
@@ -54,22 +58,27 @@ def monitored(tmp_path_factory):
     return load(MONITORING, tmp_path_factory.mktemp("monitored"))
 
 
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory):
+    return load(CLUSTER, tmp_path_factory.mktemp("clustered"))
+
+
 def test_without_a_profile_there_is_the_relay_alone(plain):
     assert [name for name, service in plain["services"].items() if not service.get("profiles")] == ["relay"]
     relay = plain["services"]["relay"]
     assert (relay["environment"]["VMRELAY_ADMIN"], relay["environment"]["VMRELAY_ADMIN_TOKEN"]) == ("", "")
-    assert plain["secrets"]["admin-token"]["file"] == "/dev/null"
+    assert {plain["secrets"][name]["file"] for name in ("admin-token", "cluster-key")} == {"/dev/null"}
     assert settings.resolve({}, relay["environment"]) == settings.Settings()
 
 
 def test_every_service_is_confined(monitored):
-    assert set(monitored["services"]) == {"relay", "prometheus", "grafana"}
+    assert set(monitored["services"]) == {"relay", "relay-2", "nats", "prometheus", "grafana"}
     for service in monitored["services"].values():
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert not service.keys() & {"cap_add", "privileged", "devices"}
-        assert not any("docker.sock" in str(volume.get("source")) for volume in service["volumes"])
+        assert not any("docker.sock" in str(volume.get("source")) for volume in service.get("volumes", ()))
     published = {
         (port["target"], port["protocol"], port.get("host_ip", ""))
         for service in monitored["services"].values()
@@ -79,33 +88,37 @@ def test_every_service_is_confined(monitored):
 
 
 def test_every_image_has_a_version(monitored):
-    for name in ("prometheus", "grafana"):
+    for name in ("prometheus", "grafana", "nats"):
         assert re.fullmatch(r"docker\.io/[a-z/]+:v?\d+\.\d+\.\d+", monitored["services"][name]["image"])
 
 
-def test_every_path_volume_and_secret_that_is_named_is_there(monitored):
-    secrets = {name: Path(secret["file"]) for name, secret in monitored["secrets"].items()}
-    volumes = [volume for service in monitored["services"].values() for volume in service["volumes"]]
-    assert {volume["source"] for volume in volumes if volume["type"] == "volume"} == set(monitored["volumes"])
+@pytest.mark.parametrize("of", ["monitored", "clustered"])
+def test_every_path_volume_and_secret_that_is_named_is_there(of, request):
+    told = request.getfixturevalue(of)
+    services = told["services"].values()
+    secrets = {name: Path(secret["file"]) for name, secret in told["secrets"].items()}
+    volumes = [volume for service in services for volume in service.get("volumes", ())]
+    assert {volume["source"] for volume in volumes if volume["type"] == "volume"} == set(told["volumes"])
     paths = [Path(volume["source"]) for volume in volumes if volume["type"] == "bind"]
     assert len(paths) == 5
-    assert all(path.is_file() for path in [*paths, *secrets.values()])
-    used = {secret["source"] for service in monitored["services"].values() for secret in service["secrets"]}
+    assert all(path.is_file() for path in paths)
+    assert all(path.is_file() or path == Path("/dev/null") for path in secrets.values())
+    used = {secret["source"] for service in services for secret in service.get("secrets", ())}
     assert used == set(secrets)
-    context = Path(monitored["services"]["relay"]["build"]["context"])
-    dockerfile = monitored["services"]["relay"]["build"]["dockerfile"]
+    context = Path(told["services"]["relay"]["build"]["context"])
+    dockerfile = told["services"]["relay"]["build"]["dockerfile"]
     assert (context / dockerfile).is_file()
 
 
-def test_every_variable_of_the_file_has_a_default_and_of_the_environment_a_use():
+def test_every_variable_of_the_file_has_a_default_and_of_the_environments_a_use():
     text = FILE.read_text()
     used = set(re.findall(r"\$\{(\w+)", text))
     assert set(re.findall(r"\$\{(\w+):-", text)) == used
-    assert set(MONITORING) == used | {"COMPOSE_PROFILES"}
+    assert set(MONITORING) | set(CLUSTER) == used | {"COMPOSE_PROFILES"}
     profiles = {
         name for service in yaml.safe_load(text)["services"].values() for name in service.get("profiles", ())
     }
-    assert MONITORING["COMPOSE_PROFILES"] in profiles
+    assert {MONITORING["COMPOSE_PROFILES"], CLUSTER["COMPOSE_PROFILES"]} == profiles
 
 
 def mounted(service, target):
@@ -114,6 +127,12 @@ def mounted(service, target):
         if volume["target"] == target:
             return Path(volume["source"])
     raise AssertionError(f"nothing is mounted at {target}")
+
+
+def secret_at(service, target):
+    """Tell which secret is at a path."""
+    (found,) = [secret["source"] for secret in service["secrets"] if secret["target"] == str(target)]
+    return found
 
 
 def test_grafana_finds_prometheus_and_the_dashboard(monitored):
@@ -144,12 +163,42 @@ def test_prometheus_asks_the_relay_where_it_listens_with_its_token(monitored):
     assert job["static_configs"] == [{"targets": [str(found.admin)]}]
     (secret,) = prometheus["secrets"]
     assert (secret["source"], secret["target"]) == ("admin-token", job["authorization"]["credentials_file"])
-    (secret,) = relay["secrets"]
-    assert (secret["source"], secret["target"]) == ("admin-token", str(found.admin_token))
+    assert secret_at(relay, found.admin_token) == "admin-token"
     for rules in told["rule_files"]:
         assert mounted(prometheus, str(Path(config_file).parent / rules)).is_file()
     storage = [word.partition("=")[2] for word in prometheus["command"] if "storage.tsdb.path" in word]
     assert mounted(prometheus, *storage) == Path("metrics")
+
+
+def test_the_relays_of_the_cluster_reach_the_server_with_one_key(clustered):
+    services = clustered["services"]
+    assert [name for name, each in services.items() if "cluster" in each.get("profiles", ())] == [
+        *("nats", "prometheus", "relay-2"),
+    ]
+    server = services["nats"]["command"][-1]
+    relays = [services[name] for name in ("relay", "relay-2")]
+    for relay in relays:
+        found = settings.resolve({}, relay["environment"])
+        assert found.cluster == (f"nats://nats:{server}",)
+        assert secret_at(relay, found.cluster_key) == "cluster-key"
+        assert set(relay["networks"]) & set(services["nats"]["networks"])
+        assert not services["nats"].get("ports")
+    assert len({relay["hostname"] for relay in relays}) == 2
+    for kind in ("ports", "volumes"):
+        one, other = (json.dumps(relay[kind]) for relay in relays)
+        assert one != other
+
+
+def test_prometheus_asks_both_relays_of_the_cluster(clustered):
+    relay, other, prometheus = (clustered["services"][name] for name in ("relay", "relay-2", "prometheus"))
+    told = yaml.safe_load(mounted(prometheus, "/etc/prometheus/prometheus.yml").read_text())
+    (job,) = told["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [relay["environment"]["VMRELAY_ADMIN"]]}]
+    (found,) = job["dns_sd_configs"]
+    assert found["names"] == [other["hostname"]]
+    admin = settings.resolve({}, other["environment"]).admin
+    assert (admin.host, admin.port) == ("0.0.0.0", found["port"])
+    assert all(port["target"] != found["port"] for port in other["ports"])
 
 
 def test_with_that_environment_a_relay_runs_and_its_commands_find_it(monitored, tmp_path):

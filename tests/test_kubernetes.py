@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 BUILDER = "sigs.k8s.io/kustomize/kustomize/v5@v5.5.0"
-FOLDER = ROOT / "examples/kubernetes"
+FOLDERS = ("kubernetes", "kubernetes-cluster")
 KUSTOMIZE = ("kubectl", "kustomize") if shutil.which("kubectl") else ("go", "run", BUILDER, "build")
 VERSIONS = ("1.26", "1.32", "1.37")
 """The oldest that is promised (Services with UDP and TCP), and the newest that there are schemas of."""
@@ -30,14 +30,38 @@ TOKEN = "a-token-of-some-length"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """What "kubectl apply -k" would apply."""
-    folder = tmp_path_factory.mktemp("kubernetes") / "vmrelay"
-    shutil.copytree(FOLDER, folder)
-    (folder / "secrets").mkdir()
-    (folder / "secrets/keys.json").write_text(json.dumps(KEYS))
-    (folder / "secrets/admin-token").write_text(f"{TOKEN}\n")
+def examples(tmp_path_factory):
+    """The folders, with secrets."""
+    examples = tmp_path_factory.mktemp("kubernetes")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / "examples" / name, examples / name)
+        (examples / name / "secrets").mkdir()
+    (examples / "kubernetes/secrets/keys.json").write_text(json.dumps(KEYS))
+    (examples / "kubernetes/secrets/admin-token").write_text(f"{TOKEN}\n")
+    (examples / "kubernetes-cluster/secrets/cluster-key").write_text("11" * 32)
+    return examples
+
+
+def build(folder):
+    """Give what "kubectl apply -k" would apply."""
     return list(yaml.safe_load_all(run(*KUSTOMIZE, folder, patience=300).stdout))
+
+
+@pytest.fixture(scope="module")
+def built(examples):
+    return build(examples / "kubernetes")
+
+
+@pytest.fixture(scope="module")
+def clustered(examples):
+    """Those of several relays, by kind and name."""
+    found = {}
+    for thing in build(examples / "kubernetes-cluster"):
+        name = thing["metadata"]["name"]
+        if thing["kind"] in {"Secret", "ConfigMap"}:  # theirs end in a hash of what they have
+            name = name.rpartition("-")[0]
+        found[thing["kind"], name] = thing
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +84,9 @@ def container(pod):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_kubernetes_takes_every_field(built, version):
+def test_kubernetes_takes_every_field(built, clustered, version):
     kubernetes_validate = pytest.importorskip("kubernetes_validate")
-    for thing in built:
+    for thing in (*built, *clustered.values()):
         kubernetes_validate.validate(thing, version, strict=True)
 
 
@@ -144,6 +168,54 @@ def test_the_settings_are_such_and_leave_time_to_drain(one, pod, container, tmp_
     dockerfile = (ROOT / "docker/Dockerfile").read_text()
     state = next(place for place, name in mounts.items() if name == "state")
     assert f"STATE_DIRECTORY={state} " in dockerfile
+
+
+def test_the_relays_of_a_cluster_reach_the_server_with_one_key(clustered):
+    relays, server = clustered["StatefulSet", "vmrelay"], clustered["Deployment", "nats"]
+    assert relays["spec"]["replicas"] == 3
+    (container,) = relays["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    found = settings.resolve({}, environment)
+    assert found.admin.port == 9433, "what one relay has several have too"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts[str(found.cluster_key.parent)] == "secrets"
+    assert set(clustered["Secret", "vmrelay"]["data"]) == {"keys.json", "admin-token", found.cluster_key.name}
+
+    (url,) = found.cluster
+    service = clustered["Service", "nats"]
+    (port,) = service["spec"]["ports"]
+    assert url == f"nats://{service['metadata']['name']}:{port['port']}"
+    (nats,) = server["spec"]["template"]["spec"]["containers"]
+    assert [str(each["containerPort"]) for each in nats["ports"]] == nats["args"][-1:]
+    labels = server["spec"]["template"]["metadata"]["labels"]
+    policy = clustered["NetworkPolicy", "nats"]["spec"]
+    for selector in (service["spec"]["selector"], policy["podSelector"]["matchLabels"]):
+        assert selector
+        assert selector.items() <= labels.items()
+    ((allowed,),) = [rule["from"] for rule in policy["ingress"]]
+    theirs = relays["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        allowed["podSelector"],
+        clustered["PodDisruptionBudget", "vmrelay"]["spec"]["selector"],
+        relays["spec"]["template"]["spec"]["topologySpreadConstraints"][0]["labelSelector"],
+    ):
+        assert selector["matchLabels"]
+        assert selector["matchLabels"].items() <= theirs.items()
+    assert not clustered["Service", "vmrelay"]["spec"]["selector"].items() <= labels.items()
+
+
+def test_the_server_of_a_cluster_is_confined_as_the_relays_are(clustered):
+    pods = [
+        clustered[key]["spec"]["template"]["spec"]
+        for key in (("StatefulSet", "vmrelay"), ("Deployment", "nats"))
+    ]
+    relay, server = (pod["containers"][0]["securityContext"] for pod in pods)
+    assert server == relay
+    for name in ("runAsNonRoot", "runAsUser", "seccompProfile"):
+        assert pods[1]["securityContext"][name] == pods[0]["securityContext"][name]
+    assert pods[1]["automountServiceAccountToken"] is False
+    compose = yaml.safe_load((ROOT / "docker/docker-compose.yml").read_text())
+    assert pods[1]["containers"][0]["image"] == compose["services"]["nats"]["image"]
 
 
 def probe(port, what):
