@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import platform
 import shutil
 import signal
+import time
 
 import pytest
 from browsers import chromium, site
 from processes import PATIENCE, ROOT, Relay, run
+from test_clusters import play
 
 COMPATIBILITY = ROOT / "clients/js/compat/node"
 PROCESSOR = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine())
@@ -350,3 +353,25 @@ def test_a_client_leaves_addresses_to_others(program, relay):
     outcomes = program(22, "machines_on_node.mjs", f"http://127.0.0.1:{relay.port}/", POOL, ws=False)
     problems = [outcome["problem"] for outcome in outcomes if "problem" in outcome]
     assert problems == ["this client has too many addresses"] * RESERVE
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_card_on_node_leaves_a_lost_machine_of_a_cluster_with_its_address(tmp_path, program, number):
+    async def scenario(cluster):
+        one, other = await cluster.machine(), await cluster.machine()
+        await one.counts("rooms.workers_found")
+        urls = [f"http://127.0.0.1:{machine.port}/" for machine in (one, other)]
+        card = asyncio.create_task(
+            asyncio.to_thread(program, 22, "lost_machine_on_node.mjs", *urls, ws=False)
+        )
+        await one.hears("registered 52:54:00:07:07:08")
+        await asyncio.sleep(0.5)  # the other has heard of it
+        began = time.monotonic()
+        one.signal(number)
+        said = await card
+        took = time.monotonic() - began
+        one.signal(signal.SIGKILL)
+        assert said["before"] == said["after"]
+        assert took < 10
+
+    play(tmp_path, scenario)

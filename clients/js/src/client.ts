@@ -13,11 +13,11 @@
 
 import { CarrierError, messageOf } from "./carriers.js";
 import type { Carrier, Ending } from "./carriers.js";
-import { Dialer } from "./dialer.js";
-import type { DialOptions } from "./dialer.js";
+import type { Dialer, DialOptions } from "./dialer.js";
 import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
 import { recall, recallRandomMac, remember } from "./keepsakes.js";
 import type { Keepsake } from "./keepsakes.js";
+import { Places } from "./places.js";
 import { Registration } from "./registration.js";
 import { Retries } from "./retries.js";
 import { CHUNK, CONTROL, Chunker, FRAME, MAX_FRAME, MIN_FRAME, Reassembler, encodeControl, parseControl } from "./wire.js";
@@ -79,6 +79,10 @@ export interface Options extends DialOptions {
 const HEARTBEAT_INTERVAL = 15_000;
 /** Heartbeats without an answer after which the relay is gone. */
 const MAX_UNANSWERED = 3;
+/** The same where there is another relay to go to, and how long the last of them is waited for: 8 s at most. */
+const WATCHFUL_INTERVAL = 3000;
+const MAX_UNANSWERED_WATCHFUL = 2;
+const ANSWERED_WITHIN = 2000;
 /** A connection must have lasted this long for the delays to start over. */
 const STABLE = 1000;
 /** And so long if another session took its MAC. */
@@ -100,11 +104,12 @@ const WEBSOCKET_CODES = 4000;
 
 /**
  * Connects a network card to the relay at `url`: `https://HOST:PORT/`, `http://127.0.0.1:PORT/` in
- * development, or `wss:`/`ws:` for WebSocket alone. Resolves once frames travel (with `mac: "guest"` also
- * when a second has passed without one); rejects with an Error when the first attempt fails, TypeError for
- * arguments that are wrong.
+ * development, or `wss:`/`ws:` for WebSocket alone. Several are relays that share the LAN: they are tried in this
+ * order, and when one is lost the next is gone to, as are those that the relay names itself. Resolves once frames
+ * travel (with `mac: "guest"` also when a second has passed without one); rejects with an Error when the first attempt
+ * fails, TypeError for arguments that are wrong.
  */
-export async function connect(url: string, options: Options = {}): Promise<NetworkInterface> {
+export async function connect(url: string | readonly string[], options: Options = {}): Promise<NetworkInterface> {
   const nic = new NetworkInterface(url, options);
   await nic.start();
   return nic;
@@ -127,7 +132,7 @@ export class NetworkInterface {
   onassigned: (assigned: Assigned) => void;
   ondraining: (seconds: number | undefined) => void;
 
-  readonly #dialer: Dialer;
+  readonly #places: Places;
   readonly #card: CardMac;
   readonly #name: string;
   readonly #reconnect: boolean;
@@ -149,7 +154,7 @@ export class NetworkInterface {
   #holds = true;
   #held: Uint8Array[] = [];
   #openSince = 0;
-  #heartbeats: ReturnType<typeof setInterval> | undefined;
+  #heartbeats: ReturnType<typeof setTimeout> | undefined;
   #heartbeatSent = 0;
   #unanswered = 0;
   readonly #retries = new Retries();
@@ -158,10 +163,10 @@ export class NetworkInterface {
   #retry: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal Use {@link connect}. `card` decides about the MAC in place of `options.mac`. */
-  constructor(url: string, options: Options, card?: CardMac) {
-    this.#dialer = new Dialer(url, options);
+  constructor(url: string | readonly string[], options: Options, card?: CardMac) {
+    this.#places = new Places(url, options);
     this.#hasRandomMac = card === undefined && options.mac === undefined;
-    this.#card = card ?? new CardMac(options.mac ?? recallRandomMac(this.#dialer.place) ?? randomMac());
+    this.#card = card ?? new CardMac(options.mac ?? recallRandomMac(this.#places.place) ?? randomMac());
     this.#forget = remember(() => this.#leavePage());
     this.#name = options.name ?? "";
     this.#reconnect = options.reconnect ?? true;
@@ -174,6 +179,10 @@ export class NetworkInterface {
   /** The card's MAC on the LAN; zeros until the guest's is known. */
   get mac(): Uint8Array {
     return this.#card.lan ?? new Uint8Array(MAC_LENGTH);
+  }
+
+  get #dialer(): Dialer {
+    return this.#places.current;
   }
 
   get state(): State {
@@ -221,18 +230,29 @@ export class NetworkInterface {
 
   /** @internal The first attempt. `patience` is how long the guest's MAC is waited for, in milliseconds. */
   async start(patience = GUEST_PATIENCE): Promise<void> {
-    this.#enter("connecting", "");
-    try {
-      const registered = this.#register(await this.#dial());
-      if (this.#card.lan === undefined) await firstOf(registered, patience);
-      if (this.#card.lan === undefined) {
-        registered.catch((error: unknown) => this.#retryLater(messageOf(error)));
-      } else {
-        await registered;
+    for (let left = this.#places.length; ; ) {
+      this.#enter("connecting", "");
+      try {
+        await this.#begin(patience);
+        return;
+      } catch (error) {
+        if (--left > 0 && !this.#over()) {
+          this.#places.goOn();
+          continue;
+        }
+        this.#enter("closed", messageOf(error));
+        throw error;
       }
-    } catch (error) {
-      this.#enter("closed", messageOf(error));
-      throw error;
+    }
+  }
+
+  async #begin(patience: number): Promise<void> {
+    const registered = this.#register(await this.#dial());
+    if (this.#card.lan === undefined) await firstOf(registered, patience);
+    if (this.#card.lan === undefined) {
+      registered.catch((error: unknown) => this.#retryLater(messageOf(error)));
+    } else {
+      await registered;
     }
   }
 
@@ -294,7 +314,7 @@ export class NetworkInterface {
     if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
       this.#registered = lan;
       if (this.#had === undefined || !isAt(lan, 0, Uint8Array.from(this.#had.mac))) {
-        this.#had = recall(this.#dialer.place, lan);
+        this.#had = recall(this.#places.place, lan);
       }
       this.#registration?.ask(lan, this.#name, this.#had?.secret ?? "", this.#had?.ip);
       this.#flush();
@@ -320,22 +340,40 @@ export class NetworkInterface {
     const silence = new Promise<Ending>((resolve) => {
       if (this.#dialer.raw) return;
       this.#unanswered = 0;
-      this.#heartbeats = setInterval(() => {
-        if (this.#beat(carrier)) return;
+      this.#watch(carrier, () => {
+        this.#places.goOn();
         resolve({ code: 0, reason: "the relay is silent" });
         carrier.close("the relay is silent", false);
-      }, HEARTBEAT_INTERVAL);
+      });
     });
     const ending = await Promise.race([carrier.closed, silence]);
     if (this.#carrier !== carrier) return;
-    clearInterval(this.#heartbeats);
+    clearTimeout(this.#heartbeats);
     this.#carrier = undefined;
     this.#lost(ending);
   }
 
+  /** Sends heartbeats for as long as they are answered, and says so when they are not. */
+  #watch(carrier: Carrier, onSilence: () => void): void {
+    const interval = !this.#hasOthers ? HEARTBEAT_INTERVAL : this.#isMissed ? ANSWERED_WITHIN : WATCHFUL_INTERVAL;
+    this.#heartbeats = setTimeout(() => {
+      if (this.#beat(carrier)) this.#watch(carrier, onSilence);
+      else onSilence();
+    }, interval);
+  }
+
+  get #hasOthers(): boolean {
+    return this.#places.length > 1;
+  }
+
+  /** Whether as many heartbeats were not answered as may be. */
+  get #isMissed(): boolean {
+    return this.#unanswered >= (this.#hasOthers ? MAX_UNANSWERED_WATCHFUL : MAX_UNANSWERED);
+  }
+
   /** Asks for a sign of life; false when several were asked for and none came. */
   #beat(carrier: Carrier): boolean {
-    if (this.#unanswered >= MAX_UNANSWERED) return false;
+    if (this.#isMissed) return false;
     this.#unanswered++;
     this.#heartbeatSent = Date.now();
     carrier.send(encodeControl({ type: "Heartbeat" }));
@@ -369,7 +407,7 @@ export class NetworkInterface {
   #part(): Carrier | undefined {
     const carrier = this.#carrier;
     if (carrier !== undefined) {
-      clearInterval(this.#heartbeats);
+      clearTimeout(this.#heartbeats);
       this.#carrier = undefined;
       this.#session++;
     }
@@ -392,7 +430,7 @@ export class NetworkInterface {
 
   #keepsake(mac: Uint8Array, told?: { assigned: Assigned; resume: string }): Keepsake {
     return {
-      place: this.#dialer.place,
+      place: this.#places.place,
       mac: [...mac],
       secret: told?.resume ?? "",
       ip: told?.assigned.ip,
@@ -425,6 +463,7 @@ export class NetworkInterface {
       await this.#register(await this.#dial());
       this.statistics.reconnects++;
     } catch (error) {
+      this.#places.goOn();
       this.#retryLater(messageOf(error));
     }
   }
@@ -500,6 +539,7 @@ export class NetworkInterface {
       case "Assigned": {
         const before = this.#assigned;
         this.#assigned = message.assigned;
+        this.#places.learn(message.urls);
         if (this.#registered !== undefined) this.#had = this.#keepsake(this.#registered, message);
         this.#registration?.end();
         if (String(before?.ip) !== String(message.assigned.ip)) this.onassigned(message.assigned);

@@ -71,7 +71,7 @@ export function attachV86(emulator: V86Like, nic: NetworkInterface): () => void 
  */
 export async function connectV86(
   emulator: V86Like,
-  url: string,
+  url: string | readonly string[],
   options: Omit<Options, "onframe"> = {},
 ): Promise<NetworkInterface> {
   const nic = new NetworkInterface(url, options, new CardMac(options.mac ?? "guest", true));

@@ -25,7 +25,7 @@ const NUM_BUFFERS = 10;
  * with buffers for the receive queue. No offloads may have been negotiated.
  */
 export async function connectVirtio(
-  url: string,
+  url: string | readonly string[],
   receive: (buffer: Uint8Array) => void,
   options: VirtioOptions = {},
 ): Promise<VirtioPort> {

@@ -19,6 +19,9 @@ export const MAX_FRAME = 1522;
 
 /** Milliseconds after which an incomplete frame is given up: whoever sent it has sent it again by then. */
 const REASSEMBLY_TIME = 5000;
+/** URLs of machines that a relay is listened to for, and characters of each. */
+const MAX_URLS = 8;
+const MAX_URL = 300;
 /** Incomplete frames at a time; more are a flood. */
 const MAX_PARTIAL = 64;
 
@@ -38,7 +41,7 @@ export interface Assigned {
 }
 
 export type ControlMessage =
-  | { type: "Assigned"; assigned: Assigned; resume: string }
+  | { type: "Assigned"; assigned: Assigned; resume: string; urls: readonly string[] }
   | { type: "HeartbeatAck" }
   | { type: "Draining"; seconds: number | undefined }
   | { type: "Error"; message: string }
@@ -71,7 +74,9 @@ export function parseControl(datagram: Uint8Array): ControlMessage | undefined {
       const usable = typeof mtu === "number" && Number.isInteger(mtu) && mtu >= 576 && mtu <= 1500;
       const resume = typeof fields["resume"] === "string" ? fields["resume"] : "";
       const room = typeof fields["room"] === "string" ? fields["room"] : "default";
-      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500, room }, resume };
+      const told: readonly unknown[] = Array.isArray(fields["urls"]) ? fields["urls"].slice(0, MAX_URLS) : [];
+      const urls = told.filter((url): url is string => typeof url === "string" && url.length <= MAX_URL);
+      return { type: "Assigned", assigned: { ip, gateway, netmask, dns, mtu: usable ? mtu : 1500, room }, resume, urls };
     }
     case "HeartbeatAck":
       return { type: "HeartbeatAck" };

@@ -501,8 +501,8 @@ describe("a lost connection", () => {
   describe.each(["webtransport", "websocket"] as const)("over %s", (transport) => {
     test("is not made of timers that run once a minute, as in a hidden page", async () => {
       relay.install();
-      const interval = globalThis.setInterval;
-      vi.stubGlobal("setInterval", (callback: () => void, delay: number) => interval(callback, Math.max(delay, 60_000)));
+      const timeout = globalThis.setTimeout;
+      vi.stubGlobal("setTimeout", (callback: () => void, delay: number) => timeout(callback, Math.max(delay, 60_000)));
       const nic = await attach("https://relay.example/", { transport });
       await vi.advanceTimersByTimeAsync(600_000);
       expect(relay.links).toHaveLength(1);
@@ -538,6 +538,41 @@ describe("a lost connection", () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(changes.at(-1)).toEqual({ state: "closed", reason: "taken over" });
     expect(relay.links).toHaveLength(1);
+  });
+});
+
+describe("a card with several relays", () => {
+  const urls = ["https://a.example/", "https://b.example/"];
+  const hosts = (): string[] => relay.links.map(({ url }) => new URL(url).host);
+
+  test("goes to the next when the first is not there", async () => {
+    relay.install();
+    const usual = relay.answer;
+    relay.answer = (link, datagram) => {
+      if (link.url.includes("a.example")) link.end(1, "away");
+      else usual(link, datagram);
+    };
+    const nic = await attach(urls);
+    expect(nic.state).toBe("open");
+    expect(hosts()).toEqual(["a.example", "b.example"]);
+  });
+
+  test.each([[urls], [urls[0]!]])("leaves one that is silent within ten seconds, with secret and address: %j", async (given) => {
+    relay.install();
+    relay.resume = "5ec2e7";
+    relay.urls = urls;
+    const usual = relay.answer;
+    const nic = await attach(given);
+    const mac = [...nic.mac];
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(hosts()).toEqual(["a.example"]);
+    relay.answer = (link, datagram) => {
+      if (!link.url.includes("a.example")) usual(link, datagram);
+    };
+    await vi.advanceTimersByTimeAsync(9_000);
+    expect(nic.state).toBe("open");
+    expect(hosts()).toEqual(["a.example", "b.example"]);
+    expect(relay.links[1]!.sent[0]).toEqual(control({ type: "Register", mac, resume: "5ec2e7", ip: [10, 0, 2, 10] }));
   });
 });
 

@@ -26,6 +26,8 @@ export class FakeRelay {
   readonly #owners = new Map<string, Link>();
   /** What is told for the client to come back with. */
   resume: string | undefined;
+  /** Where the cluster's machines are, if it tells that. */
+  urls: string[] | undefined;
   answer: (link: Link, datagram: Uint8Array) => void = (link, datagram) => {
     if (datagram[0] !== 0 || datagram[1] !== 0x7b) return;
     const { type, mac } = JSON.parse(new TextDecoder().decode(datagram.subarray(1)));
@@ -36,7 +38,7 @@ export class FakeRelay {
     if (owner !== undefined && owner !== link) owner.end(4004, "another session registered it");
     const ip = this.addresses.get(String(mac)) ?? [10, 0, 2, 10 + this.addresses.size];
     this.addresses.set(String(mac), ip);
-    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip, room: "lab", ...(this.resume === undefined ? {} : { resume: this.resume }) }));
+    link.deliver(control({ type: "Assigned", ...ASSIGNED, ip, room: "lab", ...(this.resume === undefined ? {} : { resume: this.resume }), ...(this.urls === undefined ? {} : { urls: this.urls }) }));
   };
 
   /** What clients have said, without the bytes of frames. */

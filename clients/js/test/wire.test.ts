@@ -23,7 +23,17 @@ describe("control messages", () => {
       type: "Assigned",
       assigned: { ip: [10, 0, 2, 10], gateway: [10, 0, 2, 2], netmask: [255, 255, 255, 0], dns: [8, 8, 8, 8], mtu, room: "default" },
       resume: "",
+      urls: [],
     });
+  });
+
+  test.each([
+    ['["https://a","https://b:1"]', ["https://a", "https://b:1"]],
+    ['"https://a"', []],
+    [`["https://a",1,null,"${"b".repeat(301)}"]`, ["https://a"]],
+    [JSON.stringify(Array(1000).fill("https://a")), Array(8).fill("https://a")],
+  ])("Assigned with the URLs %s names %j", (more, urls) => {
+    expect(parseControl(control(`${assigned},"urls":${more}}`))).toMatchObject({ urls });
   });
 
   test.each([

@@ -37,6 +37,23 @@ export class Dialer {
         this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
         this.#token = options.token;
     }
+    /** The URL, in one spelling. */
+    get address() {
+        return this.#url.href;
+    }
+    /** The same LAN's URL at another relay, `https://HOST[:PORT]`; undefined for what is none. */
+    addressAt(relay) {
+        try {
+            const { protocol, host } = new URL(relay);
+            if (protocol !== "https:" || host === "")
+                return undefined;
+            const own = host === this.#url.host ? this.#url.protocol : this.#url.protocol.startsWith("ws") ? "wss:" : "https:";
+            return new URL(`${own}//${host}${this.#url.pathname}${this.#url.search}`).href;
+        }
+        catch {
+            return undefined;
+        }
+    }
     /** Which LAN it is, without what else a URL may say. */
     get place() {
         const { host, pathname, searchParams } = this.#url;

@@ -1,0 +1,59 @@
+/**
+ * Which of a LAN's relays a card goes to: those that it was given, and those that they name with its address
+ * (`https://HOST[:PORT]`, the relay's own first). Path and query, which say the room, are those of the URL in use.
+ */
+
+import { Dialer } from "./dialer.js";
+import type { DialOptions } from "./dialer.js";
+
+/** Milliseconds that opening a carrier may take where there is another relay to go to. */
+const TIMEOUT_WITH_OTHERS = 3000;
+
+export class Places {
+  /** Names the LAN, whichever relay is in use. */
+  readonly place: string;
+  readonly #options: DialOptions;
+  readonly #given: readonly Dialer[];
+  #all: readonly Dialer[];
+  #current: Dialer;
+
+  /** Throws TypeError for arguments that are wrong. */
+  constructor(urls: string | readonly string[], options: DialOptions) {
+    const given = typeof urls === "string" ? [urls] : urls;
+    this.#options = given.length > 1 ? { timeout: TIMEOUT_WITH_OTHERS, ...options } : options;
+    this.#given = given.map((url) => new Dialer(url, this.#options));
+    const [first] = this.#given;
+    if (first === undefined) throw new TypeError("no relay's address");
+    if (this.#given.some(({ raw }) => raw !== first.raw)) throw new TypeError("all addresses must say the same encapsulation");
+    this.place = first.place;
+    this.#all = this.#given;
+    this.#current = first;
+  }
+
+  /** The one in use. */
+  get current(): Dialer {
+    return this.#current;
+  }
+
+  get length(): number {
+    return this.#all.length;
+  }
+
+  /** Takes what a relay names, in place of what was named before; what is no URL is left out. */
+  learn(told: readonly string[]): void {
+    const known = new Map([...this.#all, this.#current].map((dialer) => [dialer.address, dialer]));
+    const named = told.flatMap((url) => {
+      const address = this.#current.addressAt(url);
+      if (address === undefined) return [];
+      return [known.get(address) ?? new Dialer(address, { timeout: TIMEOUT_WITH_OTHERS, ...this.#options })];
+    });
+    // Most likely the relay's other name for itself: the last to go to.
+    if (named.length > 0 && !named.includes(this.#current)) named.push(named.shift()!);
+    this.#all = [...new Set([...this.#given, this.#current, ...named])];
+  }
+
+  /** Uses the next one. */
+  goOn(): void {
+    this.#current = this.#all[(this.#all.indexOf(this.#current) + 1) % this.#all.length]!;
+  }
+}
