@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from relay.log_filter import LIBRARIES, PARTS, Levels
+from relay.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -211,7 +212,7 @@ def _human_line(record: Record) -> str:
         if name not in _NOT_SHOWN:
             shown = "***" if _is_secret(name) else _redacted(str(value))
             if shown not in text:
-                fields += f" {name}={_escaped(shown)}"
+                fields += f" {name}={printable(shown)}"
     error = "".join(f"\n{_printable(line)}" for line in _traceback(record).splitlines())
     return f"{moment} {record['level'].name:<7} {text}{fields}{error}"
 
@@ -266,16 +267,7 @@ def _redacted(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return _escaped(_redacted(text))
-
-
-def _escaped(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return printable(_redacted(text))
 
 
 # -- standard logging ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from relay.admin import client
 from relay.admin.recording import BlockError, Limits, Recorder, blocks
 from relay.admin_place import find
+from relay.printable import printable
 from relay.setting_kinds import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _tell_packets(source: client.Stream) -> None:
         name = (told.ifname or b"").decode(errors="replace")
         arrow = {1: ">", 2: "<"}.get(told.direction, " ")
         comment = f"  # {said}" if said else ""
-        print(f"{clock} {name} {arrow} {Ether(data).summary()}{comment}", flush=True)  # noqa: T201
+        print(printable(f"{clock} {name} {arrow} {Ether(data).summary()}{comment}"), flush=True)  # noqa: T201
 
 
 def trace_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +140,7 @@ def trace(relay: client.AdminClient, args: argparse.Namespace) -> str:
             if args.json:
                 print(line.decode().rstrip(), flush=True)  # noqa: T201
             else:
-                print(_told(json.loads(line)), flush=True)  # noqa: T201
+                print(printable(_told(json.loads(line))), flush=True)  # noqa: T201
     return ""
 
 

@@ -36,6 +36,7 @@ from relay.admin.inspection import (
     why_arguments,
 )
 from relay.admin.top_command import top, top_arguments
+from relay.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -60,10 +61,10 @@ class Command(NamedTuple):
         try:
             said = self.ask(client.connect(args), args)
         except client.AskError as error:
-            print(f"vmrelay {self.name}: {error}", file=sys.stderr)  # noqa: T201
+            print(f"vmrelay {self.name}: {printable(str(error))}", file=sys.stderr)  # noqa: T201
             return 1
         if said:
-            print(said)  # noqa: T201
+            print("\n".join(map(printable, said.split("\n"))))  # noqa: T201
         return 0
 
 

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from relay.admin.tables import amount, duration, milliseconds, percent, table
+from relay.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -258,7 +259,7 @@ def events(relay: client.AdminClient, args: argparse.Namespace) -> str:
 def _event_line(event: dict[str, Any], args: argparse.Namespace) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
     times = f" ({event['times']} times)" if "times" in event else ""
-    return json.dumps(event) if args.json else f"{clock} {event['message']}{times}"
+    return json.dumps(event) if args.json else printable(f"{clock} {event['message']}{times}")
 
 
 def events_arguments(parser: argparse.ArgumentParser) -> None:

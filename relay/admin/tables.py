@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -13,7 +15,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Write rows under their heads, in columns as wide as they need; numbers stand to the right."""
-    cells = [[("-" if cell is None else str(cell)) for cell in row] for row in rows]
+    cells = [[("-" if cell is None else printable(str(cell))) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     right = [
         bool(cells) and all(row[n][:1].isdigit() or row[n] == "-" for row in cells) for n in range(len(heads))

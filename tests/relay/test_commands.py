@@ -35,6 +35,13 @@ def test_what_cannot_be_done_is_said_in_one_line(relay, words, complaint):
     assert said.count("\n") == 1
 
 
+def test_what_others_say_steers_no_terminal(relay):
+    relay.vmrelay("ban", "mac=52:54:00:00:00:09", "--reason", "\x1b[2Jgone\nand more")
+    said = relay.vmrelay("ban")
+    assert r"\x1b[2Jgone\nand more" in said
+    assert all(line.isprintable() for line in said.splitlines())
+
+
 def test_without_a_relay_the_commands_say_so(tmp_path):
     environment = os.environ | {
         "XDG_RUNTIME_DIR": str(tmp_path),

@@ -14,6 +14,15 @@ def test_a_table_without_rows_is_its_heads():
     assert table(("NAME", "N"), []) == "NAME  N"
 
 
+def test_what_others_say_stays_in_its_cell_and_steers_no_terminal():
+    text = table(("NAME", "REASON"), [("web", "\x1b[2Jevil\nweb2  fine"), ("\u202edb", "\x9b2J")])
+    assert text.splitlines() == [
+        "NAME      REASON",
+        r"web       \x1b[2Jevil\nweb2  fine",
+        r"\u202edb  \x9b2J",
+    ]
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
