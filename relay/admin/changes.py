@@ -100,11 +100,15 @@ def reload(relay: client.AdminClient, args: argparse.Namespace) -> str:
         lines = [f"in force: {', '.join(told['changed']) or 'nothing new'}"]
         if told["needs_restart"]:
             lines.append(f"needs a restart: {', '.join(told['needs_restart'])}")
-        lines += [f"error: {error}" for error in told["errors"]]
         lines.append(f"certificate: {'new' if told['certificate'] else 'as before'}")
         return "\n".join(lines)
 
-    return say(args, relay.post("/v1/reload"), text)
+    told = relay.post("/v1/reload")
+    said = say(args, told, text)
+    if told["errors"]:
+        print(said)  # noqa: T201
+        raise client.AskError("; ".join(told["errors"]))
+    return said
 
 
 def restart(relay: client.AdminClient, args: argparse.Namespace) -> str:

@@ -37,9 +37,10 @@ def relay(tmp_path):
     assert "Traceback" not in relay.output
 
 
-def reload(relay, text):
+def reload(relay, text, status=0):
     relay.file.write_text(text)
-    done = run(sys.executable, "-m", "relay.main", "reload", "--json", "--admin", relay.admin)
+    done = run(sys.executable, "-m", "relay.main", "reload", "--json", "--admin", relay.admin, check=False)
+    assert done.returncode == status, done.stderr
     return json.loads(done.stdout)
 
 
@@ -68,7 +69,7 @@ def test_a_signal_does_the_same_and_fixed_settings_are_named(relay):
 
 
 def test_a_file_with_a_mistake_changes_nothing(relay):
-    told = reload(relay, "bit-rat = 5")
+    told = reload(relay, "bit-rat = 5", status=1)
     assert told["changed"] == []
     assert "unknown setting 'bit-rat', perhaps 'bit-rate'" in told["errors"][0]
     relay.wait_for("the settings stay as they were")
