@@ -8,8 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --dist loadfile
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
-# Tests that mostly compile and install, for which a busy machine is only slower.
-BUILDS := tests/system/test_packaging.py tests/system/test_image.py tests/system/test_fresh_clone.py
+# Tests of what takes how long, or how much is lost meanwhile: nothing else runs beside them.
+ALONE := tests/security $(patsubst %,tests/system/test_%.py, attacks chaos hostile impairment js_client killed_relays \
+	loads lost_connections parallel_tcp paths rooms_side_by_side soak tcp_guests v86_guest worker_restarts workers)
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors guest netstack relay transport vmrelay
@@ -56,8 +57,8 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
 	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
 		$(if $(ARGS),$(SUDO) $(PYTEST) tests/system tests/security $(ARGS),\
-		$(SUDO) $(PYTEST) $(PARALLEL) $(BUILDS) && \
-		$(SUDO) $(PYTEST) tests/system tests/security $(addprefix --ignore ,$(BUILDS)) --durations 30)
+		$(SUDO) $(PYTEST) $(PARALLEL) tests/system $(addprefix --ignore ,$(ALONE)) --durations 20 && \
+		$(SUDO) $(PYTEST) $(ALONE) --durations 20)
 
 tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
 	scripts/test-tools.sh
