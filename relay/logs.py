@@ -54,8 +54,12 @@ MAX_TRACEBACK = 8000
 """Characters of a traceback, counted from its end, where the error stands."""
 
 UNTHINNED = "unthinned"
-"""Bound to lines that are all kept: answers to an operator, and who had which address when, which are as many
-as there are sessions."""
+"""Bound to lines that are all kept: answers to an operator, and who had which address when. The latter have
+SESSIONS as their ``event``, and a bound that only strangers reach who join and leave all the time."""
+
+SESSIONS = frozenset({"joined", "left"})
+BURST_OF_SESSIONS = 5000
+"""Lines that pass per window of each of these events: more sessions than a relay may have come and go."""
 
 THINNED = "thinned"
 """Bound to debug lines that are summed up as others are: those about frames."""
@@ -89,8 +93,11 @@ class Limiter:
         self._max_kinds = max_kinds
         self._windows: dict[Hashable, _Window] = {}
 
-    def admits(self, kind: Hashable, level: str, text: str, now: float) -> bool:
-        """Whether this line of ``kind`` passes; otherwise it is counted for the summary."""
+    def admits(self, kind: Hashable, level: str, text: str, now: float, burst: int | None = None) -> bool:
+        """Whether this line of ``kind`` passes; otherwise it is counted for the summary.
+
+        ``burst`` lines of it pass per window, where that is not what goes for all others.
+        """
         window = self._windows.get(kind)
         if window is None:
             if len(self._windows) >= self._max_kinds:
@@ -99,7 +106,7 @@ class Limiter:
         if now >= window.ends:
             # Whatever was held back stays in the count until summaries() has told of it.
             window.ends, window.passed = now + self._length, 0
-        if window.passed < self._burst:
+        if window.passed < (self._burst if burst is None else burst):
             window.passed += 1
             return True
         window.held_back += 1
@@ -194,8 +201,13 @@ def _passes(record: Record, limiter: Limiter) -> bool:
     level = record["level"].no
     if level < _Sink.levels.of(extra.get("library") or record["name"] or ""):
         return False
-    if (level < logging.INFO and THINNED not in extra) or "repeated" in extra or extra.get(UNTHINNED):
+    if (level < logging.INFO and THINNED not in extra) or "repeated" in extra:
         return True
+    if extra.get(UNTHINNED):
+        event = extra.get("event")
+        return event not in SESSIONS or limiter.admits(
+            event, record["level"].name, record["message"], time.monotonic(), BURST_OF_SESSIONS
+        )
     kind = extra.get("reason") or (record["name"], record["line"])
     return limiter.admits(kind, record["level"].name, record["message"], time.monotonic())
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pykka
 import pytest
+from loguru import logger
 from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import InvalidStatus
 
@@ -156,7 +157,19 @@ def test_a_websocket_client_is_a_guest_like_any_other(capsys):
     asyncio.run(scenario())
 
 
-def test_rooms_are_lans_of_their_own_on_both_carriers(capsys, lines):
+@pytest.fixture
+def joined():
+    """The rooms of sessions that joined, as the log says it."""
+    rooms = []
+    number = logger.add(
+        lambda message: rooms.append(message.record["extra"]["room"]),
+        filter=lambda record: record["extra"].get("event") == "joined",
+    )
+    yield rooms
+    logger.remove(number)
+
+
+def test_rooms_are_lans_of_their_own_on_both_carriers(capsys, lines, joined):
     async def assigned(client):
         await client.send(b'\0{"type":"Register","mac":[82,84,0,0,0,7]}')
         async with asyncio.timeout(PATIENCE):
@@ -194,7 +207,7 @@ def test_rooms_are_lans_of_their_own_on_both_carriers(capsys, lines):
         assert await running.status() == 0
 
     asyncio.run(scenario())
-    assert any("to room lab" in line for line in lines)
+    assert set(joined) == {"default", "lab", "other"}
     for room in ("default", "lab", "other"):
         assert any(line.startswith(f"INFO counters of room {room}:") for line in lines)
 

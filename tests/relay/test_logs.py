@@ -277,3 +277,16 @@ def test_lines_that_are_all_kept_say_nothing_of_it(logs):
     logs.setup()
     logger.bind(unthinned=True).info("answer")
     assert "unthinned" not in logs.lines()[-1]
+
+
+def test_lines_of_who_comes_and_goes_all_the_time_are_bounded(logs, monkeypatch):
+    monkeypatch.setattr("relay.logs.BURST_OF_SESSIONS", 3)
+    logs.setup("json")
+    for number in range(5):
+        logger.bind(unthinned=True, event="joined").info("peer {} registered", number)
+        logger.bind(unthinned=True, event="changed").info("answer {}", number)
+    said = [line["message"] for line in logs.objects()]
+    assert [text for text in said if text.startswith("peer")] == [f"peer {n} registered" for n in range(3)]
+    assert [text for text in said if text.startswith("answer")] == [f"answer {n}" for n in range(5)]
+    write_summaries(logs.limiter)
+    assert logs.objects()[-1]["message"] == "peer 4 registered (and 2 more like it)"
