@@ -8,9 +8,9 @@ second that it lives, with a digest of all that it has announced (HELLO). Who ho
 silent for DEAD_AFTER, is reported lost, or comes back as another incarnation, has no guests any more.
 
 A MAC that two workers announce is the one's with the higher ``seq``; of equal ones, the lower number's. Who
-takes a MAC over announces one more than it knows of. Who is beaten is told so (an ``Elsewhere`` with
-``lost``), and takes its own binding back; or, if its guest has the better right, announces one more than
-the winner's.
+takes a MAC over announces one more than it knows of, or knew of a worker that was lost. Who is beaten is
+told so (an ``Elsewhere`` with ``lost``), and takes its own binding back; or, if its guest has the better
+right, announces one more than the winner's.
 
 An address that guests of two workers have, as after a partition, stays with whom it has been longer, by the
 announced times; the other's worker is told (``AddressLost``).
@@ -197,6 +197,8 @@ class RoomState:
         """What is announced of a MAC, by worker, our own included."""
         self._holders: dict[tuple[str, bytes], dict[tuple[int, bytes], None]] = {}
         """(worker, MAC) by room and address."""
+        self._former: dict[Key, int] = {}
+        """``seq`` of what workers that were lost had announced last, the oldest first."""
         self._members: dict[str, dict[int, int]] = {}
         """Other workers with ports of a room, and how many."""
         self._grants: dict[tuple[str, bytes], tuple[bytes, float]] = {}
@@ -280,7 +282,8 @@ class RoomState:
         if before is not None and not again:
             seq = before.binding.seq
         else:
-            seq = max((other.seq + 1 for other in others), default=0)
+            # One that comes back with its guest of before must not beat where that went meanwhile.
+            seq = max((other.seq + 1 for other in others), default=self._former.get(key, -1) + 1)
         since = dict(
             zip(*((before.binding.addresses, before.binding.since) if before else ((), ())), strict=True)
         )
@@ -451,8 +454,15 @@ class RoomState:
 
     def _forget(self, number: int) -> None:
         worker = self._workers.pop(number)
-        for key in list(worker.told):
+        for key, told in list(worker.told.items()):
             self._hold(number, worker, key, None)
+            if key[1] != MEMBER:
+                self._remember(key, told.binding.seq)
+
+    def _remember(self, key: Key, seq: int) -> None:
+        self._former[key] = max(seq, self._former.pop(key, 0))
+        if len(self._former) > MAX_ENTRIES:
+            del self._former[next(iter(self._former))]
 
     def _hello(self, number: int, worker: _Worker, message: bytes, now: float) -> None:
         hello = read_hello(message)

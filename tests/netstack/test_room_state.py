@@ -472,3 +472,47 @@ def test_urls_that_are_none_are_dropped_and_counted():
     state.receive(pack_head(Kind.ABOUT, 2, 1) + pack_about(["javascript:x"]), 0.0)
     assert state.urls_of(2) == ()
     assert counters["trunk.drop.malformed"] == 1
+
+
+def test_a_worker_that_was_only_silent_does_not_take_back_a_guest_that_went_elsewhere():
+    one, two = rs.RoomState(1, 1, Counters()), rs.RoomState(2, 1, Counters())
+    states = {1: one, 2: two}
+
+    def exchange(now):
+        for number, state in states.items():
+            for _, message in state.take_outgoing():
+                states[3 - number].receive(message, now)
+
+    mac = MACS[0]
+    one.bind(ROOM, Binding(mac, (ADDRESSES[0],)), UNIX)
+    exchange(0.0)
+    exchange(0.0)
+    assert two.elsewhere(ROOM, mac)[0] == 1
+    two.tick(rs.DEAD_AFTER)
+    assert two.elsewhere(ROOM, mac) is None
+    two.bind(ROOM, Binding(mac, (ADDRESSES[0],)), UNIX + 3)
+    for now in (4.0, 4.5, 5.0, 5.5, 6.0):
+        for state in states.values():
+            state.tick(now)
+        exchange(now)
+        exchange(now)
+    assert [
+        event.worker for event in one.take_events() if isinstance(event, rs.Elsewhere) and event.lost
+    ] == [2]
+    assert not any(isinstance(event, rs.Elsewhere) and event.lost for event in two.take_events())
+    assert one.elsewhere(ROOM, mac)[0] == 2
+
+
+def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
+    monkeypatch.setattr(rs, "MAX_ENTRIES", 10)
+    state = rs.RoomState(1, 1, Counters())
+    for worker in range(2, 8):
+        changes = [
+            pack_change(
+                Change(ROOM, bytes((2, 0, 0, 0, worker, n)), 1, Binding(bytes((2, 0, 0, 0, worker, n))))
+            )
+            for n in range(8)
+        ]
+        state.receive(pack_head(Kind.CHANGES, worker, 1) + pack_changes(changes)[0], 0.0)
+        state.lost(worker)
+    assert len(state._former) == 10

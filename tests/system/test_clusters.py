@@ -16,7 +16,8 @@ from simulated_host import Host
 from test_workers import OfWorkers
 from waiting import until
 
-from guest.vm_client import vm_client
+from guest import vm_client as vm_client_module
+from guest.vm_client import Attached, vm_client
 from netstack.address_pool import AddressPool
 
 PATH = {"PATH": f"{os.environ['PATH']}:/usr/sbin"}
@@ -222,8 +223,11 @@ def test_a_server_that_refuses_is_told_once_and_tried_again(tmp_path):
 
 @pytest.mark.parametrize(("number", "learned"), [(signal.SIGKILL, False), (signal.SIGSTOP, True)])
 def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_same_address(
-    tmp_path, number, learned
+    tmp_path, number, learned, monkeypatch
 ):
+    # Those would find it out: a session that is older has only the regular ones.
+    monkeypatch.setattr(vm_client_module, "EARLY_HEARTBEATS", (0.2,))
+
     async def scenario(cluster):
         ports = [free_port(), free_port()]
         urls = [f"https://127.0.0.1:{port}" for port in ports]
@@ -234,13 +238,20 @@ def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_sa
         await cluster.host(other)
         await one.counts("rooms.workers_found")
         given = urls[:1] if learned else urls
-        client = vm_client(given, cert_hash=f"{one.hash},{other.hash}", reconnect=True)
+        told = []
+
+        def on_change(change):
+            if isinstance(change, Attached):
+                told.append(change.url)
+
+        hashes = f"{one.hash},{other.hash}"
+        client = vm_client(given, cert_hash=hashes, reconnect=True, on_change=on_change)
         async with client as nic:
             assert nic.url == f"{urls[0]}/"
             address = nic.assigned.ip
             if learned:
                 await until(lambda: nic._places.has_others)
-            await asyncio.sleep(1.5)  # it has been heard of since
+            await asyncio.sleep(0.5)  # the other machine has heard of it
             began = asyncio.get_running_loop().time()
             one.signal(number)
             await until(lambda: nic.attached and nic.url == f"{urls[1]}/")
@@ -249,6 +260,14 @@ def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_sa
             assert took < 10
             if number == signal.SIGSTOP:
                 one.signal(signal.SIGCONT)
+                lost = "rooms.workers_lost"  # it has not heard the other for as long, and hears it again
+                await until(
+                    lambda: one.counters().get(lost) and one.counters()["rooms.workers_found"] > 1, every=0.2
+                )
+                await asyncio.sleep(1)
+                assert told == [
+                    f"{url}/" for url in urls
+                ]  # the guest of the frozen machine is not there again
 
     play(tmp_path, scenario)
 
