@@ -115,8 +115,8 @@ def test_urls_are_read_as_they_were_written_and_nothing_else_is():
     for urls in ((), ("https://a:4433",), ("https://[::1]:1", longest, "https://b", "https://c")):
         assert wire.read_about(HEAD + wire.pack_about(urls)) == urls
     bad = ["http://a", "https://a/x", "https://", "https://a b", 'https://a"', "https://u@a", longest + "a"]
-    for urls in ([["https://a"] * (wire.MAX_URLS + 1)]) + [[url] for url in bad]:
+    for wrong in ([["https://a"] * (wire.MAX_URLS + 1)]) + [[url] for url in bad]:
         with pytest.raises(MalformedPacket):
-            wire.read_about(HEAD + wire.pack_about(urls))
+            wire.read_about(HEAD + wire.pack_about(wrong))
     with pytest.raises(MalformedPacket):
         wire.read_about(HEAD + wire.pack_about(["https://a"]) + b"x")

@@ -38,11 +38,11 @@ class Host:
 
     def _take(self, frame):
         if frame[12:14] == ETHERTYPE_ARP:
-            packet = parse_arp(frame)
-            if packet.operation == 2:
-                self.neighbours[packet.sender_ip] = packet.sender_mac
-            elif packet.target_ip == self.ip:
-                self._arp(packet.sender_mac, REPLY, packet.sender_mac, packet.sender_ip)
+            asked = parse_arp(frame)
+            if asked.operation == 2:
+                self.neighbours[asked.sender_ip] = asked.sender_mac
+            elif asked.target_ip == self.ip:
+                self._arp(asked.sender_mac, REPLY, asked.sender_mac, asked.sender_ip)
             return
         try:
             packet = parse_ipv4(frame)

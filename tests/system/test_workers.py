@@ -12,6 +12,7 @@ import socket
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from operators import OperatedRelay
@@ -31,7 +32,7 @@ ETHERTYPE = b"\x88\xb5"
 """For local experiments."""
 
 
-class OfWorkers:
+class OfWorkers(Relay):
     """What the tests ask of a relay of workers: of its log, mostly."""
 
     def pid_of(self, worker):
@@ -52,7 +53,7 @@ class OfWorkers:
         return next(line["worker"] for line in reversed(joined) if line["address"] == address)
 
 
-class Workers(OfWorkers, Relay):
+class Workers(OfWorkers):
     """A relay of two workers."""
 
     def __init__(self, *options, **more):
@@ -96,7 +97,7 @@ class Guests:
                 self.changes.append((time.monotonic(), number, change))
 
             mac = bytes.fromhex(f"5254000a00{number:02x}")
-            own = {"mac": mac, "reconnect": True, "on_change": note, "keep_alive": KEEP_ALIVE}
+            own: dict[str, Any] = {"mac": mac, "reconnect": True, "on_change": note, "keep_alive": KEEP_ALIVE}
             entered = vm_client(self.url, cert_hash=self.relay.hash, **own)
             self.nics.append(await self._stack.enter_async_context(entered))
 
@@ -233,7 +234,7 @@ def test_commands_show_and_change_all_workers_as_one(operated):
         async with Guests(operated) as guests:
             one, two = await guests.join_both()
             count = len(guests.nics)
-            ask = partial(asyncio.to_thread, operated.asked)
+            ask: Any = partial(asyncio.to_thread, operated.asked)
 
             status = await ask("status")
             assert [worker["state"] for worker in status["workers"]] == ["ready", "ready"]
