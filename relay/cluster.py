@@ -29,13 +29,22 @@ def nats_servers(settings: Settings) -> NatsServers | None:
     """Tell how the cluster is reached; None for a relay that is in none. Raises SettingsError."""
     if not settings.cluster or settings.cluster_key is None:
         return None
-    return NatsServers(
+    servers = NatsServers(
         settings.cluster,
         settings.cluster_name,
         _derived(settings.cluster_key, "messages"),
         settings.cluster_credentials,
         settings.cluster_ca,
     )
+    # Their client would say so in the log only, again and again.
+    if settings.cluster_ca is not None:
+        try:
+            servers.tls_context()
+        except OSError as error:  # so is ssl.SSLError
+            raise SettingsError(f"--cluster-ca {settings.cluster_ca}: {error.strerror or error}") from None
+    if settings.cluster_credentials is not None:
+        _read(settings.cluster_credentials, "--cluster-credentials")
+    return servers
 
 
 def room_key(settings: Settings) -> bytes | None:
@@ -60,13 +69,17 @@ def node_of(settings: Settings) -> int:
 
 
 def _derived(file: Path, purpose: str) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            key = opened.read(MOST_KEY).strip()
-    except OSError as error:
-        raise SettingsError(f"--cluster-key {file}: {error.strerror or error}") from None
+    key = _read(file, "--cluster-key")
     if len(key) < LEAST_KEY:
         raise SettingsError(
             f"--cluster-key {file}: must have {LEAST_KEY} bytes at least, as openssl rand -hex 32 makes them"
         )
     return hmac.digest(key, f"vmrelay cluster {purpose}".encode(), "sha256")
+
+
+def _read(file: Path, flag: str) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MOST_KEY).strip()
+    except OSError as error:
+        raise SettingsError(f"{flag} {file}: {error.strerror or error}") from None

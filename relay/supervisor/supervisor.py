@@ -28,7 +28,7 @@ from relay.announcement import announce, describe, reached_at
 from relay.app import StartError, cannot_listen, raise_file_limit, token_gate
 from relay.audit import AuditError, AuditLog
 from relay.bans import Bans
-from relay.cluster import node_of, room_key
+from relay.cluster import nats_servers, node_of, room_key
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
@@ -110,6 +110,7 @@ class Supervisor:
         changes = ForwardChanges(Document(state.file(forward_changes.FILE), forward_changes.HOLDS))
         self.forwards = WholeForwards(changes, lambda: self.settings)
         self._revocations = Revocations(state.file(REVOKED))
+        nats_servers(settings)  # what is wrong with its files is told once, before there are workers
         self._room_key = room_key(settings) or state.secret("rooms")
         self._drain_asked = asyncio.Event()
         self._reload_asked = asyncio.Event()

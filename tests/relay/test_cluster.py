@@ -43,6 +43,17 @@ def test_a_short_key_and_none_are_errors_that_name_the_file(tmp_path):
         room_key(settings(Path("/nowhere")))
 
 
+@pytest.mark.parametrize("name", ["cluster_ca", "cluster_credentials"])
+def test_other_files_that_are_missing_are_named_too(key, tmp_path, name):
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} .*gone: No such file"):
+        nats_servers(settings(key, **{name: tmp_path / "gone"}))
+
+
+def test_an_authority_that_is_none_is_named(key):
+    with pytest.raises(SettingsError, match=r"--cluster-ca .*key: .*NO_CERTIFICATE"):
+        nats_servers(settings(key, cluster_ca=key))
+
+
 def test_a_nodes_number_is_of_its_name(key):
     one, other = (node_of(settings(key, cluster_node=name)) for name in ("one", "other"))
     assert one == node_of(settings(key, cluster_node="one"))

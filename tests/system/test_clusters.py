@@ -279,6 +279,13 @@ def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_sa
         (("--cluster-key", "/dev/null"), "--cluster-key needs --cluster"),
         (("--cluster", "nats://127.0.0.1:4", "--cluster-key", "/dev/null"), "must have 16 bytes at least"),
         (("--cluster", "nats://127.0.0.1:4", "--cluster-key", "/nowhere"), "No such file"),
+        (
+            (
+                *("--workers", 2, "--cluster", "nats://127.0.0.1:4", "--cluster-key", sys.executable),
+                *("--cluster-credentials", "/gone"),
+            ),
+            "vmrelay: error: --cluster-credentials /gone: No such file",
+        ),
     ],
 )
 def test_half_a_cluster_is_refused_with_one_line(options, words):
