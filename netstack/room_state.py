@@ -283,7 +283,7 @@ class RoomState:
             seq = before.binding.seq
         else:
             # One that comes back with its guest of before must not beat where that went meanwhile.
-            seq = max((other.seq + 1 for other in others), default=self._former.get(key, -1) + 1)
+            seq = 1 + max((self._former.get(key, -1), *(other.seq for other in others)))
         since = dict(
             zip(*((before.binding.addresses, before.binding.since) if before else ((), ())), strict=True)
         )
