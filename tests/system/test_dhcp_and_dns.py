@@ -176,9 +176,10 @@ def test_a_lease_is_renewed(plug_in):
     assert guest.told("renew")["ip"] == guest.assigned
 
 
-def test_another_address_is_refused_and_the_right_one_taken(plug_in):
-    guest = plug_in("stubborn")
-    assert guest.dhcp("-r", "10.0.2.200")["ip"] == guest.assigned
+def test_an_address_that_it_had_is_given_again_and_anothers_is_not(plug_in):
+    guest, other = plug_in("returning"), plug_in("stubborn")
+    assert guest.dhcp("-r", "10.0.2.200")["ip"] == "10.0.2.200"
+    assert other.dhcp("-r", "10.0.2.200")["ip"] == other.assigned
 
 
 def test_a_fixed_lease(plug_in):
