@@ -434,6 +434,10 @@ class SourceRefused:
     mac: bytes
 
 
+ADDRESS_ATTEMPTS = 4
+"""An address that one gave up may be another worker's guest's by the time it is asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class AssignAddress:
     """SwitchActor -> GatewayActor: ``mac`` now belongs to ``port``; give it an address, tell ``peer``.
@@ -455,8 +459,8 @@ class AssignAddress:
     """As in RegisterMac."""
     wanted: bytes | None = None
     """As in RegisterMac."""
-    is_second: bool = False
-    """Whether clients that are away were asked for an address already."""
+    attempts_left: int = ADDRESS_ATTEMPTS
+    """How often clients that are away may still be asked for theirs, where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ WANT_EVERY: Final = 0.5
 """Seconds between two requests for one worker's snapshot."""
 
 GRANT_KEPT: Final = 5.0
-"""Seconds for which a granted address is kept for its MAC: until its binding is announced."""
+"""Seconds for which a granted address is kept for its MAC, unless its binding is announced before."""
 
 MAX_GRANTS: Final = 4096
 MAX_ENTRIES: Final = 16_384
@@ -334,6 +334,7 @@ class RoomState:
         home = self.home_of(room)
         if home == self.number:
             return self.grant(room, mac, candidates, now)
+        self._flush_changes()  # who asks may have freed the address just now
         self._send(home, Kind.ASK, pack_ask(Ask(token, room, mac, candidates)))
         return None
 
@@ -578,6 +579,8 @@ class RoomState:
                 self._holders.pop((room, address), None)
         for address in () if after is None else after.addresses:
             self._holders.setdefault((room, address), {})[worker, mac] = None
+            if self._grants.get((room, address), (b"", 0.0))[0] == mac:
+                del self._grants[room, address]
 
     def _winner(self, key: Key) -> tuple[int, Binding] | None:
         """Tell who has the right to a MAC, and what it says of it."""

@@ -89,7 +89,7 @@ class Leases:
     def refuse(self, registration: AssignAddress) -> None:
         """Tell a guest that it gets no address; not before those who are away were asked for theirs."""
         has_share = self._pool.free > 0
-        if not registration.is_second:
+        if registration.attempts_left:
             tell_alive(self._switch, AddressWanted(registration, has_share))
             return
         self._counters.add("gateway.pool_full")

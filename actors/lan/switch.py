@@ -384,11 +384,13 @@ class SwitchActor(EventLoopActor):
         number = next(own, None)
         if number is None and not message.share:
             number = next(iter(self._absent), None)
+        attempts_left = 0
         if number is not None:
             self._counters.add("switch.absences_cut_short")
             self._end_absence(number, "its address is needed")
+            attempts_left = registration.attempts_left - 1
         if registration.port in self._ports:
-            self._forwarding.tell_gateway(replace(registration, is_second=True))
+            self._forwarding.tell_gateway(replace(registration, attempts_left=attempts_left))
 
     def _free_mac(self, mac: bytes, now: float) -> bool:
         """End the absence of a client whose MAC another uses, who is there; whether there was one."""

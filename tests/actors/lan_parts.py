@@ -191,4 +191,4 @@ def start_peer(session, switch, counters, settings):
 def nobody_is_away(switch, tell):
     """Answer for the switch where the gateway wants an address of clients that are away."""
     for wanted in switch.take(AddressWanted):
-        tell(replace(wanted.registration, is_second=True))
+        tell(replace(wanted.registration, attempts_left=0))

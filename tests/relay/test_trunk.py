@@ -74,6 +74,26 @@ def test_fifty_guests_that_join_at_once_over_both_workers_have_addresses_of_thei
     assert [trunk._counters["rooms.addresses_lost"] for trunk in trunks] == [0, 0]
 
 
+def test_more_guests_than_there_are_addresses_have_those_of_who_is_away(tmp_path):
+    """Four at a time, of one client: what one gave up may be another's by the time that it is asked for."""
+
+    async def scenario(*both):
+        told = []
+        for start in range(0, 400, 4):
+            guests = [
+                both[number % 2].guest(number * 37, host="192.0.2.1") for number in range(start, start + 4)
+            ]
+            for guest in guests:
+                guest.registers()
+            for guest in guests:
+                await until(lambda guest=guest: guest.look() or guest.refused())
+                told.append(guest.refused())
+                guest.is_lost()
+        return sum(told), sum(worker.total("rooms.addresses_chosen_alone") for worker in both)
+
+    assert run(scenario, tmp_path) == (0, 0)
+
+
 # -- a MAC that is registered at another worker -----------------------------------------------------
 
 

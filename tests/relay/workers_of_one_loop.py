@@ -116,6 +116,15 @@ class Guest:
             for frame in self.frames()
         )
 
+    def refused(self):
+        """Whether the guest was told that it cannot have an address."""
+        return any(message["type"] == "Error" for message in self.told)
+
+    def is_lost(self):
+        """Be gone without a word: the port is kept for a while."""
+        self.peer.tell(SessionClosed(0, "", lost=True))
+        run_ready()
+
     def leaves(self):
         self.peer.tell(SessionClosed(0, ""))
         run_ready()
