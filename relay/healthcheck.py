@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay import settings
+from relay.spelling import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -138,7 +139,7 @@ def _settings_of(process: Process | None, proc: Path = _PROC) -> settings.Settin
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         settings.add_arguments(parser)
         flags = vars(parser.parse_known_args(list(process.flags))[0])
-        path = flags.get("config") or environment.get(settings.CONFIG_VARIABLE)
+        path = flags.get("config") or environment.get(CONFIG_VARIABLE)
         if path:
             flags["config"] = folder / "cwd" / str(path)
     try:

@@ -77,25 +77,12 @@ from relay.setting_kinds import (
     whole,
 )
 from relay.setting_sources import checked, read_file, refuse_misspelt
-from relay.spelling import is_service_link
+from relay.spelling import CONFIG_VARIABLE, OTHER_VARIABLES, is_service_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["OPTIONS", "OTHER_VARIABLES", "Settings", "SettingsError", "add_arguments", "resolve"]
-
-CONFIG_VARIABLE = "VMRELAY_CONFIG"
-
-OTHER_VARIABLES = (
-    CONFIG_VARIABLE,
-    "VMRELAY_TOKEN_FILE",
-    "VMRELAY_CONSOLE",
-    "VMRELAY_COMPILE",
-    "VMRELAY_OPTIMIZE",
-    "VMRELAY_ACCELERATED",
-    "RELAYBENCH",
-)
-"""Variables that are no settings: of the file, the clients, the build, the tests and the load generator."""
+__all__ = ["OPTIONS", "Settings", "SettingsError", "add_arguments", "resolve"]
 
 WEB_CHOICES = ("auto", "https", "off")
 LOG_FORMATS = ("auto", "human", "json")

@@ -18,6 +18,23 @@ ELSEWHERE_LIKENESS = 0.87
 OWN_PREFIX_LIKENESS = 0.8
 """The same behind RELAY_, which the certificate's variables have, and some other program's may."""
 
+CONFIG_VARIABLE = "VMRELAY_CONFIG"
+
+OTHER_VARIABLES = (
+    CONFIG_VARIABLE,
+    "VMRELAY_TOKEN_FILE",
+    "VMRELAY_CONSOLE",
+    "VMRELAY_COMPILE",
+    "VMRELAY_OPTIMIZE",
+    "VMRELAY_ACCELERATED",
+    "VMRELAY_ADMIN_TOKEN_FILE",
+    "VMRELAY_CLUSTER_KEY_FILE",
+    "VMRELAY_PROMETHEUS",
+    "RELAYBENCH",
+)
+"""Variables that are no settings: of the file, the clients, the build, the tests, Compose and the load
+generator."""
+
 MAX_NAMED = 5
 """Variables that one line complains about."""
 

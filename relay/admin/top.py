@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from rich.text import Text
 from textual.app import App
 from textual.binding import Binding
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, Input, Static
 
 from relay.admin.client import AskError
@@ -115,7 +116,10 @@ class Top(App[None]):
                     self._problem = ""
                 except AskError as error:
                     self._problem = str(error)
-                self._draw()
+                try:
+                    self._draw()
+                except NoMatches:  # its end has begun while others were asked
+                    return
             self._wake.clear()
             try:
                 await asyncio.wait_for(self._wake.wait(), self._interval)

@@ -17,6 +17,7 @@ OF_THE_WHOLE_RELAY = {
     ("GET", "/v1/tokens/revoked"),
     ("POST", "/v1/tokens/{id:path}/revoke"),
     ("POST", "/v1/reload"),
+    ("POST", "/v1/restart"),
     ("POST", "/v1/drain"),
     ("DELETE", "/v1/drain"),
     ("GET", "/metrics"),

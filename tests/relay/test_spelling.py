@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.settings import OPTIONS, OTHER_VARIABLES, Settings, SettingsError, resolve
-from relay.spelling import closest, perhaps
+from relay.settings import OPTIONS, Settings, SettingsError, resolve
+from relay.spelling import OTHER_VARIABLES, closest, perhaps
 
 ROOT = Path(__file__).parents[2]
 VARIABLES = [option.own_variable or f"VMRELAY_{name.upper()}" for name, option in OPTIONS.items()]
