@@ -40,13 +40,14 @@ class KernelGuest:
     def start(self, *command):
         return self.namespace.start(*command)
 
-    def ping(self, destination, *options, count=5):
+    def ping(self, destination, *options, count=5, errors_end_it=True):
         """Ping and give (how many of ``count`` requests were answered, whole output).
 
         With a deadline ping waits for answers that are late, and asks again meanwhile, which is not counted;
-        without one it waits for two round trips only, once it had an answer.
+        without one it waits for two round trips only, once it had an answer, but goes on after errors.
         """
-        words = ("ping", "-n", "-c", count, "-i", "0.05", "-w", 5, *options, destination)
+        patience = ("-i", "0.05", "-w", 5) if errors_end_it else ("-i", "0.3", "-W", 5)
+        words = ("ping", "-n", "-c", count, *patience, *options, destination)
         done = self.run(*words, check=False)
         answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", done.stdout)}
         return sum(number <= count for number in answered), done.stdout

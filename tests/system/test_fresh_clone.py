@@ -63,7 +63,7 @@ def test_make_run_sets_up_and_starts_the_relay(make_run, load):
 def test_changed_sources_run_at_once_and_are_compiled_for_the_next_start(clone, make_run):
     make_run().stop()
     before = compiled_forms(clone)
-    changed = clone / "relay/app.py"
+    changed = clone / "relay/announcement.py"
     changed.write_text(changed.read_text().replace("datagram path: {}", "changed, datagram path: {}"))
     at_once = make_run()
     at_once.stop()

@@ -68,7 +68,8 @@ def test_an_address_that_its_holder_has_still_is_not_anothers(relay, guests, add
 
 def test_a_guest_may_change_its_address_as_often_as_it_likes(guests):
     one, _ = guests
-    for last in range(100, 108):
+    own = int(one.address.rpartition(".")[2])
+    for last in [number for number in range(100, 109) if number != own][:8]:
         take(one, f"10.0.2.{last}", 24)
         assert answered(one, f"10.0.2.{last}", GATEWAY4, 10)
         one.run("ip", "address", "del", f"10.0.2.{last}/24", "dev", one.device)
