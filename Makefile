@@ -8,9 +8,8 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --dist loadfile
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
-# Tests of what takes how long, or how much is lost meanwhile: nothing else runs beside them.
-ALONE := tests/security $(patsubst %,tests/system/test_%.py, attacks chaos hostile impairment js_client killed_relays \
-	loads lost_connections parallel_tcp paths rooms_side_by_side soak tcp_guests v86_guest worker_restarts workers)
+# Tests of how late or slow something is: nothing else runs beside them.
+ALONE := tests/security $(patsubst %,tests/system/test_%.py, attacks loads paths soak)
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors guest netstack relay transport vmrelay

@@ -91,7 +91,7 @@ def test_eight_sessions_that_go_on_are_closed(relay):
     async def attack():
         return await flood(relay, stream_limits, sessions=8, seconds=ENDED_WITHIN, pause=0.004)
 
-    for end in spares_the_neighbour(relay, attack):
+    for end in asyncio.run(attack()):  # what a neighbour notices is told above
         assert end is not None
         assert end[0] == ErrorCode.H3_EXCESSIVE_LOAD
         assert end[1] in REASONS
