@@ -5,18 +5,11 @@ from __future__ import annotations
 from kernel_guest import KernelGuest
 
 
-class PatientGuest(KernelGuest):
-    """One that waits for slow answers: ping gives up after an interval, or twice the slowest round trip."""
-
-    def ping(self, destination, *options, count=5):
-        return super().ping(destination, *options, "-i", "0.3", count=count)
-
-
 def guests_apart(relay, namespace, *options):
     """Give two guests of different workers; ``relay`` is of several (``test_workers.Workers``)."""
-    one = PatientGuest("one", relay, namespace, *options)
+    one = KernelGuest("one", relay, namespace, *options)
     for _ in range(20):
-        two = PatientGuest("two", relay, namespace, *options)
+        two = KernelGuest("two", relay, namespace, *options)
         if _worker_of(relay, one) != _worker_of(relay, two):
             return [one, two]
         two.leave()  # the kernel chose the same worker: another connection may be another's
