@@ -1,6 +1,6 @@
 """A relay that tells what it is made of: ``census.py FILE [--trace] OPTIONS-OF-VMRELAY``.
 
-At each SIGUSR2 it appends a JSON object to FILE: how many objects of which type the garbage collector knows,
+At each SIGRTMIN it appends a JSON object to FILE: how many objects of which type the garbage collector knows,
 and, with ``--trace``, how many bytes which line of code holds (tracemalloc; that costs half of the speed).
 """
 
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     if words[:1] == ["--trace"]:
         del words[0]
         tracemalloc.start()
-    signal.signal(signal.SIGUSR2, lambda *_: take(Path(file)))
+    signal.signal(signal.SIGRTMIN, lambda *_: take(Path(file)))
     sys.exit(main(words))

@@ -145,7 +145,7 @@ class Relay:
     async def census(self) -> dict[str, dict[str, int]]:
         """Return what it consists of."""
         self._taken += 1
-        os.kill(self.pid, signal.SIGUSR2)
+        os.kill(self.pid, signal.SIGRTMIN)
         found: dict[str, dict[str, int]] = json.loads((await said(self._census, r"^\{.*\}$", self._taken))[0])
         return found
 
