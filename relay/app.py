@@ -46,11 +46,10 @@ from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
 from relay.own_certificate import CertificateKeeper, open_certificates, own_names
-from relay.reload import differences, merged, tell_reload
+from relay.reload import merged, read_again, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.room_rules import RoomRules
-from relay.settings import SettingsError
 from relay.state import State, open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.tokens import KeysError
@@ -376,17 +375,13 @@ class Relay:
 
     def _listen_to_signals(self) -> None:
         """Handle signals from now on, and those that came while the libraries were loaded."""
-        loop = asyncio.get_running_loop()
-        handlers: dict[int, Callable[[], object]] = {
+        handlers = {
             signal.SIGTERM: self._terminate,
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._read_certificate.set,
             signal.SIGUSR1: self._tell_counters.set,
         }
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-            if early_signals.came(number):
-                handler()
+        early_signals.handle(asyncio.get_running_loop(), handlers)
 
     def _terminate(self) -> None:
         """Stop after draining; asked a second time, at once."""
@@ -431,13 +426,8 @@ class Relay:
         told: dict[str, Any] = {"changed": [], "needs_restart": [], "errors": []}
         if self._audit is not None:
             self._audit.reopen()
-        try:
-            found = await asyncio.to_thread(self._reread)
-        except SettingsError as error:
-            logger.error("the settings stay as they were: {}", error)
-            told["errors"].append(str(error))
-        else:
-            told["changed"], told["needs_restart"] = differences(self._settings, found)
+        found = await read_again(self._reread, self._settings, told)
+        if found is not None:
             self._take_over(found)
             await self._forwards.keep()
             tell_reload(told)

@@ -5,14 +5,17 @@ The rest is fixed at the start because sockets, tables or what clients were told
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loguru import logger
 
-from relay.settings import OPTIONS
+from relay.settings import OPTIONS, SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.settings import Settings
 
 LIVE = frozenset(
@@ -62,6 +65,21 @@ def tell_reload(told: dict[str, Any]) -> None:
         )
     if told["needs_restart"]:
         logger.warning("these settings need a restart: {}", ", ".join(told["needs_restart"]))
+
+
+async def read_again(reread: Callable[[], Settings], old: Settings, told: dict[str, Any]) -> Settings | None:
+    """Read the settings, in a thread; note in ``told`` what is different, or what is wrong.
+
+    Returns them, None where they are wrong.
+    """
+    try:
+        found = await asyncio.to_thread(reread)
+    except SettingsError as error:
+        logger.error("the settings stay as they were: {}", error)
+        told["errors"].append(str(error))
+        return None
+    told["changed"], told["needs_restart"] = differences(old, found)
+    return found
 
 
 def _flag(name: str) -> str:

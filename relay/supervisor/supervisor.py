@@ -34,7 +34,7 @@ from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
 from relay.operations import OperationError
 from relay.own_certificate import CertificateKeeper, open_certificates
-from relay.reload import differences, merged, tell_reload
+from relay.reload import merged, read_again, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.settings import SettingsError
@@ -240,18 +240,14 @@ class Supervisor:
     # -- signals ------------------------------------------------------------------------------------
 
     def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        handlers: dict[int, Callable[[], object]] = {
+        handlers = {
             signal.SIGTERM: self._terminate,
             signal.SIGINT: self._stop.set,
             signal.SIGHUP: self._reload_asked.set,
             signal.SIGUSR1: self._counters_asked.set,
             signal.SIGUSR2: self.restart,
         }
-        for number, handler in handlers.items():
-            loop.add_signal_handler(number, handler)
-            if early_signals.came(number):
-                handler()
+        early_signals.handle(asyncio.get_running_loop(), handlers)
 
     def _terminate(self) -> None:
         """Stop after draining; asked a second time, at once."""
@@ -319,13 +315,8 @@ class Supervisor:
     async def reload(self) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""
         told: dict[str, Any] = {"changed": [], "needs_restart": [], "errors": []}
-        try:
-            found = await asyncio.to_thread(self._reread)
-        except SettingsError as error:
-            logger.error("the settings stay as they were: {}", error)
-            told["errors"].append(str(error))
-        else:
-            told["changed"], told["needs_restart"] = differences(self.settings, found)
+        found = await read_again(self._reread, self.settings, told)
+        if found is not None:
             self.settings = merged(self.settings, found)
             self.forwards.follow()
             await self.forwards.changes.keep()

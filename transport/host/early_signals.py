@@ -13,7 +13,8 @@ import signal
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator, Mapping
 
 _noted: set[int] = set()
 
@@ -60,6 +61,14 @@ def came(number: int) -> bool:
         return False
     _noted.discard(number)
     return True
+
+
+def handle(loop: asyncio.AbstractEventLoop, handlers: Mapping[signal.Signals, Callable[[], object]]) -> None:
+    """Have a loop call these, by signal, from now on, and at once for those that came before."""
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+        if came(number):
+            handler()
 
 
 def _note(number: int, _frame: object) -> None:
