@@ -16,7 +16,7 @@ CODE := actors guest netstack relay transport vmrelay
 SOURCES := $(CODE) setup.py tests bench docker scripts examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint format types unit accelerated js system tools bench fuzz soak attack cluster-test lock image sbom clean
+.PHONY: help run demo test lint format types unit accelerated js system accelerator load-generator tools bench fuzz soak attack cluster-test lock image sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,9 @@ run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-acces
 demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
 	@site=$$(examples/v86/build.sh) && exec scripts/run.sh $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)
 
-test: lint types unit accelerated js system ## everything: lint, types, import rules, unit and system tests
+test: ## everything: lint, types, import rules, unit and system tests
+	$(MAKE) --jobs=2 --output-sync lint types accelerator load-generator
+	$(MAKE) unit accelerated js system
 
 lint: .venv/test.stamp ## ruff, formatting and the import rules
 	$(BIN)/ruff check $(SOURCES)
@@ -58,6 +60,13 @@ system: tools ## tests on real browsers, kernels, containers, loads and attacks:
 		$(if $(ARGS),$(SUDO) $(PYTEST) tests/system tests/security $(ARGS),\
 		$(SUDO) $(PYTEST) $(PARALLEL) tests/system $(addprefix --ignore ,$(ALONE)) --durations 20 && \
 		$(SUDO) $(PYTEST) $(ALONE) --durations 20)
+
+# What the targets above build when they need it; "make test" has both built beside the types, which take one core.
+accelerator: .venv/test.stamp
+	scripts/accelerate.sh >/dev/null
+
+load-generator:
+	scripts/relaybench.sh --tested >/dev/null
 
 tools: .venv/test.stamp ## install the programs that tests drive, when they are missing
 	scripts/test-tools.sh
