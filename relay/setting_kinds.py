@@ -125,7 +125,10 @@ def size(low: int, high: int) -> Kind:
     return Kind(parse, (int, str), "a number or a string")
 
 
-_TIMES = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+HOUR, DAY = 3600.0, 86_400.0
+"""In seconds."""
+
+_TIMES = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": HOUR, "d": DAY}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d|)", re.ASCII)
 
 

@@ -1,4 +1,4 @@
-"""Files of settings, as such; what stands in them is in test_settings.py."""
+"""Files of settings, as such; what stands in them is in test_resolution.py."""
 
 from __future__ import annotations
 
