@@ -19,13 +19,6 @@ from relay.admin.events import MAX_LISTENERS
 from relay.admin.guard import MAX_BODY
 
 
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"))
-    yield relay
-    relay.stop()
-
-
 class Dashboard(Program):
     """The command; ``token`` and ``port`` are those of its link."""
 

@@ -9,30 +9,13 @@ import subprocess
 import sys
 
 import pytest
-from operators import OperatedRelay
+from operators import GATEWAY, GATEWAY_MAC, GUEST_MAC
 from processes import PATIENCE, free_port, run
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.utils import RawPcapNgReader
 
 from guest.relay_socket import RelayPeer, RelaySocket
-
-GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
-MAC = "52:54:00:00:79:01"
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-def guest(relay):
-    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
-    yield peer
-    peer.close()
 
 
 class Running:
@@ -131,7 +114,7 @@ def test_a_filter_and_a_session_leave_out_the_rest(relay, guest, tmp_path):
         other.close()
     assert found
     assert {name.partition("peer")[0] for name, *_ in found} == {"default/"}
-    assert all(ICMP in frame and MAC in (frame.src, frame.dst) for _, _, frame, _ in found)
+    assert all(ICMP in frame and GUEST_MAC in (frame.src, frame.dst) for _, _, frame, _ in found)
 
 
 def test_it_is_piped_into_other_programs(relay, guest):
@@ -220,7 +203,7 @@ def test_a_trace_tells_each_decision_on_the_way(relay, guest):
 
 
 def test_a_trace_names_what_refuses_a_packet(relay, guest):
-    running = Running(relay, "trace", MAC, "10.9.9.9", "--json", logged="traces")
+    running = Running(relay, "trace", GUEST_MAC, "10.9.9.9", "--json", logged="traces")
     send(guest, IP(src=str(guest.assigned.ip), dst="10.9.9.9") / UDP(sport=4000, dport=9) / b"?")
     lines = [json.loads(line) for line in running.read_until("gateway, from peer")]
     assert lines[-1]["decided"]["gateway.drop.denied"] == 1
@@ -264,5 +247,5 @@ def test_wireshark_is_told_where_the_command_is(tmp_path):
 def test_arp_is_described(relay, guest):
     from relay.trace import describe
 
-    asked = Ether(src=MAC) / ARP(hwsrc=MAC, psrc="10.0.2.15", pdst="10.0.2.2", op=1)
+    asked = Ether(src=GUEST_MAC) / ARP(hwsrc=GUEST_MAC, psrc="10.0.2.15", pdst="10.0.2.2", op=1)
     assert describe(bytes(asked)) == "ARP who has 10.0.2.2"

@@ -6,31 +6,15 @@ import re
 import sys
 
 import pytest
-from operators import OperatedRelay, pings
+from operators import GUEST_MAC, OperatedRelay, pings
 from processes import free_port, run
 
 from guest.client import ConnectError
 from guest.relay_socket import RelayPeer
 
-MAC = "52:54:00:00:77:02"
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-def guest(relay):
-    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
-    yield peer
-    peer.close()
-
 
 def port_of(relay):
-    (peer,) = [peer for peer in relay.asked("peers") if peer["mac"] == MAC]
+    (peer,) = [peer for peer in relay.asked("peers") if peer["mac"] == GUEST_MAC]
     return peer["port"]
 
 
@@ -49,7 +33,7 @@ def test_a_forward_comes_and_goes_while_the_relay_runs(relay):
 
 
 def test_a_session_is_ended_with_a_reason(relay):
-    peer = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
+    peer = RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, reconnect=False)
     relay.vmrelay("disconnect", port_of(relay), "--reason", "go home")
     relay.wait_for("go home")
     peer.close()
@@ -68,14 +52,14 @@ def test_a_banned_address_is_out_until_the_ban_is_lifted(relay, guest):
 
 
 def test_a_banned_mac_gets_no_address_on_any_room(relay):
-    first = RelayPeer(relay.url, insecure=True, mac=MAC, reconnect=False)
-    assert "1 sessions were ended" in relay.vmrelay("ban", f"mac={MAC.upper()}")
+    first = RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, reconnect=False)
+    assert "1 sessions were ended" in relay.vmrelay("ban", f"mac={GUEST_MAC.upper()}")
     first.close()
     for url in (relay.url, f"{relay.url}room/after"):
         with pytest.raises(ConnectError, match="not one that a guest may have"):
-            RelayPeer(url, insecure=True, mac=MAC)
-    relay.vmrelay("ban", "--lift", f"mac:{MAC}")
-    RelayPeer(relay.url, insecure=True, mac=MAC).close()
+            RelayPeer(url, insecure=True, mac=GUEST_MAC)
+    relay.vmrelay("ban", "--lift", f"mac:{GUEST_MAC}")
+    RelayPeer(relay.url, insecure=True, mac=GUEST_MAC).close()
 
 
 def test_a_banned_token_ends_its_sessions_and_no_others(tmp_path):

@@ -6,15 +6,7 @@ import os
 import sys
 
 import pytest
-from operators import OperatedRelay
 from processes import free_port, run
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
-    yield relay
-    relay.stop()
 
 
 @pytest.mark.parametrize(

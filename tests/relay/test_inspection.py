@@ -8,29 +8,12 @@ import re
 import subprocess
 import sys
 
-import pytest
-from operators import GATEWAY, GATEWAY_MAC, OperatedRelay, pings
+from operators import GATEWAY, GATEWAY_MAC, GUEST_MAC, pings
 from processes import PATIENCE, free_port
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from guest.relay_socket import RelayPeer, RelaySocket
-
-MAC = "52:54:00:00:77:01"
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"), "--allow-cidr", "127.0.0.0/8")
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-def guest(relay):
-    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
-    yield peer
-    peer.close()
 
 
 def test_status_tells_the_relay_and_each_session(relay, guest):
@@ -38,8 +21,8 @@ def test_status_tells_the_relay_and_each_session(relay, guest):
     told = relay.vmrelay("status")
     assert f"at {relay.url}" in told
     assert relay.hash in told
-    (line,) = [line for line in told.splitlines() if MAC in line]
-    assert re.search(rf"default +web +{MAC} +{guest.assigned.ip} +webtransport +[0-9.]+ ms", line)
+    (line,) = [line for line in told.splitlines() if GUEST_MAC in line]
+    assert re.search(rf"default +web +{GUEST_MAC} +{guest.assigned.ip} +webtransport +[0-9.]+ ms", line)
     everything = relay.asked("status")
     assert everything["draining"] is False
     assert everything["rooms"][0]["sessions"] == 1
@@ -53,9 +36,9 @@ def test_peers_and_leases_and_macs_tell_the_same_guest(relay, guest):
     assert 0 < peer["round_trip"] < 1
     (lease,) = relay.asked("leases")["default"]
     assert (lease["address"], lease["name"], lease["port"]) == (peer["address"], "web", peer["port"])
-    assert [entry["mac"] for entry in relay.asked("macs")["default"]] == [MAC]
+    assert [entry["mac"] for entry in relay.asked("macs")["default"]] == [GUEST_MAC]
     for command in ("peers", "leases", "macs"):
-        assert MAC in relay.vmrelay(command)
+        assert GUEST_MAC in relay.vmrelay(command)
 
 
 def test_a_flow_is_listed_with_its_ends(relay, guest):
@@ -99,7 +82,7 @@ def test_events_tell_who_came_and_went(relay):
         events = []
         while not any(event["event"] == "left" for event in events):
             # Who listens too late for one visit hears of the next.
-            RelayPeer(relay.url, insecure=True, mac=MAC, name="web").close()
+            RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, name="web").close()
             os.set_blocking(follower.stdout.fileno(), False)
             events += [json.loads(line) for line in iter(follower.stdout.readline, "")]
     finally:
@@ -107,7 +90,7 @@ def test_events_tell_who_came_and_went(relay):
         follower.wait(PATIENCE)
         follower.stdout.close()
     left = next(event for event in events if event["event"] == "left")
-    assert (left["room"], left["mac"], left["name"]) == ("default", MAC, "web")
+    assert (left["room"], left["mac"], left["name"]) == ("default", GUEST_MAC, "web")
     assert left["duration"] >= 0
 
 
@@ -130,4 +113,4 @@ def test_what_a_guest_sent_and_was_dropped_on_the_way_is_its_sessions(relay, gue
     pings(guest)
     (peer,) = relay.asked("peers")
     assert peer["drops"] == {"switch.drop.foreign_source": 1, "gateway.drop.denied": 1}
-    assert re.search(rf"{MAC} .* 2 \((switch|gateway)\.drop\.\w+\)", relay.vmrelay("status"))
+    assert re.search(rf"{GUEST_MAC} .* 2 \((switch|gateway)\.drop\.\w+\)", relay.vmrelay("status"))

@@ -6,30 +6,13 @@ import select
 import sys
 
 import pytest
-from operators import OperatedRelay
+from operators import GATEWAY, GATEWAY_MAC, GUEST_MAC
 from processes import PATIENCE, run
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import Ether
 from terminals import Shell
 
-from guest.relay_socket import RelayPeer, RelaySocket
-
-GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
-MAC = "52:54:00:00:80:01"
-
-
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = OperatedRelay(tmp_path_factory.mktemp("admin"))
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-def guest(relay):
-    peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
-    yield peer
-    peer.close()
+from guest.relay_socket import RelaySocket
 
 
 @pytest.fixture
@@ -49,7 +32,7 @@ def test_the_banner_says_which_relay_it_is_and_what_to_try(relay, terminal):
 
 
 def test_sessions_and_leases_are_tables_and_lists(guest, terminal):
-    assert MAC in terminal.ask("relay.peers")
+    assert GUEST_MAC in terminal.ask("relay.peers")
     assert terminal.ask("relay.peers.where(name='web')[0]['address']") == f"'{guest.assigned.ip}'\n"
     assert "KIND" not in terminal.ask("relay.flows")
     assert "web" in terminal.ask("relay.leases")
@@ -91,9 +74,10 @@ def received(one):
 
 
 def test_a_frame_is_injected_as_a_guest_and_to_it(relay, guest):
+    mac, address = guest.mac, guest.assigned.ip
     program = f"""
-ping = Ether(src="{MAC}", dst="{GATEWAY_MAC}")/IP(src="{guest.assigned.ip}", dst="{GATEWAY}")/ICMP()
-told = Ether(src="{GATEWAY_MAC}", dst="{MAC}")/IP(src="{GATEWAY}", dst="{guest.assigned.ip}")/ICMP(type=13)
+ping = Ether(src="{mac}", dst="{GATEWAY_MAC}")/IP(src="{address}", dst="{GATEWAY}")/ICMP()
+told = Ether(src="{GATEWAY_MAC}", dst="{mac}")/IP(src="{GATEWAY}", dst="{address}")/ICMP(type=13)
 print(relay.inject(ping, as_="web"), relay.inject([told, told], to="web"))
 """
     with RelaySocket(guest) as one:

@@ -12,6 +12,7 @@ from scapy.layers.l2 import Ether
 from guest.relay_socket import RelaySocket
 
 GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
+GUEST_MAC = "52:54:00:00:77:01"
 
 
 def pings(guest, count=1):
