@@ -1,13 +1,22 @@
-"""Kernel guests at different workers of one relay."""
+"""Two kernel guests of one relay, at different workers where it has several."""
 
 from __future__ import annotations
 
 from kernel_guest import KernelGuest
+from test_workers import Workers
 
 
-def guests_apart(relay, namespace, *options):
+def two_guests(relay, namespace, *options, first=()):
+    """Give two guests, of different workers if the relay has several; ``first`` is for the first one only."""
+    if isinstance(relay, Workers):
+        return guests_apart(relay, namespace, *options, first=first)
+    one = KernelGuest("one", relay, namespace, *options, *first)
+    return [one, KernelGuest("two", relay, namespace, *options)]
+
+
+def guests_apart(relay, namespace, *options, first=()):
     """Give two guests of different workers; ``relay`` is of several (``test_workers.Workers``)."""
-    one = KernelGuest("one", relay, namespace, *options)
+    one = KernelGuest("one", relay, namespace, *options, *first)
     for _ in range(20):
         two = KernelGuest("two", relay, namespace, *options)
         if _worker_of(relay, one) != _worker_of(relay, two):

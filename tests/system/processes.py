@@ -131,6 +131,12 @@ def run(*command, patience=PATIENCE, check=True, **options):
 THIS_TREE = (sys.executable, "-m", "relay.main")
 
 
+def memory_of(pid):
+    """Resident bytes of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+
+
 class Door(NamedTuple):
     """Where guests come in."""
 
@@ -184,8 +190,7 @@ class Relay(Program):
     @property
     def memory(self):
         """Resident bytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
+        return memory_of(self.pid)
 
     @property
     def cpu_seconds(self):

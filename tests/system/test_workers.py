@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from operators import OperatedRelay
-from processes import PATIENCE, THIS_TREE, Program, Relay, free_port, run
+from processes import PATIENCE, THIS_TREE, Program, Relay, free_port, memory_of, run
 from waiting import until, wait_until
 
 from guest.client import ConnectError
@@ -38,6 +38,12 @@ class OfWorkers(Relay):
     def pid_of(self, worker):
         """The process of a worker: the one that was ready last."""
         return int(re.findall(rf"worker {worker} is ready \(pid (\d+)\)", self.output)[-1])
+
+    @property
+    def memory(self):
+        """Resident bytes of all processes."""
+        ready = set(re.findall(r"worker (\d+) is ready", self.output))
+        return sum(map(memory_of, (self.pid, *map(self.pid_of, ready))))
 
     def is_again(self, worker, life=2):
         """Wait until a worker is ready for another time."""

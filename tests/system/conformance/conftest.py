@@ -5,7 +5,8 @@
     guest two ─┘
 
 Each box is a network namespace with a Linux kernel's own stack in it; the tests hold sockets in all of them.
-The NAT's external address is the relay's end of the cable.
+The NAT's external address is the relay's end of the cable. What needs no settings of its own is tried on a
+relay of one process, and on one of two workers, of which each has one of the guests.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import contextlib
 
 import pytest
+from apart import two_guests
 from kernel_guest import KernelGuest
 from lab import EXTERNAL, SERVERS, Lab
 from namespaces import Namespace, connect
 from processes import Relay
+from test_workers import Workers
 
 
 @pytest.fixture(scope="package")
@@ -33,10 +36,10 @@ def lab():
         yield Lab(relay, outside, device)
 
 
-@pytest.fixture(scope="package")
-def relay(lab):
+@pytest.fixture(scope="package", params=[Relay, Workers], ids=["one process", "two workers"])
+def relay(request, lab):
     """A relay with the defaults."""
-    relay = Relay("--allow-cidr", "10.99.0.0/24", before=lab.relay.prefix)
+    relay = request.param("--allow-cidr", "10.99.0.0/24", before=lab.relay.prefix)
     yield relay
     assert "Traceback" not in relay.output
     relay.stop()
@@ -44,7 +47,7 @@ def relay(lab):
 
 @pytest.fixture(scope="module")
 def pair(lab, relay):
-    guests = [KernelGuest(role, relay, lab.relay, "--mtu", "1500") for role in ("one", "two")]
+    guests = two_guests(relay, lab.relay, "--mtu", "1500")
     yield guests
     for guest in guests:
         guest.leave()

@@ -11,6 +11,7 @@ import socket
 import struct
 
 import pytest
+from apart import two_guests
 from far_host import FIRST, FarHost
 from kernel_guest import KernelGuest
 from lab import EXTERNAL, SERVERS, port_of, refusal
@@ -18,6 +19,7 @@ from namespaces import reset_at_close
 from processes import Relay
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.packet import Raw
+from test_workers import Workers
 
 from actors.settings import LanSettings
 
@@ -197,11 +199,14 @@ def test_req_7_no_port_overloading(served, guests, sockets):
         assert len(externals) == 20
 
 
-def test_req_8_hairpinning_to_a_guest_that_has_a_forward(lab, sockets):
-    relay = Relay("--forward", f"tcp:{EXTERNAL}:7098:52:54:00:00:98:98:80", before=lab.relay.prefix)
-    one = KernelGuest("hp1", relay, lab.relay, "--mac", "52:54:00:00:98:98")
-    two = KernelGuest("hp2", relay, lab.relay)
-    try:
+@pytest.mark.parametrize("kind", [Relay, Workers], ids=["one process", "two workers"])
+def test_req_8_hairpinning_to_a_guest_that_has_a_forward(lab, sockets, kind):
+    relay = kind("--forward", f"tcp:{EXTERNAL}:7098:52:54:00:00:98:98:80", before=lab.relay.prefix)
+    with contextlib.ExitStack() as stack:
+        stack.callback(relay.stop)
+        one, two = two_guests(relay, lab.relay, first=("--mac", "52:54:00:00:98:98"))
+        stack.callback(one.leave)
+        stack.callback(two.leave)
         listener = sockets.tcp(one, port=80)
         listener.listen()
         client = sockets.tcp(two)
@@ -210,10 +215,6 @@ def test_req_8_hairpinning_to_a_guest_that_has_a_forward(lab, sockets):
         with server:
             server.settimeout(8)
             exchanged(client, server)
-    finally:
-        one.leave()
-        two.leave()
-        relay.stop()
 
 
 @pytest.mark.parametrize("what", ["unreachable", "refused"])
