@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from relay.lan import Lan
+    from relay.observation import Observer
 
 CREATIONS_PER_SECOND = 10.0
 """LANs made per second; each takes 4 ms."""
@@ -80,6 +81,8 @@ class Lans:
         """Those that had no session at the last look."""
         self._blocked: frozenset[bytes] = frozenset()
         """MACs that nobody may have."""
+        self._observers: dict[Observer, str | None] = {}
+        """Who looks on at which room, or at all."""
         self._kept = frozenset({DEFAULT_ROOM, *kept})
         try:
             for name in sorted(self._kept):
@@ -110,7 +113,7 @@ class Lans:
             if refusal is not None:
                 self.counters.add(f"rooms.refused.{refusal.kind}")
                 raise refusal
-            lan = self._lans[name] = self._make(name)
+            lan = self._begin(name)
             if self._blocked:
                 lan.block_macs(self._blocked)
             self._makers[name] = client
@@ -155,9 +158,16 @@ class Lans:
 
     def _make_again(self, name: str) -> None:
         try:
-            self._lans[name] = self._make(name)
+            self._begin(name)
         except ForwardError as error:
             logger.error("room {}: {}", name, error)
+
+    def _begin(self, name: str) -> Lan:
+        lan = self._lans[name] = self._make(name)
+        for observer, room in self._observers.items():
+            if room in (None, name):
+                lan.observation.add(observer)
+        return lan
 
     def _end(self, name: str) -> None:
         lan = self._lans.pop(name)
@@ -188,6 +198,20 @@ class Lans:
             if await lan.inject(port, frames, to_guest=to_guest):
                 return True
         return False
+
+    def look_on(self, observer: Observer, room: str | None) -> None:
+        """Have somebody look on at a room, or all for None; at those that are made later too."""
+        self._observers[observer] = room
+        for name, lan in self._lans.items():
+            if room in (None, name):
+                lan.observation.add(observer)
+
+    def look_away(self, observer: Observer) -> None:
+        """End what :meth:`look_on` began."""
+        self._observers.pop(observer, None)
+        for lan in self:
+            if observer in lan.observation:
+                lan.observation.remove(observer)
 
     def block_macs(self, macs: frozenset[bytes]) -> None:
         """Let nobody have these MACs, on any LAN that there is or will be."""

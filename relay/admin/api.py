@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from relay.admin.service import Offered, Served
     from relay.bans import Ban
-    from relay.lan import Lan
     from relay.observation import Observer
 
 KEEP_ALIVE = 15.0
@@ -313,25 +312,26 @@ class Api:
             wanted = Filter(query["filter"]) if query.get("filter") else None
         except FilterError as error:
             raise _bad(str(error)) from None
-        lans = self._snapshots.rooms_named(_room(request))
-        names = {peer.port: peer.name for peer in await self._snapshots.peers(_room(request))}
+        room = _room(request)
+        self._snapshots.rooms_named(room)  # one that there is not is refused
+        names = {peer.port: peer.name for peer in await self._snapshots.peers(room)}
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
-        taken = self._look_on(capture, lans)
+        taken = self._look_on(capture, room)
         taken.callback(capture.log_end)
-        logger.info("{} captures {}", who_asks(request).text, _room(request) or "all rooms")
+        logger.info("{} captures {}", who_asks(request).text, room or "all rooms")
         return Stream(capture.stream(), "application/x-pcapng", taken, self._served.ending)
 
-    def _look_on(self, observer: Observer, lans: list[Lan]) -> contextlib.ExitStack:
-        """Have somebody look on, if there are not too many; closing what is returned ends it."""
+    def _look_on(self, observer: Observer, room: str | None) -> contextlib.ExitStack:
+        """Have somebody look on at a room or all, if not too many do; closing what is returned ends it."""
         captures = self._served.captures
         if len(captures) >= MAX_CAPTURES:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
         taken = contextlib.ExitStack()
         captures.add(observer)
         taken.callback(captures.discard, observer)
-        for lan in lans:
-            lan.observation.add(observer)
-            taken.callback(lan.observation.remove, observer)
+        lans = self._served.operations.lans
+        lans.look_on(observer, room)
+        taken.callback(lans.look_away, observer)
         return taken
 
     async def trace(self, request: Request) -> Response:
@@ -348,7 +348,7 @@ class Api:
             said = "destination must be an address or a name" if step is None else step.answer
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
         trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
-        taken = self._look_on(trace, [lan])
+        taken = self._look_on(trace, lan.name)
         logger.info("{} traces {} and {}", who_asks(request).text, found[0].mac, destination)
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 

@@ -47,7 +47,7 @@ from relay.supervisor import asking, captures, exposition, merging
 from relay.supervisor.asking import AskError, Question
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
@@ -58,7 +58,7 @@ MOST_WAITING = 256
 """Pieces of a stream that wait for its reader; then the workers' own queues fill, and drop and count."""
 
 LOOK_AGAIN = 0.5
-"""Seconds between looks whether a worker is back whose events are followed."""
+"""Seconds between looks whether a worker is back, or has the room, that is followed."""
 
 
 class WholeApi:
@@ -287,24 +287,40 @@ class WholeApi:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
         told: asyncio.Queue[str] = asyncio.Queue(MOST_WAITING)
         asked = await _question(request)
+
+        async def read(_: int, stream: asking.Stream) -> None:
+            async for event in _events(stream.lines()):
+                await told.put(event)
+
         tasks = [
-            asyncio.create_task(self._follow(worker, asked, told)) for worker in range(self._whole.crew.count)
+            asyncio.create_task(self._follow(worker, asked, read)) for worker in range(self._whole.crew.count)
         ]
         tasks.append(asyncio.create_task(_pass_on(own, told)))
         for task in tasks:
             taken.callback(task.cancel)
         return Stream(_kept_alive(told), "text/event-stream", taken, self._served.ending)
 
-    async def _follow(self, worker: int, asked: Question, told: asyncio.Queue[str]) -> None:
-        """Pass a worker's events on, and those of the ones that come after it."""
+    async def _follow(
+        self,
+        worker: int,
+        asked: Question,
+        read: Callable[[int, asking.Stream], Awaitable[None]],
+        stream: asking.Stream | None = None,
+    ) -> None:
+        """Read a worker's stream to its end, and those of the ones that come after it, without end.
+
+        ``stream`` is the first one, if it is open already.
+        """
         while True:
             path = self._whole.sockets().get(worker)
             with contextlib.suppress(AskError):
-                if path is not None:
+                if stream is None and path is not None:
                     stream = await asking.open_stream(path, asked)
+                if stream is not None:
                     with contextlib.closing(stream):
-                        async for event in _events(stream.lines()):
-                            await told.put(event)
+                        if stream.status < HTTPStatus.BAD_REQUEST:
+                            await read(worker, stream)
+            stream = None
             await asyncio.sleep(LOOK_AGAIN)
 
     async def recent_events(self, request: Request) -> Response:
@@ -314,20 +330,23 @@ class WholeApi:
         return ApiResponse(merging.recent_events({**answers, -1: own}))
 
     async def capture(self, request: Request) -> Response:
-        """Send what passes all workers, as pcapng, until the client has enough."""
-        opened = await self._open_streams(await _question(request))
+        """Send what passes all workers, also later ones, as pcapng, until the client has enough."""
+        asked = await _question(request)
+        opened = await self._open_streams(asked)
         told: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
         told.put_nowait(pcapng.section("vmrelay"))
         interfaces = captures.Interfaces()
 
         async def read(worker: int, stream: asking.Stream) -> None:
+            interfaces.begin(worker)
             async for block in captures.blocks(stream):
                 if mine := interfaces.renumber(worker, block):
                     await told.put(mine)
 
         taken = self._taken(opened)
-        for worker, stream in opened.items():
-            taken.callback(asyncio.create_task(read(worker, stream)).cancel)
+        for worker in range(self._whole.crew.count):
+            following = self._follow(worker, asked, read, opened.get(worker))
+            taken.callback(asyncio.create_task(following).cancel)
         return Stream(_from(told), "application/x-pcapng", taken, self._served.ending)
 
     async def trace(self, request: Request) -> Response:

@@ -25,6 +25,11 @@ class Interfaces:
         self._numbers: dict[tuple[int, int], int] = {}
         self._of_worker: dict[int, int] = {}
 
+    def begin(self, worker: int) -> None:
+        """Have what comes from a worker be a new capture: its interfaces are counted anew."""
+        for its in range(self._of_worker.pop(worker, 0)):
+            del self._numbers[worker, its]
+
     def renumber(self, worker: int, block: bytes) -> bytes:
         """Return a worker's block as it is in the whole; nothing for one that the whole has once."""
         kind, _ = _HEAD.unpack_from(block)

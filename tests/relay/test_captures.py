@@ -60,6 +60,17 @@ def test_several_captures_become_one_that_scapy_reads():
     ]
 
 
+def test_a_worker_that_comes_again_has_interfaces_of_its_own():
+    interfaces = Interfaces()
+    whole = pcapng.section("vmrelay")
+    for name, number in (("default/peer1", 1), ("default/peer9", 2)):
+        interfaces.begin(0)
+        life = read(capture(pcapng.interface(name, "vm"), pcapng.packet(0, 1.0, frame(number), "in")))
+        whole += b"".join(interfaces.renumber(0, block) for block in life)
+    found = [(data, told.ifname) for data, told in RawPcapNgReader(io.BytesIO(whole))]
+    assert found == [(frame(1), b"default/peer1"), (frame(2), b"default/peer9")]
+
+
 def test_what_is_no_block_ends_it():
     good = capture(pcapng.interface("a", "b"))
     assert len(read(good)) == 2

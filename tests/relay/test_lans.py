@@ -133,6 +133,52 @@ def test_the_default_lan_stays():
     in_a_house(scenario)
 
 
+class Observer:
+    """Takes down at which rooms something happened."""
+
+    def __init__(self):
+        self.rooms = set()
+
+    def see(self, lan, _):
+        self.rooms.add(lan.name)
+
+
+@pytest.mark.parametrize(
+    ("room", "seen"), [(None, {"default", "lab", "later"}), ("later", {"later"}), ("lab", {"lab"})]
+)
+def test_who_looks_on_sees_rooms_that_are_made_later_too_until_it_looks_away(room, seen):
+    def scenario(house):
+        house.get("lab")
+        observer = Observer()
+        house.lans.look_on(observer, room)
+        kept = [come(house.get(name), n, mac(n)) for n, name in enumerate(("default", "lab", "later"), 1)]
+        assert observer.rooms == seen
+        house.lans.look_away(observer)
+        observer.rooms.clear()
+        kept += [come(house.get(name), n, mac(n)) for n, name in enumerate(("later", "last"), 4)]
+        assert (observer.rooms, len(kept)) == (set(), 5)
+
+    in_a_house(scenario)
+
+
+def test_who_looks_on_sees_a_room_that_was_made_again():
+    def scenario(house):
+        observer = Observer()
+        house.lans.look_on(observer, "lab")
+        _, peer = come(house.get("lab"), 1, mac(1))
+        peer.stop(block=False)
+        run_ready()
+        house.look(0.0)
+        house.look(10.0)
+        assert house.lans.find("lab") is None
+        observer.rooms.clear()
+        kept = come(house.get("lab"), 2, mac(2))
+        assert (observer.rooms, len(kept)) == ({"lab"}, 2)
+        house.lans.look_away(observer)
+
+    in_a_house(scenario)
+
+
 def test_a_lan_that_fails_ends_alone_and_its_clients_hear_of_it(lines):
     def scenario(house):
         lan = house.get("lab")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from operators import OperatedRelay
 from processes import PATIENCE, THIS_TREE, Program, Relay, free_port, memory_of, run
+from scapy.utils import RawPcapNgReader
 from waiting import until, wait_until
 
 from guest.client import ConnectError
@@ -330,6 +331,39 @@ def test_an_operator_has_the_workers_replaced(operated):
     status = operated.asked("status")
     assert [worker["state"] for worker in status["workers"]] == ["ready", "ready"]
     assert not {worker["pid"] for worker in status["workers"]} & before
+
+
+def test_a_capture_goes_on_with_workers_and_rooms_that_come_later(operated, tmp_path):
+    file = tmp_path / "later.pcapng"
+    capture = Program(*THIS_TREE, "capture", "-w", file, "--admin", operated.admin)
+    before = operated.output.count("captures all rooms")
+    operated.wait_for("captures all rooms", count=before + 2)
+    lives = operated.output.count("worker 0 is ready"), operated.output.count("worker 1 is ready")
+    operated.vmrelay("restart")
+    for worker in (0, 1):
+        operated.is_again(worker, lives[worker] + 1)
+    operated.wait_for("captures all rooms", count=before + 4)
+
+    async def scenario():
+        async with Guests(operated, operated.room("later").url) as guests:
+            pair = await guests.join_both()
+            for nic in pair:
+                nic.send([b"\xff" * 6 + nic.mac + ETHERTYPE + bytes(50)])
+            await until(lambda: all(nic.mac + ETHERTYPE in file.read_bytes() for nic in pair))
+            return {nic.mac: f"later/peer{each['port']}" for nic in pair for each in await peers(nic)}
+
+    async def peers(nic):
+        found = await asyncio.to_thread(operated.asked, "peers", "--room", "later")
+        return [each for each in found if each["mac"] == nic.mac.hex(":")]
+
+    try:
+        names = play(scenario)
+    finally:
+        capture.signal(signal.SIGINT)
+        capture.stop()
+    with contextlib.closing(RawPcapNgReader(str(file))) as packets:
+        seen = {(bytes(data[6:12]), told.ifname.decode()) for data, told in packets}
+    assert names.items() <= seen
 
 
 def test_a_forward_whose_port_is_taken_is_told_at_the_start():
