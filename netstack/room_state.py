@@ -250,7 +250,7 @@ class RoomState:
 
     def all_elsewhere(self, room: str) -> list[tuple[int, Binding]]:
         """List all that is behind ports of other workers in a room."""
-        found = [self.elsewhere(room, mac) for place, mac in self._claims if place == room and mac != MEMBER]
+        found = [self.elsewhere(room, mac) for place, mac in self._claims if place == room]
         return [each for each in found if each is not None]
 
     def own(self, room: str, mac: bytes) -> Binding | None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from lan_parts import mac
+from lan_parts import Box, mac
 from test_elsewhere import Link
+from test_switch_multicast import data, membership
 
-from actors.lan.forwarding import FIRST_TRUNK, Forwarding
+from actors.lan.forwarding import FIRST_TRUNK, Forwarding, Port
 from actors.lan.trunk import Elsewhere
-from actors.messages import FramesToPeer
+from actors.messages import FramesToPeer, PortOpened, RegisterMac
 from actors.port_policy import usual_policy
 from actors.settings import LanSettings
-from netstack.room_wire import Binding
+from netstack.resume import secret_of
+from netstack.room_wire import Binding, Flag
 from netstack.shares import Shares
 
 
@@ -54,3 +57,56 @@ def test_a_mac_goes_with_who_announced_it_last(parts):
     assert shares.total == 1
     elsewhere.unbind(mac(1))
     assert forwarding.table.lookup(mac(1), 0.0) is None
+
+
+def test_a_worker_whose_guests_come_before_its_ports_is_one_port_all_the_same(parts):
+    _, forwarding, _, elsewhere = parts
+    trunk = FIRST_TRUNK - 1
+    elsewhere.bind(1, Binding(mac(1), port=5), 0.0)
+    elsewhere.bind(1, Binding(mac(2), port=5), 0.0)
+    assert not elsewhere.set_workers({1: 1}, 0.0)
+    assert (list(forwarding.ports), forwarding.trunks) == ([trunk], [trunk])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_a_worker_without_ports_nothing_is_left(parts, version):
+    _, forwarding, _, elsewhere = parts
+    elsewhere.set_workers({1: 1}, 0.0)
+    forwarding.groups.hear(membership(1, version), FIRST_TRUNK - 1, 0.0)
+    assert forwarding.groups.members(data(3, version), 0.0) == [FIRST_TRUNK - 1]
+    elsewhere.set_workers({}, 0.0)
+    assert (forwarding.ports, forwarding.trunks, len(forwarding.groups)) == ({}, [], 0)
+
+
+GUEST, KEY = mac(1), b"key"
+USUAL = usual_policy(LanSettings())
+NAMES_IT = {"policy": replace(USUAL, macs=frozenset({GUEST}))}
+THE_SAME = {"client": lambda: "192.0.2.1"}
+
+
+@pytest.mark.parametrize(
+    ("known", "port", "said", "may"),
+    [
+        ({}, THE_SAME, {}, False),
+        ({"client": "192.0.2.1"}, THE_SAME, {}, True),
+        ({"client": "192.0.2.1"}, THE_SAME, {"explicit": False}, False),
+        ({}, {}, {}, False),  # neither side knows of a client: that is nobody they share
+        ({"flags": Flag.SILENT}, {}, {"explicit": False}, True),
+        ({"flags": Flag.ISOLATED}, {}, {}, False),
+        ({}, NAMES_IT, {}, True),
+        ({}, NAMES_IT, {"explicit": False}, False),
+        ({"flags": Flag.NAMED_BY_TOKEN}, NAMES_IT, {}, False),
+        ({}, {}, {"resume": secret_of(KEY, GUEST, 5)}, True),
+        ({}, {}, {"resume": secret_of(KEY, GUEST, 6)}, False),
+        ({}, {}, {"resume": secret_of(b"another", GUEST, 5)}, False),
+    ],
+)
+def test_who_may_have_the_mac_of_a_guest_elsewhere(parts, known, port, said, may):
+    link, _, _, elsewhere = parts
+    opened = PortOpened(7, Box(), float, **port)
+    message = RegisterMac(7, GUEST, **{"explicit": True} | said)
+    assert elsewhere.may_be_taken(message, Port(opened, "", USUAL, 0.0)), "nobody has it elsewhere"
+    link.known[GUEST] = (1, Binding(GUEST, port=5, **known))
+    assert elsewhere.may_be_taken(message, Port(opened, "", USUAL, 0.0)) == may
+    link.known[GUEST] = (2, Binding(GUEST, port=5, **known))  # whose key is not known
+    assert elsewhere.may_be_taken(message, Port(opened, "", USUAL, 0.0)) == (may and not said.get("resume"))

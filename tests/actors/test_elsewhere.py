@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from lan_of_guests import Client
-from lan_parts import FakeOutside, ip, mac, register
+from lan_parts import Box, FakeOutside, ip, mac, register
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -19,11 +21,13 @@ from actors.messages import (
     FramesFromTrunk,
     GuestElsewhere,
     GuestNowhereElse,
+    Ipv6AddressesKnown,
+    NameBound,
     WorkersChanged,
 )
 from actors.runtime import run_ready
 from actors.settings import LanSettings
-from netstack.room_wire import Binding
+from netstack.room_wire import Binding, Flag
 
 
 class Link:
@@ -74,12 +78,14 @@ class Link:
 
 
 class Lan:
-    def __init__(self, loop, counters, **settings):
+    def __init__(self, loop, counters, dns=None, **settings):
         self.loop, self.counters = loop, counters
         self.settings = LanSettings(**{"ipv6_prefix": None} | settings)
         self.link = Link()
         self.switch = SwitchActor.start(counters, self.settings, self.link)
-        self.gateway = GatewayActor.start(self.switch, FakeOutside(), counters, self.settings, link=self.link)
+        self.gateway = GatewayActor.start(
+            self.switch, FakeOutside(), counters, self.settings, dns, link=self.link
+        )
         run_ready()
         self.tell(WorkersChanged({1: 2}))
 
@@ -93,7 +99,7 @@ class Lan:
         run_ready()
 
     def comes_elsewhere(self, n, *addresses, lost=False, **more):
-        binding = Binding(mac(n), tuple(map(ip, addresses)), port=7, **more)
+        binding = Binding(mac(n), tuple(ip_address(each).packed for each in addresses), port=7, **more)
         self.link.known[binding.mac] = (1, binding)
         self.tell(GuestElsewhere(1, binding, lost))
 
@@ -226,6 +232,17 @@ def test_a_worker_that_has_no_ports_any_more_is_sent_nothing(lan):
     client.sends(b"\xff" * 6 + mac(1) + b"\x88\xb5" + bytes(50))
     assert lan.link.sent == []
     assert FIRST_TRUNK - 1 not in lan.switch._actor_weakref()._ports
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_a_guest_elsewhere_is_known_to_the_name_server_by_its_addresses(loop, counters, granted):
+    names = Box()
+    lan = Lan(loop, counters, names, ipv6_prefix=ip_address("fd00:1::").packed[:8])
+    first, last = ip_address("fd00:1::7").packed, ip_address("fd00:1::8").packed
+    flags = Flag.GRANTED_NAME if granted else Flag.ISOLATED
+    lan.comes_elsewhere(9, "10.0.2.31", "fd00:1::8", "fe80::7", "fd00:1::7", name="web", flags=flags)
+    assert NameBound(mac(9), ip("10.0.2.31"), "web", granted) in names
+    assert Ipv6AddressesKnown(mac(9), (last, first)) in names
 
 
 def discover(hardware, client=b""):

@@ -378,6 +378,35 @@ def test_a_worker_that_is_silent_has_no_guests_any_more(net):
     assert state.live() == [1]
 
 
+def test_what_is_elsewhere_in_one_room_is_not_in_another(net):
+    for room, mac in ((ROOM, MACS[0]), ("lab", MACS[0]), ("lab", MACS[1]), ("lab", rs.MEMBER)):
+        net.workers[0].state.bind(room, Binding(mac, port=1), UNIX)
+    net.deliver_all()
+    state = net.workers[1].state
+    state.bind(ROOM, Binding(rs.MEMBER, port=1), UNIX)
+    found = {room: [b.mac for _, b in state.all_elsewhere(room)] for room in (ROOM, "lab", "other")}
+    assert found == {ROOM: [MACS[0]], "lab": [MACS[0], MACS[1]], "other": []}
+
+
+def test_who_has_heard_every_change_asks_for_no_snapshot(net):
+    net.workers[0].join(MACS[0], net.now)
+    net.workers[0].join(MACS[1], net.now)
+    net.deliver_all()
+    net.workers[0].guests[MACS[0]] = ADDRESSES[7]
+    net.workers[0].announce(MACS[0], net.now)
+    net.workers[0].leave(MACS[1])
+    net.settle()
+    net.assert_agreed()
+    assert [worker.counters["rooms.snapshots_wanted"] for worker in net.workers.values()] == [0, 0, 0]
+
+
+def test_a_contest_reaches_the_worker_that_is_told_and_no_other(net):
+    net.workers[0].state.contest(1, ROOM, ADDRESSES[0], MACS[0])
+    net.deliver_all()
+    contested = {n: [e for e in w.events if isinstance(e, rs.Contested)] for n, w in net.workers.items()}
+    assert contested == {0: [], 1: [rs.Contested(ROOM, ADDRESSES[0], MACS[0])], 2: []}
+
+
 def test_members_are_told_with_their_ports(net):
     state, other = net.workers[0].state, net.workers[1].state
     state.bind(ROOM, Binding(rs.MEMBER, port=3), UNIX)

@@ -104,6 +104,28 @@ def test_a_frame_that_no_message_takes_is_counted():
     assert [frame for message in messages for frame in wire.read_frames(message).frames] == [b"a", b"b"]
 
 
+def test_a_message_is_filled_to_its_last_byte():
+    room = sum(map(len, wire.pack_frames(HEAD, 0, "lab", [b""])[0])) - 2
+    longest = bytes(wire.MAX_MESSAGE - room - 2)
+    for frames in ([longest], [b"ab", longest[4:]]):
+        messages, dropped = wire.pack_frames(HEAD, 0, "lab", frames)
+        assert ([len(message) for message in messages], dropped) == ([wire.MAX_MESSAGE], 0)
+    assert wire.pack_frames(HEAD, 0, "lab", [b"a", longest])[1] == 0
+    assert wire.pack_frames(HEAD, 0, "lab", [bytes(len(longest) + 1)]) == ([], 1)
+
+
+def test_a_binding_has_no_more_addresses_than_it_may_have():
+    most = 2 * wire.MAX_ADDRESSES
+
+    def bodies(number):
+        binding = wire.Binding(b"macmac", (b"addr",) * number, since=(0,) * number)
+        return wire.pack_changes([wire.pack_change(wire.Change("lab", b"macmac", 1, binding))])
+
+    assert len(wire.read_changes(HEAD + bodies(most)[0])[0].binding.addresses) == most
+    with pytest.raises(MalformedPacket):
+        wire.read_changes(HEAD + bodies(most + 1)[0])
+
+
 def test_a_long_text_is_cut_between_characters():
     change = wire.Change("lab", b"macmac", 1, wire.Binding(b"macmac", name="\u00e4" * 40))
     (read,) = wire.read_changes(HEAD + wire.pack_changes([wire.pack_change(change)])[0])
