@@ -409,17 +409,16 @@ class Relay:
 
     async def _keep_certificate(self) -> None:
         """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
-        while True:
-            self._keeper.complain()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._read_certificate.wait(), self._settings.cert_poll_interval)
-            asked = self._read_certificate.is_set()
-            self._read_certificate.clear()
-            if asked:
-                await self._reload()
-            else:
-                await self._keeper.refresh(asked=False)
-                await self._refresh_keys()
+        await self._keeper.keep(
+            self._read_certificate,
+            lambda: self._settings.cert_poll_interval,
+            self._look_at_files,
+            self._reload,
+        )
+
+    async def _look_at_files(self) -> None:
+        await self._keeper.refresh(asked=False)
+        await self._refresh_keys()
 
     async def _reload(self) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""

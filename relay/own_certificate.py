@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from loguru import logger
 
@@ -13,7 +14,7 @@ from relay.settings import SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from relay.settings import Settings
     from relay.state import State
@@ -60,6 +61,28 @@ class CertificateKeeper:
         self._certificates = certificates
         self._say = say
         self._told: tuple[str, ...] = ()
+
+    async def keep(
+        self,
+        asked: asyncio.Event,
+        interval: Callable[[], float],
+        look: Callable[[], Awaitable[object]],
+        reload: Callable[[], Awaitable[object]],
+    ) -> NoReturn:
+        """Call ``look`` once ``interval()`` seconds have passed, ``reload`` once ``asked`` is set; and again.
+
+        Before each wait it is logged what clients will hold against the certificate.
+        """
+        while True:
+            self.complain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval()):
+                    await asked.wait()
+            if asked.is_set():
+                asked.clear()
+                await reload()
+            else:
+                await look()
 
     def complain(self) -> None:
         """Log what clients will hold against the certificate, once."""

@@ -294,17 +294,16 @@ class Supervisor:
 
     async def _keep_certificate(self) -> None:
         """Renew or reload the certificate as time passes, files change or SIGHUP comes."""
-        while True:
-            self._keeper.complain()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._reload_asked.wait(), self.settings.cert_poll_interval)
-            asked = self._reload_asked.is_set()
-            self._reload_asked.clear()
-            if asked:
-                await self.reload()
-            else:
-                await self._refresh_certificate(asked=False)
-                await self.tokens.refresh()
+        await self._keeper.keep(
+            self._reload_asked,
+            lambda: self.settings.cert_poll_interval,
+            self._look_at_files,
+            self.reload,
+        )
+
+    async def _look_at_files(self) -> None:
+        await self._refresh_certificate(asked=False)
+        await self.tokens.refresh()
 
     async def _refresh_certificate(self, *, asked: bool) -> bool:
         changed = await self._keeper.refresh(asked=asked)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -43,3 +44,29 @@ def test_one_that_cannot_be_renewed_stays(lines, error):
     assert not asyncio.run(CertificateKeeper(cast("Any", Broken()), said.append).refresh(asked=True))
     assert said == []
     assert any("the certificate stays as it was" in line for line in lines)
+
+
+def test_it_is_kept_by_looks_at_an_interval_that_may_change_and_reloads_that_are_asked_for():
+    done, intervals = [], itertools.chain((3600.0, 0.0, 0.0), itertools.repeat(3600.0))
+
+    async def keep():
+        asked, finished = asyncio.Event(), asyncio.Event()
+        asked.set()
+
+        async def look():
+            done.append("look")
+            if done.count("look") == 2:
+                asked.set()
+
+        async def reload():
+            done.append("reload")
+            if len(done) > 1:
+                finished.set()
+
+        keeper = CertificateKeeper(EphemeralCertificateStore(["a.example"], datetime.now(UTC)), print)
+        kept = asyncio.create_task(keeper.keep(asked, lambda: next(intervals), look, reload))
+        await finished.wait()
+        kept.cancel()
+
+    asyncio.run(asyncio.wait_for(keep(), 20))
+    assert done == ["reload", "look", "look", "reload"]
