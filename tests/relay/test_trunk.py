@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from ipaddress import ip_address
+from types import SimpleNamespace
 
 from lan_parts import control, mac
 from scapy.contrib.igmp import IGMP
@@ -39,6 +41,10 @@ def inet(text):
 inet6 = inet
 
 
+def addresses_elsewhere(trunk):
+    return {address for _, binding in trunk.state.all_elsewhere("default") for address in binding.addresses}
+
+
 def run(scenario, folder, count=2, **settings):
     async def main():
         async with workers(folder, count, **settings) as started:
@@ -65,7 +71,11 @@ def test_fifty_guests_that_join_at_once_over_both_workers_have_addresses_of_thei
         for guest in guests:
             guest.registers()
         await until(lambda: all(guest.look() for guest in guests))
-        await asyncio.sleep(0.3)  # nobody is told another address afterwards
+        trunks = {
+            worker.trunk: {inet(g.ip) for g in guests if g.worker is not worker} for worker in (one, two)
+        }
+        # Once both have heard of all, nobody is told another address any more.
+        await until(lambda: all(addresses <= addresses_elsewhere(t) for t, addresses in trunks.items()))
         return [guest for guest in guests if guest.look()], one.trunk, two.trunk
 
     guests, *trunks = run(scenario, tmp_path)
@@ -163,8 +173,8 @@ def test_two_workers_that_take_a_mac_in_at_one_instant_agree_on_one(tmp_path):
         guests = [one.guest(1), two.guest(1, host="198.51.100.7")]
         for guest in guests:
             guest.registers()
-        await until(lambda: any(guest.session.closed for guest in guests))
-        await asyncio.sleep(0.2)
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        await until(lambda: not one.trunk.state.all_elsewhere("default"))
         return [guest.session.closed and guest.session.closed[0] for guest in guests]
 
     assert run(scenario, tmp_path) == [None, CloseCode.TAKEN_OVER]
@@ -213,14 +223,19 @@ def test_broadcasts_reach_the_guests_of_all_workers_once_and_no_gateway_but_the_
         received = [worker.total("gateway.received") for worker in (one, two, three)]
         packet = IP(src=guests[0].ip, dst="255.255.255.255") / UDP(sport=9, dport=9) / b"all"
         guests[0].sends(Ether(src=guests[0].mac.hex(":"), dst="ff:ff:ff:ff:ff:ff") / packet)
-        await guests[-1].hears(lambda frame: UDP in frame)
-        await asyncio.sleep(0.1)
-        heard = [sum(UDP in frame for frame in guest.frames()) for guest in guests]
+        heard = []
+        for guest in guests[1:]:  # what is sent after the broadcast arrives after it
+            guests[0].sends(guests[0].to(guest) / IP(src=guests[0].ip, dst=guest.ip) / UDP() / b"last")
+            frames = await guest.hears_until(
+                lambda frame: UDP in frame and frame[UDP].payload.load == b"last"
+            )
+            heard.append(sum(UDP in frame and frame[UDP].dport == 9 for frame in frames))
+        heard.insert(0, sum(UDP in frame for frame in guests[0].frames()))
         now = [worker.total("gateway.received") for worker in (one, two, three)]
         return heard, [after - before for before, after in zip(received, now, strict=True)]
 
     heard, gateways = run(scenario, tmp_path, 3)
-    assert heard == [0, 1, 1, 1, 0]
+    assert heard == [0, 1, 1, 1, 1]
     assert gateways == [1, 0, 0]
 
 
@@ -270,13 +285,14 @@ def test_frames_stay_here_while_no_other_worker_has_the_room(tmp_path):
 def test_rooms_are_apart_at_all_workers(tmp_path):
     async def scenario(one, two):
         a, b = await one.guest(1, "red").joins(), await two.guest(2, "blue").joins()
-        await one.guest(3, "blue").joins()
+        c = await one.guest(3, "blue").joins()
         await until(lambda: one.trunk.state.members("blue"))
         a.asks_for(b.ip)
-        await asyncio.sleep(0.1)
-        return b.frames(), a.frames()
+        c.asks_for(b.ip)  # which arrives after the other would
+        heard = await b.hears_until(lambda frame: ARP in frame)
+        return [frame.src for frame in heard], a.frames()
 
-    assert run(scenario, tmp_path) == ([], [])
+    assert run(scenario, tmp_path) == ([mac(3).hex(":")], [])
 
 
 def test_stale_frames_are_dropped(tmp_path):
@@ -454,12 +470,14 @@ def same_address_macs(worker):
 
 def test_after_a_partition_the_guest_that_came_later_is_told_another_address(tmp_path, monkeypatch):
     monkeypatch.setattr("netstack.room_state.DEAD_AFTER", 0.6)
+    clock = SimpleNamespace(time=time.time, time_ns=time.time_ns)
+    monkeypatch.setattr("relay.trunk.time", clock)
 
     async def scenario(one, two):
         first, second = same_address_macs(one)
         await cut(one, two)
         older = await two.guest(first).joins()
-        await asyncio.sleep(1.1)  # the announced times are whole seconds
+        clock.time = lambda: time.time() + 1  # the announced times are whole seconds
         younger = await one.guest(second).joins()
         before = older.ip, younger.ip
         heal(one, two)
@@ -514,7 +532,7 @@ def test_a_static_address_that_its_holder_elsewhere_answers_for_stays(tmp_path):
         b.sends(Ether(src=b.mac.hex(":"), dst=asked.src) / answer)
         await until(lambda: two.total("gateway.addresses_defended"))
         a.sends(a.to(b) / IP(src="10.0.2.200", dst="10.0.2.201") / UDP())
-        await asyncio.sleep(0.1)
+        await a.pings(b)  # after which both have seen it
         return one.trunk.state.holders_of("default", wanted) == {b.mac}, two.total("gateway.addresses_moved")
 
     assert run(scenario, tmp_path) == (True, 0)

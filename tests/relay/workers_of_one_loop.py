@@ -78,14 +78,18 @@ class Guest:
 
     async def hears(self, wanted):
         """Wait for a frame of which ``wanted(frame)`` holds; returns it."""
-        found = []
+        return next(frame for frame in await self.hears_until(wanted) if wanted(frame))
+
+    async def hears_until(self, wanted):
+        """Wait for a frame of which ``wanted(frame)`` holds; returns all that have come."""
+        heard = []
 
         def look():
-            found.extend(frame for frame in self.frames() if wanted(frame))
-            return found
+            heard.extend(self.frames())
+            return any(map(wanted, heard))
 
         await until(look)
-        return found[0]
+        return heard
 
     async def pings(self, other):
         """Ping a guest as a kernel would: ask where it is, then send."""
