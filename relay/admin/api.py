@@ -1,8 +1,9 @@
 """The admin API: HTTP and JSON for whoever operates the relay.
 
 Reads are snapshots of the actors, writes are the relay's operations (``relay.operations``). What may be asked
-stands once, in ``ROUTES``, from which the OpenAPI document is made too. Loaded only when the first client
-comes: Starlette takes a while, and most relays are never asked.
+stands once, in ``ROUTES``, from which the OpenAPI document is made too; ``relay.admin.request_fields`` reads
+what requests say. Loaded only when the first client comes: Starlette takes a while, and most relays are never
+asked.
 
 Who may use it says ``relay.admin.guard``; the page that shows it in a browser is ``relay.admin.page``.
 """
@@ -13,43 +14,53 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import math
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from netstack.ethernet import parse_mac
 from netstack.room_names import DEFAULT_ROOM
-from relay.admin.confinement import about_another
 from relay.admin.entrance import Guarded, caller_of
 from relay.admin.events import TooManyListenersError
-from relay.admin.guard import MAX_BODY, Guard
+from relay.admin.guard import Guard
+from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE, exposition
+from relay.admin.openapi import Endpoint, openapi
 from relay.admin.overview import overview
 from relay.admin.page import page_routes
+from relay.admin.request_fields import (
+    asked_ban,
+    bad_request,
+    body_of,
+    forward_room,
+    read_fields,
+    room_of,
+    seconds_of,
+    who_asks,
+    whole,
+)
 from relay.admin.streams import Stream
-from relay.bans import BanError, parse_ban
+from relay.bans import BanError
 from relay.bpf import Filter, FilterError
 from relay.capture import MAX_CAPTURES, Capture
-from relay.operations import MAX_REASON, NotThereError, OperationError, Who
+from relay.operations import NotThereError, OperationError
 from relay.snapshots import Snapshots
 from relay.trace import Trace
 from relay.why import Question, addresses_of, explain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
     from relay.admin.service import Offered, Served
-    from relay.bans import Ban
     from relay.observation import Observer
 
 KEEP_ALIVE = 15.0
@@ -57,51 +68,6 @@ KEEP_ALIVE = 15.0
 
 MAX_NAME = 253
 """Characters of a host name (RFC 1035 section 2.3.4)."""
-
-MAX_USER = 64
-"""Characters of a user's name in the log."""
-
-MAX_SECONDS = 1e9
-"""Of what is to last for a time: thirty years."""
-
-MAX_DIGITS = 18
-"""Of a number that fits 64 bits."""
-
-WHO = "x-vmrelay-user"
-"""Header in which our own commands say which user runs them."""
-
-
-class Endpoint(NamedTuple):
-    """One thing that may be asked."""
-
-    method: str
-    path: str
-    summary: str
-    handle: Callable[[Api, Request], Awaitable[Response]]
-    query: dict[str, str] = {}  # noqa: RUF012 - never changed
-    """Parameters of the query, with what they are for."""
-    body: dict[str, str] = {}  # noqa: RUF012 - same
-    """Fields of the JSON object in the body."""
-
-
-class ApiResponse(JSONResponse):
-    """JSON of dataclasses, readable for people too."""
-
-    def render(self, content: Any) -> bytes:
-        """Write it; infinity, which JSON lacks, is null."""
-        return json.dumps(_plain(content), indent=1, allow_nan=False).encode() + b"\n"
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    return value
 
 
 class Api:
@@ -120,7 +86,7 @@ class Api:
 
     async def status(self, request: Request) -> Response:
         """Answer with the relay, or a room of it, at a glance."""
-        room = _room(request)
+        room = room_of(request)
         return ApiResponse(
             {
                 **self._facts(),
@@ -141,7 +107,7 @@ class Api:
     async def overview(self, request: Request) -> Response:
         """Answer with what the dashboard shows."""
         sought = request.query_params.get("find", "")[:MAX_NAME]
-        seen = await overview(self._snapshots, _room(request), sought)
+        seen = await overview(self._snapshots, room_of(request), sought)
         if (only := caller_of(request).room) is not None:
             rooms = [room for room in seen.rooms if room.name == only]
             seen = dataclasses.replace(seen, rooms=rooms)
@@ -149,42 +115,42 @@ class Api:
 
     async def rooms(self, request: Request) -> Response:
         """Answer with all rooms, or one."""
-        return ApiResponse(await self._snapshots.rooms(_room(request)))
+        return ApiResponse(await self._snapshots.rooms(room_of(request)))
 
     async def peers(self, request: Request) -> Response:
         """Answer with the sessions."""
-        return ApiResponse(await self._snapshots.peers(_room(request)))
+        return ApiResponse(await self._snapshots.peers(room_of(request)))
 
     async def macs(self, request: Request) -> Response:
         """Answer with the MAC tables."""
-        return ApiResponse(await self._snapshots.macs(_room(request)))
+        return ApiResponse(await self._snapshots.macs(room_of(request)))
 
     async def leases(self, request: Request) -> Response:
         """Answer with who holds which address."""
-        return ApiResponse(await self._snapshots.leases(_room(request)))
+        return ApiResponse(await self._snapshots.leases(room_of(request)))
 
     async def flows(self, request: Request) -> Response:
         """Answer with the flows."""
         port = request.query_params.get("port")
         return ApiResponse(
-            await self._snapshots.flows(_room(request), None if port is None else _whole(port, "port"))
+            await self._snapshots.flows(room_of(request), None if port is None else whole(port, "port"))
         )
 
     async def names(self, request: Request) -> Response:
         """Answer with the name servers."""
-        return ApiResponse(await self._snapshots.names(_room(request)))
+        return ApiResponse(await self._snapshots.names(room_of(request)))
 
     async def forwards(self, request: Request) -> Response:
         """Answer with the forwards."""
-        return ApiResponse(await self._snapshots.forwards(_room(request)))
+        return ApiResponse(await self._snapshots.forwards(room_of(request)))
 
     async def counters(self, request: Request) -> Response:
         """Answer with all counters."""
-        return ApiResponse(self._snapshots.counters(_room(request)))
+        return ApiResponse(self._snapshots.counters(room_of(request)))
 
     async def drops(self, request: Request) -> Response:
         """Answer with what was dropped."""
-        return ApiResponse(self._snapshots.drops(_room(request)))
+        return ApiResponse(self._snapshots.drops(room_of(request)))
 
     async def limits(self, _: Request) -> Response:
         """Answer with the limits that are set."""
@@ -195,10 +161,10 @@ class Api:
         query = request.query_params
         protocol, port = query.get("protocol", "tcp"), query.get("port")
         if protocol not in {"tcp", "udp", "icmp"}:
-            raise _bad("protocol must be tcp, udp or icmp")
+            raise bad_request("protocol must be tcp, udp or icmp")
         if not (target := query.get("target", "")):
-            raise _bad("target must be an address or a name")
-        number = None if port is None else _whole(port, "port")
+            raise bad_request("target must be an address or a name")
+        number = None if port is None else whole(port, "port")
         [lan] = self._snapshots.rooms_named(query.get("room", DEFAULT_ROOM))
         asked = Question(target[:MAX_NAME], protocol, number, query.get("from"))
         return ApiResponse(await explain(lan, self._snapshots, asked))
@@ -211,7 +177,7 @@ class Api:
 
     async def disconnect(self, request: Request) -> Response:
         """End a session."""
-        port = _whole(request.path_params["port"], "port")
+        port = whole(request.path_params["port"], "port")
         await self._served.operations.disconnect(
             port, request.query_params.get("reason", ""), who_asks(request)
         )
@@ -219,15 +185,15 @@ class Api:
 
     async def inject(self, request: Request) -> Response:
         """Put frames on the LAN."""
-        port = _whole(request.path_params["port"], "port")
-        fields = await _fields(request, {"frames", "to_guest"})
+        port = whole(request.path_params["port"], "port")
+        fields = await read_fields(request, {"frames", "to_guest"})
         given = fields.get("frames")
         if not isinstance(given, list) or not all(isinstance(frame, str) for frame in given):
-            raise _bad("frames must be a list of hexadecimal texts")
+            raise bad_request("frames must be a list of hexadecimal texts")
         try:
             frames = [bytes.fromhex(frame) for frame in given]
         except ValueError:
-            raise _bad("frames must be a list of hexadecimal texts") from None
+            raise bad_request("frames must be a list of hexadecimal texts") from None
         to_guest = fields.get("to_guest", False) is True
         await self._served.operations.inject(port, frames, who_asks(request), to_guest=to_guest)
         return ApiResponse({"frames": len(frames)}, HTTPStatus.ACCEPTED)
@@ -259,7 +225,7 @@ class Api:
 
     async def add_forward(self, request: Request) -> Response:
         """Open a port of the host to a guest."""
-        fields = await _fields(request, {"room", "forward"})
+        fields = await read_fields(request, {"room", "forward"})
         room, text = forward_room(request, fields), str(fields.get("forward", ""))
         added = await self._served.operations.add_forward(room, text, who_asks(request))
         return ApiResponse({"room": room, "forward": added}, HTTPStatus.CREATED)
@@ -283,7 +249,7 @@ class Api:
         if request.method == "DELETE":
             self._served.operations.end_draining(who_asks(request))
         else:
-            seconds = _seconds(await _fields(request, {"seconds"}, or_none=True))
+            seconds = seconds_of(await read_fields(request, {"seconds"}, or_none=True))
             self._served.operations.drain(who_asks(request), seconds)
         return ApiResponse({"draining": self._served.operations.is_draining})
 
@@ -301,18 +267,18 @@ class Api:
 
     async def recent_events(self, request: Request) -> Response:
         """Answer with what has happened lately."""
-        return ApiResponse(self._served.events.recent(_room(request)))
+        return ApiResponse(self._served.events.recent(room_of(request)))
 
     async def capture(self, request: Request) -> Response:
         """Send what passes, as pcapng, until the client has enough."""
         query = request.query_params
-        port = None if "peer" not in query else _whole(query["peer"], "peer")
-        snap_length = _whole(query.get("snaplen", "0"), "snaplen")
+        port = None if "peer" not in query else whole(query["peer"], "peer")
+        snap_length = whole(query.get("snaplen", "0"), "snaplen")
         try:
             wanted = Filter(query["filter"]) if query.get("filter") else None
         except FilterError as error:
-            raise _bad(str(error)) from None
-        room = _room(request)
+            raise bad_request(str(error)) from None
+        room = room_of(request)
         self._snapshots.rooms_named(room)  # one that there is not is refused
         names = {peer.port: peer.name for peer in await self._snapshots.peers(room)}
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
@@ -337,7 +303,7 @@ class Api:
     async def trace(self, request: Request) -> Response:
         """Send what becomes of a guest's packets for one destination, a JSON object for each decision."""
         query = request.query_params
-        port = _whole(query.get("peer", ""), "peer")
+        port = whole(query.get("peer", ""), "peer")
         found = [peer for peer in await self._snapshots.peers() if peer.port == port and peer.mac is not None]
         if not found or found[0].mac is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no session {port} with a guest")
@@ -368,7 +334,7 @@ class Api:
 
     async def openapi(self, _: Request) -> Response:
         """Answer with the description of all this."""
-        return ApiResponse(openapi(str(self._served.facts["version"])))
+        return ApiResponse(openapi(ROUTES, str(self._served.facts["version"])))
 
 
 async def _server_sent(queue: asyncio.Queue[dict[str, Any]], room: str | None) -> AsyncIterator[str]:
@@ -523,103 +489,6 @@ def assemble(api: Any, offered: Offered) -> ASGIApp:
     return Guarded(app, guard, api.is_in_room)
 
 
-def forward_room(request: Request, fields: dict[str, Any]) -> str:
-    """Tell the room in which a request wants a forward. Raises HTTPException, if it may not."""
-    only = caller_of(request).room
-    room = str(fields.get("room", only or DEFAULT_ROOM))
-    if only not in (None, room):
-        raise HTTPException(*about_another(str(only)))
-    return room
-
-
-def told_bans(bans: Iterable[Ban]) -> list[dict[str, Any]]:
-    """Tell who is kept out."""
-    now = time.time()
-    return [
-        {
-            "id": ban.id,
-            "kind": ban.kind,
-            "what": ban.what,
-            "ends_in": ban.until - now,
-            "reason": ban.reason,
-        }
-        for ban in bans
-    ]
-
-
-def asked_ban(body: bytes) -> Ban:
-    """Read whom a request wants kept out. Raises BanError, HTTPException."""
-    fields = fields_of(body, {"kind", "what", "seconds", "reason"})
-    seconds = _seconds(fields)
-    return parse_ban(
-        str(fields.get("kind", "")),
-        str(fields.get("what", "")),
-        math.inf if seconds is None else time.time() + seconds,
-        str(fields.get("reason", ""))[:MAX_REASON],
-    )
-
-
-def _room(request: Request) -> str | None:
-    return request.query_params.get("room")
-
-
-def who_asks(request: Request) -> Who:
-    """Name whoever makes a request, for the log."""
-    said = request.headers.get(WHO, "")
-    name = said if said.isprintable() and len(said) <= MAX_USER else ""
-    token = caller_of(request).token
-    who = "the operator" if token is None else f"the holder of token {token[:MAX_USER]!r}"
-    return Who(f"{who}{f' ({name})' if name else ''}")
-
-
-def _whole(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
-        raise _bad(f"{name} must be a whole number")
-    return int(text)
-
-
-def _seconds(fields: dict[str, Any]) -> float | None:
-    """Read how long something is to last; None for ever."""
-    seconds = fields.get("seconds")
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= MAX_SECONDS:
-        raise _bad("seconds must be a number above 0, or left out for ever")
-    return float(seconds)
-
-
-def _bad(reason: str) -> HTTPException:
-    return HTTPException(HTTPStatus.BAD_REQUEST, reason)
-
-
-async def body_of(request: Request) -> bytes:
-    """Read a request's body. Raises HTTPException."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MAX_BODY} bytes")
-    return body
-
-
-async def _fields(request: Request, known: set[str], *, or_none: bool = False) -> dict[str, Any]:
-    body = await body_of(request)
-    return {} if or_none and not body else fields_of(body, known)
-
-
-def fields_of(body: bytes, known: set[str]) -> dict[str, Any]:
-    """Read the JSON object of a body. Raises HTTPException."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        raise _bad("the body must be a JSON object") from None
-    if not isinstance(fields, dict):
-        raise _bad("the body must be a JSON object")
-    if unknown := sorted(set(fields) - known):
-        raise _bad(f"unknown field {unknown[0][:80]!r}; there are {', '.join(sorted(known))}")
-    return fields
-
-
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
     return ApiResponse({"error": error.detail}, error.status_code, error.headers)
@@ -635,42 +504,3 @@ async def _impossible(_: Request, error: Exception) -> Response:
 
 async def _no_room(_: Request, error: Exception) -> Response:
     return ApiResponse({"error": f"there is no room {str(error.args[0])[:70]}"}, HTTPStatus.NOT_FOUND)
-
-
-def openapi(version: str) -> dict[str, Any]:
-    """Describe the API as OpenAPI 3.1."""
-    paths: dict[str, dict[str, Any]] = {}
-    for endpoint in ROUTES:
-        path = endpoint.path.replace(":path}", "}")
-        parameters: list[dict[str, Any]] = [
-            {"name": name, "in": "query", "description": what, "schema": {"type": "string"}}
-            for name, what in endpoint.query.items()
-        ]
-        parameters += [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in ("port", "id")
-            if f"{{{name}}}" in path
-        ]
-        what = endpoint.handle.__name__
-        undoes = endpoint.method == "DELETE" and path == "/v1/drain"
-        operation: dict[str, Any] = {
-            "operationId": f"{what}_off" if undoes else what,
-            "summary": endpoint.summary,
-            "responses": {
-                "200": {"description": "done"},
-                "default": {"description": "an error, with its reason"},
-            },
-        }
-        if parameters:
-            operation["parameters"] = parameters
-        if endpoint.body:
-            properties = {name: {"description": what} for name, what in endpoint.body.items()}
-            schema = {"type": "object", "properties": properties, "additionalProperties": False}
-            operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
-        paths.setdefault(path, {})[endpoint.method.lower()] = operation
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "vmrelay admin API", "version": version},
-        "paths": paths,
-        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-    }

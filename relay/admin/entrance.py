@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from relay.admin.guard import Guard
 
-_CALLER = "vmrelay.caller"
+CALLER = "vmrelay.caller"
 """Where a request's scope has who asks."""
 
 
@@ -50,7 +50,7 @@ class Guarded:
 
     async def _confine(self, scope: Scope, caller: Caller) -> Refused | None:
         """Keep a request to the caller's room, if it is for one; say why not."""
-        scope[_CALLER] = caller
+        scope[CALLER] = caller
         if caller.room is None:
             return None
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
@@ -78,7 +78,7 @@ class Guarded:
 
 def caller_of(request: Request) -> Caller:
     """Tell who asks."""
-    caller: Caller = request.scope[_CALLER]
+    caller: Caller = request.scope[CALLER]
     return caller
 
 

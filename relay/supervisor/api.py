@@ -22,22 +22,13 @@ from starlette.responses import PlainTextResponse, Response
 from netstack import pcapng
 from netstack.forward import parse_forward
 from netstack.room_names import DEFAULT_ROOM
-from relay.admin.api import (
-    KEEP_ALIVE,
-    WHO,
-    ApiResponse,
-    asked_ban,
-    assemble,
-    body_of,
-    fields_of,
-    forward_room,
-    openapi,
-    told_bans,
-    who_asks,
-)
+from relay.admin.api import KEEP_ALIVE, ROUTES, assemble
 from relay.admin.entrance import caller_of
 from relay.admin.events import TooManyListenersError
+from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE
+from relay.admin.openapi import openapi
+from relay.admin.request_fields import WHO, asked_ban, body_of, fields_of, forward_room, who_asks
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
 from relay.capture import MAX_CAPTURES
@@ -418,7 +409,7 @@ class WholeApi:
 
     async def openapi(self, _: Request) -> Response:
         """Answer with the description of all this."""
-        return ApiResponse(openapi(str(self._served.facts["version"])))
+        return ApiResponse(openapi(ROUTES, str(self._served.facts["version"])))
 
     # -- asking the workers -------------------------------------------------------------------------
 
