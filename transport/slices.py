@@ -36,13 +36,18 @@ class Slices:
         self._busy: dict[Worker, None] = {}
         """Those that had a slice and need more."""
         self._is_scheduled = False
+        self._is_working = False
 
     def serve(self, worker: Worker) -> bool:
-        """Have a worker work, at once unless others wait already; return whether it waits for its turn."""
+        """Have a worker work, at once unless others wait already; return whether it waits for its turn.
+
+        What a worker has others do is a part of its slice.
+        """
         if worker not in self._busy:
-            if self._is_scheduled:
+            if self._is_scheduled and not self._is_working:
                 self._fresh[worker] = None
             else:
+                self._fresh.pop(worker, None)
                 self._work(worker)
                 self._schedule()
         return worker in self._fresh or worker in self._busy
@@ -70,8 +75,11 @@ class Slices:
         self._schedule()
 
     def _work(self, worker: Worker) -> None:
+        outermost, self._is_working = not self._is_working, True
         if worker.work():
             self._busy[worker] = None
+        if outermost:
+            self._is_working = False
 
 
 def _taken(workers: dict[Worker, None]) -> Worker:

@@ -75,3 +75,19 @@ def test_handshakes_that_are_never_finished(relay, beginning, held):
         every=0.2,
         patience=PATIENCE,
     )
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["silent before", "begun before"])
+def test_handshakes_that_begin_all_at_once(relay, before):
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for _ in range(1000):
+            clients.append(stack.enter_context(socket.create_connection((relay.host, relay.port), PATIENCE)))
+            clients[-1].sendall(HELLO[:before])
+
+        def attack():
+            for client in clients:
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(HELLO[before:])
+
+        spares_the_neighbour(relay, attack)

@@ -60,19 +60,36 @@ def test_a_client_that_sends_without_end_and_reads_nothing(relay, case):
     assert relay.memory - before < 24 * MEGABYTE
 
 
-def test_tls_records_of_a_byte_each_from_sixteen_clients(relay):
-    data = frame(BINARY, bytes(100))
+@pytest.fixture
+def many_files():
+    """Let this process have as many sockets as the attacks need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextlib.contextmanager
+def clients_with_records_of_a_byte_each(relay, clients, records):
+    data = frame(BINARY, b"\x01" + bytes(99))
     with contextlib.ExitStack() as stack:
-        clients = [TinyRecords(relay, data, 40_000) for _ in range(16)]
-        for client in clients:
-            stack.callback(client.close)
+        yield [stack.enter_context(TinyRecords(relay, data, records)) for _ in range(clients)]
+
+
+def test_tls_records_of_a_byte_each_from_64_clients(relay):
+    with clients_with_records_of_a_byte_each(relay, 64, 5000) as clients:
+        spares_the_neighbour(relay, lambda: [client.send() for client in clients])
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_tls_record_of_a_byte_from_each_of_900_clients_at_a_time(relay):
+    with clients_with_records_of_a_byte_each(relay, 900, 60) as clients:
 
         def attack():
-            senders = [threading.Thread(target=client.send) for client in clients]
-            for sender in senders:
-                sender.start()
-            for sender in senders:
-                sender.join(PATIENCE)
+            for number in range(60):
+                for client in clients:
+                    client.send(number)
+                time.sleep(0.02)
 
         spares_the_neighbour(relay, attack)
 
@@ -84,11 +101,9 @@ SILENCE = {
 }
 
 
+@pytest.mark.usefixtures("many_files")
 @pytest.mark.parametrize("case", SILENCE)
 def test_2048_connections_that_say_little_leave_room(relay, case):
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
     def attack():
         with contextlib.ExitStack() as stack:
             for _ in range(2100):

@@ -71,15 +71,20 @@ class TinyRecords:
                 self._incoming.write(self._socket.recv(65536))
         self._tls.write(upgrade("/"))
         self._socket.sendall(self._outgoing.read())
+        self._records = []
         for number in range(many):
             at = number % len(data)
             self._tls.write(data[at : at + 1])
-        self._records = self._outgoing.read()
+            self._records.append(self._outgoing.read())
 
-    def send(self):
-        """Send them all, as fast as TCP takes them."""
-        with contextlib.suppress(OSError):
-            self._socket.sendall(self._records)
+    def __enter__(self):
+        return self
 
-    def close(self):
+    def __exit__(self, *_):
         self._socket.close()
+
+    def send(self, number=None):
+        """Send them all, as fast as TCP takes them, or one of them."""
+        data = b"".join(self._records) if number is None else self._records[number]
+        with contextlib.suppress(OSError):
+            self._socket.sendall(data)

@@ -77,6 +77,24 @@ def test_who_has_just_sent_something_goes_before_those_with_more_and_keeps_nobod
     run(scenario)
 
 
+def test_whom_a_worker_has_work_is_served_at_once_in_its_slice():
+    async def scenario(table):
+        inner = Worker(table, "i", 2)
+
+        class Outer(Worker):
+            def work(self):
+                more = super().work()
+                table.slices.serve(inner)
+                return more
+
+        table.slices.serve(Worker(table, "a", 2))
+        assert table.slices.serve(Outer(table, "o", 1))
+        assert table.done == ["a"]
+        assert [await table.turn() for _ in range(2)] == ["oia", "i"]
+
+    run(scenario)
+
+
 def test_who_has_ended_is_left_out():
     async def scenario(table):
         workers = [Worker(table, name, 9) for name in "ab"]

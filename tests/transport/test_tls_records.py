@@ -7,7 +7,7 @@ import asyncio
 from waiting import until
 from web_parts import PATIENCE, serving
 
-from transport.web.tls_records import RECORDS_PER_TURN, TLS_BUFFER
+from transport.web.tls_records import RECORDS_PER_SLICE, TLS_BUFFER
 from transport.web.websocket import WebSocketConnection
 
 RECORDS = 1000
@@ -41,7 +41,7 @@ def test_of_tiny_records_a_few_are_read_in_a_turn(monkeypatch):
             for at in range(RECORDS):
                 client.transport.write(message[at % 100 : at % 100 + 1])  # each is a record of its own
             await until(lambda: len(peer.datagrams) == 1 + RECORDS // 100)
-        assert len(taken) >= RECORDS / RECORDS_PER_TURN
+        assert len(taken) >= RECORDS / RECORDS_PER_SLICE
 
     run(scenario)
 

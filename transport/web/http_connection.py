@@ -27,6 +27,8 @@ from transport.web.websocket import Upgrade, WebSocketConnection, WebSocketHost
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from transport.web.client_sockets import ClientSockets
+
 REQUEST_TIMEOUT = 10.0
 """Seconds for a request to be complete, and in which a client must have taken some of an answer."""
 SLOW_PERIODS = 6
@@ -52,6 +54,8 @@ _TCP_NOTSENT_LOWAT = 25
 
 class HttpHost(WebSocketHost, Protocol):
     """What a connection needs of the listener that accepted it."""
+
+    client_sockets: ClientSockets
 
     def respond(self, request: Request, *, secure: bool, remote: str) -> Answer | Upgrade:
         """Answer a request, or grant a session, for which a WebSocket is to be opened."""
@@ -87,6 +91,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self._transport = cast("asyncio.Transport", transport)
+        if not self._secure:
+            self._host.client_sockets.adopt(transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER)
         tcp = transport.get_extra_info("socket")
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,6 +113,9 @@ class HttpConnection(asyncio.Protocol):
         self._reader.feed(data)
         if self._host.slices.serve(self):
             self._transport.pause_reading()
+
+    def note_reading(self, seconds: float) -> None:
+        """Take no note: requests are bounded."""
 
     def eof_received(self) -> bool:
         """Take the client's end: it will ask for nothing more, but may wait for what it asked for."""

@@ -35,10 +35,12 @@ from transport.host.heap import Crowd
 from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE
 from transport.quic.session import WebTransportSession, remote_text
 from transport.slices import Slices
+from transport.turns import TaskTurns
 from transport.web import websocket
+from transport.web.client_sockets import ClientSockets
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
-from transport.web.tls_records import bound_tls
+from transport.web.tls_records import TlsConnection
 from transport.web.websocket import Upgrade, client_of
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from transport.web.websocket import WebSocketConnection
     from transport.work_shares import LastTurns
 
-BACKLOG = 128
+BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
 MAX_CONNECTIONS = 2048
 """Connections in every state; one costs 50 KB with TLS. Clients of one address get ``client_share`` of them,
@@ -64,6 +66,8 @@ TLS_RECORD = 0x16
 """First byte of a TLS handshake."""
 ACCEPT_PAUSE = 0.1
 """Seconds until accepting is tried again after it failed for want of files or memory."""
+GREETINGS_PER_TURN = 4
+"""Connections whose first byte is looked at in one turn of the event loop: what for costs 0.3 ms each."""
 CLOSE_WAIT = 1.0
 """Seconds that clients have at the end to take what was written to them."""
 
@@ -135,7 +139,8 @@ class WebListener:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.slices = Slices(self.clock)
-        bound_tls()
+        self.client_sockets = ClientSockets(self._loop)
+        self._greetings = TaskTurns(GREETINGS_PER_TURN)
         self._sockets = self._sockets or listening_sockets(*self._bind)
         self._accepting = [self._loop.create_task(self._accept(listener)) for listener in self._sockets]
 
@@ -171,6 +176,7 @@ class WebListener:
                     await self._emptied.wait()
         for connection in list(self._connections):
             connection.abort()
+        self.client_sockets.close()
 
     # -- HttpHost: what connections need -------------------------------------------------------------
 
@@ -351,13 +357,10 @@ class WebListener:
             self._give_up(client, remote)
             return
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: connection,
-                client,
-                ssl=self._context() if secure else None,
-                ssl_handshake_timeout=REQUEST_TIMEOUT if secure else None,
-                ssl_shutdown_timeout=CLOSE_WAIT if secure else None,
-            )
+            if secure:
+                await self._shake_hands(client, connection)
+            else:
+                await self._loop.connect_accepted_socket(lambda: connection, client)
         except (OSError, asyncio.CancelledError) as error:
             # asyncio's future has the exception, whose traceback has the frame that has the future: a cycle
             # around all buffers of the connection, which would wait for the garbage collector.
@@ -367,6 +370,23 @@ class WebListener:
                 tls_alerts.log_handshake_error(remote, error, self._certificates.current)
             client.close()
             self.connection_ended(connection)
+
+    async def _shake_hands(self, client: socket.socket, connection: HttpConnection) -> None:
+        """Have the connection speak TLS. Raises OSError."""
+        tls = TlsConnection(
+            connection,
+            self._context(),
+            self,
+            loop=self._loop,
+            handshake_timeout=REQUEST_TIMEOUT,
+            shutdown_timeout=CLOSE_WAIT,
+        )
+        transport, _ = await self._loop.connect_accepted_socket(lambda: tls, client)
+        try:
+            await tls.handshake
+        except BaseException:
+            transport.abort()
+            raise
 
     def _give_up(self, client: socket.socket, remote: str) -> None:
         """Close a connection on which nothing was asked."""
@@ -378,11 +398,12 @@ class WebListener:
         """Wait for the first byte and leave it where it is; None when the client sends none."""
         client.setblocking(False)
         ready = asyncio.Event()
-        self._loop.add_reader(client.fileno(), ready.set)
+        self.client_sockets.add_reader(client.fileno(), ready.set)
         try:
             await ready.wait()
         finally:
-            self._loop.remove_reader(client.fileno())
+            self.client_sockets.remove_reader(client.fileno())
+        await self._greetings.next()
         first = client.recv(1, socket.MSG_PEEK)
         return first[0] if first else None
 

@@ -250,6 +250,10 @@ class WebSocketConnection(asyncio.Protocol):
     def keep_waiting(self, packets: int) -> None:
         """Keep all that waits: it is bounded, for nothing more is read of the client."""
 
+    def note_reading(self, seconds: float) -> None:
+        """Charge processor time that TLS took: who sends tiny records waits as who sends tiny messages."""
+        self._work.end_turn(seconds, seconds, self._host.clock())
+
     def eof_received(self) -> bool:
         """Take the client's end for the connection's."""
         self._protocol.receive_eof()
