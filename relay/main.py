@@ -101,7 +101,7 @@ ADMIN = frozenset(GROUPS["see what a running relay does"]) | frozenset(GROUPS["c
 
 _MODULES = {
     "attach": "guest.attach",
-    "extcap": "relay.admin.capture_command",
+    "extcap": "relay.admin.extcap",
     "man": "relay.manual",
     "token": "relay.token_command",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from relay.admin import client
-from relay.admin.capture_command import duration_of
+from relay.admin.arguments import duration_of
 from relay.admin.inspection import by_room, say
 from relay.admin.tables import duration, table
 

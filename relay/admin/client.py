@@ -168,6 +168,20 @@ class AdminClient:
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
 
 
+def port_of(relay: AdminClient, who: str) -> int:
+    """Find a session by its port, name, address or MAC. Raises AskError."""
+    if who.isdecimal():
+        return int(who)
+    found = [
+        peer["port"]
+        for peer in relay.ask("/v1/peers")
+        if who.lower() in {peer["name"], peer["address"], peer["mac"]}
+    ]
+    if len(found) != 1:
+        raise AskError(f"{'several sessions are' if found else 'no session is'} called {who[:80]}")
+    return int(found[0])
+
+
 def _reason(response: http.client.HTTPResponse) -> str:
     try:
         said = json.loads(response.read())["error"]

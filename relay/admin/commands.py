@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.admin import client
+from relay.admin.arguments import room_argument
 from relay.admin.bridge import dashboard, dashboard_arguments
 from relay.admin.capture_command import capture, capture_arguments, trace, trace_arguments
 from relay.admin.changes import (
@@ -29,7 +30,6 @@ from relay.admin.inspection import (
     leases,
     macs,
     peers,
-    room_argument,
     rooms,
     status,
     why,

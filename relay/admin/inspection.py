@@ -10,6 +10,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from relay.admin.arguments import room_argument
 from relay.admin.tables import amount, duration, milliseconds, percent, table
 from relay.printable import printable
 
@@ -26,11 +27,6 @@ RATE_SPAN = 1.0
 def say(args: argparse.Namespace, answer: Any, text: Callable[[Any], str]) -> str:
     """Write an answer as JSON, or as ``text`` makes it."""
     return json.dumps(answer, indent=1) if args.json else text(answer)
-
-
-def room_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the flag that names a room."""
-    parser.add_argument("--room", metavar="NAME", help="of this room only")
 
 
 def status(relay: client.AdminClient, args: argparse.Namespace) -> str:

@@ -6,8 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from relay.admin.capture_command import port_of
-from relay.admin.client import AskError
+from relay.admin.client import AskError, port_of
 from relay.admin.tables import table
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -208,40 +207,6 @@ def test_a_trace_names_what_refuses_a_packet(relay, guest):
     lines = [json.loads(line) for line in running.read_until("gateway, from peer")]
     assert lines[-1]["decided"]["gateway.drop.denied"] == 1
     running.stop()
-
-
-def test_wireshark_finds_the_relay_and_captures(relay, guest, tmp_path):
-    folder, fifo = tmp_path / "run", tmp_path / "fifo"
-    folder.mkdir(mode=0o700)
-    (folder / "77.sock").symlink_to(relay.admin)
-    environment = os.environ | {"RUNTIME_DIRECTORY": str(folder)}
-
-    def extcap(*words):
-        return run(sys.executable, "-m", "relay.main", "extcap", *words, env=environment).stdout
-
-    assert "interface {value=vmrelay-77}{display=vmrelay at UDP 77}" in extcap("--extcap-interfaces")
-    assert "{name=EN10MB}" in extcap("--extcap-interface", "vmrelay-77", "--extcap-dlts")
-    assert "{call=--room}" in extcap("--extcap-interface", "vmrelay-77", "--extcap-config")
-    assert "no filter" in extcap("--extcap-interface", "vmrelay-77", "--extcap-capture-filter", "no such")
-    os.mkfifo(fifo)
-    before = relay.output.count("captures")
-    command = [sys.executable, "-m", "relay.main", "extcap", "--capture", "--extcap-interface", "vmrelay-77"]
-    process = subprocess.Popen([*command, "--fifo", str(fifo)], env=environment)
-    with fifo.open("rb") as file:
-        relay.wait_for("captures", count=before + 1)
-        ping(guest)
-        assert file.read(4) == b"\x0a\x0d\x0d\x0a"
-    process.send_signal(signal.SIGINT)
-    process.wait(PATIENCE)
-
-
-def test_wireshark_is_told_where_the_command_is(tmp_path):
-    done = run(
-        sys.executable, "-m", "relay.main", "extcap", "--install", env=os.environ | {"HOME": str(tmp_path)}
-    )
-    script = tmp_path / ".local/lib/wireshark/extcap/vmrelay"
-    assert done.stdout.strip() == str(script)
-    assert "extcap {version=" in run(script, "--extcap-interfaces").stdout
 
 
 def test_arp_is_described(relay, guest):

@@ -7,10 +7,11 @@ import contextlib
 import socket
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from relay.admin.client import AdminClient, AskError, add_arguments, connect
+from relay.admin.client import AdminClient, AskError, add_arguments, connect, port_of
 
 
 @contextlib.contextmanager
@@ -47,6 +48,34 @@ def test_answers_of_others_are_said_in_one_line(tmp_path, answer, complaint):
         client.ask("/v1/status")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+PEERS = [
+    {"port": 1, "name": "web", "address": "10.0.2.15", "mac": "52:54:00:00:00:01"},
+    {"port": 2, "name": None, "address": None, "mac": "52:54:00:00:00:0a"},
+    {"port": 3, "name": "db", "address": "10.0.3.15", "mac": "52:54:00:00:00:01"},
+]
+
+
+class Told:
+    def ask(self, path):
+        assert path == "/v1/peers"
+        return PEERS
+
+
+@pytest.mark.parametrize(
+    ("who", "port"),
+    [("7", 7), ("web", 1), ("WEB", 1), ("10.0.3.15", 3), ("52:54:00:00:00:0A", 2)],
+)
+def test_a_session_is_found_by_port_name_address_or_mac(who, port):
+    assert port_of(cast("Any", Told()), who) == port
+
+
+def test_a_session_that_there_is_not_or_not_once_is_said():
+    with pytest.raises(AskError, match="no session is called mail"):
+        port_of(cast("Any", Told()), "mail")
+    with pytest.raises(AskError, match="several sessions are called 52:54:00:00:00:01"):
+        port_of(cast("Any", Told()), "52:54:00:00:00:01")
 
 
 def arguments(*words):
