@@ -19,7 +19,17 @@ from __future__ import annotations
 
 from collections import deque
 
-from actors.rate_limit import BURST, MIN_BURST_BYTES, MIN_BURST_PACKETS, is_tcp
+from actors.rate_limit import (
+    BURST,
+    HELD_SECONDS,
+    LEAST_HELD_BYTES,
+    MIN_BURST_BYTES,
+    MIN_BURST_PACKETS,
+    MOST_HELD,
+    MOST_HELD_BYTES,
+    SOONEST,
+    is_tcp,
+)
 
 MOST_OWED = 1.0
 """Seconds' worth of segments that may be owed: five times what windows allow (``actors.upload``)."""
@@ -28,17 +38,7 @@ LEAST_OWED_BYTES = 256 * 1024
 LEAST_OWED_PACKETS = 256
 """What may be owed in any case: the first windows of some connections."""
 
-HELD_SECONDS = 0.1
-"""Seconds' worth of segments to other guests that wait: what TCP needs to fill a path over land and sea."""
-
-LEAST_HELD_BYTES, MOST_HELD_BYTES = 64 * 1024, 256 * 1024
-MOST_HELD = 1024
-"""Segments that wait, however small."""
-
 OVER_THE_RATE, QUEUE_FULL = "peer.drop.rate_from_client", "peer.drop.rate_queue_full"
-
-SOONEST = 0.002
-"""Seconds between two looks at them: it is some frames that leave then, and not one."""
 
 _UNLIMITED = float("inf")
 _SMOOTHING = 0.1

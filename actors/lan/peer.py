@@ -57,7 +57,7 @@ from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from actors.upload import Upload
-from actors.upload_limit import UploadLimit
+from actors.upload_limit import QUEUE_FULL, UploadLimit
 from netstack import control, encapsulation
 from netstack.counters import PartCounters
 from netstack.dns_zone import LAN_DOMAIN
@@ -178,6 +178,7 @@ class PeerActor(EventLoopActor):
         upload = self._line.upload
         if not any(rates):
             self._tell_switch([] if self._from_limit is None else self._from_limit.give_up())
+            self._send_waited([] if self._to_limit is None else self._to_limit.give_up())
             self._from_limit = self._to_limit = upload = None
         elif self._from_limit is None or self._to_limit is None:
             self._to_limit = RateLimit(*rates, now)
@@ -291,15 +292,27 @@ class PeerActor(EventLoopActor):
             return
         frames = message.frames
         if self._to_limit is not None:
-            passing = self._to_limit.take(frames, self.now(), self._settings.gateway_mac)
-            if len(passing) < len(frames):
-                self._drops.add("peer.drop.rate_to_client", len(frames) - len(passing))
-            frames = passing
+            limit, now = self._to_limit, self.now()
+            frames = limit.take(frames, now, self._settings.gateway_mac)
+            if limit.dropped:
+                self._drops.add("peer.drop.rate_to_client", limit.dropped)
+            if limit.queue_full:
+                self._drops.add(QUEUE_FULL, limit.queue_full)
+            if limit.wake_at(now) < self.poll_at:
+                self._set_timer()
+        self._send(speaks, frames)
+        self._line.arrived()
+
+    def _send(self, speaks: Encapsulation, frames: list[bytes]) -> None:
         self._counters.add("peer.frames_to_client", len(frames))
         self._frames_out += len(frames)
         self._bytes_out += sum(map(len, frames))
         self._session.send(speaks.wrap(frames, self._session.datagram_limit))
-        self._line.arrived()
+
+    def _send_waited(self, waited: list[bytes]) -> None:
+        """Send the client what was held back for the rate."""
+        if waited and self._encapsulation is not None:
+            self._send(self._encapsulation, waited)
 
     def _tell_switch(self, waited: list[bytes]) -> None:
         """Pass frames on that were held back for the rate."""
@@ -479,6 +492,8 @@ class PeerActor(EventLoopActor):
             else:
                 self._set_timer()
             return
+        if self._to_limit is not None:
+            self._send_waited(self._to_limit.release(now))
         if self._awaits_registration() and now >= self._register_by:
             seconds = self._settings.registration_timeout
             self._close(CloseCode.NOT_REGISTERED, f"no registration within {seconds:g} s")
@@ -517,6 +532,8 @@ class PeerActor(EventLoopActor):
             return
         register_by = self._register_by if self._awaits_registration() else NEVER
         repeat = self._repeats[0] if self._repeats else NEVER
+        if self._to_limit is not None:
+            release = min(release, self._to_limit.wake_at(self.now()))
         self.poll_at = min(self._next_check, register_by, repeat, self._expires, release)
 
     def _log(self, event: str, **fields: object) -> Logger:
@@ -662,6 +679,7 @@ class PeerActor(EventLoopActor):
         if self._has_port:
             tell_alive(self._switch, PortClosed(self._port, self.actor_ref))
             waiting = [] if self._from_limit is None else self._from_limit.give_up()
+            waiting += [] if self._to_limit is None else self._to_limit.give_up()
             if waiting:
                 self._drops.add("peer.drop.closed", len(waiting))
         if self._held is not None:

@@ -106,11 +106,63 @@ def test_what_was_kept_is_for_others_once_nobody_waits():
     assert len(limit.take([frame(1000)] * 200, 0.126)) == 51
 
 
-def test_segments_of_guests_are_dropped_as_others_are():
+def from_guest(number, size=1000):
+    return tcp_frame(size).replace(GATEWAY_MAC, mac(number))
+
+
+def test_segments_of_guests_wait_where_frames_of_others_are_dropped():
     limit = RateLimit(80_000, 0, 0.0)
     limit.take([frame(MIN_BURST_BYTES)], 0.0)
-    from_guest = tcp_frame(1000).replace(GATEWAY_MAC, mac(2))
-    assert limit.take([from_guest], 0.0, GATEWAY_MAC) == []
+    segment = from_guest(2)
+    assert limit.take([segment, frame(1000)], 0.0, GATEWAY_MAC) == []
+    assert (limit.dropped, limit.queue_full) == (1, 0)
+    assert 0 < limit.wake_at(0.0) <= 0.2
+    assert limit.release(0.05) == []
+    assert limit.release(0.21) == [segment]
+    assert limit.wake_at(0.21) == float("inf")
+
+
+@pytest.mark.parametrize("rates", [(8_000_000, 0), (0, 1000)], ids=["bits", "packets"])
+def test_senders_share_the_rate_and_are_not_shut_out_by_a_flood_of_others(rates):
+    limit = RateLimit(rates[0], rates[1], 0.0)
+    greedy, modest, others = [from_guest(2)] * 6, [from_guest(3)], [frame(1000)] * 5
+    seconds = 3
+
+    def passing(now, offered):
+        counts = dict.fromkeys((greedy[0], modest[0], others[0]), 0)
+        for ms in range(seconds * 1000):
+            for passed in limit.take(offered, now + ms / 1000, GATEWAY_MAC):
+                counts[passed] += 1
+        return counts.values()
+
+    passing(0.0, greedy)
+    first, second, _ = passing(1.0 * seconds, greedy + modest)
+    assert first + second == pytest.approx(1000 * seconds, rel=0.01)
+    assert second == pytest.approx(first, rel=0.05)
+    first, second, flood = passing(2.0 * seconds, others + greedy + modest)
+    assert first + second + flood == pytest.approx(1000 * seconds, rel=0.02)
+    assert first + second > 450 * seconds
+    assert flood > 300 * seconds
+    first, second, flood = passing(3.0 * seconds, others)
+    assert first + second + flood == pytest.approx(1000 * seconds, rel=0.03)
+    assert first + second < 300, "what waited still"
+
+
+def test_what_is_held_leaves_room_for_who_asked_first():
+    limit = RateLimit(8_000_000, 0, 0.0)
+    limit.is_awaited = True
+    asked, held, seconds = tcp_frame(1000), [from_guest(2)] * 5, 3
+    counts = {asked: 0, held[0]: 0}
+    for ms in range(seconds * 1000):
+        at = ms / 1000
+        passed = [*limit.take(held, at, GATEWAY_MAC)]
+        while limit.room(at) >= 12_000:
+            passed += limit.take([asked] * 12, at, GATEWAY_MAC)
+        for one in passed:
+            counts[one] += 1
+    assert counts[asked] > 480 * seconds
+    assert counts[held[0]] > 240 * seconds
+    assert sum(counts.values()) == pytest.approx(1000 * seconds + 100, rel=0.03)
 
 
 # -- at a session -------------------------------------------------------------------------------------
@@ -175,6 +227,45 @@ def test_both_directions_are_limited_and_what_is_dropped_is_counted(peer, counte
     ref.tell(FramesToPeer(offered))
     run_ready()
     assert len(session.take()) == 5
+
+
+def test_tcp_of_another_guest_is_held_back_and_is_sent_though_nothing_more_comes(peer, counters, loop):
+    session, _, ref = peer
+    ref.tell(DatagramsFromClient([frame(100)]))
+    ref.tell(FramesToPeer([from_guest(2)] * 90))
+    run_ready()
+    before = len(session.take())
+    assert before == 65
+    loop.advance(1.0)
+    assert 4 <= len(session.take()) <= 6, "half, the other is kept for frames of others until there is enough"
+    loop.advance(10.0)
+    assert session.take()
+    assert counters["peer.frames_to_client"] == 90
+    assert counters.total("peer.drop") == 0
+
+
+def test_what_is_still_held_back_at_the_end_is_counted(peer, counters):
+    session, _, ref = peer
+    ref.tell(DatagramsFromClient([frame(100)]))
+    ref.tell(FramesToPeer([from_guest(2)] * 200))
+    run_ready()
+    sent = len(session.take())
+    full = counters["peer.drop.rate_queue_full"]
+    ref.stop(block=False)
+    run_ready()
+    assert full > 0
+    assert sent + full + counters["peer.drop.closed"] == 200
+
+
+def test_what_was_held_back_is_sent_when_the_limit_ends(peer, counters):
+    session, _, ref = peer
+    ref.tell(DatagramsFromClient([frame(100)]))
+    ref.tell(FramesToPeer([from_guest(2)] * 90))
+    run_ready()
+    sent = len(session.take())
+    ref.tell(SettingsChanged(LanSettings()))
+    run_ready()
+    assert len(session.take()) == 90 - sent
 
 
 class Flow:

@@ -51,7 +51,9 @@ def lab():
             stack.callback(guest.leave)
             settled = "until ip -6 route show default | grep -q ra; do :; done"
             guest.run("sh", "-c", f"{settled}; while ip -6 address show tentative | grep -q .; do :; done")
-        yield SimpleNamespace(relay=relay, guests=guests, sources=sources, sinks=sinks)
+        third = KernelGuest("rate2", relay, relay_namespace)
+        stack.callback(third.leave)
+        yield SimpleNamespace(relay=relay, guests=guests, third=third, sources=sources, sinks=sinks)
         counted = relay.counters()
         dropped = counted["peer.drop.rate_from_client"], counted["peer.drop.rate_to_client"]
         assert (*dropped, counted["tcp.stalled"]) == (0, 0, 0)
@@ -119,6 +121,29 @@ def test_tcp_from_guest_to_guest_has_the_rate(lab, carrier, version):
 
     def transfer():
         assert upload(sender, sink, SIZE) == hashlib.sha256(stream(SIZE)).hexdigest()
+
+    try:
+        assert has_the_rate(transfer)
+    finally:
+        server.stop()
+
+
+def test_guests_that_send_to_one_share_its_rate(lab):
+    receiver, senders = lab.guests["WebTransport"], (lab.guests["WebSocket"], lab.third)
+    address = address_of(receiver, 4)
+    server = receiver.start(sys.executable, ROOT / "tests/system/tcp_server.py", address)
+    sink = (address, int(server.wait_for(r"sink on port (\d+)")[1]))
+    half = SIZE // 2
+
+    def send(sender):
+        assert upload(sender, sink, half) == hashlib.sha256(stream(half)).hexdigest()
+        return time.monotonic()
+
+    def transfer():
+        begun = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            ends = [end - begun for end in pool.map(send, senders)]
+        assert min(ends) > 0.75 * max(ends), ends
 
     try:
         assert has_the_rate(transfer)
