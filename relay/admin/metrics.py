@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -21,12 +22,13 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
+    from actors.descriptions import FlowDescription, PeerDescription
     from relay.admin.service import Served
-    from relay.snapshots import Snapshots
+    from relay.snapshots import RoomDescription, Snapshots
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -46,6 +48,16 @@ _FRAMES = {
 """Counters of frames, with the edge and the direction that they stand for."""
 
 
+@dataclass(eq=False)
+class _Collected:
+    """What a registry, which knows it by its identity, asks for its metrics."""
+
+    metrics: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.metrics
+
+
 async def exposition(served: Served, snapshots: Snapshots) -> bytes:
     """Write all metrics as they are now."""
     peers = await snapshots.peers()
@@ -56,64 +68,76 @@ async def exposition(served: Served, snapshots: Snapshots) -> bytes:
     def label(room: str) -> str:
         return room if room in names else OTHER
 
-    class Collected:
-        """What a registry asks for its metrics."""
-
-        def collect(self) -> Iterator[Metric]:
-            yield InfoMetricFamily(
-                "vmrelay_build",
-                "Version, and the form of the datagram path.",
-                value={"version": str(served.facts["version"]), "path": str(served.facts["path"])},
-            )
-            yield GaugeMetricFamily(
-                "vmrelay_uptime_seconds", "Time since the start.", value=time.monotonic() - served.started
-            )
-            yield _by_labels(
-                GaugeMetricFamily,
-                ("vmrelay_sessions", "Sessions at present.", ("room", "carrier")),
-                Counter((label(peer.room), peer.carrier) for peer in peers),
-            )
-            yield _by_labels(
-                GaugeMetricFamily,
-                ("vmrelay_flows", "NAT mappings and connections at present.", ("protocol", "state")),
-                Counter((flow.protocol, flow.state) for flow in flows),
-            )
-            for field, name, text in (
-                ("leases", "vmrelay_leases", "Addresses that guests hold."),
-                ("pool", "vmrelay_pool_addresses", "Addresses that there are for guests."),
-                ("macs", "vmrelay_mac_addresses", "MAC addresses that the switch knows."),
-            ):
-                totals: Counter[tuple[str, ...]] = Counter()
-                for room in rooms:
-                    totals[label(room.name),] += getattr(room, field)
-                yield _by_labels(GaugeMetricFamily, (name, text, ("room",)), totals)
-            yield GaugeMetricFamily("vmrelay_rooms", "Rooms at present.", value=len(rooms))
-            yield from _of_paths(peers)
-            yield from _of_counters(snapshots.counters_by_room(), label)
-            lag = served.lag
-            yield HistogramMetricFamily(
-                "vmrelay_event_loop_lag_seconds",
-                "How much later than asked the event loop came to a timer.",
-                buckets=lag.buckets(),
-                sum_value=lag.total,
-            )
-            yield GaugeMetricFamily(
-                "vmrelay_certificate_expiry_timestamp_seconds",
-                "When the certificate of new sessions ends, in unix time.",
-                value=time.time() + served.operations.certificate()["expires_in"],
-            )
-            yield GaugeMetricFamily(
-                "vmrelay_draining",
-                "1 while new sessions are refused.",
-                value=float(served.operations.is_draining),
-            )
-
+    metrics = [
+        *_of_process(served),
+        *_of_what_there_is(peers, flows, label),
+        *_of_rooms(rooms, label),
+        *_of_paths(peers),
+        *_of_counters(snapshots.counters_by_room(), label),
+    ]
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(Collected())
+    registry.register(_Collected(metrics))
     return generate_latest(registry)
 
 
+def _of_process(served: Served) -> Iterator[Metric]:
+    """Tell of the relay as a whole: version, age, the event loop's lag, certificate."""
+    yield InfoMetricFamily(
+        "vmrelay_build",
+        "Version, and the form of the datagram path.",
+        value={"version": str(served.facts["version"]), "path": str(served.facts["path"])},
+    )
+    yield GaugeMetricFamily(
+        "vmrelay_uptime_seconds", "Time since the start.", value=time.monotonic() - served.started
+    )
+    yield HistogramMetricFamily(
+        "vmrelay_event_loop_lag_seconds",
+        "How much later than asked the event loop came to a timer.",
+        buckets=served.lag.buckets(),
+        sum_value=served.lag.total,
+    )
+    yield GaugeMetricFamily(
+        "vmrelay_certificate_expiry_timestamp_seconds",
+        "When the certificate of new sessions ends, in unix time.",
+        value=time.time() + served.operations.certificate()["expires_in"],
+    )
+    yield GaugeMetricFamily(
+        "vmrelay_draining", "1 while new sessions are refused.", value=float(served.operations.is_draining)
+    )
+
+
+def _of_what_there_is(
+    peers: Iterable[PeerDescription], flows: Iterable[FlowDescription], label: Callable[[str], str]
+) -> Iterator[Metric]:
+    """Count sessions and flows."""
+    yield _by_labels(
+        GaugeMetricFamily,
+        ("vmrelay_sessions", "Sessions at present.", ("room", "carrier")),
+        Counter((label(peer.room), peer.carrier) for peer in peers),
+    )
+    yield _by_labels(
+        GaugeMetricFamily,
+        ("vmrelay_flows", "NAT mappings and connections at present.", ("protocol", "state")),
+        Counter((flow.protocol, flow.state) for flow in flows),
+    )
+
+
+def _of_rooms(rooms: Sequence[RoomDescription], label: Callable[[str], str]) -> Iterator[Metric]:
+    """Count the rooms, and what is in their tables."""
+    for field, name, text in (
+        ("leases", "vmrelay_leases", "Addresses that guests hold."),
+        ("pool", "vmrelay_pool_addresses", "Addresses that there are for guests."),
+        ("macs", "vmrelay_mac_addresses", "MAC addresses that the switch knows."),
+    ):
+        totals: Counter[tuple[str, ...]] = Counter()
+        for room in rooms:
+            totals[label(room.name),] += getattr(room, field)
+        yield _by_labels(GaugeMetricFamily, (name, text, ("room",)), totals)
+    yield GaugeMetricFamily("vmrelay_rooms", "Rooms at present.", value=len(rooms))
+
+
 def _by_labels(kind: Any, named: tuple[str, str, tuple[str, ...]], values: Mapping[Any, int]) -> Any:
+    """Make a family of one kind from its name, text and labels; ``values`` are by the labels' values."""
     name, text, labels = named
     family = kind(name, text, labels=labels)
     for labelled, value in sorted(values.items()):
@@ -121,7 +145,7 @@ def _by_labels(kind: Any, named: tuple[str, str, tuple[str, ...]], values: Mappi
     return family
 
 
-def _of_paths(peers: Iterable[Any]) -> Iterator[Metric]:
+def _of_paths(peers: Sequence[PeerDescription]) -> Iterator[Metric]:
     """Round trips and losses towards the clients, and what waits for them."""
     trips = [peer.round_trip for peer in peers if peer.round_trip is not None]
     yield SummaryMetricFamily(
