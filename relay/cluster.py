@@ -36,7 +36,7 @@ def nats_servers(settings: Settings) -> NatsServers | None:
         settings.cluster_credentials,
         settings.cluster_ca,
     )
-    # Their client would say so in the log only, again and again.
+    # Without these looks each attempt to connect would fail, in the log only, and the relay go on alone.
     if settings.cluster_ca is not None:
         try:
             servers.tls_context()
@@ -61,7 +61,7 @@ def place_alone(settings: Settings) -> Place | None:
 
 
 def node_of(settings: Settings) -> int:
-    """Make a number of the node's name; 0 for a relay that is in no cluster."""
+    """Make a number of 24 bits of the node's name, never 0; 0 for a relay that is in no cluster."""
     if not settings.cluster:
         return 0
     name = settings.cluster_node or socket.gethostname()
@@ -69,6 +69,7 @@ def node_of(settings: Settings) -> int:
 
 
 def _derived(file: Path, purpose: str) -> bytes:
+    """Derive 32 bytes for one purpose from the cluster's key (HMAC-SHA256). Raises SettingsError."""
     key = _read(file, "--cluster-key")
     if len(key) < LEAST_KEY:
         raise SettingsError(

@@ -45,7 +45,7 @@ class Look:
     sessions: tuple[Session, ...] = ()
     drops: dict[str, int] = field(default_factory=dict)
     drop_rates: dict[str, float] = field(default_factory=dict)
-    """Frames per second since the look before, by reason."""
+    """Frames per second since the look before, by reason; empty at the first one."""
 
     @property
     def rooms(self) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ def _session(peer: dict[str, Any], before: dict[str, Any] | None) -> Session:
     loss = lost / sent if sent else None
     if before is None:
         return Session(peer, loss=loss)
-    # By the relay's own clock, which answers may come late by.
+    # Both ages are by the relay's clock: how long the answers took to come does not matter.
     span = max(peer["age"] - before["age"], 1e-9)
     from_guest, to_guest = (8 * (peer[way] - before[way]) / span for way in ("bytes_in", "bytes_out"))
     if sent and before["packets_sent"] and sent > before["packets_sent"]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TAG_LENGTH: Final = 16
+"""Bytes of a keyed BLAKE2b digest (RFC 7693)."""
 
 
 class NatsServers(NamedTuple):

@@ -40,6 +40,7 @@ MAX_QUEUED: Final = 8 * 1024 * 1024
 """Bytes that wait in each direction: more is stale by the time it is read."""
 
 CONNECT_TIMEOUT: Final = 3
+"""Seconds for one attempt."""
 RETRY_AFTER: Final = 1.0
 """Seconds between two attempts to connect."""
 LEAVE_WITHIN: Final = 1.0

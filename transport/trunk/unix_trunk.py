@@ -30,6 +30,7 @@ MAX_QUEUED = 4 * 1024 * 1024
 """Bytes that wait for a worker that reads slowly: more is stale by the time it is read."""
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
+"""SO_RCVBUF, in bytes; the kernel doubles it and has its own bound (net.core.rmem_max)."""
 
 _LARGEST = 65_536
 
@@ -50,7 +51,7 @@ class UnixTrunk:
     ) -> None:
         """Listen as ``number`` of ``count``, in the place of who did so before. Raises OSError.
 
-        ``first`` is what the workers' numbers begin with for those who send to them.
+        ``first`` is the number in the cluster of this machine's worker 0: :meth:`send` takes such numbers.
         """
         self._on_message = on_message
         self._turns = turns
