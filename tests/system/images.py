@@ -83,5 +83,5 @@ class Podman:
             # Optimising takes minutes and is the same for every base; `make accelerated` has that form.
             *("--env", "VMRELAY_OPTIMIZE=0"),
             *(*LIMITS, *host_configuration(), "."),
-            patience=5 * MINUTES,
+            patience=10 * MINUTES,
         )

@@ -40,7 +40,7 @@ class Environment:
     """A virtual environment of one of the Pythons."""
 
     def __init__(self, folder, version=interpreters.RUNNING):
-        run(interpreters.found()[version], "-m", "venv", folder, patience=MINUTES)
+        run(interpreters.found()[version], "-m", "venv", folder, patience=3 * MINUTES)
         self.programs = folder / "bin"
         self.python = self.programs / "python"
 
@@ -73,7 +73,7 @@ def pip(python, *words, check=True, **variables):
     """Run pip; give the completed process, all output as one."""
     done = run(
         *(python, "-m", "pip", "--disable-pip-version-check", *words),
-        patience=4 * MINUTES,
+        patience=8 * MINUTES,
         check=check,
         env=os.environ | NO_HABITS | variables,
     )
@@ -158,7 +158,7 @@ def test_pip_wheel_of_an_sdist_holds_the_accelerator(tmp_path, tree):
         "--outdir",
         tmp_path,
         tree,
-        patience=2 * MINUTES,
+        patience=5 * MINUTES,
     )
     (sdist,) = tmp_path.glob("vmrelay-*.tar.gz")
     pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", tmp_path, sdist)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import copyreg
 import heapq
-import itertools
 import random
 import ssl
 from dataclasses import dataclass, field
@@ -286,7 +285,7 @@ class Network:
 
     def __post_init__(self):
         self._random = random.Random(self.seed)
-        self._order = itertools.count()
+        self._sent = 0  # copied with the rest, which later Pythons refuse to do with itertools.count
         self.on_the_way = []
 
     def carry(self, packets, now, *, to_relay):
@@ -303,7 +302,8 @@ class Network:
                 )
             for _ in range(2 if chance() < self.duplicate else 1):
                 arrival = now + self.delay + self.jitter * chance()
-                heapq.heappush(self.on_the_way, (arrival, next(self._order), to_relay, carried))
+                self._sent += 1
+                heapq.heappush(self.on_the_way, (arrival, self._sent, to_relay, carried))
 
     @property
     def next_arrival(self):
