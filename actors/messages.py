@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actors.line import Line
     from actors.port_policy import PortPolicy
-    from actors.ports import SendResult, WaitingClients
+    from actors.ports import RoomLink, SendResult, WaitingClients
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.forward import Forward
@@ -380,6 +380,22 @@ class PortTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class PortElsewhere:
+    """SwitchActor -> PeerActor: your client has a port at another worker, which ``link`` leads to.
+
+    The port that the session has here is gone: what comes is to be passed on to ``worker``.
+    """
+
+    worker: int
+    link: RoomLink
+
+
+@dataclass(frozen=True, slots=True)
+class NotCarried:
+    """Trunk -> PeerActor: the other worker does not take the session: take a port here."""
+
+
+@dataclass(frozen=True, slots=True)
 class AddressUsed:
     """SwitchActor -> GatewayActor: ``mac`` behind ``port`` uses ``address``, its own or ``contested``."""
 
@@ -416,6 +432,8 @@ class RegisterMac:
     """Whether ``name`` is not for the client to choose, by DHCP neither."""
     wanted: bytes | None = None
     """The address that the client says it had, 4 bytes."""
+    stays: bool = False
+    """Whether the session is not to be carried to another worker, whoever has a port of its client."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from actors.descriptions import PathState
+    from actors.port_policy import PortPolicy
     from actors.runtime import Mailbox
     from netstack.room_wire import Binding
 
@@ -54,6 +55,32 @@ class GuestAddresses(NamedTuple):
     name: str
     flags: int
     """Of ``netstack.room_wire.Flag``: whether the name is a token's."""
+
+
+class SessionTerms(NamedTuple):
+    """On what terms a client was let in; as ``actors.lan.peer.PeerActor`` is told."""
+
+    name: str
+    expires: float
+    policy: PortPolicy | None
+    token: str
+
+
+class Passage(Protocol):
+    """The way of a session to the worker that holds its client's port.
+
+    What comes back goes to the session by itself. The session's PeerActor is told ClosePeer when the other
+    end closes the session, and NotCarried when there is none.
+    """
+
+    def pass_on(self, datagrams: Sequence[bytes]) -> None:
+        """Pass on what the client has sent."""
+
+    def lost(self, datagrams: Sequence[tuple[bytes, float]]) -> None:
+        """Pass on what QUIC takes as lost; as in DatagramsLost."""
+
+    def end(self, code: int, reason: str, *, lost: bool) -> None:
+        """Say that the session is gone, as SessionClosed does; harmless when the passage has ended."""
 
 
 class RoomLink(Protocol):
@@ -110,6 +137,12 @@ class RoomLink(Protocol):
 
     def contest(self, worker: int, address: bytes, challenger: bytes) -> None:
         """Have a worker ask its guest whether that still has an address that a guest of ours uses."""
+
+    def may_carry(self, worker: int) -> bool:
+        """Whether sessions can be passed on to a worker: one of this machine."""
+
+    def carry(self, worker: int, session: Session, terms: SessionTerms, peer: Mailbox) -> Passage:
+        """Open a passage for a session, of the PeerActor ``peer``, to the room's part at a worker."""
 
 
 class Session(Protocol):

@@ -67,6 +67,8 @@ class Kind(IntEnum):
     CONTEST = 7
     ABOUT = 8
     FRAMES = 16
+    CARRIED = 17
+    """Of a session that one worker carries for another (``netstack.carried_wire``)."""
 
 
 class Flag(IntFlag):
@@ -178,11 +180,11 @@ def pack_hello(hello: Hello) -> bytes:
 def pack_change(change: Change) -> bytes:
     """Write one change, whose parts are within their bounds."""
     _, mac, version, binding = change
-    head = _text(change.room) + _KEY.pack(mac, version, binding is not None)
+    head = pack_text(change.room) + _KEY.pack(mac, version, binding is not None)
     if binding is None:
         return head
     parts = [head, _BINDING.pack(binding.seq, binding.port, binding.flags)]
-    parts += (_text(binding.name), _text(binding.client), bytes((len(binding.addresses),)))
+    parts += (pack_text(binding.name), pack_text(binding.client), bytes((len(binding.addresses),)))
     for address, since in zip(binding.addresses, binding.since, strict=True):
         parts += (bytes((len(address),)), address, _SINCE.pack(since))
     return b"".join(parts)
@@ -216,18 +218,18 @@ def pack_snapshot(version: int, packed: Iterable[bytes]) -> list[bytes]:
 def pack_ask(ask: Ask) -> bytes:
     """Write the body of an Ask."""
     candidates = ask.candidates[:MAX_CANDIDATES]
-    head = _TOKEN.pack(ask.token, ask.mac) + _text(ask.room)
+    head = _TOKEN.pack(ask.token, ask.mac) + pack_text(ask.room)
     return head + bytes((len(candidates),)) + b"".join(candidates)
 
 
 def pack_grant(grant: Grant) -> bytes:
     """Write the body of a Grant."""
-    return _TOKEN.pack(grant.token, grant.mac) + _text(grant.room) + grant.address
+    return _TOKEN.pack(grant.token, grant.mac) + pack_text(grant.room) + grant.address
 
 
 def pack_contest(contest: Contest) -> bytes:
     """Write the body of a Contest."""
-    return contest.challenger + _text(contest.room) + contest.address
+    return contest.challenger + pack_text(contest.room) + contest.address
 
 
 def pack_about(urls: Sequence[str]) -> bytes:
@@ -236,10 +238,11 @@ def pack_about(urls: Sequence[str]) -> bytes:
     return bytes((len(packed),)) + b"".join(bytes((len(url),)) + url for url in packed)
 
 
-def _text(text: str) -> bytes:
+def pack_text(text: str, most: int = MAX_TEXT) -> bytes:
+    """Write a text, of which up to ``most`` bytes are kept: 255 at most."""
     data = text.encode()
-    if len(data) > MAX_TEXT:
-        data = data[:MAX_TEXT].decode(errors="ignore").encode()
+    if len(data) > most:
+        data = data[:most].decode(errors="ignore").encode()
     return bytes((len(data),)) + data
 
 
@@ -256,7 +259,7 @@ def read_head(message: bytes) -> Head:
     return Head(kind, sender, incarnation)
 
 
-class _Reader:
+class Reader:
     """Reads fields one after the other."""
 
     def __init__(self, message: bytes, at: int = _HEAD.size) -> None:
@@ -264,6 +267,7 @@ class _Reader:
         self._at = at
 
     def take(self, length: int) -> bytes:
+        """Take so many bytes. This and all others raise MalformedPacket."""
         taken = self._message[self._at : self._at + length]
         if len(taken) < length:
             raise MalformedPacket("bad_room_message")
@@ -271,12 +275,15 @@ class _Reader:
         return taken
 
     def unpack(self, layout: Struct) -> tuple[int, ...]:
+        """Take fields of a fixed layout."""
         return layout.unpack(self.take(layout.size))
 
     def byte(self) -> int:
+        """Take a number of one byte."""
         return self.take(1)[0]
 
     def text(self, most: int = MAX_TEXT) -> str:
+        """Take a text of ``most`` bytes at most."""
         length = self.byte()
         if length > most:
             raise MalformedPacket("bad_room_message")
@@ -286,22 +293,25 @@ class _Reader:
             raise MalformedPacket("bad_room_message") from None
 
     def room(self) -> str:
+        """Take the name of a room."""
         room = self.text()
         if not ROOM_NAME.fullmatch(room):
             raise MalformedPacket("bad_room_message")
         return room
 
     def rest(self) -> bytes:
+        """Take all that is left."""
         return self.take(len(self._message) - self._at)
 
     def end(self) -> None:
+        """Make sure that nothing is left."""
         if self._at != len(self._message):
             raise MalformedPacket("bad_room_message")
 
 
 def read_hello(message: bytes) -> Hello:
     """Read a Hello."""
-    reader = _Reader(message)
+    reader = Reader(message)
     digest, entries = reader.unpack(_HELLO)
     reader.end()
     return Hello(digest, entries)
@@ -309,7 +319,7 @@ def read_hello(message: bytes) -> Hello:
 
 def read_changes(message: bytes) -> list[Change]:
     """Read Changes."""
-    reader = _Reader(message)
+    reader = Reader(message)
     number = int.from_bytes(reader.take(2), "big")
     changes = [_change(reader) for _ in range(number)]
     reader.end()
@@ -318,7 +328,7 @@ def read_changes(message: bytes) -> list[Change]:
 
 def read_snapshot(message: bytes) -> SnapshotPart:
     """Read a part of a snapshot."""
-    reader = _Reader(message)
+    reader = Reader(message)
     version, part, parts, number = reader.unpack(_PART)
     if not 0 <= part < parts <= MAX_PARTS:
         raise MalformedPacket("bad_room_message")
@@ -327,7 +337,7 @@ def read_snapshot(message: bytes) -> SnapshotPart:
     return SnapshotPart(version, part, parts, changes)
 
 
-def _change(reader: _Reader) -> Change:
+def _change(reader: Reader) -> Change:
     room = reader.room()
     mac, version, has_binding = _KEY.unpack(reader.take(_KEY.size))
     if has_binding > 1:
@@ -335,7 +345,7 @@ def _change(reader: _Reader) -> Change:
     return Change(room, mac, version, _binding(reader, mac) if has_binding else None)
 
 
-def _binding(reader: _Reader, mac: bytes) -> Binding:
+def _binding(reader: Reader, mac: bytes) -> Binding:
     seq, port, flags = reader.unpack(_BINDING)
     name, client = reader.text(), reader.text()
     number = reader.byte()
@@ -354,7 +364,7 @@ def _binding(reader: _Reader, mac: bytes) -> Binding:
 
 def read_ask(message: bytes) -> Ask:
     """Read an Ask."""
-    reader = _Reader(message)
+    reader = Reader(message)
     token, mac = _TOKEN.unpack(reader.take(_TOKEN.size))
     room = reader.room()
     number = reader.byte()
@@ -367,7 +377,7 @@ def read_ask(message: bytes) -> Ask:
 
 def read_grant(message: bytes) -> Grant:
     """Read a Grant."""
-    reader = _Reader(message)
+    reader = Reader(message)
     token, mac = _TOKEN.unpack(reader.take(_TOKEN.size))
     room, address = reader.room(), reader.rest()
     if len(address) not in (0, _IPV4):
@@ -377,7 +387,7 @@ def read_grant(message: bytes) -> Grant:
 
 def read_contest(message: bytes) -> Contest:
     """Read a Contest."""
-    reader = _Reader(message)
+    reader = Reader(message)
     challenger = reader.take(_MAC)
     room, address = reader.room(), reader.rest()
     if len(address) not in (_IPV4, _IPV6):
@@ -387,7 +397,7 @@ def read_contest(message: bytes) -> Contest:
 
 def read_about(message: bytes) -> tuple[str, ...]:
     """Read the URLs of ABOUT; all are ``https://HOST[:PORT]``."""
-    reader = _Reader(message)
+    reader = Reader(message)
     number = reader.byte()
     if number > MAX_URLS:
         raise MalformedPacket("bad_room_message")
@@ -412,7 +422,7 @@ def pack_frames(head: bytes, stamp: int, room: str, frames: Sequence[bytes]) -> 
 
     ``head`` is one of FRAMES, ``stamp`` the time in milliseconds.
     """
-    start = head + _STAMP.pack(stamp % STAMPS) + _text(room)
+    start = head + _STAMP.pack(stamp % STAMPS) + pack_text(room)
     messages: list[bytes] = []
     parts = [start]
     size = len(start)
@@ -446,7 +456,7 @@ class Frames(NamedTuple):
 def read_frames(message: bytes) -> Frames:
     """Read a message of frames."""
     _, sender, incarnation = read_head(message)
-    reader = _Reader(message)
+    reader = Reader(message)
     (stamp,) = reader.unpack(_STAMP)
     room = reader.room()
     at, end = _FRAMES_AT + 1 + len(room), len(message)

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from actors.close_codes import CloseCode
     from actors.messages import FlowOpened
     from actors.port_policy import PortPolicy
-    from actors.ports import LeaseMemory, Session
+    from actors.ports import LeaseMemory, Session, SessionTerms
     from actors.runtime import EventLoopActor, Mailbox
     from actors.settings import LanSettings
     from netstack.egress import EgressPolicy
@@ -228,6 +228,8 @@ class Lan:
         self._started.append(self.gateway)
         self._vital = (self.switch, self.gateway, dns)
         run_ready()
+        if link is not None:
+            link.accept_by(self._attach_carried)
         for forward in self._plan_forwards(plan):
             self._open_forward(forward)
         for forward in self._changes.added:
@@ -380,11 +382,13 @@ class Lan:
         expires: float = NEVER,
         policy: PortPolicy | None = None,
         token: str = "",
+        stays: bool = False,
     ) -> Mailbox:
         """Give a session its port; return who is told what its client sends.
 
         ``name`` is its guest's, whatever the client says; ``expires``, by the actors' clock, ends it.
         ``policy`` is what the port may; None for what the settings say. ``token`` is the id of its token.
+        ``stays`` as PeerActor is told.
         """
         peer = PeerActor.start(
             session,
@@ -396,11 +400,16 @@ class Lan:
             policy=policy,
             token=token,
             urls=self._shared.urls,
+            stays=stays,
         )
         self._peers.add(peer)
         if self._observer is not None:
             peer.tell(Observe(self._observer))
         return peer
+
+    def _attach_carried(self, session: Session, terms: SessionTerms) -> Mailbox:
+        """Give a port to a session that another worker carries."""
+        return self.attach(session, **terms._asdict(), stays=True)
 
     async def close_session(self, port: int, code: CloseCode, reason: str) -> bool:
         """End one session, and tell its client why; whether it is here."""

@@ -43,16 +43,18 @@ from netstack.room_state import (
     RoomState,
 )
 from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
+from relay.carrying import Carrying, Worker
 from relay.workers.place import NODE_SHIFT
 from transport.trunk.unix_trunk import UnixTrunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from actors.ports import GuestAddresses
+    from actors.ports import GuestAddresses, Passage, Session, SessionTerms
     from actors.runtime import Mailbox
     from netstack.counters import Counters
     from netstack.room_state import Event
+    from relay.carrying import Accept
     from relay.workers.place import Place
     from transport.trunk.nats_servers import NatsServers
     from transport.trunk.nats_trunk import NatsTrunk
@@ -80,8 +82,10 @@ SHARES = 1 << 16
 NODES = 1 << 24
 """Numbers of nodes are less."""
 
-FRAMES_AT = 1
+KIND_AT = 1
 """Where a message says what kind it is."""
+
+_FRAMES, _CARRIED = bytes((Kind.FRAMES,)), bytes((Kind.CARRIED,))
 
 
 class _Question(NamedTuple):
@@ -116,6 +120,13 @@ class Trunk:
         self.state = RoomState(self.number, time.time_ns(), counters, urls)
         self._frames_head = pack_head(Kind.FRAMES, self.number, self.state.incarnation)
         self._ages = MessageAges()
+        self.carrying = Carrying(
+            Worker(self.number, self.state.incarnation),
+            now=self._loop.time,
+            incarnation_of=self.state.incarnation_of,
+            work_at_end=self.work_at_end,
+            counters=counters,
+        )
         self._links: dict[str, RoomLink] = {}
         self._questions: dict[int, _Question] = {}
         """By token, the oldest first."""
@@ -139,7 +150,7 @@ class Trunk:
             place.number,
             place.count,
             first=self.number - place.number,
-            on_message=self._receive,
+            on_message=self._receive_here,
             turns=self._turns,
             counters=self._counters,
         )
@@ -155,6 +166,10 @@ class Trunk:
             turns=self._turns,
             counters=self._counters,
         )
+
+    def may_carry(self, worker: int) -> bool:
+        """Whether sessions can be passed on to a worker."""
+        return self._unix is not None and self._is_here(worker)
 
     def _is_here(self, worker: int) -> bool:
         """Whether a worker is on this machine."""
@@ -185,6 +200,7 @@ class Trunk:
     def lost(self, number: int) -> None:
         """Forget a worker of this machine of which it is known that its process has ended."""
         self.state.lost(self._node << NODE_SHIFT | number)
+        self.carrying.look()
         self.work_at_end()
 
     @property
@@ -299,14 +315,26 @@ class Trunk:
             self._counters.add("trunk.frames_sent", len(batch) - dropped)
             if dropped:
                 self._counters.add("trunk.drop.frame_too_long", dropped)
+        for worker, message in self.carrying.take_outgoing():
+            self._send(worker, message)
         if self.state.has_events:
             self._turns.turn(self._tell_events)
 
     # -- from the others ----------------------------------------------------------------------------
 
+    def _receive_here(self, message: bytes) -> None:
+        """Take a message of another worker of this machine: only these pass sessions on."""
+        if message[KIND_AT : KIND_AT + 1] == _CARRIED:
+            try:
+                self.carrying.receive(message)
+            except Exception as error:  # noqa: BLE001 - as below
+                self._mishaps.note(error, self._loop.time())
+            return
+        self._receive(message)
+
     def _receive(self, message: bytes) -> None:
         try:
-            if message[FRAMES_AT : FRAMES_AT + 1] == bytes((Kind.FRAMES,)):
+            if message[KIND_AT : KIND_AT + 1] == _FRAMES:
                 self._receive_frames(message)
                 return
             self.state.receive(message, self._loop.time())
@@ -336,6 +364,7 @@ class Trunk:
         self._timer = self._loop.call_later(HELLO_EVERY, self._tick)
         now = self._loop.time()
         self.state.tick(now)
+        self._turns.turn(self.carrying.tick)
         self._flush()
         if self.state.same_number_at >= self._next_complaint:
             self._next_complaint = now + COMPLAINT_EVERY
@@ -395,6 +424,7 @@ class RoomLink:
     def close(self) -> None:
         """Take back all that this room has announced."""
         self.switch = None
+        self._trunk.carrying.accept_by(self.room, None)
         for mac in (*self._here, MEMBER):
             self._state.unbind(self.room, mac)
         self._here.clear()
@@ -471,6 +501,18 @@ class RoomLink:
         """Have a worker ask its guest whether that still has an address that a guest of ours uses."""
         self._state.contest(worker, self.room, address, challenger)
         self._trunk.work_at_end()
+
+    def may_carry(self, worker: int) -> bool:
+        """Whether sessions can be passed on to a worker: one of this machine."""
+        return self._trunk.may_carry(worker)
+
+    def carry(self, worker: int, session: Session, terms: SessionTerms, peer: Mailbox) -> Passage:
+        """Open a passage for a session, of the PeerActor ``peer``, to the room's part at a worker."""
+        return self._trunk.carrying.carry(worker, self.room, session, terms, peer)
+
+    def accept_by(self, accept: Accept) -> None:
+        """Give the sessions that other workers carry for this room's part to ``accept``."""
+        self._trunk.carrying.accept_by(self.room, accept)
 
     def hear(self, event: Event) -> None:
         """Tell the switch what has happened elsewhere."""

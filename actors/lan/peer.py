@@ -14,7 +14,8 @@ A client whose session is lost, neither side having ended it, may come back with
 if it was told a secret: until then this actor keeps the port, with the addresses and flows on it, and the
 latest frames for it (``absence``). The session that comes with the secret has a PeerActor of its own, which
 takes the port (PortResumed), and the line that its flows use; this one hands over what it holds and ends
-(PortTaken). It is the same where the relay has not noticed yet that the former session is gone.
+(PortTaken). It is the same where the relay has not noticed yet that the former session is gone. Where another
+worker has the port (PortElsewhere), this actor passes on to it what the client sends (``detour``).
 
 Limits: CONTROL_RATE messages per second are looked at, the rest is dropped; one implicit registration per
 IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the switch PortClosed.
@@ -30,6 +31,7 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe, PeerDescription
 from actors.lan.absence import AbsentSession, HeldFrames
+from actors.lan.detour import Detour
 from actors.line import Line
 from actors.messages import (
     AddressAssigned,
@@ -38,10 +40,12 @@ from actors.messages import (
     DatagramsLost,
     FramesFromPeer,
     FramesToPeer,
+    NotCarried,
     PeerList,
     PeerListRequest,
     PortAbsent,
     PortClosed,
+    PortElsewhere,
     PortOpened,
     PortResumed,
     PortTaken,
@@ -53,6 +57,7 @@ from actors.messages import (
     SourceRefused,
 )
 from actors.port_policy import usual_policy
+from actors.ports import SessionTerms
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
@@ -117,16 +122,19 @@ class PeerActor(EventLoopActor):
         policy: PortPolicy | None = None,
         token: str = "",
         urls: Callable[[], Sequence[str]] = tuple,
+        stays: bool = False,
     ) -> None:
         """``name`` is the guest's host name, whatever the client says; at ``expires`` the session ends.
 
         ``policy`` is what its token says of the port; None for what the LAN's settings do. ``token`` is the
-        token's id, for the log. ``urls`` tells at which URLs the client finds its LAN.
+        token's id, for the log. ``urls`` tells at which URLs the client finds its LAN. ``stays``: no other
+        worker may have the session, for one has it already.
         """
         super().__init__()
         self._name = name
         self._token = {"token_id": token} if token else {}
         self._expires = expires
+        self._detour = Detour(SessionTerms(name, expires, policy, token), is_allowed=not stays)
         self._session = session
         self._port = session.id
         self._has_port = True
@@ -195,6 +203,17 @@ class PeerActor(EventLoopActor):
         where = "" if room == DEFAULT_ROOM else f" to room {room}"
         # The line of who registers says all this too, and so does that of who is refused.
         logger.debug("peer {} connected from {}{}", self._port, self._session.remote, where)
+        self._open_port()
+        try:
+            kind = encapsulation.kind_from_path(self._session.path)
+        except ValueError as error:
+            self._close(CloseCode.BAD_REQUEST, str(error))
+            return
+        if kind is not None:
+            self._speak(kind)
+        self._set_timer()
+
+    def _open_port(self) -> None:
         self._switch.tell(
             PortOpened(
                 self._port,
@@ -206,14 +225,6 @@ class PeerActor(EventLoopActor):
                 self._policy,
             )
         )
-        try:
-            kind = encapsulation.kind_from_path(self._session.path)
-        except ValueError as error:
-            self._close(CloseCode.BAD_REQUEST, str(error))
-            return
-        if kind is not None:
-            self._speak(kind)
-        self._set_timer()
 
     def _link_mtu(self) -> int:
         kind = Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
@@ -239,6 +250,8 @@ class PeerActor(EventLoopActor):
         if self._closed:
             self._counters.add("peer.drop.closed", len(message.datagrams))
             return
+        if self._detour.from_client(message):
+            return
         speaks = self._encapsulation or self._detect(message.datagrams)
         if speaks is None:
             self._drops.add("peer.drop.malformed_datagram", len(message.datagrams))
@@ -251,6 +264,7 @@ class PeerActor(EventLoopActor):
         if frames:
             if self._assigned is None:
                 self._register_implicitly(frames, now)
+                self._detour.came_behind(frames)
             elif not self._address_shown:
                 self._look_for_address(frames)
             self._counters.add("peer.frames_from_client", len(frames))
@@ -266,6 +280,8 @@ class PeerActor(EventLoopActor):
 
     @handles(DatagramsLost)
     def _lost(self, message: DatagramsLost) -> None:
+        if self._detour.lost(message):
+            return
         speaks = self._encapsulation
         if speaks is None:
             return
@@ -339,6 +355,7 @@ class PeerActor(EventLoopActor):
             return
         match control.parse_control(text):
             case control.Register() as register:
+                self._detour.register = text
                 self._register(register)
             case control.Heartbeat():
                 self._session.send([control.HEARTBEAT_ACK, *self._assigned_again()])
@@ -400,6 +417,7 @@ class PeerActor(EventLoopActor):
             said.resume,
             name_is_fixed=bool(self._name),
             wanted=said.ip,
+            stays=not self._detour.is_allowed,
         )
         tell_alive(self._switch, register)
 
@@ -407,6 +425,7 @@ class PeerActor(EventLoopActor):
     def _address_assigned(self, message: AddressAssigned) -> None:
         if message.mac != self._mac:
             return  # it has asked for another one since
+        self._detour.is_settled()
         if message.ip != self._ip:
             self._ip = message.ip
             address = format_ipv4(message.ip)
@@ -526,6 +545,9 @@ class PeerActor(EventLoopActor):
         return max(self._heard, self._session.last_heard)
 
     def _set_timer(self) -> None:
+        if self._detour.is_taken:
+            self.poll_at = NEVER
+            return
         release = NEVER if self._from_limit is None else self._from_limit.wake_at(self.now())
         if self._held is not None:
             self.poll_at = min(self._absent_until, self._expires, release)
@@ -567,10 +589,30 @@ class PeerActor(EventLoopActor):
         """Number of the session's port of the switch."""
         return self._port
 
+    # -- a port at another worker -----------------------------------------------------------------------
+
+    @handles(PortElsewhere)
+    def _port_elsewhere(self, message: PortElsewhere) -> None:
+        self._has_port = False
+        self._detour.take(message, self._session, self.actor_ref)
+        self._set_timer()
+
+    @handles(NotCarried)
+    def _not_carried(self, _: NotCarried) -> None:
+        if self._closed:
+            return
+        self._has_port = True
+        self._register_by = self.now() + self._settings.registration_timeout
+        self._open_port()
+        self._from_control(self._detour.give_up(), self.now())
+        self._set_timer()
+
     # -- for operators ------------------------------------------------------------------------------
 
     @handles(Describe)
-    def _describe(self, _: Describe) -> PeerDescription:
+    def _describe(self, _: Describe) -> PeerDescription | None:
+        if self._detour.is_taken:
+            return None  # the session is the other worker's
         speaks, session, now = self._encapsulation, self._session, self.now()
         path = session.path_state()
         return PeerDescription(
@@ -619,6 +661,8 @@ class PeerActor(EventLoopActor):
     @handles(SessionClosed)
     def _session_closed(self, message: SessionClosed) -> None:
         reason = message.reason or f"code {message.code}"
+        if self._detour.closed(message):
+            self._closed = True  # the other worker says the rest
         if message.lost and not self._closed and self._may_come_back():
             self._wait_for_client(reason)
             return
@@ -687,12 +731,14 @@ class PeerActor(EventLoopActor):
         self._leave_session(code, reason)
 
     def _leave_session(self, code: int, reason: str) -> None:
-        if not self._closed:
-            self._closed = True
+        if self._closed:
+            return
+        self._closed = True
+        if not self._detour.leave(code, reason):
             who = [self._session.remote, *([format_mac(self._mac)] if self._mac else [])]
             ended = self._log_end(reason or f"code {code}")
             ended.bind(reason=f"peer closed with {code}").log(
                 "WARNING" if code in REFUSALS else "INFO",
                 *("peer {} closed: {} ({})", self._port, reason or f"code {code}", ", ".join(who)),
             )
-            self._session.close(code, reason)
+        self._session.close(code, reason)

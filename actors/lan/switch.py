@@ -15,7 +15,8 @@ reloaded must not wait until QUIC gives up on the old one.
 With the secret the newer session gets the older one's port, with its MACs, addresses and flows, and that
 one's PeerActor ends. So does a client that comes back after its session was lost: its port is kept for a
 while (PortAbsent). Such ports are counted by themselves, one for PORTS_PER_ABSENT others at most; who else
-uses a MAC of one, by a Register or by its frames, ends it.
+uses a MAC of one, by a Register or by its frames, ends it. Where another worker of this machine has that
+port, the session is carried there (PortElsewhere), and has none here.
 
 Guests do not serve DHCP: what is for a client's port is dropped, whoever it is from or for. Tags that only
 carry a priority are taken off first, and all checks look through those of VLANs (``netstack.vlan``).
@@ -73,6 +74,7 @@ from actors.messages import (
     PeerListRequest,
     PortAbsent,
     PortClosed,
+    PortElsewhere,
     PortLimited,
     PortOpened,
     PortResumed,
@@ -431,6 +433,19 @@ class SwitchActor(EventLoopActor):
         self._counters.add("switch.resumed")
         return port
 
+    def _is_carried(self, message: RegisterMac, port: Port) -> bool:
+        """Have a session that has nothing here passed on to the worker which keeps its client's port."""
+        if self._elsewhere is None or self._link is None or self._table.macs_of(message.port):
+            return False
+        worker = self._elsewhere.holder(message)
+        if worker is None:
+            return False
+        logger.info("peer {} is carried to worker {}, which has its port", message.port, worker)
+        self._counters.add("switch.carried")
+        self._port_closed(PortClosed(message.port))
+        tell_alive(port.peer, PortElsewhere(worker, self._link))
+        return True
+
     @handles(RegisterMac)
     def _register_mac(self, message: RegisterMac) -> None:
         port = self._ports.get(message.port)
@@ -440,6 +455,8 @@ class SwitchActor(EventLoopActor):
         number = message.port
         verdict, displaced = Verdict.FORBIDDEN, None
         if port.macs is None or message.mac in port.macs:
+            if self._is_carried(message, port):
+                return
             resumed = self._resumes(message, now)
             if resumed is not None:
                 port, number = self._resume(resumed, number), resumed

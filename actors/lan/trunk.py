@@ -130,5 +130,18 @@ class Elsewhere:
             return True
         if port.client() == binding.client != "":
             return True
+        return self._is_proved(message, worker, binding)
+
+    def holder(self, message: RegisterMac) -> int | None:
+        """Tell the worker that keeps the port of a session's client, and may be passed the session."""
+        found = self._link.elsewhere(message.mac)
+        if found is None or message.stays or not message.explicit:
+            return None
+        worker, binding = found
+        holds = self._link.may_carry(worker) and self._is_proved(message, worker, binding)
+        return worker if holds else None
+
+    def _is_proved(self, message: RegisterMac, worker: int, binding: Binding) -> bool:
+        """Whether a Register has the secret of a port at another worker."""
         key = self._link.key_of(worker)
         return key is not None and is_secret_of(key, message.mac, binding.port, message.resume)

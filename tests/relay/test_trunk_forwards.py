@@ -78,10 +78,10 @@ def test_the_lowest_worker_listens_while_the_guest_is_nowhere(tmp_path, monkeypa
 
 def test_datagrams_reach_the_guest_by_its_own_worker_wherever_it_goes(tmp_path, monkeypatch):
     async def scenario(port, one, two):
-        guest = await two.guest(1).joins(name="web")
+        guest = await two.guest(1, host="192.0.2.1").joins(name="web")
         await until_only(1, one, two)
         await reaches(guest, port, b"first")
-        again = await one.guest(1, host="192.0.2.1").joins(name="web", resume=guest.resume)
+        again = await one.guest(1, host="192.0.2.1").joins(name="web")
         await until_only(0, one, two)
         await reaches(again, port, b"second")
         again.leaves()
@@ -91,6 +91,18 @@ def test_datagrams_reach_the_guest_by_its_own_worker_wherever_it_goes(tmp_path, 
         return one.total("trunk.frames_sent") + two.total("trunk.frames_sent")
 
     assert run("udp", scenario, tmp_path, monkeypatch) == 0
+
+
+def test_a_client_that_comes_back_elsewhere_is_reached_where_its_port_is(tmp_path, monkeypatch):
+    async def scenario(port, one, two):
+        guest = await two.guest(1).joins(name="web")
+        await until_only(1, one, two)
+        await reaches(guest, port, b"first")
+        again = await one.guest(1, host="198.51.100.7").joins(name="web", resume=guest.resume)
+        await reaches(again, port, b"second")
+        assert await listening((one, two)) == [1]
+
+    run("udp", scenario, tmp_path, monkeypatch)
 
 
 def test_clients_connect_to_the_guest_by_its_own_worker_after_it_has_moved_twice(tmp_path, monkeypatch):

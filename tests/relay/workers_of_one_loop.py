@@ -26,7 +26,7 @@ KEY = bytes(range(32))
 class Guest:
     """A guest behind a fake session."""
 
-    def __init__(self, worker, room, hardware, host=None, path="/"):
+    def __init__(self, worker, room, hardware, host=None, path="/", **terms):
         self.worker, self.lan, self.mac = worker, worker.lan(room), hardware
         self.session = FakeSession(self.lan.next_port(), path)
         if host is not None:
@@ -34,7 +34,7 @@ class Guest:
         self.ip = None
         self.resume = ""
         self.told = []
-        self.peer = self.lan.attach(self.session)
+        self.peer = self.lan.attach(self.session, **terms)
         run_ready()
 
     def says(self, *datagrams):
@@ -161,8 +161,8 @@ class Worker:
             self.lans[room] = Lan(room, lan_plan(self.settings, room), self.shared)
         return self.lans[room]
 
-    def guest(self, number, room="default", host=None, path="/"):
-        self.guests.append(Guest(self, room, mac(number), host, path))
+    def guest(self, number, room="default", host=None, path="/", **terms):
+        self.guests.append(Guest(self, room, mac(number), host, path, **terms))
         return self.guests[-1]
 
     def total(self, name):
