@@ -32,9 +32,9 @@ assert json.loads(channel.readline()) == {"kind": "state", "of": "now"}
 threading.Thread(target=beat, daemon=True).start()
 for line in channel:
     told = json.loads(line)
-    if told["kind"] == "reload":
+    if told == {"kind": "reload", "settings": "new"}:
         say("reloaded")
-    if told["kind"] in ("stop", "retire"):
+    if told["kind"] in ("stop", "retire", "drain and stop"):
         break
 """
 SHORT_LIVED = 'say("ready", version="1"); time.sleep(0.1); sys.exit(3)'
@@ -86,15 +86,36 @@ async def said(lines, pattern, count=1):
         await asyncio.sleep(0.01)
 
 
-def test_all_are_ready_before_the_start_is_over_and_are_steered_to(monkeypatch):
+def test_all_are_ready_before_the_start_is_over_and_are_steered_to(monkeypatch, lines):
     async def scenario(running):
         await running.crew.start()
         assert running.crew.live == running.crew.accepting == [0, 1]
         assert running.ports.steered[-1] == [0, 1]
         assert sorted(running.first_ports) == [1, 2]
-        await running.crew.reload("", 5)
+        await running.crew.reload("new", 5)
 
     play(monkeypatch, OBEDIENT, scenario)
+    assert not any("reloaded" in line for line in lines)
+
+
+def test_who_does_not_reload_in_time_is_told_of_and_waited_for_no_longer(monkeypatch, lines):
+    async def scenario(running):
+        await running.crew.start()
+        await running.crew.reload("odd", 0.01)
+
+    play(monkeypatch, OBEDIENT, scenario)
+    assert "ERROR 2 workers have not said that they have reloaded" in lines
+
+
+def test_all_that_drain_have_ended_when_that_is_over_and_none_is_started_again(monkeypatch, lines):
+    async def scenario(running):
+        await running.crew.start()
+        await running.crew.drain_and_stop(PATIENCE)
+        assert running.crew.children == {}
+        assert running.crew.restarts == 0
+
+    play(monkeypatch, OBEDIENT, scenario)
+    assert not any("started again" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +226,24 @@ def test_where_one_does_not_come_back_the_others_stay(monkeypatch, lines):
 
     play(monkeypatch, OBEDIENT, scenario)
     assert "ERROR worker 0 does not come back: the others stay as they are" in lines
+
+
+def test_one_that_is_away_is_not_replaced_and_keeps_no_other_from_it(monkeypatch, lines):
+    monkeypatch.setattr(crew, "FIRST_PAUSE", PATIENCE)
+
+    async def scenario(running):
+        await running.crew.start()
+        before = running.crew.children[1].pid
+        monkeypatch.setattr(child, "COMMAND", ("-c", HEAD + REFUSING))
+        running.crew.children[0].kill()
+        await said(lines, f"worker 0 .* it is started again in {PATIENCE} s")
+        monkeypatch.setattr(child, "COMMAND", ("-c", HEAD + OBEDIENT))
+        await running.crew.restart_one_by_one(0.1)
+        assert running.crew.live == [1]
+        assert running.crew.children[1].pid != before
+
+    play(monkeypatch, OBEDIENT, scenario)
+    assert "INFO all workers have been replaced" in lines
 
 
 def test_what_keeps_workers_from_being_kept_is_told(monkeypatch):

@@ -63,6 +63,8 @@ def test_certificates_arrive_with_their_keys_and_the_one_that_follows():
     other = EphemeralCertificateStore(["relay.example"], NOW)
     handed.take(handing.pack_certificates(other))
     assert handed.current.sha256 == other.current.sha256
+    handed.take(handing.pack_certificates(other)[1:])
+    assert (handed.current.sha256, handed.next) == (other.next.sha256, None), "no other follows yet"
 
 
 def test_sockets_keys_and_place_arrive():

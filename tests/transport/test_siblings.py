@@ -83,6 +83,18 @@ def test_who_leaves_passes_newcomers_on_and_keeps_what_is_its_own(pair):
     assert not zero.pass_on(initial(1), ADDRESSES[0], is_new=True)
 
 
+def test_a_worker_that_was_killed_has_its_place_again(pair, tmp_path):
+    zero, one = pair
+    with contextlib.closing(Siblings(1, 2, tmp_path, Counters())) as again:
+        assert zero.pass_on(short(1), ADDRESSES[0], is_new=False)
+        assert (one.drain(), again.drain()) == ([], [([short(1)], ADDRESSES[0])])
+
+
+def test_where_no_place_can_be_taken_nothing_is_left_open(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Siblings(0, 2, tmp_path / "none", Counters())
+
+
 def test_of_a_worker_that_is_gone_the_others_answer(pair):
     zero, one = pair
     one.close()

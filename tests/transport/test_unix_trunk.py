@@ -6,6 +6,7 @@ import asyncio
 import stat
 from contextlib import ExitStack
 
+import pytest
 from waiting import until
 
 from actors.runtime import current_scheduler
@@ -135,5 +136,14 @@ def test_nothing_is_left_of_a_trunk_that_was_closed(tmp_path):
         one.close()
         one.close()
         assert list(tmp_path.iterdir()) == []
+
+    run(scenario, tmp_path)
+
+
+def test_where_no_trunk_can_be_opened_nothing_is_left_open(tmp_path):
+    async def scenario(start):
+        start(0)
+        with pytest.raises(FileNotFoundError):
+            End(tmp_path / "none", 0)
 
     run(scenario, tmp_path)

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from transport.work_shares import GENEROUS, SATURATED_AFTER, STRICT, WaitingClients
+import asyncio
+
+import pytest
+
+from transport import work_shares
+from transport.work_shares import (
+    BEHIND_SHARE,
+    GENEROUS,
+    LIGHT_BURST,
+    LIGHT_SHARE,
+    MOST_AT_ONCE,
+    MOST_BEHIND,
+    MOST_EXCESS,
+    MOST_USED,
+    SATURATED_AFTER,
+    STRICT,
+    TOLERATED_EXCESS,
+    LastTurns,
+    WaitingClients,
+    WorkAccount,
+)
 
 
 def waiting(*clients):
@@ -58,3 +78,156 @@ def test_the_relay_is_strict_once_somebody_has_waited_for_long():
     assert queue.allowance(1.0) is GENEROUS
     queue.add("a1", "a", now=2.0)
     assert queue.allowance(2.0) is GENEROUS
+
+
+ORDINARY = 1.0
+"""Seconds that no turn here takes: what it took is not beyond the ordinary."""
+
+
+def test_who_takes_more_than_a_light_share_of_a_core_is_heavy_until_it_has_waited_for_that():
+    account = WorkAccount(0.0)
+    account.end_turn(LIGHT_BURST, ORDINARY, 0.0)
+    assert not account.is_heavy(0.0)
+    account.end_turn(0.002, ORDINARY, 0.0)
+    assert account.is_heavy(0.0)
+    assert account.is_heavy(0.9 * 0.002 / LIGHT_SHARE)
+    assert not account.is_heavy(1.1 * 0.002 / LIGHT_SHARE)
+    assert account.excess == 0.0, "it was all ordinary"
+    account.end_turn(2 * LIGHT_BURST, ORDINARY, 5.0)
+    assert account.is_heavy(5.0), "what was not used before is not saved up"
+
+
+def test_no_more_use_is_remembered_than_is_forgotten_in_two_seconds():
+    account = WorkAccount(0.0)
+    account.end_turn(50.0, 2 * 50.0, 0.0)
+    assert account.is_heavy(0.9 * MOST_USED / LIGHT_SHARE)
+    assert not account.is_heavy(MOST_USED / LIGHT_SHARE)
+
+
+def test_what_is_beyond_the_ordinary_makes_a_client_heavy_and_much_of_it_excessive():
+    account = WorkAccount(0.0)
+    account.charge(0.001 + TOLERATED_EXCESS, 0.002, 0.0)
+    assert not account.is_heavy(0.0)
+    account.charge(0.002, 0.0, 0.0)
+    assert account.is_heavy(0.0)
+    assert not account.is_excessive
+    slices = round(MOST_EXCESS / MOST_AT_ONCE)
+    for _ in range(slices):
+        assert not account.is_excessive
+        account.charge(10.0, ORDINARY, 0.0)  # the garbage collector's time, most of it
+    assert account.is_excessive
+
+
+def test_of_a_turn_only_what_was_not_charged_within_it_is_charged_at_its_end():
+    account = WorkAccount(0.0)
+    account.begin_turn(GENEROUS)
+    account.charge(0.008, 0.001, 0.0)
+    account.end_turn(0.010, 0.0005, 0.0)
+    assert account.excess == pytest.approx(0.007 + 0.0015)
+    account.begin_turn(GENEROUS)
+    account.end_turn(0.003, 0.0, 0.0)
+    assert account.excess == pytest.approx(0.0085 + 0.003)
+
+
+def test_within_strict_turns_little_is_forgiven_and_after_them_as_much_as_ever():
+    account = WorkAccount(0.0)
+    account.charge(0.010, 0.0, 0.0)
+    account.begin_turn(STRICT)
+    account.charge(0.0, 0.0, 1.0)
+    assert account.excess == pytest.approx(0.010 - STRICT.relief)
+    account.end_turn(0.0, 0.0, 1.0)
+    account.charge(0.0, 0.0, 1.05)
+    assert account.excess == pytest.approx(0.010 - STRICT.relief - 0.05 * GENEROUS.relief)
+
+
+class Client:
+    """One that waits, and needs some turns of its own."""
+
+    def __init__(self, last, needs=1):
+        self.last, self.needs = last, needs
+        self.turns = 0
+        self.rooms = []
+
+    def wait(self, now=0.0):
+        self.last.add(self, "192.0.2.1", now)
+
+    def serve_last(self):
+        self.turns += 1
+        if self.turns < self.needs:
+            self.wait()
+
+    def keep_waiting(self, packets):
+        self.rooms.append(packets)
+
+
+def play(scenario):
+    """Run a scenario, which is given a function that lets the loop turn once."""
+
+    async def main():
+        await scenario(lambda: asyncio.sleep(0))
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    """A clock by which each client's turn takes as long as all together may."""
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(work_shares, "perf_counter", lambda: next(ticks) * BEHIND_SHARE * 0.6)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_all_that_wait_are_served_in_turns_though_nobody_else_comes():
+    async def scenario(turn):
+        last = LastTurns()
+        clients = [Client(last, needs) for needs in (1, 1, 3)]
+        for client in clients:
+            client.wait()
+        for served in range(1, 6):
+            await turn()
+            assert sum(client.turns for client in clients) == served
+        assert len(last) == 0
+        assert [client.turns for client in clients] == [1, 1, 3]
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_those_who_wait_share_the_room_for_packets():
+    async def scenario(turn):
+        last = LastTurns()
+        clients = [Client(last) for _ in range(10)]
+        for client in clients:
+            client.wait()
+        assert [client.rooms for client in clients] == [
+            *([MOST_BEHIND // 8] for _ in range(8)), [MOST_BEHIND // 9], [MOST_BEHIND // 10],
+        ]  # fmt: skip
+        await turn()
+        assert [client.rooms[1:] for client in clients] == [[]] + [[MOST_BEHIND // 9]] * 9
+
+    play(scenario)
+
+
+def test_who_has_ended_is_not_served():
+    async def scenario(turn):
+        last = LastTurns()
+        gone, stays = Client(last), Client(last)
+        for client in (gone, stays):
+            client.wait()
+        last.discard(gone)
+        await turn()
+        assert (gone.turns, stays.turns) == (0, 1)
+
+    play(scenario)
+
+
+def test_the_relay_is_not_saturated_once_all_have_been_served():
+    async def scenario(turn):
+        last = LastTurns()
+        Client(last).wait(0.0)
+        assert last.allowance(1.0) is STRICT
+        await turn()
+        Client(last).wait(1.0)
+        assert last.allowance(1.0) is GENEROUS
+
+    play(scenario)
