@@ -80,6 +80,8 @@ class Crew:
         """Those that are to end, in a rolling restart."""
         self._changed = asyncio.Condition()
         self._keepers: list[asyncio.Task[None]] = []
+        """One for each worker, by its number."""
+        self._notes: set[asyncio.Task[None]] = set()
 
     # -- who is there -------------------------------------------------------------------------------
 
@@ -202,7 +204,8 @@ class Crew:
         child.send("state", **self._state())
         self._tell_membership()
         task = asyncio.create_task(self._note_change())
-        task.add_done_callback(lambda _: None)
+        self._notes.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._notes.discard)
 
     def _lose(self, number: int) -> None:
         """Steer away from a worker that has ended, or hangs."""
@@ -258,8 +261,8 @@ class Crew:
             child.send("stop")
             if not child.ready.is_set():
                 child.terminate()
-        for keeper in self._keepers:
-            if not any(child.number == self._keepers.index(keeper) for child in self.children.values()):
+        for number, keeper in enumerate(self._keepers):
+            if number not in self.children:
                 keeper.cancel()  # it waits before the next start
         _, late = await asyncio.wait(self._keepers, timeout=STOP_PATIENCE) if self._keepers else ((), ())
         for child in list(self.children.values()):
