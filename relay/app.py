@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
+    from relay.admin.service import AdminService, Offered
     from relay.settings import Settings
     from relay.workers.place import Place
     from transport.certificates import CertificateStore
@@ -194,13 +195,8 @@ class Relay:
 
     def _open_audit_log(self, stack: contextlib.AsyncExitStack) -> None:
         """Begin the audit log, where there is to be one. Raises StartError."""
-        settings = self._settings
-        if settings.audit_log is not None:
-            try:
-                audit = AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
-            except AuditError as error:
-                raise StartError(str(error)) from None
-            self._audit = audit
+        self._audit = audit = open_audit_log(self._settings)
+        if audit is not None:
             self._shared.journal = audit.flow
             stack.callback(audit.close)
 
@@ -274,17 +270,9 @@ class Relay:
 
     async def _open_admin(self, stack: contextlib.AsyncExitStack, port: int) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
-        settings = self._settings
-        address = f"https://{reached_at(settings.bind)}:{port}/"
-        facts = {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
-        try:
-            token = None if settings.admin_token is None else read_token(settings.admin_token)
-            served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
-            if settings.auth_keys is not None:
-                served.read_token = Passes(self._tokens, self._bans).read
-            service = open_admin(settings.admin, token, port, served)
-        except AdminError as error:
-            raise StartError(str(error)) from None
+        facts = facts_of(self._settings, port)
+        served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
+        service = open_admin_api(self._settings, port, served, Passes(self._tokens, self._bans))
         if service is not None:
             stack.push_async_callback(service.close)
 
@@ -455,6 +443,36 @@ def token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
     """Make what tokens are checked by. Raises KeysError."""
     files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
     return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time), revocations)
+
+
+def open_audit_log(settings: Settings) -> AuditLog | None:
+    """Begin the audit log; None where there is to be none. Raises StartError."""
+    if settings.audit_log is None:
+        return None
+    try:
+        return AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
+    except AuditError as error:
+        raise StartError(str(error)) from None
+
+
+def facts_of(settings: Settings, port: int) -> dict[str, object]:
+    """Tell what the admin API says of this process that never changes; ``port`` is the UDP port."""
+    address = f"https://{reached_at(settings.bind)}:{port}/"
+    return {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
+
+
+def open_admin_api(settings: Settings, port: int, offered: Offered, passes: Passes) -> AdminService | None:
+    """Serve the admin API, to clients' tokens too where there are keys; None where there is to be none.
+
+    ``port`` is the UDP port. Raises StartError.
+    """
+    if settings.auth_keys is not None:
+        offered.read_token = passes.read
+    try:
+        token = None if settings.admin_token is None else read_token(settings.admin_token)
+        return open_admin(settings.admin, token, port, offered)
+    except AdminError as error:
+        raise StartError(str(error)) from None
 
 
 def cannot_listen(where: str, error: OSError | UnicodeError) -> str:

@@ -21,12 +21,18 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from relay import bans, forward_changes, logs
-from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.passes import Passes
 from relay.admin_place import PlaceError
-from relay.announcement import announce, describe, reached_at
-from relay.app import StartError, cannot_listen, raise_file_limit, token_gate
-from relay.audit import AuditError, AuditLog
+from relay.announcement import announce, describe
+from relay.app import (
+    StartError,
+    cannot_listen,
+    facts_of,
+    open_admin_api,
+    open_audit_log,
+    raise_file_limit,
+    token_gate,
+)
 from relay.bans import Bans
 from relay.cluster import nats_servers, node_of, room_key
 from relay.documents import Document
@@ -47,7 +53,6 @@ from relay.supervisor.merging import summed
 from relay.supervisor.ports import Ports, WebPortError
 from relay.supervisor.served import ServedWhole
 from relay.tokens import KeysError
-from relay.version import path_form, version
 from relay.workers import handed as handing
 from relay.workers.place import Place
 from transport.host import early_signals
@@ -185,27 +190,14 @@ class Supervisor:
 
     def _open_audit_log(self, stack: contextlib.AsyncExitStack) -> None:
         """Write what operators change to the audit log, if there is one; the workers write the rest."""
-        settings = self.settings
-        if settings.audit_log is not None:
-            try:
-                audit = AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
-            except AuditError as error:
-                raise StartError(str(error)) from None
+        audit = open_audit_log(self.settings)
+        if audit is not None:
             stack.callback(audit.close)
 
     async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
-        settings = self.settings
-        address = f"https://{reached_at(settings.bind)}:{self.port}/"
-        facts = {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
-        try:
-            token = None if settings.admin_token is None else read_token(settings.admin_token)
-            served = ServedWhole(self, facts)
-            if settings.auth_keys is not None:
-                served.read_token = Passes(self.tokens, self.bans).read
-            service = open_admin(settings.admin, token, self.port, served)
-        except AdminError as error:
-            raise StartError(str(error)) from None
+        served = ServedWhole(self, facts_of(self.settings, self.port))
+        service = open_admin_api(self.settings, self.port, served, Passes(self.tokens, self.bans))
         if service is not None:
             stack.push_async_callback(service.close)
 
