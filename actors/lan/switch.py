@@ -161,12 +161,6 @@ class SwitchActor(EventLoopActor):
             self._forwarding.learned = self._announce
             self._forwarding.forgotten = link.absent
 
-    def on_start(self) -> None:
-        """Hear of the parts of the room that are elsewhere."""
-        if self._link is not None:
-            self._link.attach(self.actor_ref)
-            self._set_timer()
-
     # -- frames -------------------------------------------------------------------------------------
 
     @handles(FramesFromPeer)
@@ -265,6 +259,8 @@ class SwitchActor(EventLoopActor):
         forwarding = self._forwarding
         forwarding.gateway, forwarding.sources = message.gateway, message.sources
         forwarding.queries, forwarding.neighbours = message.queries, message.neighbours
+        if self._link is not None:  # now the gateway hears too who is elsewhere
+            self._link.attach(self.actor_ref)
         self._query_at = self.now()
         self._set_timer()
 

@@ -382,6 +382,22 @@ def test_guests_elsewhere_are_found_by_name_and_listed(tmp_path):
     assert after == {}
 
 
+def test_a_room_that_a_worker_makes_later_knows_the_names_and_addresses_of_guests_elsewhere(tmp_path):
+    async def scenario(one, two):
+        there = await one.guest(1).joins(name="web")
+        address = "fd76:6d72:656c:6179::b"
+        there.sends(there.to(there) / IPv6(src=address, dst="fd76:6d72:656c:6179::c") / UDP())
+        await until(lambda: two.trunk.state.holders_of("default", inet(address)))
+        here = await two.guest(2).joins()
+        here.sends(here.to(there) / IP(src=there.ip, dst=there.ip) / UDP())
+        here.sends(here.to(there) / IPv6(src=address, dst="fd76:6d72:656c:6179::c") / UDP())
+        names = await ask_async(two.lan().names, Describe())
+        return two.total("switch.drop.spoofed_address"), names.names, {"web": (there.ip, address)}
+
+    dropped, names, expected = run(scenario, tmp_path)
+    assert (dropped, names) == (2, expected)
+
+
 def test_each_worker_describes_its_own_guests(tmp_path):
     async def scenario(one, two):
         a, b = await one.guest(1).joins(), await two.guest(2).joins()
