@@ -114,6 +114,9 @@ class RoomLink(Protocol):
     def elsewhere(self, mac: bytes) -> tuple[int, Binding] | None:
         """Find a MAC behind a port of another worker."""
 
+    def keeps_name(self, mac: bytes, other: bytes) -> bool:
+        """Whether of two guests that have one name, by MAC, it is the first one's."""
+
     def is_here(self, mac: bytes) -> bool:
         """Whether a MAC was announced as behind a port of this worker."""
 

@@ -13,7 +13,7 @@ told so (an ``Elsewhere`` with ``lost``), and takes its own binding back; or, if
 right, announces one more than the winner's.
 
 An address that guests of two workers have, as after a partition, stays with whom it has been longer, by the
-announced times; the other's worker is told (``AddressLost``).
+announced times; the other's worker is told (``AddressLost``). Of a name the like holds (``keeps_name``).
 
 New addresses are granted by the room's *home*, by rendezvous hashing among the workers that live: it knows
 all bindings, and what it granted a moment ago (GRANT_KEPT). So two workers do not give one address to two
@@ -26,6 +26,7 @@ No clock and no I/O: ``now`` are monotonic seconds, ``unix`` is Unix time; what 
 from __future__ import annotations
 
 from hashlib import blake2b
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netstack.malformed import MalformedPacket
@@ -35,6 +36,7 @@ from netstack.room_wire import (
     Binding,
     Change,
     Contest,
+    Flag,
     Grant,
     Hello,
     Kind,
@@ -265,6 +267,22 @@ class RoomState:
     def holders_of(self, room: str, address: bytes) -> set[bytes]:
         """Tell which MACs have an address, at any worker."""
         return {mac for _, mac in self._holders.get((room, address), ())}
+
+    def keeps_name(self, room: str, mac: bytes, other: bytes) -> bool:
+        """Whether of two guests that have one name it is that of ``mac``; all workers say the same.
+
+        One by a token goes before one that a guest gave itself, and then who has been here longer, by the
+        announced times. Who was not announced has nothing.
+        """
+        ranks = [self._name_rank(room, each) for each in (mac, other)]
+        return ranks[0] < ranks[1]
+
+    def _name_rank(self, room: str, mac: bytes) -> tuple[bool, float, int]:
+        found = self._winner((room, mac))
+        if found is None:
+            return (True, inf, self.number)
+        worker, binding = found
+        return (not binding.flags & Flag.GRANTED_NAME, min(binding.since, default=inf), worker)
 
     # -- what this worker has -----------------------------------------------------------------------
 

@@ -445,6 +445,10 @@ class RoomLink:
         """Find a MAC behind a port of another worker."""
         return self._state.elsewhere(self.room, mac)
 
+    def keeps_name(self, mac: bytes, other: bytes) -> bool:
+        """Whether of two guests that have one name, by MAC, it is the first one's."""
+        return self._state.keeps_name(self.room, mac, other)
+
     def is_here(self, mac: bytes) -> bool:
         """Whether a MAC was announced as behind a port of this worker."""
         return mac in self._here

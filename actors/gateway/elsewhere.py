@@ -4,6 +4,11 @@ What guests of other workers hold stands in the same tables as what ours do, so 
 names lead to it, and who asks for it is answered; it goes with what their worker says. What ours hold is
 announced.
 
+Guests of two workers may have one address or one name, when they took it at one instant or while their
+workers did not hear each other. Of addresses ``netstack.room_state`` says whose it is; of names, whom
+``RoomLink.keeps_name`` prefers, and the other's worker takes it back. Until then whoever was first here has
+it here, and the other is taken over as soon as it is free.
+
 A MAC that has no address yet waits for the room's home to grant one of some that are free here, MAX_WAITING
 at a time. Without an answer, or where the home says that all of those are taken for ATTEMPTS times, it is
 decided here alone: what two workers gave to two guests is settled when they hear of each other.
@@ -71,6 +76,8 @@ class GuestsElsewhere:
         self._waiting: dict[bytes, _Waiting] = {}
         self._refused: set[bytes] = set()
         """MACs that have no address although it was decided about."""
+        self._left_out: dict[bytes, Binding] = {}
+        """Guests elsewhere that have something which another has here; no more than there are such guests."""
         guests.pool.begin_at(*link.share)
         guests.pool.changed = guests.bindings.changed = services.renamed = link.touch
         services.waits = leases.waits = self.waits
@@ -145,25 +152,58 @@ class GuestsElsewhere:
 
     def note(self, binding: Binding) -> None:
         """Take over what is known of another worker's guest."""
+        self._take_over(binding)
+        self._take_over_left_out(binding.mac)
+
+    def _take_over_left_out(self, mac: bytes) -> None:
+        """Take over what other guests may have, since ``mac`` has given something up, perhaps."""
+        for other in [binding for binding in self._left_out.values() if binding.mac != mac]:
+            self._take_over(other)
+
+    def _take_over(self, binding: Binding) -> None:
         mac, guests = binding.mac, self._guests
+        self._left_out.pop(mac, None)
         if mac in guests.port_of:  # behind a port here by now
             return
         ipv4 = tuple(address for address in binding.addresses if len(address) == _IPV4_LENGTH)
         ipv6 = tuple(address for address in binding.addresses if len(address) != _IPV4_LENGTH)
         guests.pool.hold_elsewhere(mac, ipv4)
         guests.bindings.hold_elsewhere(mac, tuple(reversed(ipv6)))
-        if ipv4 and binding.name:
-            granted = bool(binding.flags & Flag.GRANTED_NAME)
-            self._services.name_elsewhere(mac, ipv4[0], binding.name, granted=granted)
+        is_named = self._take_over_name(binding, ipv4)
         guests.ipv6.publish(mac)
+        holders = {guests.pool.holder_of(address) for address in ipv4}
+        holders |= {guests.bindings.holder_of(address) for address in ipv6}
+        if not is_named or holders - {mac}:
+            self._left_out[mac] = binding
+
+    def _take_over_name(self, binding: Binding, ipv4: tuple[bytes, ...]) -> bool:
+        """Have a guest found by its name; False if that is another guest's here."""
+        mac, services = binding.mac, self._services
+        if not ipv4 or not binding.name:
+            if services.names.label_of(mac)[0]:
+                services.forget_elsewhere(mac)
+            return True
+        holder = services.names.holder_of(binding.name)
+        if holder is not None and holder != mac and self._has_to_give_name(holder, mac):
+            services.lose_name(holder, to=mac)
+            self._guests.ipv6.publish(holder)
+        granted = bool(binding.flags & Flag.GRANTED_NAME)
+        services.name_elsewhere(mac, ipv4[0], binding.name, granted=granted)
+        return services.names.holder_of(binding.name) in (None, mac)  # None where it is the LAN's own
+
+    def _has_to_give_name(self, holder: bytes, mac: bytes) -> bool:
+        """Whether a guest of ours (or a DHCP client behind it) has the name of one elsewhere."""
+        return holder[: len(mac)] in self._guests.port_of and not self._link.keeps_name(holder, mac)
 
     def forget(self, mac: bytes) -> None:
         """Forget another worker's guest; its address is remembered for it."""
         guests = self._guests
+        self._left_out.pop(mac, None)
         guests.pool.forget_elsewhere(mac)
         if mac not in guests.port_of:
             guests.bindings.hold_elsewhere(mac, ())
             self._services.forget_elsewhere(mac)
+        self._take_over_left_out(mac)
 
     def give_up(self, message: AddressTaken) -> None:
         """Take an address from a guest of ours: another worker's guest has had it for longer."""

@@ -205,6 +205,7 @@ class LanServices:
         self.names.bind(mac, address, name, granted=granted)
         self.renamed(mac)
         if before is not None and self.names.holder_of(label) != before:
+            self.renamed(before)
             self._counters.add("gateway.names_displaced")
             logger.debug(
                 "{!r} is no more {}: a token gives {} that name", label, before.hex(":"), mac.hex(":")
@@ -219,8 +220,16 @@ class LanServices:
         self._tell_dns(NameBound(mac, address, name, granted))
 
     def forget_elsewhere(self, mac: bytes) -> None:
-        """Forget the name of a guest that is at no other worker any more."""
+        """Forget the name of a guest that is at no other worker any more, or has none there."""
         self._forget_name(mac)
+
+    def lose_name(self, owner: bytes, *, to: bytes) -> None:
+        """Take a guest's name from it, for a guest of another worker has it, by right."""
+        self._counters.add("rooms.names_lost")
+        label, _ = self.names.label_of(owner)
+        logger.info("the name {!r} of {} is that of {} at another worker", label, owner.hex(":"), to.hex(":"))
+        self._forget_name(owner)
+        self.renamed(owner)
 
     def set_ipv6(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Let the guest's name lead to all its IPv6 addresses, and back."""

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 from lan_of_guests import Client
-from lan_parts import Box, FakeOutside, ip, mac, register
+from lan_parts import Box, FakeOutside, control, ip, mac, register
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -38,6 +38,7 @@ class Link:
     def __init__(self):
         self.here, self.asked, self.sent, self.contested, self.touched = {}, [], [], [], []
         self.known = {}
+        self.keeper = b""
         self.ports = 0
 
     def attach(self, switch):
@@ -51,6 +52,9 @@ class Link:
 
     def elsewhere(self, address):
         return self.known.get(address)
+
+    def keeps_name(self, address, other):
+        return self.keeper != other
 
     def is_here(self, address):
         return address in self.here
@@ -243,6 +247,49 @@ def test_a_guest_elsewhere_is_known_to_the_name_server_by_its_addresses(loop, co
     lan.comes_elsewhere(9, "10.0.2.31", "fd00:1::8", "fe80::7", "fd00:1::7", name="web", flags=flags)
     assert NameBound(mac(9), ip("10.0.2.31"), "web", granted) in names
     assert Ipv6AddressesKnown(mac(9), (last, first)) in names
+
+
+@pytest.mark.parametrize("address", ["10.0.2.30", "fd76:6d72:656c:6179::b"])
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_two_guests_elsewhere_have_is_the_others_once_one_gives_it_up(loop, counters, address, leaves):
+    lan = Lan(loop, counters, ipv6_prefix=ip_address("fd76:6d72:656c:6179::").packed[:8])
+    guests = lan.gateway._actor_weakref()._guests
+    table = guests.pool if "." in address else guests.bindings
+    lan.comes_elsewhere(8, "10.0.2.28", address, name="web")
+    lan.comes_elsewhere(9, "10.0.2.29", address, name="web")
+    assert table.holder_of(ip_address(address).packed) == mac(8)
+    if leaves:
+        lan.tell(GuestNowhereElse(mac(8)))
+    else:
+        lan.comes_elsewhere(8, "10.0.2.28")
+    assert table.holder_of(ip_address(address).packed) == mac(9)
+    names = lan.gateway._actor_weakref()._services.names
+    assert (names.address_of("web"), names.label_of(mac(8))[0]) == (ip("10.0.2.29"), "")
+    assert lan.gateway._actor_weakref()._elsewhere._left_out == {}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_name_that_a_guest_here_and_one_elsewhere_have_is_whose_it_is_by_rule(lan, keeps):
+    client = Client(lan, 1, mac(1))
+    client.hears(control(type="Register", mac=list(mac(1)), name="web"))
+    lan.answer(ip("10.0.2.30"))
+    lan.link.touched.clear()
+    lan.link.keeper = mac(1) if keeps else mac(9)
+    lan.comes_elsewhere(9, "10.0.2.31", name="web")
+    names = lan.gateway._actor_weakref()._services.names
+    assert names.holder_of("web") == lan.link.keeper
+    assert lan.link.describe(mac(1)).name == ("web" if keeps else "")
+    assert (lan.counters["rooms.names_lost"], mac(1) in lan.link.touched) == (not keeps, not keeps)
+
+
+def test_a_name_that_a_token_gives_is_taken_from_a_guest_here_and_that_is_told(lan):
+    client = Client(lan, 1, mac(1))
+    client.hears(control(type="Register", mac=list(mac(1)), name="web"))
+    lan.answer(ip("10.0.2.30"))
+    lan.link.touched.clear()
+    lan.gateway._actor_weakref()._services.name(mac(2), ip("10.0.2.40"), "web", granted=True)
+    assert lan.link.describe(mac(1)).name == ""
+    assert mac(1) in lan.link.touched
 
 
 def discover(hardware, client=b""):

@@ -12,6 +12,7 @@ from netstack.counters import Counters
 from netstack.room_wire import (
     Binding,
     Change,
+    Flag,
     Kind,
     pack_about,
     pack_change,
@@ -265,6 +266,43 @@ def test_who_was_beaten_unaware_may_announce_one_more_than_the_winner(net):
     net.deliver_all()
     assert state.own(ROOM, MACS[0]).seq == 1
     assert net.workers[0].guests == {}
+
+
+def test_a_guest_that_was_taken_over_for_a_moment_only_is_its_former_workers_again(net):
+    one, two = net.workers[0], net.workers[1]
+    one.join(MACS[0], net.now)
+    net.deliver_all()
+    two.join(MACS[0], net.now)
+    assert two.state.elsewhere(ROOM, MACS[0]) is None
+    two.state.take_events()
+    two.leave(MACS[0])  # the other has not heard of it
+    assert two.state.take_events() == [rs.Elsewhere(ROOM, 0, one.state.own(ROOM, MACS[0]))]
+    net.deliver_all()
+    assert one.guests.keys() == {MACS[0]}
+    net.assert_agreed()
+
+
+@pytest.mark.parametrize(
+    ("granted", "since", "keeper"),
+    [
+        ((False, False), (7, 7), 0),
+        ((False, False), (8, 7), 1),
+        ((False, False), (7, 8), 0),
+        ((False, True), (7, 8), 1),
+        ((True, True), (8, 7), 1),
+        ((True, False), (8, 7), 0),
+    ],
+)
+def test_all_workers_say_the_same_of_whose_a_name_is(net, granted, since, keeper):
+    for number in (0, 1):
+        flags = Flag.GRANTED_NAME if granted[number] else 0
+        binding = Binding(MACS[number], (ADDRESSES[number],), "web", flags=int(flags))
+        net.workers[number].state.bind(ROOM, binding, UNIX + since[number])
+    net.deliver_all()
+    for worker in net.workers.values():
+        assert worker.state.keeps_name(ROOM, MACS[keeper], MACS[1 - keeper])
+        assert not worker.state.keeps_name(ROOM, MACS[1 - keeper], MACS[keeper])
+        assert worker.state.keeps_name(ROOM, MACS[keeper], MACS[4]), "who was not announced has nothing"
 
 
 def test_an_older_change_does_not_undo_a_newer_one(net):
