@@ -53,6 +53,9 @@ class Link:
     def elsewhere(self, address):
         return self.known.get(address)
 
+    def may_carry(self, worker):
+        return False
+
     def keeps_name(self, address, other):
         return self.keeper != other
 
