@@ -61,7 +61,7 @@ from netstack.room_wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from netstack.counters import Counters
 
@@ -88,7 +88,7 @@ MAX_OUTGOING: Final = 4096
 
 MEMBER: Final = bytes(6)
 """Stands instead of a MAC for a worker's membership of a room; ``port`` of such a binding is how many ports
-of the room it has."""
+of the room it has, ``client`` the client's network for which the room was made, at no other worker before."""
 
 Key = tuple[str, bytes]
 """Room and MAC."""
@@ -171,6 +171,8 @@ class _Worker:
         self.heard = now
         self.urls: tuple[str, ...] = ()
         self.told: dict[Key, _Told] = {}
+        self.rooms: dict[str, str] = {}
+        """Of which it is a member, and what client made them there, where it says so."""
         self.digest = 0
         self.want_at = now
         self.snapshot = -1
@@ -244,6 +246,11 @@ class RoomState:
     def members(self, room: str) -> dict[int, int]:
         """Tell the other workers that have ports of a room, and how many."""
         return self._members.get(room, {})
+
+    def rooms_of(self, worker: int) -> Mapping[str, str]:
+        """Tell the rooms of which another worker is a member, and who made them there; empty if nobody."""
+        known = self._workers.get(worker)
+        return {} if known is None else known.rooms
 
     def elsewhere(self, room: str, mac: bytes) -> tuple[int, Binding] | None:
         """Find a MAC at another worker, where that has the right to it."""
@@ -557,6 +564,9 @@ class RoomState:
             worker.digest ^= told.digest
         room, mac = key
         if mac == MEMBER:
+            worker.rooms.pop(room, None)
+            if told is not None:
+                worker.rooms[room] = told.binding.client
             self._note_member(room, number, None if told is None else told.binding.port)
             return
         winner = self._winner(key)

@@ -214,10 +214,13 @@ class Relay:
                 bounds_of_rooms(self._settings),
                 asyncio.get_running_loop().time,
                 self._settings.rooms,
+                elsewhere=self._shared.rooms_elsewhere,
             )
         except ForwardError as error:
             raise StartError(str(error)) from None
         stack.callback(self._lans.stop)
+        if self._shared.trunk is not None:
+            self._shared.trunk.maker_of = self._lans.maker_of
         self._lans.block_macs(self._bans.macs)
         await self._forwards.keep()
         make_policy = partial(

@@ -45,7 +45,7 @@ from transport.host.readiness import Readiness
 from transport.host.upstream_dns import HostResolvers, NoResolvers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     import pykka
@@ -132,6 +132,10 @@ class Shared:
     def urls(self, room: str | None = None) -> Sequence[str]:
         """Tell where clients reach the room, or any; this machine's come first, or those with most of it."""
         return self._urls if self.trunk is None else self.trunk.urls(room)
+
+    def rooms_elsewhere(self) -> Mapping[str, str]:
+        """Tell the rooms that other workers of this machine have, and by what client each was made."""
+        return {} if self.trunk is None else self.trunk.rooms_elsewhere()
 
     async def wait_closed(self) -> None:
         """Wait until the others were told; after ``close``."""

@@ -18,7 +18,7 @@ from netstack.room_names import DEFAULT_ROOM
 from relay.lan import ForwardError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from relay.lan import Lan
     from relay.observation import Observer
@@ -64,9 +64,12 @@ class Lans:
         bounds: Bounds,
         clock: Callable[[], float],
         kept: Iterable[str] = (),
+        *,
+        elsewhere: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """Make the default LAN and those of ``kept``, which stay however long they are empty.
 
+        ``elsewhere`` tells the rooms of other workers, and by what client each was made: they count too.
         ``counters`` are the relay's own, and take in those of LANs that end. Raises what ``make`` raises.
         """
         self._make = make
@@ -74,6 +77,7 @@ class Lans:
         self.bounds = bounds
         self._clock = clock
         self._creations = TokenBucket(CREATIONS_PER_SECOND, CREATION_BURST, clock())
+        self._elsewhere = elsewhere
         self._makers: dict[str, str] = {}
         """Client addresses by which LANs were made."""
         self._lans: dict[str, Lan] = {}
@@ -113,24 +117,34 @@ class Lans:
             if refusal is not None:
                 self.counters.add(f"rooms.refused.{refusal.kind}")
                 raise refusal
+            is_new = name not in self._elsewhere()
             lan = self._begin(name)
             if self._blocked:
                 lan.block_macs(self._blocked)
-            self._makers[name] = client
+            if is_new:
+                self._makers[name] = client
             self.counters.add("rooms.made")
         self._empty_since.pop(name, None)
         return lan
 
+    def maker_of(self, name: str) -> str:
+        """Tell the client address by which a LAN was made; empty where none was."""
+        return self._makers.get(name, "")
+
     def why_not(self, name: str, client: str) -> NoRoomError | None:
         """Say why a LAN would not be made for a client of this address, if it is not there."""
         bounds = self.bounds
-        made = sum(maker == client for maker in self._makers.values()) if bounds.per_client else 0
         if name in self._lans:
             return None
+        elsewhere = self._elsewhere()
+        if name in elsewhere:
+            return None
+        makers = {**elsewhere, **self._makers}
+        made = sum(maker == client for maker in makers.values()) if bounds.per_client else 0
         if bounds.listed is not None and name not in bounds.listed:
             text = f"There is no room {name} (--create-rooms listed)."
             return NoRoomError("unknown", HTTPStatus.NOT_FOUND, text)
-        if len(self._lans) >= bounds.total:
+        if len(self._lans.keys() | elsewhere.keys()) >= bounds.total:
             text = f"There are {bounds.total} rooms already (--max-rooms)."
             return NoRoomError("too_many", HTTPStatus.SERVICE_UNAVAILABLE, text)
         if bounds.per_client and made >= bounds.per_client:

@@ -128,6 +128,8 @@ class Trunk:
             counters=counters,
         )
         self._links: dict[str, RoomLink] = {}
+        self.maker_of: Callable[[str], str] = lambda _room: ""
+        """Tells the client's network for which a room was made here."""
         self._questions: dict[int, _Question] = {}
         """By token, the oldest first."""
         self._tokens = count(1)
@@ -213,6 +215,14 @@ class Trunk:
         """Whether no worker of this machine with a lower number lives; at first all are taken to."""
         live = filter(self._is_here, self.state.live())
         return self.number == (min(live) if self.is_settled else self._node << NODE_SHIFT)
+
+    def rooms_elsewhere(self) -> dict[str, str]:
+        """Tell the rooms in which other workers of this machine have sessions, and for which clients made."""
+        found: dict[str, str] = {}
+        for worker in filter(self._is_here, self.state.live()):
+            for room, maker in self.state.rooms_of(worker).items():
+                found[room] = maker or found.get(room, "")
+        return found
 
     def urls(self, room: str | None = None) -> list[str]:
         """List the URLs of all machines that live: this one's first, or those with most of a room's ports.
@@ -456,7 +466,8 @@ class RoomLink:
     def set_ports(self, ports: int) -> None:
         """Announce how many ports there are here; for none this worker is no member of the room."""
         if ports:
-            self._state.bind(self.room, Binding(MEMBER, port=ports), int(time.time()))
+            member = Binding(MEMBER, port=ports, client=self._trunk.maker_of(self.room))
+            self._state.bind(self.room, member, int(time.time()))
         else:
             self._state.unbind(self.room, MEMBER)
         self._trunk.work_at_end()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from netstack.shares import reserve_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from actors.flows.batch import PortState
     from netstack.address_pool import AddressPool
@@ -42,6 +42,8 @@ class AddressShares:
         self._ports = ports
         self._port_of = port_of
         self._percent = percent
+        self.elsewhere: Callable[[str], int] = lambda _client: 0
+        """How many addresses a client's network has at other workers."""
 
     def admits(self, mac: bytes) -> bool:
         """Whether ``mac`` may have one more address. A MAC that is nowhere yet may have its first."""
@@ -58,6 +60,7 @@ class AddressShares:
 
     def _has(self, client: str, count: int) -> bool:
         """Whether a client's sessions hold ``count`` addresses; looks at no more of them than it must."""
+        count -= self.elsewhere(client)
         for port in self._ports.values():
             if count <= 0:
                 break

@@ -16,10 +16,12 @@ decided here alone: what two workers gave to two guests is settled when they hea
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from actors.ports import GuestAddresses
 from netstack.room_wire import MAX_CANDIDATES, Flag
+from netstack.shares import client_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +80,13 @@ class GuestsElsewhere:
         """MACs that have no address although it was decided about."""
         self._left_out: dict[bytes, Binding] = {}
         """Guests elsewhere that have something which another has here; no more than there are such guests."""
+        self._addresses_of: Counter[str] = Counter()
+        """IPv4 addresses of these guests, by their clients' networks."""
+        self._counted: dict[bytes, tuple[str, int]] = {}
+        """As whose they were counted, and how many, by MAC."""
         guests.pool.begin_at(*link.share)
+        guests.arrived = self._let_go
+        guests.shares.elsewhere = self._addresses_of.__getitem__
         guests.pool.changed = guests.bindings.changed = services.renamed = link.touch
         services.waits = leases.waits = self.waits
         services.replay = gateway.tell
@@ -162,11 +170,12 @@ class GuestsElsewhere:
 
     def _take_over(self, binding: Binding) -> None:
         mac, guests = binding.mac, self._guests
-        self._left_out.pop(mac, None)
+        self._let_go(mac)
         if mac in guests.port_of:  # behind a port here by now
             return
         ipv4 = tuple(address for address in binding.addresses if len(address) == _IPV4_LENGTH)
         ipv6 = tuple(address for address in binding.addresses if len(address) != _IPV4_LENGTH)
+        self._count(mac, client_network(binding.client), len(ipv4))
         guests.pool.hold_elsewhere(mac, ipv4)
         guests.bindings.hold_elsewhere(mac, tuple(reversed(ipv6)))
         is_named = self._take_over_name(binding, ipv4)
@@ -175,6 +184,22 @@ class GuestsElsewhere:
         holders |= {guests.bindings.holder_of(address) for address in ipv6}
         if not is_named or holders - {mac}:
             self._left_out[mac] = binding
+
+    def _let_go(self, mac: bytes) -> None:
+        """Keep account of a guest no longer: it is here, or nowhere."""
+        self._left_out.pop(mac, None)
+        self._count(mac)
+
+    def _count(self, mac: bytes, client: str = "", addresses: int = 0) -> None:
+        """Count a guest's addresses as its client's, or no longer."""
+        former, counted = self._counted.pop(mac, ("", 0))
+        if counted:
+            self._addresses_of[former] -= counted
+            if not self._addresses_of[former]:
+                del self._addresses_of[former]
+        if client and addresses:
+            self._counted[mac] = client, addresses
+            self._addresses_of[client] += addresses
 
     def _take_over_name(self, binding: Binding, ipv4: tuple[bytes, ...]) -> bool:
         """Have a guest found by its name; False if that is another guest's here."""
@@ -198,7 +223,7 @@ class GuestsElsewhere:
     def forget(self, mac: bytes) -> None:
         """Forget another worker's guest; its address is remembered for it."""
         guests = self._guests
-        self._left_out.pop(mac, None)
+        self._let_go(mac)
         guests.pool.forget_elsewhere(mac)
         if mac not in guests.port_of:
             guests.bindings.hold_elsewhere(mac, ())

@@ -18,6 +18,8 @@ from netstack.ipv4 import format_ipv4
 from netstack.neighbour import AddressBindings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.flows.batch import PortState
     from actors.flows.flow import FlowContext
     from actors.flows.flow_table import FlowTable
@@ -61,11 +63,14 @@ class Guests:
         """Who uses which IPv6 address."""
         self.port_of: dict[bytes, int] = {}
         """Where a MAC is, as far as its addresses go."""
+        self.arrived: Callable[[bytes], None] = lambda _mac: None
+        """Told each MAC that is behind a port here from now on."""
         self._flows = flows
         self._services = services
         self.ipv6 = Ipv6Addresses(self.bindings, context.settings.ipv6_prefix, services.set_ipv6)
         self.contests = AddressContests(context, pool, self.bindings, self.address_lost)
-        pool.admits = AddressShares(pool, flows.ports, self.port_of, context.settings.client_share).admits
+        self.shares = AddressShares(pool, flows.ports, self.port_of, context.settings.client_share)
+        pool.admits = self.shares.admits
 
     def move_to(self, mac: bytes, port: PortState) -> None:
         """Note that ``mac`` is behind this port. Raises Dropped when there are too many."""
@@ -84,6 +89,7 @@ class Guests:
             ports[before].macs.discard(mac)
         if before is None:
             self.pool.arrive(mac)
+            self.arrived(mac)
         self.port_of[mac] = port.number
         port.macs.add(mac)
         return True

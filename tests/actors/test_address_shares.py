@@ -17,7 +17,8 @@ class Sessions:
         self.pool = AddressPool(**pool)
         self.ports = {}
         self.port_of = {}
-        self.pool.admits = AddressShares(self.pool, self.ports, self.port_of, percent).admits
+        self.shares = AddressShares(self.pool, self.ports, self.port_of, percent)
+        self.pool.admits = self.shares.admits
 
     def guest(self, session, number, client=""):
         """The MAC of a guest behind a session."""
@@ -91,3 +92,22 @@ def test_an_address_over_the_share_is_refused_with_its_own_word():
     sessions = Sessions()
     sessions.fill(1)
     assert sessions.pool.claim(sessions.guest(1, 99), bytes((10, 0, 2, 250))) is Claim.OVER_SHARE
+
+
+def test_what_a_client_has_at_other_workers_counts_as_its_own():
+    elsewhere = {"192.0.2.1": 238}
+    sessions = Sessions()
+    sessions.shares.elsewhere = lambda client: elsewhere.get(client, 0)
+    for number, address in enumerate(range(10, 248)):
+        sessions.pool.hold_elsewhere(mac(10_000 + number), (bytes((10, 0, 2, address)),))
+    assert sessions.pool.free == 7
+    assert sessions.pool.assign(sessions.guest(1, 0, "192.0.2.7"))
+    late = sessions.guest(2, 0, "192.0.2.1")
+    before, sessions.shares.elsewhere = sessions.shares.elsewhere, lambda _: 0
+    assert sessions.shares.admits(late)
+    sessions.shares.elsewhere = before
+    while sessions.pool.free > 4:
+        number = sessions.pool.free
+        sessions.pool.assign(sessions.guest(number + 10, 0, f"192.0.2.{number + 10}"))
+    assert sessions.pool.assign(late) is None
+    assert sessions.pool.assign(sessions.guest(3, 0, "192.0.2.8"))

@@ -271,6 +271,21 @@ def test_what_two_guests_elsewhere_have_is_the_others_once_one_gives_it_up(loop,
     assert lan.gateway._actor_weakref()._elsewhere._left_out == {}
 
 
+def test_addresses_of_guests_elsewhere_count_as_those_of_their_clients(lan):
+    shares = lan.gateway._actor_weakref()._guests.shares
+    lan.comes_elsewhere(8, "10.0.2.30", "10.0.2.31", client="192.0.2.1")
+    lan.comes_elsewhere(9, "10.0.2.32", client="192.0.2.1")
+    lan.comes_elsewhere(7, "10.0.2.33", client="[2001:db8::7]")
+    lan.comes_elsewhere(6, "10.0.2.34", client="")
+    assert [shares.elsewhere(client) for client in ("192.0.2.1", "2001:db8::/64", "")] == [3, 1, 0]
+    lan.comes_elsewhere(9, "10.0.2.32", client="192.0.2.2")
+    assert [shares.elsewhere(client) for client in ("192.0.2.1", "192.0.2.2")] == [2, 1]
+    lan.tell(GuestNowhereElse(mac(9)))
+    lan.registers(8)
+    assert mac(8) in lan.link.here
+    assert [shares.elsewhere(client) for client in ("192.0.2.1", "192.0.2.2")] == [0, 0]
+
+
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_name_that_a_guest_here_and_one_elsewhere_have_is_whose_it_is_by_rule(lan, keeps):
     client = Client(lan, 1, mac(1))

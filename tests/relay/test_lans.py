@@ -31,7 +31,7 @@ ARP_PROBE = bytes.fromhex("0001080006040001")
 class House:
     """A registry with LANs as the relay makes them."""
 
-    def __init__(self, settings=None, kept=(), **bounds):
+    def __init__(self, settings=None, kept=(), elsewhere=None, **bounds):
         self.counters = Counters()
         self.now = 0.0
         self.shared = Shared(current_scheduler(), max_flows=100, max_questions=100)
@@ -42,6 +42,7 @@ class House:
             Bounds(**({"total": 256, "per_client": 16, "idle_time": 10.0} | bounds)),
             lambda: self.now,
             kept,
+            elsewhere=lambda: elsewhere or {},
         )
 
     def get(self, name, client="192.0.2.1"):
@@ -284,6 +285,25 @@ def test_rooms_are_bounded_for_each_address_that_makes_them():
 
     in_a_house(scenario, per_client=2)
     in_a_house(lambda house: [house.get(str(number)) for number in range(20)], per_client=0)
+
+
+def test_rooms_of_other_workers_count_and_who_joins_them_makes_none():
+    elsewhere = {"a": "192.0.2.1", "b": "192.0.2.9", "default": ""}
+
+    def scenario(house):
+        house.get("c")
+        assert house.refusal("d") == HTTPStatus.TOO_MANY_REQUESTS
+        house.get("a"), house.get("b")
+        assert [house.lans.maker_of(name) for name in "abc"] == ["", "", "192.0.2.1"]
+        house.get("d", "192.0.2.9")
+        assert house.refusal("e", "192.0.2.7") == HTTPStatus.SERVICE_UNAVAILABLE
+        del elsewhere["a"], elsewhere["b"]
+        house.look(0.0)
+        house.look(10.0)
+        assert len(house.lans) == 1
+        house.get("e"), house.get("f")
+
+    in_a_house(scenario, total=5, per_client=2, elsewhere=elsewhere)
 
 
 def test_rooms_are_not_made_faster_than_some_per_second():

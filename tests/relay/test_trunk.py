@@ -282,6 +282,22 @@ def test_frames_stay_here_while_no_other_worker_has_the_room(tmp_path):
     assert run(scenario, tmp_path) == 0
 
 
+def test_the_rooms_of_other_workers_are_known_with_who_made_them_while_they_have_sessions(tmp_path):
+    async def scenario(one, two, three):
+        one.trunk.maker_of = {"lab": "192.0.2.1"}.get
+        guests = [await worker.guest(n, "lab").joins() for n, worker in enumerate((one, two), 1)]
+        await until(lambda: len(three.trunk.state.members("lab")) == 2)
+        known = three.trunk.rooms_elsewhere(), two.trunk.rooms_elsewhere(), one.trunk.rooms_elsewhere()
+        guests[0].leaves()
+        await until(lambda: not two.trunk.rooms_elsewhere())
+        guests[1].leaves()
+        await until(lambda: not three.trunk.rooms_elsewhere())
+        return known
+
+    made, unknown = {"lab": "192.0.2.1"}, {"lab": ""}
+    assert run(scenario, tmp_path, 3) == (made, made, unknown)
+
+
 def test_rooms_are_apart_at_all_workers(tmp_path):
     async def scenario(one, two):
         a, b = await one.guest(1, "red").joins(), await two.guest(2, "blue").joins()

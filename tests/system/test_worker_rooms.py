@@ -11,6 +11,7 @@ from simulated_host import Host
 from test_workers import Guests, Workers, play
 from waiting import until
 
+from guest.client import ConnectError
 from guest.vm_client import vm_client
 
 
@@ -82,3 +83,21 @@ def test_when_a_worker_is_killed_its_guests_find_those_of_the_other_again(relay)
 
     play(scenario)
     relay.is_again(0)
+
+
+def test_rooms_are_bounded_over_all_workers_and_whoever_is_let_into_one_is_so_everywhere():
+    relay = Workers("--max-rooms", 2)
+
+    async def scenario():
+        async with Guests(relay, relay.room("lab").url) as guests:
+            await guests.join(1)
+            await asyncio.sleep(0.5)  # the other worker hears of it
+            for _ in range(8):  # of which worker they ask, chance decides
+                with pytest.raises(ConnectError, match="2 rooms already"):
+                    await vm_client(relay.room("other").url, cert_hash=relay.hash).__aenter__()
+            await guests.join_both()
+
+    try:
+        play(scenario)
+    finally:
+        relay.stop()
