@@ -90,9 +90,10 @@ def echo():
         yield server
 
 
-@pytest.fixture
-def relay():
-    relay = Relay("--host-access")
+@pytest.fixture(params=[1, 2], ids=["one-process", "two-workers"])
+def relay(request):
+    """At workers the client comes back to any of them."""
+    relay = Relay("--host-access", "--workers", request.param)
     yield relay
     relay.stop()
     assert "Traceback" not in relay.output
