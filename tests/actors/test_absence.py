@@ -386,3 +386,6 @@ def test_an_absent_session_takes_nothing_and_held_frames_come_out_once(loop):
     assert held.take() == []
     assert held.hold([b"d"]) == 0
     assert (held.take(), held.take()) == ([b"d"], [])
+    held.take()
+    assert held.hold([b"d" * HELD_BYTES]) == 0, "what was taken takes no room"
+    assert held.take() == [b"d" * HELD_BYTES]

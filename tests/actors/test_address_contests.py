@@ -55,6 +55,7 @@ def test_a_holder_that_answers_keeps_its_address(loop, lan):
     lan.sends(1, announces(1, guest_ip(1), operation=2))
     loop.advance(PROBES * PROBE_INTERVAL)
     assert lan.received() == []
+    assert (lan.counters["gateway.contests"], lan.counters["gateway.addresses_defended"]) == (1, 1)
     assert lan.sends(2, announces(2, guest_ip(1))) == [], "asked again so soon"
     loop.advance(SETTLED_FOR)
     assert [who_asks(f) for f in lan.sends(2, announces(2, guest_ip(1)))] == [guest_ip(1)]

@@ -110,6 +110,16 @@ def test_the_name_goes_with_the_guest(lan):
     assert names.name_of(ip(f"10.0.2.{lan.told(1)[-1]}")) == "web"
 
 
+def test_a_name_that_a_guest_said_by_dhcp_does_not_lead_to_who_has_its_address_now(lan):
+    lan.register(1)
+    lan.register(2)
+    services = lan.ref._actor_weakref()._services
+    services.name(mac(1), ip("10.0.2.10"), "web", granted=False)
+    assert services.names.name_of(ip("10.0.2.10")) == "web"
+    assert lan.pings(2, "10.0.2.10")
+    assert services.names.name_of(ip("10.0.2.10")) is None
+
+
 def test_a_guest_that_left_meanwhile_is_told_nothing(lan):
     lan.register(1)
     lan.ref.tell(PortClosed(1))

@@ -55,11 +55,12 @@ def test_an_answer_is_read_to_its_end(tmp_path):
     run(scenario)
 
 
-def test_a_refusal_is_an_answer(tmp_path):
+@pytest.mark.parametrize("status", [399, 400, 404, 500])
+def test_a_refusal_is_an_answer(tmp_path, status):
     async def scenario():
-        async with server(tmp_path / "a", b"HTTP/1.1 404 Not Found\r\n\r\n{}"):
+        async with server(tmp_path / "a", b"HTTP/1.1 %d Some Reason\r\n\r\n{}" % status):
             answer = await ask(tmp_path / "a", Question("GET", "/"))
-            assert (answer.status, answer.is_good) == (404, False)
+            assert (answer.status, answer.is_good) == (status, status < 400)
 
     run(scenario)
 

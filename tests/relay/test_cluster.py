@@ -25,6 +25,11 @@ def test_a_relay_without_servers_is_in_no_cluster():
     assert (nats_servers(alone), room_key(alone), place_alone(alone), node_of(alone)) == (None, None, None, 0)
 
 
+def test_a_key_alone_makes_no_cluster(key):
+    alone = Settings(cluster_key=key)
+    assert (nats_servers(alone), room_key(alone), place_alone(alone), node_of(alone)) == (None, None, None, 0)
+
+
 def test_keys_are_the_same_for_all_that_have_the_file_and_differ_by_purpose(key, tmp_path):
     other = tmp_path / "other"
     other.write_text("another secret of many bytes")

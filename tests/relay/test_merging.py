@@ -113,6 +113,22 @@ def test_the_dashboard_shows_no_more_than_of_one():
     assert whole["forwards"][0][1]["guest"] == "web"
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_a_forward_the_worker_is_believed_that_knows_its_guest(order):
+    none = {
+        "rooms": [],
+        "traffic": {},
+        "peers": [],
+        "peers_found": 0,
+        "flows": [],
+        "flows_found": 0,
+        "drops": {},
+    }
+    told = [["default", {"forward": "tcp::80", "guest": guest}] for guest in (None, "web")]
+    answers = {worker: {"seen": none | {"forwards": [told[n]]}} for worker, n in enumerate(order)}
+    assert [list(each) for each in merging.overview(answers)["forwards"]] == [told[1]]
+
+
 def test_the_latest_events_of_all_are_told_in_their_order():
     answers = {0: [{"time": 2 * n} for n in range(MAX_RECENT)], 1: [{"time": 3}], -1: [{"time": 10_000}]}
     found = merging.recent_events(answers)

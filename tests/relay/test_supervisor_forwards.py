@@ -7,7 +7,8 @@ import pytest
 from netstack.forward import MAX_FORWARDS, parse_forward
 from relay.forward_changes import ForwardChanges
 from relay.operations import NotThereError, OperationError
-from relay.settings import Settings
+from relay.room_tables import RoomTables
+from relay.settings import Settings, SettingsWithRooms
 from relay.supervisor.forwards import WholeForwards
 
 
@@ -32,6 +33,12 @@ def having(*configured):
     return WholeForwards(ForwardChanges(), lambda: Settings(forward=configured))
 
 
+def having_in(room, *configured):
+    tables = RoomTables(named={} if room == "default" else {room: {"forward": configured}})
+    own = configured if room == "default" else ()
+    return SettingsWithRooms(forward=own, tables=tables)
+
+
 def test_what_is_added_and_removed_is_told(free):
     forwards = having()
     forwards.add("lab", forward(free))
@@ -51,6 +58,19 @@ def test_one_of_the_settings_can_be_closed_and_opened_again(free):
     forwards.try_all()
     forwards.add("default", forward(free))
     assert forwards.changes.entries() == ()
+
+
+@pytest.mark.parametrize("room", ["default", "lab"])
+def test_what_the_settings_say_themselves_is_no_longer_an_operators_change(room):
+    one, other = forward(18080), forward(18081)
+    settings = having_in(room, one)
+    forwards = WholeForwards(ForwardChanges(), lambda: settings)
+    forwards.changes.of_room(room).open(str(other), configured=False)
+    forwards.remove(room, str(one))
+    assert len(forwards.changes.entries()) == 2
+    settings = having_in(room, other)
+    forwards.follow()
+    assert (forwards.changes.entries(), forwards.of_room(room)) == ((), [str(other)])
 
 
 def test_a_port_that_somebody_has_is_told(taken):
