@@ -226,3 +226,60 @@ async def receive(client, count):
         while len(datagrams) < count:
             datagrams += await client.receive()
     return datagrams
+
+
+# -- what clients send ---------------------------------------------------------------------------------
+
+
+def run(scenario):
+    asyncio.run(scenario())
+
+
+def headers(method=b"CONNECT", protocol=b"webtransport", extra=()):
+    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
+    if protocol is not None:
+        fields.append((b":protocol", protocol))
+    return [*fields, *extra]
+
+
+async def ask(client, fields, *, end=False):
+    """Send a request; return the status of the answer."""
+    await client.until(lambda: client.client.h3 is not None)
+    client.client.status = None
+    stream = client.quic.get_next_available_stream_id()
+    client.client.h3.send_headers(stream, fields, end_stream=end)
+    client.flush()
+    await client.until(lambda: client.client.status is not None or client.quic.ended is not None)
+    return client.client.status
+
+
+async def exchange(client, count):
+    """Have ``count`` datagrams echoed, one after the other, if they were not before."""
+    for turn in range(count):
+        datagram = b"%d" % turn
+        if datagram not in client.client.datagrams:
+            client.client.send(datagram)
+            client.flush()
+            await client.until(lambda datagram=datagram: datagram in client.client.datagrams)
+
+
+def first_packet(version=None):
+    """A client's first packet."""
+    configuration = client_configuration()
+    if version is not None:
+        configuration.supported_versions = [version]
+        configuration.original_version = version
+    quic = ClientQuicConnection(configuration=configuration)
+    quic.connect(("127.0.0.1", 4433), now=0.0)
+    return quic.datagrams_to_send(0.0)[0][0]
+
+
+async def answer_to(packet, address, *, wait=5.0):
+    """Send one packet from a fresh socket; return the first answer."""
+    loop = asyncio.get_running_loop()
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as raw:
+        raw.setblocking(False)
+        raw.connect(address)
+        raw.send(packet)
+        return await asyncio.wait_for(loop.sock_recv(raw, 2000), wait)

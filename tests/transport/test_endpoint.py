@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 from admission_parts import OpenDoor
-from aioquic.buffer import Buffer
 from aioquic.h3.connection import ErrorCode
-from aioquic.quic.packet import QuicPacketType, QuicProtocolVersion, pull_quic_header
 from endpoint_parts import (
     Crowd,
     EchoPeer,
+    ask,
+    exchange,
+    first_packet,
+    headers,
     pinned,
     receive,
+    run,
     running_endpoint,
     udp_client,
 )
@@ -28,43 +31,9 @@ from guest.client import connect
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.quic import connection as connection_module
-from transport.quic import endpoint as endpoint_module
-from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.endpoint import Endpoint, carries_frames
 
 CLIENT = ("192.0.2.1", 4000)
-
-
-def run(scenario):
-    asyncio.run(scenario())
-
-
-def headers(method=b"CONNECT", protocol=b"webtransport", extra=()):
-    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"x"), (b":path", b"/")]
-    if protocol is not None:
-        fields.append((b":protocol", protocol))
-    return [*fields, *extra]
-
-
-async def ask(client, fields, *, end=False):
-    """Send a request; return the status of the answer."""
-    await client.until(lambda: client.client.h3 is not None)
-    client.client.status = None
-    stream = client.quic.get_next_available_stream_id()
-    client.client.h3.send_headers(stream, fields, end_stream=end)
-    client.flush()
-    await client.until(lambda: client.client.status is not None or client.quic.ended is not None)
-    return client.client.status
-
-
-async def exchange(client, count):
-    """Have ``count`` datagrams echoed, one after the other, if they were not before."""
-    for turn in range(count):
-        datagram = b"%d" % turn
-        if datagram not in client.client.datagrams:
-            client.client.send(datagram)
-            client.flush()
-            await client.until(lambda datagram=datagram: datagram in client.client.datagrams)
 
 
 # -- sessions ------------------------------------------------------------------------------------------
@@ -251,135 +220,6 @@ def test_without_a_session_in_time_the_connection_is_closed(monkeypatch):
             assert client.quic.ended.reason_phrase == "no WebTransport session was opened"
             assert relay.counters["connection.no_session"] == 1
             await until(lambda: relay.endpoint.connection_count == 0)
-
-    run(scenario)
-
-
-# -- versions, Retry, limits ---------------------------------------------------------------------------
-
-
-def first_packet(version=None):
-    """A client's first packet."""
-    configuration = client_configuration()
-    if version is not None:
-        configuration.supported_versions = [version]
-        configuration.original_version = version
-    quic = ClientQuicConnection(configuration=configuration)
-    quic.connect(("127.0.0.1", 4433), now=0.0)
-    return quic.datagrams_to_send(0.0)[0][0]
-
-
-async def answer_to(packet, address, *, wait=5.0):
-    """Send one packet from a fresh socket; return the first answer."""
-    loop = asyncio.get_running_loop()
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as raw:
-        raw.setblocking(False)
-        raw.connect(address)
-        raw.send(packet)
-        return await asyncio.wait_for(loop.sock_recv(raw, 2000), wait)
-
-
-def test_an_unknown_version_is_told_the_known_ones():
-    async def scenario():
-        async with running_endpoint() as relay:
-            packet = bytearray(first_packet())
-            packet[1:5] = b"\x1a\x2a\x3a\x4a"
-            answer = await answer_to(bytes(packet), relay.address)
-            header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
-            assert header.packet_type == QuicPacketType.VERSION_NEGOTIATION
-            assert QuicProtocolVersion.VERSION_1 in header.supported_versions
-            assert relay.endpoint.connection_count == 0
-            assert relay.counters["endpoint.version_negotiation"] == 1
-
-    run(scenario)
-
-
-def test_small_packets_of_strangers_are_not_answered():
-    async def scenario():
-        async with running_endpoint() as relay:
-            packet = bytearray(first_packet())
-            packet[1:5] = b"\x1a\x2a\x3a\x4a"
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
-                raw.setblocking(False)
-                raw.connect(relay.address)
-                raw.send(bytes(packet[:1100]))
-                raw.send(first_packet()[:1199])
-                await until(lambda: relay.counters["endpoint.drop.unsolicited"] == 2)
-                with pytest.raises(BlockingIOError):
-                    raw.recv(2000)
-
-    run(scenario)
-
-
-def test_under_load_clients_show_their_address_first(monkeypatch):
-    monkeypatch.setattr(endpoint_module, "RETRY_HANDSHAKES", 0)
-
-    async def scenario():
-        async with running_endpoint() as relay:
-            answer = await answer_to(first_packet(), relay.address)
-            header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
-            assert header.packet_type == QuicPacketType.RETRY
-            assert header.source_cid[:1] == b"\0"
-            assert len(header.source_cid) == 8
-            assert relay.endpoint.connection_count == 0
-            clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(5)])
-            for client in clients:
-                client.send([b"through a retry"])
-                assert await receive(client, 1) == [b"through a retry"]
-                client.close()
-            assert relay.counters["endpoint.retry"] >= 6
-            assert relay.counters["endpoint.invalid_token"] == 0
-
-    run(scenario)
-
-
-def test_a_forged_token_does_not_hurt(monkeypatch):
-    async def scenario():
-        configuration = client_configuration()
-        configuration.token = b"from an earlier life"
-        async with running_endpoint() as relay, udp_client(configuration, relay.address) as client:
-            assert await ask(client, headers()) == b"200"
-            assert relay.counters["endpoint.invalid_token"] == 1
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("limit", ["MAX_CONNECTIONS", "MAX_HANDSHAKES"])
-def test_connections_and_handshakes_have_a_limit(monkeypatch, limit):
-    monkeypatch.setattr(endpoint_module, limit, 3)
-    monkeypatch.setattr(connection_module, "SESSION_DEADLINE", 1.0)
-
-    async def scenario():
-        async with running_endpoint() as relay:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
-                raw.connect(relay.address)
-                for _ in range(10):
-                    raw.send(first_packet())
-                await until(lambda: relay.counters["endpoint.drop.too_many_connections"] == 7)
-            assert relay.endpoint.connection_count == 3
-            await until(lambda: relay.endpoint.connection_count == 0)
-            client = await connect(relay.url, pinned())
-            client.close()
-
-    run(scenario)
-
-
-@pytest.mark.parametrize(("limit", "left"), [("MAX_CONNECTIONS", 1), ("MAX_HANDSHAKES", 4)])
-def test_one_address_leaves_connections_and_handshakes_for_others(monkeypatch, limit, left):
-    monkeypatch.setattr(endpoint_module, limit, 8)
-
-    async def scenario():
-        async with running_endpoint(client_share=98) as relay:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
-                raw.bind(("127.0.0.2", 0))
-                raw.connect(relay.address)
-                for _ in range(10):
-                    raw.send(first_packet())
-                await until(lambda: relay.counters["endpoint.drop.too_many_of_one_address"] == 2 + left)
-                assert relay.endpoint.connection_count == 8 - left
-                client = await connect(relay.url, pinned())
-                client.close()
 
     run(scenario)
 

@@ -9,12 +9,17 @@ from aioquic.buffer import Buffer
 from aioquic.quic.packet import QuicPacketType, pull_quic_header
 from endpoint_parts import (
     UdpClient,
+    answer_to,
+    ask,
+    exchange,
+    first_packet,
+    headers,
+    run,
     running_endpoint,
     udp_client,
 )
 from host_parts import has_addresses
 from quic_parts import client_configuration
-from test_endpoint import answer_to, ask, exchange, first_packet, headers, run
 
 from transport.quic import endpoint as endpoint_module
 from transport.quic.aioquic_internals import CONNECTION_IDS

@@ -7,9 +7,8 @@ import random
 import socket
 
 import pytest
-from endpoint_parts import RunningEndpoint, pinned, running_endpoint, udp_client
+from endpoint_parts import RunningEndpoint, ask, headers, pinned, running_endpoint, udp_client
 from quic_parts import client_configuration
-from test_endpoint import ask, headers
 from waiting import until
 
 from guest.client import connect

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import struct
 from ipaddress import ip_address
 from typing import Any
@@ -15,125 +14,18 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
+from upstream_dns_parts import (
+    QUESTION,
+    Server,
+    addresses,
+    answer,
+    framed,
+    scenario,
+)
 from waiting import until
 
-from netstack.counters import Counters
-from netstack.dns_messages import Question
-from netstack.egress import EgressPolicy
 from netstack.name_servers import NameServer
 from transport.host import upstream_dns
-from transport.host.upstream_dns import HostResolvers
-
-QUESTION = Question(dns.name.from_text("www.example."), dns.rdatatype.A, False, False)
-
-
-def answer(query, address="192.0.2.1", code=dns.rcode.NOERROR):
-    response = dns.message.make_response(query)
-    response.set_rcode(code)
-    if code == dns.rcode.NOERROR:
-        response.answer.append(dns.rrset.from_text("www.example.", 60, "IN", "A", address))
-    return response.to_wire()
-
-
-class Server(asyncio.DatagramProtocol):
-    """A name server; ``respond`` makes the datagrams that answer a query, ``by_tcp`` the message."""
-
-    def __init__(self, respond, by_tcp):
-        self.respond = respond
-        self.by_tcp = by_tcp
-        self.queries = []
-        self.clients = []
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def datagram_received(self, data, address):
-        query = dns.message.from_wire(data)
-        self.queries.append(query)
-        self.clients.append(address)
-        for response in self.respond(query):
-            self.transport.sendto(response, address)
-
-    async def serve_stream(self, reader, writer):
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            length = int.from_bytes(await reader.readexactly(2), "big")
-            writer.write(self.by_tcp(dns.message.from_wire(await reader.readexactly(length))))
-        writer.close()
-
-
-class Network:
-    """Servers, resolvers that ask them, and what came of it."""
-
-    def __init__(self):
-        self.counters = Counters()
-        self.answers = asyncio.Queue()
-        self._cleanup = contextlib.AsyncExitStack()
-
-    async def __aenter__(self):
-        return self
-
-    async def __aexit__(self, *_):
-        self.resolvers.close()
-        await self._cleanup.aclose()
-        await asyncio.sleep(0)
-
-    async def server(self, respond, by_tcp=None, kind=Server):
-        """Start a server; give it, with its address."""
-        server = kind(respond, by_tcp)
-        while not await self._bind(server):
-            pass
-        return server
-
-    async def _bind(self, server):
-        """Listen by UDP and, if wanted, TCP; False if someone else has the TCP port of that number."""
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 0))
-        self._cleanup.callback(transport.close)
-        server.address = NameServer(*transport.get_extra_info("sockname"))
-        if server.by_tcp is not None:
-            try:
-                listener = await asyncio.start_server(server.serve_stream, *server.address)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                return False
-            self._cleanup.callback(listener.close)
-        return True
-
-    def use(self, *servers, **options):
-        policy = EgressPolicy(options.pop("allow", ()))
-        addresses = [getattr(server, "address", server) for server in servers]
-        self.resolvers = HostResolvers(addresses, policy, self.counters, **options)
-
-    def tell(self, message):
-        self.answers.put_nowait(message)
-
-    async def ask(self, question=QUESTION, token=1):
-        self.resolvers.ask(question.to_wire(), token, self)
-        answered = await asyncio.wait_for(self.answers.get(), 20)
-        assert answered.token == token
-        return None if answered.response is None else dns.message.from_wire(answered.response)
-
-
-def scenario(test):
-    """Run an async test on a loop of its own, with a network."""
-
-    def run(monkeypatch, tmp_path):
-        monkeypatch.setattr(upstream_dns, "UDP_TIMEOUT", 0.2)
-        monkeypatch.setattr(upstream_dns, "TCP_TIMEOUT", 1.0)
-
-        async def main():
-            async with Network() as network:
-                await test(network, monkeypatch, tmp_path)
-
-        asyncio.run(main())
-
-    run.__name__ = test.__name__
-    return run
-
-
-def addresses(response):
-    return [rdata.address for rrset in response.answer for rdata in rrset]
 
 
 @scenario
@@ -374,10 +266,6 @@ def truncated(query):
     return [response.to_wire()]
 
 
-def framed(wire):
-    return len(wire).to_bytes(2, "big") + wire
-
-
 @scenario
 async def test_a_cut_answer_is_better_than_none_where_tcp_is_closed(network, *_others):
     network.use(await network.server(truncated))
@@ -491,93 +379,6 @@ async def test_a_name_with_a_zero_in_it(network, *_others):
     network.use(await network.server(lambda query: [dns.message.make_response(query).to_wire()]))
     odd = QUESTION._replace(name=dns.name.from_text(r"a\000b.example."))
     assert (await network.ask(odd)).question[0].name == odd.name
-
-
-# -- which servers ------------------------------------------------------------------------------------
-
-
-@scenario
-async def test_servers_come_from_the_file_which_is_read_again_when_it_changes(network, monkeypatch, tmp_path):
-    monkeypatch.setattr(upstream_dns, "RELOAD_INTERVAL", 0.0)
-    server = await network.server(lambda query: [answer(query)])
-    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: (server.address,) if text else ())
-    file = tmp_path / "resolv.conf"
-    network.use(resolv_conf=file)
-    assert await network.ask() is None
-    assert network.counters["dns.upstream.file_unread"] == 1
-    file.write_text("nameserver 127.0.0.1")
-    assert addresses(await network.ask()) == ["192.0.2.1"]
-    file.unlink()
-    assert addresses(await network.ask()) == ["192.0.2.1"], "the servers of before are better than none"
-    local = await network.server(lambda query: [answer(query, "192.0.2.3")])
-    monkeypatch.setattr(upstream_dns, "_LOOPBACK", (local.address,))
-    file.write_text("")
-    assert addresses(await network.ask()) == ["192.0.2.3"], "who is named by nobody is on this machine"
-
-
-def use_file(network, monkeypatch, tmp_path, options, *servers):
-    """Use a resolv.conf with ``options`` that names ``servers``."""
-    file = tmp_path / "resolv.conf"
-    file.write_text(f"nameserver 127.0.0.1\noptions {options}\n")
-    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda _: tuple(each.address for each in servers))
-    network.use(resolv_conf=file)
-
-
-@scenario
-async def test_use_vc_asks_by_tcp_only(network, monkeypatch, tmp_path):
-    server = await network.server(lambda query: [], lambda query: framed(answer(query)))
-    use_file(network, monkeypatch, tmp_path, "use-vc", server)
-    assert addresses(await network.ask()) == ["192.0.2.1"]
-    assert server.queries == []
-
-
-@scenario
-async def test_rotate_begins_with_another_server_each_time(network, monkeypatch, tmp_path):
-    servers = [await network.server(lambda query: [answer(query)]) for _ in range(3)]
-    use_file(network, monkeypatch, tmp_path, "rotate", *servers)
-    for _ in range(6):
-        await network.ask()
-    assert [len(server.queries) for server in servers] == [2, 2, 2]
-
-
-@scenario
-async def test_attempts_say_how_often_a_server_is_asked(network, monkeypatch, tmp_path):
-    monkeypatch.setattr(upstream_dns, "DEADLINE", 1.5)
-    server = await network.server(lambda query: [])
-    use_file(network, monkeypatch, tmp_path, "attempts:3", server)
-    assert await network.ask() is None
-    assert len(server.queries) == 3
-
-
-@scenario
-async def test_the_timeout_says_when_the_next_is_asked(network, monkeypatch, tmp_path):
-    silent = await network.server(lambda query: [])
-    other = await network.server(lambda query: [answer(query)])
-    use_file(network, monkeypatch, tmp_path, "timeout:1", silent, other)
-    loop = asyncio.get_running_loop()
-    before = loop.time()
-    assert addresses(await network.ask()) == ["192.0.2.1"]
-    assert loop.time() - before > 0.9, "the default of these tests is 0.2 s"
-
-
-@scenario
-async def test_a_long_timeout_moves_the_deadline(network, monkeypatch, tmp_path):
-    monkeypatch.setattr(upstream_dns, "DEADLINE", 0.3)
-    silent = await network.server(lambda query: [])
-    other = await network.server(lambda query: [answer(query)])
-    use_file(network, monkeypatch, tmp_path, "timeout:1", silent, other)
-    assert addresses(await network.ask()) == ["192.0.2.1"]
-
-
-@scenario
-async def test_the_file_is_not_read_for_every_question(network, monkeypatch, tmp_path):
-    reads = []
-    monkeypatch.setattr(upstream_dns, "parse_resolv_conf", lambda text: (reads.append(text), ())[1])
-    file = tmp_path / "resolv.conf"
-    file.write_text("")
-    network.use(resolv_conf=file)
-    await asyncio.gather(*(network.ask(token=1) for _ in range(5)))
-    assert len(reads) == 1
 
 
 @scenario
