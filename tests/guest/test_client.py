@@ -7,67 +7,30 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
-from admission_parts import OpenDoor
 from aioquic.asyncio import QuicConnectionProtocol, serve
 from aioquic.h3.connection import H3Connection, Setting
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated
+from endpoint_parts import pinned, running_endpoint
 from waiting import until
 
-from actors.messages import DatagramsFromClient, SessionClosed
-from actors.runtime import current_scheduler
 from guest import client as client_module
 from guest.client import ConnectError, SessionEndedError, connect
 from guest.client_connection import WEBTRANSPORT_ANNOUNCED
 from guest.target import Target, Trust, parse_certificate_hash
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
-from transport.quic.endpoint import Endpoint
 from transport.quic.udp import UdpSocket
 
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))
-PINNED = Trust(certificate_hash=bytes.fromhex(CERTIFICATES.current.sha256))
-
-
-class Peer:
-    """The relay's side of a session: keeps what comes and, as an echo, sends it back."""
-
-    def __init__(self, session):
-        self.session = session
-        self.datagrams = []
-        self.closed = asyncio.get_running_loop().create_future()
-
-    def tell(self, message):
-        if isinstance(message, DatagramsFromClient):
-            self.datagrams += message.datagrams
-            self.session.send(message.datagrams)
-        elif isinstance(message, SessionClosed):
-            self.closed.set_result(message)
+PINNED = pinned(CERTIFICATES)
 
 
 @contextlib.asynccontextmanager
 async def relay():
-    peers = []
-
-    def open_session(session):
-        peers.append(Peer(session))
-        return peers[-1]
-
-    endpoint = Endpoint(
-        host="127.0.0.1",
-        port=0,
-        certificates=CERTIFICATES,
-        admission=OpenDoor(open_session),
-        turns=current_scheduler(),
-        counters=Counters(),
-    )
-    await endpoint.start()
-    try:
-        yield f"https://127.0.0.1:{endpoint.port}/some/path?encap=raw", peers, endpoint
-    finally:
-        endpoint.close(0, "")
-        await endpoint.wait_closed()
+    async with running_endpoint(certificates=CERTIFICATES) as running:
+        yield f"{running.url}some/path?encap=raw", running.peers, running.endpoint
 
 
 class ScriptedServer(QuicConnectionProtocol):
@@ -212,7 +175,7 @@ def test_the_server_is_told_why_the_client_leaves_and_gets_what_it_said_before()
             client.close(7, "moving on")
             closed = await asyncio.wait_for(peers[0].closed, 10)
             assert peers[0].datagrams == [b"goodbye"]
-            assert closed == SessionClosed(7, "moving on")
+            assert closed == (7, "moving on")
             client.send([b"too late"])
             client.close()
             with pytest.raises(SessionEndedError, match="moving on"):
