@@ -100,6 +100,19 @@ def test_a_message_is_for_one_or_for_all_others():
         assert two.heard == [b"for two", b"for all"]
         assert three.heard == [b"for all"]
         assert one.heard == []
+        assert one.counters["trunk.sent"] == two.counters["trunk.received"] == 2
+        assert three.counters["trunk.received"] == 1
+
+    play(scenario)
+
+
+def test_who_joins_is_counted_and_who_closes_leaves_the_server():
+    async def scenario(scene):
+        (one,) = await scene.workers(1)
+        await until(lambda: one.counters["trunk.nats_connects"] == 1)
+        assert one.counters["trunk.nats_errors"] == 0
+        await one.trunk.close()
+        assert not one.trunk.is_connected
 
     play(scenario)
 
