@@ -49,6 +49,16 @@ class PortPolicy:
     guards: Guard = Guard.SOURCES | Guard.DHCP | Guard.ROUTER
 
 
+_USUAL_GUARDS = {
+    (dhcp, sources): Guard.ROUTER
+    | (Guard.DHCP if dhcp else Guard.NONE)
+    | (Guard.SOURCES if sources else Guard.NONE)
+    for dhcp in (False, True)
+    for sources in (False, True)
+}
+"""By whether the LAN has DHCP and guards sources. Each session needs one, and a flag's ``|`` is slow."""
+
+
 def usual_policy(settings: LanSettings) -> PortPolicy:
     """Tell what a port may of which nothing else is known."""
     return PortPolicy(
@@ -59,7 +69,5 @@ def usual_policy(settings: LanSettings) -> PortPolicy:
         max_half_open=settings.max_half_open_per_peer,
         floods_per_second=settings.floods_per_second,
         isolated=settings.isolated,
-        guards=Guard.ROUTER
-        | (Guard.DHCP if settings.dhcp else Guard.NONE)
-        | (Guard.SOURCES if settings.source_guard else Guard.NONE),
+        guards=_USUAL_GUARDS[settings.dhcp, settings.source_guard],
     )

@@ -144,7 +144,8 @@ class LeaseStore:
             return
         with self._lock:
             self._pending[key] = lease
-        self._wake.set()
+        if not self._wake.is_set():  # which costs less than to set it again
+            self._wake.set()
 
     def _read(self, database: sqlite3.Connection) -> None:
         oldest = self._clock() - KEPT_FOR

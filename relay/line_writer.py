@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections import deque
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from loguru import logger
@@ -45,15 +45,16 @@ class LineWriter:
         self._name = name
         self._limit = limit
         self._put, self._is_terminal = _access(stream)
-        self._changed = threading.Condition()
-        self._waiting: deque[str] = deque()
+        self._waiting: SimpleQueue[str | None] = SimpleQueue()
+        """Lines; None is the end. Its waiting and waking cost a fraction of a Condition's."""
+        self._counts = threading.RLock()
+        """Held by who changes the numbers below; twice by one thread, for a finalizer may log at any time."""
         self._characters = 0
         """Of the lines that wait, and of the one that is being written."""
         self._lost = 0
         """Those that nobody has been told of yet."""
         self.lost = 0
         """All that were lost so far."""
-        self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"{name} writer", daemon=True)
         self._thread.start()
 
@@ -74,30 +75,26 @@ class LineWriter:
 
     def write(self, text: str) -> None:
         """Have a line written; returns at once. One for which there is no room is counted."""
-        with self._changed:
+        with self._counts:
             if self._characters + len(text) > self._limit:
                 self._lost += 1
                 self.lost += 1
                 return
             self._characters += len(text)
-            self._waiting.append(text)
-            self._changed.notify_all()
+        self._waiting.put(text)
 
     def close(self, patience: float = FLUSH_SECONDS) -> None:
         """Wait until all is written, but no longer than ``patience``; what has not left by then is lost."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
+        self._waiting.put(None)
         self._thread.join(patience)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting:
-                    if self._closing:
-                        return
-                    self._changed.wait()
-                text = self._waiting.popleft()
+        ending = False
+        while not ending or not self._waiting.empty():
+            text = self._waiting.get()
+            if text is None:
+                ending = True
+                continue
             try:
                 self._put(text)
             except (OSError, ValueError):
@@ -105,7 +102,7 @@ class LineWriter:
                 written = False
             else:
                 written = True
-            with self._changed:
+            with self._counts:
                 self._characters -= len(text)
                 self._lost += not written
                 self.lost += not written

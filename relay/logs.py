@@ -135,21 +135,33 @@ def setup(form: str, level: str, output: Output, rules: Rules = ()) -> Limiter:
     colour = form == "auto" and output.isatty() and "NO_COLOR" not in os.environ
     line = _json_line if form == "json" else _coloured_line if colour else _human_line
 
-    def write(message: Message) -> None:
-        output.write(line(message.record) + "\n")
+    def write(record: Record) -> None:
+        if _passes(record, limiter):
+            output.write(line(record) + "\n")
 
-    _Sink.add = lambda shown: logger.add(
-        write,
-        level=shown,
-        format="{message}",
-        filter=lambda record: _passes(record, limiter),
-        backtrace=False,
-        diagnose=False,  # would show the values of variables, secrets among them
-    )
+    _Sink.add = lambda shown: add_reader(write, shown)
     logger.remove()
     _Sink.number = None
     set_level(level, rules)
     return limiter
+
+
+def add_reader(read: Callable[[Record], object], level: int | str) -> int:
+    """Have all records of a level and above read by a function; return what ``logger.remove`` takes.
+
+    loguru would make a text of each first, with a traceback that shows the values of variables, and hand
+    that on under a lock. A filter sees the record before: this one lets nothing through to the sink.
+    """
+
+    def read_only(record: Record) -> bool:
+        read(record)
+        return False
+
+    return logger.add(_never_called, level=level, filter=read_only)
+
+
+def _never_called(_: Message) -> None:
+    """Be the sink behind a filter that lets nothing through."""
 
 
 class _Sink:
@@ -275,7 +287,8 @@ def _cut(text: str) -> str:
 
 
 def _redacted(text: str) -> str:
-    return redact(_cut(text))
+    # Most fields are short and name no secret.
+    return redact(_cut(text)) if "=" in text or len(text) > MAX_TEXT else text
 
 
 def _printable(text: str) -> str:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
-from relay.logs import UNTHINNED, redact
+from relay.logs import UNTHINNED, add_reader, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loguru import Message
+    from loguru import Record
 
 MAX_WAITING = 1000
 """Events that wait for one listener."""
@@ -46,7 +46,7 @@ class Events:
 
     def begin(self) -> None:
         """Keep what happens from now on."""
-        self._keeps = logger.add(self._keep, level="INFO", format="", filter=_is_event)
+        self._keeps = add_reader(self._keep, "INFO")
 
     def end(self) -> None:
         """Keep nothing more."""
@@ -58,9 +58,9 @@ class Events:
         """Tell the latest events, of one room or of all, the oldest first."""
         return [event for event in tuple(self._recent.values()) if room in (None, event.get("room"))]
 
-    def _keep(self, message: Message) -> None:
-        event = _event(message)
-        if event["event"] == "left" and event.get("mac", "") is None:
+    def _keep(self, record: Record) -> None:
+        event = _event(record)
+        if event is None or (event["event"] == "left" and event.get("mac", "") is None):
             return  # who never joined was refused, or said nothing
         # A client that is refused tries again and again: that is one event, with how often it was.
         key = (event["room"], event["mac"], event["why"]) if event["event"] == "refused" else object()
@@ -76,7 +76,7 @@ class Events:
             raise TooManyListenersError
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING)
         if self._sink is None:
-            self._sink = logger.add(self._take, level="DEBUG", format="", filter=_is_event)
+            self._sink = add_reader(self._take, "DEBUG")
         self._queues[queue] = 0
         try:
             yield queue
@@ -86,8 +86,10 @@ class Events:
                 logger.remove(self._sink)
                 self._sink = None
 
-    def _take(self, message: Message) -> None:
-        self._loop.call_soon_threadsafe(self._pass_on, _event(message))
+    def _take(self, record: Record) -> None:
+        event = _event(record)
+        if event is not None:
+            self._loop.call_soon_threadsafe(self._pass_on, event)
 
     def _pass_on(self, event: dict[str, Any]) -> None:
         for queue, missed in list(self._queues.items()):
@@ -100,11 +102,10 @@ class Events:
                 self._queues[queue] = 0
 
 
-def _event(message: Message) -> dict[str, Any]:
-    record = message.record
-    fields = {name: value for name, value in record["extra"].items() if name not in {"reason", UNTHINNED}}
+def _event(record: Record) -> dict[str, Any] | None:
+    """Tell what a line says of an event; None where it is about none."""
+    extra = record["extra"]
+    if "event" not in extra:
+        return None
+    fields = {name: value for name, value in extra.items() if name not in {"reason", UNTHINNED}}
     return {"time": record["time"].timestamp(), "message": redact(record["message"]), **fields}
-
-
-def _is_event(record: Any) -> bool:
-    return "event" in record["extra"]
