@@ -1,10 +1,21 @@
 """How the workers of a relay tell each other who is in which room: messages as bytes.
 
-Every message begins with a version, its kind, the sender's number and its incarnation (14 bytes). All numbers
-are in network order; texts and lists have their length before them, in one or two bytes. Whatever is not
-exactly of this shape is a MalformedPacket: nothing behind the last field, no list longer than its bound.
+Every message begins with a version, its kind, the sender's number and its incarnation (8, 8, 32 and 64 bits).
+All numbers are unsigned and in network order. Texts have their length before them, in a byte; so have lists,
+how many they are, which CHANGES and SNAPSHOT have in two. Behind the head follow, with their bits:
 
-Frames travel with the same head, a stamp, and the room's name: see :func:`pack_frames`.
+- HELLO: digest (64), entries (32);
+- CHANGES: a list of changes: room, MAC, version (64), whether there is a binding (8), and that;
+- SNAPSHOT: version (64), part (16), parts (16), a list of changes;
+- ASK: token (32), MAC, room, a list of IPv4 addresses;
+- GRANT: token (32), MAC, room, an IPv4 address or nothing;
+- CONTEST: the challenger's MAC, room, an address;
+- ABOUT: a list of URLs;
+- FRAMES: stamp (32), room, and up to the end frames, each with its length (16) before it.
+
+A binding is seq (32), port (64), flags (8), name, client, and a list of addresses, each with its length (8)
+before it and since when the MAC has it (32) behind it. Whatever is not exactly of this shape is a
+MalformedPacket: nothing behind the last field, no list longer than its bound.
 """
 
 from __future__ import annotations
