@@ -10,7 +10,7 @@ left, and at every tick. A tick also says what may have got lost: the holder's l
 An end that got lost is told again in answer to what still comes.
 
 Bounds: MAX_SESSIONS each way, UNDER_WAY bytes of each session towards the client, and from it what a turn
-brings; the trunk's own queue is bounded, too. Counts ``carried.*``.
+brings. The trunk's own queue is bounded, too. Counts ``carried.*``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from actors.port_policy import Guard, PortPolicy
 from actors.ports import SessionTerms
 from actors.runtime import tell_alive
 from netstack import carried_wire as wire
+from netstack.encapsulation import CONTROL
 from netstack.malformed import MalformedPacket
 from netstack.room_wire import Kind, pack_head, read_head
 from transport.quic.session import QUEUE_BYTES
@@ -43,6 +44,11 @@ MAX_SESSIONS = 4096
 
 UNDER_WAY = QUEUE_BYTES
 """Bytes that are on their way to a client or wait at its carrier, whose queue would take no more."""
+
+FOR_CONTROL = 16 * 1024
+"""Bytes beyond that for control messages: a client whose heartbeats bring nothing gives its session up."""
+
+_CONTROL = bytes((CONTROL,))
 
 MAX_FROM_CLIENT = 8192
 """Datagrams of one client in one turn."""
@@ -82,6 +88,7 @@ class Passage:
         self._terms: bytes | None = None
         """Those of an Open that has yet to be sent."""
         self._received = 0
+        self._told_limit = session.datagram_limit
         self._up: list[bytes] = []
         self._lost: list[tuple[bytes, float]] = []
         self._tells_state = False
@@ -124,6 +131,8 @@ class Passage:
         if down.datagrams:
             self.session.send(down.datagrams)
             self.session.call_when_writable(self.report)
+        if self.session.datagram_limit != self._told_limit:
+            self.report()
 
     def messages(self) -> Iterator[bytes]:
         """Give up what the holder is to be told."""
@@ -148,6 +157,7 @@ class Passage:
     def _state(self) -> wire.State:
         session = self.session
         path = session.path_state()
+        self._told_limit = session.datagram_limit
         return wire.State(
             self._received,
             session.queued_bytes,
@@ -223,14 +233,19 @@ class CarriedSession:
 
     def send(self, datagrams: Sequence[bytes]) -> None:
         """Queue datagrams for the end of this turn; what exceeds the bound is dropped."""
-        free = UNDER_WAY - self.queued_bytes
-        for count, datagram in enumerate(datagrams):
-            free -= len(datagram)
-            if free < 0:
-                self._carrying.drop("queue_full", len(datagrams) - count)
-                break
+        queued, dropped = self.queued_bytes, 0
+        for datagram in datagrams:
+            size = len(datagram)
+            if queued + size > UNDER_WAY and (
+                datagram[:1] != _CONTROL or queued + size > UNDER_WAY + FOR_CONTROL
+            ):
+                dropped += 1
+                continue
+            queued += size
             self._pending.append(datagram)
-            self._sent += len(datagram)
+            self._sent += size
+        if dropped:
+            self._carrying.drop("queue_full", dropped)
         self._carrying.work_for(self)
 
     def close(self, code: int = 0, reason: str = "") -> None:

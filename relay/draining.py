@@ -84,10 +84,12 @@ class Draining:
         self._lans.tell_of_drain(seconds)
 
     async def _sessions(self) -> int:
-        """Count the sessions that stand."""
+        """Count the sessions that stand, those that are carried for other workers too."""
         if all(lan.is_empty for lan in self._lans):
             return 0
-        return sum(peer.carrier != AWAY for peer in await Snapshots(self._lans).peers())
+        described = await Snapshots(self._lans).peers()
+        carried = sum(len(lan.peers) for lan in self._lans) - len(described)  # their holders describe them
+        return sum(peer.carrier != AWAY for peer in described) + max(0, carried)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

@@ -30,7 +30,8 @@ from actors.settings import LanSettings
 from netstack import carried_wire as wire
 from netstack.counters import Counters
 from netstack.room_wire import Flag, Kind, pack_head
-from relay.carrying import MAX_SESSIONS, UNDER_WAY, Carrying, Worker
+from relay.carrying import FOR_CONTROL, MAX_SESSIONS, UNDER_WAY, Carrying, Worker
+from relay.draining import Draining
 from relay.snapshots import Snapshots
 
 HOST = "10.0.2.4"
@@ -332,6 +333,28 @@ def test_a_session_is_described_once_by_the_worker_of_its_port(tmp_path):
     play(scenario, tmp_path)
 
 
+def test_a_relay_that_drains_waits_for_those_that_it_carries_too(tmp_path):
+    async def scenario(_echo, one, two):
+        guest = await one.guest(1).joins()
+        again = await carried(guest, two)
+        drains = Draining(
+            cast("Any", DrainedRooms([two.lan()])), cast("Any", SimpleNamespace(draining=False)), int
+        )
+        waiting = asyncio.create_task(drains.until_empty(60))
+        await until(lambda: any(message["type"] == "Draining" for message in again.told) or not again.look())
+        assert not waiting.done()
+        again.says(control(type="Disconnect"))
+        await asyncio.wait_for(waiting, 5)
+
+    play(scenario, tmp_path)
+
+
+class DrainedRooms(list):
+    def tell_of_drain(self, seconds):
+        for lan in self:
+            lan.tell_of_drain(seconds)
+
+
 def session_of(worker):
     (session,) = worker.trunk.carrying._sessions.values()
     return session
@@ -459,7 +482,7 @@ def test_what_is_lost_on_the_way_is_not_taken_for_waiting(pair):
 
 def test_what_exceeds_the_bounds_is_dropped_and_counted(pair):
     passage, session = opened(pair)
-    session.send([bytes(1000)] * 300)
+    session.send([b"\1" + bytes(999)] * 300)
     sent = UNDER_WAY // 1000
     assert session.queued_bytes == sent * 1000
     assert pair.counters["carried.drop.queue_full"] == 300 - sent
@@ -470,6 +493,28 @@ def test_what_exceeds_the_bounds_is_dropped_and_counted(pair):
     pair.passes()
     assert pair.counters["carried.drop.too_long"] == 1
     assert pair.counters["carried.drop.from_client_queue_full"] == 9001 - 8192
+
+
+def test_control_messages_have_room_where_there_is_none_for_frames(pair):
+    _, session = opened(pair)
+    session.send([b"\1" + bytes(999)] * 300)
+    before = session.queued_bytes
+    session.send([b"\1" + bytes(999), b"\0" + bytes(99), b"\1" + bytes(999)])
+    assert session.queued_bytes == before + 100
+    session.send([b"\0" + bytes(999)] * 300)
+    assert UNDER_WAY < session.queued_bytes <= UNDER_WAY + FOR_CONTROL
+
+
+def test_a_path_that_takes_less_is_told_as_soon_as_something_is_sent(pair):
+    _, session = opened(pair)
+    pair.session.datagram_limit = 1000
+    session.send([b"x"])
+    while pair.passes():
+        pass
+    assert session.datagram_limit == 1000
+    session.send([b"x"])
+    assert pair.passes() == 1, "and once"
+    assert pair.passes() == 0
 
 
 def test_of_sessions_there_are_so_many_and_no_more(pair, monkeypatch):

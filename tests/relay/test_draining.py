@@ -15,7 +15,7 @@ from relay.draining import AWAY, DRAINED, Draining
 
 class Lans(list):
     def __init__(self, sessions):
-        super().__init__([SimpleNamespace(is_empty=not sessions)])
+        super().__init__([SimpleNamespace(is_empty=not sessions, peers=[])])
         self.sessions = sessions
         """Carriers, as each look finds them."""
         self.told = []
