@@ -2,7 +2,7 @@
 
 ``room``, the one room that it is for, else any; ``name``, the host name that its guest gets; ``mac``, the
 MACs that its session may use; ``limits``, in place of the room's; ``rights``, what its session may beyond the
-plainest; ``jti``, by which it can be revoked. Claims of other names are for others.
+plainest; ``jti``, by which it can be revoked; ``aud``, whom it is for. Claims of other names are for others.
 """
 
 from __future__ import annotations
@@ -56,6 +56,10 @@ class Pass:
     rights: frozenset[str] = USUAL_RIGHTS
 
 
+AUDIENCE = "vmrelay"
+"""What ``aud`` says, where a token has it: whoever is not named must refuse it (RFC 7519, section 4.1.3)."""
+
+
 def read_claims(claims: Mapping[str, Any], expires: float) -> Pass:
     """Read all but the times. Raises TokenError."""
     room, name, identifier = claims.get("room"), claims.get("name", ""), claims.get("jti", "")
@@ -63,6 +67,9 @@ def read_claims(claims: Mapping[str, Any], expires: float) -> Pass:
         raise TokenError("The token's room is none.")
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not isinstance(identifier, str):
         raise TokenError("The token's claims are not as they should be.")
+    audience = claims.get("aud", AUDIENCE)
+    if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
+        raise TokenError(f"The token is not for {AUDIENCE}: its aud names others.")
     return Pass(
         expires,
         room,

@@ -38,6 +38,8 @@ def test_what_a_token_says():
     assert found == Pass(60.0, "lab", "web", "t1", frozenset({ONE, TWO}), limits, frozenset({BRIDGE, ADMIN}))
     assert read_claims({"mac": "52:54:00:00:00:01"}, 60.0).macs == {ONE}
     assert read_claims({"rights": []}, 60.0).rights == frozenset()
+    for audience in ("vmrelay", ["mail", "vmrelay"]):
+        assert read_claims({"aud": audience}, 60.0) == Pass(60.0)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,10 @@ def test_what_a_token_says():
         ({"room": "No Room"}, "room is none"),
         ({"name": 7}, "claims are not"),
         ({"jti": 7}, "claims are not"),
+        *(
+            ({"aud": aud}, "its aud names others")
+            for aud in ("mail", "", None, 7, [], ["mail", "VMRELAY"], {})
+        ),
         *(
             ({"mac": mac}, "mac is not")
             for mac in (
