@@ -195,6 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _serve(words, name) if name in (None, "serve") else _run(name, words)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has enough of it, as ``head`` has
+        return 1
     finally:
         _let_go_of_closed_output()
 

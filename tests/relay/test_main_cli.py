@@ -438,3 +438,13 @@ def test_a_home_whose_cache_is_another_users_does_not_keep_it_from_serving(tmp_p
             await process.communicate()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("words", [("config", "print"), ("man",), ("completion", "bash"), ("--help",)])
+def test_whoever_reads_a_beginning_of_the_output_gets_no_complaint_about_the_rest(words):
+    with subprocess.Popen(
+        command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, env=environment()
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(PATIENCE) in {0, 1}
