@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -483,6 +484,7 @@ def assemble(api: Any, offered: Offered) -> ASGIApp:
             OperationError: _impossible,
             BanError: _impossible,
             KeyError: _no_room,
+            ClientDisconnect: _gone,
         },
     )
     guard = Guard(offered.hosts, offered.token, offered.read_token, offered.everywhere)
@@ -500,6 +502,11 @@ async def _not_there(_: Request, error: Exception) -> Response:
 
 async def _impossible(_: Request, error: Exception) -> Response:
     return ApiResponse({"error": str(error)}, HTTPStatus.CONFLICT)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    """Answer whoever has left in the middle of a body: nobody hears it."""
+    return Response(status_code=HTTPStatus.BAD_REQUEST)
 
 
 async def _no_room(_: Request, error: Exception) -> Response:

@@ -444,7 +444,8 @@ async def _question(request: Request) -> Question:
     token, said = caller_of(request).token, request.headers.get(WHO, "")
     who = said if token is None else f"token {token}"
     headers = {WHO: who} if who and who.isprintable() else {}
-    return Question(request.method, f"{path}{query}", await body_of(request), headers)
+    method = "GET" if request.method == "HEAD" else request.method  # what is answered is put together first
+    return Question(method, f"{path}{query}", await body_of(request), headers)
 
 
 def _as_it_is(answer: asking.Answer) -> Response:
