@@ -134,6 +134,8 @@ class PortForwardActor(EventLoopActor):
         """None while another worker has it."""
         self._awaited_since = NEVER
         """Since when the port is wanted that another worker, or another program, has yet."""
+        self._told_taken = False
+        """Whether it was said that another program has it."""
         self._look_at = NEVER if link is None else self.now()
         if link is None or (link.is_lowest and link.is_settled):
             self._listen()
@@ -222,7 +224,7 @@ class PortForwardActor(EventLoopActor):
     def _take_or_leave_port(self, link: RoomLink, found: GuestFound) -> None:
         """Listen while the guest is here, or is nowhere and this worker is to say so."""
         if found.mac is None and (found.elsewhere or not link.is_lowest):
-            self._awaited_since = NEVER
+            self._awaited_since, self._told_taken = NEVER, False
             self._give_port_back()
             return
         if self._port is not None:
@@ -232,11 +234,13 @@ class PortForwardActor(EventLoopActor):
             self._listen()
         except OSError as error:
             self._awaited_since = min(self._awaited_since, now)
-            if now - self._awaited_since >= PORT_AWAITED:
-                self._awaited_since = NEVER
+            if now - self._awaited_since >= PORT_AWAITED and not self._told_taken:
+                self._told_taken = True
                 logger.error("cannot forward {}: {}", self._forward, error.strerror or error)
         else:
-            self._awaited_since = NEVER
+            if self._told_taken:
+                logger.info("the forward {} is open: its port is free again", self._forward)
+            self._awaited_since, self._told_taken = NEVER, False
 
     def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []

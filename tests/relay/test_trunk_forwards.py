@@ -11,6 +11,7 @@ from waiting import until
 from workers_of_one_loop import workers
 
 from actors.descriptions import Describe
+from actors.flows.port_forward import PortForwardActor
 from actors.runtime import ask_async
 from netstack.forward import parse_forwards
 
@@ -152,6 +153,14 @@ def test_a_port_that_another_program_has_is_told_and_taken_once_it_is_free(tmp_p
             other.bind(("127.0.0.1", port))
             guest = await two.guest(1).joins(name="web")
             await until(lambda: any("cannot forward" in line and "in use" in line for line in lines))
+            tries = []
+            listen = PortForwardActor._listen
+            monkeypatch.setattr(
+                PortForwardActor, "_listen", lambda actor: (tries.append(actor), listen(actor))
+            )
+            await until(lambda: len(tries) > 2)
         await reaches(guest, port, b"hello")
+        assert sum("cannot forward" in line for line in lines) == 1
+        assert any(f"the forward udp:127.0.0.1:{port}:web:80 is open" in line for line in lines)
 
     run("udp", scenario, tmp_path, monkeypatch)
