@@ -77,8 +77,11 @@ def run(args: argparse.Namespace) -> int:
         if speaks_quic(host, number, TIMEOUT / len(asked)):
             print(f"{host} port {number} speaks QUIC")  # noqa: T201
             return 0
-    where = ", ".join(f"{host} port {number}" for host, number in asked) or "no port"
-    return _complain(f"nobody speaks QUIC at {where}")
+    if not asked:
+        return _complain("the relay has no open port")
+    where = ", ".join(f"{host} port {number}" for host, number in asked)
+    nobody = "" if found or args.port is not None else "; no relay runs here"
+    return _complain(f"nobody speaks QUIC at {where}{nobody}")
 
 
 def speaks_quic(host: str, port: int, timeout: float = TIMEOUT) -> bool:

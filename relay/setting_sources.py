@@ -94,4 +94,6 @@ def checked(option: Option, text: str, source: str) -> Any:
     try:
         return option.kind.parse(text)
     except ValueError as error:
-        raise SettingsError(f"{source}: {error}, not {text[:80]!r}") from None
+        said = str(error)
+        given = f", not {text[:80]!r}" if said.startswith("must ") else f" (in {text[:80]!r})"
+        raise SettingsError(f"{source}: {said}{'' if repr(text) in said else given}") from None
