@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from guest import client_arguments
 from guest.client import ConnectError, SessionEndedError, connect
+from guest.client_connection import MAX_EXPLANATION, one_line
 from guest.target import Target, Trust
 from guest.vm_client import choose_kind
 from netstack.encapsulation import Kind
@@ -226,7 +227,7 @@ class Check:
     @contextlib.asynccontextmanager
     async def _websocket(self) -> AsyncIterator[Carried]:
         from websockets.asyncio.client import connect as connect_websocket
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
         target = self._target
         try:
@@ -251,6 +252,10 @@ class Check:
         except ssl.SSLError as error:
             said = getattr(error, "verify_message", None) or error.reason or error
             raise ConnectError(f"{target.authority}: TLS: {said}") from None
+        except InvalidStatus as error:
+            why = one_line((error.response.body or b"")[:MAX_EXPLANATION].decode("utf-8", "replace"))
+            said = f"the server answered HTTP status {error.response.status_code}{f': {why}' if why else ''}"
+            raise ConnectError(f"{target.authority}: {said}") from None
         except InvalidHandshake as error:
             raise ConnectError(f"{target.authority}: {error}") from None
 

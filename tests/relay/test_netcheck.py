@@ -80,6 +80,13 @@ def test_all_is_well(check, live_relay):
     assert steps["verdict"][1] == "clients get through by WebTransport and by WebSocket"
 
 
+def test_a_refusal_is_told_with_its_reason_by_both_carriers(check, live_relay):
+    status, steps, _ = check("--cert-hash", live_relay.hash, f"{live_relay.url.rstrip('/')}/room/LAB")
+    assert status == 1
+    for carrier in ("WebTransport", "WebSocket"):
+        assert "the server answered HTTP status 400: 'LAB' is no room" in steps[carrier][1]
+
+
 def test_it_takes_no_address(check, fresh_relay):
     assert check("--cert-hash", fresh_relay.hash, fresh_relay.url)[0] == 0
     fresh_relay.stop()
