@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.dns_zone import clean_label
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOOPBACK = "127.0.0.1"
 """Where a forward listens that does not say: what only this machine reaches."""
@@ -34,7 +37,7 @@ _FORM = re.compile(
 _OPEN_BRACKET = re.compile(r"(tcp|udp):\[[^\]]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_LENGTH = 6
-_MAX_PORT = 65_535
+MAX_PORT = 65_535
 _FIRST_RESERVED = 240
 
 
@@ -91,10 +94,25 @@ def parse_forward(text: str) -> Forward:
     host = _parse_host(form["host"])
     ports = int(form["port"]), int(form["vm_port"])
     for port in ports:
-        if not 1 <= port <= _MAX_PORT:
-            raise ValueError(f"{port} is not a port: 1 to {_MAX_PORT}")
+        if not 1 <= port <= MAX_PORT:
+            raise ValueError(f"{port} is not a port: 1 to {MAX_PORT}")
     vm = _parse_vm(form["vm"])
     return Forward(form["protocol"], host, ports[0], vm, ports[1], _parse_options(options))
+
+
+def named(text: str, known: Iterable[str]) -> list[str]:
+    """Find the forwards of ``known``, as they are written, that are meant by a whole one or its first half.
+
+    A half is ``tcp:HOSTIP:PORT``. In both the address may be left out, as in ``tcp::8080``, for 127.0.0.1.
+    """
+    for rest in ("", ":guest:1"):
+        try:
+            forward = parse_forward(f"{text}{rest}")
+        except ValueError:
+            continue
+        meant = forward.listener if rest else str(forward)
+        return [one for one in known if one == meant or one.startswith((f"{meant}:", f"{meant},"))]
+    return []
 
 
 def _parse_options(options: list[str]) -> Clients:

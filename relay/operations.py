@@ -12,7 +12,7 @@ from loguru import logger
 
 from actors.close_codes import CloseCode
 from netstack.ethernet import HEADER_LENGTH
-from netstack.forward import parse_forward
+from netstack.forward import named, parse_forward
 from relay.bans import Ban, BanError, Bans, address_of
 from relay.lan import ForwardError
 from relay.own_certificate import describe_certificate
@@ -175,7 +175,7 @@ class Operations:
         there = self._forwards.find(room, "added") if lan is None else lan.forwards_by_text
         if lan is None and not there:
             raise NotThereError(f"there is no room {room}")
-        found = [known for known in there if known == text or known.startswith(f"{text}:")]
+        found = named(text, there)
         if len(found) != 1:
             raise NotThereError(f"room {room} has no forward {text}" if not found else f"which of {found}?")
         if lan is None:

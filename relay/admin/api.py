@@ -26,6 +26,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from netstack.ethernet import parse_mac
+from netstack.forward import MAX_PORT
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.entrance import Guarded, caller_of
 from relay.admin.events import TooManyListenersError
@@ -166,6 +167,8 @@ class Api:
         if not (target := query.get("target", "")):
             raise bad_request("target must be an address or a name")
         number = None if port is None else whole(port, "port")
+        if number is not None and not 1 <= number <= MAX_PORT:
+            raise bad_request(f"port must be from 1 to {MAX_PORT}")
         [lan] = self._snapshots.rooms_named(query.get("room", DEFAULT_ROOM))
         asked = Question(target[:MAX_NAME], protocol, number, query.get("from"))
         return ApiResponse(await explain(lan, self._snapshots, asked))

@@ -19,6 +19,8 @@ import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from netstack.forward import MAX_PORT
+from relay.admin.arguments import number_of
 from relay.admin.client import STREAMS, AskError
 from relay.admin.guard import DASHBOARD, LOOPBACK, LOOPBACK_HOSTS, MAX_BODY, Guard
 
@@ -157,7 +159,7 @@ def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
     """Add its own arguments."""
     parser.add_argument(
         "--http-port",
-        type=int,
+        type=number_of(0, MAX_PORT),
         default=0,
         metavar="N",
         help="port on 127.0.0.1 for the browser (default: any)",

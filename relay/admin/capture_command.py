@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.admin import client
-from relay.admin.arguments import duration_of, room_argument, size_of
+from relay.admin.arguments import duration_of, number_of, room_argument, size_of
 from relay.admin.client import port_of
 from relay.admin.recording import BlockError, Limits, Recorder, blocks
 from relay.printable import printable
@@ -16,6 +16,12 @@ from relay.printable import printable
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+
+MAX_FILES = 100_000
+"""Of a ring."""
+
+MAX_SNAP = 2**18
+"""Bytes of a frame, as tcpdump has it."""
 
 
 def capture_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +34,9 @@ def capture_arguments(parser: argparse.ArgumentParser) -> None:
     room_argument(parser)
     parser.add_argument("--peer", metavar="VM", help="of this session only: its port, name or address")
     parser.add_argument("--filter", metavar="EXPRESSION", help="in tcpdump's syntax, such as 'udp port 53'")
-    parser.add_argument("--snaplen", type=int, metavar="BYTES", help="of each frame; all of them without it")
+    parser.add_argument(
+        "--snaplen", type=number_of(0, MAX_SNAP), metavar="BYTES", help="of each frame; all without it"
+    )
     parser.add_argument("--time", type=duration_of, default=0.0, metavar="TIME", help="end after this long")
     parser.add_argument(
         "--file-size",
@@ -40,7 +48,9 @@ def capture_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--file-time", type=duration_of, default=0.0, metavar="TIME", help="or after this long"
     )
-    parser.add_argument("--files", type=int, default=0, metavar="N", help="keep the latest of these")
+    parser.add_argument(
+        "--files", type=number_of(0, MAX_FILES), default=0, metavar="N", help="keep the latest of these"
+    )
 
 
 def capture(relay: client.AdminClient, args: argparse.Namespace) -> str:

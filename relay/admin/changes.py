@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.admin import client
 from relay.admin.arguments import duration_of
+from relay.admin.client import port_of
 from relay.admin.inspection import by_room, say
 from relay.admin.tables import duration, table
 
@@ -44,14 +45,17 @@ def forwards_arguments(parser: argparse.ArgumentParser) -> None:
 
 def disconnect(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """End a session."""
-    answer = relay.delete(f"/v1/peers/{args.peer}", {"reason": args.reason})
+    port = port_of(relay, args.peer)
+    answer = relay.delete(f"/v1/peers/{port}", {"reason": args.reason})
     return say(args, answer, lambda done: f"session {done['disconnected']} has been ended")
 
 
 def disconnect_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay disconnect``."""
     parser.add_argument(
-        "peer", type=int, metavar="PORT", help="number of the session, as vmrelay peers lists it"
+        "peer",
+        metavar="VM",
+        help="the session's port, as vmrelay peers lists it, or its name, address or MAC",
     )
     parser.add_argument("--reason", metavar="TEXT", help="told to its client")
 

@@ -10,7 +10,8 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from relay.admin.arguments import room_argument
+from netstack.forward import MAX_PORT
+from relay.admin.arguments import number_of, room_argument
 from relay.admin.tables import amount, duration, milliseconds, percent, table
 from relay.printable import printable
 
@@ -236,7 +237,7 @@ def why_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="address or name that a guest wants to reach")
     parser.add_argument("--from", dest="guest", metavar="VM", help="name, MAC or address of the guest")
     parser.add_argument("--protocol", choices=("tcp", "udp", "icmp"), default="tcp", help="default: tcp")
-    parser.add_argument("--to-port", type=int, metavar="N", help="port of the target")
+    parser.add_argument("--to-port", type=number_of(1, MAX_PORT), metavar="N", help="port of the target")
     room_argument(parser)
 
 

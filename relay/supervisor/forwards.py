@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from netstack.forward import MAX_FORWARDS
+from netstack.forward import MAX_FORWARDS, named
 from netstack.room_names import DEFAULT_ROOM
 from relay.forward_changes import TooManyChangesError
 from relay.operations import NotThereError, OperationError
@@ -63,7 +63,7 @@ class WholeForwards:
 
         Raises OperationError.
         """
-        found = [known for known in self.of_room(room) if known == text or known.startswith(f"{text}:")]
+        found = named(text, self.of_room(room))
         if len(found) != 1:
             raise NotThereError(f"room {room} has no forward {text}" if not found else f"which of {found}?")
         try:

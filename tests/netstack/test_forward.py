@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netstack.family import pack_ip
-from netstack.forward import Clients, Forward, can_be_shown, parse_forward, parse_forwards
+from netstack.forward import Clients, Forward, can_be_shown, named, parse_forward, parse_forwards
 
 MAC = bytes.fromhex("525400a1b2c3")
 
@@ -142,6 +142,34 @@ def test_a_port_is_forwarded_once():
     assert len(parse_forwards(",".join(texts))) == len(texts)
     with pytest.raises(ValueError, match=r"udp:\[::1\]:1 is forwarded twice"):
         parse_forwards("udp:[::1]:1:web:1,udp:[0::1]:1:mail:25")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("tcp::8080", 0),
+        ("TCP:127.0.0.1:8080", 0),
+        ("tcp::8080:web:80", 0),
+        ("tcp:127.0.0.1:8080:web", None),
+        ("udp:[0:0::1]:53", 1),
+        ("udp:[::1]:53:52:54:00:00:00:01:53", 1),
+        ("tcp::80", 2),
+        ("tcp::80:web:80", 2),
+        ("tcp::80:web:80,proxy", 2),
+        ("tcp::808", None),
+        ("tcp", None),
+        ("", None),
+        ("tcp::8080:web:81", None),
+        ("tcp:0.0.0.0:8080", None),
+    ],
+)
+def test_forwards_are_named_whole_or_by_what_they_listen_at(text, meant):
+    known = [
+        "tcp:127.0.0.1:8080:web:80",
+        "udp:[::1]:53:52:54:00:00:00:01:53",
+        "tcp:127.0.0.1:80:web:80,proxy",
+    ]
+    assert named(text, known) == ([] if meant is None else [known[meant]])
 
 
 @given(st.text(alphabet="tcpudp:0123456789.abf-[]%", max_size=40))

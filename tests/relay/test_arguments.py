@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from relay.admin.arguments import MAX_FILE_SIZE, duration_of, room_argument, size_of
+from relay.admin.arguments import MAX_FILE_SIZE, duration_of, number_of, room_argument, size_of
 
 
 def test_times_are_read_in_seconds():
@@ -17,7 +17,10 @@ def test_sizes_are_read_in_bytes():
 
 @pytest.mark.parametrize(
     ("read", "text"),
-    [(duration_of, "soon"), (duration_of, "-1"), (size_of, "0"), (size_of, "1025G"), (size_of, "1T")],
+    [
+        *[(duration_of, "soon"), (duration_of, "-1"), (size_of, "0"), (size_of, "1025G"), (size_of, "1T")],
+        *[(number_of(1, 9), text) for text in ("0", "10", "-1", "x", "", "1.5")],
+    ],
 )
 def test_what_is_neither_is_an_error_of_the_argument(read, text):
     with pytest.raises(argparse.ArgumentTypeError, match="must be a "):

@@ -29,7 +29,8 @@ def test_a_forward_comes_and_goes_while_the_relay_runs(relay):
     assert relay.asked("forwards")["default"] == []
     assert "has no forward" in relay.vmrelay("forwards", "--remove", forward, status=1)
     relay.vmrelay("forwards", "--add", forward)  # the port is free again
-    relay.vmrelay("forwards", "--remove", forward)
+    relay.vmrelay("forwards", "--remove", f"tcp::{port}")
+    assert relay.asked("forwards")["default"] == []
 
 
 def test_a_session_is_ended_with_a_reason(relay):
@@ -38,6 +39,14 @@ def test_a_session_is_ended_with_a_reason(relay):
     relay.wait_for("go home")
     peer.close()
     assert "there is no session" in relay.vmrelay("disconnect", "999999", status=1)
+
+
+def test_a_session_is_ended_by_the_name_of_its_guest(relay):
+    peer = RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, name="tenant", reconnect=False)
+    relay.vmrelay("disconnect", "tenant", "--reason", "moved out")
+    relay.wait_for("moved out")
+    peer.close()
+    assert "no session is called tenant" in relay.vmrelay("disconnect", "tenant", status=1)
 
 
 def test_a_banned_address_is_out_until_the_ban_is_lifted(relay, guest):

@@ -27,6 +27,23 @@ def test_what_cannot_be_done_is_said_in_one_line(relay, words, complaint):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("why", "192.0.2.1", "--to-port", "0"),
+        ("why", "192.0.2.1", "--to-port", "65536"),
+        ("dashboard", "--http-port", "65536"),
+        ("dashboard", "--http-port", "-1"),
+        ("capture", "--snaplen", "-1"),
+        ("capture", "--files", "x"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_its_range(relay, words):
+    said = relay.vmrelay(*words, status=2)
+    assert "must be a whole number from " in said
+    assert said.count("\n") == 1
+
+
 def test_what_others_say_steers_no_terminal(relay):
     relay.vmrelay("ban", "mac=52:54:00:00:00:09", "--reason", "\x1b[2Jgone\nand more")
     said = relay.vmrelay("ban")
