@@ -306,6 +306,13 @@ class AddressContested:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressNeededElsewhere:
+    """Trunk -> SwitchActor: another worker needs the address of ``mac``, if its client is away."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AddressGranted:
     """Trunk -> GatewayActor: what the room's home says about an address for ``mac``.
 
@@ -452,7 +459,7 @@ class SourceRefused:
     mac: bytes
 
 
-ADDRESS_ATTEMPTS = 4
+ADDRESS_ATTEMPTS = 8
 """An address that one gave up may be another worker's guest's by the time it is asked for."""
 
 

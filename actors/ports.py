@@ -87,7 +87,7 @@ class RoomLink(Protocol):
     """What joins a LAN of this process with the parts of the same room at other workers.
 
     Events are told to the switch: WorkersChanged, GuestElsewhere, GuestNowhereElse, AddressTaken,
-    AddressContested, FramesFromTrunk.
+    AddressContested, AddressNeededElsewhere, FramesFromTrunk.
     """
 
     @property
@@ -137,6 +137,9 @@ class RoomLink(Protocol):
 
     def ask(self, mac: bytes, candidates: tuple[bytes, ...], asker: Mailbox) -> None:
         """Have ``asker`` told, by AddressGranted, which of these addresses a MAC may have."""
+
+    def want_address_of(self, worker: int, mac: bytes) -> None:
+        """Have a worker let a guest go whose client is away: its address is needed."""
 
     def contest(self, worker: int, address: bytes, challenger: bytes) -> None:
         """Have a worker ask its guest whether that still has an address that a guest of ours uses."""

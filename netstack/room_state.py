@@ -41,6 +41,7 @@ from netstack.room_wire import (
     Hello,
     Kind,
     SnapshotPart,
+    Wanted,
     pack_about,
     pack_ask,
     pack_change,
@@ -50,6 +51,7 @@ from netstack.room_wire import (
     pack_head,
     pack_hello,
     pack_snapshot,
+    pack_wanted,
     read_about,
     read_ask,
     read_changes,
@@ -58,6 +60,7 @@ from netstack.room_wire import (
     read_head,
     read_hello,
     read_snapshot,
+    read_wanted,
 )
 
 if TYPE_CHECKING:
@@ -145,7 +148,14 @@ class Contested(NamedTuple):
     challenger: bytes
 
 
-Event = Elsewhere | NowhereElse | MembersChanged | AddressLost | Granted | Contested
+class AddressNeeded(NamedTuple):
+    """Another worker needs an address, and wants that of a guest of ours whose client is away."""
+
+    room: str
+    mac: bytes
+
+
+Event = Elsewhere | NowhereElse | MembersChanged | AddressLost | Granted | Contested | AddressNeeded
 
 
 class Outgoing(NamedTuple):
@@ -220,6 +230,7 @@ class RoomState:
             Kind.ASK: self._hear_ask,
             Kind.GRANT: self._hear_grant,
             Kind.CONTEST: self._hear_contest,
+            Kind.WANTED: self._hear_wanted,
             Kind.ABOUT: self._hear_about,
         }
 
@@ -383,6 +394,10 @@ class RoomState:
     def contest(self, worker: int, room: str, address: bytes, challenger: bytes) -> None:
         """Tell a worker that its guest's address is used by one of ours."""
         self._send(worker, Kind.CONTEST, pack_contest(Contest(room, address, challenger)))
+
+    def want_address_of(self, worker: int, room: str, mac: bytes) -> None:
+        """Have a worker let a guest go whose client is away: its address is needed."""
+        self._send(worker, Kind.WANTED, pack_wanted(Wanted(room, mac)))
 
     # -- others -------------------------------------------------------------------------------------
 
@@ -548,6 +563,9 @@ class RoomState:
 
     def _hear_contest(self, _number: int, _worker: _Worker, message: bytes, _now: float) -> None:
         self._events.append(Contested(*read_contest(message)))
+
+    def _hear_wanted(self, _number: int, _worker: _Worker, message: bytes, _now: float) -> None:
+        self._events.append(AddressNeeded(*read_wanted(message)))
 
     def _hear_about(self, _number: int, worker: _Worker, message: bytes, _now: float) -> None:
         worker.urls = read_about(message)

@@ -77,6 +77,7 @@ class Kind(IntEnum):
     GRANT = 6
     CONTEST = 7
     ABOUT = 8
+    WANTED = 9
     FRAMES = 16
     CARRIED = 17
     """Of a session that one worker carries for another (``netstack.carried_wire``)."""
@@ -92,6 +93,8 @@ class Flag(IntFlag):
     GRANTED_NAME = 4
     """Its name is a token's."""
     ISOLATED = 8
+    AWAY = 16
+    """Its client has no session at the moment: it gives its address up when all are taken."""
 
 
 class Binding(NamedTuple):
@@ -175,6 +178,13 @@ class Contest(NamedTuple):
     challenger: bytes
 
 
+class Wanted(NamedTuple):
+    """An address is needed, and a guest of yours has one whose client is away: let it go."""
+
+    room: str
+    mac: bytes
+
+
 # -- writing ------------------------------------------------------------------------------------------
 
 
@@ -241,6 +251,11 @@ def pack_grant(grant: Grant) -> bytes:
 def pack_contest(contest: Contest) -> bytes:
     """Write the body of a Contest."""
     return contest.challenger + pack_text(contest.room) + contest.address
+
+
+def pack_wanted(wanted: Wanted) -> bytes:
+    """Write the body of a Wanted."""
+    return wanted.mac + pack_text(wanted.room)
 
 
 def pack_about(urls: Sequence[str]) -> bytes:
@@ -404,6 +419,14 @@ def read_contest(message: bytes) -> Contest:
     if len(address) not in (_IPV4, _IPV6):
         raise MalformedPacket("bad_room_message")
     return Contest(room, address, challenger)
+
+
+def read_wanted(message: bytes) -> Wanted:
+    """Read a Wanted."""
+    reader = Reader(message)
+    mac, room = reader.take(_MAC), reader.room()
+    reader.end()
+    return Wanted(room, mac)
 
 
 def read_about(message: bytes) -> tuple[str, ...]:

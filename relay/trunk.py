@@ -20,6 +20,7 @@ from loguru import logger
 from actors.messages import (
     AddressContested,
     AddressGranted,
+    AddressNeededElsewhere,
     AddressTaken,
     FramesFromTrunk,
     GuestElsewhere,
@@ -35,6 +36,7 @@ from netstack.room_state import (
     HELLO_EVERY,
     MEMBER,
     AddressLost,
+    AddressNeeded,
     Contested,
     Elsewhere,
     Granted,
@@ -512,6 +514,11 @@ class RoomLink:
         """Have ``asker`` told, by AddressGranted, which of these addresses a MAC may have."""
         self._trunk.ask(self.room, mac, candidates, asker)
 
+    def want_address_of(self, worker: int, mac: bytes) -> None:
+        """Have a worker let a guest go whose client is away: its address is needed."""
+        self._state.want_address_of(worker, self.room, mac)
+        self._trunk.work_at_end()
+
     def contest(self, worker: int, address: bytes, challenger: bytes) -> None:
         """Have a worker ask its guest whether that still has an address that a guest of ours uses."""
         self._state.contest(worker, self.room, address, challenger)
@@ -544,6 +551,8 @@ class RoomLink:
                 message = AddressTaken(mac, address, holder)
             case Contested(_, address, challenger):
                 message = AddressContested(address, challenger)
+            case AddressNeeded(_, mac):
+                message = AddressNeededElsewhere(mac)
             case _:
                 return
         if self.switch is not None:

@@ -56,6 +56,7 @@ from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
 from actors.lan.trunk import Elsewhere
 from actors.messages import (
     AddressContested,
+    AddressNeededElsewhere,
     AddressTaken,
     AddressWanted,
     AssignAddress,
@@ -113,6 +114,14 @@ SILENT_AFTER = 45.0
 ANNOUNCED_EVERY = 5.0
 """Seconds between looks at what other workers should know of our ports: who is silent, where clients are."""
 
+GIVEN_UP_WITHIN = 0.2
+"""Seconds that another worker has to let a client go that is away, for an address that is needed here."""
+
+MAX_WANTED = 512
+"""Registrations that wait for that."""
+
+ADDRESS_NEEDED = "its address is needed"
+
 FIRST_QUERY_AFTER = 1.0
 """Seconds after its registration until a port is asked for multicast groups: clients configure their NIC."""
 
@@ -147,6 +156,8 @@ class SwitchActor(EventLoopActor):
         self._absent: dict[int, None] = {}
         """Ports whose clients are away."""
         self._absent_shares = Shares(absent, share)
+        self._wanted: dict[bytes, tuple[AssignAddress, float]] = {}
+        """Who waits for the address of a MAC elsewhere, and how long, the one that waits longest first."""
         self._former = self._forwarding.former
         self._silent: dict[int, None] = {}
         """Ports whose guests have not shown themselves, the oldest first."""
@@ -222,6 +233,8 @@ class SwitchActor(EventLoopActor):
         if self._elsewhere is not None:
             self._elsewhere.unbind(message.mac)
         self._forwarding.tell_gateway(message)
+        if message.mac in self._wanted:
+            self._ask_again(message.mac)
 
     @handles(AddressTaken, AddressContested)
     def _for_gateway(self, message: AddressTaken | AddressContested) -> None:
@@ -235,6 +248,8 @@ class SwitchActor(EventLoopActor):
         self._elsewhere.taken(mac)
         silent = number in self._absent or self.now() - port.last_heard() >= SILENT_AFTER
         flags = Flag.SILENT if silent else Flag(0)
+        if number in self._absent:
+            flags |= Flag.AWAY
         if port.macs is not None and mac in port.macs:
             flags |= Flag.NAMED_BY_TOKEN
         self._link.present(mac, number, port.client(), int(flags))
@@ -277,6 +292,8 @@ class SwitchActor(EventLoopActor):
                 number for number, port in self._ports.items() if port.asked and number not in self._new_ports
             ]
         self._ask_for_groups(due)
+        for mac in [mac for mac, (_, until) in self._wanted.items() if now >= until]:
+            self._ask_again(mac)
         if now >= self._announce_at:
             self._announce_at = now + ANNOUNCED_EVERY
             self._announce_again()
@@ -284,7 +301,9 @@ class SwitchActor(EventLoopActor):
 
     def _set_timer(self) -> None:
         if self._forwarding.queries is not None:
-            self.poll_at = min(self._query_at, self._announce_at, next(iter(self._new_ports.values()), NEVER))
+            given_up = next((until for _, until in self._wanted.values()), NEVER)
+            first_query = next(iter(self._new_ports.values()), NEVER)
+            self.poll_at = min(self._query_at, self._announce_at, first_query, given_up)
 
     def _ask_for_groups(self, numbers: list[int]) -> None:
         """Have guests say which multicast groups they want."""
@@ -385,10 +404,31 @@ class SwitchActor(EventLoopActor):
         attempts_left = 0
         if number is not None:
             self._counters.add("switch.absences_cut_short")
-            self._end_absence(number, "its address is needed")
+            self._end_absence(number, ADDRESS_NEEDED)
             attempts_left = registration.attempts_left - 1
+        elif self._elsewhere is not None and len(self._wanted) < MAX_WANTED:
+            mac = self._elsewhere.ask_who_is_away(registration.client, only_own=message.share)
+            if mac is not None:
+                self._wanted[mac] = registration, self.now() + GIVEN_UP_WITHIN
+                self._set_timer()
+                return
         if registration.port in self._ports:
             self._forwarding.tell_gateway(replace(registration, attempts_left=attempts_left))
+
+    def _ask_again(self, mac: bytes) -> None:
+        """Ask for an address again: a guest elsewhere has given its own up, or does not."""
+        registration, _ = self._wanted.pop(mac)
+        if registration.port in self._ports:
+            left = registration.attempts_left - 1
+            self._forwarding.tell_gateway(replace(registration, attempts_left=left))
+
+    @handles(AddressNeededElsewhere)
+    def _address_needed_elsewhere(self, message: AddressNeededElsewhere) -> None:
+        """Let a client that is away go for one that is at another worker."""
+        owner = self._table.last_port_of(message.mac)
+        if owner in self._absent:
+            self._counters.add("switch.absences_cut_short")
+            self._end_absence(owner, ADDRESS_NEEDED)
 
     def _free_mac(self, mac: bytes, now: float) -> bool:
         """End the absence of a client whose MAC another uses, who is there; whether there was one."""

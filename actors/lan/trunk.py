@@ -58,6 +58,8 @@ class Elsewhere:
         """Worker and port, by MAC."""
         self._macs: Counter[tuple[int, int]] = Counter()
         """MACs behind each worker's ports."""
+        self._away: dict[bytes, str] = {}
+        """MACs whose clients are away, with the clients' networks, who is away for longest first."""
         self._owners: dict[tuple[int, int], str] = {}
         """As whose these ports are counted."""
 
@@ -83,6 +85,10 @@ class Elsewhere:
     def bind(self, worker: int, binding: Binding, now: float) -> int | None:
         """Note where a MAC is; return the port here whose bound MAC it was."""
         self._count(binding.mac, (worker, binding.port), binding.client)
+        if binding.flags & Flag.AWAY:
+            self._away.setdefault(binding.mac, client_network(binding.client))
+        else:
+            self._away.pop(binding.mac, None)
         trunk = FIRST_TRUNK - worker
         if trunk not in self._forwarding.ports:
             self._open(worker, now)
@@ -92,14 +98,27 @@ class Elsewhere:
 
     def taken(self, mac: bytes) -> None:
         """Note that a MAC is behind a port here now."""
+        self._away.pop(mac, None)
         self._count(mac, None)
 
     def unbind(self, mac: bytes) -> None:
         """Forget where a MAC was, unless it is behind a port here by now."""
         guest = self._guests.get(mac)
+        self._away.pop(mac, None)
         self._count(mac, None)
         if guest is not None:
             self._forwarding.table.forget(mac, FIRST_TRUNK - guest[0])
+
+    def ask_who_is_away(self, client: str, *, only_own: bool) -> bytes | None:
+        """Have a guest let go whose client is away, one of the same client's first; tell its MAC, if any."""
+        own = (mac for mac, owner in self._away.items() if owner == client)
+        mac = next(own, None)
+        if mac is None and not only_own:
+            mac = next(iter(self._away), None)
+        if mac is not None:
+            del self._away[mac]
+            self._link.want_address_of(self._guests[mac][0], mac)
+        return mac
 
     def _count(self, mac: bytes, guest: tuple[int, int] | None, client: str = "") -> None:
         """Count a guest's session among the room's ports, or take it back."""

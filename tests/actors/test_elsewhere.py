@@ -38,6 +38,7 @@ class Link:
     def __init__(self):
         self.here, self.asked, self.sent, self.contested, self.touched = {}, [], [], [], []
         self.known = {}
+        self.wanted = []
         self.keeper = b""
         self.ports = 0
 
@@ -79,6 +80,9 @@ class Link:
 
     def ask(self, address, candidates, asker):
         self.asked.append((address, candidates, asker))
+
+    def want_address_of(self, worker, address):
+        self.wanted.append((worker, address))
 
     def contest(self, worker, address, challenger):
         self.contested.append((worker, address, challenger))
@@ -308,6 +312,59 @@ def test_a_name_that_a_token_gives_is_taken_from_a_guest_here_and_that_is_told(l
     lan.gateway._actor_weakref()._services.name(mac(2), ip("10.0.2.40"), "web", granted=True)
     assert lan.link.describe(mac(1)).name == ""
     assert mac(1) in lan.link.touched
+
+
+def refusals(client):
+    return [said["message"] for said in client.session.controls() if said["type"] == "Error"]
+
+
+@pytest.fixture
+def full(loop, counters):
+    """A LAN of three addresses, of guests elsewhere: two whose clients are away, and one that is silent."""
+    lan = Lan(loop, counters, pool_first=ip("10.0.2.10"), pool_last=ip("10.0.2.12"))
+    for n, address in ((7, "10.0.2.10"), (8, "10.0.2.11"), (9, "10.0.2.12")):
+        flags = Flag.SILENT if n == 7 else Flag.SILENT | Flag.AWAY
+        client = "192.0.2.1" if n == 9 else "198.51.100.1"
+        lan.comes_elsewhere(n, address, client=client, flags=int(flags))
+    return lan
+
+
+def test_who_is_away_elsewhere_gives_its_address_up_ones_own_first(full):
+    first = full.registers(1)
+    assert (full.link.wanted, refusals(first)) == ([(1, mac(9))], [])
+    full.tell(GuestNowhereElse(mac(9)))
+    full.answer(full.link.asked[0][1][0])
+    assert assigned(first) == ["10.0.2.12"]
+    second = full.registers(2, 2)
+    assert full.link.wanted[1:] == [(1, mac(8))]
+    full.tell(GuestNowhereElse(mac(8)))
+    full.answer(full.link.asked[0][1][0])
+    assert assigned(second) == ["10.0.2.11"]
+    third = full.registers(3, 3)
+    assert (len(full.link.wanted), refusals(third)) == (2, ["address pool is full"]), (
+        "one is there, and silent"
+    )
+
+
+def test_a_worker_that_does_not_let_its_guest_go_is_not_waited_for_for_long(full):
+    client = full.registers(1)
+    for count in (1, 2):
+        assert (len(full.link.wanted), refusals(client)) == (count, [])
+        full.loop.advance(0.2)
+    assert refusals(client) == ["address pool is full"]
+    assert full.switch._actor_weakref()._wanted == {}
+
+
+def test_an_answer_for_who_has_left_meanwhile_is_nobodys(full):
+    full.registers(1).leaves()
+    full.tell(GuestNowhereElse(mac(9)))
+    assert (full.link.asked, full.switch._actor_weakref()._wanted) == ([], {})
+
+
+def test_more_than_may_wait_for_addresses_are_refused_at_once(full, monkeypatch):
+    monkeypatch.setattr("actors.lan.switch.MAX_WANTED", 1)
+    clients = [full.registers(n, n) for n in (1, 2)]
+    assert [refusals(client) for client in clients] == [[], ["address pool is full"]]
 
 
 def discover(hardware, client=b""):

@@ -34,6 +34,7 @@ def changes(draw):
 READERS = [
     wire.read_hello, wire.read_changes, wire.read_snapshot, wire.read_ask, wire.read_grant,
     wire.read_contest, wire.read_frames, wire.read_head, wire.read_about,
+    wire.read_wanted,
 ]  # fmt: skip
 
 
@@ -57,6 +58,8 @@ def test_all_other_messages_are_read_as_they_were_written():
         assert wire.read_grant(HEAD + wire.pack_grant(grant)) == grant
     contest = wire.Contest("lab", bytes(16), b"macmac")
     assert wire.read_contest(HEAD + wire.pack_contest(contest)) == contest
+    wanted = wire.Wanted("lab", b"macmac")
+    assert wire.read_wanted(HEAD + wire.pack_wanted(wanted)) == wanted
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

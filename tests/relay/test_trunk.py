@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from types import SimpleNamespace
 
 from lan_parts import control, mac
@@ -102,6 +102,34 @@ def test_more_guests_than_there_are_addresses_have_those_of_who_is_away(tmp_path
         return sum(told), sum(worker.total("rooms.addresses_chosen_alone") for worker in both)
 
     assert run(scenario, tmp_path) == (0, 0)
+
+
+def test_guests_that_are_away_at_another_worker_give_their_addresses_to_those_who_come_here(tmp_path):
+    async def scenario(one, two):
+        pool = one.lan().gateway._actor_weakref()._guests.pool
+        there = [await one.guest(n).joins() for n in range(pool.size)]
+        late = two.guest(500).registers()
+        await until(lambda: late.look() or late.refused())
+        assert late.refused(), "all are there"
+        for guest in there[1:]:
+            guest.is_lost()
+        await until(
+            lambda: (
+                sum(b.flags & Flag.AWAY > 0 for _, b in two.trunk.state.all_elsewhere("default"))
+                == pool.size - 1
+            )
+        )
+        here = [two.guest(1000 + 37 * n) for n in range(pool.size - 1)]
+        for guest in here:
+            guest.registers()
+        await until(lambda: all(guest.look() for guest in here))
+        late = two.guest(501).registers()
+        await until(lambda: late.look() or late.refused())
+        counted = one.total("switch.absences_cut_short"), two.total("rooms.addresses_chosen_alone")
+        return pool.size, len({guest.ip for guest in (there[0], *here)}), counted, late.refused()
+
+    size, different, counted, refused = run(scenario, tmp_path, network=IPv4Network("10.0.2.0/28"))
+    assert (different, counted, refused) == (size, (size - 1, 0), True)
 
 
 # -- a MAC that is registered at another worker -----------------------------------------------------
