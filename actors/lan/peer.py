@@ -3,12 +3,9 @@
 Theory of operation
 -------------------
 The encapsulation is named by the URL or told by the first datagram. Frames of one batch go to the switch as
-one message. A framed client registers its MAC with ``Register`` and is told its address with ``Assigned``;
-a raw client, or a framed one whose Register was lost, is registered by its first frame's source MAC.
-
-Datagrams get lost and existing clients ask only once, so ``Assigned`` is repeated after 250 ms, 1 s and 4 s
-and beside each HeartbeatAck, until a frame shows that the guest has an IPv4 address. (Any frame would be too
-weak a sign: kernels send IPv6 router solicitations before they have any address.)
+one message. A framed client registers its MAC with ``Register`` and is told its address with ``Assigned``,
+until its guest has shown it (``assigned``); a raw client, or a framed one whose Register was lost, is
+registered by its first frame's source MAC.
 
 A client whose session is lost, neither side having ended it, may come back within ``resume_grace`` seconds,
 if it was told a secret: until then this actor keeps the port, with the addresses and flows on it, and the
@@ -23,7 +20,6 @@ IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the swit
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -31,6 +27,7 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe, PeerDescription
 from actors.lan.absence import AbsentSession, HeldFrames
+from actors.lan.assigned import Assigned
 from actors.lan.detour import Detour
 from actors.line import Line
 from actors.messages import (
@@ -65,9 +62,8 @@ from actors.upload import Upload
 from actors.upload_limit import QUEUE_FULL, UploadLimit
 from netstack import control, encapsulation
 from netstack.counters import PartCounters
-from netstack.dns_zone import LAN_DOMAIN
 from netstack.encapsulation import DATA, Kind
-from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, format_mac, is_station
+from netstack.ethernet import format_mac, is_station
 from netstack.ipv4 import format_ipv4
 from netstack.link_mtu import link_mtu
 from netstack.room_names import DEFAULT_ROOM
@@ -85,9 +81,6 @@ if TYPE_CHECKING:
     from netstack.counters import Counters
     from netstack.encapsulation import Encapsulation
 
-ASSIGNED_REPEATS = (0.25, 1.0, 4.0)
-"""Seconds after the first Assigned: three losses in a row at 10 % are one client in a thousand."""
-
 CONTROL_RATE = 10.0
 """Control messages per second that are looked at; a client needs one per 15 s."""
 
@@ -102,9 +95,6 @@ REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode
 
 _DATA = bytes((DATA,))
 _ZERO_IP = bytes(4)
-
-_SENDER_IP = {ETHERTYPE_IPV4: slice(26, 30), ETHERTYPE_ARP: slice(28, 32)}
-"""Where a frame names its sender's IPv4 address."""
 
 
 class PeerActor(EventLoopActor):
@@ -141,7 +131,7 @@ class PeerActor(EventLoopActor):
         """Whether the port has not gone to another session."""
         self._switch = switch
         self._counters = counters
-        self._settings, self._urls = settings, urls
+        self._settings = settings
         now = self.now()
         self._policy = policy
         self._from_limit: UploadLimit | None = None
@@ -152,15 +142,8 @@ class PeerActor(EventLoopActor):
         self._mac: bytes | None = None
         """The MAC that was asked for last."""
         self._asked_explicitly = False
-        self._assignment: AddressAssigned | None = None
-        self._assigned: bytes | None = None
-        """The Assigned datagram, once there is an address."""
-        self._assigned_with: tuple[int, list[str]] = (0, [])
-        """The link's MTU and the URLs when that was made."""
+        self._assigned = Assigned(urls)
         self._ip: bytes = _ZERO_IP
-        self._repeats: list[float] = []
-        """Times at which Assigned is sent again; empty once the guest has shown an address."""
-        self._address_shown = False
         self._refused = (b"", "")
         """MAC and reason of the last refusal that was logged."""
         self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
@@ -262,11 +245,11 @@ class PeerActor(EventLoopActor):
         for text in controls:
             self._from_control(text, now)
         if frames:
-            if self._assigned is None:
+            if self._assigned.datagram is None:
                 self._register_implicitly(frames, now)
                 self._detour.came_behind(frames)
-            elif not self._address_shown:
-                self._look_for_address(frames)
+            elif not self._assigned.is_shown:
+                self._assigned.look(frames)
             self._counters.add("peer.frames_from_client", len(frames))
             self._frames_in += len(frames)
             self._bytes_in += sum(map(len, frames))
@@ -378,19 +361,13 @@ class PeerActor(EventLoopActor):
         self._session.send(control.encode_peer_list(message.peers, self._session.datagram_limit))
 
     def _assigned_again(self) -> list[bytes]:
-        """Return Assigned if it may have got lost, or is no longer true: path or machines are others."""
-        if self._assignment is None:
-            return []
-        mtu = self._link_mtu()
-        if self._assigned_with != (mtu, list(self._urls())):
-            return [self._encode_assigned(replace(self._assignment, mtu=mtu))]
-        return [] if self._address_shown or self._assigned is None else [self._assigned]
+        return self._assigned.again(self._link_mtu(), self._settings, self._session.datagram_limit)
 
     # -- registration -------------------------------------------------------------------------------
 
     def _register(self, said: control.Register) -> None:
-        if said.mac == self._mac and self._assigned is not None and self._asked_explicitly:
-            self._session.send([self._assigned])
+        if said.mac == self._mac and self._assigned.datagram is not None and self._asked_explicitly:
+            self._session.send([self._assigned.datagram])
             return
         self._ask_for(said, explicit=True)
 
@@ -432,29 +409,14 @@ class PeerActor(EventLoopActor):
             self._log("joined", unthinned=True, address=address, name=self._called or None).info(
                 "peer {} registered {} as {}", self._port, format_mac(message.mac), address
             )
-        assigned = self._encode_assigned(message)
+        limit = self._session.datagram_limit
+        assigned = self._assigned.make(message, self._link_mtu(), self._settings, limit)
         if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
             self._session.send([assigned])
-            now = self.now()
-            self._repeats = [now + delay for delay in ASSIGNED_REPEATS]
-            self._address_shown = False
+            self._assigned.was_sent(self.now())
         else:
-            self._address_shown = True  # nothing was sent that could have got lost
+            self._assigned.is_shown = True  # nothing was sent that could have got lost
         self._set_timer()
-
-    def _encode_assigned(self, assignment: AddressAssigned) -> bytes:
-        self._assignment, urls = assignment, list(self._urls())
-        self._assigned_with = self._link_mtu(), urls
-        extra: dict[str, int | str] = {"mtu": assignment.mtu, "room": self._settings.room}
-        if self._settings.domain != LAN_DOMAIN:
-            extra["domain"] = self._settings.domain
-        if assignment.resume:
-            extra["resume"] = assignment.resume
-        ip, gateway, netmask, dns = assignment.ip, assignment.gateway, assignment.netmask, assignment.dns
-        limit = self._session.datagram_limit
-        assigned = control.encode_assigned(ip, gateway, netmask, dns, urls=urls, limit=limit, **extra)
-        self._assigned = assigned
-        return assigned
 
     @handles(RegistrationRefused)
     def _registration_refused(self, message: RegistrationRefused) -> None:
@@ -485,15 +447,6 @@ class PeerActor(EventLoopActor):
                 *(self._port, self._session.remote, format_mac(mac), reason),
             )
 
-    def _look_for_address(self, frames: list[bytes]) -> None:
-        """Stop repeating Assigned once the guest uses an IPv4 address."""
-        for frame in frames:
-            sender = _SENDER_IP.get(frame[12:14])
-            if sender is not None and frame[sender] not in (_ZERO_IP, b""):
-                self._address_shown = True
-                self._repeats = []
-                return
-
     # -- time ---------------------------------------------------------------------------------------
 
     @handles(Tick)
@@ -523,22 +476,21 @@ class PeerActor(EventLoopActor):
                 self._counters.add("peer.timeouts")
                 self._close(CloseCode.SILENT, f"silent for {self._settings.peer_timeout:g} s")
                 return
-        if self._repeats and now >= self._repeats[0]:
-            self._repeats = [when for when in self._repeats if when > now]
-            if self._assigned is not None:
-                self._session.send([self._assigned])
+        due = self._assigned.take_due(now)
+        if due:
+            self._session.send(due)
         self._set_timer()
 
     def _awaits_registration(self) -> bool:
         speaks = self._encapsulation
-        return speaks is not None and speaks.kind is Kind.FRAMED and self._assigned is None
+        return speaks is not None and speaks.kind is Kind.FRAMED and self._assigned.datagram is None
 
     def _last_sign(self) -> float:
         """When the client last showed life: framed ones send heartbeats, others have only QUIC's.
 
         That counts once they are registered: who never said anything must not keep a port.
         """
-        if self._assigned is None or (
+        if self._assigned.datagram is None or (
             self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED
         ):
             return self._heard
@@ -553,10 +505,9 @@ class PeerActor(EventLoopActor):
             self.poll_at = min(self._absent_until, self._expires, release)
             return
         register_by = self._register_by if self._awaits_registration() else NEVER
-        repeat = self._repeats[0] if self._repeats else NEVER
         if self._to_limit is not None:
             release = min(release, self._to_limit.wake_at(self.now()))
-        self.poll_at = min(self._next_check, register_by, repeat, self._expires, release)
+        self.poll_at = min(self._next_check, register_by, self._assigned.due_at, self._expires, release)
 
     def _log(self, event: str, **fields: object) -> Logger:
         """Give the logger for an event of this session's, with who it is about."""
@@ -673,7 +624,7 @@ class PeerActor(EventLoopActor):
 
     def _may_come_back(self) -> bool:
         """Whether the client has what shows that it is the same."""
-        speaks, assignment = self._encapsulation, self._assignment
+        speaks, assignment = self._encapsulation, self._assigned.assignment
         if speaks is None or speaks.kind is not Kind.FRAMED or assignment is None:
             return False
         return bool(assignment.resume) and self._settings.resume_grace > 0
@@ -684,7 +635,7 @@ class PeerActor(EventLoopActor):
         self._counters.add("peer.absences")
         self._session = AbsentSession(self._session)
         self._held = HeldFrames()
-        self._repeats = []
+        self._assigned.stop()
         self._line.carry(self._session)
         self._absent_until = self.now() + grace
         tell_alive(self._switch, PortAbsent(self._port, self.actor_ref))
