@@ -27,6 +27,7 @@ from relay.version import is_accelerated
 from transport.certificates import CertificateError, FileCertificateStore
 from transport.host.interfaces import interface_addresses
 from transport.host.upstream_dns import RESOLV_CONF, read_resolv_conf
+from transport.quic.udp import enlarge_buffers
 
 if TYPE_CHECKING:
     import argparse
@@ -260,7 +261,7 @@ def _asks(address: str, port: int) -> float | None:
 def _buffers(_: Settings) -> Iterator[Finding]:
     """Whether the UDP socket may hold what comes while the relay is at work."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * ENOUGH_BUFFER)
+        enlarge_buffers(probe)
         size = probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
     if size < ENOUGH_BUFFER:
         fix = f"as root: sysctl net.core.rmem_max={4 * ENOUGH_BUFFER}"

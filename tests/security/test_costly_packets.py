@@ -9,7 +9,7 @@ import costly_frames
 import pytest
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
-from guests import Guest
+from guests import Guest, Neighbour
 from quic_attacker import attacker, send_slowly
 from quic_parts import datagram_frame
 from stream_frames import stream_frame
@@ -91,7 +91,10 @@ def test_eight_sessions_that_go_on_are_closed(relay):
     async def attack():
         return await flood(relay, stream_limits, sessions=8, seconds=ENDED_WITHIN, pause=0.004)
 
-    for end in asyncio.run(attack()):  # what a neighbour notices is told above
+    with Neighbour(relay) as neighbour:  # how late it is, is told above
+        ends = asyncio.run(attack())
+    assert neighbour.intact == neighbour.sent > 0
+    for end in ends:
         assert end is not None
         assert end[0] == ErrorCode.H3_EXCESSIVE_LOAD
         assert end[1] in REASONS

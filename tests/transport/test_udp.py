@@ -1,6 +1,8 @@
+import re
 import select
 import socket
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from host_parts import add_ipv6, in_namespace, ip
@@ -48,6 +50,33 @@ def test_linux_offers_both_offloads(pair):
     left, _, _ = pair
     assert left.receive_offload
     assert left.send_offload
+
+
+def may_exceed_limits():
+    """Whether this process has CAP_NET_ADMIN (bit 12, capabilities(7))."""
+    status = Path("/proc/self/status")
+    found = re.search(r"CapEff:\s*(\w+)", status.read_text()) if status.exists() else None
+    return found is not None and bool(int(found[1], 16) >> 12 & 1)
+
+
+@pytest.mark.skipif(not may_exceed_limits(), reason="the kernel grants what its settings allow")
+def test_the_socket_holds_what_comes_while_a_turn_runs(pair):
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        # The kernel doubles it, for what it needs itself (socket(7)).
+        assert pair[0]._socket.getsockopt(socket.SOL_SOCKET, option) == 2 * udp.SOCKET_BUFFER
+
+
+def test_a_process_without_privileges_asks_for_as_much_as_its_limits_allow():
+    granted = []
+
+    class Unprivileged:
+        def setsockopt(self, _level, option, _value):
+            if option not in {socket.SO_RCVBUF, socket.SO_SNDBUF}:
+                raise PermissionError
+            granted.append(option)
+
+    udp.enlarge_buffers(Unprivileged())
+    assert granted == [socket.SO_RCVBUF, socket.SO_SNDBUF]
 
 
 def test_drain_of_an_empty_socket_is_empty(pair):

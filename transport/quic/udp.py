@@ -51,7 +51,10 @@ PACKETS_PER_SEND: Final = 60
 BYTES_PER_SEND: Final = 65000
 """And no more than one IPv4 packet holds."""
 SOCKET_BUFFER: Final = 4 * 1024 * 1024
-"""Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs."""
+"""Asked of the kernel (it grants less without privileges); bursts wait here while a turn runs, and a flood
+that fills it takes everybody's packets along."""
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+"""Linux: the same beyond net.core.wmem_max and rmem_max, for who has CAP_NET_ADMIN (socket(7))."""
 
 _SEGMENT_SIZE: Final = struct.Struct("H")
 _CONTROL_SIZE: Final = PACKET_INFO_SPACE + (socket.CMSG_SPACE(4) if sys.platform != "win32" else 0)
@@ -97,10 +100,21 @@ def send_run(
     opened.sendmsg(packets, [*control, cut], 0, address)
 
 
+def enlarge_buffers(opened: socket.socket) -> None:
+    """Have a UDP socket hold SOCKET_BUFFER bytes each way, or what this process is granted."""
+    for option, beyond_limits in (
+        (socket.SO_RCVBUF, _SO_RCVBUFFORCE),
+        (socket.SO_SNDBUF, _SO_SNDBUFFORCE),
+    ):
+        opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                opened.setsockopt(socket.SOL_SOCKET, beyond_limits, SOCKET_BUFFER)
+
+
 def _prepare(opened: socket.socket, host: str) -> None:
     """Set what goes for every UDP socket of QUIC's; ``host`` is the address that it will be bound to."""
-    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-        opened.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    enlarge_buffers(opened)
     if host in EVERY:
         tell_local_addresses(opened)
     if sys.platform == "linux":
