@@ -6,6 +6,7 @@ names its source in one line.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.setting_kinds import Kind, Option
+
+_PASSWORD = re.compile(r"//[^/@,\s]*@")
+"""User and password in a URL, which do not belong in a log."""
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest configuration file that is read."""
@@ -94,6 +98,6 @@ def checked(option: Option, text: str, source: str) -> Any:
     try:
         return option.kind.parse(text)
     except ValueError as error:
-        said = str(error)
-        given = f", not {text[:80]!r}" if said.startswith("must ") else f" (in {text[:80]!r})"
+        said, shown = str(error), repr(_PASSWORD.sub("//***@", text)[:80])
+        given = f", not {shown}" if said.startswith("must ") else f" (in {shown})"
         raise SettingsError(f"{source}: {said}{'' if repr(text) in said else given}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.setting_sources import MAX_CONFIG_BYTES, read_file
+from relay.setting_sources import MAX_CONFIG_BYTES, checked, read_file
 from relay.settings import OPTIONS, SettingsError
 
 
@@ -46,3 +46,14 @@ def test_a_file_that_cannot_be_taken_is_one_line_that_names_it(path, content, co
 def test_a_file_that_is_not_there_is_named(path):
     with pytest.raises(SettingsError, match="No such file"):
         read_file(path, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nats://me:hunter2@[", "nats://hunter2@x:99999", "nats://x,tls://me:hunter2@y:0", "http://me:hunter2@x"],
+)
+def test_no_complaint_about_a_url_tells_its_password(text):
+    with pytest.raises(SettingsError, match="--cluster: must be URLs") as caught:
+        checked(OPTIONS["cluster"], text, "--cluster")
+    assert "hunter2" not in str(caught.value)
+    assert "***@" in str(caught.value)
