@@ -67,3 +67,111 @@ def test_chains_that_are_jumped_to_count_and_other_hooks_and_tables_do_not(names
 
 def test_what_is_none_of_this_is_passed_over():
     assert closed_to_udp([], PORT) == closed_to_udp([{"metainfo": {}}, {"rule": {"expr": []}}], PORT) == []
+
+
+NONE_NAMES_IT = f"drops what no rule names, and none names UDP port {PORT}"
+FOR_ALL = f"and none before it names UDP port {PORT}"
+
+
+@pytest.mark.parametrize(
+    ("others", "rules", "why"),
+    [
+        ("chain other { udp dport 4433 accept; }", "policy drop; udp dport 53 jump other;", NONE_NAMES_IT),
+        (
+            "chain other { udp dport 4433 accept; }",
+            "policy drop; tcp dport 1-65535 jump other;",
+            NONE_NAMES_IT,
+        ),
+        ("chain other { udp dport 4433 accept; }", 'policy drop; iifname "eth0" jump other;', None),
+        ("chain other { accept; }", "policy drop; udp dport 4433 jump other;", None),
+        ("chain other { accept; }", 'policy drop; iifname "eth0" jump other;', NONE_NAMES_IT),
+        ("chain other { drop; }", 'iifname "eth0" jump other;', None),
+        (
+            "chain other { udp dport 53 accept; drop; }",
+            "jump other;",
+            f"has a rule for all packets: drop, {FOR_ALL}",
+        ),
+        ("chain other { return; drop; }", "jump other;", None),
+        (
+            "chain other { udp dport 53 accept; }",
+            "policy drop; goto other; udp dport 4433 accept;",
+            NONE_NAMES_IT,
+        ),
+        ("chain unused { udp dport 4433 accept; }", "policy drop;", NONE_NAMES_IT),
+        (
+            "set open { type inet_service; elements = { 53, 4433 }; }",
+            "policy drop; udp dport @open accept;",
+            None,
+        ),
+        (
+            "set open { type inet_service; flags interval; elements = { 4400-4500 }; }",
+            "policy drop; udp dport @open accept;",
+            None,
+        ),
+        (
+            "set open { type inet_service; timeout 1h; elements = { 4433 timeout 1h }; }",
+            "policy drop; udp dport @open accept;",
+            None,
+        ),
+        (
+            "set open { type inet_service; elements = { 53 }; }",
+            "policy drop; udp dport @open accept;",
+            NONE_NAMES_IT,
+        ),
+        (
+            "set shut { type inet_service; elements = { 4433 }; }",
+            "udp dport @shut drop;",
+            f"has a rule for UDP port {PORT}: drop",
+        ),
+        (
+            (
+                "chain other { accept; }\n"
+                "map of { type inet_service : verdict; elements = { 4433 : jump other }; }"
+            ),
+            "policy drop; udp dport vmap @of;",
+            None,
+        ),
+        ("", "policy drop; udp dport vmap { 53 : drop, 4433 : accept };", None),
+        ("", "policy drop; ct state vmap { established : accept, invalid : drop };", NONE_NAMES_IT),
+        ("", "policy drop; meta l4proto . th dport { tcp . 4433, udp . 4433 } accept;", None),
+        ("", "policy drop; meta l4proto . th dport { tcp . 4433 } accept;", NONE_NAMES_IT),
+        ("", "policy drop; meta l4proto udp accept;", None),
+        ("", "policy drop; ct state established accept;", NONE_NAMES_IT),
+        (
+            "",
+            "ct state established accept; udp dport 53 accept; drop;",
+            f"has a rule for all packets: drop, {FOR_ALL}",
+        ),
+        ("", "udp dport 4433 accept; drop;", None),
+        ("", 'iifname "eth9" drop;', None),
+    ],
+)
+def test_rules_are_followed_as_a_packet_to_the_port_goes_through_them(namespace, others, rules, why):
+    table = (
+        f"table inet filter {{\n{others}\nchain input {{ type filter hook input priority 0; {rules} }}; }}"
+    )
+    namespace.run("nft", "-f", "-", input=table)
+    told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    assert closed_to_udp(told, PORT) == ([] if why is None else [(CHAIN, why)])
+
+
+def test_what_is_dropped_on_arrival_counts_and_what_is_translated_does_not(namespace):
+    for rules in (
+        "table ip early { chain pre { type filter hook prerouting priority -300; udp dport 4433 drop; }; }",
+        "table ip nat { chain pre { type nat hook prerouting priority -100; udp dport 4433 drop; }; }",
+    ):
+        namespace.run("nft", "-f", "-", input=rules)
+    told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
+    assert closed_to_udp(told, PORT) == [("ip early pre", f"has a rule for UDP port {PORT}: drop")]
+
+
+def test_chains_that_lead_to_each_other_end():
+    def chain(name, **more):
+        return {"chain": {"family": "ip", "table": "t", "name": name, **more}}
+
+    def jump(name, target):
+        return {"rule": {"family": "ip", "table": "t", "chain": name, "expr": [{"jump": {"target": target}}]}}
+
+    base = chain("a", hook="input", type="filter", policy="drop")
+    rules = [base, chain("b"), jump("a", "b"), jump("b", "a"), jump("b", "nowhere")]
+    assert closed_to_udp(rules, PORT) == [("ip t a", NONE_NAMES_IT)]
