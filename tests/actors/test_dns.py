@@ -24,6 +24,7 @@ from actors.messages import (
 )
 from actors.runtime import run_ready
 from actors.settings import FixedLease, LanSettings
+from netstack.dns_cache import DnsCache
 
 
 class FakeUpstream:
@@ -585,3 +586,12 @@ def test_the_end_gives_the_questions_up(loop, counters):
     service.ref.stop(block=False)
     run_ready()
     assert service.upstream.closed
+
+
+def test_answers_that_give_way_to_others_are_counted(loop, counters, monkeypatch):
+    monkeypatch.setattr(dns_actor, "DnsCache", lambda: DnsCache(max_entries=2))
+    service = Service(counters)
+    for number in range(5):
+        service.asks(f"n{number}.example.")
+        service.upstream.answer("300 A 192.0.2.1")
+    assert counters["dns.cache_evictions"] == 3

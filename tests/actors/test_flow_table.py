@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,8 @@ from actors.flows.batch import Batch, Dropped
 from actors.flows.flow_table import FORWARDED, FlowTable
 from actors.flows.udp_flow import UdpFlowActor
 from actors.messages import FlowKey
+from actors.port_policy import usual_policy
+from actors.runtime import Observe
 from actors.settings import LanSettings
 from netstack.checksum import PROTOCOL_UDP
 from netstack.counters import Counters
@@ -22,9 +25,15 @@ REMOTE = (ip("192.0.2.1"), 53)
 
 
 class Flow:
-    """An actor that is only ever stopped."""
+    """An actor that keeps what it is told."""
 
     stopped = False
+
+    def __init__(self):
+        self.told = []
+
+    def tell(self, message):
+        self.told.append(message)
 
     def stop(self, *, block):
         assert not block
@@ -35,7 +44,11 @@ class Forward:
     """Has opened flows, and hears of their ends."""
 
     def __init__(self):
+        self.answers = []
         self.ends = []
+
+    def answered(self, key):
+        self.answers.append(key)
 
     def ended(self, key):
         self.ends.append(key)
@@ -141,3 +154,37 @@ def test_a_mapping_is_one_for_port_and_number(table, monkeypatch):
     table.pass_on(UdpFlowActor, key_of(54, PROTOCOL_UDP), REMOTE, b"three", ours)
     assert list(ours.to_flows.values()) == [[b"one", b"two"], [b"three"]]
     assert len(ours.port.flows) == 2
+
+
+def test_flows_that_begin_while_somebody_looks_on_are_told_as_those_that_were_there(table):
+    flows = [Flow() for _ in range(3)]
+    looks_on, looks_away = Observe(print), Observe(None)
+    ours = batch(table)
+    table.start(key_of(0), lambda: flows[0], ours)
+    table.observe(looks_on)
+    table.start(key_of(1), lambda: flows[1], ours)
+    table.observe(looks_away)
+    table.start(key_of(2), lambda: flows[2], ours)
+    assert [flow.told for flow in flows] == [[looks_on, looks_away]] * 2 + [[]]
+
+
+def test_other_settings_are_for_ports_that_have_none_of_their_own(table):
+    own = replace(usual_policy(table._context.settings), max_flows=1)
+    table.limit(8, own, 0.0)
+    theirs, ours = batch(table, 8), batch(table)
+    table.follow(replace(table._context.settings, max_flows_per_peer=2), 0.0)
+    for limited, most in ((theirs, 1), (ours, 2)):
+        port = limited.port.number
+        for number in range(most):
+            table.start(key_of(number, port=port), Flow, limited)
+        assert refusal(lambda: table.start(key_of(9, port=port), Flow, limited)) == "flow_limit"  # noqa: B023
+
+
+def test_a_forward_hears_once_both_sides_have_taken_its_connection(table):
+    forward, ours = Forward(), batch(table)
+    table.start_forwarded(key_of(1), Flow, forward)
+    table.start(key_of(2), Flow, ours)
+    table.established(key_of(2))
+    assert forward.answers == []
+    table.established(key_of(1))
+    assert forward.answers == [key_of(1)]

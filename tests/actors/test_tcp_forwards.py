@@ -7,7 +7,7 @@ import random
 
 import pykka
 import pytest
-from forward_parts import FakeConnection, Forwarded
+from forward_parts import FakeConnection, FakeListener, Forwarded
 from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
@@ -181,6 +181,15 @@ def test_a_crowd_of_clients_is_let_in_as_the_guest_answers(loop, counters):
     assert states(connections) == ["in"] * 200
     assert [key for key in counters if key.startswith("forward.drop")] == []
     assert counters["forward.connections"] == 200
+
+
+def test_a_port_that_was_given_back_and_taken_anew_lets_its_clients_in(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    forwarded.connects()
+    anew, connection = FakeListener(forwarded.refs[0]), FakeConnection()
+    anew.connect(connection)
+    assert anew.waiting == []
+    assert counters["forward.connections"] == 2
 
 
 def test_clients_are_let_in_as_the_guest_refuses(loop, counters):
