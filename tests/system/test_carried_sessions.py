@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import socket
+import time
 from types import SimpleNamespace
 
+import pytest
+from browsers import chromium, site
 from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
-from test_lost_connections import FILE, OUTSIDE, breaking_path, web_server
-from test_workers import Workers
+from processes import PATIENCE, ROOT, Program
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
+from test_lost_connections import FILE, GATEWAY_MAC, HOST, OUTSIDE, breaking_path, web_server
+from test_workers import SOON, Workers
 from transfers import tell, told
 from waiting import wait_until
 
@@ -54,3 +62,80 @@ def test_a_download_of_a_kernel_goes_on_when_its_client_comes_back_to_another_wo
         counters = relay.counters()
         assert counters["switch.carried"]
         assert counters["switch.resumed"] == number
+
+
+class Card:
+    """The npm client in a page, by WebSocket, whose guest asks a UDP server now and then."""
+
+    def __init__(self, page, url, echo):
+        self._page, self._echo = page, echo
+        page.evaluate(
+            """async (url) => {
+                 const { connect } = await import("/client/index.js");
+                 window.heard = [];
+                 const onframe = (frame) => heard.push(new TextDecoder().decode(frame.slice(42)));
+                 window.nic = await connect(url, { transport: "websocket", onframe });
+               }""",
+            url,
+        )
+        self.address = page.evaluate("nic.assigned.ip.join('.')")
+        mac = bytes(page.evaluate("[...nic.mac]")).hex(":")
+        ends = IP(src=self.address, dst=HOST) / UDP(sport=4000, dport=echo.getsockname()[1])
+        self._head = Ether(src=mac, dst=GATEWAY_MAC) / ends
+        self.reconnects = 0
+
+    def is_back(self):
+        """Wait until it is, for another time; with its address."""
+        self.reconnects += 1
+        self._page.wait_for_function(
+            f"nic.state === 'open' && nic.statistics.reconnects === {self.reconnects}", polling=20
+        )
+        assert self._page.evaluate("nic.assigned.ip.join('.')") == self.address
+
+    def asks(self, payload):
+        """Ask the server, and wait for its answer; give where the question came from."""
+        self._page.evaluate("(frame) => nic.send(Uint8Array.from(frame))", list(bytes(self._head / payload)))
+        said, sender = self._echo.recvfrom(100)
+        assert said == payload
+        self._echo.sendto(b"answer to " + payload, sender)
+        self._page.wait_for_function(f"heard.includes('answer to {payload.decode()}')", polling=20)
+        return sender
+
+
+def carried_by(relay):
+    """Tell the worker that began to carry a session last."""
+    found = [line["worker"] for line in relay.logged() if "is carried to worker" in line["message"]]
+    return found[-1] if found else None
+
+
+@pytest.mark.parametrize("killed", ["carrier", "holder"])
+def test_a_killed_worker_of_the_two_of_a_carried_session_costs_a_second(tmp_path, killed):
+    with contextlib.ExitStack() as stack:
+        echo = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        echo.bind(("127.0.0.1", 0))
+        echo.settimeout(PATIENCE)
+        relay = Workers("--host-access")
+        stack.callback(relay.stop)
+        path, port = breaking_path(Program, relay)
+        stack.callback(path.stop)
+        origin = stack.enter_context(site(ROOT / "relay/pages"))
+        page = stack.enter_context(chromium(tmp_path)).new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(f"{origin}client/client.js")
+        card = Card(page, f"http://127.0.0.1:{port}/", echo)
+        mapping = card.asks(b"0")
+        holder = relay.worker_of(card.address)
+        for number in range(1, 4 * MOST_BREAKS):
+            path.signal(signal.SIGUSR1)
+            path.wait_for("broken", count=number)
+            card.is_back()
+            assert card.asks(b"%d" % number) == mapping
+            if relay.counters()["switch.carried"]:
+                break
+        carrier = carried_by(relay)
+        assert {carrier, holder} == {0, 1}
+        moment = time.monotonic()
+        os.kill(relay.pid_of(carrier if killed == "carrier" else holder), signal.SIGKILL)
+        card.is_back()
+        assert time.monotonic() - moment < SOON
+        assert (card.asks(b"again") == mapping) is (killed == "carrier")
