@@ -386,6 +386,8 @@ class SwitchActor(EventLoopActor):
             return
         self._shares.give_back(port.owner)
         self._absent[message.port] = None
+        if self._new_ports.pop(message.port, None) is not None:
+            port.asked = False  # it is asked when it is back
         for mac in self._table.macs_of(message.port):
             self._announce(mac, message.port)
 

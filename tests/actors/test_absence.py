@@ -14,6 +14,7 @@ from scapy.layers.l2 import ARP, Ether
 from actors.close_codes import CloseCode
 from actors.lan.absence import HELD_BYTES, AbsentSession, HeldFrames
 from actors.lan.peer import PeerActor
+from actors.lan.switch import FIRST_QUERY_AFTER
 from actors.messages import (
     AddressWanted,
     AssignAddress,
@@ -107,6 +108,15 @@ def test_it_may_come_back_again_and_again(loop, lan, guest):
     assert len(switch._former) == 1
     guest.client.leaves()
     assert (len(switch._former), len(switch._ports), len(switch._absent)) == (0, 0, 0)
+
+
+def test_who_is_lost_before_it_was_asked_for_multicast_groups_is_asked_when_it_is_back(loop, lan, guest):
+    guest.is_lost()
+    loop.advance(2 * FIRST_QUERY_AFTER)
+    guest.comes_back()
+    assert guest.client.frames() == []
+    loop.advance(FIRST_QUERY_AFTER)
+    assert [frame.dst for frame in guest.client.frames()] == ["01:00:5e:00:00:01"]
 
 
 def test_after_the_grace_time_nothing_is_left(loop, lan):
