@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import time
 
@@ -35,9 +34,13 @@ def spares_the_neighbour(relay, attack):
     return result
 
 
-@functools.cache
+_quiet: list[float] = []
+
+
 def p99_of_a_quiet_relay(relay):
-    """What this machine's noise alone does to the pings."""
-    with Neighbour(relay) as neighbour:
-        time.sleep(QUIET_SECONDS)
-    return neighbour.p99
+    """What this machine's noise alone does to the pings; measured once, for relays do not differ in it."""
+    if not _quiet:
+        with Neighbour(relay) as neighbour:
+            time.sleep(QUIET_SECONDS)
+        _quiet.append(neighbour.p99)
+    return _quiet[0]

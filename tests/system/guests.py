@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import signal
+import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 from processes import PATIENCE, Program
@@ -61,7 +65,7 @@ class Guest:
 
 
 class Neighbour:
-    """A guest of a relay under attack, a program of its own: pings the gateway all the time.
+    """A guest of a relay under attack, a process of its own: pings the gateway all the time.
 
     ``with Neighbour(relay) as neighbour:`` attack; afterwards ``neighbour.sent`` and ``neighbour.intact``
     tell how many pings left and how many came back with the payload they had, and ``neighbour.p99`` how long
@@ -89,22 +93,28 @@ class Neighbour:
         return _of_99_percent(self.round_trips)
 
     def __enter__(self):
-        relay = self._relay
-        self._program = Program(sys.executable, NEIGHBOUR, relay.url, relay.hash, relay.pid, self.INTERVAL)
-        try:
-            self._program.wait_for("^settled$")
-        except AssertionError:
-            self._program.stop()
-            raise
+        relay, self._program = self._relay, _neighbours()
+        self._name = f"neighbour{next(_numbers)}"
+        self._program.say(f"{relay.url} {relay.hash} {relay.pid} {self.INTERVAL} {self._name}")
+        self._pid = int(self._program.wait_for(rf"^{self._name} is (\d+)$")[1])
+        self._program.wait_for(f"^{self._name} has settled$")
         return self
 
     def __exit__(self, *_):
-        self._program.signal(signal.SIGTERM)
-        try:
-            told = self._program.wait_for(r"^\{", patience=2 * PATIENCE).string
-            vars(self).update(json.loads(told))
-        finally:
-            self._program.stop()
+        os.kill(self._pid, signal.SIGTERM)
+        told = self._program.wait_for(rf"^{self._name}: (.*)$", patience=2 * PATIENCE)
+        vars(self).update(json.loads(told[1]))
+
+
+_numbers = count(1)
+
+
+@functools.cache
+def _neighbours():
+    """The program of all neighbours of this run: it ends with it."""
+    program = Program(sys.executable, NEIGHBOUR, stdin=subprocess.PIPE)
+    atexit.register(program.stop)
+    return program
 
 
 def _of_99_percent(values):

@@ -1,11 +1,13 @@
-"""Pings the gateway of a relay all the time, until SIGTERM; then prints what became of the pings, as JSON.
+"""Neighbours that ping the gateway of a relay all the time, until SIGTERM.
 
-    python neighbour.py URL CERTIFICATE_HASH RELAY_PID INTERVAL
+Each line of the input, ``URL CERTIFICATE_HASH RELAY_PID INTERVAL NAME``, begins one: a process forked from
+this one, which has loaded by then all that it needs, and that takes a second. It prints ``NAME is PID``,
+``NAME has settled``, and at its end ``NAME: `` with what became of its pings, as JSON.
 
-A program of its own, so that the times it tells hold nothing of the work of whoever attacks the relay. They
-are told twice: as they were (``round_trips``), and without the time that the relay or this program was ready
-to run and waited for a core (``served_in``), which is the doing of whatever else runs on this machine. This
-program itself runs at once where its user may have that (sched(7)).
+Processes of their own, so that the times they tell hold nothing of the work of whoever attacks the relay.
+They are told twice: as they were (``round_trips``), and without the time that the relay or the neighbour was
+ready to run and waited for a core (``served_in``), which is the doing of whatever else runs on this machine.
+They themselves run at once where their user may have that (sched(7)).
 """
 
 from __future__ import annotations
@@ -103,7 +105,7 @@ class Pings:
         self.served_in.append(max(took - waited, 0.0))
 
 
-async def live(url, certificate_hash, relay_pid, interval):
+async def live(url, certificate_hash, relay_pid, interval, name):
     enough = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
     guest = await Guest.join(SimpleNamespace(url=url, hash=certificate_hash))
@@ -113,7 +115,7 @@ async def live(url, certificate_hash, relay_pid, interval):
     pings.send()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(pings.all_back(), PATIENCE)
-    print("settled", flush=True)
+    print(name, "has settled", flush=True)
     while not enough.is_set():
         pings.send()
         with contextlib.suppress(TimeoutError):
@@ -123,12 +125,24 @@ async def live(url, certificate_hash, relay_pid, interval):
     listening.cancel()
     guest.client.close()
     told = {name: getattr(pings, name) for name in ("sent", "intact", "round_trips", "served_in")}
-    print(json.dumps(told))
+    print(f"{name}: {json.dumps(told)}", flush=True)
+
+
+def begin(url, certificate_hash, relay_pid, interval, name):
+    """Fork a neighbour."""
+    if os.fork():
+        return
+    print(name, "is", os.getpid(), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with contextlib.suppress(AttributeError, PermissionError):
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    asyncio.run(live(url, certificate_hash, int(relay_pid), float(interval), name))
+    os._exit(0)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(AttributeError, PermissionError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     gc.freeze()
     gc.disable()
-    asyncio.run(live(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that have ended
+    for line in sys.stdin:
+        begin(*line.split())

@@ -96,6 +96,11 @@ class Program:
     def signal(self, number):
         self._process.send_signal(number)
 
+    def say(self, line):
+        """Write a line to the program's input, which must be a pipe."""
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
     def stop(self):
         """End it, gently first; fine when it has ended already."""
         if self.running:

@@ -69,13 +69,14 @@ def test_the_socket_holds_what_comes_while_a_turn_runs(pair):
 def test_a_process_without_privileges_asks_for_as_much_as_its_limits_allow():
     granted = []
 
-    class Unprivileged:
-        def setsockopt(self, _level, option, _value):
+    class Unprivileged(socket.socket):
+        def setsockopt(self, _level, option, *_value):
             if option not in {socket.SO_RCVBUF, socket.SO_SNDBUF}:
                 raise PermissionError
             granted.append(option)
 
-    udp.enlarge_buffers(Unprivileged())
+    with Unprivileged(socket.AF_INET, socket.SOCK_DGRAM) as opened:
+        udp.enlarge_buffers(opened)
     assert granted == [socket.SO_RCVBUF, socket.SO_SNDBUF]
 
 
