@@ -20,6 +20,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from actors.ports import GuestAddresses
+from actors.runtime import NEVER
 from netstack.room_wire import MAX_CANDIDATES, Flag
 from netstack.shares import client_network
 
@@ -43,6 +44,9 @@ WAITING_PER_MAC = 4
 
 ATTEMPTS = 4
 
+ASKED_AGAIN_AFTER = 0.05
+"""Seconds after which the home is asked for the same addresses again: by then it is known who has them."""
+
 _IPV4_LENGTH = 4
 
 
@@ -54,7 +58,9 @@ class _Waiting:
         self.further = further
         """Whether it is one beside the MAC's own."""
         self.then: list[Callable[[], None]] = []
-        self.attempts = 1
+        self.attempts = 0
+        self.asked: set[bytes] = set()
+        """Addresses that the home was asked for."""
 
 
 class GuestsElsewhere:
@@ -76,6 +82,8 @@ class GuestsElsewhere:
         self._services = services
         self._counters = counters
         self._waiting: dict[bytes, _Waiting] = {}
+        self._ask_at: dict[bytes, float] = {}
+        """MACs for which the home is asked again, and when, the next one first."""
         self._refused: set[bytes] = set()
         """MACs that have no address although it was decided about."""
         self._left_out: dict[bytes, Binding] = {}
@@ -121,14 +129,36 @@ class GuestsElsewhere:
             if len(self._waiting) >= MAX_WAITING or not candidates:
                 return False
             waiting = self._waiting[mac] = _Waiting(wanted, further=further and pool.has_place(mac))
-            self._link.ask(mac, candidates, self._gateway)
+            self._ask(mac, waiting, candidates)
         if len(waiting.then) < WAITING_PER_MAC:
             waiting.then.append(then)
         else:
             self._counters.add("gateway.drop.waiting_for_address")
         return True
 
-    def granted(self, message: AddressGranted) -> None:
+    def _ask(self, mac: bytes, waiting: _Waiting, candidates: tuple[bytes, ...]) -> None:
+        waiting.attempts += 1
+        waiting.asked.update(candidates)
+        self._link.ask(mac, candidates, self._gateway)
+
+    @property
+    def poll_at(self) -> float:
+        """When :meth:`step` is to be called next."""
+        return next(iter(self._ask_at.values()), NEVER)
+
+    def step(self, now: float) -> None:
+        """Ask the home again for whom it is time."""
+        for mac in [mac for mac, at in self._ask_at.items() if now >= at]:
+            del self._ask_at[mac]
+            waiting = self._waiting[mac]
+            self._ask(mac, waiting, self._more_candidates(mac, waiting))
+
+    def _more_candidates(self, mac: bytes, waiting: _Waiting) -> tuple[bytes, ...]:
+        """List addresses for the next attempt, others than before where there are."""
+        most = MAX_CANDIDATES * (waiting.attempts + 1)
+        return self._guests.pool.candidates(mac, most)[-MAX_CANDIDATES:]
+
+    def granted(self, message: AddressGranted, now: float) -> None:
         """Go on with what waited, with what the home has said."""
         mac, pool = message.mac, self._guests.pool
         waiting = self._waiting.get(mac)
@@ -138,9 +168,11 @@ class GuestsElsewhere:
             del self._waiting[mac]
             return
         if message.address == b"" and waiting.attempts < ATTEMPTS:
-            waiting.attempts += 1
-            candidates = pool.candidates(mac, MAX_CANDIDATES * waiting.attempts)[-MAX_CANDIDATES:]
-            self._link.ask(mac, candidates, self._gateway)
+            candidates = self._more_candidates(mac, waiting)
+            if waiting.asked.issuperset(candidates):
+                self._ask_at[mac] = now + ASKED_AGAIN_AFTER
+            else:
+                self._ask(mac, waiting, candidates)
             return
         del self._waiting[mac]
         if not message.address:

@@ -297,13 +297,16 @@ class GatewayActor(EventLoopActor):
     def _tick(self, _: Tick) -> None:
         now = self.now()
         self._guests.contests.step(now)
+        if self._elsewhere is not None:
+            self._elsewhere.step(now)
         if self._ipv6 is not None:
             self._send(self._ipv6.discovery.step(self._flows.ports.values(), now))
         self._set_timer()
 
     def _set_timer(self) -> None:
         advertises_at = NEVER if self._ipv6 is None else self._ipv6.discovery.poll_at
-        self.poll_at = min(advertises_at, self._guests.contests.poll_at)
+        asks_at = NEVER if self._elsewhere is None else self._elsewhere.poll_at
+        self.poll_at = min(advertises_at, asks_at, self._guests.contests.poll_at)
 
     # -- flows --------------------------------------------------------------------------------------
 
@@ -426,7 +429,8 @@ class GatewayActor(EventLoopActor):
     @handles(AddressGranted)
     def _address_granted(self, message: AddressGranted) -> None:
         if self._elsewhere is not None:
-            self._elsewhere.granted(message)
+            self._elsewhere.granted(message, self.now())
+            self._set_timer()
 
     @handles(MacAgedOut)
     def _mac_aged_out(self, message: MacAgedOut) -> None:

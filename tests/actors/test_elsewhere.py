@@ -160,6 +160,35 @@ def test_the_home_is_asked_again_for_others_where_all_are_taken(lan):
     assert len(assigned(client)) == 1
 
 
+def test_the_home_is_asked_later_for_what_it_was_asked_for_before_and_by_then_is_anothers(loop, counters):
+    lan = Lan(loop, counters, pool_first=ip("10.0.2.10"), pool_last=ip("10.0.2.11"))
+    first, second = lan.registers(1), lan.registers(2, 2)
+    asked = [lan.link.asked[n][1] for n in (0, 1)]
+    lan.answer(asked[0][0])
+    assert len(assigned(first)) == 1
+    lan.answer(b"")  # that of the first was asked for, too
+    assert lan.link.asked == []
+    left = ({ip("10.0.2.10"), ip("10.0.2.11")} - {asked[0][0]}).pop()
+    lan.comes_elsewhere(9, str(ip_address(left)))
+    lan.loop.advance(elsewhere.ASKED_AGAIN_AFTER)
+    while lan.link.asked:
+        assert lan.link.asked[0][1] == ()
+        lan.answer(b"")
+        lan.loop.advance(elsewhere.ASKED_AGAIN_AFTER)
+    assert (assigned(second), lan.gateway._actor_weakref()._elsewhere._waiting) == ([], {})
+
+
+def test_who_leaves_before_the_home_is_asked_again_is_forgotten(loop, counters):
+    lan = Lan(loop, counters, pool_first=ip("10.0.2.10"), pool_last=ip("10.0.2.10"))
+    client = lan.registers(1)
+    lan.answer(b"")
+    client.leaves()
+    lan.loop.advance(elsewhere.ASKED_AGAIN_AFTER)
+    lan.answer(ip("10.0.2.10"))
+    gone = lan.gateway._actor_weakref()._elsewhere
+    assert (gone._waiting, gone._ask_at, lan.link.asked) == ({}, {}, [])
+
+
 def test_a_guest_that_has_an_address_is_not_asked_about(loop, counters):
     from actors.settings import FixedLease
 
