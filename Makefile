@@ -8,8 +8,6 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses logical --dist loadfile
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
-# Tests of how late or slow something is: nothing else runs beside them.
-ALONE := tests/security $(patsubst %,tests/system/test_%.py, attacks loads paths soak)
 # Namespaces, TAP devices and containers need root.
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E,)
 CODE := actors guest netstack relay transport vmrelay
@@ -58,8 +56,8 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
 	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
 		$(if $(ARGS),$(SUDO) $(PYTEST) tests/system tests/security $(ARGS),\
-		$(SUDO) $(PYTEST) $(PARALLEL) tests/system $(addprefix --ignore ,$(ALONE)) --durations 20 && \
-		$(SUDO) $(PYTEST) $(ALONE) --durations 20)
+		$(SUDO) $(PYTEST) $(PARALLEL) -m "not alone" tests/system --durations 20 && \
+		$(SUDO) $(PYTEST) -m alone tests/security tests/system --durations 20)
 
 # What the targets above build when they need it; "make test" has both built beside the types, which take one core.
 accelerator: .venv/test.stamp

@@ -6,7 +6,10 @@ import os
 import re
 import sys
 
+import pytest
 from processes import ROOT, run
+
+pytestmark = pytest.mark.alone
 
 
 def test_each_attack_has_a_row_with_what_the_neighbour_noticed():

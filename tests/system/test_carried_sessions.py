@@ -108,6 +108,7 @@ def carried_by(relay):
     return found[-1] if found else None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("killed", ["carrier", "holder"])
 def test_a_killed_worker_of_the_two_of_a_carried_session_costs_a_second(tmp_path, killed):
     with contextlib.ExitStack() as stack:

@@ -47,6 +47,7 @@ def relay(tmp_path):
     relay.stop()
 
 
+@pytest.mark.alone
 def test_a_kernel_behind_attach_is_back_within_a_second(relay_namespace, tmp_path):
     relay = Returning(tmp_path / "state", before=relay_namespace.prefix)
     with contextlib.ExitStack() as stack:
@@ -77,6 +78,7 @@ def page(tmp_path_factory):
         yield page
 
 
+@pytest.mark.alone
 def test_chromium_knows_at_once_that_its_session_is_gone(relay, page):
     page.evaluate(
         """async ([url, hash]) => {
@@ -98,6 +100,7 @@ def test_chromium_knows_at_once_that_its_session_is_gone(relay, page):
     assert time.monotonic() - listened < SOON
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", ["webtransport", "websocket"])
 def test_the_npm_client_is_back_within_a_second_with_its_address(relay, page, transport):
     url = f"http://127.0.0.1:{relay.port}/"

@@ -45,6 +45,7 @@ def worker_of(relay, address):
     return relay.worker_of(address)
 
 
+@pytest.mark.alone
 def test_chromium_knows_at_once_that_its_worker_is_gone(relay, page):
     for worker in (0, 1):  # the session is at one of them
         page.evaluate(
@@ -72,6 +73,7 @@ def test_chromium_knows_at_once_that_its_worker_is_gone(relay, page):
         is_again()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("transport", ["webtransport", "websocket"])
 def test_the_npm_client_is_back_within_a_second_with_its_address(relay, page, transport):
     page.evaluate(

@@ -7,6 +7,8 @@ import json
 import pytest
 from processes import Program, Relay
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def relay():

@@ -12,6 +12,8 @@ import machines
 import paths
 import table
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 1.5
 NARROW = "--delay-ms 10 --rate-mbit 8 --buffer-ms 100"
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 from processes import ROOT, free_port, run
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 18
 
 sys.path.insert(0, str(ROOT / "bench/soak"))

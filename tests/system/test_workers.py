@@ -167,6 +167,7 @@ def test_connections_are_spread_and_stay_where_they_are(host):
         relay.stop()
 
 
+@pytest.mark.alone
 def test_guests_of_a_killed_worker_are_back_within_a_second_and_others_notice_nothing(relay):
     async def scenario():
         async with Guests(relay) as guests:
