@@ -38,7 +38,6 @@ COMPILED = [
     "netstack/udp.py",
     "netstack/vlan.py",
     "transport/host/receiving.py",
-    "transport/host/recvmmsg.py",
     "transport/quic/aioquic_one_rtt.py",
     "transport/quic/bbr.py",
     "transport/quic/bbr_signals.py",

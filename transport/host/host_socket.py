@@ -223,7 +223,7 @@ class HostSocket:
         family = self.family
         error = receive(self._socket, family.level, family.ttl_messages, received)
         # Nothing more to read; or an ICMP error, which was the reason to wake.
-        if error and not (received and error == errno.EAGAIN):
+        if error is not None and not (received and isinstance(error, BlockingIOError)):
             self._read_errors()
         if received:
             self.deliver(received)
