@@ -86,7 +86,7 @@ def test_the_npm_client_is_back_within_a_second_with_its_address(relay, page, tr
         [f"http://127.0.0.1:{relay.port}/", transport],
     )
     address = page.evaluate("nic.assigned.ip.join('.')")
-    for life in range(1, 4):
+    for life in range(1, 3):
         page.wait_for_function(f"nic.statistics.framesSent > {25 * life}")
         moment, is_again = kill(relay, worker_of(relay, address))
         page.wait_for_function(f"nic.state === 'open' && nic.statistics.reconnects === {life}", polling=20)
