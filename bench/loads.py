@@ -20,6 +20,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,10 +124,21 @@ def pinned(core: int) -> list[str]:
 
 @contextlib.contextmanager
 def server(command: list[str], ready: str, folder: Path) -> Iterator[tuple[int, re.Match[str]]]:
-    """Run a server in ``folder`` until the block ends; gives its pid and what of its output matched."""
-    with subprocess.Popen(
-        [*pinned(0), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder
-    ) as process:
+    """Run a server in ``folder`` until the block ends; gives its pid and what of its output matched.
+
+    It keeps state, as by default, in a place of its own: neither another relay's nor its user's.
+    """
+    with (
+        tempfile.TemporaryDirectory() as own,
+        subprocess.Popen(
+            [*pinned(0), *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+            env=os.environ | {"STATE_DIRECTORY": own, "RUNTIME_DIRECTORY": own},
+        ) as process,
+    ):
         assert process.stdout is not None
         found = next((match for line in process.stdout if (match := re.search(ready, line))), None)
         if found is None:
