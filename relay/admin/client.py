@@ -95,12 +95,12 @@ class AdminClient:
     def text(self, path: str) -> str:
         """Get something that is not JSON. Raises AskError."""
         with self._open("GET", path, None, None) as response:
-            return str(response.read().decode())
+            return self._read(response).decode()
 
     def lines(self, path: str, query: Mapping[str, str | None] | None = None) -> Iterator[str]:
         """Get the lines of a stream as they come, without end. Raises AskError."""
-        with self._open("GET", path, query, None) as response:
-            while line := response.readline():
+        with self.stream(path, query or {}, None) as stream:
+            while line := stream.readline():
                 yield line.decode().rstrip("\n")
 
     @contextlib.contextmanager
@@ -117,8 +117,9 @@ class AdminClient:
         fields: Mapping[str, Any] | None = None,
     ) -> Any:
         with self._open(method, path, query, fields) as response:
+            said = self._read(response)
             try:
-                return json.loads(response.read())
+                return json.loads(said)
             except ValueError:
                 raise AskError("the answer is no JSON: is that a relay's admin API?") from None
 
@@ -136,7 +137,7 @@ class AdminClient:
             method, target, None if fields is None else json.dumps(fields).encode()
         )
         if response.status >= http.client.BAD_REQUEST:
-            raise AskError(_reason(response))
+            raise AskError(_reason(response.status, response.reason, self._read(response)))
         if path in STREAMS:
             # It may be quiet for long; the deadline is the reader's.
             connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
@@ -146,7 +147,7 @@ class AdminClient:
         self, method: str, target: str, body: bytes | None
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
         """Ask, and give whatever is answered, with the connection that it comes on. Raises AskError."""
-        headers = {"X-Vmrelay-User": _user()}
+        headers = {"X-Vmrelay-User": _user(), "Connection": "close"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if body is not None:
@@ -158,8 +159,28 @@ class AdminClient:
             return connection.getresponse(), sock
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            said = getattr(error, "strerror", None) or str(error)
-            raise AskError(f"{self._place}: {' '.join(said.split())}") from None
+            raise self._no_answer(error) from None
+
+    def _read(self, response: http.client.HTTPResponse) -> bytes:
+        """Read an answer to its end. Raises AskError, as when the relay ends while it answers."""
+        try:
+            return response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from None
+
+    def _no_answer(self, error: OSError | http.client.HTTPException) -> AskError:
+        """Tell in one line why there is no answer, or half of one."""
+        if isinstance(error, ConnectionRefusedError):
+            said = "no relay is there"
+        elif isinstance(error, (ConnectionError, http.client.IncompleteRead)):
+            said = "the relay ended before it had answered"
+        elif isinstance(error, TimeoutError):
+            said = f"no answer within {TIMEOUT:g} s"
+        elif isinstance(error, PermissionError):
+            said = "only the user that runs the relay, and root, may ask it there"
+        else:
+            said = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        return AskError(f"{self._place}: {said}")
 
     def _connection(self) -> http.client.HTTPConnection:
         if isinstance(self._place, Path):
@@ -182,12 +203,12 @@ def port_of(relay: AdminClient, who: str) -> int:
     return int(found[0])
 
 
-def _reason(response: http.client.HTTPResponse) -> str:
+def _reason(status: int, reason: str, body: bytes) -> str:
     try:
-        said = json.loads(response.read())["error"]
+        said = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
-        said = response.reason
-    return f"the relay says {response.status}: {said}"
+        said = reason
+    return f"the relay says {status}: {said}"
 
 
 def _user() -> str:

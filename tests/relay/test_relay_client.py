@@ -40,7 +40,9 @@ def server(path, answer):
         (b"HTTP/1.1 404 Not Found\r\n\r\n<html>", "the relay says 404: Not Found"),
         (b'HTTP/1.1 404 Not Found\r\n\r\n{"error": "no such thing"}', "404: no such thing"),
         (b"220 mail.example ESMTP\r\n", "220 mail"),
-        (b"", "without response"),
+        (b"", "the relay ended before it had answered"),
+        (b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{", "the relay ended before it had answered"),
+        (b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 9\r\n\r\n{", "the relay ended before it had answered"),
     ],
 )
 def test_answers_of_others_are_said_in_one_line(tmp_path, answer, complaint):
@@ -48,6 +50,20 @@ def test_answers_of_others_are_said_in_one_line(tmp_path, answer, complaint):
         client.ask("/v1/status")
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_socket_that_a_relay_has_left_is_told_from_one_that_there_is_not(tmp_path):
+    path = tmp_path / "x.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    with pytest.raises(AskError, match="no relay is there"):
+        AdminClient(path).ask("/v1/status")
+
+
+def test_lines_end_where_the_relay_does(tmp_path):
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server(tmp_path / "x.sock", head + b"4\r\none\n\r\n9\r\ntw") as client:
+        assert list(client.lines("/v1/events"))[0] == "one"
 
 
 PEERS = [
