@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"ok": True}))  # noqa: T201
     else:
         own = [origin for origin in origins.values() if origin.kind != "default"]
-        print(f"the settings are valid: {len(own)} of {len(origins)} are not the defaults")  # noqa: T201
+        rooms = f"; rooms with settings of their own: {', '.join(sorted(found.rooms))}" if found.rooms else ""
+        print(f"the settings are valid: {len(own)} of {len(origins)} are not the defaults{rooms}")  # noqa: T201
     return 0
 
 

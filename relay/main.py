@@ -46,7 +46,7 @@ examples:
 Each setting is taken from its flag, else from the environment variable in brackets, else
 from the file named by --config, else it has its default.
 Signals: TERM and INT stop, HUP reads configuration, certificate and keys
-again, USR1 logs the counters.
+again, USR1 logs the counters, USR2 restarts the --workers one by one.
 Exit status: 0 stopped by a signal, 1 it could not go on (the port is taken), 2 a setting is wrong.
 """
 

@@ -147,7 +147,7 @@ class AdminClient:
         self, method: str, target: str, body: bytes | None
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
         """Ask, and give whatever is answered, with the connection that it comes on. Raises AskError."""
-        headers = {"X-Vmrelay-User": _user(), "Connection": "close"}
+        headers = {"X-Vmrelay-User": _user()}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
         if body is not None:

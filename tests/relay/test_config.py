@@ -58,6 +58,14 @@ def test_a_valid_configuration_is_said_to_be_so():
     assert json.loads(vmrelay("check", "--json")) == {"ok": True}
 
 
+def test_rooms_of_a_file_are_named_by_a_check(tmp_path):
+    file = tmp_path / "rooms.toml"
+    file.write_text(
+        "[room.red]\nbit-rate = 1000000\n[room.blue]\ninternet = false\n[rooms]\nisolated = true\n"
+    )
+    assert vmrelay("check", "--config", file).endswith("; rooms with settings of their own: blue, red\n")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
