@@ -10,7 +10,6 @@ without scapy's sockets need not wait for scapy.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ def __getattr__(name: str) -> Any:
     """Load ``name`` from its module (PEP 562); raises HiddenPackageError."""
     value: Any
     if name == "__version__":
-        value = importlib.metadata.version("vmrelay")
+        value = importlib.import_module("importlib.metadata").version("vmrelay")
     elif name in _MODULE_OF:
         value = getattr(load(_MODULE_OF[name]), name)
     else:

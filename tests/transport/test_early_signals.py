@@ -29,13 +29,14 @@ class Kill:
                 os.kill(os.getpid(), number)
 
 sys.meta_path.insert(0, Kill())
-from relay.main import main
-sys.exit(main({words}))
+sys.argv = ["vmrelay", *{words}]
+from vmrelay.__main__ import main
+sys.exit(main())
 """
 """A command that gets signals from itself as it begins to load a module."""
 
-FIRST, LAST = "relay.settings", "transport.web.web_listener"
-"""Modules that are loaded first and late."""
+POINTS = ["relay.main", "relay.settings", "transport.web.web_listener"]
+"""Modules that are loaded first of all, early and late."""
 
 
 class Started:
@@ -77,7 +78,7 @@ def relay(module, *numbers):
     return Started(module, numbers, "--bind", "127.0.0.1", "--port", "0")
 
 
-@pytest.mark.parametrize("module", [FIRST, LAST])
+@pytest.mark.parametrize("module", POINTS)
 def test_a_relay_that_still_starts_reads_its_certificate_and_counts_when_it_is_up(module):
     with relay(module, signal.SIGHUP, signal.SIGUSR1, signal.SIGHUP) as started:
         started.says("var relay = ")
@@ -89,7 +90,7 @@ def test_a_relay_that_still_starts_reads_its_certificate_and_counts_when_it_is_u
         assert started.output.count("the certificate has not changed") == 1
 
 
-@pytest.mark.parametrize("module", [FIRST, LAST])
+@pytest.mark.parametrize("module", POINTS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_relay_that_still_starts_is_stopped_at_once_and_well(module, number):
     with relay(module, number) as started:

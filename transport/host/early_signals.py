@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Mapping
 
+_WAITING = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+"""What the command ``vmrelay`` has blocked since its first moment."""
+
 _noted: set[int] = set()
 
 
@@ -48,6 +51,8 @@ def held(wishes: Wishes) -> Iterator[None]:
     for number in before:
         signal.signal(number, leave if number in wishes.leave else _note)
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {getattr(signal, name) for name in _WAITING})
         yield
     finally:
         _noted.clear()
