@@ -30,25 +30,30 @@ class Firefox:
     def __init__(self, connection):
         self._connection = connection
         self._numbers = itertools.count(1)
+        self.complaints = []
+        """What scripts have failed with, and what consoles were told of errors."""
         self._ask("session.new", capabilities={})
+        self._ask("session.subscribe", events=["log.entryAdded"])
         self._tab = self._ask("browsingContext.getTree")["contexts"][0]["context"]
 
     def open(self, url):
         self._ask("browsingContext.navigate", context=self._tab, url=url, wait="complete")
 
     def evaluate(self, expression):
-        """The text that a promise of the page comes to."""
+        """The text that a promise of the page comes to, None for what is none."""
         answer = self._ask(
             "script.evaluate", expression=expression, target={"context": self._tab}, awaitPromise=True
         )
         assert answer["type"] == "success", answer
-        return answer["result"]["value"]
+        return answer["result"].get("value")
 
     def _ask(self, method, **params):
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
             answer = json.loads(self._connection.recv(PATIENCE))
+            if answer.get("method") == "log.entryAdded" and answer["params"]["level"] == "error":
+                self.complaints.append(answer["params"]["text"])
             if answer.get("id") == number:
                 assert answer["type"] == "success", answer
                 return answer["result"]
