@@ -8,7 +8,7 @@ import time
 import pytest
 from waiting import until
 
-from transport.web.client_sockets import LOOK, SOCKETS_AT_A_TIME, ClientSockets
+from transport.web.client_sockets import LOOK, SOCKETS_AT_A_TIME, TIMES_A_TURN, ClientSockets
 
 CROWD = 5 * SOCKETS_AT_A_TIME
 
@@ -61,6 +61,32 @@ def test_of_a_crowd_some_are_read_in_a_turn_and_all_in_the_end():
         assert max(turns) == SOCKETS_AT_A_TIME
 
     run(scenario, pairs=CROWD)
+
+
+def test_of_a_crowd_that_costs_nothing_so_many_are_read_in_a_turn():
+    async def scenario(bench):
+        turns, read = [], []
+
+        def read_quickly(ours):
+            read.append(ours.recv(1))
+            turns[-1] += 1
+
+        def count_turns():
+            turns.append(0)
+            if len(read) < len(bench.pairs):
+                bench.loop.call_soon(count_turns)
+
+        bench.loop.time = lambda: 0.0  # no time passes: only their number counts
+        count_turns()
+        for ours, theirs in bench.pairs:
+            theirs.send(b"x")
+            bench.sockets.add_reader(ours.fileno(), read_quickly, ours)
+        while len(read) < len(bench.pairs):  # noqa: ASYNC110 - no time passes, so no timer rings
+            await asyncio.sleep(0)
+        del bench.loop.time
+        assert max(turns) == SOCKETS_AT_A_TIME * TIMES_A_TURN
+
+    run(scenario, pairs=150)
 
 
 def test_nobody_is_read_who_is_not_watched_any_more():
