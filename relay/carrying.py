@@ -22,10 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from actors.close_codes import CloseCode
 from actors.descriptions import PathState
-from actors.messages import ClosePeer, DatagramsFromClient, DatagramsLost, NotCarried, SessionClosed
+from actors.messages import (
+    ClosePeer,
+    DatagramsFromClient,
+    DatagramsLost,
+    SessionClosed,
+)
 from actors.port_policy import Guard, PortPolicy
 from actors.ports import SessionTerms
 from actors.runtime import tell_alive
+from actors.trunk_messages import NotCarried
 from netstack import carried_wire as wire
 from netstack.encapsulation import CONTROL
 from netstack.malformed import MalformedPacket

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loguru import logger
 
-from actors.messages import (
+from actors.mishaps import Mishaps
+from actors.runtime import tell_alive
+from actors.trunk_messages import (
     AddressContested,
     AddressGranted,
     AddressNeededElsewhere,
@@ -27,8 +29,6 @@ from actors.messages import (
     GuestNowhereElse,
     WorkersChanged,
 )
-from actors.mishaps import Mishaps
-from actors.runtime import tell_alive
 from netstack.malformed import MalformedPacket
 from netstack.message_ages import MessageAges
 from netstack.room_state import (

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from actors.gateway.guests import Guests
     from actors.gateway.leases import Leases
     from actors.gateway.services import LanServices
-    from actors.messages import AddressGranted, AddressTaken
     from actors.ports import RoomLink
     from actors.runtime import Mailbox
+    from actors.trunk_messages import AddressGranted, AddressTaken
     from netstack.counters import Counters
     from netstack.room_wire import Binding
 

@@ -33,9 +33,6 @@ from actors.gateway.services import LanServices
 from actors.gateway.tcp_forwards import TcpForwards
 from actors.gateway.tcp_routing import TcpRouter
 from actors.messages import (
-    AddressContested,
-    AddressGranted,
-    AddressTaken,
     AddressUsed,
     AssignAddress,
     ClientGone,
@@ -50,8 +47,6 @@ from actors.messages import (
     FramesToFlow,
     FramesToGateway,
     GatewayAttached,
-    GuestElsewhere,
-    GuestNowhereElse,
     GuestWanted,
     LeasesChanged,
     MacAgedOut,
@@ -64,6 +59,13 @@ from actors.messages import (
 )
 from actors.mishaps import Mishaps
 from actors.runtime import NEVER, EventLoopActor, Observe, Tick, handles, tell_alive
+from actors.trunk_messages import (
+    AddressContested,
+    AddressGranted,
+    AddressTaken,
+    GuestElsewhere,
+    GuestNowhereElse,
+)
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
 from netstack.gateway_replies import GatewayReplies
 from netstack.icmpv6 import Icmpv6Replies

@@ -10,9 +10,14 @@ from netstack.encapsulation import CONTROL, DATA
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.messages import DatagramsFromClient, DatagramsLost, PortElsewhere, SessionClosed
+    from actors.messages import (
+        DatagramsFromClient,
+        DatagramsLost,
+        SessionClosed,
+    )
     from actors.ports import Passage, Session, SessionTerms
     from actors.runtime import Mailbox
+    from actors.trunk_messages import PortElsewhere
 
 COMES_BACK = frozenset({CloseCode.SHUTDOWN, CloseCode.INTERNAL})
 """Ends of a session, which are none of the port's: that waits for its client at the other worker."""

@@ -37,12 +37,10 @@ from actors.messages import (
     DatagramsLost,
     FramesFromPeer,
     FramesToPeer,
-    NotCarried,
     PeerList,
     PeerListRequest,
     PortAbsent,
     PortClosed,
-    PortElsewhere,
     PortOpened,
     PortResumed,
     PortTaken,
@@ -58,6 +56,7 @@ from actors.ports import SessionTerms
 from actors.rate_limit import RateLimit
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
+from actors.trunk_messages import NotCarried, PortElsewhere
 from actors.upload import Upload
 from actors.upload_limit import QUEUE_FULL, UploadLimit
 from netstack import control, encapsulation

@@ -55,27 +55,20 @@ from actors.descriptions import Describe, MacDescription, SwitchDescription
 from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
 from actors.lan.trunk import Elsewhere
 from actors.messages import (
-    AddressContested,
-    AddressNeededElsewhere,
-    AddressTaken,
     AddressWanted,
     AssignAddress,
     BlockMacs,
     ClosePeer,
     FramesFromGateway,
     FramesFromPeer,
-    FramesFromTrunk,
     FramesToPeer,
     GatewayAttached,
-    GuestElsewhere,
-    GuestNowhereElse,
     MacAgedOut,
     PeerAt,
     PeerList,
     PeerListRequest,
     PortAbsent,
     PortClosed,
-    PortElsewhere,
     PortLimited,
     PortOpened,
     PortResumed,
@@ -83,10 +76,19 @@ from actors.messages import (
     RegisterMac,
     RegistrationRefused,
     SettingsChanged,
-    WorkersChanged,
 )
 from actors.port_policy import usual_policy
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
+from actors.trunk_messages import (
+    AddressContested,
+    AddressNeededElsewhere,
+    AddressTaken,
+    FramesFromTrunk,
+    GuestElsewhere,
+    GuestNowhereElse,
+    PortElsewhere,
+    WorkersChanged,
+)
 from netstack.ethernet import format_mac
 from netstack.mac_table import Verdict, may_move
 from netstack.multicast import QUERY_INTERVAL

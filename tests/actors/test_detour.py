@@ -8,9 +8,14 @@ import pytest
 
 from actors.close_codes import CloseCode
 from actors.lan.detour import MAX_BEHIND, Detour
-from actors.messages import DatagramsFromClient, DatagramsLost, PortElsewhere, SessionClosed
+from actors.messages import (
+    DatagramsFromClient,
+    DatagramsLost,
+    SessionClosed,
+)
 from actors.ports import SessionTerms
 from actors.runtime import NEVER
+from actors.trunk_messages import PortElsewhere
 
 TERMS = SessionTerms("web", NEVER, None, "t1")
 REGISTER = b'{"type": "Register"}'

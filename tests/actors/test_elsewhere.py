@@ -15,18 +15,17 @@ from actors.gateway import elsewhere
 from actors.gateway.gateway import GatewayActor
 from actors.lan.forwarding import FIRST_TRUNK
 from actors.lan.switch import SwitchActor
-from actors.messages import (
+from actors.messages import Ipv6AddressesKnown, NameBound
+from actors.runtime import run_ready
+from actors.settings import LanSettings
+from actors.trunk_messages import (
     AddressGranted,
     AddressTaken,
     FramesFromTrunk,
     GuestElsewhere,
     GuestNowhereElse,
-    Ipv6AddressesKnown,
-    NameBound,
     WorkersChanged,
 )
-from actors.runtime import run_ready
-from actors.settings import LanSettings
 from netstack.room_wire import Binding, Flag
 
 
