@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 
 from vmrelay import HiddenPackageError, load
 
-_WAITING = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-"""Signals that wait until the command has said what it wants with them (``transport.host.early_signals``)."""
-
 
 def main() -> int:
     """Run the command line of this process; return the exit status."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _WAITING})
     try:
+        load("transport.host.early_signals").wait()
         command = load("relay.main")
     except HiddenPackageError as error:
         print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201

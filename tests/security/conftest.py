@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def relay():
     yield relay
     relay.stop()
     assert "Traceback" not in relay.output
+
+
+@pytest.fixture
+def many_files():
+    """Let this process have as many sockets as the attacks need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.hookimpl(tryfirst=True)

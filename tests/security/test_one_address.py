@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import socket
 import ssl
 import threading
@@ -35,15 +34,6 @@ def relay():
     yield relay
     assert "Traceback" not in relay.output
     relay.stop()
-
-
-@pytest.fixture
-def many_files():
-    """Let this process have as many sockets as the attacks need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def newcomer_is_served(relay):

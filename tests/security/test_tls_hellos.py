@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import ssl
 import struct
 import sys
 
 import pytest
-from processes import PATIENCE, Relay
+from processes import PATIENCE
 from waiting import wait_until
 from watch import spares_the_neighbour
 
@@ -40,14 +39,7 @@ BEGINNINGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def relay():
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
+pytestmark = pytest.mark.usefixtures("many_files")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries give back what they like")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import socket
 import threading
 import time
@@ -58,15 +57,6 @@ def test_a_client_that_sends_without_end_and_reads_nothing(relay, case):
     before = relay.memory
     spares_the_neighbour(relay, attack)
     assert relay.memory - before < 24 * MEGABYTE
-
-
-@pytest.fixture
-def many_files():
-    """Let this process have as many sockets as the attacks need."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import time
 
@@ -125,7 +126,7 @@ def test_a_callback_that_fails_keeps_nobody_from_being_read():
     run(scenario, pairs=2)
 
 
-@pytest.mark.skipif(not hasattr(__import__("select"), "epoll"), reason="the loop watches by itself there")
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="the loop watches by itself there")
 def test_a_transport_that_was_adopted_is_read_here_and_writes_as_ever():
     async def scenario(bench):
         ours, theirs = bench.pairs[0]

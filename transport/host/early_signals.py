@@ -2,8 +2,8 @@
 
 A command needs about a second to load its libraries, and the system's way with SIGHUP or SIGUSR1 is to end a
 process that has said nothing about them: a supervisor that reloads right after the start would kill it. So
-the first thing that a command does is to say what it wants with each; what is not an order to leave is noted,
-and taken up by the handler that comes later.
+they wait from its first moment until it has said what it wants with each, before it loads most of them; what
+is not an order to leave is noted then, and taken up by the handler that comes later.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Mapping
 
-_WAITING = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-"""What the command ``vmrelay`` has blocked since its first moment."""
-
 _noted: set[int] = set()
 
 
@@ -29,6 +26,13 @@ class Wishes(NamedTuple):
     """Signals that end it at once, with the exit status of each."""
     note: tuple[int, ...]
     """Signals that its handlers find with :func:`came`."""
+
+
+def wait(*, no_longer: bool = False) -> None:
+    """Have signals wait until the process says with :func:`held` what it wants with them, or no longer."""
+    if hasattr(signal, "pthread_sigmask"):  # Windows has neither that nor most of them
+        these = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK if no_longer else signal.SIG_BLOCK, these)
 
 
 @contextlib.contextmanager
@@ -51,8 +55,7 @@ def held(wishes: Wishes) -> Iterator[None]:
     for number in before:
         signal.signal(number, leave if number in wishes.leave else _note)
     try:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {getattr(signal, name) for name in _WAITING})
+        wait(no_longer=True)
         yield
     finally:
         _noted.clear()
