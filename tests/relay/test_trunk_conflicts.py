@@ -94,7 +94,7 @@ def test_an_ipv6_address_that_its_holder_elsewhere_answers_for_stays(tmp_path):
         b.sends(Ether(src=b.mac.hex(":"), dst=asked.src) / answer)
         await until(lambda: two.total("gateway.addresses_defended"))
         uses(a)
-        await asyncio.sleep(0.1)
+        assert await solicited(a) == b.mac.hex(":"), "what came before that is done"
         return is_of(b, one, two), two.total("gateway.addresses_moved")
 
     assert run(scenario, tmp_path) == (True, 0)

@@ -10,6 +10,7 @@ import shutil
 import threading
 
 from playwright.sync_api import sync_playwright
+from processes import PATIENCE, ROOT
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
@@ -52,3 +53,13 @@ def chromium(home):
             yield browser
         finally:
             browser.close()
+
+
+@contextlib.contextmanager
+def client_page(home):
+    """A page of Chromium beside the client as relays serve it."""
+    with site(ROOT / "relay/pages") as origin, chromium(home) as browser:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        page.goto(f"{origin}client/client.js")
+        yield page

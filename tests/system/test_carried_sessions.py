@@ -7,18 +7,15 @@ import os
 import signal
 import socket
 import time
-from types import SimpleNamespace
 
 import pytest
-from browsers import chromium, site
-from kernel_guest import KernelGuest
-from namespaces import Namespace, connect
-from processes import PATIENCE, ROOT, Program
+from browsers import client_page
+from lost_paths import breaking_path, downloading
+from processes import PATIENCE, Program
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
-from test_lost_connections import FILE, GATEWAY_MAC, HOST, OUTSIDE, breaking_path, web_server
+from test_lost_connections import GATEWAY_MAC, HOST
 from test_workers import SOON, Workers
-from transfers import tell, told
 from waiting import wait_until
 
 MOST_BREAKS = 12
@@ -26,40 +23,20 @@ MOST_BREAKS = 12
 
 
 def test_a_download_of_a_kernel_goes_on_when_its_client_comes_back_to_another_worker(tmp_path):
-    with contextlib.ExitStack() as stack:
-        here, outside = Namespace("relay"), Namespace("outside")
-        stack.callback(here.delete)
-        stack.callback(outside.delete)
-        connect(here, "10.99.1.1/24", outside, f"{OUTSIDE}/24")
-        relay = Workers("--allow-cidr", "10.99.1.0/24", before=here.prefix)
-        stack.callback(relay.stop)
-        path, port = breaking_path(here.start, relay)
-        stack.callback(path.stop)
-        behind = SimpleNamespace(hash=relay.hash, url=f"https://127.0.0.1:{port}/")
-        # Who knows of two URLs takes it sooner that nothing comes any more.
-        guest = KernelGuest("away", behind, here, f"{behind.url}?encap=framed")
-        stack.callback(guest.leave)
-        url, server = stack.enter_context(web_server(outside, tmp_path))
-
-        copy = tmp_path / "copy"
-        curl = guest.start("curl", "-sS", "--limit-rate", "4M", "--max-time", 300, "-o", copy, url)
-        stack.callback(curl.stop)
-        server.wait_for("GET /file")
+    # Who knows of two URLs takes it sooner that nothing comes any more.
+    with downloading(tmp_path, Workers, "4M", 240, also="?encap=framed") as download:
+        copy, guest = download.copy, download.guest
         for number in range(1, MOST_BREAKS + 1):
             size = copy.stat().st_size if copy.exists() else 0
             wait_until(lambda size=size: copy.exists() and copy.stat().st_size > size + 100_000)
-            assert curl.running
-            path.signal(signal.SIGUSR1)
-            path.wait_for("broken", count=number)
+            assert download.curl.running
+            download.path.signal(signal.SIGUSR1)
+            download.path.wait_for("broken", count=number)
             guest.wait_for_news(rf"attached to .*address {guest.address}/24", count=number + 1, patience=60)
-            if relay.counters()["switch.carried"]:
+            if download.relay.counters()["switch.carried"]:
                 break
-        assert curl.wait(patience=120) == 0, curl.output
-        with copy.open("rb") as file:
-            assert told(iter(lambda: file.read(1 << 18), b"")) == tell(FILE)
-        copy.unlink()
-        assert server.output.count("GET /file") == 1
-        counters = relay.counters()
+        download.is_whole()
+        counters = download.relay.counters()
         assert counters["switch.carried"]
         assert counters["switch.resumed"] == number
 
@@ -119,10 +96,7 @@ def test_a_killed_worker_of_the_two_of_a_carried_session_costs_a_second(tmp_path
         stack.callback(relay.stop)
         path, port = breaking_path(Program, relay)
         stack.callback(path.stop)
-        origin = stack.enter_context(site(ROOT / "relay/pages"))
-        page = stack.enter_context(chromium(tmp_path)).new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"{origin}client/client.js")
+        page = stack.enter_context(client_page(tmp_path))
         card = Card(page, f"http://127.0.0.1:{port}/", echo)
         mapping = card.asks(b"0")
         holder = relay.worker_of(card.address)

@@ -7,9 +7,9 @@ import signal
 import time
 
 import pytest
-from browsers import chromium, site
+from browsers import client_page
 from kernel_guest import KernelGuest
-from processes import PATIENCE, ROOT, Relay
+from processes import Relay
 
 SOON = 1.0
 """Seconds from when the relay listens again until its clients are back."""
@@ -67,14 +67,7 @@ def test_a_kernel_behind_attach_is_back_within_a_second(relay_namespace, tmp_pat
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page beside the client as relays serve it."""
-    with (
-        site(ROOT / "relay/pages") as origin,
-        chromium(tmp_path_factory.mktemp("home")) as browser,
-    ):
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"{origin}client/client.js")
+    with client_page(tmp_path_factory.mktemp("home")) as page:
         yield page
 
 

@@ -7,8 +7,7 @@ import signal
 import time
 
 import pytest
-from browsers import chromium, site
-from processes import PATIENCE, ROOT
+from browsers import client_page
 from test_workers import SOON, Workers
 
 
@@ -21,14 +20,7 @@ def relay():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page beside the client as relays serve it."""
-    with (
-        site(ROOT / "relay/pages") as origin,
-        chromium(tmp_path_factory.mktemp("home")) as browser,
-    ):
-        page = browser.new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"{origin}client/client.js")
+    with client_page(tmp_path_factory.mktemp("home")) as page:
         yield page
 
 

@@ -5,80 +5,30 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
-import sys
-from types import SimpleNamespace
 
 import pytest
-from browsers import chromium, site
-from kernel_guest import KernelGuest
-from namespaces import Namespace, connect
-from processes import PATIENCE, ROOT, Program, Relay
+from browsers import client_page
+from lost_paths import FILE, breaking_path, downloading
+from processes import PATIENCE, Program, Relay
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
-from transfers import blocks, tell, told
 
-OUTSIDE = "10.99.1.2"
-FILE = 50_000_000
 GATEWAY_MAC = "52:54:00:12:34:56"
 HOST = "10.0.2.4"
 """Where guests reach the relay's own machine, if they may."""
 
 
-def breaking_path(start, relay):
-    """A path to the relay that can be broken; gives its program and its port."""
-    path = start(sys.executable, ROOT / "tests/system/breaking_path.py", relay.port)
-    return path, int(path.wait_for(r"path on port (\d+)")[1])
-
-
-@contextlib.contextmanager
-def web_server(outside, folder):
-    """A file of the servers' pattern; gives its URL and the server."""
-    served = folder / "file"
-    with served.open("wb") as file:
-        file.writelines(blocks(FILE))
-    server = outside.start(
-        sys.executable, "-u", "-m", "http.server", "0", "--bind", OUTSIDE, "--directory", folder
-    )
-    try:
-        port = server.wait_for(r"port (\d+)")[1]
-        yield f"http://{OUTSIDE}:{port}/file", server
-    finally:
-        server.stop()
-        served.unlink()  # pytest keeps what tests leave
-
-
 def test_a_download_of_a_kernel_goes_on_when_the_path_of_its_session_was_lost(tmp_path):
-    with contextlib.ExitStack() as stack:
-        here, outside = Namespace("relay"), Namespace("outside")
-        stack.callback(here.delete)
-        stack.callback(outside.delete)
-        connect(here, "10.99.1.1/24", outside, f"{OUTSIDE}/24")
-        relay = Relay("--allow-cidr", "10.99.1.0/24", before=here.prefix)
-        stack.callback(relay.stop)
-        path, port = breaking_path(here.start, relay)
-        stack.callback(path.stop)
-        behind = SimpleNamespace(hash=relay.hash, url=f"https://127.0.0.1:{port}/")
-        guest = KernelGuest("away", behind, here)
-        stack.callback(guest.leave)
-        url, server = stack.enter_context(web_server(outside, tmp_path))
-
-        copy = tmp_path / "copy"
-        curl = guest.start("curl", "-sS", "--limit-rate", "8M", "--max-time", 120, "-o", copy, url)
-        stack.callback(curl.stop)
-        server.wait_for("GET /file")
-        while not copy.exists() or copy.stat().st_size < FILE // 10:
-            assert curl.running
-        path.signal(signal.SIGUSR1)
-        path.wait_for("broken")
-        guest.wait_for_news("not attached: the server has fallen silent", patience=60)
-        guest.wait_for_news(rf"attached to .*address {guest.address}/24", count=2)
-        assert curl.wait(patience=60) == 0, curl.output
-        with copy.open("rb") as file:
-            assert told(iter(lambda: file.read(1 << 18), b"")) == tell(FILE)
-        copy.unlink()
-        assert server.output.count("GET /file") == 1
-        assert relay.counters()["switch.resumed"] == 1
-        assert "Traceback" not in relay.output
+    with downloading(tmp_path, Relay, "8M", 120) as download:
+        while not download.copy.exists() or download.copy.stat().st_size < FILE // 10:
+            assert download.curl.running
+        download.path.signal(signal.SIGUSR1)
+        download.path.wait_for("broken")
+        download.guest.wait_for_news("not attached: the server has fallen silent", patience=60)
+        download.guest.wait_for_news(rf"attached to .*address {download.guest.address}/24", count=2)
+        download.is_whole()
+        assert download.relay.counters()["switch.resumed"] == 1
+        assert "Traceback" not in download.relay.output
 
 
 @pytest.fixture
@@ -103,10 +53,7 @@ def test_the_npm_client_keeps_its_mappings_from_webtransport_to_websocket_and_on
     with contextlib.ExitStack() as stack:
         path, port = breaking_path(Program, relay)
         stack.callback(path.stop)
-        origin = stack.enter_context(site(ROOT / "relay/pages"))
-        page = stack.enter_context(chromium(tmp_path)).new_page()
-        page.set_default_timeout(PATIENCE * 1000)
-        page.goto(f"{origin}client/client.js")
+        page = stack.enter_context(client_page(tmp_path))
         page.evaluate(
             """async (url) => {
                  const { connect } = await import("/client/index.js");
