@@ -353,7 +353,10 @@ class Listeners(Protocol):
         """Listen on a TCP port; ``owner`` is told ClientsWaiting."""
 
     def lead_to_guests(self, protocol: str, host: str, port: int) -> None:
-        """Let guests reach a port at which another process listens, and which leads to a guest."""
+        """Let guests reach a port that leads to one of them, whichever process listens there."""
+
+    def lead_no_more(self, protocol: str, host: str, port: int) -> None:
+        """Take one ``lead_to_guests`` back."""
 
 
 class Outside(Protocol):

@@ -198,19 +198,27 @@ class EgressPolicy:
         self._host_address = host_address if host_access else None
         self._allow_smtp = allow_smtp
         self._own: frozenset[str] = frozenset()
+        self._own_networks = _Networks(())
         self.decide: Callable[[str | bytes], Decision] = lru_cache(maxsize=CACHED_DECISIONS)(self._decide)
         """Decide about an address as the guest named it: canonical text, or 4 or 16 bytes. Never raises."""
 
     @property
     def own_addresses(self) -> frozenset[str]:
-        """Addresses of the relay host's interfaces, as canonical text; loopback is left to the tables."""
+        """What the relay's host takes for its own: addresses, and networks in CIDR notation, canonical text.
+
+        Loopback is left to the tables.
+        """
         return self._own
 
     @own_addresses.setter
     def own_addresses(self, addresses: Iterable[str]) -> None:
-        own = frozenset(str(address) for address in map(ip_address, addresses) if not address.is_loopback)
+        networks = [network for network in map(ip_network, addresses) if not network.is_loopback]
+        wide = [network for network in networks if network.num_addresses > 1]
+        own = frozenset(
+            str(network if network.num_addresses > 1 else network.network_address) for network in networks
+        )
         if own != self._own:
-            self._own = own
+            self._own, self._own_networks = own, _Networks(wide)
             self.decide.cache_clear()  # type: ignore[attr-defined]
 
     def may_connect(self, port: int) -> bool:
@@ -247,7 +255,7 @@ class EgressPolicy:
         if address in self._deny:
             return _DENIED_BY_RULE
         text = str(address)
-        if text in self._own and text not in self._allow_hosts:
+        if (text in self._own or address in self._own_networks) and text not in self._allow_hosts:
             return _OWN_ADDRESS
         if address in self._default and address not in self._allow:
             return _DENIED_BY_DEFAULT

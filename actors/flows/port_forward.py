@@ -139,8 +139,7 @@ class PortForwardActor(EventLoopActor):
         self._look_at = NEVER if link is None else self.now()
         if link is None or (link.is_lowest and link.is_settled):
             self._listen()
-        if link is not None:
-            listeners.lead_to_guests(forward.protocol, forward.host, forward.port)
+        listeners.lead_to_guests(forward.protocol, forward.host, forward.port)
 
     def _listen(self) -> None:
         """Take the port. Raises OSError."""
@@ -162,8 +161,10 @@ class PortForwardActor(EventLoopActor):
         self._set_timer()
 
     def on_stop(self) -> None:
-        """Give the port back."""
+        """Give the port back, which leads nowhere now."""
         self._give_port_back()
+        forward = self._forward
+        self._listeners.lead_no_more(forward.protocol, forward.host, forward.port)
 
     def on_failure(
         self,
@@ -172,7 +173,7 @@ class PortForwardActor(EventLoopActor):
         _traceback: TracebackType | None,
     ) -> None:
         """As :meth:`on_stop`."""
-        self._give_port_back()
+        self.on_stop()
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:

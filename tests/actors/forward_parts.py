@@ -57,12 +57,19 @@ class FakeListener:
 class FakeListeners:
     def __init__(self):
         self.opened = []
+        self.leading = []
 
     def listen_udp(self, owner, host, port):
         self.opened.append(FakeListener(owner))
         return self.opened[-1]
 
     listen_tcp = listen_udp
+
+    def lead_to_guests(self, protocol, host, port):
+        self.leading.append((protocol, host, port))
+
+    def lead_no_more(self, protocol, host, port):
+        self.leading.remove((protocol, host, port))
 
 
 class FakeConnection:

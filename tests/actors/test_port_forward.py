@@ -259,6 +259,8 @@ def test_a_guest_that_moved_is_found_again(loop, forwarded):
 
 
 def test_a_forward_that_stops_gives_its_port_back(forwarded):
+    assert forwarded.listeners.leading
     forwarded.refs[0].stop(block=False)
     run_ready()
     assert not forwarded.listeners.opened[0].open
+    assert not forwarded.listeners.leading, "guests may not reach who takes the port next"

@@ -163,6 +163,25 @@ def test_own_addresses_are_denied_and_the_cache_knows_when_they_change():
     assert some.decide("8.8.8.8").allowed
 
 
+def test_a_network_that_is_the_hosts_own_is_denied_as_its_addresses_are():
+    some = EgressPolicy(allow=["0.0.0.0/0", "::/0", "7.7.7.5/32"])
+    some.own_addresses = ["7.7.7.0/24", "7.7.7.1", "2400:cb00:8::/64", "127.0.0.0/8"]
+    assert some.own_addresses == {"7.7.7.0/24", "7.7.7.1", "2400:cb00:8::/64"}
+    for address in (
+        "7.7.7.0",
+        "7.7.7.1",
+        "7.7.7.255",
+        "2400:cb00:8::",
+        "2400:cb00:8::ffff",
+        "::ffff:7.7.7.9",
+    ):
+        assert some.decide(address).reason == "own_address"
+    for address in ("7.7.7.5", "7.7.6.255", "7.7.8.0", "2400:cb00:8:1::", "2400:cb00:7:ffff::"):
+        assert some.decide(address).allowed
+    some.own_addresses = ["7.7.7.1"]
+    assert some.decide("7.7.7.255").allowed
+
+
 def test_host_access_is_off_unless_asked_for():
     assert policy.decide(HOST_ACCESS_ADDRESS).reason == "denied_by_default"
     assert policy.shown("127.0.0.1") == "127.0.0.1"

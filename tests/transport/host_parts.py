@@ -70,6 +70,11 @@ def sysctl(name, value):
     Path("/proc/sys/net/ipv4", name).write_text(value)
 
 
+def forward_ipv6():
+    """Be a router, which has the anycast address of each of its networks."""
+    Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+
+
 class Network(HostNetwork):
     """The real one; notes what it opened, so that every test can leave nothing open."""
 

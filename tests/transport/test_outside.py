@@ -13,7 +13,9 @@ from host_parts import (
     Box,
     Flow,
     Network,
+    add_ipv6,
     closed_ports,
+    forward_ipv6,
     in_namespace,
     ip,
     listening,
@@ -145,7 +147,7 @@ def test_rfc4787_req9_a_flow_reaches_another_by_its_external_address():
         assert [d[:2] for d in await flow.receive()] == [(b"hello", ("198.18.9.9", one.port))]
         with listening("198.18.9.9") as service:
             assert one.send_to(b"", service.getsockname(), 64, False) is SendResult.DENIED
-        for address in ("198.18.9.10", "127.0.0.2", "0.0.0.0", "::1"):
+        for address in ("198.18.8.10", "127.0.0.2", "0.0.0.0", "::1"):
             assert network.decide_udp((address, other.port)) == network.decide(address)
         other.close()
         assert one.send_to(b"", ("198.18.9.9", other.port), 64, False) is SendResult.DENIED
@@ -165,13 +167,13 @@ def test_a_forward_opens_no_other_service_on_its_port():
         own = "198.18.9.9"
         with listening(own) as service:
             port = service.getsockname()[1]
-            forward = network.listen_udp(Flow(), "127.0.0.1", port)
+            network.lead_to_guests("udp", "127.0.0.1", port)
             assert not network.decide_udp((own, port)).allowed
-            forward.close()
-        forward = network.listen_udp(Flow(), own, port)
+        network.lead_to_guests("udp", own, port)
         assert network.decide_udp((own, port)).allowed
-        forward.close()
-        listeners = [network.listen_tcp(Flow(), own, 7001), network.listen_tcp(Flow(), "127.0.0.1", 7002)]
+        listeners = [network.listen_tcp(Flow(), host, 7001) for host in (own, "127.0.0.1")]
+        network.lead_to_guests("tcp", own, 7001)
+        network.lead_to_guests("tcp", "127.0.0.1", 7002)
         told = []
         for number in (7001, 7002):
             flow = Box()
@@ -180,6 +182,23 @@ def test_a_forward_opens_no_other_service_on_its_port():
         assert [[type(m) for m in flow] for flow in told] == [[], [ConnectionFailed]]
         for listener in listeners:
             listener.close()
+
+    in_namespace(main)
+
+
+@pytest.mark.parametrize("host", ["198.18.9.9", "0.0.0.0"])
+def test_a_port_whose_forward_has_ended_is_another_programs_for_guests(host):
+    async def main():
+        ip("address add 198.18.9.9/24 dev lo")
+        network = Network(LOOPBACK, Counters())
+        decided = {"udp": network.decide_udp, "tcp": network._decide_tcp}
+        for protocol, decide in decided.items():
+            for _ in range(2):  # a forward, and the one that takes its place before it has ended
+                network.lead_to_guests(protocol, host, 7001)
+            network.lead_no_more(protocol, host, 7001)
+            assert decide(("198.18.9.9", 7001)).reason == "hairpin"
+            network.lead_no_more(protocol, host, 7001)
+            assert decide(("198.18.9.9", 7001)).reason == "own_address"
 
     in_namespace(main)
 
@@ -219,6 +238,7 @@ def test_a_forwarded_port_25_of_this_machine_is_reached_by_guests_too():
         ip("address add 198.18.9.9/24 dev lo")
         network = Network(LOOPBACK, Counters())
         listener = network.listen_tcp(Flow(), "198.18.9.9", 25)
+        network.lead_to_guests("tcp", "198.18.9.9", 25)
         flow = Box()
         network.open_tcp(flow, ("198.18.9.9", 25), 1).close()
         assert not list(flow)
@@ -450,6 +470,31 @@ def test_own_addresses_are_denied_also_when_they_come_later(monkeypatch):
         ip("addr add 192.0.2.2/32 dev lo")
         monkeypatch.setattr(sender._network, "_read_interfaces_at", 0.0)
         assert sender.send_to(b"", ("192.0.2.2", 9), 64, False) is SendResult.DENIED
+
+    in_namespace(main)
+
+
+def test_services_of_this_machine_are_reached_by_none_of_its_addresses():
+    async def main():
+        ip("link add outside0 type veth peer name outside1")
+        ip("link set outside0 up")
+        ip("link set outside1 up")
+        forward_ipv6()
+        ip("addr add 7.7.7.7/24 dev lo")
+        ip("route add local 9.9.9.0/28 dev lo")
+        ip("-6 route add local 2400:cb00:8::/64 dev lo")
+        add_ipv6("2400:cb00:1::1", "outside0")
+        everything = Network(EgressPolicy(["0.0.0.0/0", "::/0"]), Counters())
+        addresses = ("7.7.7.7", "7.7.7.70", "9.9.9.3", "2400:cb00:8::5", "2400:cb00:1::1", "2400:cb00:1::")
+        for address in addresses:
+            sender = everything.open_udp(Flow(), 6 if ":" in address else 4)
+            assert sender.send_to(b"", (address, 9), 64, False) is SendResult.DENIED
+            flow = Box()
+            everything.open_tcp(flow, (address, 9), 1)
+            assert [message.result for message in flow] == [SendResult.DENIED]
+            assert not everything.allows_echo(address)
+        named = Network(EgressPolicy(["7.7.7.70/32"]), Counters())
+        assert [named.allows_echo(address) for address in addresses[:2]] == [False, True]
 
     in_namespace(main)
 

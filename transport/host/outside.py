@@ -16,6 +16,7 @@ import contextlib
 import secrets
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 from struct import Struct
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from netstack.port_hold import PortHold
 from transport.host.host_socket import IPV4, IPV6, Family, HostSocket, Reported
 from transport.host.interfaces import interface_addresses
 from transport.host.listeners import TcpListener, UdpListener
+from transport.host.local_routes import local_routes
 from transport.host.readiness import Readiness
 from transport.host.tcp_ports import SharedPorts, open_tcp
 from transport.host.tcp_socket import DeniedTcpSocket, TcpFlowSocket
@@ -140,7 +142,9 @@ class HostNetwork:
         self._raw: dict[int, _RawIcmpSocket] = {}
         self._udp_ports: set[tuple[str, int]] = set()
         """Addresses and ports of this machine that lead to guests: of flows and forwards."""
-        self._tcp_listeners: set[tuple[str, int]] = set()
+        self._tcp_ports_to_guests: set[tuple[str, int]] = set()
+        self._forwards: Counter[tuple[str, str, int]] = Counter()
+        """How many forwards lead to guests, by protocol, address and port."""
         self._held_ports = PortHold(port_hold, ports_held)
         self._read_interfaces()
 
@@ -234,7 +238,7 @@ class HostNetwork:
 
     def _decide_tcp(self, address: tuple[str, int]) -> Decision:
         """As :meth:`decide_udp`, of connections."""
-        decision = self._decide_with(self._tcp_listeners, address)
+        decision = self._decide_with(self._tcp_ports_to_guests, address)
         if decision.allowed and decision.reason != HAIRPIN and not self.policy.may_connect(address[1]):
             self._counters.add("outside.denied.smtp")
             return Decision(allowed=False, reason="smtp")
@@ -254,20 +258,27 @@ class HostNetwork:
         return self.policy.decide(address)
 
     def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
-        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
-        listener = UdpListener(owner, host, port, self.ready)
-        self._udp_ports.add((host, port))
-        return listener
+        """Open a port; guests reach it once it leads to one of them. Raises OSError."""
+        return UdpListener(owner, host, port, self.ready)
 
     def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
-        """Open a port that leads to a guest; guests reach it too. Raises OSError."""
-        listener = TcpListener(owner, host, port, self.ready, self._counters)
-        self._tcp_listeners.add((host, port))
-        return listener
+        """As :meth:`listen_udp`, for connections."""
+        return TcpListener(owner, host, port, self.ready, self._counters)
 
     def lead_to_guests(self, protocol: str, host: str, port: int) -> None:
-        """Let guests reach a port at which another process listens, and which leads to a guest."""
-        (self._udp_ports if protocol == "udp" else self._tcp_listeners).add((host, port))
+        """Let guests reach a port of this machine that leads to one of them, whichever process listens."""
+        self._forwards[protocol, host, port] += 1
+        self._leading(protocol).add((host, port))
+
+    def lead_no_more(self, protocol: str, host: str, port: int) -> None:
+        """Take one :meth:`lead_to_guests` back: the port may be another program's from now on."""
+        self._forwards[protocol, host, port] -= 1
+        if not self._forwards[protocol, host, port]:
+            del self._forwards[protocol, host, port]
+            self._leading(protocol).discard((host, port))
+
+    def _leading(self, protocol: str) -> set[tuple[str, int]]:
+        return self._udp_ports if protocol == "udp" else self._tcp_ports_to_guests
 
     def decide_udp(self, address: tuple[str, int]) -> Decision:
         """As :meth:`decide`; one of this machine's addresses is allowed where the port leads to a guest."""
@@ -307,7 +318,7 @@ class HostNetwork:
         self._read_interfaces_at = self._loop.time() + INTERFACES_INTERVAL
         self._port_range = port_range()
         try:
-            self.policy.own_addresses = interface_addresses()
+            self.policy.own_addresses = interface_addresses() | local_routes()
         except OSError:
             # What was read last still protects more than nothing would.
             self._counters.add("outside.interfaces_unread")
