@@ -1,8 +1,9 @@
 """What guests may not say in IPv6: that they are the LAN's router, its DHCPv6 server, or the gateway.
 
 RA-Guard (RFC 6105) at the switch. Extension headers are walked (RFC 7113), for a router advertisement behind
-one is as good as any; a first fragment that hides its upper layer is refused, later fragments pass. Neighbour
-discovery stands right behind the IPv6 header, in one piece (RFC 6980), and names no other MAC than its own.
+one is as good as any; a first fragment that hides its upper layer is refused (RFC 7112), later fragments pass.
+What a frame has behind its packet is padding, and shows nothing. Neighbour discovery stands right behind the
+IPv6 header, in one piece (RFC 6980), and names no other MAC than its own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from netstack.icmpv6 import (
 )
 from netstack.ipv6 import MAX_EXTENSION_HEADERS, NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, SOURCE6
 
-_AUTHENTICATION = 51
-_EXTENSIONS = frozenset({0, 43, 60, _AUTHENTICATION, 135, 139, 140})
+_HOP_BY_HOP, _AUTHENTICATION = 0, 51
+_EXTENSIONS = frozenset({_HOP_BY_HOP, 43, 60, _AUTHENTICATION, 135, 139, 140})
 """Hop-by-hop, routing and destination options, authentication, mobility, HIP, shim6 (IANA's registry)."""
 _TCP, _UDP = 6, 17
 _DHCPV6_CLIENT = CLIENT_PORT.to_bytes(2, "big")
@@ -37,6 +38,10 @@ def refusal(frame: bytes, gateway_addresses: frozenset[bytes]) -> str | None:
     if frame[SOURCE6] in gateway_addresses:
         return "gateway_ipv6"
     protocol, at = frame[NEXT_HEADER] if len(frame) > NEXT_HEADER else _TCP, PAYLOAD_AT
+    length = int.from_bytes(frame[18:20], "big")
+    # The length of a jumbogram stands in an option (RFC 2675).
+    if len(frame) > PAYLOAD_AT + length and (length or protocol != _HOP_BY_HOP):
+        frame = frame[: PAYLOAD_AT + length]
     for _ in range(MAX_EXTENSION_HEADERS):
         if protocol == PROTOCOL_FRAGMENT:
             if int.from_bytes(frame[at + 2 : at + 4], "big") & _FRAGMENT_OFFSET:
@@ -54,17 +59,19 @@ def refusal(frame: bytes, gateway_addresses: frozenset[bytes]) -> str | None:
 
 
 def _upper_layer(protocol: int, frame: bytes, at: int, gateway_addresses: frozenset[bytes]) -> str | None:
-    payload = frame[at:]
     if protocol == PROTOCOL_ICMPV6:
-        kind = payload[0] if payload else -1
+        kind = frame[at] if len(frame) > at else -1
         if kind in (ROUTER_ADVERTISEMENT, REDIRECT):
             return "rogue_router"
         if kind in _OPTIONS_AT:
             return _discovery(kind, frame, at, gateway_addresses)
         return "hidden_ipv6" if kind < 0 else None
-    if protocol == _UDP and payload[2:4] == _DHCPV6_CLIENT:
-        return "rogue_dhcpv6"
-    return None
+    if protocol != _UDP:
+        return None
+    port = frame[at + 2 : at + 4]
+    if len(port) < len(_DHCPV6_CLIENT):
+        return "hidden_ipv6"
+    return "rogue_dhcpv6" if port == _DHCPV6_CLIENT else None
 
 
 def _discovery(kind: int, frame: bytes, at: int, gateway_addresses: frozenset[bytes]) -> str | None:

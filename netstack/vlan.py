@@ -19,11 +19,16 @@ MAX_TAGS: Final = 4
 
 _ADDRESSES: Final = 12
 _TAG: Final = 4
+_LLC: Final = 14
 _VLAN_ID: Final = 0x0FFF
-_MAX_LENGTH_FIELD: Final = 1500
-_SNAP_HEADERS: Final = frozenset({b"\xaa\xaa\x03\x00\x00\x00", b"\xaa\xaa\x03\x00\x00\xf8"})
-"""LLC with SNAP, and the organisations 00-00-00 (RFC 1042) and 00-00-f8 (802.1H): an ethertype follows."""
+_FIRST_TYPE: Final = 0x0600
+"""What is below is a length, and LLC follows: of 1500 at most, but kernels draw the line here."""
+_SNAP: Final = 0xAA
+_GROUP: Final = 0x01
+"""Bit of an access point's address (IEEE 802.2) that receivers may leave out of account."""
 _GUARDED: Final = TAGS | {ETHERTYPE_IPV4, ETHERTYPE_ARP, ETHERTYPE_IPV6}
+_IP_AND_ARP: Final = frozenset({0x06, 0x98})
+"""Access points of their own (RFC 948; Assigned Numbers, RFC 1700)."""
 
 
 def without_priority_tags(frame: bytes) -> bytes:
@@ -45,9 +50,12 @@ def without_tags(frame: bytes) -> bytes | None:
 
 
 def hides_protocol(frame: bytes) -> bool:
-    """Whether IP, ARP or a tag is wrapped in LLC and SNAP: on Ethernet nobody needs that (RFC 1122)."""
-    return (
-        int.from_bytes(frame[12:14], "big") <= _MAX_LENGTH_FIELD
-        and frame[14:20] in _SNAP_HEADERS
-        and frame[20:22] in _GUARDED
-    )
+    """Whether IP, ARP or a tag is wrapped in LLC: on Ethernet nobody needs that (RFC 1122 section 2.3.3).
+
+    With SNAP behind it whatever the organisation: 00-00-00 (RFC 1042) and 00-00-f8 (802.1H) are followed by an
+    Ethernet type, but not all receivers look at it, nor at the rest of the header.
+    """
+    if int.from_bytes(frame[12:14], "big") >= _FIRST_TYPE or len(frame) <= _LLC:
+        return False
+    access_point = frame[14] & ~_GROUP
+    return (access_point == _SNAP and frame[20:22] in _GUARDED) or access_point in _IP_AND_ARP

@@ -226,7 +226,7 @@ class SwitchActor(EventLoopActor):
         displaced = self._elsewhere.bind(message.worker, message.binding, now)
         if displaced in self._absent:
             self._end_absence(displaced, f"{format_mac(mac)} is used by another session")
-        elif displaced is not None and displaced in self._ports:
+        elif displaced is not None and displaced > GATEWAY and displaced in self._ports:
             self._tell_taken_over(displaced, mac)
         self._forwarding.tell_gateway(message)
 

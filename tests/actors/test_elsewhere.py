@@ -15,6 +15,7 @@ from actors.gateway import elsewhere
 from actors.gateway.gateway import GatewayActor
 from actors.lan.forwarding import FIRST_TRUNK
 from actors.lan.switch import SwitchActor
+from actors.lan.trunk import TrunkPort
 from actors.messages import Ipv6AddressesKnown, NameBound
 from actors.runtime import run_ready
 from actors.settings import LanSettings
@@ -138,6 +139,14 @@ def test_a_registration_waits_until_the_home_has_said_which_address(lan):
     lan.answer(asked[1][3])
     assert assigned(client) == [".".join(map(str, asked[1][3]))]
     assert lan.link.describe(mac(1)).ipv4 == (asked[1][3],)
+
+
+def test_a_guest_that_moves_from_one_worker_to_the_next_ends_no_session_here(lan, monkeypatch):
+    told = []
+    monkeypatch.setattr(TrunkPort, "tell", lambda _, message: told.append(message))
+    lan.comes_elsewhere(1)
+    lan.tell(GuestElsewhere(2, Binding(mac(1), port=8), False))
+    assert told == []
 
 
 def test_without_an_answer_it_is_decided_here(lan):

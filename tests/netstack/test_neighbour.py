@@ -37,7 +37,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.ipsec import AH
 from scapy.layers.l2 import Ether
-from scapy.packet import Raw
+from scapy.packet import Padding, Raw
 
 from netstack import dhcpv6, ra_guard
 from netstack.icmp import IcmpError
@@ -221,6 +221,9 @@ def test_a_bad_checksum_is_seen():
 # -- the guard --------------------------------------------------------------------------------------
 
 HEADER = IPv6(src="fe80::1", dst="ff02::1", hlim=255)
+SHORT = IPv6(src="fe80::1", dst="ff02::1", plen=8)
+"""What is more than eight bytes behind it is padding."""
+NO_LENGTH = IPv6(src="fe80::1", dst="ff02::1", hlim=255, plen=0)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +233,14 @@ HEADER = IPv6(src="fe80::1", dst="ff02::1", hlim=255)
         (HEADER / IPv6ExtHdrDestOpt() / ICMPv6ND_RA(), "rogue_router"),
         (HEADER / IPv6ExtHdrFragment(m=1) / ICMPv6ND_RA(), "rogue_router"),
         (HEADER / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrDestOpt(nh=58, len=30), "hidden_ipv6"),
+        (HEADER / IPv6ExtHdrFragment(nh=17, m=1), "hidden_ipv6"),
+        (HEADER / IPv6ExtHdrFragment(m=1) / IPv6ExtHdrFragment(nh=17), "hidden_ipv6"),
+        (SHORT / IPv6ExtHdrFragment(nh=58, m=1) / ICMPv6EchoRequest(), "hidden_ipv6"),
+        (SHORT / IPv6ExtHdrFragment(nh=17, m=1) / UDP(dport=9), "hidden_ipv6"),
+        (SHORT / IPv6ExtHdrDestOpt() / ICMPv6EchoRequest(), "hidden_ipv6"),
+        (NO_LENGTH / IPv6ExtHdrHopByHop() / ICMPv6ND_RA(), "rogue_router"),
+        (NO_LENGTH / ICMPv6EchoRequest(), "hidden_ipv6"),
+        (HEADER / ICMPv6EchoRequest() / Padding(bytes(9)), None),
         (HEADER / ICMPv6ND_NA(tgt="fd00::2"), "gateway_ipv6"),
         (HEADER / ICMPv6ND_NA(tgt="fd00::3"), None),
         (HEADER / UDP(sport=547, dport=546), "rogue_dhcpv6"),

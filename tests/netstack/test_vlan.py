@@ -45,11 +45,24 @@ def test_a_frame_with_many_tags_is_none_to_look_into():
     assert without_tags(tagged(*[Dot1Q(vlan=5)] * (MAX_TAGS + 1))) is None
 
 
-@pytest.mark.parametrize("organisation", [0x000000, 0x0000F8])
+@pytest.mark.parametrize("organisation", [0x000000, 0x0000F8, 0x0080C2, 0xFFFFFF])
 @pytest.mark.parametrize("payload", [IP() / UDP(), ARP(), Dot1Q() / ARP()])
 def test_ip_arp_and_tags_behind_snap_are_hidden(organisation, payload):
     snap = SNAP(OUI=organisation, code={IP: 0x0800, ARP: 0x0806, Dot1Q: 0x8100}[type(payload)])
     assert hides_protocol(bytes(SNAP_HEADER / snap / payload))
+
+
+@pytest.mark.parametrize("llc", [b"\xaa\xab\x03", b"\xab\xaa\x03", b"\xaa\xaa\x13"])
+@pytest.mark.parametrize("length", [0, 28, 1500, 1501, 1535])
+def test_no_odd_header_and_no_length_hides_arp_behind_snap(llc, length):
+    hidden = PLAIN[:12] + length.to_bytes(2, "big") + llc + bytes(3) + b"\x08\x06" + bytes(ARP())
+    assert hides_protocol(hidden)
+    assert not hides_protocol(hidden[:12] + (1536).to_bytes(2, "big") + hidden[14:])
+
+
+@pytest.mark.parametrize(("access_point", "packet"), [(0x06, IP() / UDP()), (0x98, ARP())])
+def test_ip_and_arp_behind_llc_alone_are_hidden(access_point, packet):
+    assert hides_protocol(bytes(Dot3(**ETHER) / LLC(dsap=access_point, ssap=access_point, ctrl=3) / packet))
 
 
 @pytest.mark.parametrize(
