@@ -1,7 +1,7 @@
 """What guests may not say in IPv6: that they are the LAN's router, its DHCPv6 server, or the gateway.
 
 RA-Guard (RFC 6105) at the switch. Extension headers are walked (RFC 7113), for a router advertisement behind
-one is as good as any; a first fragment that hides its upper layer is refused (RFC 7112), later fragments pass.
+one is as good as any; a first fragment that hides its upper layer is refused (RFC 7112), later ones pass.
 What a frame has behind its packet is padding, and shows nothing. Neighbour discovery stands right behind the
 IPv6 header, in one piece (RFC 6980), and names no other MAC than its own.
 """

@@ -52,8 +52,8 @@ def without_tags(frame: bytes) -> bytes | None:
 def hides_protocol(frame: bytes) -> bool:
     """Whether IP, ARP or a tag is wrapped in LLC: on Ethernet nobody needs that (RFC 1122 section 2.3.3).
 
-    With SNAP behind it whatever the organisation: 00-00-00 (RFC 1042) and 00-00-f8 (802.1H) are followed by an
-    Ethernet type, but not all receivers look at it, nor at the rest of the header.
+    With SNAP behind it whatever the organisation: 00-00-00 (RFC 1042) and 00-00-f8 (802.1H) are followed by
+    an Ethernet type, but not all receivers look at it, nor at the rest of the header.
     """
     if int.from_bytes(frame[12:14], "big") >= _FIRST_TYPE or len(frame) <= _LLC:
         return False
