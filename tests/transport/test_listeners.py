@@ -283,6 +283,8 @@ def test_guests_reach_an_ipv6_forward_at_this_machines_own_address(host):
         network = HostNetwork(EgressPolicy(), Counters(), current_scheduler())
         owner, flow = Owner(), Owner()
         listeners: list[Any] = [network.listen_udp(owner, host, 7000), network.listen_tcp(owner, host, 7001)]
+        network.lead_to_guests("udp", host, 7000)
+        network.lead_to_guests("tcp", host, 7001)
         assert network.decide_udp(("fd98::1", 7000)).allowed
         assert not network.decide_udp(("fd98::1", 7001)).allowed
         opened = network.open_tcp(flow, ("fd98::1", 7001), 1)
