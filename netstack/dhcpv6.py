@@ -20,6 +20,8 @@ MAX_CLIENT_ID = 130
 """A DUID's largest size (RFC 8415 section 11.1), with its type."""
 
 _CLIENT_ID, _SERVER_ID, _DNS_SERVERS, _DOMAIN_LIST, _REFRESH_TIME = 1, 2, 23, 24, 32
+_IDENTITY_ASSOCIATIONS = frozenset({3, 4, 25})
+"""IA_NA, IA_TA and IA_PD: who sends these wants addresses (RFC 8415 section 16.12)."""
 _REFRESH_AFTER = 3600
 _OPTION = Struct("!HH")
 _DUID_LINK_LAYER_ETHERNET = b"\0\3\0\1"
@@ -34,7 +36,10 @@ class InformationRequest(NamedTuple):
 
 
 def parse_information_request(payload: bytes) -> InformationRequest | None:
-    """Read a UDP payload; None for another message of DHCPv6. Raises MalformedPacket."""
+    """Read a UDP payload; None for another message of DHCPv6.
+
+    Raises MalformedPacket, also for a request that asks for addresses (RFC 8415 section 16.12).
+    """
     if len(payload) < 4:  # noqa: PLR2004 - type and transaction
         raise MalformedPacket("bad_dhcpv6")
     if payload[0] != INFORMATION_REQUEST:
@@ -51,7 +56,7 @@ def parse_information_request(payload: bytes) -> InformationRequest | None:
         options.setdefault(kind, payload[at : at + length])
         at += length
     client_id = options.get(_CLIENT_ID, b"")
-    if len(client_id) > MAX_CLIENT_ID:
+    if len(client_id) > MAX_CLIENT_ID or not _IDENTITY_ASSOCIATIONS.isdisjoint(options):
         raise MalformedPacket("bad_dhcpv6")
     return InformationRequest(payload[1:4], client_id, options.get(_SERVER_ID, b""))
 

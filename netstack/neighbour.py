@@ -23,8 +23,10 @@ ALL_NODES_MAC = bytes.fromhex("333300000001")
 
 _ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
 _SOURCE_LINK_LAYER, _TARGET_LINK_LAYER = 1, 2
-TARGET = slice(0, 16)
+_TARGET = slice(0, 16)
 """Of a solicitation's or an advertisement's data: the address that it is about."""
+_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
+"""What the groups begin with in which those are who may have an address (RFC 4291 section 2.7.1)."""
 
 
 class Solicitation(NamedTuple):
@@ -34,12 +36,41 @@ class Solicitation(NamedTuple):
     source_mac: bytes
 
 
-def parse_solicitation(message: IcmpMessage) -> Solicitation:
-    """Read a neighbour solicitation. Raises MalformedPacket for a bad target or bad options."""
-    target, options = message.data[TARGET], message.data[TARGET.stop :]
-    if len(target) < TARGET.stop or is_multicast(target) or message.code:
+def parse_solicitation(message: IcmpMessage, source: bytes, destination: bytes) -> Solicitation:
+    """Read a neighbour solicitation between two addresses.
+
+    Raises MalformedPacket for what is to be discarded (RFC 4861 section 7.1.1).
+    """
+    target = _target(message)
+    source_mac = link_layer_address(message.data[_TARGET.stop :])
+    if source == UNSPECIFIED and (source_mac or not destination.startswith(_SOLICITED_NODE)):
         raise MalformedPacket("bad_neighbour")
-    return Solicitation(target, link_layer_address(options))
+    return Solicitation(target, source_mac)
+
+
+def parse_advertisement(message: IcmpMessage, destination: bytes) -> bytes:
+    """Tell whose address a neighbour advertisement is about.
+
+    Raises MalformedPacket for what is to be discarded (RFC 4861 section 7.1.2).
+    """
+    target = _target(message)
+    link_layer_address(message.data[_TARGET.stop :])
+    if is_multicast(destination) and message.identifier >> 8 & _SOLICITED:
+        raise MalformedPacket("bad_neighbour")
+    return target
+
+
+def check_router_solicitation(message: IcmpMessage, source: bytes) -> None:
+    """Raise MalformedPacket for a router solicitation to be discarded (RFC 4861 section 6.1.1)."""
+    if message.code or (link_layer_address(message.data) and source == UNSPECIFIED):
+        raise MalformedPacket("bad_neighbour")
+
+
+def _target(message: IcmpMessage) -> bytes:
+    target = message.data[_TARGET]
+    if len(target) < _TARGET.stop or is_multicast(target) or message.code:
+        raise MalformedPacket("bad_neighbour")
+    return target
 
 
 def link_layer_address(options: bytes) -> bytes:

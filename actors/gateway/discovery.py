@@ -8,7 +8,12 @@ from actors.flows.batch import Dropped
 from netstack.dhcpv6 import CLIENT_PORT, SERVER_PORT, Dhcpv6Server, parse_information_request
 from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION
 from netstack.ipv6 import UNSPECIFIED
-from netstack.neighbour import TARGET, advertisement, link_layer_address, parse_solicitation
+from netstack.neighbour import (
+    advertisement,
+    check_router_solicitation,
+    parse_advertisement,
+    parse_solicitation,
+)
 from netstack.router_advertisement import INTERVAL, RouterAdvertisements
 from netstack.udp import UdpFrameTemplate
 
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from actors.gateway.guests import Guests
     from actors.gateway.services import LanServices
     from netstack.icmp import IcmpMessage
+    from netstack.ipv6 import Ipv6Packet
     from netstack.udp import UdpDatagram
 
 UPLINK_INTERVAL = 5.0
@@ -48,10 +54,14 @@ class Discovery:
         self.poll_at = now + UPLINK_INTERVAL
         """When :meth:`step` is to be called next."""
 
-    def answer(self, mac: bytes, source: bytes, message: IcmpMessage, batch: Batch) -> str:
-        """Handle a message of neighbour discovery that came from the link. Raises as ``Router.handle``."""
+    def answer(self, mac: bytes, packet: Ipv6Packet, message: IcmpMessage, batch: Batch) -> str:
+        """Handle a message of neighbour discovery that came from the link. Raises as ``Router.handle``.
+
+        ``packet`` is the one that had it.
+        """
+        source = packet.source
         if message.type == ROUTER_SOLICITATION:
-            link_layer_address(message.data)
+            check_router_solicitation(message, source)
             self._guests.move_to(mac, batch.port)
             if not batch.port.errors.take(batch.now):
                 raise Dropped("solicitation_rate")
@@ -59,14 +69,15 @@ class Discovery:
             batch.replies.append(self._advertisement(mac, mtu))
             return "gateway.answered"
         if message.type == NEIGHBOUR_SOLICITATION:
-            target = parse_solicitation(message).target
+            target = parse_solicitation(message, source, packet.destination).target
             if source == UNSPECIFIED and mac in batch.port.macs:
                 self._guests.ipv6.announced(mac, target)
             if target in self._own:
                 batch.replies.append(advertisement(self._mac, target, mac, source))
                 return "gateway.answered"
         elif message.type == NEIGHBOUR_ADVERTISEMENT:
-            self._guests.contests.answered(message.data[TARGET], mac, batch.now)
+            target = parse_advertisement(message, packet.destination)
+            self._guests.contests.answered(target, mac, batch.now)
         return "gateway.ignored"
 
     def inform(self, mac: bytes, datagram: UdpDatagram, batch: Batch) -> str:

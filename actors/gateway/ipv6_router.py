@@ -122,7 +122,7 @@ class Ipv6Router(Router):
             raise Dropped("not_on_link")
         if packet.source != UNSPECIFIED:
             self._admit(frame[6:12], packet.source, batch)
-        return self.discovery.answer(frame[6:12], packet.source, message, batch)
+        return self.discovery.answer(frame[6:12], packet, message, batch)
 
     def _multicast(self, frame: bytes, packet: Ipv6Packet, batch: Batch) -> str:
         if packet.protocol == PROTOCOL_UDP and packet.payload[2:4] == SERVER_PORT.to_bytes(2, "big"):

@@ -37,7 +37,12 @@ from netstack.ipv6 import fragment6 as cut6
 from netstack.mac_rewriter import MacRewriter
 from netstack.malformed import MalformedPacket
 from netstack.multicast import MulticastGroups
-from netstack.neighbour import AddressBindings, parse_solicitation
+from netstack.neighbour import (
+    AddressBindings,
+    check_router_solicitation,
+    parse_advertisement,
+    parse_solicitation,
+)
 from netstack.ra_guard import refusal
 from netstack.reassembly import MAX_BYTES_PER_OWNER, Reassembler
 from netstack.source_guard import SourceGuard
@@ -246,11 +251,18 @@ def icmp(data: bytes) -> None:
     frame = over(ICMPV6, message, 2, 6)
     may_report6(frame)
     try:
-        asked = parse_solicitation(parse_icmpv6(parse_ipv6(frame)))
+        packet = parse_ipv6(frame)
+        discovery = parse_icmpv6(packet)
+    except MalformedPacket:
+        return
+    with suppress(MalformedPacket):
+        check_router_solicitation(discovery, packet.source)
+    with suppress(MalformedPacket):
+        assert len(parse_advertisement(discovery, packet.destination)) == 16
+    with suppress(MalformedPacket):
+        asked = parse_solicitation(discovery, packet.source, packet.destination)
         assert len(asked.target) == 16
         assert len(asked.source_mac) in (0, 6)
-    except MalformedPacket:
-        pass
 
 
 _FIXED = b"\1\1\6\0" + b"xid!" + bytes(20) + GUEST + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63"

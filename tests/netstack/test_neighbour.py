@@ -12,6 +12,9 @@ from scapy.layers.dhcp6 import (
     DHCP6OptClientId,
     DHCP6OptDNSDomains,
     DHCP6OptDNSServers,
+    DHCP6OptIA_NA,
+    DHCP6OptIA_PD,
+    DHCP6OptIA_TA,
     DHCP6OptServerId,
 )
 from scapy.layers.inet import UDP
@@ -23,6 +26,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
+    ICMPv6ND_RS,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
     ICMPv6NDOptPrefixInfo,
@@ -52,7 +56,14 @@ from netstack.icmpv6 import (
 )
 from netstack.ipv6 import UNSPECIFIED, link_local_of, pack_ipv6, parse_ipv6
 from netstack.malformed import MalformedPacket
-from netstack.neighbour import MAX_ADDRESSES_PER_MAC, AddressBindings, advertisement, parse_solicitation
+from netstack.neighbour import (
+    MAX_ADDRESSES_PER_MAC,
+    AddressBindings,
+    advertisement,
+    check_router_solicitation,
+    parse_advertisement,
+    parse_solicitation,
+)
 from netstack.router_advertisement import RouterAdvertisements
 
 MAC = bytes.fromhex("525400123456")
@@ -80,10 +91,67 @@ def assert_intact(data):
 # -- neighbours -------------------------------------------------------------------------------------
 
 
+def read(packet):
+    """Read a message of neighbour discovery as the gateway does."""
+    whole = parse_ipv6(frame(packet))
+    message = parse_icmpv6(whole)
+    if message.type == ICMPv6ND_RS().type:
+        return check_router_solicitation(message, whole.source)
+    if message.type == ICMPv6ND_NS().type:
+        return parse_solicitation(message, whole.source, whole.destination)
+    return parse_advertisement(message, whole.destination)
+
+
+def discovery(message, src="fd00::1234", dst="ff02::1:ff00:2"):
+    return IPv6(src=src, dst=dst, hlim=255) / message
+
+
+SOURCE_MAC = ICMPv6NDOptSrcLLAddr(lladdr="52:54:00:aa:bb:cc")
+EMPTY_OPTION = Raw(b"\1\0" + bytes(6))
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        discovery(ICMPv6ND_RS(code=1), dst="ff02::2"),
+        discovery(ICMPv6ND_RS() / EMPTY_OPTION, dst="ff02::2"),
+        discovery(ICMPv6ND_RS() / SOURCE_MAC, src="::", dst="ff02::2"),
+        discovery(ICMPv6ND_NS(tgt="fd00::2", code=1)),
+        discovery(ICMPv6ND_NS(tgt="ff02::2")),
+        discovery(ICMPv6ND_NS(tgt="fd00::2") / EMPTY_OPTION),
+        discovery(ICMPv6ND_NS(tgt="fd00::2") / SOURCE_MAC, src="::"),
+        discovery(ICMPv6ND_NS(tgt="fd00::2"), src="::", dst="ff02::1"),
+        discovery(ICMPv6ND_NS(tgt="fd00::2"), src="::", dst="fd00::2"),
+        discovery(ICMPv6ND_NA(tgt="fd00::1234", code=1), dst="fd00::2"),
+        discovery(ICMPv6ND_NA(tgt="ff02::2"), dst="fd00::2"),
+        discovery(ICMPv6ND_NA(tgt="fd00::1234") / EMPTY_OPTION, dst="fd00::2"),
+        discovery(ICMPv6ND_NA(tgt="fd00::1234", S=1), dst="ff02::1"),
+    ],
+)
+def test_messages_of_discovery_that_are_to_be_discarded(packet):
+    """RFC 4861 sections 6.1.1, 7.1.1 and 7.1.2."""
+    with pytest.raises(MalformedPacket, match="bad_neighbour"):
+        read(packet)
+
+
+@pytest.mark.parametrize(
+    ("packet", "told"),
+    [
+        (discovery(ICMPv6ND_RS() / SOURCE_MAC, dst="ff02::2"), None),
+        (discovery(ICMPv6ND_RS(), src="::", dst="ff02::2"), None),
+        (discovery(ICMPv6ND_NS(tgt="fd00::2"), src="::"), (ADDRESS, b"")),
+        (discovery(ICMPv6ND_NS(tgt="fd00::2"), dst="fd00::2"), (ADDRESS, b"")),
+        (discovery(ICMPv6ND_NA(tgt="fd00::1234", S=1), dst="fd00::2"), GUEST),
+        (discovery(ICMPv6ND_NA(tgt="fd00::1234", S=0), dst="ff02::1"), GUEST),
+    ],
+)
+def test_messages_of_discovery_that_are_valid(packet, told):
+    assert read(packet) == told
+
+
 def test_a_solicitation_is_read_and_answered():
     asked = IPv6(src="fd00::1234", dst="ff02::1:ff00:2", hlim=255) / ICMPv6ND_NS(tgt="fd00::2")
-    message = parse_icmpv6(parse_ipv6(frame(asked / ICMPv6NDOptSrcLLAddr(lladdr="52:54:00:aa:bb:cc"))))
-    assert parse_solicitation(message) == (ADDRESS, GUEST_MAC)
+    assert read(asked / ICMPv6NDOptSrcLLAddr(lladdr="52:54:00:aa:bb:cc")) == (ADDRESS, GUEST_MAC)
     told = assert_intact(advertisement(MAC, ADDRESS, GUEST_MAC, GUEST))
     assert (told.dst, told[IPv6].src, told[IPv6].dst, told.hlim) == (
         "52:54:00:aa:bb:cc",
@@ -104,7 +172,7 @@ def test_whoever_wants_the_gateways_address_hears_that_it_is_taken():
 @given(st.binary(max_size=60))
 def test_garbage_is_a_solicitation_or_malformed(data):
     with contextlib.suppress(MalformedPacket):
-        parse_solicitation(read_icmpv6(bytes([135, 0]) + data))
+        parse_solicitation(read_icmpv6(bytes([135, 0]) + data), GUEST, ADDRESS)
 
 
 def test_addresses_belong_to_who_came_first_within_a_bound():
@@ -165,6 +233,13 @@ def test_requests_to_other_servers_and_other_messages_are_not_answered():
     other = DHCP6_InfoRequest() / DHCP6OptServerId(duid=DUID_LL(lladdr="52:54:00:00:00:01"))
     assert server.answer(dhcpv6.parse_information_request(bytes(other))) is None
     assert dhcpv6.parse_information_request(b"\1abc") is None
+
+
+@pytest.mark.parametrize("association", [DHCP6OptIA_NA, DHCP6OptIA_TA, DHCP6OptIA_PD])
+def test_a_request_for_information_that_wants_addresses_is_discarded(association):
+    """RFC 8415 section 16.12."""
+    with pytest.raises(MalformedPacket, match="bad_dhcpv6"):
+        dhcpv6.parse_information_request(bytes(DHCP6_InfoRequest() / association(iaid=1)))
 
 
 @given(st.binary(max_size=200))
