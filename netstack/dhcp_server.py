@@ -35,6 +35,8 @@ _UNSPECIFIED = bytes(4)
 _BROADCAST_IP = b"\xff" * 4
 _HTTP_CLIENT = b"HTTPClient"
 
+_OF_ONE_SERVER = frozenset({MessageType.REQUEST, MessageType.DECLINE, MessageType.RELEASE})
+"""Messages about what one server gave or offers, which they name (RFC 2131 section 4.4.1, table 5)."""
 _ONLY_WHEN_ASKED_FOR = frozenset(
     {
         Code.TFTP_SERVER,
@@ -114,6 +116,8 @@ class DhcpServer:
         """Answer one message from a switch port; ``mtu`` is what the guest's NIC should have."""
         if request.relay_address != _UNSPECIFIED:
             return Unanswered.RELAYED
+        if request.type in _OF_ONE_SERVER and self._is_of_another_server(request):
+            return Unanswered.OTHER_SERVER
         client = client_of(request)
         match request.type:
             case MessageType.DISCOVER | MessageType.BOOTP:
@@ -136,8 +140,6 @@ class DhcpServer:
     def _request(self, request: DhcpMessage, mtu: int, port: int, now: float) -> Reply | Unanswered:
         """Tell the three kinds of REQUEST apart (RFC 2131 section 4.3.2); all want the same address."""
         server = request.options.get(Code.SERVER_ID)
-        if server is not None and server != self._options.server:
-            return Unanswered.OTHER_SERVER
         remembered = request.address(Code.REQUESTED_ADDRESS)
         wanted = remembered or request.client_address
         client = client_of(request)
@@ -148,6 +150,9 @@ class DhcpServer:
             return self._refuse(request, "this is not your address")
         self._clients.acknowledge(client, now)
         return self._grant(request, MessageType.ACK, lease, mtu)
+
+    def _is_of_another_server(self, request: DhcpMessage) -> bool:
+        return request.options.get(Code.SERVER_ID, self._options.server) != self._options.server
 
     def _offer(self, request: DhcpMessage, lease: bytes, mtu: int) -> Reply:
         """Answer who asks for any address; a BOOTP client has it then."""

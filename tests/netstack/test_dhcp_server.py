@@ -260,6 +260,21 @@ def test_two_identifiers_behind_one_mac_are_two_leases(dhcp):
     assert nak.kind is MessageType.NAK
 
 
+@pytest.mark.parametrize("kind", ["decline", "release"])
+def test_what_another_server_gave_is_not_this_ones_to_take_back(dhcp, kind):
+    """RFC 2131 section 4.4.1, table 5: both messages name their server."""
+    one, other = ("client_id", b"\0one"), ("client_id", b"\0other")
+    for client, address in ((one, "10.0.2.10"), (other, "10.0.2.11")):
+        dhcp.says("discover", client)
+        dhcp.says("request", client, ("requested_addr", address))
+    before = dhcp.pool.held()
+    about = ("requested_addr", "10.0.2.11"), ("server_id", "10.0.2.9")
+    assert dhcp.says(kind, other, *about, ciaddr="10.0.2.11") is Unanswered.OTHER_SERVER
+    assert dhcp.pool.held() == before
+    dhcp.says(kind, other, about[0], ("server_id", "10.0.2.2"), ciaddr="10.0.2.11")
+    assert len(dhcp.pool.held()) == len(before) - 1
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "fields", "why"),
     [
