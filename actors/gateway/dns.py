@@ -410,13 +410,19 @@ class DnsActor(EventLoopActor):
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:
-        """Forget the session; answers that it waits for go nowhere."""
+        """Forget the session; answers that it waits for go nowhere, unless another session asked the same."""
         self._ports.pop(message.port, None)
         unread = self._unread.pop(message.port, ())
         if unread:
             self._counters.add("dns.drop.session_ended", len(unread))
         for token in self._queues.pop(message.port, ()):
-            self._finish(token, None)
+            heirs = (waiting.port for waiting in self._waiting[token][1] if waiting.port in self._ports)
+            heir = next(heirs, None)
+            if heir is None:
+                self._finish(token, None)
+            else:
+                self._queues.setdefault(heir, deque()).append(token)
+        self._ask_next()
 
 
 def _give_up(asked: DnsQuestion) -> None:

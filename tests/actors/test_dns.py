@@ -570,6 +570,19 @@ def test_a_session_that_left_is_not_answered(service):
     assert service.counters["dns.abandoned"] == 1
 
 
+def test_a_question_outlives_the_session_that_asked_it_first(service):
+    """It waits behind that one's others when that one leaves: who asked the same gets its answer still."""
+    for n in range(SHARE + 1):
+        service.asks(f"n{n}.example.")
+    last = f"n{SHARE}.example."
+    others = [service.asks(last, port=port) for port in (2, 3)]
+    service.tell(PortClosed(1))
+    assert others == [[], []]
+    while service.upstream.asked:
+        service.upstream.answer("300 A 192.0.2.1")
+    assert list(map(texts, others)) == [[f"{last} 300 IN A 192.0.2.1"]] * 2
+
+
 def test_over_udp_large_answers_are_cut_and_over_streams_they_are_whole(service):
     texts_of_200 = [f'300 TXT "{n:0200}"' for n in range(5)]
     by_udp = service.asks(kind="TXT")
