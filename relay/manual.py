@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from relay.version import version
@@ -42,7 +45,7 @@ def page(parser_of: ParserOf, commands: dict[str, str], closing: str) -> str:
     """
     relay = parser_of(None)
     lines = [
-        f'.TH VMRELAY 1 "" "vmrelay {version()}" "User Commands"',
+        f'.TH VMRELAY 1 "{_date()}" "vmrelay {version()}" "User Commands"',
         ".nh",  # no hyphens within names of flags and variables, and no stretched lines
         ".ad l",
         ".SH NAME",
@@ -60,7 +63,20 @@ def page(parser_of: ParserOf, commands: dict[str, str], closing: str) -> str:
             lines += [f'.SH "VMRELAY {_escape(name.upper())}"', *_command(parser_of(name))]
     for title, text in _paragraphs(closing):
         lines += [f'.SH "{_escape(title.upper())}"', *_verbatim(text)]
-    return "\n".join(lines) + "\n"
+    paragraphs = (line for before, line in pairwise(["", *lines]) if not _is_void(before, line))
+    return "\n".join(paragraphs) + "\n"
+
+
+def _date() -> str:
+    """Tell the day: today, or that of a build that is to come out the same again (SOURCE_DATE_EPOCH)."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    at = datetime.fromtimestamp(int(given), UTC) if given.isdecimal() else datetime.now(UTC)
+    return f"{at:%Y-%m-%d}"
+
+
+def _is_void(before: str, line: str) -> bool:
+    """Whether a line begins a paragraph where a heading has begun one."""
+    return line == ".PP" and before.startswith((".SH", ".SS"))
 
 
 def _command(parser: argparse.ArgumentParser) -> Iterator[str]:

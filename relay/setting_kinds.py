@@ -62,6 +62,8 @@ class Kind(NamedTuple):
     """Types that TOML may have for it."""
     expected: str
     """Those types in words."""
+    choices: tuple[str, ...] = ()
+    """All values that there are, where they can be listed; what shells complete."""
 
 
 class Option(NamedTuple):
@@ -163,7 +165,7 @@ def choice(*choices: str) -> Kind:
             return text.lower()
         raise ValueError(f"must be one of {', '.join(choices)}")
 
-    return Kind(parse, (str,), "a string")
+    return Kind(parse, (str,), "a string", choices)
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:

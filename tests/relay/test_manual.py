@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 
 import pytest
@@ -46,9 +47,22 @@ def parts(text):
 
 
 def test_groff_has_nothing_to_complain_of(manual):
-    assert manual.startswith('.TH VMRELAY 1 ""')
+    assert manual.startswith(".TH VMRELAY 1 ")
     assert shown(manual)[1] == ""
     assert manual.isascii()
+
+
+def test_mandoc_has_neither(manual):
+    if shutil.which("mandoc"):
+        assert run("mandoc", "-T", "lint", "-W", "warning", input=manual, check=False).stdout == ""
+    assert re.search(r"^\.S[HS] .*\n\.PP$", manual, re.MULTILINE) is None  # a heading begins a paragraph
+
+
+def test_it_is_of_today_or_of_the_day_that_a_build_is_given():
+    today = run(sys.executable, "-m", "relay.main", "man", env={"SOURCE_DATE_EPOCH": ""}).stdout
+    assert re.match(r'\.TH VMRELAY 1 "20\d\d-\d\d-\d\d" ', today)
+    given = run(sys.executable, "-m", "relay.main", "man", env={"SOURCE_DATE_EPOCH": "1700000000"}).stdout
+    assert given.startswith('.TH VMRELAY 1 "2023-11-14" ')
 
 
 def test_each_command_has_its_section_and_its_line(text):
