@@ -5,6 +5,7 @@ imported only when it is the one that was asked for: scapy and aioquic take a se
 and in which signals come already.
 
 Exit status: 0 done, 1 it could not be done (the port is taken), 2 it was asked for wrongly; 130 interrupted.
+What a command's status tells beyond that (``why``) stands in its own help.
 """
 
 from __future__ import annotations

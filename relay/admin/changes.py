@@ -70,7 +70,7 @@ def ban(relay: client.AdminClient, args: argparse.Namespace) -> str:
     if whom:
         kind, mark, what = whom.partition("=")
         if not mark:
-            raise client.AskError("whom? address=192.0.2.0/24, mac=52:54:00:12:34:56 or token=ID")
+            raise client.UsageError("whom? address=192.0.2.0/24, mac=52:54:00:12:34:56 or token=ID")
         fields = {"kind": kind, "what": what, "reason": args.reason or ""}
         if args.time is not None:
             fields |= {"seconds": args.time}

@@ -37,6 +37,10 @@ class AskError(Exception):
     """The relay could not be asked, or said no; the message is one line."""
 
 
+class UsageError(AskError):
+    """A command was given what it cannot mean; the relay was not asked."""
+
+
 class Stream:
     """What comes, until the deadline; then it is as if the relay had ended it."""
 

@@ -22,6 +22,9 @@ from relay.admin.changes import (
     restart,
 )
 from relay.admin.inspection import (
+    NOT_TOLD,
+    WHY_STATUS,
+    Verdict,
     drops,
     events,
     events_arguments,
@@ -43,12 +46,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+USAGE = 2
+"""Exit status of a command that was asked for wrongly."""
+
+
 class Command(NamedTuple):
     """A command that asks a running relay; ``relay.main`` has what it is for."""
 
     name: str
-    ask: Callable[[client.AdminClient, argparse.Namespace], str]
+    ask: Callable[[client.AdminClient, argparse.Namespace], str | Verdict]
     own_arguments: Callable[[argparse.ArgumentParser], object] = lambda _: None
+    epilog: str | None = None
+    not_told: int = 1
+    """Exit status where the relay could not be asked, or said no."""
+
+    @property
+    def EPILOG(self) -> str | None:  # noqa: N802 - named as in the commands that are modules
+        """What its help ends with."""
+        return self.epilog
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add its arguments, and those that all have."""
@@ -59,13 +74,14 @@ class Command(NamedTuple):
     def run(self, args: argparse.Namespace) -> int:
         """Ask, and print what is answered; return the exit status."""
         try:
-            said = self.ask(client.connect(args), args)
+            answer = self.ask(client.connect(args), args)
         except client.AskError as error:
             print(f"vmrelay {self.name}: {printable(str(error))}", file=sys.stderr)  # noqa: T201
-            return 1
+            return USAGE if isinstance(error, client.UsageError) else self.not_told
+        said, status = answer if isinstance(answer, Verdict) else (answer, 0)
         if said:
             print("\n".join(map(printable, said.split("\n"))))  # noqa: T201
-        return 0
+        return status
 
 
 COMMANDS: dict[str, Command] = {
@@ -81,7 +97,7 @@ COMMANDS: dict[str, Command] = {
         Command("macs", macs, room_argument),
         Command("drops", drops, room_argument),
         Command("events", events, events_arguments),
-        Command("why", why, why_arguments),
+        Command("why", why, why_arguments, WHY_STATUS, NOT_TOLD),
         Command("capture", capture, capture_arguments),
         Command("trace", trace, trace_arguments),
         Command("forwards", forwards, forwards_arguments),

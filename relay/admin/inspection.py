@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netstack.forward import MAX_PORT
 from relay.admin.arguments import number_of, room_argument
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from relay.admin import client
+
+CLOSED, NOT_TOLD = 1, 3
+"""Exit statuses of ``vmrelay why``: nothing gets through, and the relay could not be asked."""
+
+WHY_STATUS = f"""\
+exit status: 0 it would be let through, {CLOSED} it would not get through, 2 asked for wrongly,
+{NOT_TOLD} it could not be told: no relay answers, or it has no such room"""
+
+
+class Verdict(NamedTuple):
+    """What is told, and the exit status that says the same to programs."""
+
+    text: str
+    status: int
+
 
 RATE_SPAN = 1.0
 """Seconds between two looks, from which rates are told."""
@@ -217,19 +232,20 @@ def drops(relay: client.AdminClient, args: argparse.Namespace) -> str:
     )
 
 
-def why(relay: client.AdminClient, args: argparse.Namespace) -> str:
+def why(relay: client.AdminClient, args: argparse.Namespace) -> Verdict:
     """Tell whether a guest would reach something."""
     query = {"target": args.target, "protocol": args.protocol, "from": args.guest, "room": args.room}
     query["port"] = None if args.to_port is None else str(args.to_port)
 
-    def text(steps: list[dict[str, Any]]) -> str:
+    steps = relay.ask("/v1/why", query)
+    through = all(step["ok"] for step in steps)
+
+    def text(_: Any) -> str:
         lines = [f"{'yes' if step['ok'] else 'NO '}  {step['question']}  {step['answer']}" for step in steps]
-        verdict = (
-            "it would be let through" if all(step["ok"] for step in steps) else "it would not get through"
-        )
+        verdict = "it would be let through" if through else "it would not get through"
         return "\n".join([*lines, f"=> {verdict}"])
 
-    return say(args, relay.ask("/v1/why", query), text)
+    return Verdict(say(args, steps, text), 0 if through else CLOSED)
 
 
 def why_arguments(parser: argparse.ArgumentParser) -> None:

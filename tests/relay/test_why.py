@@ -52,23 +52,39 @@ def relay(tmp_path_factory):
     ],
 )
 def test_the_last_step_decides_and_names_the_rule(relay, words, ok, answer):
-    steps = relay.asked("why", *words)
+    steps = relay.explained(*words)
     assert all(step["ok"] for step in steps[:-1])
     assert steps[-1]["ok"] is ok
     assert answer in steps[-1]["answer"]
 
 
-def test_the_verdict_is_for_people_too(relay):
-    told = run(sys.executable, "-m", "relay.main", "why", "10.9.9.9", "--admin", relay.admin).stdout
-    assert told.splitlines()[-1] == "=> it would not get through"
-    told = run(sys.executable, "-m", "relay.main", "why", relay.guest, "--admin", relay.admin).stdout
-    assert told.splitlines()[-1] == "=> it would be let through"
+def why(relay, *words):
+    return run(sys.executable, "-m", "relay.main", "why", *words, "--admin", relay.admin, check=False)
+
+
+def test_the_verdict_is_for_people_too_and_the_exit_status_for_scripts(relay):
+    closed = why(relay, "10.9.9.9")
+    assert closed.stdout.splitlines()[-1] == "=> it would not get through"
+    opened = why(relay, relay.guest)
+    assert opened.stdout.splitlines()[-1] == "=> it would be let through"
+    assert (opened.returncode, closed.returncode) == (0, 1)
+
+
+def test_no_answer_is_neither_yes_nor_no(tmp_path):
+    command = (sys.executable, "-m", "relay.main", "why", "192.0.2.1", "--admin", tmp_path / "none.sock")
+    done = run(*command, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+
+
+def test_the_exit_statuses_stand_in_its_help():
+    told = run(sys.executable, "-m", "relay.main", "why", "--help").stdout
+    assert "exit status: 0 it would be let through, 1 it would not get through, 2 asked for wrongly" in told
 
 
 def test_bad_questions_are_refused(relay):
     for words in (("",), ("x", "--room", "nope")):
-        done = run(sys.executable, "-m", "relay.main", "why", *words, "--admin", relay.admin, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        done = why(relay, *words)
+        assert (done.returncode, done.stderr.count("\n")) == (3, 1)
 
 
 class NameServer:
@@ -106,14 +122,14 @@ def test_names_are_asked_of_the_relays_own_servers_as_guests_ask(tmp_path):
     relay = OperatedRelay(tmp_path, "--upstream-dns", server.place, "--allow-cidr", "203.0.113.0/24")
     try:
         # The question for IPv6 addresses has no answer.
-        steps = relay.asked("why", "www.example")
+        steps = relay.explained("www.example")
         assert (steps[0]["ok"], steps[0]["answer"]) == (True, "203.0.113.7")
         assert "(127.0.0.1)" in steps[0]["question"]
         server.kinds |= {dns.rdatatype.AAAA}
-        (step,) = relay.asked("why", "gone.example")
+        (step,) = relay.explained("gone.example")
         assert (step["ok"], step["answer"]) == (False, "there is no such name (NXDOMAIN)")
         server.kinds.clear()
-        (step,) = relay.asked("why", "quiet.example")
+        (step,) = relay.explained("quiet.example")
         assert (step["ok"], step["answer"]) == (False, "no answer within 5 s")
     finally:
         relay.stop()

@@ -40,6 +40,14 @@ class OperatedRelay(Relay):
         """Run a command on it; give what it answers."""
         return json.loads(self.vmrelay(command, *words, "--json"))
 
+    def explained(self, *words):
+        """Ask ``vmrelay why``; give the steps, whose verdict its exit status tells too."""
+        command = (sys.executable, "-m", "relay.main", "why", "--admin", self.admin, "--json", *words)
+        done = run(*command, check=False)
+        steps = json.loads(done.stdout)
+        assert done.returncode == (0 if all(step["ok"] for step in steps) else 1)
+        return steps
+
     def stop(self):
         super().stop()
         assert "Traceback" not in self.output

@@ -256,7 +256,8 @@ def test_commands_show_and_change_all_workers_as_one(operated):
             assert {peers[nic.mac.hex(":")]["worker"] for nic in (one, two)} == {0, 1}
             leases = (await ask("leases"))["default"]
             assert {lease["mac"] for lease in leases} == peers.keys()
-            steps = await ask("why", "198.51.100.7", "--from", two.mac.hex(":"), "--to-port", "80")
+            words = ("198.51.100.7", "--from", two.mac.hex(":"), "--to-port", "80")
+            steps = await asyncio.to_thread(operated.explained, *words)
             assert steps[0]["ok"], steps
 
             assert (await ask("ban", f"mac={two.mac.hex(':')}"))["ended"] == 1
