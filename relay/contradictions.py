@@ -15,12 +15,13 @@ from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import Address
-from relay.room_tables import ALL_OTHERS, LISTED
+from relay.room_tables import ALL_OTHERS, LISTED, OTHERS, ROOMS
 from relay.setting_kinds import OFF, SettingsError, flag
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
+    from relay.room_tables import RoomTables
     from relay.settings import Settings, SettingsWithRooms
 
 _MAC_LENGTH = 6
@@ -54,6 +55,32 @@ def refuse_contradictions(settings: Settings) -> None:
     _refuse_idle_dhcp(settings)
     _refuse_misplaced_addresses(settings)
     _refuse_forwards(settings)
+
+
+def refuse_ways_out_of_islands(settings: Settings, tables: RoomTables) -> None:
+    """Look whether what opens a way out is for LANs that have one. Raises SettingsError.
+
+    A room that ``internet = false`` closes may take such a setting over from the whole relay: it is for the
+    others. One that no LAN can use which has it is a mistake. Forwards lead in, and are no way out.
+    """
+    for name in ("allow_cidr", "allow_smtp"):
+        with_a_way_out: dict[str, bool] = {}
+        for room in (DEFAULT_ROOM, ALL_OTHERS, *sorted(tables.named)):
+            own = settings.of_room(room)
+            if getattr(own, name):
+                place = _place_of(name, room, tables)
+                with_a_way_out[place] = with_a_way_out.get(place, False) or own.internet
+        for place, out in with_a_way_out.items():
+            if not out:
+                where = f"{place}: " if place else ""
+                raise SettingsError(f"{where}{flag(name)} needs a way out, which --no-internet takes away")
+
+
+def _place_of(name: str, room: str, tables: RoomTables) -> str:
+    """Tell which table a room has a setting from; nothing for the whole relay's."""
+    if name in tables.named.get(room, {}):
+        return f"{ROOMS}.{room}"
+    return OTHERS if room != DEFAULT_ROOM and name in tables.others else ""
 
 
 def _refuse_half_a_cluster(settings: Settings) -> None:

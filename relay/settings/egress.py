@@ -50,7 +50,12 @@ class EgressSettings:
         bool, Option(SWITCH, None, "let guests reach this machine's 127.0.0.1 as 10.0.2.4 (--network)")
     ] = False
     internet: Annotated[
-        bool, Option(SWITCH, None, "let guests out; without, a LAN has nothing but its guests and gateway")
+        bool,
+        Option(
+            SWITCH,
+            None,
+            "let guests out; without, a LAN has its guests, its gateway and what --forward lets in",
+        ),
     ] = True
     allow_smtp: Annotated[
         bool, Option(SWITCH, None, "let guests connect to TCP port 25, as mail servers do, and bots")

@@ -15,6 +15,7 @@ from relay.contradictions import (
     refuse_contradictions_of_rooms,
     refuse_half_a_certificate,
     refuse_half_of_auth,
+    refuse_ways_out_of_islands,
 )
 from relay.room_tables import NO_TABLES
 from relay.setting_kinds import ARGUMENTS, SettingsError, flag
@@ -95,11 +96,13 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
     refuse_contradictions(settings)
     if tables == NO_TABLES:
         refuse_half_of_auth(settings)
+        refuse_ways_out_of_islands(settings, tables)
         return settings, origins
     with_rooms = SettingsWithRooms(**values, tables=tables)
     refuse_half_of_auth(with_rooms)
     try:
         refuse_contradictions_of_rooms(with_rooms)
+        refuse_ways_out_of_islands(with_rooms, tables)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     return with_rooms, origins

@@ -15,6 +15,11 @@ def settings(**values):
     ("values", "complaint"),
     [
         ({"host_access": "1", "internet": "0"}, "--host-access needs a way out, which --no-internet"),
+        (
+            {"internet": "0", "allow_cidr": "192.168.1.0/24"},
+            "--allow-cidr needs a way out, which --no-internet takes away",
+        ),
+        ({"internet": "0", "allow_smtp": "1"}, "--allow-smtp needs a way out, which --no-internet"),
         ({"dhcp": "0", "dhcp_wpad": "http://a/"}, "--dhcp-wpad needs DHCP, which --no-dhcp takes away"),
         ({"dhcp_ntp": "10.0.2.4"}, "--dhcp-ntp: 10.0.2.4 is this machine, which needs --host-access"),
         (LAB | {"dhcp_ntp": "172.20.0.4"}, "--dhcp-ntp: 172.20.0.4 is this machine, which needs"),
@@ -66,6 +71,8 @@ def test_what_cannot_be_had_together_is_one_line(values, complaint):
         # What is wider than the LAN has other hosts too.
         LAB | {"allow_cidr": "172.16.0.0/12,10.0.2.0/24"},
         {"ipv6": "0", "allow_cidr": "fd76:6d72:656c:6179::/64"},
+        # Forwards lead in.
+        {"internet": "0", "forward": "tcp::8080:web:80", "deny_cidr": "192.0.2.0/24"},
         {"network": "192.168.7.8/29", "forward": "tcp::8080:192.168.7.9:80,tcp::8081:52:54:00:00:00:01:80"},
     ],
 )

@@ -131,6 +131,10 @@ def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
         ("[rooms]\nmax-rooms = 7", "rooms: 'max-rooms' is no setting of rooms"),
         ("[room.lab]\ndhcp = false\ndhcp-wpad = 'http://a/'", "room.lab: --dhcp-wpad needs DHCP"),
         ("[rooms]\nhost-access = true\ninternet = false", "rooms: --host-access needs a way out"),
+        ("[room.a]\ninternet = false\nallow-cidr = ['192.168.1.0/24']", "room.a: --allow-cidr needs a way"),
+        ("[rooms]\ninternet = false\nallow-smtp = true", "rooms: --allow-smtp needs a way out"),
+        ("[rooms]\ninternet = false\n[room.a]\nallow-cidr = ['192.168.1.9']", "room.a: --allow-cidr needs"),
+        ("allow-smtp = true\ninternet = false\n[rooms]\nisolated = true", ": --allow-smtp needs a way out"),
         (
             "[room.a]\nnetwork = '10.8.0.0/16'\nstatic-lease = ['52:54:00:00:00:01=10.9.0.6']",
             "room.a: --static-lease: 10.9.0.6 is not an address for a guest of 10.8.0.0/16",
@@ -152,6 +156,23 @@ def test_what_cannot_be_is_one_clear_line(read, text, complaint):
     assert complaint in str(refused.value)
     assert "relay.toml: " in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # The whole relay's, for all rooms but this one.
+        "allow-cidr = ['192.168.1.0/24']\nallow-smtp = true\n[room.a]\ninternet = false",
+        "allow-cidr = ['192.168.1.0/24']\n[rooms]\ninternet = false",
+        # And for this one alone.
+        "internet = false\nallow-cidr = ['192.168.1.0/24']\n[room.a]\ninternet = true",
+        "[rooms]\ninternet = false\nallow-smtp = true\n[room.a]\ninternet = true",
+        # A way in is no way out.
+        "[room.a]\ninternet = false\nforward = ['tcp::8080:web:80']",
+    ],
+)
+def test_what_opens_ways_out_may_stand_where_some_room_has_one(read, text):
+    assert read(text).rooms <= {"a"}
 
 
 def test_guests_of_an_offline_room_reach_each_other_and_nothing_else(read):

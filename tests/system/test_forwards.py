@@ -10,8 +10,11 @@ import sys
 import pytest
 from kernel_guest import KernelGuest
 from namespaces import Namespace, connect, reset_at_close
-from processes import Relay
+from processes import PATIENCE, Relay, free_port
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import Ether
 
+from guest.relay_socket import RelayPeer, RelaySocket
 from netstack.proxy_protocol import build_proxy_header
 
 GUEST_IP, GUEST_MAC = "10.0.2.77", "52:54:00:00:77:77"
@@ -365,3 +368,22 @@ def test_a_port_that_cannot_be_had_is_one_clear_line(lab, forward, reason):
     assert done.returncode == 1
     assert f"cannot forward {forward}: {reason}" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_forward_leads_into_a_lan_without_a_way_out_and_answers_come_back():
+    port = free_port()
+    relay = Relay("--no-internet", "--forward", f"udp::{port}:web:9")
+    try:
+        peer = RelayPeer(relay.url, insecure=True, name="web")
+        with RelaySocket(peer) as nic, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.connect(("127.0.0.1", port))
+            client.send(b"in")
+            (asked,) = nic.sniff(count=1, timeout=PATIENCE, lfilter=lambda frame: UDP in frame)
+            assert (bytes(asked[UDP].payload), asked[IP].dst) == (b"in", str(peer.assigned.ip))
+            back = IP(src=asked[IP].dst, dst=asked[IP].src) / UDP(sport=9, dport=asked[UDP].sport) / b"out"
+            nic.send(Ether(src=peer.mac, dst=asked.src) / back)
+            assert client.recv(100) == b"out"
+        peer.close()
+    finally:
+        relay.stop()
