@@ -26,6 +26,9 @@ AUTO, NONE = "auto", "none"
 
 BACKLOG = 64
 
+OF_ROOT = Path("/run/vmrelay")
+"""Folder of root's relays, and of a service of that name."""
+
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 
 
@@ -61,7 +64,7 @@ def folders(environment: Mapping[str, str]) -> Iterator[Path]:
     if service := environment.get("RUNTIME_DIRECTORY"):
         yield Path(service.partition(":")[0])
     if os.geteuid() == 0:
-        yield Path("/run/vmrelay")
+        yield OF_ROOT
     elif session := environment.get("XDG_RUNTIME_DIR"):
         yield Path(session) / "vmrelay"
     if state := environment.get("STATE_DIRECTORY"):
@@ -133,3 +136,8 @@ def find(environment: Mapping[str, str], port: int | None = None) -> list[Path]:
     name = "*.sock" if port is None else f"{port}.sock"
     paths = [path for folder in folders(environment) if folder.is_dir() for path in sorted(folder.glob(name))]
     return [path for path in dict.fromkeys(paths) if is_live(path)]
+
+
+def is_closed_to_us(folder: Path) -> bool:
+    """Whether a folder is there that this user may not look into: others may have their sockets there."""
+    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)

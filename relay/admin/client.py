@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from relay.admin.opening import AdminError, read_token
-from relay.admin_place import Address, find, parse_place
+from relay.admin_place import OF_ROOT, Address, find, is_closed_to_us, parse_place
 
 if TYPE_CHECKING:
     import argparse
@@ -243,12 +243,8 @@ def connect(args: argparse.Namespace) -> AdminClient:
     place = args.admin or os.environ.get(VARIABLE, "")
     if place in {"", "auto"}:
         found = find(os.environ, args.port)
-        if not found:
-            where = "" if args.port is None else f" at port {args.port}"
-            raise AskError(f"no relay of this user is running here{where} (--admin names its socket)")
-        if len(found) > 1:
-            ports = ", ".join(path.stem for path in found)
-            raise AskError(f"several relays run here: --port says which ({ports})")
+        if len(found) != 1:
+            raise AskError(_which(found) if found else _none(args.port))
         return AdminClient(found[0])
     if not place.startswith(("http://", "https://")):
         try:
@@ -264,3 +260,21 @@ def connect(args: argparse.Namespace) -> AdminClient:
         return AdminClient(place, read_token(Path(named)) if named else None)
     except AdminError as error:
         raise AskError(str(error)) from None
+
+
+def _none(port: int | None) -> str:
+    """Tell that no relay was found, and where one may be that this user cannot see."""
+    where = "" if port is None else f" at port {port}"
+    said = f"no relay of this user is running here{where}"
+    if is_closed_to_us(OF_ROOT):
+        return f"{said}; those in {OF_ROOT} may be asked by root, or as the user that they run as"
+    return f"{said} (--admin names its socket)"
+
+
+def _which(found: list[Path]) -> str:
+    """Tell how to say which of several relays is meant."""
+    ports = [path.stem for path in found if path.stem.isdecimal()]
+    others = [str(path) for path in found if not path.stem.isdecimal()]
+    ways = [f"--port says which ({', '.join(ports)})"] if ports else []
+    ways += [f"--admin says which ({', '.join(others)})"] if others else []
+    return f"several relays run here: {', or '.join(ways)}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import socket
+import sys
 import threading
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from processes import Relay, run
 
 from relay.admin.client import AdminClient, AskError, add_arguments, connect, port_of
 
@@ -150,3 +153,60 @@ def test_all_else_is_a_socket(monkeypatch, place):
 def test_a_token_that_cannot_be_read_is_said(tmp_path):
     with pytest.raises(AskError, match="No such file"):
         connect(arguments("--admin", "http://127.0.0.1:1", "--admin-token", str(tmp_path / "none")))
+
+
+def given(*words):
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The one folder in which relays of this user are looked for."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr("relay.admin_place.folders", lambda _: iter((folder,)))
+    monkeypatch.delenv("VMRELAY_ADMIN", raising=False)
+    return folder
+
+
+def test_of_several_relays_each_is_named_by_a_flag_that_finds_it(folder):
+    with contextlib.ExitStack() as stack:
+        for name in ("4433.sock", "4434.sock", "admin.sock"):
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(folder / name))
+            listener.listen()
+        with pytest.raises(AskError) as caught:
+            connect(given())
+        assert str(caught.value) == (
+            "several relays run here: --port says which (4433, 4434), "
+            f"or --admin says which ({folder}/admin.sock)"
+        )
+        assert connect(given("--port", "4434"))
+        assert connect(given("--admin", f"{folder}/admin.sock"))
+
+
+_AS_ANOTHER = """
+import os, sys
+from relay.main import main
+import relay.admin.commands
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_told_who_may_ask():
+    relay = Relay("--no-ipv6")  # its socket is where root's are
+    environment = {"TMPDIR": "/tmp", "XDG_RUNTIME_DIR": "", "VMRELAY_ADMIN": ""}
+    try:
+        for words, complaint in (
+            (("status",), "those in /run/vmrelay may be asked by root, or as the user that they run as"),
+            (("status", "--admin", f"/run/vmrelay/{relay.port}.sock"), "only the user that runs the relay"),
+        ):
+            done = run(sys.executable, "-c", _AS_ANOTHER, *words, env=environment, check=False)
+            assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert complaint in done.stderr
+    finally:
+        relay.stop()
