@@ -190,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name is not None and name not in COMMANDS:
         known = f"there are {', '.join(COMMANDS)}"
         Parser().error(f"no command {name[:80]!r}{perhaps(name, COMMANDS)} ({known}); see vmrelay --help")
+    _open_standard_descriptors()
     _keep_scapy_from_a_closed_cache()
     try:
         with held(_SIGNALS.get(name or "serve", Wishes({}, ()))):
@@ -200,6 +201,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         _let_go_of_closed_output()
+
+
+def _open_standard_descriptors() -> None:
+    """Open those of 0, 1 and 2 that were closed on nothing: a client's socket would be the next to have it.
+
+    What a C library or a child process writes there as its output, the client would read.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(opened, True)
 
 
 def _keep_scapy_from_a_closed_cache() -> None:
@@ -216,7 +230,7 @@ def _keep_scapy_from_a_closed_cache() -> None:
 
 def _let_go_of_closed_output() -> None:
     """Point output that nobody reads any more at nothing: else Python's own last flush ends in status 120."""
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed at the start
         try:
             stream.flush()
         except (OSError, ValueError):
