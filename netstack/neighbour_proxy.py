@@ -44,11 +44,12 @@ class NeighbourProxy:
             return self._bindings.holder_of(frame[_TARGET_AT:_SOLICITATION_END])
         return None
 
-    def answer(self, frame: bytes, holder: bytes) -> bytes:
-        """Build what ``holder`` would answer to a frame for which :meth:`holder` named it."""
-        asker = frame[6:12]
-        if frame[12:14] == ETHERTYPE_ARP:
-            # As in the request: kinds and lengths, and who asked is who is answered.
-            head = asker + holder + frame[12:20] + _REPLY
-            return head + holder + frame[38:42] + frame[22:32]
-        return guest_advertisement(holder, frame[_TARGET_AT:_SOLICITATION_END], asker, frame[22:38])
+
+def answer_for(holder: bytes, frame: bytes) -> bytes:
+    """Build what the MAC ``holder`` would answer to an ARP request, or a solicitation, for its address."""
+    asker = frame[6:12]
+    if frame[12:14] == ETHERTYPE_ARP:
+        # As in the request: kinds and lengths, and who asked is who is answered.
+        head = asker + holder + frame[12:20] + _REPLY
+        return head + holder + frame[38:42] + frame[22:32]
+    return guest_advertisement(holder, frame[_TARGET_AT:_SOLICITATION_END], asker, frame[22:38])

@@ -5,7 +5,9 @@ the first to use it. What names another's address, the gateway's or one that is 
 The tables are the gateway's, which moves an address whose holder does not answer (``netstack.contests``).
 
 Looked at are the source of IPv4 and IPv6 packets, the sender in ARP, and the target of a neighbour
-advertisement. Guests without an address yet (0.0.0.0, ``::``), and IPv4 link-local ones (RFC 3927), pass.
+advertisement. Guests without an address yet (0.0.0.0, ``::``), and IPv4 link-local ones (RFC 3927), pass;
+but not their probes for an address that another is just about to take (``netstack.address_probes``): they are
+told that it is taken, and that one is not troubled.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netstack.address_pool import Claim
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6
-from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, PROTOCOL_ICMPV6
+from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, PROTOCOL_ICMPV6
 from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, UNSPECIFIED, is_link_local, is_multicast
+from netstack.neighbour_proxy import answer_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from netstack.neighbour import AddressBindings
 
 _IPV4_LENGTH, _IPV6_LENGTH = 4, 16
+_ARP_TARGET, _ARP_END = 38, 42
 _NOBODY: Final = bytes(4)
 _LINK_LOCAL4: Final = bytes((169, 254))
 
@@ -33,10 +37,16 @@ class Suspicion(NamedTuple):
 
     drop: str
     address: bytes = b""
+    answer: bytes = b""
+    """A frame that the sender is to be told."""
 
 
 _ARP_SENDER: Final = Suspicion("arp_sender")
 _FOREIGN: Final = Suspicion("foreign_source")
+
+
+def _nobody(_address: bytes) -> bytes:
+    return b""
 
 
 def _anywhere(_mac: bytes, _port: int) -> bool:
@@ -52,9 +62,14 @@ class SourceGuard:
         bindings: AddressBindings,
         prefix: bytes | None,
         locate: Callable[[bytes, int], bool] = _anywhere,
+        prober_of: Callable[[bytes], bytes] = _nobody,
     ) -> None:
-        """``locate`` notes behind which port a MAC is, for its share of addresses; False if that is full."""
+        """``locate`` notes behind which port a MAC is, for its share of addresses; False if that is full.
+
+        ``prober_of`` tells the MAC that is about to take an address at this moment; empty for none.
+        """
         self._locate = locate
+        self._prober_of = prober_of
         self._pool = pool
         self._bindings = bindings
         self._prefix = prefix
@@ -65,7 +80,11 @@ class SourceGuard:
         if ethertype == ETHERTYPE_IPV4:
             return self._ipv4(mac, frame[26:30])
         if ethertype == ETHERTYPE_ARP:
-            return self._ipv4(mac, frame[28:32]) if frame[22:28] == mac else _ARP_SENDER
+            if frame[22:28] != mac:
+                return _ARP_SENDER
+            if frame[28:32] == _NOBODY:
+                return self._probe(mac, frame, frame[_ARP_TARGET:_ARP_END])
+            return self._ipv4(mac, frame[28:32])
         if ethertype == ETHERTYPE_IPV6:
             return self._ipv6(mac, frame)
         return None
@@ -74,6 +93,8 @@ class SourceGuard:
         """Let ``mac``, behind ``port``, have an address that a frame of its names, if nobody else does."""
         if not self._locate(mac, port):
             return Claim.OVER_SHARE
+        if self._is_being_taken(mac, address):
+            return Claim.TAKEN
         if len(address) == _IPV4_LENGTH:
             return self._pool.claim(mac, address)
         return Claim.GRANTED if self._bindings.claim(mac, address) else Claim.TAKEN
@@ -89,9 +110,26 @@ class SourceGuard:
         suspicion = self._ipv6_address(mac, frame[22:38])
         if suspicion is not None or len(frame) <= PAYLOAD_AT:
             return suspicion
-        if frame[NEXT_HEADER] == PROTOCOL_ICMPV6 and frame[PAYLOAD_AT] == NEIGHBOUR_ADVERTISEMENT:
+        if frame[NEXT_HEADER] != PROTOCOL_ICMPV6:
+            return None
+        if frame[PAYLOAD_AT] == NEIGHBOUR_ADVERTISEMENT:
             return self._ipv6_address(mac, frame[PAYLOAD_AT + 8 : PAYLOAD_AT + 24])
+        if frame[PAYLOAD_AT] == NEIGHBOUR_SOLICITATION and frame[22:38] == UNSPECIFIED:
+            return self._probe(mac, frame, frame[PAYLOAD_AT + 8 : PAYLOAD_AT + 24])
         return None
+
+    def _probe(self, mac: bytes, frame: bytes, target: bytes) -> Suspicion | None:
+        """Say whether a guest asks for an address that another is just about to take."""
+        if len(target) not in (_IPV4_LENGTH, _IPV6_LENGTH) or not self._is_being_taken(mac, target):
+            return None
+        return Suspicion("probed_address", answer=answer_for(self._prober_of(target), frame))
+
+    def _is_being_taken(self, mac: bytes, address: bytes) -> bool:
+        """Whether another guest is about to take an address that is not this one's."""
+        if self._prober_of(address) in (b"", mac):
+            return False
+        table = self._pool if len(address) == _IPV4_LENGTH else self._bindings
+        return table.holder_of(address) != mac
 
     def _ipv6_address(self, mac: bytes, address: bytes) -> Suspicion | None:
         if self._bindings.uses(mac, address) or len(address) < _IPV6_LENGTH or address == UNSPECIFIED:

@@ -12,6 +12,7 @@ from loguru import logger
 
 from actors.messages import FramesFromGateway
 from actors.runtime import tell_alive
+from netstack.address_probes import AddressProbes
 from netstack.contests import Contest, Contests
 from netstack.ethernet import format_mac
 from netstack.family import family_of
@@ -38,6 +39,8 @@ class AddressContests:
         moved: Callable[[bytes, bytes], None],
     ) -> None:
         """Tell ``moved`` each address that another guest got, and the MAC that had it."""
+        self.probes = AddressProbes()
+        """Who is about to take which address, and cannot answer for it yet."""
         self._context = context
         self._pool = pool
         self._bindings = bindings
@@ -56,7 +59,9 @@ class AddressContests:
     def begin(self, address: bytes, challenger: bytes, port: int, now: float) -> None:
         """Ask the holder of ``address``, unless it was asked just now: ``challenger`` uses it too."""
         holder = self._table(address).holder_of(address)
-        if holder is None or self.ask_elsewhere(holder, address, challenger):
+        if holder is None or self.probes.prober_of(address, now) == holder:
+            return
+        if self.ask_elsewhere(holder, address, challenger):
             return
         if self._contests.begin(Contest(address, holder, challenger, port), now):
             self._context.counters.add("gateway.contests")
@@ -89,9 +94,16 @@ class AddressContests:
             )
             self._moved(contest.address, contest.holder)
 
+    def probed(self, address: bytes, mac: bytes, now: float) -> None:
+        """Note that ``mac`` asks whether anybody has ``address``, to take it if it is not another's."""
+        holder = self._table(address).holder_of(address)
+        if holder == mac or (holder is None and self.probes.prober_of(address, now) in {b"", mac}):
+            self.probes.begin(mac, address, now)
+
     def forget(self, mac: bytes) -> None:
         """End the contests of a guest that left."""
         self._contests.forget(mac)
+        self.probes.forget(mac)
 
     def _table(self, address: bytes) -> AddressPool | AddressBindings:
         return self._pool if len(address) == _IPV4_LENGTH else self._bindings

@@ -70,11 +70,11 @@ class Discovery:
             return "gateway.answered"
         if message.type == NEIGHBOUR_SOLICITATION:
             target = parse_solicitation(message, source, packet.destination).target
-            if source == UNSPECIFIED and mac in batch.port.macs:
-                self._guests.ipv6.announced(mac, target)
             if target in self._own:
                 batch.replies.append(advertisement(self._mac, target, mac, source))
                 return "gateway.answered"
+            if source == UNSPECIFIED and self._guests.moves_to(mac, batch.port):
+                self._guests.probed6(mac, target, batch.now)
         elif message.type == NEIGHBOUR_ADVERTISEMENT:
             target = parse_advertisement(message, packet.destination)
             self._guests.contests.answered(target, mac, batch.now)

@@ -171,7 +171,7 @@ class GatewayActor(EventLoopActor):
         """Take the gateway's place at the switch."""
         settings, guests = self._settings, self._guests
         guard = (
-            SourceGuard(guests.pool, guests.bindings, settings.ipv6_prefix, self._is_behind)
+            SourceGuard(guests.pool, guests.bindings, settings.ipv6_prefix, self._is_behind, self._prober_of)
             if settings.source_guard
             else None
         )
@@ -392,6 +392,10 @@ class GatewayActor(EventLoopActor):
         Frames of one batch are not to outrun the count.
         """
         return self._guests.moves_to(mac, self._flows.port(number, self.now()))
+
+    def _prober_of(self, address: bytes) -> bytes:
+        """Tell the MAC that is about to take an address, asked by the switch's guard."""
+        return self._guests.contests.probes.prober_of(address, self.now())
 
     @handles(PortClosed)
     def _port_closed(self, message: PortClosed) -> None:

@@ -112,6 +112,13 @@ class Guests:
         if number is not None:
             self._flows.end_those_of(address, number)
 
+    def probed6(self, mac: bytes, address: bytes, now: float) -> None:
+        """Let a guest have the address for which it looks for duplicates, if it is nobody's (RFC 6620)."""
+        if self.ipv6.is_of_lan(address):
+            self.bindings.claim(mac, address)
+            self.ipv6.announced(mac, address)
+            self.contests.probed(address, mac, now)
+
     def used(self, mac: bytes, address: bytes, port: PortState, now: float, *, contested: bool) -> None:
         """Take note of an address that the switch has seen in use, the guest's own or contested."""
         if not self.moves_to(mac, port):

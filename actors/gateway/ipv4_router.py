@@ -59,6 +59,9 @@ class Ipv4Router(Router):
         if packet.sender_ip != _UNSPECIFIED:
             self._admit(packet.sender_mac, packet.sender_ip, batch)
             self._contests.answered(packet.sender_ip, packet.sender_mac, batch.now)
+        elif packet.operation == REQUEST and packet.target_ip not in self._own:
+            self._guests.move_to(packet.sender_mac, batch.port)
+            self._contests.probed(packet.target_ip, packet.sender_mac, batch.now)
         if packet.operation != REQUEST or packet.target_ip not in self._own:
             return "gateway.ignored"
         batch.replies.append(self._replies.arp_reply(packet))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from netstack.ipv6 import link_local_of
+from netstack.ipv6 import is_link_local, link_local_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,10 @@ class Ipv6Addresses:
         """The address that each known MAC was about to take, when it last looked for duplicates."""
         self._changed: set[bytes] = set()
         """Guests with new addresses, of this batch of frames."""
+
+    def is_of_lan(self, address: bytes) -> bool:
+        """Whether an address is one that a guest may have."""
+        return is_link_local(address) or address[:8] == self._prefix
 
     def announced(self, mac: bytes, address: bytes) -> None:
         """Note that a guest asks whether anybody has ``address``, before it takes it."""

@@ -28,6 +28,7 @@ from netstack.ethernet import (
 )
 from netstack.mac_table import MAX_MACS, MacTable, Verdict, may_move
 from netstack.multicast import MulticastGroups, Said, may_be_membership
+from netstack.neighbour_proxy import answer_for
 from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_tags
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class Forwarding:
         if owner > FIRST_TRUNK:
             batch.multicast_to(self._not_isolated([owner]), frame)
             return True
-        tell_alive(port.peer, FramesToPeer([self.neighbours.answer(frame, holder)]))
+        tell_alive(port.peer, FramesToPeer([answer_for(holder, frame)]))
         batch.multicast_to([], frame)
         return True
 
@@ -401,6 +402,8 @@ class Forwarding:
         # A frame may name two addresses: its own, and one that it advertises.
         while (suspicion := sources.look(frame)) is not None:
             if suspicion.drop:
+                if suspicion.answer:
+                    tell_alive(port.peer, FramesToPeer([suspicion.answer]))
                 return f"switch.drop.{suspicion.drop}"
             if not port.claims.take(now):
                 return "switch.drop.claim_rate"

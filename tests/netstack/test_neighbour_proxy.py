@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP, Ether
 
 from netstack.address_pool import AddressPool
 from netstack.neighbour import AddressBindings
-from netstack.neighbour_proxy import NeighbourProxy
+from netstack.neighbour_proxy import NeighbourProxy, answer_for
 
 HOLDER, ASKER = bytes.fromhex("020000000002"), bytes.fromhex("020000000001")
 IP4, IP6 = "10.0.2.77", "fd00::77"
@@ -39,7 +39,7 @@ def solicitation(target=IP6, source="fe80::1"):
 def test_an_arp_request_is_answered_as_its_holder_would(proxy, sender):
     frame = arp(psrc=sender, pdst=IP4)
     assert proxy.holder(frame) == HOLDER
-    answer = Ether(proxy.answer(frame, HOLDER))
+    answer = Ether(answer_for(HOLDER, frame))
     assert (answer.src, answer.dst) == (HOLDER.hex(":"), ASKER.hex(":"))
     assert (answer[ARP].op, answer[ARP].psrc, answer[ARP].pdst) == (2, IP4, sender)
     assert (answer[ARP].hwsrc, answer[ARP].hwdst) == (HOLDER.hex(":"), ASKER.hex(":"))
@@ -51,7 +51,7 @@ def test_an_arp_request_is_answered_as_its_holder_would(proxy, sender):
 def test_a_solicitation_is_answered_as_its_holder_would(proxy, source, to, solicited):
     frame = solicitation(source=source)
     assert proxy.holder(frame) == HOLDER
-    answer = Ether(proxy.answer(frame, HOLDER))
+    answer = Ether(answer_for(HOLDER, frame))
     assert (answer.src, answer.dst) == (HOLDER.hex(":"), ASKER.hex(":"))
     assert (answer[IPv6].src, answer[IPv6].dst, answer[IPv6].hlim) == (IP6, to, 255)
     advertised = answer[ICMPv6ND_NA]
