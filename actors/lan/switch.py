@@ -170,7 +170,9 @@ class SwitchActor(EventLoopActor):
 
         self._elsewhere: Elsewhere | None = None
         if link is not None:
-            self._elsewhere = Elsewhere(link, self._forwarding, self._usual, self._shares)
+            self._elsewhere = Elsewhere(
+                link, self._forwarding, self._usual, self._shares, self._absent_shares
+            )
             self._forwarding.learned = self._announce
             self._forwarding.forgotten = link.absent
 

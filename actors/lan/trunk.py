@@ -2,7 +2,8 @@
 
 A worker that has ports of the room is one port here: numbered downwards from FIRST_TRUNK, trusted, without
 limits of its own. What the switch sends there goes into the trunk at once. Its guests' MACs are bound to that
-port as the worker announces them, and their sessions count among the room's ports, by client too.
+port as the worker announces them, and their sessions count among the room's ports, by client too; those whose
+clients are away among these.
 """
 
 from __future__ import annotations
@@ -48,20 +49,23 @@ class TrunkPort:
 class Elsewhere:
     """Keeps the ports of a switch that stand for other workers."""
 
-    def __init__(self, link: RoomLink, forwarding: Forwarding, usual: PortPolicy, shares: Shares) -> None:
-        """``usual`` is the policy of the room's ports, ``shares`` counts them."""
+    def __init__(
+        self, link: RoomLink, forwarding: Forwarding, usual: PortPolicy, present: Shares, absent: Shares
+    ) -> None:
+        """``usual`` is the policy of the room's ports; ``present`` and ``absent`` count them."""
         self._link = link
         self._forwarding = forwarding
         self._policy = replace(usual, isolated=False, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
-        self._shares = shares
+        self._present = present
+        self._absent = absent
         self._guests: dict[bytes, tuple[int, int]] = {}
         """Worker and port, by MAC."""
         self._macs: Counter[tuple[int, int]] = Counter()
         """MACs behind each worker's ports."""
         self._away: dict[bytes, str] = {}
         """MACs whose clients are away, with the clients' networks, who is away for longest first."""
-        self._owners: dict[tuple[int, int], str] = {}
-        """As whose these ports are counted."""
+        self._counted: dict[tuple[int, int], tuple[Shares, str]] = {}
+        """Among which these ports are counted, and as whose."""
 
     def set_workers(self, workers: Mapping[int, int], now: float) -> bool:
         """Have a port for each of these; whether one is new."""
@@ -84,8 +88,9 @@ class Elsewhere:
 
     def bind(self, worker: int, binding: Binding, now: float) -> int | None:
         """Note where a MAC is; return the port here whose bound MAC it was."""
-        self._count(binding.mac, (worker, binding.port), binding.client)
-        if binding.flags & Flag.AWAY:
+        is_away = bool(binding.flags & Flag.AWAY)
+        self._count(binding.mac, (worker, binding.port), binding.client, is_away=is_away)
+        if is_away:
             self._away.setdefault(binding.mac, client_network(binding.client))
         else:
             self._away.pop(binding.mac, None)
@@ -120,20 +125,30 @@ class Elsewhere:
             self._link.want_address_of(self._guests[mac][0], mac)
         return mac
 
-    def _count(self, mac: bytes, guest: tuple[int, int] | None, client: str = "") -> None:
+    def _count(
+        self, mac: bytes, guest: tuple[int, int] | None, client: str = "", *, is_away: bool = False
+    ) -> None:
         """Count a guest's session among the room's ports, or take it back."""
         before = self._guests.pop(mac, None)
         if before is not None:
             self._macs[before] -= 1
             if not self._macs[before]:
                 del self._macs[before]
-                self._shares.give_back(self._owners.pop(before))
+                self._take_back(before)
         if guest is not None:
             self._guests[mac] = guest
-            if guest not in self._owners:
-                owner = self._owners[guest] = client_network(client) or f"{guest}"
-                self._shares.add(owner)
             self._macs[guest] += 1
+            shares = self._absent if is_away else self._present
+            if guest not in self._counted or self._counted[guest][0] is not shares:
+                self._take_back(guest)
+                owner = client_network(client) or f"{guest}"
+                self._counted[guest] = shares, owner
+                shares.add(owner)
+
+    def _take_back(self, guest: tuple[int, int]) -> None:
+        if guest in self._counted:
+            shares, owner = self._counted.pop(guest)
+            shares.give_back(owner)
 
     def may_be_taken(self, message: RegisterMac, port: Port) -> bool:
         """Whether a session may have a MAC of another worker's guest, by the rules of the switch."""

@@ -21,10 +21,16 @@ from netstack.shares import Shares
 
 
 @pytest.fixture
-def parts(counters):
+def absent():
+    return Shares(4, 50)
+
+
+@pytest.fixture
+def parts(counters, absent):
     settings = LanSettings(isolated=True)
     link, forwarding, shares = Link(), Forwarding(counters, settings), Shares(10, 50)
-    return link, forwarding, shares, Elsewhere(cast("Any", link), forwarding, usual_policy(settings), shares)
+    policy = usual_policy(settings)
+    return link, forwarding, shares, Elsewhere(cast("Any", link), forwarding, policy, shares, absent)
 
 
 def test_a_worker_is_a_port_that_sends_into_the_trunk(parts):
@@ -47,6 +53,23 @@ def test_sessions_elsewhere_count_by_client_once_each(parts):
     elsewhere.unbind(mac(2))
     elsewhere.taken(mac(3))
     assert shares.total == 0
+
+
+def test_sessions_elsewhere_whose_clients_are_away_count_among_those(parts, absent):
+    _, _, present, elsewhere = parts
+
+    def bind(n, *flags):
+        elsewhere.bind(1, Binding(mac(n), port=5, client="192.0.2.9", flags=sum(flags)), 0.0)
+        return present.held_by("192.0.2.9"), absent.held_by("192.0.2.9")
+
+    assert bind(1) == bind(2) == (1, 0)
+    away = Flag.AWAY
+    assert bind(1, away) == bind(2, away) == bind(2, away) == (0, 1)
+    assert bind(2) == (1, 0), "it is back, with one of its MACs first"
+    assert bind(1, away) == bind(2, away) == (0, 1)
+    elsewhere.taken(mac(1))
+    elsewhere.unbind(mac(2))
+    assert (present.total, absent.total) == (0, 0)
 
 
 def test_a_mac_goes_with_who_announced_it_last(parts):

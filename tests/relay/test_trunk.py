@@ -7,6 +7,7 @@ import time
 from ipaddress import IPv4Network, ip_address
 from types import SimpleNamespace
 
+import pytest
 from lan_parts import control, mac
 from scapy.contrib.igmp import IGMP
 from scapy.layers.dhcp import BOOTP, DHCP
@@ -472,6 +473,44 @@ def test_max_peers_counts_over_all_workers(tmp_path):
     code, reason = run(scenario, tmp_path, max_peers=3)
     assert code == CloseCode.FULL
     assert "3 ports" in reason
+
+
+async def is_away_elsewhere(worker):
+    """Wait until a worker knows of a guest at another one whose client is away."""
+    state = worker.trunk.state
+    await until(lambda: any(guest.flags & Flag.AWAY for _, guest in state.all_elsewhere("default")))
+
+
+@pytest.mark.parametrize("returns_to", [0, 1])
+def test_in_a_full_room_a_client_comes_back_to_any_worker(tmp_path, returns_to):
+    async def scenario(*started):
+        guest, other = [await started[0].guest(number).joins() for number in (1, 2)]
+        await until(lambda: len(started[1].trunk.state.all_elsewhere("default")) == 2)
+        guest.is_lost()
+        await is_away_elsewhere(started[1])
+        again = await started[returns_to].guest(1).joins(resume=guest.resume)
+        assert again.ip == guest.ip
+        await other.pings(again)
+        worker = started[1]
+        await until(lambda: not any(each.flags for _, each in worker.trunk.state.all_elsewhere("default")))
+        late = worker.guest(9)
+        await until(lambda: late.session.closed)
+        return late.session.closed[0]
+
+    assert run(scenario, tmp_path, max_peers=2) == CloseCode.FULL
+
+
+def test_clients_that_are_away_count_over_all_workers(tmp_path):
+    async def scenario(one, two):
+        guests = [await worker.guest(number).joins() for number, worker in enumerate((one, two), 1)]
+        await until(lambda: two.trunk.state.all_elsewhere("default"))
+        guests[0].is_lost()
+        await is_away_elsewhere(two)
+        guests[1].is_lost()
+        await until(lambda: two.total("switch.absences_refused"))
+        return one.total("switch.absences_refused")
+
+    assert run(scenario, tmp_path, max_peers=4) == 0
 
 
 def test_a_guest_behind_a_bridge_gets_by_dhcp_what_nobody_elsewhere_has(tmp_path):
