@@ -2,10 +2,13 @@
 
     make soak                                   an hour
     make soak ARGS="--minutes 20 --trace"       20 minutes; tell which lines of code hold more than before
+    make soak ARGS="--workers 2 --faults"       an hour of workers that are killed, frozen and replaced
 
 Prints a table and writes it to a report (``--report``). What counts is the slope of the resident memory,
 fitted (least squares) over the last two thirds: the first one is for caches, tables and the allocator to
-fill. Ends with status 1 if it is above ``--bound``, or if a kind of load did not get through.
+fill. With ``--faults`` (see ``faults.py``) it is that of the supervisor and worker 0, over the second half.
+Ends with status 1 if it is above ``--bound``, or if a kind of load did not get through, or a guest did not
+get over a fault.
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from faults import RESIDENTS, Faults, residents
 from load import Kind, Place, kinds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
 ROOT = Path(__file__).parent.parent.parent
 RELAYBENCH = os.environ.get("RELAYBENCH", str(ROOT / ".cache/relaybench/release/relaybench"))
@@ -55,7 +59,13 @@ class Sample(NamedTuple):
     """Seconds used."""
 
 
-def look_at(pid: int, since: float) -> Sample:
+def look_at(pids: Collection[int], since: float) -> Sample:
+    """Take a sample of some processes together."""
+    each = [look_at_one(pid, since) for pid in pids]
+    return Sample(each[0].at, *map(sum, zip(*(sample[1:] for sample in each), strict=True)))
+
+
+def look_at_one(pid: int, since: float) -> Sample:
     """Take a sample of a process."""
     folder = Path(f"/proc/{pid}")
     status = dict(re.findall(r"^(VmRSS|Threads):\s+(\d+)", (folder / "status").read_text(), re.MULTILINE))
@@ -69,9 +79,9 @@ def look_at(pid: int, since: float) -> Sample:
     )
 
 
-def settled(samples: Sequence[Sample]) -> list[Sample]:
-    """Return those of the last two thirds of the time."""
-    return [sample for sample in samples if sample.at >= samples[-1].at / 3]
+def settled(samples: Sequence[Sample], after: float = 1 / 3) -> list[Sample]:
+    """Return those after a part of the time."""
+    return [sample for sample in samples if sample.at >= samples[-1].at * after]
 
 
 def growth(samples: Sequence[Sample], figure: str) -> float:
@@ -157,6 +167,7 @@ class Run(NamedTuple):
     after: Sample
     """Half a minute after the load had ended."""
     kinds: list[Kind]
+    faults: Faults | None
     counters: dict[str, int]
     censuses: tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]
 
@@ -173,23 +184,38 @@ async def watch(options: argparse.Namespace, folder: Path) -> Run:
         await said(folder / "servers.log", "udp_echo")
         command = ["env", f"PYTHONPATH={packages}", sys.executable, ROOT / "bench/soak/census.py", census]
         command += ["--trace"] * options.trace
+        admin = folder / "admin.sock"
+        command += ["--workers", str(options.workers), "--state", "none", "--admin", admin]
         command += ["--bind", "127.0.0.1", "--port", "0", "--allow-cidr", "127.0.0.0/8"]
         command += ["--upstream-dns", f"127.0.0.1:{upstream}", "--log-format", "json"]
         relay = Relay(stack.enter_context(program(command, log, packages)), log, census)
         port = int((await said(log, r"Listening on https://.*:(\d+)"))[1])
 
+        faults = None
+        if options.faults:
+            faults = Faults(admin, options.workers, relay.pid)
+            shown = (await said(log, r"Certificate SHA-256 Hash: ([0-9a-f]{64})"))[1]
+            doors = (residents(f"https://127.0.0.1:{port}/", shown, n * RESIDENTS) for n in range(2))
+            stay = [await stack.enter_async_context(door) for door in doors]
+
+        async def pids() -> list[int]:
+            """Those that live for all of the time, but for restarts."""
+            return [relay.pid] if faults is None else [relay.pid, await faults.aging()]
+
         load = kinds()
         began = time.monotonic()
         seconds = 60 * options.minutes
-        samples = [look_at(relay.pid, began)]
+        samples = [look_at(await pids(), began)]
         place = Place(port, options.servers_port, RELAYBENCH)
         tasks = [asyncio.create_task(kind.repeat(place)) for kind in load]
+        if faults is not None:
+            tasks.append(asyncio.create_task(faults.repeat(stay, restarts_for=seconds / 3)))
         first = None
         while samples[-1].at < seconds:
             await asyncio.sleep(min(max(5.0, seconds / SAMPLES), seconds / 6))
             if first is None and time.monotonic() - began >= seconds / 3:
                 first = await relay.census()
-            samples.append(look_at(relay.pid, began))
+            samples.append(look_at(await pids(), began))
         for task in tasks:
             task.cancel()
         for task in await asyncio.gather(*tasks, return_exceptions=True):
@@ -198,7 +224,7 @@ async def watch(options: argparse.Namespace, folder: Path) -> Run:
         assert first is not None
         censuses = (first, await relay.census())
         await asyncio.sleep(min(30.0, seconds / 6))
-        return Run(samples, look_at(relay.pid, began), load, await relay.counters(), censuses)
+        return Run(samples, look_at(await pids(), began), load, faults, await relay.counters(), censuses)
 
 
 def table(heads: str, rows: Sequence[Sequence[object]]) -> list[str]:
@@ -217,21 +243,26 @@ def grown(before: dict[str, int], after: dict[str, int]) -> list[tuple[str, int,
 
 def report(run: Run, options: argparse.Namespace) -> tuple[str, bool]:
     """Write the report; tell too whether all is well."""
-    last = settled(run.samples)
-    slope = growth(last, "rss") / MEGABYTE
-    stuck = [kind.name for kind in run.kinds if not kind.done or kind.failed > kind.done / 10]
+    part, part_name = (1 / 3, "the last two thirds") if run.faults is None else (1 / 2, "the second half")
+    slope = growth(settled(run.samples, part), "rss") / MEGABYTE
+    # A fault may cost what is under way.
+    excused = 0 if run.faults is None else sum(run.faults.done.values())
+    stuck = [kind.name for kind in run.kinds if not kind.done or kind.failed > excused + kind.done / 10]
     traces = run.counters.get("actors.failed", 0)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
     traced = ", with tracemalloc" if options.trace else ""
+    workers = f" --workers {options.workers}" if options.workers > 1 else ""
     lines = [
         "# Soak",
         "",
         f"{machine}, Python {platform.python_version()}; {options.minutes:g} minutes{traced}:",
-        f'`make soak ARGS="--minutes {options.minutes:g}"`',
+        f'`make soak ARGS="--minutes {options.minutes:g}{workers}{" --faults" * options.faults}"`',
         "",
-        f"**Resident memory over the last two thirds: {slope:+.2f} MB/h** (bound {options.bound:g}).",
+        f"**Resident memory over {part_name}: {slope:+.2f} MB/h** (bound {options.bound:g}).",
         "",
     ]
+    if run.faults is not None:
+        lines += run.faults.report()
     every = max(1, len(run.samples) // 20)
     lines += table(
         "minute|resident MB|descriptors|threads|CPU s",
@@ -256,7 +287,8 @@ def report(run: Run, options: argparse.Namespace) -> tuple[str, bool]:
     lines += ["".join(f"`{name}` {count}, " for name, count in sorted(told.items())).rstrip(", ") + ".", ""]
     if stuck:
         lines += [f"Did not get through: {', '.join(stuck)}.", ""]
-    return "\n".join(lines), not stuck and not traces and slope <= options.bound
+    healed = run.faults is None or not run.faults.problems
+    return "\n".join(lines), healed and not stuck and not traces and slope <= options.bound
 
 
 def main() -> None:
@@ -268,6 +300,8 @@ def main() -> None:
         "--servers-port", type=int, default=27_020, help="first of four, UDP and TCP, that are free"
     )
     parser.add_argument("--trace", action="store_true", help="tell which lines of code hold more memory")
+    parser.add_argument("--workers", type=int, default=1, help="as of vmrelay")
+    parser.add_argument("--faults", action="store_true", help="kill, freeze and replace workers; wants two")
     parser.add_argument(
         "--packages",
         type=Path,
@@ -275,6 +309,8 @@ def main() -> None:
         help="folder with the relay's packages; default: this tree's own",
     )
     options = parser.parse_args()
+    if options.faults and options.workers < 2:
+        parser.error("--faults wants --workers 2 or more")
     with tempfile.TemporaryDirectory(prefix="vmrelay-soak-") as folder:
         text, good = report(asyncio.run(watch(options, Path(folder))), options)
     options.report.parent.mkdir(parents=True, exist_ok=True)
