@@ -136,6 +136,38 @@ def test_no_room_and_not_all_rooms_together_fill_the_disk(reopen, monkeypatch):
         assert [guest[0] for guest in known(again, "d")] == [mac(2), mac(3), mac(4)]
 
 
+def test_who_was_seen_again_outlives_others_of_a_full_room(reopen, monkeypatch):
+    monkeypatch.setattr(lease_store, "MAX_PER_ROOM", 3)
+    store = reopen()
+    for number in (1, 2, 3):
+        store.keep("default", mac(number), ip(number), "")
+    store.keep("default", mac(1), ip(9), "")
+    store.keep("default", mac(4), ip(4), "")
+    assert [guest[0] for guest in known(store)] == [mac(3), mac(1), mac(4)]
+
+
+def test_rows_of_other_rooms_are_not_looked_at_for_a_full_one(reopen, monkeypatch):
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    compared = []
+    monkeypatch.setattr(lease_store, "MAX_PER_ROOM", 3)
+    store, full = reopen(), Name("full")
+    for number in range(200):
+        store.keep(f"room {number}", mac(number), ip(number % 250), "")
+    for number in range(3):
+        store.keep(full, mac(number), ip(number), "")
+    compared.clear()
+    store.keep(full, mac(3), ip(3), "")
+    assert [guest[0] for guest in known(store, full)] == [mac(1), mac(2), mac(3)]
+    assert len(compared) < 20
+
+
 def test_a_disk_that_takes_nothing_is_one_line_and_costs_a_bounded_memory(reopen, monkeypatch, lines):
     monkeypatch.setattr(lease_store, "MAX_LEASES", 8)
     monkeypatch.setattr(lease_store, "MAX_PENDING", 16)
