@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LEAST_KEY = 16
 """Bytes that a key file has at least, white space aside."""
 MOST_KEY = 4096
+"""Bytes that it has at most, with white space: what is longer is another file, named by mistake."""
 
 
 def nats_servers(settings: Settings) -> NatsServers | None:
@@ -70,7 +71,10 @@ def node_of(settings: Settings) -> int:
 
 def _derived(file: Path, purpose: str) -> bytes:
     """Derive 32 bytes for one purpose from the cluster's key (HMAC-SHA256). Raises SettingsError."""
-    key = _read(file, "--cluster-key")
+    found = _read(file, "--cluster-key")
+    if len(found) > MOST_KEY:
+        raise SettingsError(f"--cluster-key {file}: must have {MOST_KEY} bytes at most")
+    key = found.strip()
     if len(key) < LEAST_KEY:
         raise SettingsError(
             f"--cluster-key {file}: must have {LEAST_KEY} bytes at least, as openssl rand -hex 32 makes them"
@@ -79,8 +83,9 @@ def _derived(file: Path, purpose: str) -> bytes:
 
 
 def _read(file: Path, flag: str) -> bytes:
+    """Read no more than what shows that a key is too long. Raises SettingsError."""
     try:
         with file.open("rb") as opened:
-            return opened.read(MOST_KEY).strip()
+            return opened.read(MOST_KEY + 1)
     except OSError as error:
         raise SettingsError(f"{flag} {file}: {error.strerror or error}") from None

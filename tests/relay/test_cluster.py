@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cluster import nats_servers, node_of, place_alone, room_key
+from relay.cluster import MOST_KEY, nats_servers, node_of, place_alone, room_key
 from relay.settings import Settings, SettingsError
 from relay.workers.place import NODE_SHIFT
 
@@ -37,6 +37,16 @@ def test_keys_are_the_same_for_all_that_have_the_file_and_differ_by_purpose(key,
     again.write_bytes(key.read_bytes().strip())
     assert room_key(settings(key)) == room_key(settings(again)) != room_key(settings(other))
     assert room_key(settings(key)) != nats_servers(settings(key)).key
+
+
+def test_a_file_that_is_too_long_for_a_key_is_an_error_that_names_it(tmp_path):
+    file = tmp_path / "image"
+    file.write_bytes(b"k" * MOST_KEY)
+    assert room_key(settings(file))
+    file.write_bytes(b"k" * (MOST_KEY + 1))
+    for look in (room_key, nats_servers, place_alone):
+        with pytest.raises(SettingsError, match=r"--cluster-key .*image: must have 4096 bytes at most"):
+            look(settings(file))
 
 
 def test_a_short_key_and_none_are_errors_that_name_the_file(tmp_path):
