@@ -21,6 +21,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netstack.address_pool import AddressPool
     from netstack.dhcp import DhcpMessage
 
@@ -69,8 +71,15 @@ def client_of(message: DhcpMessage) -> Client:
 class DhcpClients:
     """The clients of one LAN and their addresses in its pool."""
 
-    def __init__(self, pool: AddressPool, lease_time: float) -> None:
+    def __init__(
+        self,
+        pool: AddressPool,
+        lease_time: float,
+        further_ended: Callable[[bytes, bytes], None] = lambda _mac, _address: None,
+    ) -> None:
+        """``further_ended`` hears of each further lease that ends: the MAC and the address."""
         self._pool = pool
+        self._further_ended = further_ended
         self._lease_time = lease_time
         self._owners: dict[bytes, _Owner] = {}
         self._further: dict[Client, _Lease] = {}
@@ -155,6 +164,7 @@ class DhcpClients:
         address = self._further.pop(client).address
         self._pool.give_back(client.mac, address)
         _remember(self._former, client, address)
+        self._further_ended(client.mac, address)
 
     def _owns(self, client: Client, now: float) -> bool:
         """Whether the MAC's own address is for this client, which it becomes if it is nobody's."""

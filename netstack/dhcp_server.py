@@ -28,6 +28,8 @@ from netstack.dns_local import parse_domain
 from netstack.ethernet import BROADCAST
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netstack.address_pool import AddressPool
     from netstack.dhcp import DhcpMessage
 
@@ -92,9 +94,15 @@ class Reply(NamedTuple):
 class DhcpServer:
     """Answers the messages of one LAN's guests."""
 
-    def __init__(self, options: DhcpOptions, pool: AddressPool) -> None:
+    def __init__(
+        self,
+        options: DhcpOptions,
+        pool: AddressPool,
+        further_ended: Callable[[bytes, bytes], None] = lambda _mac, _address: None,
+    ) -> None:
+        """``further_ended`` hears of each further lease that ends: the MAC and the address."""
         self._options = options
-        self._clients = DhcpClients(pool, options.lease_time)
+        self._clients = DhcpClients(pool, options.lease_time, further_ended)
         network = int.from_bytes(options.server, "big") & int.from_bytes(options.netmask, "big")
         hosts = int.from_bytes(options.netmask, "big") ^ 0xFFFF_FFFF
         self._broadcast = (network | hosts).to_bytes(4, "big")

@@ -98,9 +98,8 @@ class LanServices:
             settings.dhcp_wpad,
         )
         self._pool = pool
-        self._dhcp_server = DhcpServer(options, pool)
-        self._further_names: dict[bytes, set[bytes]] = {}
-        """What further leases of a MAC are known by among the names: the MAC and the address."""
+        # Among the names a further lease of a MAC is known by the MAC and the address.
+        self._dhcp_server = DhcpServer(options, pool, lambda mac, address: self._forget_name(mac + address))
         self._dhcp_rates: dict[int, TokenBucket] = {}
         self._by_port: dict[tuple[int, int], Callable[[bytes, UdpDatagram, Batch], str]] = {}
         """Services by IP version and port."""
@@ -254,21 +253,13 @@ class LanServices:
 
     def _name_client(self, mac: bytes, lease: bytes, name: str, *, granted: bool) -> None:
         """Let a DHCP client be found by its name; several behind one MAC have theirs."""
-        if lease == self._pool.address_of(mac):
-            self.name(mac, lease, name, granted=granted)
-            return
-        known = self._further_names.setdefault(mac, set())
-        for owner in [owner for owner in known if owner[len(mac) :] not in self._pool.further_of(mac)]:
-            known.discard(owner)
-            self._forget_name(owner)
-        known.add(mac + lease)
-        self.name(mac + lease, lease, name, granted=granted)
+        owner = mac if lease == self._pool.address_of(mac) else mac + lease
+        self.name(owner, lease, name, granted=granted)
 
     def forget_guest(self, mac: bytes) -> None:
         """Forget a guest: its names, and the DHCP clients behind its MAC."""
         self._dhcp_server.forget(mac)
-        for owner in {mac} | self._further_names.pop(mac, set()):
-            self._forget_name(owner)
+        self._forget_name(mac)
 
     def _forget_name(self, owner: bytes) -> None:
         self.names.forget(owner)

@@ -170,6 +170,24 @@ def test_addresses_of_clients_that_are_gone_are_for_new_guests(loop, counters):
     assert lan.assign(2).ip == ip("10.0.2.11")
 
 
+@pytest.mark.parametrize("way", ["released", "expired"])
+def test_the_name_of_a_client_behind_a_mac_ends_with_its_lease(loop, counters, way):
+    """Else it leads to whoever has the address next."""
+    lan = Lan(counters, dhcp_lease_time=60.0)
+    lan.assign(1)
+    for name, address in ((b"one", "10.0.2.10"), (b"two", "10.0.2.11")):
+        client = ("client_id", b"\0" + name), ("hostname", name)
+        lan.dhcp(1, "discover", *client)
+        lan.dhcp(1, "request", *client, ("requested_addr", address))
+    lan.dns.take(NameForgotten)
+    if way == "released":
+        lan.dhcp(1, "release", ("client_id", b"\0two"), ciaddr="10.0.2.11")
+    else:
+        loop.advance(60)
+        lan.assign(2)
+    assert [m.mac for m in lan.dns.take(NameForgotten)] == [mac(1) + ip("10.0.2.11")]
+
+
 def test_bootp_through_the_gateway(lan):
     lan.assign(1)
     request = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff") / IP(src="0.0.0.0", dst="255.255.255.255")

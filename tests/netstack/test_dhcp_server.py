@@ -364,6 +364,16 @@ def test_firmware_that_boots_by_http_is_answered_as_such():
     assert BOOTP(reply.payload).siaddr == "0.0.0.0"
 
 
+@pytest.mark.parametrize(("length", "in_header"), [(127, True), (128, False)])
+def test_a_name_in_the_header_ends_with_a_zero_byte(length, in_header):
+    """RFC 2131 section 2: ``file`` is a null terminated string of 128 bytes."""
+    name = "f" * length
+    dhcp = Conversation(OPTIONS._replace(boot=(BootFile((), name, GATEWAY),)))
+    reply = dhcp.says("discover", ("param_req_list", [67]))
+    assert BOOTP(reply.payload).file == (name.encode() * in_header).ljust(128, b"\0")
+    assert told(reply)[1]["boot-file-name"] == name.encode()
+
+
 def test_a_name_too_long_for_the_header_is_in_the_option_only():
     reply = Conversation(TELLS).says("discover", (93, b"\0\7"), (55, b"\x43"))
     assert raw_options(reply)[67] == b"/long" * 30
