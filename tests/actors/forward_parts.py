@@ -58,8 +58,11 @@ class FakeListeners:
     def __init__(self):
         self.opened = []
         self.leading = []
+        self.error = None
 
     def listen_udp(self, owner, host, port):
+        if self.error is not None:
+            raise self.error
         self.opened.append(FakeListener(owner))
         return self.opened[-1]
 

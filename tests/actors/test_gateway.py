@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from fake_loop import FakeLoop
 from hypothesis import given
@@ -9,6 +11,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
+from actors.flows.udp_flow import UdpFlowActor
 from actors.gateway.gateway import GatewayActor
 from actors.gateway.guests import MAX_MACS_PER_PORT
 from actors.messages import (
@@ -23,7 +26,7 @@ from actors.messages import (
     PortClosed,
     RegistrationRefused,
 )
-from actors.runtime import Scheduler, run_ready
+from actors.runtime import Observe, Scheduler, run_ready
 from actors.settings import LanSettings
 from netstack.counters import Counters
 
@@ -53,9 +56,9 @@ class Lan:
         self.ref.tell(message)
         run_ready()
 
-    def assign(self, port, hardware=None):
+    def assign(self, port, hardware=None, **more):
         peer = Box()
-        self.tell(AssignAddress(port, hardware or mac(port), peer))
+        self.tell(AssignAddress(port, hardware or mac(port), peer, **more))
         nobody_is_away(self.switch, self.tell)
         return peer[0]
 
@@ -125,6 +128,7 @@ def test_the_gateway_takes_its_place_at_the_switch(lan):
     (attached,) = lan.switch.take(GatewayAttached)
     assert attached.gateway is lan.ref
     assert attached.sources is not None
+    assert attached.neighbours is None, "there are no other workers for whose guests it could answer"
 
 
 def test_guests_may_use_any_address_where_the_operator_says_so(loop, counters):
@@ -148,6 +152,14 @@ def test_a_full_pool_refuses_until_a_guest_leaves(loop, counters):
     lan.tell(PortClosed(1))
     assert lan.assign(3).ip == ip("10.0.2.10")
     assert counters["gateway.pool_full"] == 1
+
+
+def test_clients_of_one_network_leave_addresses_to_others(loop, counters):
+    """``client`` of a registration says whose sessions they are."""
+    lan = Lan(counters, client_share=50, pool_last=ip("10.0.2.73"))
+    got = [lan.assign(port, client="192.0.2.1") for port in range(1, 65)]
+    assert [isinstance(answer, AddressAssigned) for answer in got] == [True] * 32 + [False] * 32
+    assert isinstance(lan.assign(100, client="192.0.2.2"), AddressAssigned)
 
 
 def test_an_address_moves_with_its_mac_and_survives_the_old_session(lan):
@@ -291,6 +303,34 @@ def test_a_port_may_send_so_many_fragments(lan, loop):
     loop.advance(0.05)
     assert lan.sends(1, *[piece] * 900) == []
     assert lan.drops() == {"fragment_rate": 100}
+
+
+def test_frames_for_a_flow_that_has_ended_meanwhile_are_counted(lan):
+    question = packet(1) / UDP(sport=5000, dport=7) / b"x"
+    lan.sends(1, question, question)
+    assert lan.counters["gateway.lost_to_ended_flows"] == 0
+    (flow,) = lan.ref._actor_weakref()._flows.ports[1].flows.values()
+    flow.stop(block=False)
+    lan.sends(1, question, question)
+    assert lan.counters["gateway.lost_to_ended_flows"] == 2
+
+
+def test_who_looks_on_sees_the_gateway_and_its_flows(lan):
+    seen = []
+
+    def look(actor, message):
+        seen.append(type(actor))
+        return nullcontext()
+
+    question = packet(1) / UDP(sport=5000, dport=7) / b"x"
+    lan.sends(1, question)
+    lan.tell(Observe(look))
+    lan.sends(1, question)
+    assert seen == [GatewayActor, UdpFlowActor]
+    lan.tell(Observe(None))
+    seen.clear()
+    lan.sends(1, question)
+    assert seen == []
 
 
 def test_an_error_in_the_gateway_costs_one_frame(lan, monkeypatch):

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import pytest
-from forward_parts import CLIENT, Forwarded
-from lan_parts import GATEWAY_MAC, Box, mac
+from forward_parts import CLIENT, FakeListeners, Forwarded
+from lan_parts import GATEWAY_MAC, Box, ip, mac
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import assert_intact, ether, packet
 from test_ipv6_router import PREFIX
 
-from actors.flows.port_forward import CLIENT_KEPT, MAX_WAITING
-from actors.messages import AssignAddress, PortClosed
+from actors.flows.port_forward import CLIENT_KEPT, LOOK_EVERY, MAX_WAITING, PortForwardActor
+from actors.messages import (
+    AssignAddress,
+    ClientGone,
+    ClientShown,
+    DatagramFromNet,
+    DatagramsFromNet,
+    FramesFromGateway,
+    FramesToFlow,
+    GuestFound,
+    GuestWanted,
+    PortClosed,
+)
 from actors.runtime import run_ready
+from actors.settings import LanSettings
 from netstack.family import pack_ip
-from netstack.forward import CLIENTS, FIRST_PORT, MAX_FORWARDS
+from netstack.forward import CLIENTS, FIRST_PORT, MAX_FORWARDS, parse_forward
 from netstack.proxy_protocol import build_proxy_header
 
 
@@ -154,25 +167,25 @@ def test_each_datagram_tells_the_guest_who_its_client_is(loop, counters, client,
 
 
 TRANSPARENT = pytest.mark.parametrize(
-    ("ip", "client", "guest"),
+    ("layer", "client", "guest"),
     [(IP, "192.0.2.1", "10.0.2.10"), (IPv6, "2001:db8::1", "fd76:6d72:656c:6179::1:1")],
     ids=["IPv4", "IPv6"],
 )
 
 
 @TRANSPARENT
-def test_the_guest_sees_its_client_at_its_own_address(loop, counters, ip, client, guest):
+def test_the_guest_sees_its_client_at_its_own_address(loop, counters, layer, client, guest):
     forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
-    if ip is IPv6:
+    if layer is IPv6:
         forwarded.guest_uses(guest)
     opened = len(forwarded.lan.outside.udp)
     forwarded.lan.received()
     (frame,) = forwarded.comes(b"hello", client=(client, 40_000))
-    assert (frame[ip].src, frame[ip].dst, frame.src) == (client, guest, GATEWAY_MAC.hex(":"))
+    assert (frame[layer].src, frame[layer].dst, frame.src) == (client, guest, GATEWAY_MAC.hex(":"))
     assert (frame[UDP].sport, frame[UDP].dport) == (40_000, 9)
 
     def guest_sends(data, sport=9, dport=40_000):
-        datagram = ip(src=guest, dst=client) / UDP(sport=sport, dport=dport) / Raw(data)
+        datagram = layer(src=guest, dst=client) / UDP(sport=sport, dport=dport) / Raw(data)
         forwarded.lan.sends(1, ether(1) / datagram)
 
     guest_sends(b"welcome")
@@ -256,6 +269,132 @@ def test_a_guest_that_moved_is_found_again(loop, forwarded):
     forwarded.lan.assign(1)
     loop.advance(2)
     assert len(forwarded.comes(b"hello")) == 1
+
+
+class Alone:
+    """A forward; the test plays the gateway, the clients outside and, with ``workers``, the other ones."""
+
+    def __init__(self, counters, text, workers=None):
+        self.gateway, self.switch, self.listeners = Box(), Box(), FakeListeners()
+        self.ref = PortForwardActor.start(
+            parse_forward(text),
+            0,
+            gateway=self.gateway,
+            switch=self.switch,
+            listeners=self.listeners,
+            counters=counters,
+            settings=LanSettings(),
+            link=workers,
+        )
+        run_ready()
+        self.gateway.take()
+
+    def tell(self, message):
+        self.ref.tell(message)
+        run_ready()
+
+    def comes(self, *payloads, client=CLIENT):
+        """Let datagrams come; give the frames to the guest."""
+        self.tell(DatagramsFromNet([DatagramFromNet(payload, client, 64) for payload in payloads]))
+        return self.frames()
+
+    def frames(self):
+        return [Ether(frame) for message in self.switch.take(FramesFromGateway) for frame in message.frames]
+
+    def asked(self):
+        return len(self.gateway.take(GuestWanted))
+
+
+HERE, MOVED = GuestFound(mac(1), ip("10.0.2.10")), GuestFound(mac(2), ip("10.0.2.11"))
+
+
+def test_the_gateway_is_asked_once_a_second_where_the_guest_is(loop, counters):
+    forward = Alone(counters, "udp::5000:web:9")
+    assert (forward.comes(b"one"), forward.comes(b"two"), forward.asked()) == ([], [], 1)
+    forward.tell(HERE)
+    assert [bytes(frame[UDP].payload) for frame in forward.frames()] == [b"one", b"two"]
+    loop.advance(0.9)
+    assert (len(forward.comes(b"three")), forward.asked()) == (1, 0)
+    loop.advance(0.1)
+    assert (forward.comes(b"four"), forward.asked()) == ([], 1)
+
+
+@pytest.mark.parametrize("option", ["", ",transparent"])
+def test_clients_of_a_guest_that_changed_go_to_where_it_is_now(loop, counters, option):
+    forward = Alone(counters, f"udp::5000:web:9{option}")
+    for place in (HERE, MOVED):
+        forward.comes(b"hello")
+        forward.tell(place)
+        (frame,) = forward.frames()
+        assert (frame.dst, frame[IP].dst) == (place.mac.hex(":"), ".".join(map(str, place.ip)))
+        loop.advance(1)
+    shown = [m.ends for m in forward.gateway if isinstance(m, ClientShown)]
+    gone = [m.ends for m in forward.gateway if isinstance(m, ClientGone)]
+    assert (len(shown), gone) == ((2, shown[:1]) if option else (0, []))
+
+
+def test_the_places_of_clients_that_were_forgotten_are_for_others_of_their_network(loop, forwarded):
+    for _ in range(2):
+        for number in range(CLIENTS // 2):
+            assert forwarded.comes(b"hello", client=("198.51.100.1", 1000 + number))
+        loop.advance(301)
+    assert forwarded.lan.counters["forward.clients_closed"] == CLIENTS
+
+
+class Workers:
+    """What a forward knows of a room's other workers."""
+
+    is_settled = True
+
+    def __init__(self, *, is_lowest):
+        self.is_lowest = is_lowest
+
+
+def test_of_a_room_over_several_workers_the_one_with_the_guest_has_the_port(loop, counters):
+    forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=False))
+    assert forward.listeners.opened == []
+    loop.advance(LOOK_EVERY)
+    run_ready()
+    assert forward.asked() == 1
+    loop.advance(LOOK_EVERY)
+    run_ready()
+    assert forward.asked() == 0, "the gateway has not answered yet"
+    forward.tell(HERE)
+    (listener,) = forward.listeners.opened
+    loop.advance(LOOK_EVERY)
+    run_ready()
+    assert forward.asked() == 1
+    forward.tell(GuestFound(None, None, elsewhere=True))
+    assert not listener.open
+
+
+def test_a_port_that_another_worker_has_yet_is_awaited(loop, counters):
+    forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=False))
+    forward.tell(HERE)
+    (frame,) = forward.comes(b"hello")
+    answer = IP(src="10.0.2.10", dst="10.0.2.2") / UDP(sport=9, dport=frame[UDP].sport) / b"welcome"
+    to_client = FramesToFlow([bytes(ether(1) / answer)])
+    forward.tell(GuestFound(None, None, elsewhere=True))
+    forward.listeners.error = OSError(98, "Address already in use")
+    forward.tell(HERE)
+    forward.tell(to_client)
+    assert counters["forward.drop.no_port"] == 1
+    forward.listeners.error = None
+    forward.tell(HERE)
+    forward.tell(to_client)
+    first, second = forward.listeners.opened
+    assert (first.open, second.answers) == (False, [(b"welcome", CLIENT)])
+
+
+@pytest.mark.parametrize("is_lowest", [True, False])
+def test_while_the_guest_is_nowhere_the_lowest_worker_has_the_port(loop, counters, is_lowest):
+    forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=is_lowest))
+    loop.advance(LOOK_EVERY)
+    run_ready()
+    forward.tell(GuestFound(None, None))
+    assert len(forward.listeners.opened) == is_lowest
+    assert forward.comes(b"hello") == []
+    assert counters["forward.drop.no_guest"] == 1
 
 
 def test_a_forward_that_stops_gives_its_port_back(forwarded):
