@@ -38,7 +38,7 @@ GRE = 47
 class Lan:
     """A gateway with its flows; the test plays the switch and the network outside."""
 
-    def __init__(self, counters, *, has_ipv6=True, memory=None, **settings):
+    def __init__(self, counters, *, has_ipv6=True, memory=None, dns=None, **settings):
         self.counters = counters
         self.switch = Box()
         self.outside = FakeOutside()
@@ -48,6 +48,7 @@ class Lan:
             self.outside,
             counters,
             LanSettings(**{"ipv6_prefix": None} | settings),
+            dns,
             memory=memory,
         )
         run_ready()

@@ -18,6 +18,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_RS,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
+    ICMPv6NDOptRDNSS,
     ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
     IPv6,
@@ -79,6 +80,17 @@ def test_a_router_solicitation_is_answered_with_the_mtu_of_the_session(lan):
         assert told[IPv6].src == LINK_LOCAL
         assert told[ICMPv6ND_RA].routerlifetime > 0
         assert told[ICMPv6NDOptMTU].mtu == 1500
+
+
+@pytest.mark.parametrize("dns", [None, Box()])
+def test_guests_are_told_of_the_name_server_that_there_is(loop, counters, dns):
+    lan = Lan(counters, ipv6_prefix=PREFIX, dns=dns)
+    (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS())
+    request = multicast(1, "fe80::1", "ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_InfoRequest()
+    (informed,) = lan.sends(1, request)
+    assert (ICMPv6NDOptRDNSS in told, DHCP6OptDNSServers in informed) == (dns is not None,) * 2
+    if dns is not None:
+        assert told[ICMPv6NDOptRDNSS].dns == informed[DHCP6OptDNSServers].dnsservers == [GATEWAY]
 
 
 def test_advertisements_come_also_unasked(loop, lan):

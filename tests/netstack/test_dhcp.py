@@ -150,6 +150,7 @@ def test_what_is_for_a_client_is_known_by_its_destination_port(options):
         bytes(Ether() / f) for f in fragment(ip[IP] / UDP(dport=68) / Raw(b"\0\x44" * 500), 600)[:2]
     )
     assert is_for_client(first)
+    assert is_for_client(bytes(ip / UDP(dport=68)))
     assert not is_for_client(later)
     assert not is_for_client(bytes(Ether() / IPv6() / UDP(dport=68)))
 

@@ -91,6 +91,13 @@ def test_what_is_written_fits_and_is_read_again(fields, room, file, sname):
         assert (found, where) == (fields, b"\0")
 
 
+def test_what_fits_to_the_byte_is_written():
+    fields = {Code.ROUTER: bytes(40), Code.BOOT_FILE: bytes(125), Code.WPAD: bytes(61)}
+    areas = arrange(fields, 42 + 3 + 1, file=True, sname=True)
+    assert list(map(len, areas)) == [46, 128, 64]
+    assert read_options(areas.options, areas.sname, areas.file).items() > fields.items()
+
+
 def test_the_least_important_options_are_left_out():
     fields = {
         Code.ROUTER: bytes(4),

@@ -189,6 +189,19 @@ def test_addresses_belong_to_who_came_first_within_a_bound():
     assert bindings.claim(MAC, GUEST)
 
 
+def test_an_address_that_is_given_up_is_free_again():
+    bindings = AddressBindings()
+    changed = []
+    bindings.changed = changed.append
+    bindings.claim(GUEST_MAC, GUEST)
+    bindings.give_up(MAC, GUEST)
+    assert bindings.holder_of(GUEST) == GUEST_MAC, "it is not the other's to give up"
+    bindings.give_up(GUEST_MAC, GUEST)
+    assert (bindings.holder_of(GUEST), bindings.addresses_of(GUEST_MAC)) == (None, ())
+    assert changed == [GUEST_MAC] * 2
+    assert bindings.claim(MAC, GUEST)
+
+
 # -- advertisements ---------------------------------------------------------------------------------
 
 
@@ -226,6 +239,12 @@ def test_an_information_request_gets_name_server_and_domain():
     assert reply[DHCP6OptServerId].duid.lladdr == "52:54:00:12:34:56"
     assert reply[DHCP6OptDNSServers].dnsservers == ["fd00::2"]
     assert reply[DHCP6OptDNSDomains].dnsdomains == ["vm.internal."]
+
+
+def test_an_option_without_a_value_is_one_at_the_end_too():
+    """RFC 8415 section 21.14: rapid commit has none."""
+    request = dhcpv6.parse_information_request(b"\x0babc" + b"\0\x0e\0\0" * 2)
+    assert dhcpv6.Dhcpv6Server(MAC, ADDRESS, "vm.internal").answer(request)
 
 
 def test_requests_to_other_servers_and_other_messages_are_not_answered():
@@ -327,11 +346,19 @@ NO_LENGTH = IPv6(src="fe80::1", dst="ff02::1", hlim=255, plen=0)
         (HEADER / UDP(sport=546, dport=547), None),
         (IPv6(src="fd00::2") / UDP(), "gateway_ipv6"),
         (HEADER / ICMPv6ND_NS(), None),
+        (HEADER / IPv6ExtHdrDestOpt(nh=59), None),
         (HEADER / IPv6ExtHdrFragment(offset=9) / Raw(b"\x86" * 20), None),
     ],
 )
 def test_the_guard(packet, reason):
     assert ra_guard.refusal(frame(packet), OWN) == reason
+
+
+def test_the_guard_takes_a_frame_that_is_cut_anywhere():
+    whole = frame(HEADER / IPv6ExtHdrHopByHop(nh=60) / IPv6ExtHdrDestOpt(nh=58) / ICMPv6ND_RA())
+    judged = [ra_guard.refusal(whole[:length], OWN) for length in range(54, 71)]
+    assert judged == ["hidden_ipv6"] * 17
+    assert ra_guard.refusal(whole[:71], OWN) == "rogue_router"
 
 
 @given(st.binary(max_size=120))

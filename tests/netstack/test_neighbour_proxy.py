@@ -71,9 +71,11 @@ def test_a_solicitation_is_answered_as_its_holder_would(proxy, source, to, solic
         arp(psrc="10.0.2.10", pdst=IP4)[:41],
         solicitation(target="fd00::78"),
         solicitation()[:77],
+        solicitation()[:20],
+        solicitation().replace(b"\x86\xdd", b"\x08\0", 1),
         bytes(60),
     ],
-    ids=["announces", "unknown", "reply", "runt", "unknown v6", "runt v6", "neither"],
+    ids=["announces", "unknown", "reply", "runt", "unknown v6", "runt v6", "header", "not v6", "neither"],
 )
 def test_all_else_is_left_to_others(proxy, frame):
     assert proxy.holder(frame) is None
