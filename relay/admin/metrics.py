@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -47,6 +48,11 @@ _FRAMES = {
 }
 """Counters of frames, with the edge and the direction that they stand for."""
 
+CARRIERS = ("webtransport", "websocket")
+
+_USUAL_FLOWS = (("udp", "open"), ("icmp", "open"), ("tcp", "established"))
+"""Protocol and state of flows that are told where there are none, too."""
+
 
 @dataclass(eq=False)
 class _Collected:
@@ -70,7 +76,7 @@ async def exposition(served: Served, snapshots: Snapshots) -> bytes:
 
     metrics = [
         *_of_process(served),
-        *_of_what_there_is(peers, flows, label),
+        *_of_what_there_is(peers, flows, rooms, label),
         *_of_rooms(rooms, label),
         *_of_paths(peers),
         *_of_counters(snapshots.counters_by_room(), label),
@@ -107,18 +113,25 @@ def _of_process(served: Served) -> Iterator[Metric]:
 
 
 def _of_what_there_is(
-    peers: Iterable[PeerDescription], flows: Iterable[FlowDescription], label: Callable[[str], str]
+    peers: Iterable[PeerDescription],
+    flows: Iterable[FlowDescription],
+    rooms: Iterable[RoomDescription],
+    label: Callable[[str], str],
 ) -> Iterator[Metric]:
-    """Count sessions and flows."""
+    """Count sessions and flows; where there are none it is 0, and not unknown."""
+    sessions = Counter(dict.fromkeys(product({label(room.name) for room in rooms}, CARRIERS), 0))
+    sessions.update((label(peer.room), peer.carrier) for peer in peers)
+    mapped = Counter(dict.fromkeys(_USUAL_FLOWS, 0))
+    mapped.update((flow.protocol, flow.state) for flow in flows)
     yield _by_labels(
         GaugeMetricFamily,
         ("vmrelay_sessions", "Sessions at present.", ("room", "carrier")),
-        Counter((label(peer.room), peer.carrier) for peer in peers),
+        sessions,
     )
     yield _by_labels(
         GaugeMetricFamily,
         ("vmrelay_flows", "NAT mappings and connections at present.", ("protocol", "state")),
-        Counter((flow.protocol, flow.state) for flow in flows),
+        mapped,
     )
 
 
@@ -171,6 +184,8 @@ def _of_counters(by_room: Mapping[str, Mapping[str, int]], label: Callable[[str]
     others: Counter[tuple[str, ...]] = Counter()
     for name_of_room, counters in by_room.items():
         room = label(name_of_room) if name_of_room else ""
+        if room:
+            frames.update(dict.fromkeys(((room, *edge) for edge in _FRAMES.values()), 0))
         for name, count in counters.items():
             if not count:
                 continue

@@ -62,7 +62,7 @@ class Totals:
         found = {name: Metric(name, *about) for name, about in self._families.items()}
         for key, value in sums.items():
             found[self._metrics[key]].add_sample(key[0], dict(key[1]), value)
-        return generate_latest(_Registry([*(each for each in found.values() if each.samples), *own]))
+        return generate_latest(_Registry([*found.values(), *own]))
 
     def _add(self, text: str, sums: dict[_Key, float]) -> dict[_Key, float]:
         """Add a worker's samples; return those that never go back."""

@@ -58,3 +58,18 @@ def test_labels_stay_bounded_and_nothing_is_lost():
 def test_what_is_of_no_room_is_counted_once():
     (sample,) = [one for one in families()["vmrelay_drops"] if one.labels["part"] == "endpoint"]
     assert (sample.labels["room"], sample.labels["reason"], sample.value) == ("", "rate", 7)
+
+
+def test_what_there_is_nothing_of_is_zero_and_not_absent():
+    found = families()
+    for name, labels in (
+        ("vmrelay_sessions", {"room": "room0", "carrier": "websocket"}),
+        ("vmrelay_sessions", {"room": "other", "carrier": "webtransport"}),
+        ("vmrelay_flows", {"protocol": "tcp", "state": "established"}),
+        ("vmrelay_flows", {"protocol": "udp", "state": "open"}),
+        ("vmrelay_flows", {"protocol": "icmp", "state": "open"}),
+        ("vmrelay_frames", {"room": "room0", "edge": "guest", "direction": "in"}),
+        ("vmrelay_frames", {"room": "other", "edge": "udp", "direction": "out"}),
+    ):
+        assert [sample.value for sample in found[name] if sample.labels == labels] == [0], (name, labels)
+    assert len(found["vmrelay_sessions"]) == 2 * (MAX_ROOMS + 1)

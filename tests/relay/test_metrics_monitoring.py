@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from operators import OperatedRelay
 from processes import PATIENCE, Program, Relay, free_port, run
 from waiting import wait_until
 
@@ -53,8 +54,14 @@ def test_promtool_takes_the_rules_and_the_configuration(tmp_path):
     assert "SUCCESS" in run("promtool", "check", "config", config).stdout
 
 
-def test_the_dashboard_and_the_rules_ask_for_metrics_that_there_are(metrics):
-    there = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_dashboard_and_the_rules_ask_for_metrics_that_there_are_from_the_start(tmp_path, workers):
+    relay = OperatedRelay(tmp_path, "--workers", workers)
+    try:
+        fetched = run("curl", "-sS", "--unix-socket", relay.admin, "http://relay/metrics").stdout
+    finally:
+        relay.stop()
+    there = set(re.findall(r"^# TYPE (\w+)", fetched, re.MULTILINE))
     dashboard = json.loads((FOLDER / "grafana.json").read_text())
     asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked += re.findall(r"expr: (.+)", (FOLDER / "alerts.yml").read_text())
