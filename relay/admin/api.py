@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from netstack.ethernet import parse_mac
+from netstack.ethernet import format_mac, parse_mac
 from netstack.forward import MAX_PORT
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.entrance import Guarded, caller_of
@@ -307,20 +307,31 @@ class Api:
     async def trace(self, request: Request) -> Response:
         """Send what becomes of a guest's packets for one destination, a JSON object for each decision."""
         query = request.query_params
-        port = whole(query.get("peer", ""), "peer")
-        found = [peer for peer in await self._snapshots.peers() if peer.port == port and peer.mac is not None]
-        if not found or found[0].mac is None:
-            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no session {port} with a guest")
-        [lan] = self._snapshots.rooms_named(found[0].room)
+        mac, room = await self._traced(request)
+        [lan] = self._snapshots.rooms_named(room)
         destination = query.get("destination", "")[:MAX_NAME]
         addresses, step = await addresses_of(lan, self._snapshots, destination)
         if not addresses:
             said = "destination must be an address or a name" if step is None else step.answer
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
-        trace = Trace(parse_mac(found[0].mac), frozenset(address.packed for address in addresses))
+        trace = Trace(parse_mac(mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, lan.name)
-        logger.info("{} traces {} and {}", who_asks(request).text, found[0].mac, destination)
+        logger.info("{} traces {} and {}", who_asks(request).text, mac, destination)
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
+
+    async def _traced(self, request: Request) -> tuple[str, str]:
+        """Tell MAC and room of a guest: of the session that is named, or those that are, come who may."""
+        query = request.query_params
+        if "peer" in query:
+            port = whole(query["peer"], "peer")
+            for peer in await self._snapshots.peers():
+                if peer.port == port and peer.mac is not None:
+                    return peer.mac, peer.room
+            raise HTTPException(HTTPStatus.NOT_FOUND, f"there is no session {port} with a guest")
+        try:
+            return format_mac(parse_mac(query.get("mac", ""))), query.get("room", DEFAULT_ROOM)
+        except ValueError:
+            raise OperationError("peer must be the port of a session, or mac the MAC of a guest") from None
 
     async def metrics(self, _: Request) -> Response:
         """Answer in Prometheus's text format."""
@@ -454,7 +465,12 @@ ROUTES = (
             "What becomes of a guest's packets, a line of JSON for each decision",
             Api.trace,
         ),
-        {"peer": "port of the session", "destination": "address or name that it talks to"},
+        {
+            "peer": "port of the session; or in its place",
+            "mac": "MAC of the guest, in whichever session it comes",
+            "room": "its room; the default one without it",
+            "destination": "address or name that it talks to",
+        },
     ),
     Endpoint("GET", "/metrics", "Metrics for Prometheus", Api.metrics),
     Endpoint("GET", "/livez", "Whether the relay lives", Api.livez),

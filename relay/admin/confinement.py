@@ -28,6 +28,9 @@ _OF_ONE_ROOM = frozenset(
 
 _OF_A_ROOM_IN_THE_BODY = ("POST", "/v1/forwards")
 
+_TRACE = ("GET", "/v1/trace")
+"""Of a session that has to be of the room, or of a MAC in the room that the query names."""
+
 _OF_A_SESSION = re.compile(r"(DELETE /v1/peers/([0-9]{1,18}))|(POST /v1/peers/([0-9]{1,18})/frames)")
 
 _FOR_ALL = frozenset({"/", "/livez", "/readyz", "/openapi.json"})
@@ -52,7 +55,10 @@ def confine(method: str, path: str, query: bytes, room: str) -> Confined | Refus
         return Refused(HTTPStatus.BAD_REQUEST, f"the query has more than {MAX_FIELDS} fields")
     if path in _FOR_ALL or path.startswith(DASHBOARD) or (method, path) == _OF_A_ROOM_IN_THE_BODY:
         return Confined(query)
-    if (method, path) in _OF_ONE_ROOM:
+    names = {name for name, _ in fields}
+    if (method, path) in _OF_ONE_ROOM or (
+        (method, path) == _TRACE and "mac" in names and "peer" not in names
+    ):
         if any(name == "room" and value != room for name, value in fields):
             return about_another(room)
         others = [(name, value) for name, value in fields if name != "room"]
@@ -60,7 +66,7 @@ def confine(method: str, path: str, query: bytes, room: str) -> Confined | Refus
     session = _OF_A_SESSION.fullmatch(f"{method} {path}")
     if session is not None:
         return Confined(query, int(session[2] or session[4]))
-    if (method, path) == ("GET", "/v1/trace"):
+    if (method, path) == _TRACE:
         ports = [value for name, value in fields if name == "peer"]
         if len(ports) == 1 and re.fullmatch(r"[0-9]{1,18}", ports[0]):
             return Confined(query, int(ports[0]))

@@ -28,7 +28,7 @@ from relay.admin.events import TooManyListenersError
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE
 from relay.admin.openapi import openapi
-from relay.admin.request_fields import WHO, asked_ban, body_of, fields_of, forward_room, who_asks
+from relay.admin.request_fields import WHO, asked_ban, body_of, fields_of, forward_room, who_asks, whole
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
 from relay.capture import MAX_CAPTURES
@@ -334,17 +334,47 @@ class WholeApi:
                 if mine := interfaces.renumber(worker, block):
                     await told.put(mine)
 
+        taken = self._followed(asked, opened, read)
+        return Stream(_from(told), "application/x-pcapng", taken, self._served.ending)
+
+    async def trace(self, request: Request) -> Response:
+        """Send what becomes of a guest's packets, wherever they pass and whichever worker has it later."""
+        asked = await self._by_mac(await _question(request), request)
+        opened = await self._open_streams(asked)
+        told: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
+
+        async def read(_: int, stream: asking.Stream) -> None:
+            async for line in stream.lines():
+                await told.put(line)
+
+        taken = self._followed(asked, opened, read)
+        return Stream(_from(told), "application/jsonl", taken, self._served.ending)
+
+    async def _by_mac(self, asked: Question, request: Request) -> Question:
+        """Ask for a guest by its MAC: its session, and so its port, is another one at another worker."""
+        query = request.query_params
+        if "peer" not in query:
+            return asked
+        port = whole(query["peer"], "peer")
+        peers = await self._merged("/v1/peers", merging.peers)
+        found = next((peer for peer in peers if peer["port"] == port and peer["mac"]), None)
+        if found is None:
+            raise NotThereError(f"there is no session {port} with a guest")
+        fields = {"mac": found["mac"], "room": found["room"], "destination": query.get("destination", "")}
+        return asked._replace(target=f"/v1/trace?{urlencode(fields)}")
+
+    def _followed(
+        self,
+        asked: Question,
+        opened: dict[int, asking.Stream],
+        read: Callable[[int, asking.Stream], Awaitable[None]],
+    ) -> contextlib.ExitStack:
+        """Have streams of all workers read, those that are open and those to come; closing this ends it."""
         taken = self._taken(opened)
         for worker in range(self._whole.crew.count):
             following = self._follow(worker, asked, read, opened.get(worker))
             taken.callback(asyncio.create_task(following).cancel)
-        return Stream(_from(told), "application/x-pcapng", taken, self._served.ending)
-
-    async def trace(self, request: Request) -> Response:
-        """Send what becomes of a guest's packets for one destination, by the worker that has it."""
-        opened = await self._open_streams(await _question(request))
-        stream = next(iter(opened.values()))
-        return Stream(stream.lines(), "application/jsonl", self._taken(opened), self._served.ending)
+        return taken
 
     async def _open_streams(self, asked: Question) -> dict[int, asking.Stream]:
         """Ask all for a stream; give those that have one."""

@@ -55,6 +55,15 @@ def test_the_room_is_put_into_the_query(query, left):
     assert confine("GET", "/v1/flows", query, "lab") == Confined(left)
 
 
+def test_a_guest_may_be_traced_by_its_mac_in_the_room_of_the_token():
+    query = b"mac=52%3A54%3A00%3A00%3A00%3A01&destination=192.0.2.1"
+    assert confine("GET", "/v1/trace", query, "lab") == Confined(query + b"&room=lab")
+    for another in (b"&room=other", b"&peer=7&peer=8", b"&peer="):
+        assert isinstance(confine("GET", "/v1/trace", query + another, "lab"), Refused)
+    # The session decides where both are named, and has to be of the room.
+    assert confine("GET", "/v1/trace", query + b"&peer=7", "lab") == Confined(query + b"&peer=7", 7)
+
+
 @pytest.mark.parametrize(
     "query", [b"room=other", b"room=", b"room=lab&room=other", b"r%6fom=other", b"room=lab%00", b"room=LAB"]
 )

@@ -371,6 +371,38 @@ def test_a_capture_goes_on_with_workers_and_rooms_that_come_later(operated, tmp_
     assert names.items() <= seen
 
 
+def test_a_trace_goes_on_with_workers_that_come_later_and_with_the_guests_next_session(operated):
+    mac, room, seen = bytes.fromhex("525400007e01"), operated.room("traced").url, "traces 52:54:00:00:7e:01"
+
+    async def look_for_the_gateway(nic):
+        sought = socket.inet_aton("10.0.2.2")
+        ask = bytes.fromhex("0001080006040001") + nic.mac + nic.assigned.ip.packed + bytes(6) + sought
+        nic.send([b"\xff" * 6 + nic.mac + b"\x08\x06" + ask])
+
+    async def scenario():
+        async with vm_client(room, cert_hash=operated.hash, mac=mac) as nic:
+            words = ("trace", mac.hex(":"), "10.0.2.2", "--json", "--admin", operated.admin)
+            trace = Program(*THIS_TREE, *words)
+            await asyncio.to_thread(operated.wait_for, seen)
+            await look_for_the_gateway(nic)
+            first = await asyncio.to_thread(trace.wait_for, r"switch, from peer (\d+)")
+        before = operated.output.count(seen)
+        lives = operated.output.count("worker 0 is ready"), operated.output.count("worker 1 is ready")
+        await asyncio.to_thread(operated.vmrelay, "restart")
+        for worker in (0, 1):
+            await asyncio.to_thread(operated.is_again, worker, lives[worker] + 1)
+        try:
+            async with vm_client(room, cert_hash=operated.hash, mac=mac) as nic:
+                await asyncio.to_thread(operated.wait_for, seen, count=before + 1)
+                await look_for_the_gateway(nic)
+                await asyncio.to_thread(trace.wait_for, rf"switch, from peer (?!{first[1]}\b)\d+")
+        finally:
+            trace.signal(signal.SIGINT)
+            trace.stop()
+
+    play(scenario)
+
+
 def test_a_forward_whose_port_is_taken_is_told_at_the_start():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         text = f"tcp:127.0.0.1:{taken.getsockname()[1]}:web:80"
