@@ -71,6 +71,8 @@ _REDACTED = r"(?:[a-z_-]*token|secret|password|passwd|authorization)"
 _SECRET = re.compile(rf"(?i)\b({_REDACTED})=[^\s&#\"'<>]+")
 _SECRET_FIELD = re.compile(rf"(?i){_REDACTED}")
 
+_FIELD_SIGNS = re.compile(r"[\s=\"]")
+
 _COLOURS = {"DEBUG": "\033[2m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
 _PLAIN = "\033[0m"
 
@@ -236,9 +238,16 @@ def _human_line(record: Record) -> str:
         if name not in _NOT_SHOWN:
             shown = "***" if _is_secret(name) else _redacted(str(value))
             if shown not in text:
-                fields += f" {name}={printable(shown)}"
+                fields += f" {name}={printable(_one_word(shown))}"
     error = "".join(f"\n{_printable(line)}" for line in _traceback(record).splitlines())
     return f"{moment} {record['level'].name:<7} {text}{fields}{error}"
+
+
+def _one_word(text: str) -> str:
+    """Quote a field's value in which other fields could seem to begin, or to end."""
+    if not _FIELD_SIGNS.search(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _coloured_line(record: Record) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.dns_messages import Query, Question, parse_query
+from netstack.dns_messages import MAX_OPTIONS, Query, Question, parse_query
 
 
 def ask(name="www.example.", kind="A", **options):
@@ -51,6 +51,30 @@ def refusal(wire):
     assert response.flags & dns.flags.QR
     assert response.id == int.from_bytes(wire[:2], "big")
     return response.rcode()
+
+
+def with_options(data, record=b"\0"):
+    """A query whose OPT record has this data, and whatever ``record`` for a name."""
+    opt = record + b"\0\x29\x10\0\0\0\0\0" + len(data).to_bytes(2, "big") + data
+    wire = ask().to_wire()
+    return wire[:11] + b"\1" + wire[12:] + opt
+
+
+@pytest.mark.parametrize(
+    "option", [b"\xfd\xe9\0\0", b"\0\3\0\0", b"\0\x0e\0\0", b"\xfd\xe9\0\x0a0123456789", b"\0\x0f\0\2\0\1"]
+)
+def test_more_options_than_any_client_sends_are_refused_unread(option, monkeypatch):
+    assert isinstance(parse_query(with_options(option * MAX_OPTIONS)), Query)
+    monkeypatch.setattr("dns.message.from_wire", lambda _: pytest.fail("it was parsed"))
+    for count in (MAX_OPTIONS + 1, 4000 // len(option)):
+        found = parse_query(with_options(option * count))
+        assert found[3] & 0x0F == dns.rcode.FORMERR
+
+
+@pytest.mark.parametrize("data", [b"\0", b"\0\3\0", b"\0\3\xff\xff", b"\0\3\0\0" * 4 + b"\0"])
+def test_options_that_are_cut_are_malformed(data):
+    assert refusal(with_options(data)) == dns.rcode.FORMERR
+    assert refusal(with_options(data, b"\xc0\xff")) == dns.rcode.FORMERR
 
 
 def test_what_cannot_be_answered_is_refused_by_its_code():

@@ -53,6 +53,25 @@ def test_a_human_line_has_time_level_message_and_the_fields_it_does_not_name(log
     assert line[:4].isdigit()
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("web", "web"),
+        ("web level=ERROR remote=192.0.2.9", '"web level=ERROR remote=192.0.2.9"'),
+        ("web\n", r'"web\n"'),
+        ('a" b', r'"a\" b"'),
+        ('a\\" b', r'"a\\\" b"'),
+        ("remote=192.0.2.9", '"remote=192.0.2.9"'),
+        ("a\u00a0b=c", r'"a\xa0b=c"'),
+    ],
+)
+def test_no_field_begins_within_anothers_value(logs, name, written):
+    logs.setup()
+    logger.bind(name=name, carrier="websocket").info("peer 7 left")
+    [line] = logs.lines()
+    assert line.endswith(f"peer 7 left name={written} carrier=websocket")
+
+
 def test_a_json_line_has_always_the_same_keys(logs):
     logs.setup("json")
     logger.bind(peer=7, remote="192.0.2.1:5").warning("peer {} left", 7)

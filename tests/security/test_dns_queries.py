@@ -63,10 +63,17 @@ def framed(*queries):
     return b"".join(len(query).to_bytes(2, "big") + query for query in queries)
 
 
+def query_full_of_options():
+    """EDNS options without data, as many as a query may be long for; each cost 6 us or more to parse."""
+    head = b"\0\7\1\0\0\1\0\0\0\0\0\1" + small_query()[12:]
+    return head + b"\0\0\x29\x10\0\0\0\0\0" + (4 * 1000).to_bytes(2, "big") + b"\xfd\xe9\0\0" * 1000
+
+
 STREAMS = {
     "full of records": (framed(costly_query()), 800),
     "one after the other": (framed(*[small_query()] * 1000), 800),
     "many labels": (framed(*[small_query(b"\1a" * 126 + b"\0")] * 200), 800),
+    "full of options": (framed(*[query_full_of_options()] * 100), 800),
     "byte by byte": (framed(*[small_query()] * 20), 1),
     "empty": (bytes(2 * 8000), 800),
     "names that point at themselves": (framed(*[small_query(b"\xc0\x0c")] * 1000), 800),
