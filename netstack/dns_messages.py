@@ -170,13 +170,16 @@ def _count(wire: bytes, at: int) -> int:
 
 
 def _options(wire: bytes) -> int:
-    """Count the EDNS options of a query. Raises IndexError or ValueError where it is cut or malformed."""
+    """Count the EDNS options of a query, as far as one too many.
+
+    Raises IndexError or ValueError where it is cut or malformed.
+    """
     count = 0
     at = skip_name(wire, HEADER_LENGTH) + _KIND_AND_CLASS.size
     for _ in range(_count(wire, 10)):
         at = skip_name(wire, at)
         kind, data, end = _count(wire, at), at + _BEFORE_DATA, at + _BEFORE_DATA + _count(wire, at + 8)
-        while kind == dns.rdatatype.OPT and data < min(end, len(wire)):
+        while kind == dns.rdatatype.OPT and data < min(end, len(wire)) and count <= MAX_OPTIONS:
             count += 1
             data += 4 + _count(wire, data + 2)
         at = end

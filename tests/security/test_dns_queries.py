@@ -73,7 +73,7 @@ STREAMS = {
     "full of records": (framed(costly_query()), 800),
     "one after the other": (framed(*[small_query()] * 1000), 800),
     "many labels": (framed(*[small_query(b"\1a" * 126 + b"\0")] * 200), 800),
-    "full of options": (framed(*[query_full_of_options()] * 100), 800),
+    "full of options": (framed(*[query_full_of_options()] * 20), 800),
     "byte by byte": (framed(*[small_query()] * 20), 1),
     "empty": (bytes(2 * 8000), 800),
     "names that point at themselves": (framed(*[small_query(b"\xc0\x0c")] * 1000), 800),
