@@ -95,6 +95,10 @@ class RoomLink(Protocol):
         """Which of how many parts of a pool this worker begins with, where it decides alone."""
 
     @property
+    def has_siblings(self) -> bool:
+        """Whether this machine has, or is to have, other workers."""
+
+    @property
     def is_lowest(self) -> bool:
         """Whether this machine has no live worker with a lower number; soon after the start all are so."""
 
@@ -344,12 +348,15 @@ class UdpListener(Listener, Protocol):
 
 
 class Listeners(Protocol):
-    """Opens ports of the relay's machine, of a ``host`` IPv4 or IPv6, for forwards. Both raise OSError."""
+    """Opens ports of the relay's machine, of a ``host`` IPv4 or IPv6, for forwards. Both raise OSError.
 
-    def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
+    One that is ``shared`` may be open at other workers too: what is new comes to who has opened it last.
+    """
+
+    def listen_udp(self, owner: Mailbox, host: str, port: int, *, shared: bool = False) -> UdpListener:
         """Bind a UDP port."""
 
-    def listen_tcp(self, owner: Mailbox, host: str, port: int) -> Listener:
+    def listen_tcp(self, owner: Mailbox, host: str, port: int, *, shared: bool = False) -> Listener:
         """Listen on a TCP port; ``owner`` is told ClientsWaiting."""
 
     def lead_to_guests(self, protocol: str, host: str, port: int) -> None:

@@ -208,6 +208,11 @@ class Trunk:
         self.work_at_end()
 
     @property
+    def has_siblings(self) -> bool:
+        """Whether this machine has, or is to have, other workers."""
+        return self._unix is not None
+
+    @property
     def is_settled(self) -> bool:
         """Whether this worker has been there for long enough to know the others."""
         return self._loop.time() - self._started >= DEAD_AFTER
@@ -411,6 +416,11 @@ class RoomLink:
         """What the switch has said of the MACs behind its ports."""
         self._changed: dict[bytes, None] = {}
         self._describe: Callable[[bytes], GuestAddresses] | None = None
+
+    @property
+    def has_siblings(self) -> bool:
+        """Whether this machine has, or is to have, other workers."""
+        return self._trunk.has_siblings
 
     @property
     def is_lowest(self) -> bool:

@@ -10,8 +10,9 @@ TCP clients are the gateway's to take, which opens a flow for each.
 
 In a room over several workers all have the forward, and one listens: the one that has the guest, so that all
 of a client's data stays within one process; while the guest is nowhere, the lowest worker that lives. Each
-looks every LOOK_EVERY whether it is the one. When the guest moves the port is taken anew, as soon as the
-other worker has given it back.
+looks every LOOK_EVERY whether it is the one. When the guest moves its new worker opens the port at once, from
+when on all that is new comes there; the former one keeps it open for KEPT_FOR, so that it is never nobody's,
+and resets whoever came too early.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ CLIENT_KEPT = 10.0
 LOOK_EVERY = 0.25
 """Seconds between looks at which worker the guest is."""
 
+KEPT_FOR = 1.0
+"""Seconds for which a port is kept open for the worker that takes it over, which looks meanwhile too."""
+
 PORT_AWAITED = 3.0
-"""Seconds that another worker may take to give the port back, before it is said that the port is taken."""
+"""Seconds that a port may be another program's before that is said: one may be about to end."""
 
 
 class _Client:
@@ -132,6 +136,8 @@ class PortForwardActor(EventLoopActor):
         self._udp: UdpListener | None = None
         self._port: Listener | None = None
         """None while another worker has it."""
+        self._left_since = NEVER
+        """Since when the port is another worker's to take."""
         self._awaited_since = NEVER
         """Since when the port is wanted that another worker, or another program, has yet."""
         self._told_taken = False
@@ -144,16 +150,18 @@ class PortForwardActor(EventLoopActor):
     def _listen(self) -> None:
         """Take the port. Raises OSError."""
         forward = self._forward
+        shared = self._link is not None and self._link.has_siblings
         if forward.protocol == "udp":
-            self._udp = self._listeners.listen_udp(self.actor_ref, forward.host, forward.port)
+            self._udp = self._listeners.listen_udp(self.actor_ref, forward.host, forward.port, shared=shared)
             self._port = self._udp
         else:
-            self._port = self._listeners.listen_tcp(self.actor_ref, forward.host, forward.port)
+            self._port = self._listeners.listen_tcp(self.actor_ref, forward.host, forward.port, shared=shared)
 
     def _give_port_back(self) -> None:
         if self._port is not None:
             self._port.close()
         self._port = self._udp = None
+        self._left_since = NEVER
 
     def on_start(self) -> None:
         """Tell the gateway where frames for the clients go."""
@@ -181,7 +189,7 @@ class PortForwardActor(EventLoopActor):
 
     @handles(Describe)
     def _describe(self, _: Describe) -> ForwardDescription | None:
-        if self._port is None and self._link is not None:
+        if self._link is not None and (self._port is None or self._left_since != NEVER):
             return None  # the worker that listens tells of it
         place = self._place
         address = None if place is None else place.ip
@@ -224,13 +232,16 @@ class PortForwardActor(EventLoopActor):
 
     def _take_or_leave_port(self, link: RoomLink, found: GuestFound) -> None:
         """Listen while the guest is here, or is nowhere and this worker is to say so."""
+        now = self.now()
         if found.mac is None and (found.elsewhere or not link.is_lowest):
             self._awaited_since, self._told_taken = NEVER, False
-            self._give_port_back()
+            self._left_since = min(self._left_since, now)
+            if now - self._left_since >= KEPT_FOR:
+                self._give_port_back()
             return
-        if self._port is not None:
+        if self._port is not None and self._left_since == NEVER:
             return
-        now = self.now()
+        self._give_port_back()  # to be the last again to have opened it, so that what is new comes here
         try:
             self._listen()
         except OSError as error:

@@ -6,6 +6,7 @@ a port can be had is asked here, so that whoever wants one is told at once.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from netstack.forward import MAX_FORWARDS, named
@@ -15,6 +16,7 @@ from relay.operations import NotThereError, OperationError
 from transport.host.listeners import try_to_listen
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from netstack.forward import Forward
@@ -34,11 +36,13 @@ class WholeForwards:
         """See whether the ports of the settings can be had. Raises OperationError where one cannot."""
         self.follow()
         settings = self._settings()
-        for room in (DEFAULT_ROOM, *sorted(settings.rooms)):
-            closed = self.changes.of_room(room).closed
-            for forward in settings.of_room(room).forward:
-                if str(forward) not in closed:
-                    _try(forward)
+        with contextlib.ExitStack() as tried:
+            for room in (DEFAULT_ROOM, *sorted(settings.rooms)):
+                closed = self.changes.of_room(room).closed
+                for forward in settings.of_room(room).forward:
+                    if str(forward) not in closed:
+                        # Workers share ports: two forwards that have one port are not told by these.
+                        tried.enter_context(_try(forward))
 
     def follow(self) -> None:
         """Go by the settings of the moment: what they name is no longer an operator's."""
@@ -52,7 +56,7 @@ class WholeForwards:
         if text in present or len(present) >= MAX_FORWARDS:
             why = "it is forwarded" if text in present else f"there are {MAX_FORWARDS}"
             raise OperationError(f"cannot forward {forward}: {why} already")
-        _try(forward)
+        _try(forward).close()
         try:
             self.changes.of_room(room).open(text, configured=text in self._planned(room))
         except TooManyChangesError as error:
@@ -83,8 +87,9 @@ class WholeForwards:
         return [str(forward) for forward in self._settings().of_room(room).forward]
 
 
-def _try(forward: Forward) -> None:
+def _try(forward: Forward) -> socket.socket:
+    """See whether a port can be had: it is until the socket is closed. Raises OperationError."""
     try:
-        try_to_listen(forward.protocol, forward.host, forward.port)
+        return try_to_listen(forward.protocol, forward.host, forward.port)
     except OSError as error:
         raise OperationError(f"cannot forward {forward}: {error.strerror or error}") from None

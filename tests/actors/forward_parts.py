@@ -57,12 +57,14 @@ class FakeListener:
 class FakeListeners:
     def __init__(self):
         self.opened = []
+        self.shared = []
         self.leading = []
         self.error = None
 
-    def listen_udp(self, owner, host, port):
+    def listen_udp(self, owner, host, port, *, shared=False):
         if self.error is not None:
             raise self.error
+        self.shared.append(shared)
         self.opened.append(FakeListener(owner))
         return self.opened[-1]
 

@@ -12,7 +12,8 @@ from scapy.packet import Raw
 from test_gateway import assert_intact, ether, packet
 from test_ipv6_router import PREFIX
 
-from actors.flows.port_forward import CLIENT_KEPT, LOOK_EVERY, MAX_WAITING, PortForwardActor
+from actors.descriptions import Describe
+from actors.flows.port_forward import CLIENT_KEPT, KEPT_FOR, LOOK_EVERY, MAX_WAITING, PortForwardActor
 from actors.messages import (
     AssignAddress,
     ClientGone,
@@ -301,10 +302,16 @@ class Alone:
     def frames(self):
         return [Ether(frame) for message in self.switch.take(FramesFromGateway) for frame in message.frames]
 
+    def describe(self):
+        reply = self.ref.ask(Describe(), block=False)
+        run_ready()
+        return reply.get(timeout=1)
+
     def asked(self):
         return len(self.gateway.take(GuestWanted))
 
 
+ELSEWHERE = GuestFound(None, None, elsewhere=True)
 HERE, MOVED = GuestFound(mac(1), ip("10.0.2.10")), GuestFound(mac(2), ip("10.0.2.11"))
 
 
@@ -346,8 +353,9 @@ class Workers:
 
     is_settled = True
 
-    def __init__(self, *, is_lowest):
+    def __init__(self, *, is_lowest, has_siblings=True):
         self.is_lowest = is_lowest
+        self.has_siblings = has_siblings
 
 
 def test_of_a_room_over_several_workers_the_one_with_the_guest_has_the_port(loop, counters):
@@ -364,8 +372,28 @@ def test_of_a_room_over_several_workers_the_one_with_the_guest_has_the_port(loop
     loop.advance(LOOK_EVERY)
     run_ready()
     assert forward.asked() == 1
-    forward.tell(GuestFound(None, None, elsewhere=True))
+    forward.tell(ELSEWHERE)
+    loop.advance(KEPT_FOR - 0.1)
+    forward.tell(ELSEWHERE)
+    assert listener.open, "the other worker may have yet to look"
+    loop.advance(0.1)
+    forward.tell(ELSEWHERE)
     assert not listener.open
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp"])
+@pytest.mark.parametrize("has_siblings", [True, False])
+def test_a_port_is_shared_where_other_workers_of_this_machine_may_have_it(loop, counters, kind, has_siblings):
+    forward = Alone(counters, f"{kind}::5000:web:9", Workers(is_lowest=True, has_siblings=has_siblings))
+    assert forward.listeners.shared == [has_siblings]
+
+
+def test_a_port_that_its_guest_comes_back_to_is_opened_anew_to_be_the_last_that_was(loop, counters):
+    forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=False))
+    for found, described in ((HERE, True), (ELSEWHERE, False), (HERE, True), (HERE, True)):
+        forward.tell(found)
+        assert (forward.describe() is not None) == described
+    assert [listener.open for listener in forward.listeners.opened] == [False, True]
 
 
 def test_a_port_that_another_worker_has_yet_is_awaited(loop, counters):
@@ -374,7 +402,7 @@ def test_a_port_that_another_worker_has_yet_is_awaited(loop, counters):
     (frame,) = forward.comes(b"hello")
     answer = IP(src="10.0.2.10", dst="10.0.2.2") / UDP(sport=9, dport=frame[UDP].sport) / b"welcome"
     to_client = FramesToFlow([bytes(ether(1) / answer)])
-    forward.tell(GuestFound(None, None, elsewhere=True))
+    forward.tell(ELSEWHERE)
     forward.listeners.error = OSError(98, "Address already in use")
     forward.tell(HERE)
     forward.tell(to_client)

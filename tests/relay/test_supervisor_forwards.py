@@ -82,6 +82,15 @@ def test_a_port_that_somebody_has_is_told(taken):
         having(forward(taken)).try_all()
 
 
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_port_that_two_forwards_want_is_told(protocol, free):
+    one, other = (parse_forward(f"{protocol}:{host}:{free}:web:80") for host in ("127.0.0.1", "0.0.0.0"))
+    having(one).try_all()
+    with pytest.raises(OperationError, match=f"cannot forward {protocol}:0.0.0.0:{free}:web:80: Address"):
+        having(one, other).try_all()
+    having(other).try_all()
+
+
 def test_the_number_of_forwards_is_bounded(free):
     forwards = having(*(forward(port + 1) for port in range(MAX_FORWARDS)))
     with pytest.raises(OperationError, match=f"there are {MAX_FORWARDS} already"):

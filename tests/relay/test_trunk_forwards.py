@@ -7,11 +7,12 @@ import socket
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
 from waiting import until
 from workers_of_one_loop import workers
 
 from actors.descriptions import Describe
-from actors.flows.port_forward import PortForwardActor
+from actors.flows.port_forward import KEPT_FOR, LOOK_EVERY, PortForwardActor
 from actors.runtime import ask_async
 from netstack.forward import parse_forwards
 
@@ -116,6 +117,80 @@ def test_clients_connect_to_the_guest_by_its_own_worker_after_it_has_moved_twice
             await guest.hears(lambda frame: TCP in frame and frame[TCP].flags == "S")
             writer.close()
             guest.leaves()
+
+    run("tcp", scenario, tmp_path, monkeypatch)
+
+
+async def goes_from_worker_to_worker(one, two, while_there):
+    """Have the guest come to a worker, and leave; then to the other, and again."""
+    await until_only(0, one, two)
+    for worker in (two, one, two):
+        guest = await worker.guest(1, host="192.0.2.1").joins(name="web")
+        await until_only(worker.number, one, two)
+        await while_there(guest)
+        await asyncio.sleep(KEPT_FOR + 2 * LOOK_EVERY)  # the former worker gives the port back meanwhile
+        await while_there(guest)
+        guest.leaves()
+
+
+def test_while_its_guest_moves_a_udp_port_is_never_nobodys(tmp_path, monkeypatch):
+    async def writes(port):
+        """Send all the time: where nobody listens the next call fails."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", port))
+            while True:
+                client.send(b"x")
+                await asyncio.sleep(0.002)
+
+    async def scenario(port, one, two):
+        async with asyncio.TaskGroup() as tasks:
+            await until_only(0, one, two)
+            writing = tasks.create_task(writes(port))
+            await goes_from_worker_to_worker(one, two, lambda guest: reaches(guest, port, b"hello"))
+            writing.cancel()
+
+    run("udp", scenario, tmp_path, monkeypatch)
+
+
+def test_while_its_guest_moves_who_connects_is_led_to_it_or_reset(tmp_path, monkeypatch):
+    async def read(port):
+        reader, _ = await asyncio.open_connection("127.0.0.1", port)
+        return await reader.read()
+
+    async def connects(port):
+        """Connect, and be reset: by the guest, which refuses all, or where it is not any more."""
+        async with asyncio.timeout(3):
+            with pytest.raises(ConnectionResetError):
+                await read(port)
+
+    async def connects_always(port, tasks):
+        while True:
+            tasks.create_task(connects(port))
+            await asyncio.sleep(0.01)
+
+    async def refuses(guest):
+        """Have the guest be asked, and refuse, a while."""
+        refused = []
+
+        def look():
+            for frame in guest.frames():
+                if TCP in frame and frame[TCP].flags == "S":
+                    asked = frame[TCP]
+                    reset = TCP(sport=80, dport=asked.sport, flags="RA", ack=asked.seq + 1)
+                    guest.sends(
+                        Ether(src=frame.dst, dst=frame.src) / IP(src=guest.ip, dst=frame[IP].src) / reset
+                    )
+                    refused.append(asked.sport)
+            return len(refused) > 20
+
+        await until(look)
+
+    async def scenario(port, one, two):
+        async with asyncio.TaskGroup() as tasks:
+            await until_only(0, one, two)
+            connecting = tasks.create_task(connects_always(port, tasks))
+            await goes_from_worker_to_worker(one, two, refuses)
+            connecting.cancel()
 
     run("tcp", scenario, tmp_path, monkeypatch)
 

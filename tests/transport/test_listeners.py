@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from typing import Any
 
 import pytest
@@ -400,5 +401,44 @@ def test_a_client_that_is_gone_does_not_keep_others_waiting(monkeypatch):
         with socket.create_connection((HOST, port), 8):
             (await taken(owner)).refuse()
         listener.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux lets workers share a port")
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_STREAM], ids=["UDP", "TCP"])
+@BOTH_VERSIONS
+def test_a_shared_port_is_taken_over_without_a_moment_in_which_it_is_nobodys(host, kind):
+    port = free_port(kind, host)
+
+    def opened(owner, **more) -> Any:
+        if kind == socket.SOCK_DGRAM:
+            return UdpListener(owner, host, port, ready(), **more)
+        return TcpListener(owner, host, port, ready(), Counters(), **more)
+
+    async def comes_to(owner):
+        with socket.socket(family(host), kind) as client:
+            client.connect((host, port))
+            if kind == socket.SOCK_DGRAM:
+                client.send(b"hello")
+                await owner.next(DatagramsFromNet)
+            else:
+                listener = (await owner.next(ClientsWaiting)).clients
+                listener.take().refuse()
+                listener.watch()
+
+    async def main():
+        former, later = Owner(), Owner()
+        first = opened(former, shared=True)
+        await comes_to(former)
+        with pytest.raises(OSError, match="in use"):
+            opened(later)
+        second = opened(later, shared=True)
+        for _ in range(20):
+            await comes_to(later)
+        first.close()
+        await comes_to(later)
+        assert former.told.empty()
+        second.close()
 
     asyncio.run(main())

@@ -11,6 +11,9 @@ since a connected client hears no other. The listener remembers nothing for it: 
 name by which the owner knows the client, ``203.0.113.9>198.51.100.1``. So whoever writes to two of them is
 two clients, and who bounds its clients bounds this too. Only Linux tells the address; elsewhere the host's
 routing chooses one, and it is in no name.
+
+A port that is ``shared`` may be open in two processes of this relay while one takes it over from the other:
+what is new goes to who has opened it last. Other users' programs cannot have it.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from transport.packet_info import (
     PACKET_INFO_SPACE,
     tell_local_addresses,
 )
+from transport.port_group import prefer_second
 
 if TYPE_CHECKING:
     from actors.runtime import Mailbox
@@ -54,11 +58,15 @@ _buffer = bytearray(65536)
 class UdpListener:
     """A bound UDP port; implements ``actors.ports.UdpListener``."""
 
-    def __init__(self, owner: Mailbox, host: str, port: int, ready: Readiness) -> None:
+    def __init__(
+        self, owner: Mailbox, host: str, port: int, ready: Readiness, *, shared: bool = False
+    ) -> None:
         """Bind; raises OSError. What comes is told to ``owner`` as DatagramsFromNet."""
         self._owner = owner
         self._ready = ready
-        self._socket = _bound(socket.SOCK_DGRAM, host, port)
+        self._socket = _bound(socket.SOCK_DGRAM, host, port, shared=shared)
+        if shared:
+            _prefer_last(self._socket)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         self._ready.add_reader(self._socket, self._readable)
 
@@ -96,7 +104,16 @@ class TcpListener:
     there are some, and then not again before :meth:`watch`.
     """
 
-    def __init__(self, owner: Mailbox, host: str, port: int, ready: Readiness, counters: Counters) -> None:
+    def __init__(
+        self,
+        owner: Mailbox,
+        host: str,
+        port: int,
+        ready: Readiness,
+        counters: Counters,
+        *,
+        shared: bool = False,
+    ) -> None:
         """Bind and listen; raises OSError."""
         self._owner = owner
         self._counters = counters
@@ -104,12 +121,14 @@ class TcpListener:
         self._ready = ready
         self._resume: asyncio.TimerHandle | None = None
         """Runs while nothing is taken, after the system had no more sockets."""
-        self._socket = _bound(socket.SOCK_STREAM, host, port)
+        self._socket = _bound(socket.SOCK_STREAM, host, port, shared=shared)
         try:
             self._socket.listen(BACKLOG)
         except OSError:
             self._socket.close()
             raise
+        if shared:
+            _prefer_last(self._socket)
         self.watch()
 
     def close(self) -> None:
@@ -243,12 +262,28 @@ def _socket_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, i
     return bare, port, 0, int(scope or 0)
 
 
-def try_to_listen(protocol: str, host: str, port: int) -> None:
-    """See whether a UDP or TCP port can be had at this moment. Raises OSError."""
-    _bound(socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM, host, port).close()
+def try_to_listen(protocol: str, host: str, port: int) -> socket.socket:
+    """See whether a UDP or TCP port can be had: it is until what is returned is closed. Raises OSError."""
+    tried = _bound(socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM, host, port)
+    if protocol == "tcp":
+        try:
+            tried.listen()  # until then another may bind the port, too
+        except OSError:
+            tried.close()
+            raise
+    return tried
 
 
-def _bound(kind: int, host: str, port: int) -> socket.socket:
+def _prefer_last(opened: socket.socket) -> None:
+    """Have what is new come to this socket. Raises OSError."""
+    try:
+        prefer_second(opened)
+    except OSError:
+        opened.close()
+        raise
+
+
+def _bound(kind: int, host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Take a port of ``host``, IPv4 or IPv6. Raises OSError."""
     opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind)
     try:
@@ -259,6 +294,8 @@ def _bound(kind: int, host: str, port: int) -> socket.socket:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Inherited: a client's urgent bytes may come before its connection is taken.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        if shared:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if kind == socket.SOCK_DGRAM and host in EVERY:  # before any datagram can come
             tell_local_addresses(opened)
         opened.bind((host, port))

@@ -257,13 +257,13 @@ class HostNetwork:
             self._read_interfaces()
         return self.policy.decide(address)
 
-    def listen_udp(self, owner: Mailbox, host: str, port: int) -> UdpListener:
+    def listen_udp(self, owner: Mailbox, host: str, port: int, *, shared: bool = False) -> UdpListener:
         """Open a port; guests reach it once it leads to one of them. Raises OSError."""
-        return UdpListener(owner, host, port, self.ready)
+        return UdpListener(owner, host, port, self.ready, shared=shared)
 
-    def listen_tcp(self, owner: Mailbox, host: str, port: int) -> TcpListener:
+    def listen_tcp(self, owner: Mailbox, host: str, port: int, *, shared: bool = False) -> TcpListener:
         """As :meth:`listen_udp`, for connections."""
-        return TcpListener(owner, host, port, self.ready, self._counters)
+        return TcpListener(owner, host, port, self.ready, self._counters, shared=shared)
 
     def lead_to_guests(self, protocol: str, host: str, port: int) -> None:
         """Let guests reach a port of this machine that leads to one of them, whichever process listens."""

@@ -1,42 +1,32 @@
 """Which worker a packet is for, and the program that has the kernel know it.
 
 Theory of operation. Workers share a UDP port: each has a socket of its own, bound with ``SO_REUSEPORT``, and
-the kernel asks a classic BPF program of the group which of them a packet is for (Linux 4.5,
-``SO_ATTACH_REUSEPORT_CBPF``; bpf(4) has the instructions). The program looks at the first byte of the
-destination connection ID: byte 1 of a short header, byte 6 of a long one (RFC 9000, 17). Modulo the number of
-workers that is the worker's number, for workers issue only IDs that begin so; a client's first ID is random,
-and so is the worker that accepts it. What is for a worker that is away goes to one of the others, which are
-chosen by the rest of that byte.
+the kernel asks a program which of them a packet is for (``transport.port_group``). The program looks at the
+first byte of the destination connection ID: byte 1 of a short header, byte 6 of a long one (RFC 9000, 17).
+Modulo the number of workers that is the worker's number, for workers issue only IDs that begin so; a client's
+first ID is random, and so is the worker that accepts it. What is for a worker that is away goes to one of the
+others, which are chosen by the rest of that byte.
 
-The group numbers its sockets in the order in which they were bound, and when one is closed the last takes its
-number: whoever bound them keeps them open.
+When one of the group is closed the last takes its number: whoever bound them keeps them open.
 """
 
 from __future__ import annotations
 
-import ctypes
-import socket
-import struct
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from transport.port_group import RETURN, attach, pack_program
 
-SO_ATTACH_REUSEPORT_CBPF = 51
-"""Linux, level SOL_SOCKET (asm-generic/socket.h)."""
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
 
 LONG_HEADER: Final = 0x80
 SHORT_PLACE, LONG_PLACE = 1, 6
 """Where a packet has the first byte of its destination connection ID."""
 
 _LOAD, _IF_BITS, _IF_EQUAL, _JUMP = 0x30, 0x45, 0x15, 0x05
-_MODULO, _DIVIDE, _KEEP, _RECALL, _RETURN_IT, _RETURN = 0x94, 0x34, 0x07, 0x87, 0x16, 0x06
-"""BPF's LD|B|ABS, JMP|JSET, JMP|JEQ, JMP|JA, ALU|MOD, ALU|DIV, MISC|TAX, MISC|TXA, RET|A and RET|K."""
-
-_INSTRUCTION = struct.Struct("HBBI")
-"""struct sock_filter: code, offset if true, offset if false, operand."""
-_PROGRAM = struct.Struct("HP")
-"""struct sock_fprog: number of instructions, their address."""
+_MODULO, _DIVIDE, _KEEP, _RECALL, _RETURN_IT = 0x94, 0x34, 0x07, 0x87, 0x16
+"""BPF's LD|B|ABS, JMP|JSET, JMP|JEQ, JMP|JA, ALU|MOD, ALU|DIV, MISC|TAX, MISC|TXA and RET|A."""
 
 
 def first_byte(packet: bytes) -> int:
@@ -68,14 +58,11 @@ def program(count: int, live: Sequence[int]) -> bytes:
     if away:
         instructions += [(_RECALL, 0, 0, 0), (_DIVIDE, 0, 0, count), (_MODULO, 0, 0, len(live))]
         for place, number in enumerate(live):
-            instructions += [(_IF_EQUAL, 0, 1, place), (_RETURN, 0, 0, number)]
-        instructions.append((_RETURN, 0, 0, live[0]))
-    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+            instructions += [(_IF_EQUAL, 0, 1, place), (RETURN, 0, 0, number)]
+        instructions.append((RETURN, 0, 0, live[0]))
+    return pack_program(instructions)
 
 
 def steer(group: socket.socket, count: int, live: Sequence[int]) -> None:
     """Have the kernel steer by :func:`owner` from now on; ``group`` is any socket of it. Raises OSError."""
-    code = program(count, live)
-    kept = ctypes.create_string_buffer(code, len(code))
-    told = _PROGRAM.pack(len(code) // _INSTRUCTION.size, ctypes.addressof(kept))
-    group.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, told)
+    attach(group, program(count, live))

@@ -20,7 +20,6 @@ from processes import Relay
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.packet import Raw
 from test_workers import Workers
-from waiting import wait_until
 
 from actors.settings import LanSettings
 
@@ -210,19 +209,12 @@ def test_req_8_hairpinning_to_a_guest_that_has_a_forward(lab, sockets, kind):
         stack.callback(two.leave)
         listener = sockets.tcp(one, port=80)
         listener.listen()
-        clients = []
-
-        def is_led_to_the_guest():
-            clients.append(sockets.tcp(two))
-            refused = clients[-1].connect_ex((EXTERNAL, 7098)) == errno.ECONNREFUSED
-            return not refused and select.select([listener], [], [], 1)[0]
-
-        # The worker that has the guest takes the port from the one that listened so far.
-        wait_until(is_led_to_the_guest)
+        client = sockets.tcp(two)
+        client.connect((EXTERNAL, 7098))
         server, _ = listener.accept()
         with server:
             server.settimeout(8)
-            exchanged(clients[-1], server)
+            exchanged(client, server)
 
 
 @pytest.mark.parametrize("what", ["unreachable", "refused"])
