@@ -55,6 +55,8 @@ class GuestAddresses(NamedTuple):
     name: str
     flags: int
     """Of ``netstack.room_wire.Flag``: whether the name is a token's."""
+    is_pending: bool = False
+    """Whether its address is being decided about."""
 
 
 class SessionTerms(NamedTuple):

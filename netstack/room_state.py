@@ -6,6 +6,7 @@ Every worker is the truth for its own guests. It announces each change to all ot
 second that it lives, with a digest of all that it has announced (HELLO). Who holds something else of it asks
 (WANT) and is told everything (SNAPSHOT): so a message may be lost, come twice, or late. A worker that is
 silent for DEAD_AFTER, is reported lost, or comes back as another incarnation, has no guests any more.
+Changes that can wait share a message with others: who is silent, how many ports there are, who is gone.
 
 A MAC that two workers announce is the one's with the higher ``seq``; of equal ones, the lower number's. Who
 takes a MAC over announces one more than it knows of, or knew of a worker that was lost. Who is beaten is
@@ -92,6 +93,8 @@ MAX_OUTGOING: Final = 4096
 MEMBER: Final = bytes(6)
 """Stands instead of a MAC for a worker's membership of a room; ``port`` of such a binding is how many ports
 of the room it has, ``client`` the client's network for which the room was made, at no other worker before."""
+
+_SILENCE: Final = Flag.SILENT | Flag.AWAY
 
 Key = tuple[str, bytes]
 """Room and MAC."""
@@ -218,8 +221,10 @@ class RoomState:
         self._grants: dict[tuple[str, bytes], tuple[bytes, float]] = {}
         """MACs, and until when, by room and address; the oldest first."""
         self._hello_at = self._about_at = 0.0
-        self._changes: dict[Key, bytes] = {}
-        """What has changed of our own and was not announced yet."""
+        self._changes: dict[Key, int] = {}
+        """What has changed of our own and was not announced yet, with its version."""
+        self._is_pressing = self._has_freed = False
+        """Whether one of these changes cannot wait, and whether one gives an address back."""
         self._outgoing: list[Outgoing] = []
         self._events: list[Event] = []
         self._readers: dict[int, Callable[[int, _Worker, bytes, float], None]] = {
@@ -304,10 +309,13 @@ class RoomState:
 
     # -- what this worker has -----------------------------------------------------------------------
 
-    def bind(self, room: str, binding: Binding, unix: int, *, again: bool = False) -> None:
+    def bind(
+        self, room: str, binding: Binding, unix: int, *, again: bool = False, is_pending: bool = False
+    ) -> None:
         """Announce a MAC of ours, or what has changed of it. ``again`` takes it back from who has beaten us.
 
-        ``seq`` and ``since`` of the binding are decided here.
+        ``seq`` and ``since`` of the binding are decided here. ``is_pending`` tells that its address is being
+        decided about: until then nobody has to know of one that nobody else announces.
         """
         key = (room, binding.mac)
         before = self._own.get(key)
@@ -330,7 +338,10 @@ class RoomState:
         binding = binding._replace(seq=seq, since=times)
         if before is not None and before.binding == binding:
             return
-        self._announce(key, binding)
+        can_wait = (is_pending and not others) or (
+            before is not None and _may_be_told_late(before.binding, binding)
+        )
+        self._announce(key, binding, can_wait=can_wait)
         if binding.mac != MEMBER:
             self._look_for_conflicts(room, binding)
 
@@ -338,24 +349,25 @@ class RoomState:
         """Announce that a MAC is gone."""
         key = (room, mac)
         if key in self._own:
-            self._announce(key, None)
+            self._announce(key, None, can_wait=mac != MEMBER)
             other = self._winner(key)
             if other is not None:  # it has not heard yet that it was beaten
                 self._events.append(Elsewhere(room, *other))
 
-    def _announce(self, key: Key, binding: Binding | None) -> None:
+    def _announce(self, key: Key, binding: Binding | None, *, can_wait: bool) -> None:
         self._version += 1
-        packed = pack_change(Change(*key, self._version, binding))
         before = self._own.pop(key, None)
         if before is not None:
             self._digest ^= before.digest
             self._index(key, self.number, before.binding, None)
+            kept = () if binding is None else binding.addresses
+            self._has_freed = self._has_freed or not set(before.binding.addresses).issubset(kept)
         if binding is not None:
-            told = self._own[key] = _Told(self._version, binding, _digest(packed))
-            self._digest ^= told.digest
+            self._own[key] = _Told(self._version, binding, 0)  # its digest counts once it is told
             self._index(key, self.number, None, binding)
         self._changes.pop(key, None)
-        self._changes[key] = packed
+        self._changes[key] = self._version
+        self._is_pressing = self._is_pressing or not can_wait
 
     # -- addresses ----------------------------------------------------------------------------------
 
@@ -370,7 +382,8 @@ class RoomState:
         home = self.home_of(room)
         if home == self.number:
             return self.grant(room, mac, candidates, now)
-        self._flush_changes()  # who asks may have freed the address just now
+        if self._has_freed:  # perhaps one of these
+            self._flush_changes()
         self._send(home, Kind.ASK, pack_ask(Ask(token, room, mac, candidates)))
         return None
 
@@ -437,11 +450,17 @@ class RoomState:
             self._about_at = now + ABOUT_EVERY
             self._say_where(None)
 
-    def take_outgoing(self) -> list[Outgoing]:
-        """Give up what is to be sent."""
-        self._flush_changes()
+    def take_outgoing(self, *, late: bool = True) -> list[Outgoing]:
+        """Give up what is to be sent; without ``late``, no changes if all that there are can wait."""
+        if late or self._is_pressing:
+            self._flush_changes()
         outgoing, self._outgoing = self._outgoing, []
         return outgoing
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is anything to be announced yet."""
+        return bool(self._changes)
 
     @property
     def has_events(self) -> bool:
@@ -455,8 +474,19 @@ class RoomState:
 
     def _flush_changes(self) -> None:
         changes, self._changes = self._changes, {}
-        for body in pack_changes(changes.values()):
+        self._is_pressing = self._has_freed = False
+        for body in pack_changes(self._pack(key, version) for key, version in changes.items()):
             self._send(None, Kind.CHANGES, body)
+
+    def _pack(self, key: Key, version: int) -> bytes:
+        """Write a change, and count its binding among what is told."""
+        told = self._own.get(key)
+        packed = pack_change(Change(*key, version, None if told is None else told.binding))
+        if told is not None:
+            digest = _digest(packed)
+            self._own[key] = told._replace(digest=digest)
+            self._digest ^= digest
+        return packed
 
     def _say_hello(self, worker: int | None) -> None:
         self._send(worker, Kind.HELLO, pack_hello(Hello(self._digest, len(self._own))))
@@ -656,6 +686,13 @@ class RoomState:
         beaten = wins is None or wins[0] != worker
         since = binding.since[binding.addresses.index(address)]
         return (since + (beaten << 33), worker, mac)
+
+
+def _may_be_told_late(before: Binding, after: Binding) -> bool:
+    """Whether only how many ports there are has changed, or whether a guest is silent."""
+    if after.mac == MEMBER:
+        return True
+    return before._replace(flags=before.flags & ~_SILENCE) == after._replace(flags=after.flags & ~_SILENCE)
 
 
 def _digest(packed: bytes) -> int:

@@ -66,6 +66,9 @@ if TYPE_CHECKING:
 STALE_AFTER = 1.0
 """Seconds after which a frame that crosses workers is dropped."""
 
+TOLD_WITHIN = 0.02
+"""Seconds that what can wait to be announced does, for something to share its message."""
+
 ANSWERED_WITHIN = 0.1
 """Seconds that a room's home has to say which address a guest may have."""
 
@@ -146,6 +149,8 @@ class Trunk:
         """Each takes what is for workers to which it leads."""
         self._timer: asyncio.TimerHandle | None = None
         self._answers_due: asyncio.TimerHandle | None = None
+        self._late: asyncio.TimerHandle | None = None
+        """Until what can wait to be announced is."""
         self._tick()
 
     def _open_unix(self, place: Place) -> UnixTrunk:
@@ -194,7 +199,7 @@ class Trunk:
         """Take all back that was announced, and say nothing more."""
         for link in list(self._links.values()):
             link.close()
-        self._flush()
+        self._flush(late=True)
         for timer in (self._timer, self._answers_due):
             if timer is not None:
                 timer.cancel()
@@ -315,15 +320,24 @@ class Trunk:
             self._counters.add("rooms.questions_unanswered")
             tell_alive(question.asker, AddressGranted(question.mac, None))
 
-    def _flush(self) -> None:
-        """Send what the actors' turn has brought."""
+    def _flush_late(self) -> None:
+        self._late = None
+        self._flush(late=True)
+
+    def _flush(self, *, late: bool = False) -> None:
+        """Send what the actors' turn has brought, and, if it is ``late``, what has waited.
+
+        Nothing that is sent overtakes what was to be announced before.
+        """
         self._at_end = False
         dirty, self._dirty = self._dirty, {}
         for link in dirty:
             link.announce()
-        for worker, message in self.state.take_outgoing():
-            self._send(worker, message)
         frames, self._frames = self._frames, {}
+        carried = list(self.carrying.take_outgoing())
+        for worker, message in self.state.take_outgoing(late=late or bool(frames or carried)):
+            self._send(worker, message)
+        self._wait_for_changes()
         stamp = int(self._loop.time() * 1000)
         for (worker, room), batch in frames.items():
             messages, dropped = pack_frames(self._frames_head, stamp, room, batch)
@@ -332,10 +346,19 @@ class Trunk:
             self._counters.add("trunk.frames_sent", len(batch) - dropped)
             if dropped:
                 self._counters.add("trunk.drop.frame_too_long", dropped)
-        for worker, message in self.carrying.take_outgoing():
+        for worker, message in carried:
             self._send(worker, message)
         if self.state.has_events:
             self._turns.turn(self._tell_events)
+
+    def _wait_for_changes(self) -> None:
+        """Have what is still to be announced sent when it has waited for long enough."""
+        if not self.state.has_changes:
+            if self._late is not None:
+                self._late.cancel()
+                self._late = None
+        elif self._late is None:
+            self._late = self._loop.call_later(TOLD_WITHIN, self._flush_late)
 
     # -- from the others ----------------------------------------------------------------------------
 
@@ -382,7 +405,7 @@ class Trunk:
         now = self._loop.time()
         self.state.tick(now)
         self._turns.turn(self.carrying.tick)
-        self._flush()
+        self._flush(late=True)
         if self.state.same_number_at >= self._next_complaint:
             self._next_complaint = now + COMPLAINT_EVERY
             logger.error(
@@ -415,6 +438,8 @@ class RoomLink:
         self._here: dict[bytes, Binding] = {}
         """What the switch has said of the MACs behind its ports."""
         self._changed: dict[bytes, None] = {}
+        self._ports = self._announced_ports = 0
+        """Of this worker in the room."""
         self._describe: Callable[[bytes], GuestAddresses] | None = None
 
     @property
@@ -449,6 +474,7 @@ class RoomLink:
         self._trunk.carrying.accept_by(self.room, None)
         for mac in (*self._here, MEMBER):
             self._state.unbind(self.room, mac)
+        self._ports = self._announced_ports = 0
         self._here.clear()
         self._changed.clear()
         self._trunk.leave(self)
@@ -477,12 +503,8 @@ class RoomLink:
 
     def set_ports(self, ports: int) -> None:
         """Announce how many ports there are here; for none this worker is no member of the room."""
-        if ports:
-            member = Binding(MEMBER, port=ports, client=self._trunk.maker_of(self.room))
-            self._state.bind(self.room, member, int(time.time()))
-        else:
-            self._state.unbind(self.room, MEMBER)
-        self._trunk.work_at_end()
+        self._ports = ports
+        self._trunk.work_at_end(self)
 
     def present(self, mac: bytes, port: int, client: str, flags: int) -> None:
         """Announce a MAC behind a port of this worker, or what has changed of it."""
@@ -506,15 +528,24 @@ class RoomLink:
 
     def announce(self) -> None:
         """Announce what has changed in this turn."""
+        now = int(time.time())
+        if not self._ports:
+            self._state.unbind(self.room, MEMBER)
+        elif self._ports != self._announced_ports:
+            member = Binding(MEMBER, port=self._ports, client=self._trunk.maker_of(self.room))
+            self._state.bind(self.room, member, now)
+        self._announced_ports = self._ports
         changed, self._changed = self._changed, {}
         for mac in changed:
             binding = self._here[mac]
+            is_pending = False
             if self._describe is not None:
                 guest = self._describe(mac)
                 addresses = guest.ipv4[:MAX_ADDRESSES] + guest.ipv6[:MAX_ADDRESSES]
                 flags = binding.flags | guest.flags
                 binding = binding._replace(addresses=addresses, name=guest.name, flags=flags)
-            self._state.bind(self.room, binding, int(time.time()))
+                is_pending = guest.is_pending
+            self._state.bind(self.room, binding, now, is_pending=is_pending)
 
     def send(self, worker: int, frames: list[bytes]) -> None:
         """Send frames to the room's part at a worker."""

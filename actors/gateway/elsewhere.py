@@ -106,9 +106,8 @@ class GuestsElsewhere:
         guests = self._guests
         name, granted = self._services.names.label_of(mac)
         flags = int(Flag.GRANTED_NAME) if granted else 0
-        return GuestAddresses(
-            guests.pool.addresses_of(mac), tuple(reversed(guests.bindings.addresses_of(mac))), name, flags
-        )
+        ipv6 = tuple(reversed(guests.bindings.addresses_of(mac)))
+        return GuestAddresses(guests.pool.addresses_of(mac), ipv6, name, flags, mac in self._waiting)
 
     # -- new addresses --------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from netstack.room_wire import (
     pack_change,
     pack_changes,
     pack_head,
+    read_changes,
     read_head,
 )
 
@@ -62,7 +63,7 @@ class Worker:
     def announce(self, mac, now):
         address = self.guests[mac]
         binding = Binding(mac, () if address is None else (address,), f"vm{mac[-1]}", 7, "192.0.2.1")
-        self.state.bind(ROOM, binding, UNIX + int(now))
+        self.state.bind(ROOM, binding, UNIX + int(now), is_pending=address is None)
 
     def leave(self, mac):
         self.guests.pop(mac, None)
@@ -95,6 +96,8 @@ class Net:
         self.queues = {}
         self.cut = set()
         self.lives = 0
+        self.late = True
+        """Whether all is told at once, or what can wait does until a worker says Hello."""
         for number in range(count):
             self.start(number)
 
@@ -105,7 +108,7 @@ class Net:
     def flush(self):
         for number, worker in self.workers.items():
             worker.react(self.now)
-            for to, message in worker.state.take_outgoing():
+            for to, message in worker.state.take_outgoing(late=self.late):
                 for other in self.workers if to is None else [to]:
                     if other != number and frozenset((number, other)) not in self.cut:
                         self.queues.setdefault((number, other), []).append(message)
@@ -155,9 +158,10 @@ class Rooms(RuleBasedStateMachine):
 
     numbers = st.integers(0, 2)
 
-    @initialize()
-    def begin(self):
+    @initialize(late=st.booleans())
+    def begin(self, late):
         self.net = Net()
+        self.net.late = late
         self.net.settle(1.0)
 
     @rule(number=numbers, mac=st.sampled_from(MACS))
@@ -568,6 +572,128 @@ def test_a_worker_that_was_only_silent_does_not_take_back_a_guest_that_went_else
     ] == [2]
     assert not any(isinstance(event, rs.Elsewhere) and event.lost for event in two.take_events())
     assert one.elsewhere(ROOM, mac)[0] == 2
+
+
+# -- changes that can wait --------------------------------------------------------------------------
+
+
+def heard(state, *, late=False):
+    """Take what a worker says; list the changes in each message of them."""
+    messages = [message for _, message in state.take_outgoing(late=late)]
+    return [read_changes(message) for message in messages if read_head(message).kind == Kind.CHANGES]
+
+
+def told(address=ADDRESSES[0], flags=0, mac=MACS[0]):
+    return Binding(mac, () if address is None else (address,), flags=flags)
+
+
+def ports(number):
+    return Binding(rs.MEMBER, port=number)
+
+
+@pytest.fixture
+def state():
+    return rs.RoomState(1, 1, Counters())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (told(), told(flags=Flag.SILENT | Flag.AWAY)),
+        (told(flags=Flag.AWAY | Flag.NAMED_BY_TOKEN), told(flags=Flag.NAMED_BY_TOKEN)),
+        (told(), None),
+        (ports(1), ports(2)),
+    ],
+)
+def test_who_is_silent_or_gone_and_how_many_ports_there_are_is_told_with_the_next_thing(state, before, after):
+    state.bind(ROOM, before, UNIX)
+    heard(state)
+    if after is None:
+        state.unbind(ROOM, before.mac)
+    else:
+        state.bind(ROOM, after, UNIX)
+    assert heard(state) == []
+    assert state.has_changes
+    state.bind(ROOM, told(ADDRESSES[1], mac=MACS[1]), UNIX)
+    ((first, second),) = heard(state)
+    assert (first.mac, second.mac) == (before.mac, MACS[1])
+    assert first.binding is None if after is None else first.binding.flags == after.flags
+    assert not state.has_changes
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_the_end_of_a_time_brings_out_what_waits(state, waits):
+    state.bind(ROOM, told(), UNIX)
+    heard(state)
+    state.bind(ROOM, told(flags=Flag.AWAY), UNIX)
+    assert len(heard(state, late=not waits)) == (not waits)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, told()),
+        (None, told(None)),
+        (told(None), told()),
+        (told(), told(ADDRESSES[1])),
+        (told(), told()._replace(name="vm")),
+        (told(), told()._replace(port=3)),
+        (told(), told(flags=Flag.ISOLATED)),
+        (None, ports(1)),
+        (ports(1), None),
+    ],
+)
+def test_all_else_is_told_at_once(state, before, after):
+    if before is not None:
+        state.bind(ROOM, before, UNIX)
+    heard(state)
+    if after is None:
+        state.unbind(ROOM, before.mac)
+    else:
+        state.bind(ROOM, after, UNIX)
+    assert len(heard(state)) == 1
+
+
+def test_a_guest_whose_address_is_asked_for_is_told_of_with_it(state):
+    state.bind(ROOM, told(None), UNIX, is_pending=True)
+    assert heard(state) == []
+    state.bind(ROOM, told(), UNIX)
+    (((change),),) = heard(state)
+    assert change.binding.addresses == (ADDRESSES[0],)
+
+
+def test_a_guest_that_another_worker_has_is_told_of_at_once_though_its_address_is_asked_for(net):
+    one, two = net.workers[0].state, net.workers[1].state
+    one.bind(ROOM, told(None), UNIX)
+    net.deliver_all()
+    two.bind(ROOM, told(None), UNIX, is_pending=True)
+    assert len(heard(two)) == 1
+
+
+def test_who_asks_for_an_address_tells_before_which_are_free_again(net):
+    asking = next(w.state for w in net.workers.values() if w.state.home_of(ROOM) != w.state.number)
+    asking.bind(ROOM, told(), UNIX)
+    asking.bind(ROOM, told(ADDRESSES[1], mac=MACS[1]), UNIX)
+    net.deliver_all()
+    asking.bind(ROOM, told(flags=Flag.AWAY), UNIX)
+    asking.ask(1, ROOM, MACS[2], (ADDRESSES[2],), net.now)
+    kinds = [read_head(message).kind for _, message in asking.take_outgoing(late=False)]
+    assert kinds == [Kind.ASK], "nothing is free that was not"
+    asking.unbind(ROOM, MACS[1])
+    asking.ask(2, ROOM, MACS[2], (ADDRESSES[1],), net.now)
+    kinds = [read_head(message).kind for _, message in asking.take_outgoing(late=False)]
+    assert kinds == [Kind.CHANGES, Kind.ASK]
+
+
+def test_nobody_wants_a_snapshot_for_what_waits(net):
+    one = net.workers[0]
+    one.state.bind(ROOM, told(), UNIX)
+    net.deliver_all()
+    net.late = False
+    one.state.bind(ROOM, told(flags=Flag.AWAY), UNIX)
+    net.settle(1.0)
+    assert net.workers[1].state.elsewhere(ROOM, MACS[0])[1].flags == Flag.AWAY
+    assert [worker.counters["rooms.snapshots_wanted"] for worker in net.workers.values()] == [0, 0, 0]
 
 
 def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
