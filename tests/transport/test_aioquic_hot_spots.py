@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import random
 import sys
@@ -10,8 +9,12 @@ import sys
 import pytest
 from aioquic import tls
 from aioquic.buffer import Buffer
+from aioquic.h3 import connection as h3_connection
+from aioquic.quic import connection as quic_connection
+from aioquic.quic import packet, packet_builder
 
-from transport.quic.aioquic_hot_spots import PulledBlock, PushedBlock
+import transport.quic.aioquic_hot_spots  # noqa: F401
+from transport.quic.tls_blocks import PulledBlock, PushedBlock
 
 SEED = 20
 FLIPS = 2000
@@ -84,19 +87,6 @@ def test_messages_are_read_and_refused_the_same(original):
     assert len(outcomes) > FLIPS // 10
 
 
-@pytest.mark.parametrize("capacity", [1, 2, 3])
-def test_a_block_that_is_left_by_an_error_says_nothing_of_its_own(capacity):
-    buf = Buffer(data=bytes(capacity - 1) + b"\x02ab")
-    with contextlib.suppress(KeyError), PulledBlock(buf, capacity) as length:
-        assert length == len(b"ab")
-        raise KeyError
-    written = Buffer(capacity=10)
-    with contextlib.suppress(KeyError), PushedBlock(written, capacity):
-        written.push_bytes(b"ab")
-        raise KeyError
-    assert (written.tell(), written.data[capacity:]) == (capacity + 2, b"ab")
-
-
 def test_encryption_levels_are_found_by_what_they_are():
     levels = {epoch: epoch.name for epoch in tls.Epoch}
     assert [levels[tls.Epoch(number)] for number in range(4)] == [
@@ -104,4 +94,29 @@ def test_encryption_levels_are_found_by_what_they_are():
         "ZERO_RTT",
         "HANDSHAKE",
         "ONE_RTT",
+    ]
+
+
+def test_members_of_enumerations_are_theirs_and_all_else_is_asked_of_them(original):
+    for name in ("Epoch", "CipherSuite", "HandshakeType", "ExtensionType"):
+        stand_in, enumeration = getattr(tls, name), getattr(original, name)
+        members = {member.name: member.value for member in enumeration}
+        assert {member.name: member.value for member in stand_in} == members
+        for member in stand_in:
+            assert getattr(stand_in, member.name) is member
+            assert stand_in(member.value) is member
+            assert isinstance(member, stand_in)
+        assert not isinstance("INITIAL", stand_in)
+        with pytest.raises(ValueError, match="1234567"):
+            stand_in(1234567)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="looks at members are cheap")
+@pytest.mark.parametrize("module", [tls, packet, packet_builder, quic_connection, h3_connection])
+def test_no_look_at_a_member_goes_by_way_of_a_function(module):
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    assert not [
+        kind
+        for kind in kinds
+        if kind.__module__.startswith("aioquic.") and hasattr(type(kind), "__getattr__") and list(kind)
     ]

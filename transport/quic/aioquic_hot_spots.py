@@ -5,73 +5,75 @@ Importing this module replaces it in aioquic. ``tests/transport/test_aioquic_hot
 
 from __future__ import annotations
 
+import sys
+from enum import EnumType
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aioquic import tls
-from aioquic.quic import connection as aioquic_connection
-from aioquic.tls import AlertDecodeError, Epoch
+from aioquic.h3 import connection as h3_connection
+from aioquic.quic import connection as quic_connection
+from aioquic.quic import crypto, packet, packet_builder
+from aioquic.tls import Epoch
+
+from transport.quic import key_schedule, tls_blocks
 
 if TYPE_CHECKING:
-    from aioquic.buffer import Buffer
+    from collections.abc import Iterator
 
 
-class PulledBlock:
-    """``with PulledBlock(buf, capacity) as length``: a block with its length before it, to be read whole.
+class Members(type):
+    """Metaclass of what stands for an enumeration; it asks the enumeration for all but its members.
 
-    Raises AlertDecodeError when it was read only in part, or beyond its end. aioquic's own is a generator,
-    which costs twice as much; a handshake has some forty blocks.
+    Before 3.12 an enumeration's class has a ``__getattr__``, with which every look at a member makes two
+    objects. An opening takes some 800 such looks.
     """
 
-    __slots__ = ("_buf", "_end", "_length")
+    enumeration: EnumType
 
-    def __init__(self, buf: Buffer, capacity: int) -> None:
-        """Read the length, ``capacity`` bytes."""
-        self._buf = buf
-        self._length = int.from_bytes(buf.pull_bytes(capacity))
-        self._end = buf.tell() + self._length
+    def __call__(cls, value: object) -> Any:
+        """Return the member of this value. Raises ValueError."""
+        return cls.enumeration(value)
 
-    def __enter__(self) -> int:
-        return self._length
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.enumeration)
 
-    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
-        if kind is None and self._buf.tell() != self._end:
-            raise AlertDecodeError("extra bytes at the end of a block")
+    def __iter__(cls) -> Iterator[Any]:
+        return iter(cls.enumeration)
 
 
-class PushedBlock:
-    """``with PushedBlock(buf, capacity)``: what is written inside gets its length before it."""
-
-    __slots__ = ("_buf", "_capacity", "_start")
-
-    def __init__(self, buf: Buffer, capacity: int) -> None:
-        """Leave ``capacity`` bytes for the length."""
-        self._buf = buf
-        self._capacity = capacity
-        self._start = buf.tell() + capacity
-        buf.seek(self._start)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, _error: object, _traceback: object) -> None:
-        if kind is None:
-            buf, end = self._buf, self._buf.tell()
-            buf.seek(self._start - self._capacity)
-            buf.push_bytes((end - self._start).to_bytes(self._capacity))
-            buf.seek(end)
+def _hasten_members(module: Any) -> None:
+    """Have a module's functions find the members of aioquic's enumerations as plain attributes."""
+    for name, kind in list(vars(module).items()):
+        if isinstance(kind, EnumType) and kind.__module__.startswith("aioquic."):
+            vars(module)[name] = Members(
+                name, (), {**kind.__members__, "__members__": kind.__members__, "enumeration": kind}
+            )
 
 
-def push_extension(buf: Buffer, extension_type: int) -> PushedBlock:
-    """Begin an extension: its type, then a block."""
-    buf.push_uint16(extension_type)
-    return PushedBlock(buf, 2)
-
-
-vars(tls).update(pull_block=PulledBlock, push_block=PushedBlock, push_extension=push_extension)
+vars(tls).update(
+    pull_block=tls_blocks.PulledBlock,
+    push_block=tls_blocks.PushedBlock,
+    pull_opaque=tls_blocks.pull_opaque,
+    push_opaque=tls_blocks.push_opaque,
+    push_extension=tls_blocks.push_extension,
+    push_message=tls_blocks.PushedMessage,
+    hkdf_expand_label=key_schedule.hkdf_expand_label,
+    hkdf_extract=key_schedule.hkdf_extract,
+    KeySchedule=key_schedule.KeySchedule,
+)
+vars(crypto).update(
+    hkdf_expand_label=key_schedule.hkdf_expand_label,
+    hkdf_extract=key_schedule.hkdf_extract,
+    derive_key_iv_hp=key_schedule.derive_key_iv_hp,
+)
 
 # A connection asks for the same thirty sets of encryption levels as the one before.
-vars(aioquic_connection)["EPOCHS"] = cache(aioquic_connection.EPOCHS)
+vars(quic_connection)["EPOCHS"] = cache(quic_connection.EPOCHS)
 
 # There is one object for each level. Enum's own hash is a function in Python, called with each look-up.
 type.__setattr__(Epoch, "__hash__", object.__hash__)
+
+if sys.version_info < (3, 12):
+    for part in (tls, packet, packet_builder, quic_connection, h3_connection):
+        _hasten_members(part)

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 import transport.quic.aioquic_hot_spots  # noqa: F401
 from transport.quic.aioquic_limits import BoundedH3Connection, BoundedQuicConnection
 from transport.quic.aioquic_one_rtt import OneRttState
-from transport.quic.frames import Ack
+from transport.quic.frames import Ack, padding, transport_parameters
 from transport.quic.packet_keys import AES_SUITES
 from transport.quic.stateless_reset import TOKEN_LENGTH
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
@@ -84,16 +84,6 @@ class RetryTokens(QuicRetryTokenHandler):
         super().__init__()
         if key:
             self._aead = AESGCM(key)
-
-
-def transport_parameters(data: bytes) -> dict[int, bytes]:
-    """Return the values by parameter (RFC 9000, 18) of what aioquic has been through: it is whole."""
-    values: dict[int, bytes] = {}
-    buf = Buffer(data=data)
-    while not buf.eof():
-        parameter, length = buf.pull_uint_var(), buf.pull_uint_var()
-        values[parameter] = buf.pull_bytes(length)
-    return values
 
 
 class OpenQuicConnection(QuicConnection):
@@ -157,9 +147,8 @@ class OpenQuicConnection(QuicConnection):
         vars(self)[_FRAME_HANDLERS] = {}
 
     def _handle_padding_frame(self, _context: QuicReceiveContext, _frame_type: int, buf: Buffer) -> None:
-        # Nearly always to the end of the packet: one step instead of a thousand.
-        rest = buf.data_slice(buf.tell(), buf.capacity).lstrip(b"\0")
-        buf.seek(buf.capacity - len(rest))
+        plain = buf.data_slice(buf.tell(), buf.capacity)
+        buf.seek(buf.capacity - len(plain) + padding(plain))
 
     def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()

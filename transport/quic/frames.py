@@ -94,14 +94,29 @@ def read_frames(plain: bytes) -> Frames | None:
             elif kind == PING:
                 ack_eliciting = True
             elif kind == PADDING:
-                # Nearly always to the end of the packet: one step instead of a thousand.
-                rest = plain[at:].lstrip(b"\0")
-                at = end - len(rest)
+                at += padding(plain[at:])
             else:
                 return None
     except IndexError:
         return None
     return Frames(datagrams, acks, ack_eliciting) if end else None
+
+
+def padding(plain: bytes) -> int:
+    """Return how many bytes of padding something starts with; nearly always it is nothing else."""
+    return len(plain) if plain == bytes(len(plain)) else len(plain) - len(plain.lstrip(b"\0"))
+
+
+def transport_parameters(data: bytes) -> dict[int, bytes]:
+    """Return the values by parameter (RFC 9000, 18) of what aioquic has been through: it is whole."""
+    values: dict[int, bytes] = {}
+    at = 0
+    while at < len(data):
+        parameter, at = read_varint(data, at)
+        length, at = read_varint(data, at)
+        values[parameter] = data[at : at + length]
+        at += length
+    return values
 
 
 def _read_ack(plain: bytes, at: int, *, ecn: bool) -> tuple[Ack | None, int]:
