@@ -163,11 +163,19 @@ def _firewall(found: Settings) -> Iterator[Finding]:
     if rules is None:
         yield Finding("warning", "firewall", "its rules cannot be read", "as root: vmrelay doctor")
         return
-    closed = nft_rules.closed_to_udp(rules, found.port)
-    for chain, why in closed:
+    seen = nft_rules.look_at(rules, found.port)
+    for chain, why in seen.closed:
         fix = f"nft insert rule {chain} udp dport {found.port} accept"
         yield Finding("problem", "firewall", f"{chain} {why}", fix)
-    if not closed:
+    for chain, why in seen.unknown:
+        said = f"cannot tell: {chain} {why}, but some of its rules ask for what cannot be told from here"
+        opens = f"nft insert rule {chain} udp dport {found.port} accept"
+        fix = f"vmrelay netcheck URL tries it from outside; {opens} opens it"
+        yield Finding("warning", "firewall", said, fix)
+    for chain, where in seen.rewritten:
+        fix = f"right for a relay that is there, as in a container; nft -a list chain {chain} shows the rule"
+        yield Finding("warning", "firewall", f"{chain} {where}: a relay here does not see it", fix)
+    if not any(seen):
         yield Finding("ok", "firewall", "no chain of this machine drops the port, as far as can be seen")
 
 

@@ -3,12 +3,16 @@
 The form is that of libnftables-json(5). A base chain's rules are followed as a first packet to the port would
 go through them: into chains that are jumped to, sets and verdict maps. A rule that names the port decides,
 whatever else it asks for (an interface, a source address). One that does not name it decides only if it asks
-for nothing else either: whether a client's packet would be such a one is not known here.
+for nothing else either that is not known of such a packet: it is new to conntrack, comes by an interface
+other than loopback, is for this machine, and from a port that systems give to clients. Where all that would
+let it in asks for more (or is a match of iptables, of which nft does not tell what it asks for), it cannot be
+told. What rewrites destinations (dnat, redirect) is looked for too: the relay would not see the packet.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from operator import ge, gt, le, lt
 from typing import Any, NamedTuple
 
 HOOKS = ("prerouting", "input")
@@ -17,7 +21,21 @@ HOOKS = ("prerouting", "input")
 _VERDICTS = ("accept", "drop", "reject")
 _OF_UDP = frozenset({"udp", "th"})
 """Headers whose port it is: UDP's own, or that of any transport."""
-_UDP = frozenset({"udp", 17})
+_UDP: frozenset[str | int] = frozenset({"udp", 17})
+_OF_OTHERS = frozenset(
+    {"tcp", "icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "arp"}
+)
+"""Headers that a UDP packet does not have: whatever is asked of them, it is not such a packet."""
+_CLIENTS_PORTS = range(32768, 61000)
+"""Of Linux (ip_local_port_range); those of others lie above."""
+_KNOWN = {
+    ("meta", "l4proto"): _UDP,
+    ("ct", "state"): frozenset[str | int]({"new"}),
+    ("fib", "type"): frozenset[str | int]({"local"}),
+}
+"""What is known of the packet, by how nft calls it."""
+_COMPARISONS = {"<": lt, ">": gt, "<=": le, ">=": ge}
+_REWRITES = ("dnat", "redirect")
 _HARMLESS = frozenset({"counter", "log"})
 """Statements that neither ask for anything nor decide."""
 
@@ -42,23 +60,48 @@ class Decision(NamedTuple):
     """Whether by a rule that names the port."""
 
 
+class Findings(NamedTuple):
+    """What becomes of a UDP port: chains (family, table and name), and what each does."""
+
+    closed: list[tuple[str, str]]
+    """They do not let it in."""
+    unknown: list[tuple[str, str]]
+    """They let it in only as rules say of which it cannot be told whether they mean it."""
+    rewritten: list[tuple[str, str]]
+    """They send it to somewhere else."""
+
+
 def closed_to_udp(rules: list[dict[str, Any]], port: int) -> list[tuple[str, str]]:
     """Find the base chains that do not let a UDP port in: (family, table and name; why)."""
-    found = []
+    return look_at(rules, port).closed
+
+
+def look_at(rules: list[dict[str, Any]], port: int) -> Findings:
+    """Tell what the base chains do with a UDP port."""
+    findings = Findings([], [], [])
     for chain in (entry["chain"] for entry in rules if "chain" in entry):
+        family, table, name = chain["family"], chain["table"], chain["name"]
+        packet, where = _Packet(rules, family, table, port), f"{family} {table} {name}"
+        if chain.get("type") == "nat" and chain.get("hook") == "prerouting":
+            if (place := packet.sent_to(name)) is not None:
+                findings.rewritten.append((where, f"sends UDP port {port} to {place}"))
+            continue
         if chain.get("hook") not in HOOKS or chain.get("type", "filter") != "filter":
             continue
-        family, table, name = chain["family"], chain["table"], chain["name"]
-        decided = _Packet(rules, family, table, port).decide(name, certain=True)
-        where = f"{family} {table} {name}"
-        if decided is None:
-            if chain.get("policy") == "drop":
-                found.append((where, f"drops what no rule names, and none names UDP port {port}"))
-        elif decided.verdict != "accept":
+        decided = packet.decide(name, certain=True)
+        if decided is None and chain.get("policy") == "drop":
+            why = f"drops what no rule names, and none names UDP port {port}"
+        elif decided is not None and decided.verdict != "accept":
             rule = f"for UDP port {port}" if decided.named else "for all packets"
             more = "" if decided.named else f", and none before it names UDP port {port}"
-            found.append((where, f"has a rule {rule}: {decided.verdict}{more}"))
-    return found
+            why = f"has a rule {rule}: {decided.verdict}{more}"
+        else:
+            continue
+        if packet.may_be_let_in and (decided is None or not decided.named):
+            findings.unknown.append((where, why))
+        else:
+            findings.closed.append((where, why))
+    return findings
 
 
 class _Packet:
@@ -71,6 +114,8 @@ class _Packet:
         """Elements of sets and maps by their names."""
         self._known: dict[tuple[str, bool], Decision | None] = {}
         """What chains decide; it also ends loops, which nft lets nobody make."""
+        self.may_be_let_in = False
+        """Whether a rule accepts it perhaps, of those before the one that decides."""
         for entry in rules:
             for kind, item in entry.items():
                 if not isinstance(item, dict) or (item.get("family"), item.get("table")) != (family, table):
@@ -120,20 +165,42 @@ class _Packet:
         return Fits.YES
 
     def _matches(self, match: dict[str, Any]) -> Fits:
-        holds, named = self._compare(match.get("left"), match.get("right"))
+        left, right, operator = match.get("left"), match.get("right"), match.get("op")
+        if _is_of_another(left):
+            return Fits.NO
+        if operator in _COMPARISONS:
+            return self._lies(left, right, operator)
+        if operator not in {"==", "!=", "in"}:
+            return Fits.PERHAPS
+        holds, named = self._compare(left, right)
         if holds is None:
             return Fits.PERHAPS
-        if match.get("op") == "!=":
+        if operator == "!=":
             return Fits.NO if holds else Fits.YES
-        if match.get("op") not in {"==", "in"}:
-            return Fits.PERHAPS
         if not holds:
             return Fits.NO
         return Fits.NAMED if named else Fits.YES
 
+    def _lies(self, left: Any, right: Any, operator: str) -> Fits:
+        """Tell whether the port is below or above a number."""
+        if not isinstance(right, int):
+            return Fits.PERHAPS
+        if _is_port(left):
+            return Fits.NAMED if _COMPARISONS[operator](self._port, right) else Fits.NO
+        if _is_port(left, "sport"):
+            return Fits.YES if all(_COMPARISONS[operator](end, right) for end in _ends()) else Fits.NO
+        return Fits.PERHAPS
+
     def _compare(self, left: Any, right: Any) -> tuple[bool | None, bool]:
         """Tell whether a field is a value, None if that is not known; and whether it is the port."""
         parts = left["concat"] if isinstance(left, dict) and "concat" in left else [left]
+        if any(map(_is_of_another, parts)):
+            return False, False
+        if _is_port(left, "sport"):
+            return all(self._holds(right, [frozenset({end})]) for end in _ends()), False
+        if _is_interface(left):
+            # By loopback no client of another machine comes; of the others any may be theirs.
+            return (False, False) if right == "lo" else (None, False)
         fields = [self._field(part) for part in parts]
         if None in fields:
             return None, False
@@ -141,13 +208,35 @@ class _Packet:
 
     def _field(self, part: Any) -> frozenset[Any] | None:
         """Tell what a field of the packet may be written as; None if that is not known."""
-        payload = part.get("payload") if isinstance(part, dict) else None
-        if isinstance(payload, dict) and payload.get("field") == "dport":
-            return frozenset({self._port}) if payload.get("protocol") in _OF_UDP else frozenset()
-        if isinstance(payload, dict) and payload.get("field") in {"protocol", "nexthdr"}:
-            return _UDP
-        if isinstance(part, dict) and part.get("meta", {}).get("key") == "l4proto":
-            return _UDP
+        if _is_port(part):
+            return frozenset({self._port})
+        for kind, content in part.items() if isinstance(part, dict) else ():
+            if not isinstance(content, dict):
+                continue
+            if kind == "payload" and content.get("field") in {"protocol", "nexthdr"}:
+                return _UDP
+            if kind == "fib" and content.get("flags") != ["daddr"]:
+                return None
+            return _KNOWN.get((kind, str(content.get("key", content.get("result")))))
+        return None
+
+    def sent_to(self, chain: str, depth: int = 0) -> str | None:
+        """Tell where a chain of type nat sends the packet to, instead of the port; None if nowhere."""
+        for expressions in self._rules.get(chain, []) if depth <= len(self._rules) else ():
+            asked = [self._asks(statement) for statement in expressions if not _rewrites(statement)]
+            if Fits.NO in asked:
+                continue
+            for kind, content in (item for statement in expressions for item in statement.items()):
+                if _rewrites({kind: content}):
+                    place = _place(kind, content, self._port)
+                    perhaps = Fits.PERHAPS in asked
+                    return place and f"{place}, where what else its rule asks for is so" if perhaps else place
+                if kind in {"jump", "goto"}:
+                    place = self.sent_to(content["target"], depth + 1)
+                    if place is not None:
+                        return place
+                if kind in {"accept", "return"} and Fits.PERHAPS not in asked:
+                    return None
         return None
 
     def _holds(self, value: Any, fields: list[Any]) -> bool:
@@ -174,6 +263,8 @@ class _Packet:
         for kind, content in statement.items():
             if kind in {*_VERDICTS, "return"} and (named or certain):
                 return Decision(kind, named)
+            if kind == "accept":
+                self.may_be_let_in = True
             if kind in {"jump", "goto"}:
                 inner = self.decide(content["target"], certain=certain or named)
                 # What all packets of this port are sent to is for it by name.
@@ -190,10 +281,56 @@ class _Packet:
         for element in elements:
             key, verdict = element if isinstance(element, list) and len(element) == 2 else (None, None)  # noqa: PLR2004 - a key and its verdict
             holds, named = self._compare(vmap.get("key"), key)
+            if holds is None and isinstance(verdict, dict):
+                self._verdict(verdict, fits=Fits.PERHAPS, certain=False)
             if holds and isinstance(verdict, dict):
                 return self._verdict(verdict, fits=Fits.NAMED if named else Fits.YES, certain=certain)
         return None
 
 
-def _is_port(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("payload", {}).get("field") == "dport"
+def _payload(part: Any) -> dict[str, Any]:
+    found = part.get("payload") if isinstance(part, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _is_port(part: Any, field: str = "dport") -> bool:
+    """Whether it is a port of UDP: by name, or by where it stands in the header."""
+    payload = _payload(part)
+    if payload.get("base") == "th":
+        return (payload.get("offset"), payload.get("len")) == ({"sport": 0, "dport": 16}[field], 16)
+    return payload.get("field") == field and payload.get("protocol") in _OF_UDP
+
+
+def _is_of_another(part: Any) -> bool:
+    """Whether it is of a header that a UDP packet does not have."""
+    if isinstance(part, dict) and (masked := part.get("&")):
+        return any(map(_is_of_another, masked))
+    return _payload(part).get("protocol") in _OF_OTHERS
+
+
+def _is_interface(part: Any) -> bool:
+    meta = part.get("meta") if isinstance(part, dict) else None
+    return isinstance(meta, dict) and meta.get("key") in {"iif", "iifname"}
+
+
+def _ends() -> tuple[int, int]:
+    return _CLIENTS_PORTS[0], _CLIENTS_PORTS[-1]
+
+
+def _rewrites(statement: dict[str, Any]) -> bool:
+    """Whether a statement rewrites the destination: one of nft's own, or a target of iptables."""
+    target = statement.get("xt")
+    named = target.get("name") if isinstance(target, dict) and target.get("type") == "target" else None
+    return any(kind in statement for kind in _REWRITES) or named in {"DNAT", "REDIRECT"}
+
+
+def _place(kind: str, content: Any, port: int) -> str | None:
+    """Write where a packet for a port is sent to; None where that is the same place."""
+    if kind == "xt":
+        return f"another place ({content['name']} of iptables)"
+    asked = content if isinstance(content, dict) else {}
+    address, number = asked.get("addr"), asked.get("port", port)
+    if kind == "redirect" and number == port:
+        return None
+    where = "port" if kind == "redirect" or address is None else f"{address} port"
+    return f"{where} {number}" if isinstance(number, int) else f"another {where}"

@@ -122,6 +122,8 @@ def test_few_descriptors_are_a_warning(monkeypatch):
         ("policy drop; udp dport 4000-5000 accept;", "ok"),
         ("policy drop; udp dport 5000-6000 accept;", "problem"),
         ("policy accept; udp dport 53 drop;", "ok"),
+        ("policy drop; udp dport >= 1024 accept;", "ok"),
+        ('policy drop; iifname "eth0" accept;', "warning"),
     ],
 )
 def test_a_chain_that_drops_the_port_is_a_problem(rules, mark):
@@ -140,6 +142,35 @@ def test_a_chain_that_drops_the_port_is_a_problem(rules, mark):
         ["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == mark
+
+
+@pytest.mark.parametrize(
+    ("chain", "said", "fix"),
+    [
+        (
+            'hook input priority 0; policy drop; iifname "eth0" accept;',
+            "cannot tell: inet",
+            "vmrelay netcheck URL",
+        ),
+        (
+            "nat hook prerouting priority -100; udp dport 4433 redirect to :5544;",
+            "inet t c sends UDP port 4433 to port 5544: a relay here does not see it",
+            "nft -a list chain inet t c shows the rule",
+        ),
+    ],
+)
+def test_what_is_not_sure_is_said_with_what_to_do(chain, said, fix):
+    kind = "" if chain.startswith("nat") else "filter "
+    rules = f"table inet t {{ chain c {{ type {kind}{chain} }}; }}"
+    code = (
+        "import json; from relay import doctor; from relay.settings import Settings; "
+        "print(json.dumps(list(doctor._firewall(Settings()))))"
+    )
+    script = f"echo '{rules}' | nft -f - && exec {sys.executable} -c '{code}'"
+    [(mark, what, told, todo)] = json.loads(run("unshare", "--net", "sh", "-c", script).stdout)
+    assert (mark, what) == ("warning", "firewall")
+    assert told.startswith(said)
+    assert fix in todo
 
 
 def test_without_rights_to_read_the_rules_it_says_so(monkeypatch, tmp_path):
