@@ -125,7 +125,8 @@ USED = {
         "sent_packets",
     ),
     "QuicPacketNumberWindow": ("_size", "add"),
-    "QuicStream": ("max_stream_data_local", "receiver"),
+    "QuicStream": ("max_stream_data_local", "receiver", "sender"),
+    "QuicStreamSender": ("_buffer_stop", "_reset_error_code"),
     "QuicStreamReceiver": (
         "_buffer_start",
         "_final_size",
@@ -197,6 +198,7 @@ def owners():
         "QuicPacketNumberWindow": space.received_packets,
         "QuicStream": quic._streams[0],
         "QuicStreamReceiver": quic._streams[0].receiver,
+        "QuicStreamSender": quic._streams[0].sender,
         "Limit": quic._local_max_data,
         "RangeSet": space.ack_queue,
         "CryptoPair": crypto,

@@ -293,10 +293,14 @@ def test_a_closing_capsule_that_cannot_be_closes_the_connection(pair):
     assert not pair.relay.peer.may_come_back
 
 
-@pytest.mark.parametrize(("how", "may_come_back"), [("reset", True), ("ended", False), ("broken", False)])
+@pytest.mark.parametrize(
+    ("how", "may_come_back"), [("reset", True), ("stopped", True), ("ended", False), ("broken", False)]
+)
 def test_a_stream_that_ends_without_a_capsule_ends_the_session(pair, how, may_come_back):
     if how == "reset":
         pair.client.quic.reset_stream(0, 0x10)
+    elif how == "stopped":
+        pair.client.quic.stop_stream(0, 0x10)
     elif how == "ended":
         pair.client.h3.send_data(0, b"", end_stream=True)
     else:
@@ -305,6 +309,45 @@ def test_a_stream_that_ends_without_a_capsule_ends_the_session(pair, how, may_co
     pair.settle(0.1)
     assert len(pair.relay.peer.closed) == 1
     assert pair.relay.peer.may_come_back == may_come_back
+
+
+OTHER_REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"vm.test"), (b":path", b"/x")]
+
+
+def other_request(pair):
+    stream = pair.client.quic.get_next_available_stream_id()
+    pair.client.h3.send_headers(stream, OTHER_REQUEST)
+    return stream
+
+
+@pytest.mark.parametrize("asks", [Pair.request, other_request], ids=["session", "other"])
+def test_a_request_whose_answer_is_not_wanted_gets_none_and_the_next_does(asks):
+    pair = Pair()
+    pair.settle()
+    pair.client.quic.stop_stream(asks(pair), 0)
+    pair.settle()
+    assert pair.relay.host.counters["request.not_answered"] == 1
+    pair.request()
+    pair.settle()
+    assert pair.client.status == b"200"
+
+
+@pytest.mark.parametrize("stream", ["session's", "refused request's"])
+def test_trailers_change_nothing(pair, stream):
+    number = 0 if stream == "session's" else other_request(pair)
+    pair.settle()
+    pair.client.h3.send_headers(number, [(b"trailer", b"x")])
+    pair.client.send(b"still here")
+    pair.settle()
+    assert pair.relay.peer.datagrams == [b"still here"]
+    assert pair.relay.peer.closed == []
+    assert pair.relay.host.counters["request.not_answered"] == 1
+
+
+def test_trailers_at_the_end_of_its_stream_end_a_session(pair):
+    pair.client.h3.send_headers(0, [(b"trailer", b"x")], end_stream=True)
+    pair.settle()
+    assert len(pair.relay.peer.closed) == 1
 
 
 @pytest.mark.parametrize("stream", [0, 14], ids=["the session's", "another"])

@@ -221,6 +221,14 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
         self._crypto_streams = {Epoch.ONE_RTT: self._crypto_streams[Epoch.ONE_RTT]}
         self.tls = _TLS_DONE
 
+    def may_answer(self, stream_id: int) -> bool:
+        """Whether nothing was sent on a stream yet, and the peer has not said that it would not take it."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return False
+        sender = stream.sender
+        return sender._buffer_stop == 0 and sender._reset_error_code is None
+
     # -- transport parameters ---------------------------------------------------------------------
 
     def _serialize_transport_parameters(self) -> bytes:

@@ -251,7 +251,10 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             case quic_events.HandshakeCompleted():
                 self.quic.release_handshake()
                 self._host.handshake_ended(self)
-            case quic_events.StreamReset() if event.stream_id == self._stream_id:
+            case quic_events.StreamReset() | quic_events.StopSendingReceived() if (
+                event.stream_id == self._stream_id
+            ):
+                # Either ends it (draft-ietf-webtrans-http3, section 6): to a stop aioquic answers by a reset.
                 if self._session is not None:
                     self._session_closed_by_client(0, "session stream reset", lost=True)
             case quic_events.ConnectionTerminated():
@@ -279,6 +282,8 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self._arrived.append(event.data)
             case DatagramReceived():
                 self._host.counters.add("connection.drop.no_session")
+            case HeadersReceived() | FieldsTooLarge() if not self.quic.may_answer(event.stream_id):
+                self._on_headers_in_vain(event)
             case HeadersReceived():
                 self._on_request(event)
             case FieldsTooLarge():
@@ -287,6 +292,13 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self._too_much_data()
             case DataReceived() if self._session is not None and event.stream_id == self._stream_id:
                 self._on_session_data(event)
+
+    def _on_headers_in_vain(self, event: HeadersReceived | FieldsTooLarge) -> None:
+        """Take trailers, or a request whose answer the client does not want any more (STOP_SENDING)."""
+        self._host.counters.add("request.not_answered")
+        ends = isinstance(event, HeadersReceived) and event.stream_ended
+        if ends and self._session is not None and event.stream_id == self._stream_id:
+            self._session_closed_by_client(0, "")
 
     def _on_request(self, event: HeadersReceived) -> None:
         if self._h3 is None:
