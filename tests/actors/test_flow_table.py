@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,11 @@ from actors.flows.batch import Batch, Dropped
 from actors.flows.flow_table import FORWARDED, FlowTable
 from actors.flows.udp_flow import UdpFlowActor
 from actors.messages import FlowKey
+from actors.mishaps import LOG_WINDOW
 from actors.port_policy import usual_policy
 from actors.runtime import Observe
 from actors.settings import LanSettings
+from actors.token_bucket import TokenBucket
 from netstack.checksum import PROTOCOL_UDP
 from netstack.counters import Counters
 from netstack.icmp import IcmpError
@@ -114,6 +117,17 @@ def test_without_a_socket_there_is_no_flow(table):
     assert (table.total.total, table.ports[7].flows) == (0, {})
 
 
+def test_that_the_host_has_no_socket_is_said_once_in_a_while(table, lines):
+    def fail():
+        raise OSError(24, "Too many open files")
+
+    for now in (0.0, LOG_WINDOW - 1, LOG_WINDOW):
+        table.port(7, 0.0).new_flows = TokenBucket(1, 1, now)
+        later = Batch(table.port(7, 0.0), now)
+        assert refusal(partial(table.start, key_of(1), fail, later)) == "no_socket"
+    assert lines == ["WARNING no socket for a new flow: [Errno 24] Too many open files"] * 2
+
+
 def test_all_that_a_port_had_is_given_back(table):
     ours, forward = batch(table), Forward()
     table.start(key_of(0, PROTOCOL_UDP), Flow, ours)
@@ -178,6 +192,33 @@ def test_other_settings_are_for_ports_that_have_none_of_their_own(table):
         for number in range(most):
             table.start(key_of(number, port=port), Flow, limited)
         assert refusal(lambda: table.start(key_of(9, port=port), Flow, limited)) == "flow_limit"  # noqa: B023
+
+
+def test_another_policy_ends_the_connections_that_it_forbids_and_no_others(table):
+    """Of datagrams the socket asks for each; what clients outside opened is no way out, nor are services."""
+    table.total.limit = 100
+    settings = replace(table._context.settings, max_flows_per_peer=9)
+    table.limit(7, usual_policy(settings), 0.0)
+    allowed, denied, service = ip("192.0.2.1"), ip("192.0.2.2"), settings.gateway_ip
+    table._context.outside.allows_tcp = lambda address: address == ("192.0.2.1", 80)
+    ours, forward = batch(table), Forward()
+    ours.port.new_flows = TokenBucket(9, 9, 0.0)
+    ends = {
+        "stays": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, allowed, 80),
+        "other port": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, allowed, 81),
+        "other host": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, denied, 80),
+        "IPv6": FlowKey(7, PROTOCOL_TCP, ADDRESS6, 1, bytes(15) + b"\2", 80),
+        "service": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, service, 53),
+        "datagrams": FlowKey(7, PROTOCOL_UDP, ADDRESS, 1),
+    }
+    for key in ends.values():
+        table.start(key, Flow, ours)
+    ends["forwarded"] = FlowKey(7, PROTOCOL_TCP, ADDRESS, 80, denied, 9)
+    table.start_forwarded(ends["forwarded"], Flow, forward)
+    table.follow(settings, 0.0)
+    left = [name for name, key in ends.items() if key in ours.port.flows]
+    assert left == ["stays", "service", "datagrams", "forwarded"]
+    assert table._context.counters["tcp.forbidden"] == 3
 
 
 def test_a_forward_hears_once_both_sides_have_taken_its_connection(table):

@@ -20,6 +20,7 @@ def test_what_may_not_be_kept_is_not():
     cache = DnsCache()
     cache.put("a", b"old", 60, 1000.0)
     cache.put("a", b"new", 0, 1000.0)
+    assert len(cache) == 0, "nor does it take another's place"
     assert cache.get("a", 1000.0) is None
 
 

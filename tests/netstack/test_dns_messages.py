@@ -44,6 +44,19 @@ def test_how_much_a_guest_takes(payload, size):
     assert parsed(ask(**options)).max_size == size
 
 
+@pytest.mark.parametrize(("records", "is_read"), [(1, True), (2, False)])
+def test_beside_its_edns_a_query_may_have_one_record_more(records, is_read):
+    """Such as a signature; each costs time."""
+    query = ask(use_edns=0)
+    query.additional = [
+        dns.rrset.from_text(f"n{n}.example.", 0, "IN", "A", "192.0.2.1") for n in range(records)
+    ]
+    if is_read:
+        assert parsed(query).question.name == dns.name.from_text("www.example.")
+    else:
+        assert refusal(query.to_wire()) == dns.rcode.FORMERR
+
+
 def refusal(wire):
     found = parse_query(wire)
     assert isinstance(found, bytes)
