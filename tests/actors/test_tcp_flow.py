@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 
 import pytest
+from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP
 from tcp_parts import SERVER, Lan
+from test_upload_limit import RATE, tcp
 
 from actors.flows.tcp_flow import CONNECT_TIMEOUT
 from actors.line import LINE_BYTES
 from actors.messages import ConnectionFailed, ConnectionMade, PortClosed, SocketReadable, SocketWritable
 from actors.ports import SendResult
 from actors.runtime import run_ready
+from actors.upload import Upload
+from actors.upload_limit import UploadLimit
+from netstack.tcp_receiver import MAX_PIECES
 
 
 @pytest.fixture
@@ -257,3 +262,37 @@ def test_what_the_path_has_lost_goes_again_at_once(lan, destination):
     run_ready()
     assert lan.received() == []
     assert lan.line._flows == {}, "the line forgets a flow that has ended"
+
+
+def test_segments_beyond_gaps_for_which_there_is_no_room_are_counted_once_each(lan):
+    socket = lan.connect()
+    for number in range(MAX_PIECES + 3):
+        lan.ack(payload=b"x", seq=200 + 10 * number, flags="PA")
+    assert (socket.written, lan.counters["tcp.drop.out_of_order"]) == (b"", 3)
+    lan.ack(payload=b"x" * 99, flags="PA")
+    assert (socket.written, lan.counters["tcp.drop.out_of_order"]) == (b"x" * 100, 3)
+
+
+# -- rates ------------------------------------------------------------------------------------------
+
+
+def test_what_a_guest_with_a_limited_rate_sends_is_taken_at_the_rate_and_to_its_end(loop, lan):
+    size, count = 1000, 20
+    limit = UploadLimit(8 * RATE // 10, 0, loop.time())
+    upload = lan.line.upload = Upload(limit)
+    socket = lan.connect()
+    assert lan.answer.window == size * count, "as much as the rate moves in a moment"
+    limit.take([tcp(size)] * 100, loop.time(), GATEWAY_MAC)  # as the peer's actor lets them pass
+    for number in range(count):
+        flags = "FPA" if number == count - 1 else "PA"
+        lan.ack(payload=bytes(size), seq=101 + number * size, flags=flags)
+    assert (socket.written, socket.was_shut_down) == (b"", False)
+    begun, seconds = loop.time(), limit.owed(loop.time()) / (RATE // 10)
+    while not socket.was_shut_down and loop.time() < begun + 2 * seconds:
+        loop.advance(0.05)
+        assert len(socket.written) < size * count or socket.was_shut_down
+    assert len(socket.written) == size * count
+    assert loop.time() - begun == pytest.approx(seconds, rel=0.3)
+    upload.admit(lan.gateway, [b"x"])
+    assert upload.window(1) == size * count, "no share of it is this flow's any more"
+    assert lan.counters["tcp.stalled"] == 0

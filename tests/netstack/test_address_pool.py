@@ -469,3 +469,99 @@ def test_a_fresh_address_is_found_behind_the_end_of_the_range():
     pool.release(mac(1))
     assert pool.assign(mac(9)) == ip(11)
     assert pool.assign(mac(10)) is None
+
+
+# -- other workers ----------------------------------------------------------------------------------
+
+
+def test_what_a_guest_of_another_worker_holds_is_nobodys_here():
+    pool = AddressPool()
+    pool.assign(mac(0))
+    pool.hold_elsewhere(mac(9), (ip(11), ip(10), ip(12)))
+    assert (pool.is_elsewhere(mac(9)), pool.has_place(mac(9))) == (True, False)
+    assert [pool.holder_of(ip(n)) for n in (10, 11, 12)] == [mac(0), mac(9), mac(9)]
+    assert pool.claim(mac(2), ip(12)) is Claim.TAKEN
+    assert pool.assign(mac(1)) not in (ip(10), ip(11), ip(12))
+    pool.hold_elsewhere(mac(9), (ip(13),))
+    assert [pool.holder_of(ip(n)) for n in (11, 12, 13)] == [None, None, mac(9)]
+
+
+def test_a_guest_that_is_at_no_other_worker_any_more_is_remembered():
+    pool = AddressPool()
+    pool.hold_elsewhere(mac(9), (ip(50), ip(51)))
+    before = pool.free
+    pool.forget_elsewhere(mac(9))
+    pool.forget_elsewhere(mac(8))
+    assert not pool.is_elsewhere(mac(9))
+    assert (pool.holder_of(ip(50)), pool.holder_of(ip(51)), pool.free) == (None, None, before + 2)
+    assert pool.candidates(mac(9), 3)[0] == ip(50)
+    assert pool.assign(mac(9)) == ip(50)
+
+
+def test_a_guest_that_comes_from_another_worker_keeps_its_lease_alone():
+    pool = AddressPool()
+    pool.hold_elsewhere(mac(9), (ip(50), ip(51)))
+    pool.arrive(mac(9))
+    assert not pool.is_elsewhere(mac(9))
+    assert (pool.address_of(mac(9)), pool.holder_of(ip(50)), pool.holder_of(ip(51))) == (ip(50), mac(9), None)
+    assert pool.claim(mac(8), ip(51)) is Claim.GRANTED
+
+
+def test_a_guest_with_a_fixed_address_comes_to_that_one():
+    pool = AddressPool(fixed={mac(9): ip(30)})
+    pool.hold_elsewhere(mac(9), (ip(50),))
+    pool.arrive(mac(9))
+    assert (pool.holder_of(ip(50)), pool.assign(mac(9))) == (None, ip(30))
+
+
+def test_who_has_less_right_to_an_address_gives_it_up():
+    pool = AddressPool()
+    told = []
+    pool.assign(mac(0))
+    pool.uses(mac(0), ip(10))
+    pool.claim(mac(0), ip(99))
+    pool.hold_elsewhere(mac(9), (ip(50),))
+    pool.lease_changed = lambda *what: told.append(what)
+    pool.give_up(mac(1), ip(10))
+    pool.give_up(mac(9), ip(50))
+    assert (pool.holder_of(ip(10)), pool.holder_of(ip(50)), told) == (mac(0), mac(9), [])
+    pool.give_up(mac(0), ip(99))
+    assert (pool.holder_of(ip(99)), told) == (None, [])
+    pool.give_up(mac(0), ip(10))
+    assert (pool.holder_of(ip(10)), pool.address_of(mac(0)), told) == (None, None, [(mac(0), ip(10))])
+
+
+def test_an_address_that_other_workers_grant_is_given_if_it_is_to_be_had_still():
+    pool = AddressPool(fixed={mac(3): ip(30)})
+    assert pool.assign_granted(mac(1), ip(60)) == ip(60)
+    assert pool.assign_granted(mac(1), ip(61)) == ip(60), "it has one"
+    assert pool.assign_granted(mac(2), ip(60)) not in (ip(60), None), "it is another's by now"
+    assert pool.assign_granted(mac(3), ip(62)) == ip(30), "the operator wants it so"
+    pool.release(mac(1))
+    assert pool.assign_granted(mac(4), ip(60)) == ip(60), "remembered, but held by nobody"
+
+
+@pytest.mark.parametrize("had_it", [False, True])
+def test_a_granted_address_gives_way_to_the_one_that_a_guest_says_it_had(had_it):
+    pool = AddressPool()
+    if had_it:
+        pool.remember(mac(1), ip(60))
+    pool.assign_granted(mac(1), ip(60))
+    pool.request(mac(1), ip(70))
+    assert pool.address_of(mac(1)) == ip(60 if had_it else 70)
+
+
+def test_candidates_are_free_and_the_wanted_one_is_the_first():
+    pool = AddressPool(last="10.0.2.19")
+    for number in range(6):
+        pool.assign(mac(number))
+    free = {ip(n) for n in (16, 17, 18, 19)}
+    assert set(pool.candidates(mac(9), 9)) == free
+    assert len(pool.candidates(mac(9), 2)) == 2
+    assert pool.candidates(mac(9), 2, ip(18))[0] == ip(18)
+    assert ip(12) not in pool.candidates(mac(9), 9, ip(12)), "it is taken"
+    for number in range(6, 10):
+        pool.assign(mac(number))
+    assert pool.candidates(mac(20), 3) == ()
+    pool.release(mac(4))
+    assert pool.candidates(mac(20), 3) == (ip(14),), "what is remembered only is the last resort"
