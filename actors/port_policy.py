@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Flag, auto
+from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING
 
 from netstack.mac_table import MAX_MACS_PER_PORT
@@ -22,6 +22,30 @@ class Guard(Flag):
     """Answering DHCP."""
     ROUTER = auto()
     """Posing as the router: ARP for its addresses, router advertisements, DHCPv6 (``netstack.ra_guard``)."""
+
+
+class Role(Enum):
+    """What is behind a port; the values are bits of HEARS and TAKES."""
+
+    GUEST = 1
+    ISOLATED = 2
+    """A guest that sees the gateway only."""
+    GATEWAY = 4
+    TRUNK = 8
+    """Another worker, with guests of the same room and a gateway for them."""
+
+
+HEARS = {
+    Role.GUEST: Role.GUEST.value | Role.GATEWAY.value | Role.TRUNK.value,
+    Role.ISOLATED: Role.GATEWAY.value,
+    Role.GATEWAY: Role.GUEST.value | Role.ISOLATED.value,
+    Role.TRUNK: Role.GUEST.value,
+}
+"""Of whom a port gets what is for all or for a group. Each worker has a gateway, which speaks to its own
+guests; what came by a trunk goes by none (split horizon)."""
+
+TAKES = HEARS | {Role.TRUNK: Role.GUEST.value | Role.GATEWAY.value}
+"""Of whom a port gets what is for one NIC behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +71,7 @@ class PortPolicy:
     isolated: bool = False
     """Whether its guests see the gateway only, and no other guest sees them."""
     guards: Guard = Guard.SOURCES | Guard.DHCP | Guard.ROUTER
+    role: Role = Role.GUEST
 
 
 _USUAL_GUARDS = {
@@ -70,4 +95,21 @@ def usual_policy(settings: LanSettings) -> PortPolicy:
         floods_per_second=settings.floods_per_second,
         isolated=settings.isolated,
         guards=_USUAL_GUARDS[settings.dhcp, settings.source_guard],
+    )
+
+
+def gateway_policy(settings: LanSettings) -> PortPolicy:
+    """Tell what the gateway's port may: it sends from one MAC, without limits, and is kept from nothing."""
+    return PortPolicy(
+        bits_per_second=0,
+        packets_per_second=0,
+        max_flows=0,
+        new_flows_per_second=0.0,
+        max_half_open=0,
+        macs=frozenset({settings.gateway_mac}),
+        max_macs=1,
+        is_forwarded_to=False,
+        floods_per_second=0.0,
+        guards=Guard.NONE,
+        role=Role.GATEWAY,
     )

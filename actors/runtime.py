@@ -299,6 +299,14 @@ async def ask_async(ref: pykka.ActorRef[Any], message: Any) -> Any:
     return await ref.ask(message, block=False)
 
 
+class Nobody:
+    """A mailbox of an actor that is not there, as that of a dead one."""
+
+    def tell(self, _message: Any, /) -> None:
+        """Raise ActorDeadError."""
+        raise pykka.ActorDeadError
+
+
 def tell_alive(mailbox: Mailbox, message: Any) -> bool:
     """Tell an actor that may be dead already; return whether it was alive."""
     try:

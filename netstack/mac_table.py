@@ -9,9 +9,12 @@ The exception are the MACs of virtual routers, which are made to move (VRRP, RFC
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from netstack.ethernet import is_station
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 AGEING_TIME: Final = 300.0
 """Seconds without a frame after which a learned MAC is forgotten (IEEE 802.1Q default)."""
@@ -80,22 +83,26 @@ def may_move(mac: bytes) -> bool:
 class MacTable:
     """MAC (6 bytes) to port; times are monotonic seconds."""
 
-    def __init__(self, reserved: frozenset[bytes] = frozenset(), max_macs: int = MAX_MACS) -> None:
-        self._reserved = reserved
+    def __init__(self, reserved: Mapping[bytes, int] | None = None, max_macs: int = MAX_MACS) -> None:
+        """``reserved`` are MACs with the ports to which they belong for ever; they do not count."""
+        self._reserved = dict(reserved or {})
         self._blocked: frozenset[bytes] = frozenset()
-        self._max_macs = max_macs
+        self._max_macs = max_macs + len(self._reserved)
         self._entries: dict[bytes, _Entry] = {}
         self._by_port: dict[int, set[bytes]] = {}
+        for mac, port in self._reserved.items():
+            self._insert(mac, port, 0.0, bound=True)
         self._next_sweep = 0.0
         self._aged_out: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._entries) - len(self._reserved)
 
     def block(self, macs: frozenset[bytes]) -> list[tuple[int, bytes]]:
         """Let no port have these MACs, or the reserved ones; return (port, MAC) of those that were known."""
         self._blocked = macs
-        found = [(self._entries[mac].port, mac) for mac in macs if mac in self._entries]
+        known = self._entries.keys() - self._reserved.keys()
+        found = [(self._entries[mac].port, mac) for mac in macs if mac in known]
         for _, mac in found:
             self._remove(mac)
         return found

@@ -11,10 +11,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from actors.messages import AddressUsed, FramesToGateway, FramesToPeer, MacAgedOut, SourceRefused
+from actors.messages import (
+    AddressUsed,
+    FramesToGateway,
+    FramesToPeer,
+    MacAgedOut,
+    PortOpened,
+    SourceRefused,
+)
 from actors.mishaps import Mishaps
-from actors.port_policy import Guard
-from actors.runtime import tell_alive
+from actors.port_policy import HEARS, TAKES, Guard, Role, gateway_policy
+from actors.runtime import NEVER, Nobody, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
 from netstack.address_pool import Claim
@@ -34,9 +41,7 @@ from netstack.vlan import TAGS, hides_protocol, without_priority_tags, without_t
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from actors.messages import PortOpened
     from actors.port_policy import PortPolicy
-    from actors.runtime import Mailbox
     from actors.settings import LanSettings
     from netstack.counters import Counters
     from netstack.multicast import Queries
@@ -69,6 +74,7 @@ LEAVE_BURST: Final = 4.0
 COMPLAINT_EVERY: Final = 10.0
 """Seconds between two words to a peer about sources that it may not use; between them frames only count."""
 
+_ISOLATED: Final[int] = Role.ISOLATED.value
 _PLAIN_IPV4: Final = 0x45
 """First byte of IPv4 without options. Of all others every frame is looked at: the next one may say something
 else of who somebody is."""
@@ -112,11 +118,11 @@ def _still_announced(_mac: bytes) -> None:
 
 
 class Port:
-    """An attached session."""
+    """What is attached to the switch: a session, or another worker."""
 
     __slots__ = (
         *("asked", "claims", "client", "drops", "floods", "last_heard", "leaves", "line", "link_mtu"),
-        *("guards_dhcp", "guards_router", "guards_sources", "isolated"),
+        *("guards_dhcp", "guards_router", "guards_sources", "hears", "isolated", "role", "takes"),
         *("macs", "max_macs", "next_complaint", "opened_as", "owner", "peer", "policy"),
     )
 
@@ -142,7 +148,13 @@ class Port:
         # What every frame is held against, without a look-up in the policy.
         self.macs = policy.macs
         self.max_macs = policy.max_macs
-        self.isolated = policy.isolated
+        role = Role.ISOLATED if policy.isolated and policy.role is Role.GUEST else policy.role
+        self.isolated = role is Role.ISOLATED
+        self.role: int = role.value
+        self.hears: int = HEARS[role]
+        """The roles of the ports whose floods and groups it gets, as bits."""
+        self.takes: int = TAKES[role]
+        """The roles of the ports whose frames for one NIC it gets."""
         self.guards_sources = Guard.SOURCES in policy.guards
         self.guards_dhcp = Guard.DHCP in policy.guards
         self.guards_router = Guard.ROUTER in policy.guards
@@ -155,12 +167,32 @@ class Port:
         self.peer, self.client = opened.peer, opened.client
         self.last_heard, self.link_mtu = opened.last_heard, opened.link_mtu
 
+    def pass_on(self, message: FramesToPeer, _sender: int) -> bool:
+        """Let frames leave by the port; False where nobody is there."""
+        return tell_alive(self.peer, message)
+
+
+class GatewayPort(Port):
+    """The gateway's port, which is there before the gateway is. It is told which port frames come from."""
+
+    def __init__(self, counters: Counters, settings: LanSettings) -> None:
+        policy = gateway_policy(settings)
+        super().__init__(PortOpened(GATEWAY, Nobody(), lambda: NEVER), "", policy, 0.0)
+        self._counters = counters
+
+    def pass_on(self, message: FramesToPeer, sender: int) -> bool:
+        """As for other ports; counts itself what is lost."""
+        if not tell_alive(self.peer, FramesToGateway(sender, message.frames)):
+            self._counters.add("gateway.drop.absent", len(message.frames))
+        return True
+
 
 class Forwarding:
     """The ports of one LAN, and where their frames go; the switch's actor keeps it up to date."""
 
     def __init__(self, counters: Counters, settings: LanSettings) -> None:
-        self.ports: dict[int, Port] = {}
+        self.gateway = GatewayPort(counters, settings)
+        self.ports: dict[int, Port] = {GATEWAY: self.gateway}
         self.former: dict[int, int] = {}
         """Numbers that sessions had before they took over ports, with those of the ports."""
         self.free_mac: Callable[[bytes, float], bool] = _keep
@@ -172,9 +204,8 @@ class Forwarding:
         self.trunks: list[int] = []
         """Ports that stand for other workers which have guests of this room."""
         self.neighbours: NeighbourProxy | None = None
-        self.table = MacTable(reserved=frozenset({settings.gateway_mac}))
+        self.table = MacTable(reserved={settings.gateway_mac: GATEWAY})
         self.groups = MulticastGroups(counters)
-        self.gateway: Mailbox | None = None
         self.sources: SourceGuard | None = None
         """What knows whose an address is; none before the gateway has come, or where nobody is to ask."""
         self.queries: Queries | None = None
@@ -184,6 +215,11 @@ class Forwarding:
         self._gateway_ips = settings.gateway_ips
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
         self._mishaps = Mishaps("switch", counters)
+
+    @property
+    def sessions(self) -> int:
+        """How many ports sessions have."""
+        return len(self.ports) - len(self.trunks) - 1
 
     def from_peer(self, sender: int, frames: list[bytes], now: float) -> None:
         """Pass on the frames that a session has sent."""
@@ -196,7 +232,7 @@ class Forwarding:
         if port is None:
             counters.add("switch.drop.unknown_port", len(frames))
             return
-        batch = _Batch(sender)
+        batch = _Batch(sender, port.role, self.ports)
         # Frames that are alike in these, and are not for a DHCP client, go into the same list.
         head = source = b""
         alike: list[bytes] | None = None
@@ -239,12 +275,6 @@ class Forwarding:
         destination = frame[:6]
         if is_link_control(destination):
             return "switch.drop.link_control", None
-        if port.isolated and destination != self._gateway_mac:
-            if not destination[0] & 1:
-                return "switch.drop.isolated", None
-            # What is for all is for the gateway here, such as ARP requests and DHCP.
-            batch.multicast_to([], frame)
-            return None, None
         if destination[0] & 1:
             return self._decide_multicast(frame, port, batch, now), None
         return self._decide_unicast(frame, port, batch, now)
@@ -253,17 +283,19 @@ class Forwarding:
         self, frame: bytes, port: Port, batch: _Batch, now: float
     ) -> tuple[str | None, list[bytes] | None]:
         """As :meth:`_decide`, for a frame that is for one NIC."""
-        destination = frame[:6]
-        target = GATEWAY if destination == self._gateway_mac else self.table.lookup(destination, now)
+        target = self.table.lookup(frame[:6], now)
         if target is None:
+            if port.isolated:
+                return "switch.drop.isolated", None
             if not port.floods.take(now):
                 return "switch.drop.flood_rate", None
             batch.flood(frame)
             return None, None
+        drop = self._barred(target, port.role)
+        if drop is not None:
+            return drop, None
         if target == batch.sender:
             return "switch.drop.same_port", None
-        if target != GATEWAY and self._is_isolated(target):
-            return "switch.drop.isolated", None
         into = batch.unicast_to(target)
         into.append(frame)
         holds = frame[12:14] == ETHERTYPE_IPV4 and len(frame) > HEADER_LENGTH and frame[14] == _PLAIN_IPV4
@@ -271,6 +303,10 @@ class Forwarding:
 
     def _decide_multicast(self, frame: bytes, port: Port, batch: _Batch, now: float) -> str | None:
         """As :meth:`_decide`, for a frame that is not for one NIC."""
+        if port.isolated:
+            # What is for all is for the gateway here, such as ARP requests and DHCP.
+            batch.multicast_to([], frame)
+            return None
         if self.trunks and self._ask_elsewhere(frame, port, batch, now):
             return None
         if may_be_membership(frame):
@@ -280,8 +316,7 @@ class Forwarding:
             if said is Said.LEAVE and self.queries is not None and port.leaves.take(now):
                 tell_alive(port.peer, FramesToPeer(self.queries.urgent))
             if said in (Said.REPORT, Said.LEAVE):
-                routers = [number for number in self.groups.routers(now) if number not in self.trunks]
-                batch.multicast_to(self._not_isolated(routers) + self.trunks, frame)
+                batch.multicast_to(list({*self.groups.routers(now), *self.trunks}), frame)
             else:
                 batch.flood(frame)
             return None
@@ -291,7 +326,7 @@ class Forwarding:
         if ports is None:
             batch.flood(frame)
         else:
-            batch.multicast_to(self._not_isolated(ports), frame)
+            batch.multicast_to(ports, frame)
         return None
 
     def _ask_elsewhere(self, frame: bytes, port: Port, batch: _Batch, now: float) -> bool:
@@ -301,7 +336,7 @@ class Forwarding:
         if self.neighbours is None or holder is None or owner is None or owner == batch.sender:
             return False
         if owner > FIRST_TRUNK:
-            batch.multicast_to(self._not_isolated([owner]), frame)
+            batch.multicast_to([owner], frame)
             return True
         tell_alive(port.peer, FramesToPeer([answer_for(holder, frame)]))
         batch.multicast_to([], frame)
@@ -314,7 +349,7 @@ class Forwarding:
         """
         counters = self._counters
         counters.add("switch.received", len(frames))
-        batch = _Batch(trunk)
+        batch = _Batch(trunk, Role.TRUNK.value, self.ports)
         for frame in frames:
             try:
                 drop = self._decide_from_trunk(frame, batch, now)
@@ -345,27 +380,23 @@ class Forwarding:
             if ports is None:
                 batch.flood(frame)
             else:
-                here = [number for number in ports if number > GATEWAY]
-                batch.multicast_to(self._not_isolated(here), frame)
+                batch.multicast_to(ports, frame)
             return None
         target = self.table.last_port_of(destination)
-        if target is None and destination != self._gateway_mac:
+        if target is None:
             batch.flood(frame)
-        elif target is None or target <= GATEWAY:
-            return "switch.drop.split_horizon"
-        elif self._is_isolated(target):
-            return "switch.drop.isolated"
-        else:
+            return None
+        drop = self._barred(target, batch.role)
+        if drop is None:
             batch.unicast_to(target).append(frame)
-        return None
+        return drop
 
-    def _is_isolated(self, number: int) -> bool:
-        port = self.ports.get(number)
-        return port is not None and port.isolated
-
-    def _not_isolated(self, numbers: list[int]) -> list[int]:
-        """Leave out those that hear nothing from other guests."""
-        return [number for number in numbers if not self._is_isolated(number)]
+    def _barred(self, target: int, role: int) -> str | None:
+        """Name the counter under which a port's frames for another are dropped, if they may not go there."""
+        port = self.ports.get(target)
+        if port is None or port.takes & role:
+            return None
+        return "switch.drop.isolated" if (port.role | role) & _ISOLATED else "switch.drop.split_horizon"
 
     def _refusal(self, frame: bytes, sender: int, port: Port, now: float) -> str | None:
         """Name the counter under which a frame is dropped for what it says of its sender."""
@@ -446,12 +477,12 @@ class Forwarding:
 
     def tell_gateway(self, message: object) -> bool:
         """Tell the gateway something; False where there is none."""
-        return self.gateway is not None and tell_alive(self.gateway, message)
+        return tell_alive(self.gateway.peer, message)
 
     def from_gateway(self, frames: list[bytes]) -> None:
         """Pass on the frames that the gateway has sent."""
         self._counters.add("switch.received", len(frames))
-        batch = _Batch(GATEWAY)
+        batch = _Batch(GATEWAY, self.gateway.role, self.ports)
         decided = b""
         into: list[bytes] | None = None
         for frame in frames:
@@ -460,7 +491,7 @@ class Forwarding:
                 decided = destination
                 # A guest that was silent for long may wait for just this; its neighbours do not.
                 target = None if destination[0] & 1 else self.table.last_port_of(destination)
-                into = None if target is None else batch.unicast_to(target)
+                into = None if target is None or target == GATEWAY else batch.unicast_to(target)
             if into is not None:
                 into.append(frame)
             elif destination[0] & 1:
@@ -479,37 +510,26 @@ class Forwarding:
         if batch.multicast:
             counters.add("switch.multicast", batch.multicast)
         for target, frames in batch.by_port.items():
-            if target == GATEWAY:
-                self._pass_to_gateway(FramesToGateway(batch.sender, frames))
-            elif (port := self.ports.get(target)) is None or not tell_alive(port.peer, FramesToPeer(frames)):
+            port = self.ports.get(target)
+            if port is None or not port.pass_on(FramesToPeer(frames), batch.sender):
                 counters.add("peer.drop.closed", len(frames))
         if not flooded:
             return
         counters.add("switch.flooded", len(flooded))
         to_all = FramesToPeer(flooded)
-        from_guest = batch.sender != GATEWAY
-        from_here = batch.sender > GATEWAY
-        for number, port in self.ports.items():
-            if number == batch.sender or number in batch.by_port or (from_guest and port.isolated):
-                continue
-            if number < GATEWAY and not from_here:  # other workers' gateways, and workers, say it themselves
-                continue
-            tell_alive(port.peer, to_all)
-        if from_here and GATEWAY not in batch.by_port:
-            self._pass_to_gateway(FramesToGateway(batch.sender, flooded))
-
-    def _pass_to_gateway(self, message: FramesToGateway) -> None:
-        if not self.tell_gateway(message):
-            self._counters.add("gateway.drop.absent", len(message.frames))
+        for number, hearer in self.ports.items():
+            if hearer.hears & batch.role and number != batch.sender and number not in batch.by_port:
+                hearer.pass_on(to_all, batch.sender)
 
 
 class _Batch:
     """Where the frames of one message go. Every port gets its frames in the order in which they came."""
 
-    __slots__ = ("by_port", "dropped", "flooded", "multicast", "sender")
+    __slots__ = ("_ports", "by_port", "dropped", "flooded", "multicast", "role", "sender")
 
-    def __init__(self, sender: int) -> None:
-        self.sender = sender
+    def __init__(self, sender: int, role: int, ports: dict[int, Port]) -> None:
+        """``role`` is that of the sender's port, ``ports`` are all there are."""
+        self.sender, self.role, self._ports = sender, role, ports
         self.dropped = 0
         self.multicast = 0
         self.flooded: list[bytes] = []
@@ -521,22 +541,24 @@ class _Batch:
         """Return the list that takes frames for ``port``."""
         frames = self.by_port.get(port)
         if frames is None:
-            crosses = port < GATEWAY and self.sender == GATEWAY
-            frames = self.by_port[port] = [] if crosses else self.flooded.copy()
+            heard = self.flooded and self._is_heard_by(port)
+            frames = self.by_port[port] = self.flooded.copy() if heard else []
         return frames
 
     def multicast_to(self, ports: list[int], frame: bytes) -> None:
-        """Take a frame for some ports, but not its sender's, and for the gateway of its sender's worker."""
+        """Take a frame for some ports, but not its sender's, and for the gateway, as far as they hear it."""
         self.multicast += 1
-        for port in ports:
-            if port != self.sender:
+        for port in (*ports, GATEWAY):
+            if port != self.sender and self._is_heard_by(port):
                 self.unicast_to(port).append(frame)
-        if self.sender >= GATEWAY:
-            self.unicast_to(GATEWAY).append(frame)
 
     def flood(self, frame: bytes) -> None:
         """Take a frame for all ports but the sender's."""
         self.flooded.append(frame)
         for port, frames in self.by_port.items():
-            if port >= GATEWAY or self.sender != GATEWAY:
+            if self._is_heard_by(port):
                 frames.append(frame)
+
+    def _is_heard_by(self, number: int) -> bool:
+        port = self._ports.get(number)
+        return port is None or port.hears & self.role != 0

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-A port is a session, numbered by its id; the gateway is a port of its own with a fixed MAC. Frames come in
-batches per port and leave in batches per destination port (``actors.lan.forwarding``, which decides about
-each by the rules below); this module keeps the ports.
+A port is a session, numbered by its id; the gateway has a port from the start, with a MAC that is reserved
+for it. Frames come in batches per port and leave in batches per destination port (``actors.lan.forwarding``,
+which decides about each by the rules below); this module keeps the ports.
 
 Who may use a MAC is in ``netstack.mac_table``: a registration binds it, source addresses are learned, frames
 never move one. A Register takes one over, and ends the older session, if it comes from the same client: from
@@ -35,8 +35,9 @@ has one for its own guests. A MAC of another worker's guest is taken over by the
 what was announced of it; its worker is told by the higher ``seq``, and ends its session.
 
 What a port may is in its policy (``actors.port_policy``), which comes with it: MACs, floods, which of these
-guards there are. Where it isolates its guests, all that they send is for the gateway or dropped, and what
-other guests send does not reach them.
+guards there are, and its role, by which tables say whom it hears (HEARS) and what reaches it (TAKES). Where
+it isolates its guests, all that they send is for the gateway or dropped, and what other guests send does not
+reach them.
 
 Accounting: ``switch.received`` = ``switch.unicast`` + ``switch.multicast`` + ``switch.flooded`` +
 ``switch.drop.*``, in frames.
@@ -220,7 +221,7 @@ class SwitchActor(EventLoopActor):
             return
         mac, now = message.binding.mac, self.now()
         owner = self._table.last_port_of(mac)
-        if owner is not None and owner > FIRST_TRUNK:
+        if owner is not None and owner > GATEWAY:
             if not message.lost and self._link.is_here(mac):
                 return  # it was taken over here meanwhile
             self._link.absent(mac)
@@ -269,14 +270,14 @@ class SwitchActor(EventLoopActor):
 
     def _count_ports(self) -> None:
         if self._link is not None:
-            self._link.set_ports(len(self._ports) - len(self._forwarding.trunks))
+            self._link.set_ports(self._forwarding.sessions)
 
     # -- ports and registrations ----------------------------------------------------------------------
 
     @handles(GatewayAttached)
     def _gateway_attached(self, message: GatewayAttached) -> None:
         forwarding = self._forwarding
-        forwarding.gateway, forwarding.sources = message.gateway, message.sources
+        forwarding.gateway.peer, forwarding.sources = message.gateway, message.sources
         forwarding.queries, forwarding.neighbours = message.queries, message.neighbours
         if self._link is not None:  # now the gateway hears too who is elsewhere
             self._link.attach(self.actor_ref)
@@ -450,7 +451,7 @@ class SwitchActor(EventLoopActor):
         Not one that may do something else: limits and rights go with the port.
         """
         owner = self._table.lookup(message.mac, now)
-        if owner is None or owner < GATEWAY or owner == message.port:
+        if owner is None or owner <= GATEWAY or owner == message.port:
             return None
         if not message.explicit or owner not in self._ports:
             return None
@@ -563,7 +564,9 @@ class SwitchActor(EventLoopActor):
             return True
         if port is other or port.client() == other.client() != "":
             return True
-        return owner is not None and is_secret_of(self._key, message.mac, owner, message.resume)
+        if owner is None or owner <= GATEWAY:
+            return False
+        return is_secret_of(self._key, message.mac, owner, message.resume)
 
     @handles(PeerAt)
     def _peer_at(self, message: PeerAt) -> Mailbox | None:
@@ -580,7 +583,7 @@ class SwitchActor(EventLoopActor):
     def _describe(self, _: Describe) -> SwitchDescription:
         macs = self._table.entries(self.now())
         return SwitchDescription(
-            ports=len(self._ports) - len(self._forwarding.trunks),
+            ports=self._forwarding.sessions,
             macs=tuple(
                 MacDescription(format_mac(mac), port, registered=silent is None, silent=silent)
                 for mac, port, silent in macs

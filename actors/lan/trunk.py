@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from actors.lan.forwarding import FIRST_TRUNK, Port
 from actors.messages import PortOpened
-from actors.port_policy import Guard
+from actors.port_policy import Guard, Role
 from actors.runtime import NEVER
 from netstack.mac_table import MAX_MACS
 from netstack.resume import is_secret_of
@@ -55,7 +55,7 @@ class Elsewhere:
         """``usual`` is the policy of the room's ports; ``present`` and ``absent`` count them."""
         self._link = link
         self._forwarding = forwarding
-        self._policy = replace(usual, isolated=False, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
+        self._policy = replace(usual, role=Role.TRUNK, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
         self._present = present
         self._absent = absent
         self._guests: dict[bytes, tuple[int, int]] = {}

@@ -10,7 +10,7 @@ from lan_parts import Box, mac
 from test_elsewhere import Link
 from test_switch_multicast import data, membership
 
-from actors.lan.forwarding import FIRST_TRUNK, Forwarding, Port
+from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
 from actors.lan.trunk import Elsewhere
 from actors.messages import FramesToPeer, PortOpened, RegisterMac
 from actors.port_policy import usual_policy
@@ -88,7 +88,7 @@ def test_a_worker_whose_guests_come_before_its_ports_is_one_port_all_the_same(pa
     elsewhere.bind(1, Binding(mac(1), port=5), 0.0)
     elsewhere.bind(1, Binding(mac(2), port=5), 0.0)
     assert not elsewhere.set_workers({1: 1}, 0.0)
-    assert (list(forwarding.ports), forwarding.trunks) == ([trunk], [trunk])
+    assert (list(forwarding.ports), forwarding.trunks) == ([GATEWAY, trunk], [trunk])
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -98,7 +98,7 @@ def test_of_a_worker_without_ports_nothing_is_left(parts, version):
     forwarding.groups.hear(membership(1, version), FIRST_TRUNK - 1, 0.0)
     assert forwarding.groups.members(data(3, version), 0.0) == [FIRST_TRUNK - 1]
     elsewhere.set_workers({}, 0.0)
-    assert (forwarding.ports, forwarding.trunks, len(forwarding.groups)) == ({}, [], 0)
+    assert (list(forwarding.ports), forwarding.trunks, len(forwarding.groups)) == ([GATEWAY], [], 0)
 
 
 GUEST, KEY = mac(1), b"key"

@@ -99,12 +99,25 @@ def test_registering_again_changes_nothing():
     assert table.lookup(mac(1), 5 * AGEING_TIME) == 5
 
 
-@pytest.mark.parametrize("address", [BROADCAST, ZERO_MAC, bytes.fromhex("01005e000001"), GATEWAY])
+@pytest.mark.parametrize("address", [BROADCAST, ZERO_MAC, bytes.fromhex("01005e000001")])
 def test_addresses_that_no_guest_may_have(address):
-    table = MacTable(reserved=frozenset({GATEWAY}))
+    table = MacTable()
     assert table.learn(address, 5, 0) is Verdict.INVALID
     assert table.register(address, 5, 0, explicit=True).verdict is Verdict.INVALID
     assert not Verdict.INVALID.accepted
+
+
+def test_a_reserved_address_stays_with_its_port():
+    table = MacTable(reserved={GATEWAY: -1}, max_macs=1)
+    assert table.learn(GATEWAY, 5, 0) is Verdict.OWNED_ELSEWHERE
+    assert table.register(GATEWAY, 5, 0, explicit=True) == (Verdict.INVALID, None)
+    assert table.register(GATEWAY, 5, 0, explicit=False).verdict is Verdict.OWNED_ELSEWHERE
+    assert table.block(frozenset({GATEWAY})) == []
+    table.expire(10 * AGEING_TIME)
+    assert table.lookup(GATEWAY, 10 * AGEING_TIME) == table.last_port_of(GATEWAY) == -1
+    assert len(table) == 0, "it takes nobody's place"
+    assert table.learn(mac(1), 5, 0) is Verdict.LEARNED
+    assert table.learn(mac(2), 6, 0) is Verdict.TABLE_FULL
 
 
 def test_a_port_has_a_cap_and_old_macs_make_room():

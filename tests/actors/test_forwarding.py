@@ -1,0 +1,138 @@
+"""Who hears whom: guests, isolated ones, the gateway and other workers are ports of one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from lan_parts import GATEWAY_MAC, Box, mac
+from switch_parts import BROADCAST, frame
+from test_switch_multicast import data, membership
+
+from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
+from actors.messages import FramesToGateway, FramesToPeer, PortOpened
+from actors.port_policy import Role, usual_policy
+from actors.settings import LanSettings
+from netstack.mac_table import Verdict
+
+USUAL = usual_policy(LanSettings())
+GUEST, OTHER, ISOLATED, TRUNK, OTHER_TRUNK = 1, 2, 7, FIRST_TRUNK - 1, FIRST_TRUNK - 2
+POLICIES = {
+    GUEST: USUAL,
+    OTHER: USUAL,
+    ISOLATED: replace(USUAL, isolated=True),
+    TRUNK: replace(USUAL, role=Role.TRUNK, isolated=True),
+    OTHER_TRUNK: replace(USUAL, role=Role.TRUNK),
+}
+MACS = {GUEST: mac(1), OTHER: mac(2), ISOLATED: mac(7), TRUNK: mac(21), OTHER_TRUNK: mac(22)} | {
+    GATEWAY: GATEWAY_MAC
+}
+HEARERS = {
+    GUEST: {OTHER, GATEWAY, TRUNK, OTHER_TRUNK},
+    ISOLATED: {GATEWAY},
+    GATEWAY: {GUEST, OTHER, ISOLATED},
+    TRUNK: {GUEST, OTHER},
+}
+REACHED = HEARERS | {GATEWAY: {GUEST, OTHER, ISOLATED, TRUNK, OTHER_TRUNK}}
+
+
+@pytest.fixture
+def lan(counters):
+    """The rules of a LAN with two guests, an isolated one, a gateway and two other workers."""
+    forwarding = Forwarding(counters, LanSettings())
+    forwarding.gateway.peer = Box()
+    for number, policy in POLICIES.items():
+        opened = PortOpened(number, Box(), float, policy=policy)
+        forwarding.ports[number] = Port(opened, "", USUAL, 0.0)
+        forwarding.table.register(MACS[number], number, 0.0, explicit=True)
+    forwarding.trunks += [TRUNK, OTHER_TRUNK]
+    return forwarding
+
+
+def sends(forwarding, sender, *frames):
+    """Send frames from a port; tell what each port got."""
+    if sender == GATEWAY:
+        forwarding.from_gateway(list(frames))
+    elif sender <= FIRST_TRUNK:
+        forwarding.from_trunk(sender, list(frames), 0.0)
+    else:
+        forwarding.from_peer(sender, list(frames), 0.0)
+    kinds = {number: FramesToGateway if number == GATEWAY else FramesToPeer for number in forwarding.ports}
+    got = {
+        number: [frame for message in port.peer.take(kinds[number]) for frame in message.frames]
+        for number, port in forwarding.ports.items()
+    }
+    return {number: frames for number, frames in got.items() if frames}
+
+
+@pytest.mark.parametrize("sender", HEARERS)
+def test_what_is_for_all_is_heard_by_those_that_may(lan, counters, sender):
+    to_all = frame(MACS[sender], BROADCAST)
+    assert sends(lan, sender, to_all) == {number: [to_all] for number in HEARERS[sender]}
+    assert counters["switch.flooded"] + counters["switch.multicast"] == counters["switch.received"] == 1
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("sender", [GUEST, ISOLATED, TRUNK])
+def test_a_group_is_heard_by_those_of_its_members_that_may(lan, sender, version):
+    for number in POLICIES:
+        lan.groups.hear(membership(number % 10, version), number, 0.0)
+    to_group = MACS[sender].join([data(3, version)[:6], data(3, version)[12:]])
+    assert sends(lan, sender, to_group) == {number: [to_group] for number in HEARERS[sender]}
+
+
+@pytest.mark.parametrize(
+    ("sender", "target"), [(sender, target) for sender in HEARERS for target in MACS if target != sender]
+)
+def test_what_is_for_one_reaches_those_that_may_be_reached(lan, counters, sender, target):
+    to_one = frame(MACS[sender], MACS[target])
+    reached = {target} & REACHED[sender]
+    assert sends(lan, sender, to_one) == {number: [to_one] for number in reached}
+    assert counters["switch.unicast"] == len(reached)
+    horizon = not reached and ISOLATED not in (sender, target)
+    assert counters["switch.drop.split_horizon"] == horizon
+    assert counters["switch.drop.isolated"] == (not reached and not horizon)
+
+
+@pytest.mark.parametrize("sender", HEARERS)
+def test_who_hears_only_a_part_of_a_batch_gets_it_in_order(lan, sender):
+    """The frame for one comes before, between and after those for all."""
+    to_all = [frame(MACS[sender], BROADCAST, b"%d" % n) for n in range(2)]
+    for target in MACS.keys() - {sender}:
+        one = [frame(MACS[sender], MACS[target], b"%d" % n) for n in range(3)]
+        got = sends(lan, sender, one[0], to_all[0], one[1], to_all[1], one[2])
+        heard = to_all if target in HEARERS[sender] else []
+        mine = one if target in REACHED[sender] else []
+        order = [*mine[:1], *heard[:1], *mine[1:2], *heard[1:], *mine[2:]]
+        assert got.get(target, []) == order
+        got = sends(lan, sender, to_all[0], one[0], to_all[1])
+        assert got.get(target, []) == [*heard[:1], *mine[:1], *heard[1:]]
+
+
+@pytest.mark.parametrize("sender", [GUEST, ISOLATED, TRUNK])
+def test_the_gateways_mac_stays_where_it_is(lan, counters, sender):
+    poses = frame(GATEWAY_MAC, BROADCAST)
+    if sender != TRUNK:
+        assert sends(lan, sender, poses) == {}
+        assert counters["switch.drop.gateway_source"] == 1
+    assert lan.table.register(GATEWAY_MAC, sender, 0.0, explicit=True).verdict is Verdict.INVALID
+    assert lan.table.lookup(GATEWAY_MAC, 1e6) == GATEWAY
+    assert lan.table.block(frozenset({GATEWAY_MAC})) == []
+
+
+def test_the_gateway_sends_nothing_to_itself(lan, counters):
+    assert sends(lan, GATEWAY, frame(GATEWAY_MAC, GATEWAY_MAC)) == {}
+    assert counters["switch.drop.unknown_destination"] == 1
+
+
+@pytest.mark.parametrize(("target", "counter"), [(BROADCAST, "flooded"), (GATEWAY_MAC, "unicast")])
+def test_what_a_gateway_misses_that_is_not_there_yet_is_counted(counters, target, counter):
+    forwarding = Forwarding(counters, LanSettings())
+    forwarding.ports[GUEST] = Port(PortOpened(GUEST, Box(), float), "", USUAL, 0.0)
+    forwarding.from_peer(GUEST, [frame(mac(1), target)] * 3, 0.0)
+    assert counters[f"switch.{counter}"] == counters["gateway.drop.absent"] == 3
+    assert counters["peer.drop.closed"] == 0
+
+
+def test_only_sessions_are_counted(lan):
+    assert lan.sessions == 3
