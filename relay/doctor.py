@@ -27,7 +27,7 @@ from relay.version import is_accelerated
 from transport.certificates import CertificateError, FileCertificateStore
 from transport.host.interfaces import interface_addresses
 from transport.host.upstream_dns import RESOLV_CONF, read_resolv_conf
-from transport.quic.udp import enlarge_buffers
+from transport.quic.udp import ENOUGH_BUFFER, enlarge_buffers, receive_buffer
 
 if TYPE_CHECKING:
     import argparse
@@ -39,9 +39,6 @@ Mark = Literal["ok", "warning", "problem"]
 
 ENOUGH_FILES = 4096
 """Descriptors from which on the relay's own limits, and not the system's, bound the flows."""
-
-ENOUGH_BUFFER = 1 << 20
-"""Bytes that the UDP socket should be allowed to hold: 8 ms of 1 Gbit/s."""
 
 FIREWALL_TIMEOUT = 5.0
 """Seconds for nft or iptables to list their rules."""
@@ -270,10 +267,13 @@ def _buffers(_: Settings) -> Iterator[Finding]:
     """Whether the UDP socket may hold what comes while the relay is at work."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         enlarge_buffers(probe)
-        size = probe.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        size = receive_buffer(probe)
     if size < ENOUGH_BUFFER:
-        fix = f"as root: sysctl net.core.rmem_max={4 * ENOUGH_BUFFER}"
-        yield Finding("warning", "buffers", f"a UDP socket may hold {size // 1024} KB only", fix)
+        fix = f"as root: sysctl net.core.rmem_max={4 * ENOUGH_BUFFER}, or give the relay CAP_NET_ADMIN"
+        said = (
+            f"a UDP socket may hold {size // 1024} KB only: what a flood leaves no room for may be anybody's"
+        )
+        yield Finding("warning", "buffers", said, fix)
     else:
         yield Finding("ok", "buffers", f"a UDP socket may hold {size // 1024} KB")
 

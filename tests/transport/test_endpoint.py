@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import socket
@@ -32,6 +33,8 @@ from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.quic import connection as connection_module
 from transport.quic.endpoint import Endpoint, carries_frames
+from transport.quic.udp import bound_udp_sockets, receive_buffer
+from transport.work_shares import BEHIND_SHARE, BEHIND_SHARE_OF_SMALL
 
 CLIENT = ("192.0.2.1", 4000)
 
@@ -59,6 +62,26 @@ def test_many_clients_get_their_own_echo():
             await until(lambda: relay.endpoint.connection_count == 0)
             assert relay.counters.total("session.drop.") == 0
             assert relay.counters["endpoint.accepted"] == 20
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("buffer", "share"), [(212_992, BEHIND_SHARE_OF_SMALL), (2 << 20, BEHIND_SHARE)])
+def test_a_socket_that_holds_little_is_looked_at_more_often(buffer, share):
+    async def scenario():
+        [opened] = bound_udp_sockets("127.0.0.1", 0)
+        force = 33  # SO_RCVBUFFORCE (socket(7)); without privileges the system's limit holds
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        with contextlib.suppress(OSError):
+            opened.setsockopt(socket.SOL_SOCKET, force, buffer)
+        if receive_buffer(opened) < buffer:
+            pytest.skip("the kernel grants less")
+        async with running_endpoint(sockets=[opened]) as relay:
+            assert relay.endpoint.last_turns.share == share
+            client = await connect(relay.url, pinned())
+            client.send([b"hello"])
+            assert await receive(client, 1) == [b"hello"]
+            client.close()
 
     run(scenario)
 

@@ -9,6 +9,7 @@ import pytest
 from transport import work_shares
 from transport.work_shares import (
     BEHIND_SHARE,
+    BEHIND_SHARE_OF_SMALL,
     GENEROUS,
     LIGHT_BURST,
     LIGHT_SHARE,
@@ -188,6 +189,20 @@ def test_all_that_wait_are_served_in_turns_though_nobody_else_comes():
             assert sum(client.turns for client in clients) == served
         assert len(last) == 0
         assert [client.turns for client in clients] == [1, 1, 3]
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
+def test_the_sockets_are_looked_at_again_when_their_share_is_over():
+    async def scenario(turn):
+        for share, turns in ((BEHIND_SHARE, 1), (BEHIND_SHARE * 6, 10), (BEHIND_SHARE_OF_SMALL, 0)):
+            last = LastTurns()
+            last.share = share
+            client = Client(last, 10)
+            client.wait()
+            await turn()
+            assert client.turns == turns
 
     play(scenario)
 

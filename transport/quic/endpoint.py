@@ -37,8 +37,15 @@ from transport.quic.aioquic_internals import (
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
-from transport.quic.udp import READS_PER_TURN, UdpSocket
-from transport.work_shares import BEHIND_SHARE, LONG_TURN, SLOW_TURN, USUAL_COST, WATCH, LastTurns
+from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, UdpSocket
+from transport.work_shares import (
+    BEHIND_SHARE_OF_SMALL,
+    LONG_TURN,
+    SLOW_TURN,
+    USUAL_COST,
+    WATCH,
+    LastTurns,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -159,6 +166,8 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
         self._socket = UdpSocket(*self._bind, self.counters, self._opened)
+        if self._socket.receive_buffer < ENOUGH_BUFFER:
+            self.last_turns.share = BEHIND_SHARE_OF_SMALL
         for descriptor in self._socket.filenos():
             self._loop.add_reader(descriptor, self._on_readable)
         if self._siblings is not None:
@@ -317,7 +326,7 @@ class Endpoint:
             together.sort(key=_pending_packets)
         served: list[Connection] = []
         for connection in together:
-            if served and perf_counter() - started > BEHIND_SHARE:
+            if served and perf_counter() - started > self.last_turns.share:
                 self._leave_behind(connection, now)
             else:
                 self._receive(connection, now)
