@@ -74,7 +74,7 @@ class Lan:
         """All that the LAN remembers of its guests."""
         switch, gateway = self.switch._actor_weakref(), self.gateway._actor_weakref()
         return (
-            len(switch._ports) + len(switch._table),
+            switch._forwarding.sessions + len(switch._table),
             len(gateway._flows.ports) + len(gateway._guests.port_of) + len(gateway._guests.pool.held()),
             len(self.outside.open_sockets()),
         )

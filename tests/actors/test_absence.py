@@ -107,7 +107,7 @@ def test_it_may_come_back_again_and_again(loop, lan, guest):
     switch = lan.switch._actor_weakref()
     assert len(switch._former) == 1
     guest.client.leaves()
-    assert (len(switch._former), len(switch._ports), len(switch._absent)) == (0, 0, 0)
+    assert (len(switch._former), switch._forwarding.sessions, len(switch._absent)) == (0, 0, 0)
 
 
 def test_who_is_lost_before_it_was_asked_for_multicast_groups_is_asked_when_it_is_back(loop, lan, guest):
