@@ -12,7 +12,7 @@ from relay.admin.confinement import confine
 from relay.admin.guard import Caller, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -40,8 +40,7 @@ class Guarded:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        caller = self._guard.admit(scope["path"], headers)
+        caller = self._guard.admit(scope["path"], _joined(scope["headers"]))
         refusal = caller if isinstance(caller, Refused) else await self._confine(scope, caller)
         if refusal is not None:
             await _refuse(refusal)(scope, receive, send)
@@ -74,6 +73,18 @@ class Guarded:
             await self._app(scope, receive, send_while_it_holds)
         except _TokenEndedError:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Give headers by name, those that come several times as a list (RFC 9110, 5.3).
+
+    So neither the first nor the last of two origins, hosts or tokens is believed.
+    """
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
 
 
 def caller_of(request: Request) -> Caller:

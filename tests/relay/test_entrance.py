@@ -17,7 +17,7 @@ async def echo(scope, receive, send):
     await answer(scope, receive, send)
 
 
-def ask(app, target, *, method="GET", caller=None, in_room=True):
+def ask(app, target, *, method="GET", caller=None, in_room=True, headers=()):
     """Give the status, and the messages of the body."""
     path, _, query = target.partition("?")
     scope = {
@@ -25,7 +25,7 @@ def ask(app, target, *, method="GET", caller=None, in_room=True):
         "method": method,
         "path": path,
         "query_string": query.encode(),
-        "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer x")],
+        "headers": [(b"host", b"localhost"), (b"authorization", b"Bearer x"), *headers],
     }
     sent = []
 
@@ -38,7 +38,7 @@ def ask(app, target, *, method="GET", caller=None, in_room=True):
     async def is_in_room(port, room):
         return in_room
 
-    guard = Guard(LOOPBACK_HOSTS, None if caller else "x", lambda _: caller)
+    guard = Guard(LOOPBACK_HOSTS, None if caller else "x", (lambda _: caller) if caller else None)
     asyncio.run(Guarded(app, guard, is_in_room)(scope, receive, send))
     start, *bodies = sent
     return start["status"], bodies
@@ -51,6 +51,27 @@ def text(bodies):
 def test_the_operator_asks_as_it_stands():
     status, bodies = ask(echo, "/v1/flows?port=3&room=lab")
     assert (status, text(bodies)) == (200, "None port=3&room=lab")
+
+
+OWN, FOREIGN = (b"origin", b"http://localhost"), (b"origin", b"http://evil.example")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([OWN], 200),
+        ([OWN, FOREIGN], 403),
+        ([FOREIGN, OWN], 403),
+        ([OWN, OWN], 403),
+        ([(b"authorization", b"Bearer x")], 401),
+        ([(b"authorization", b"Bearer y")], 401),
+        ([(b"host", b"evil.example")], 421),
+        ([(b"host", b"localhost")], 421),
+        ([(b"accept", b"a"), (b"accept", b"b")], 200),
+    ],
+)
+def test_no_header_that_decides_comes_twice(headers, status):
+    assert ask(echo, "/v1/flows", headers=headers)[0] == status
 
 
 def test_who_may_ask_about_a_room_is_answered_about_that():
