@@ -81,6 +81,7 @@ def test_more_options_than_any_client_sends_are_refused_unread(option, monkeypat
     monkeypatch.setattr("dns.message.from_wire", lambda _: pytest.fail("it was parsed"))
     for count in (MAX_OPTIONS + 1, 4000 // len(option)):
         found = parse_query(with_options(option * count))
+        assert isinstance(found, bytes)
         assert found[3] & 0x0F == dns.rcode.FORMERR
 
 
