@@ -164,7 +164,7 @@ class FlowActor(EventLoopActor):
             port=self._key.port,
             guest=endpoint_text(self._family.format(guest.ip), guest.port),
             remote=self._latest_remote(),
-            state="open" if self._bytes_in else "unanswered",
+            state="open" if self._is_answered else "unanswered",
             age=now - self._opened_at,
             ends_in=max(0.0, self._idle_at - now),
             bytes_out=self._bytes_out,

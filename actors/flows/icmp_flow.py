@@ -61,7 +61,6 @@ class IcmpFlowActor(FlowActor):
         frames = [frame for frame in map(self._reply, message.datagrams) if frame is not None]
         if frames:
             self._counters.add("icmp.frames_from_net", len(frames))
-            self._bytes_in += sum(len(datagram.payload) for datagram in message.datagrams)
             self._send_to_guest(frames)
             self._answered()
 
@@ -80,6 +79,7 @@ class IcmpFlowActor(FlowActor):
         if reply.type != family.echo_reply:
             self._counters.add("icmp.drop.not_echo")
             return None
+        self._bytes_in += len(reply.data)
         return family.build_icmp(
             self._macs,
             family.pack(remote),

@@ -17,6 +17,8 @@ from actors.flows.udp_frames import FramesToGuest, runs_of
 from actors.messages import DatagramsFromNet, FramesToFlow
 from actors.ports import SendResult
 from actors.runtime import handles
+from netstack.ethernet import HEADER_LENGTH
+from netstack.udp import UDP_HEADER_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -45,6 +47,7 @@ class UdpFlowActor(FlowActor):
         self._questions = 0
         """Datagrams to name servers that are not answered yet."""
         self._open_to_all = settings.endpoint_independent_filtering
+        self._headers = HEADER_LENGTH + self._family.header_length + UDP_HEADER_LENGTH
         self._to_guest = FramesToGuest(self._family, self._macs, guest.ip, guest.port)
 
     def _open(self) -> UdpSocket:
@@ -68,15 +71,17 @@ class UdpFlowActor(FlowActor):
         address = (remote, port)
         sent = self._socket.send_run(payloads, address, ttl, dont_fragment) if len(payloads) > 1 else 0
         latest = frames[sent - 1] if sent else None
+        lost = 0
         for frame, payload in zip(frames[sent:], payloads[sent:], strict=True):
             result = self._socket.send_to(payload, address, ttl, dont_fragment)
             if result is SendResult.SENT:
                 sent += 1
                 latest = frame
             else:
+                lost += len(payload)
                 self._report(frame, result)
         if latest is not None:
-            self._bytes_out += sum(map(len, payloads))
+            self._bytes_out += sum(map(len, payloads)) - lost
             self._remember(remote, address, latest, port)
             if self._is_dns:
                 self._questions += sent
@@ -90,7 +95,7 @@ class UdpFlowActor(FlowActor):
             self._counters.add("udp.drop.filtered", filtered)
         if frames:
             self._counters.add("udp.frames_from_net", len(frames))
-            self._bytes_in += sum([len(payload) for payload, _, _ in message.datagrams])
+            self._bytes_in += sum(map(len, frames)) - len(frames) * self._headers
             self._send_to_guest(frames)
             self._answered()
             if self._is_dns and self._questions:

@@ -7,10 +7,14 @@ from forward_parts import Forwarded
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, control, mac
 from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from tcp_parts import Lan as TcpLan
 
 from actors.descriptions import Describe, FlowDescription
+from actors.messages import DatagramFromNet, DatagramsFromNet
+from actors.ports import SendResult
 from actors.runtime import run_ready
+from actors.settings import LanSettings
 
 
 def describe(actor):
@@ -110,6 +114,33 @@ def test_a_mapping_tells_its_ends_and_its_time(loop, lan):
     lan.outside.udp[0].reply(b"1234567", ("192.0.2.1", 9))
     answered = describe(describe(lan.gateway).flows[1][0])
     assert (answered.state, answered.bytes_in) == ("open", 7)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_mapping_counts_what_has_passed_and_no_headers(loop, counters, version):
+    lan = Lan(loop, counters, ipv6_prefix=LanSettings().ipv6_prefix)
+    client, address = lan.join(1)
+    source, remote, ip, echo, reply = (
+        (address, "192.0.2.1", IP, ICMP(id=77), ICMP(type=0))
+        if version == 4
+        else ("fd76:6d72:656c:6179::99", "2606:4700::1", IPv6, ICMPv6EchoRequest(id=77), ICMPv6EchoReply())
+    )
+    to_remote = client.to(GATEWAY_MAC) / ip(src=source, dst=remote)
+    udp = to_remote / UDP(sport=4000, dport=9)
+    client.sends(udp / b"12345", udp / b"67", to_remote / echo / b"123")
+    socket = lan.outside.udp[0]
+    send, socket.send_run = socket.send_to, lambda *_: 0
+    socket.send_to = lambda data, *to: SendResult.UNREACHABLE if data == b"is not sent" else send(data, *to)
+    client.sends(udp / b"89", udp / b"is not sent")
+    flows = {told.protocol: told for told in map(describe, describe(lan.gateway).flows[1])}
+    assert (flows["udp"].bytes_out, flows["icmp"].bytes_out) == (9, 3)
+    answers = [(b"1234567", remote), (b"", remote), (b"from a stranger", "203.0.113.1")]
+    datagrams = [DatagramFromNet(payload, (host, 9), 64) for payload, host in answers]
+    socket.flow.tell(DatagramsFromNet(datagrams))
+    lan.outside.echo[0].reply(bytes(reply), (remote, 0))
+    flows = {told.protocol: told for told in map(describe, describe(lan.gateway).flows[1])}
+    assert (flows["udp"].state, flows["udp"].bytes_in) == ("open", 7)
+    assert (flows["icmp"].state, flows["icmp"].bytes_in) == ("open", 0), "an answer without data is one"
 
 
 def test_a_connection_tells_its_state_and_what_both_ends_took(loop, counters):

@@ -14,9 +14,10 @@ from test_gateway import Lan, assert_intact, guest_ip, packet
 from actors.flows.flow import MAX_HEADS, MAX_REMOTES
 from actors.flows.udp_flow import UdpFlowActor
 from actors.flows.udp_frames import MAX_TEMPLATES
-from actors.messages import ErrorFromNet, PortClosed
+from actors.messages import ErrorFromNet, PortClosed, SettingsChanged
 from actors.ports import SendResult
 from actors.runtime import run_ready
+from actors.settings import LanSettings
 
 
 @pytest.fixture
@@ -71,6 +72,17 @@ def test_rfc4787_req5_and_6_only_what_the_guest_sends_keeps_a_mapping(loop, lan)
     lan.sends(1, udp(1))
     assert len(lan.outside.udp) == 2
     assert lan.outside.udp[1].open
+
+
+def test_a_mapping_ends_by_a_shorter_timeout_once_it_was_used_since(loop, lan):
+    lan.sends(1, udp(1))
+    (socket,) = lan.outside.udp
+    lan.tell(SettingsChanged(LanSettings(ipv6_prefix=None, udp_idle_timeout=200.0)))
+    lan.sends(1, udp(1))
+    loop.advance(199)
+    assert socket.open
+    loop.advance(1)
+    assert not socket.open
 
 
 def test_rfc4787_req5a_a_mapping_for_name_servers_only_ends_sooner(loop, lan):

@@ -22,6 +22,7 @@ from netstack.counters import Counters
 from netstack.icmp import IcmpError
 from netstack.shares import Shares
 from netstack.tcp_segment import PROTOCOL_TCP
+from netstack.tcp_time_wait import TimeWait
 
 ADDRESS, ADDRESS6 = ip("10.0.2.15"), bytes(15) + b"\1"
 REMOTE = (ip("192.0.2.1"), 53)
@@ -219,6 +220,15 @@ def test_another_policy_ends_the_connections_that_it_forbids_and_no_others(table
     left = [name for name, key in ends.items() if key in ours.port.flows]
     assert left == ["stays", "service", "datagrams", "forwarded"]
     assert table._context.counters["tcp.forbidden"] == 3
+
+
+def test_time_wait_is_kept_of_connections_that_are_there_only(table):
+    """What a flow says of itself may come after its end, or its port's."""
+    ours = batch(table)
+    table.start(key_of(1), Flow, ours)
+    for key in (key_of(1), key_of(2), key_of(1, port=9)):
+        table.rests(key, TimeWait(0, 0, b""), 0.0)
+    assert (len(ours.port.time_waits), table._context.counters["tcp.time_waits"]) == (1, 1)
 
 
 def test_a_forward_hears_once_both_sides_have_taken_its_connection(table):
