@@ -134,5 +134,46 @@ def test_what_a_gateway_misses_that_is_not_there_yet_is_counted(counters, target
     assert counters["peer.drop.closed"] == 0
 
 
+@pytest.mark.parametrize("sender", [GUEST, TRUNK])
+def test_a_frame_that_causes_an_error_is_lost_alone(lan, counters, monkeypatch, sender):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(lan.groups, "members", broken)
+    good = frame(MACS[sender], MACS[OTHER])
+    assert sends(lan, sender, good, frame(MACS[sender], BROADCAST), good) == {OTHER: [good, good]}
+    assert (counters["switch.received"], counters["switch.unicast"]) == (3, 2)
+    assert counters["switch.drop.internal_error"] == 1
+
+
+@pytest.mark.parametrize("address", ["00005e000107", "00005e000207"])
+def test_the_mac_of_a_virtual_router_moves_between_workers(lan, address):
+    router = bytes.fromhex(address)
+    to_router = frame(mac(1), router)
+    for holder in (TRUNK, OTHER, OTHER_TRUNK):
+        sends(lan, holder, frame(router, BROADCAST))
+        assert sends(lan, GUEST, to_router) == {holder: [to_router]}
+
+
+def test_other_macs_are_not_learned_from_frames_of_another_worker(lan):
+    sends(lan, TRUNK, frame(mac(55), BROADCAST))
+    unknown = frame(mac(1), mac(55))
+    assert sends(lan, GUEST, unknown) == {number: [unknown] for number in HEARERS[GUEST]}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_guests_of_another_worker_listen_to_goes_there(lan, version):
+    assert sends(lan, TRUNK, membership(3, version)) == {}, "no guest here routes multicast"
+    to_group = data(1, version)
+    assert sends(lan, GUEST, to_group) == {GATEWAY: [to_group], TRUNK: [to_group]}
+
+
+def test_each_mac_is_announced_once_when_it_was_learned(lan):
+    announced = []
+    lan.learned = lambda *what: announced.append(what)
+    sends(lan, GUEST, *[frame(mac(n), BROADCAST) for n in (50, 51, 50, 1)])
+    assert announced == [(mac(50), GUEST), (mac(51), GUEST)]
+
+
 def test_only_sessions_are_counted(lan):
     assert lan.sessions == 3

@@ -268,6 +268,8 @@ def test_a_client_that_comes_from_elsewhere_shows_that_the_address_is_its_own(tr
     assert trio.peers[1].take(PortTaken) == [PortTaken(trio.peers[2])]
     assert trio.peers[2].take(PortResumed) == [PortResumed(1, None)]
     assert trio.assigned() == [(1, mac(1), trio.peers[2])]
+    trio.sends(2, frame(mac(1), mac(3)))
+    assert trio.got(3) == [frame(mac(1), mac(3))], "it may not have heard of its port yet"
 
 
 def test_a_learned_address_is_not_another_clients_to_register(trio):
