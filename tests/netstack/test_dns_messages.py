@@ -66,6 +66,38 @@ def refusal(wire):
     return response.rcode()
 
 
+NAMES = [".", "www.example.", "WWW.Example.", "a." * 126, r"a\.b.\000.example."]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dnssec_ok", [False, True])
+@pytest.mark.parametrize("checking_disabled", [False, True])
+def test_questions_for_name_servers_are_what_dnspython_writes(name, dnssec_ok, checking_disabled):
+    question = Question(
+        dns.name.from_text(name).canonicalize(), dns.rdatatype.AAAA, dnssec_ok, checking_disabled
+    )
+    expected = dns.message.make_query(
+        question.name, "AAAA", use_edns=0, payload=1232, want_dnssec=dnssec_ok, id=0
+    )
+    expected.flags |= dns.flags.AD | (dns.flags.CD if checking_disabled else 0)
+    assert question.to_wire() == expected.to_wire()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("options", [{}, {"use_edns": 0}, {"want_dnssec": True}])
+@pytest.mark.parametrize("flags", [0, dns.flags.RD, dns.flags.RD | dns.flags.CD | dns.flags.AD])
+@pytest.mark.parametrize("code", [dns.rcode.SERVFAIL, dns.rcode.BADVERS])
+def test_refusals_are_what_dnspython_writes(name, options, flags, code):
+    query = ask(name, **options)
+    query.flags = flags
+    if code > 15 and query.edns < 0:
+        code = dns.rcode.REFUSED
+    found = parsed(query)
+    expected = found.skeleton()
+    expected.set_rcode(code)
+    assert found.refuse(code) == expected.to_wire()
+
+
 def with_options(data, record=b"\0"):
     """A query whose OPT record has this data, and whatever ``record`` for a name."""
     opt = record + b"\0\x29\x10\0\0\0\0\0" + len(data).to_bytes(2, "big") + data
