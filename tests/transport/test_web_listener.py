@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from transport.certificates import RENEW_AFTER, EphemeralCertificateStore
+from transport.slices import TURN
 from transport.web import web_listener
 
 
@@ -430,6 +431,32 @@ def test_the_end_tells_clients_and_frees_the_port():
         with socket.socket() as again:
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             again.bind(("127.0.0.1", port))
+
+    run(scenario)
+
+
+def test_what_is_for_many_is_sent_with_others_served_in_between(monkeypatch):
+    class Slow:
+        """A connection that takes a whole slice of time to send what it has."""
+
+        def __init__(self, number):
+            self.number = number
+
+        def flush(self, _now):
+            done.append(self.number)
+            clock[0] += TURN
+            asyncio.get_running_loop().call_soon(done.append, "others")
+
+    done, clock = [], [0.0]
+
+    async def scenario(web):
+        monkeypatch.setattr(web.listener, "clock", lambda: clock[0])
+        for number in range(3):
+            web.listener.want_flush(Slow(number))
+        await until(lambda: len(done) == 6)
+        assert done == [0, "others", 1, "others", 2, "others"]
+        web.listener.want_flush(Slow(3))
+        await until(lambda: len(done) == 8)
 
     run(scenario)
 

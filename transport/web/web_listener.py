@@ -34,7 +34,7 @@ from transport.binding import bound_sockets
 from transport.host.heap import Crowd
 from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE
 from transport.quic.session import WebTransportSession, remote_text
-from transport.slices import Slices
+from transport.slices import TURN, Slices
 from transport.turns import TaskTurns
 from transport.web import websocket
 from transport.web.client_sockets import ClientSockets
@@ -166,7 +166,8 @@ class WebListener:
         await asyncio.gather(*self._accepting, *self._greeting, return_exceptions=True)
         for listener in self._sockets:
             listener.close()
-        self._flush()
+        while self._dirty:
+            self._flush()
         for connection in list(self._connections):
             connection.close()
         with contextlib.suppress(TimeoutError):
@@ -408,12 +409,20 @@ class WebListener:
         return first[0] if first else None
 
     def _flush(self) -> None:
+        """Send what is queued for a slice of time, and the rest once others were served.
+
+        A frame for hundreds of guests is as many writes, of which each is a call of the system.
+        """
         self._flush_scheduled = False
         now = self.clock()
         while self._dirty:
-            dirty, self._dirty = self._dirty, {}
-            for connection in dirty:
-                connection.flush(now)
+            connection = next(iter(self._dirty))
+            del self._dirty[connection]
+            connection.flush(now)
+            if self._dirty and self.clock() >= now + TURN:
+                self._flush_scheduled = True
+                self._loop.call_soon(self._flush)
+                return
 
     def _context(self) -> ssl.SSLContext:
         certificate = self._certificates.current
