@@ -77,9 +77,10 @@ def test_rfc4787_req5_and_6_only_what_the_guest_sends_keeps_a_mapping(loop, lan)
 def test_a_mapping_ends_by_a_shorter_timeout_once_it_was_used_since(loop, lan):
     lan.sends(1, udp(1))
     (socket,) = lan.outside.udp
-    lan.tell(SettingsChanged(LanSettings(ipv6_prefix=None, udp_idle_timeout=200.0)))
+    loop.advance(100)
+    lan.tell(SettingsChanged(LanSettings(ipv6_prefix=None, udp_idle_timeout=100.0)))
     lan.sends(1, udp(1))
-    loop.advance(199)
+    loop.advance(99)
     assert socket.open
     loop.advance(1)
     assert not socket.open
