@@ -37,6 +37,7 @@ COMPILED = [
     "netstack/source_guard.py",
     "netstack/udp.py",
     "netstack/vlan.py",
+    "transport/end_of_turn.py",
     "transport/host/receiving.py",
     "transport/quic/aioquic_one_rtt.py",
     "transport/quic/bbr.py",

@@ -22,6 +22,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from guest.client_connection import ClientConnection
 from guest.target import Target
 from netstack.counters import Counters
+from transport.end_of_turn import EndOfTurn
 from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH
 from transport.quic.bbr import BBR
@@ -86,7 +87,8 @@ class WebTransportClient:
         self._has_room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._refused_timer: asyncio.TimerHandle | None = None
-        self._flush_scheduled = False
+        self._flushes = EndOfTurn[ClientConnection](self._loop.call_soon, self._flush)
+        self.want_flush = self._flushes.ask
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class WebTransportClient:
             trust=self._trust,
         )
         self._loop.add_reader(self._socket.fileno(), self._on_readable)
-        self._flush()
+        self._flushes.end([self._connection])
         try:
             async with asyncio.timeout(seconds):
                 await self._established
@@ -136,13 +138,13 @@ class WebTransportClient:
         """End the session with a WebTransport code (32 bits) and a reason (1,024 bytes of UTF-8 are sent)."""
         if self._connection is not None:
             self._connection.close_session(code, reason)
-            self._flush()
+            self._flushes.end([self._connection])
 
     def abandon(self, reason: str) -> None:
         """Close the connection without a goodbye: for the server this client was lost, and may be back."""
         if self._connection is not None:
             self._connection.abandon(reason)
-            self._flush()
+            self._flushes.end([self._connection])
 
     # -- datagrams --------------------------------------------------------------------------------
 
@@ -188,12 +190,6 @@ class WebTransportClient:
 
     # -- ClientHost -------------------------------------------------------------------------------
 
-    def want_flush(self) -> None:
-        """Flush the connection at the end of this turn."""
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
-
     def send_packets(self, packets: Sequence[bytes], address: Address) -> None:
         """Send packets to the server."""
         if self._socket is not None:
@@ -225,7 +221,7 @@ class WebTransportClient:
             if self._refused_timer is not None:
                 self._refused_timer.cancel()
                 self._refused_timer = None
-        self._flush()
+        self._flushes.end([connection])
 
     def _deliver(self, connection: ClientConnection) -> None:
         received = self._received
@@ -237,19 +233,18 @@ class WebTransportClient:
         if received:
             self._has_received.set()
 
-    def _flush(self) -> None:
+    def _flush(self, connections: dict[ClientConnection, None]) -> None:
         """Send what waits, set the timer, and let go of everything once the connection is over."""
-        self._flush_scheduled = False
-        connection = self._connection
-        if connection is None or self._end is not None:
-            return
-        connection.flush(self.clock())
-        if connection.end is not None:
-            self._release(connection, connection.end)
-            return
-        self._arm(connection)
-        if self.writable:
-            self._has_room.set()
+        for connection in connections:
+            if self._end is not None:
+                return
+            connection.flush(self.clock())
+            if connection.end is not None:
+                self._release(connection, connection.end)
+                return
+            self._arm(connection)
+            if self.writable:
+                self._has_room.set()
 
     def _arm(self, connection: ClientConnection) -> None:
         """See to it that a timer runs no later than the connection needs; an earlier one may stay."""
@@ -264,7 +259,7 @@ class WebTransportClient:
         self._timer = None
         connection.handle_timer(self.clock())
         self._deliver(connection)
-        self._flush()
+        self._flushes.end([connection])
 
     def _on_socket_error(self, error: OSError) -> None:
         """Take an ICMP error that the kernel reports on the connected socket as the hint that it is."""

@@ -52,7 +52,7 @@ MAX_EXPLANATION = 200
 class ClientHost(CarrierHost, Protocol):
     """What a client's connection needs of whoever has its socket."""
 
-    def want_flush(self) -> None:
+    def want_flush(self, connection: ClientConnection, /) -> None:
         """Call the connection's ``flush`` at the end of this turn."""
 
     def session_opened(self) -> None:
@@ -104,13 +104,13 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
         """Have the server show that it is there: send a PING."""
         self._aioquic_is_idle = False
         self.quic.send_ping(0)
-        self._host.want_flush()
+        self._host.want_flush(self)
 
     # -- SessionCarrier ---------------------------------------------------------------------------
 
     def want_flush(self) -> None:
         """Have the session's queue sent at the end of this turn."""
-        self._host.want_flush()
+        self._host.want_flush(self)
 
     def close_session(self, code: int, reason: str) -> None:
         """Tell the server why (a capsule), then close the connection without waiting for an answer."""

@@ -47,6 +47,7 @@ from netstack.room_state import (
 from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
 from relay.carrying import Carrying, Worker
 from relay.workers.place import NODE_SHIFT
+from transport.end_of_turn import EndOfTurn
 from transport.trunk.unix_trunk import UnixTrunk
 
 if TYPE_CHECKING:
@@ -139,11 +140,12 @@ class Trunk:
         """By token, the oldest first."""
         self._tokens = count(1)
         self._frames: dict[tuple[int, str], list[bytes]] = {}
-        self._at_end = False
         self._next_complaint = self._started + DEAD_AFTER
         """When another relay of this name is told of again; what ran here before may be heard at first."""
-        self._dirty: dict[RoomLink, None] = {}
-        """Rooms in which something is to be announced at the end of the turn."""
+        self._flushes = EndOfTurn[RoomLink | None](turns.at_end, self._flush)
+        """Of rooms in which something is to be announced; None: just of what is to be sent."""
+        self._is_late = False
+        """Whether the next flush sends also what has waited."""
         self._unix = None if place.count == 1 else self._open_unix(place)
         self._nats = None if cluster is None else self._open_nats(cluster)
         """Each takes what is for workers to which it leads."""
@@ -199,7 +201,7 @@ class Trunk:
         """Take all back that was announced, and say nothing more."""
         for link in list(self._links.values()):
             link.close()
-        self._flush(late=True)
+        self._flush_late()
         for timer in (self._timer, self._answers_due):
             if timer is not None:
                 timer.cancel()
@@ -273,11 +275,7 @@ class Trunk:
 
     def work_at_end(self, link: RoomLink | None = None) -> None:
         """Send at the end of this turn what there is by then, and what ``link`` has to announce."""
-        if link is not None:
-            self._dirty[link] = None
-        if not self._at_end:
-            self._at_end = True
-            self._turns.at_end(self._flush)
+        self._flushes.ask(link)
 
     def send(self, worker: int, room: str, frames: list[bytes]) -> None:
         """Send frames to a room's part at a worker, at the end of the turn."""
@@ -321,18 +319,19 @@ class Trunk:
             tell_alive(question.asker, AddressGranted(question.mac, None))
 
     def _flush_late(self) -> None:
-        self._late = None
-        self._flush(late=True)
+        """Send now what the actors have brought, and what has waited."""
+        self._is_late = True
+        self._flushes.end([None])
 
-    def _flush(self, *, late: bool = False) -> None:
-        """Send what the actors' turn has brought, and, if it is ``late``, what has waited.
+    def _flush(self, links: dict[RoomLink | None, None]) -> None:
+        """Send what the actors' turn has brought, and, if it is late, what has waited.
 
         Nothing that is sent overtakes what was to be announced before.
         """
-        self._at_end = False
-        dirty, self._dirty = self._dirty, {}
-        for link in dirty:
-            link.announce()
+        late, self._is_late = self._is_late, False
+        for link in links:
+            if link is not None:
+                link.announce()
         frames, self._frames = self._frames, {}
         carried = list(self.carrying.take_outgoing())
         for worker, message in self.state.take_outgoing(late=late or bool(frames or carried)):
@@ -351,6 +350,10 @@ class Trunk:
         if self.state.has_events:
             self._turns.turn(self._tell_events)
 
+    def _wait_is_over(self) -> None:
+        self._late = None
+        self._flush_late()
+
     def _wait_for_changes(self) -> None:
         """Have what is still to be announced sent when it has waited for long enough."""
         if not self.state.has_changes:
@@ -358,7 +361,7 @@ class Trunk:
                 self._late.cancel()
                 self._late = None
         elif self._late is None:
-            self._late = self._loop.call_later(TOLD_WITHIN, self._flush_late)
+            self._late = self._loop.call_later(TOLD_WITHIN, self._wait_is_over)
 
     # -- from the others ----------------------------------------------------------------------------
 
@@ -405,7 +408,7 @@ class Trunk:
         now = self._loop.time()
         self.state.tick(now)
         self._turns.turn(self.carrying.tick)
-        self._flush(late=True)
+        self._flush_late()
         if self.state.same_number_at >= self._next_complaint:
             self._next_complaint = now + COMPLAINT_EVERY
             logger.error(

@@ -49,7 +49,7 @@ class ClientHost:
         assert address == RELAY_ADDRESS
         self.sent += packets
 
-    def want_flush(self):
+    def want_flush(self, connection):
         pass
 
     def session_opened(self):

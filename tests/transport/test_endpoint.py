@@ -28,6 +28,7 @@ from endpoint_parts import (
 from quic_parts import CERTIFICATES, client_configuration
 from waiting import until
 
+from actors.runtime import current_scheduler
 from guest.client import connect
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
@@ -399,7 +400,7 @@ def test_a_taken_port_is_an_oserror():
                 port=relay.endpoint.port,
                 certificates=CERTIFICATES,
                 admission=OpenDoor(None),
-                turns=None,
+                turns=current_scheduler(),
                 counters=Counters(),
             )
             with pytest.raises(OSError, match="in use"):

@@ -62,7 +62,7 @@ class Host(CarrierHost, Protocol):
     def remove_connection_id(self, connection_id: bytes) -> None:
         """Stop routing this connection ID."""
 
-    def want_flush(self, connection: Connection) -> None:
+    def want_flush(self, connection: Connection, /) -> None:
         """Call the connection's ``flush`` at the end of this turn."""
 
     def handshake_ended(self, connection: Connection) -> None:

@@ -28,6 +28,7 @@ from loguru import logger
 
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
+from transport.end_of_turn import EndOfTurn
 from transport.quic.aioquic_internals import (
     CONNECTION_ID_LENGTH,
     RelayQuicConnection,
@@ -145,14 +146,13 @@ class Endpoint:
         """By which address each connection is counted: that of its first packet."""
         self._handshake_shares = Shares(MAX_HANDSHAKES, client_share and HALF)
         self._shares = Shares(MAX_CONNECTIONS, client_share)
-        self._dirty: dict[Connection, None] = {}
+        self._flushes = EndOfTurn[Connection](turns.at_end, self._flush)
+        self.want_flush = self._flushes.ask
         self._ended: list[Connection] = []
         self._measured_until = 0.0
         """Until when turns are measured in processor time, since one took long."""
         self.last_turns = LastTurns()
         """Has those whose pending packets wait until the others were served; WebSockets wait there, too."""
-        self._flush_scheduled = False
-        self._in_turn = False
         self._lone = False
         """Whether the socket last brought few packets at a time."""
         self._retry = RetryTokens(retry_key)
@@ -211,7 +211,7 @@ class Endpoint:
 
     def _tell_all(self, close: Callable[[Connection], None]) -> None:
         self._for_each(list(self._live), close)
-        self._flush()
+        self._flushes.end()
 
     async def wait_closed(self) -> None:
         """Wait until ``close`` has sent everything and released the port."""
@@ -229,13 +229,6 @@ class Endpoint:
         connection = self._connections.pop(connection_id, None)
         if connection is not None:
             connection.connection_ids.discard(connection_id)
-
-    def want_flush(self, connection: Connection) -> None:
-        """Flush the connection at the end of this turn."""
-        self._dirty[connection] = None
-        if not self._flush_scheduled and not self._in_turn:
-            self._flush_scheduled = True
-            self._turns.at_end(self._flush)
 
     def handshake_ended(self, connection: Connection) -> None:
         """Take note that the connection no longer counts as a handshake in progress."""
@@ -264,7 +257,7 @@ class Endpoint:
         client = self._clients.pop(connection, None)
         if client is not None:
             self._shares.give_back(client)
-        self._dirty.pop(connection, None)
+        self._flushes.discard(connection)
         self.last_turns.discard(connection)
         if connection.timer is not None:
             connection.timer.cancel()
@@ -312,7 +305,7 @@ class Endpoint:
         started, now = perf_counter(), self.clock()
         is_measured = self._measured_until > now
         work_started = thread_time() if is_measured else 0.0
-        self._in_turn = True
+        self._flushes.begin()
         together: list[Connection] = []
         apart: list[Connection] = []
         packets = 0
@@ -362,7 +355,7 @@ class Endpoint:
         allowance = self.last_turns.allowance(now)
         connection.begin_own_turn(allowance)
         started = thread_time()
-        self._in_turn = True
+        self._flushes.begin()
         taken = self._receive(connection, now)
         self._finish_turn([connection])
         spent = thread_time() - started
@@ -373,11 +366,10 @@ class Endpoint:
             connection.watched_until = now + WATCH
 
     def _finish_turn(self, arrived: list[Connection]) -> None:
-        self._turns.turn(partial(self._deliver, arrived))
-        for connection in arrived:
-            self._dirty[connection] = None
-        self._in_turn = False
-        self._flush()
+        try:
+            self._turns.turn(partial(self._deliver, arrived))
+        finally:
+            self._flushes.end(arrived)
 
     def _deliver(self, connections: list[Connection]) -> None:
         """Tell the actors what has arrived."""
@@ -436,22 +428,19 @@ class Endpoint:
             connection.left_out += excess
             del connection.pending[room:]
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
+    def _flush(self, connections: dict[Connection, None]) -> None:
         now = self.clock()
-        while self._dirty:
-            dirty, self._dirty = self._dirty, {}
-            for connection in dirty:
-                try:
-                    connection.flush(now)
-                except Exception:  # noqa: BLE001
-                    self._drop_failed(connection)
-            # Timers once all is on its way: nobody's frame waits for them.
-            for connection in dirty:
-                try:
-                    self._arm(connection)
-                except Exception:  # noqa: BLE001
-                    self._drop_failed(connection)
+        for connection in connections:
+            try:
+                connection.flush(now)
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
+        # Timers once all is on its way: nobody's frame waits for them.
+        for connection in connections:
+            try:
+                self._arm(connection)
+            except Exception:  # noqa: BLE001
+                self._drop_failed(connection)
         # Only now, for what ends a connection may be one of its own methods.
         while self._ended:
             self._ended.pop().dissolve()

@@ -31,6 +31,7 @@ from netstack.shares import HALF, Shares
 from transport import tls_alerts
 from transport.admission import ClientRequest, Refusal
 from transport.binding import bound_sockets
+from transport.end_of_turn import EndOfTurn
 from transport.host.heap import Crowd
 from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE
 from transport.quic.session import WebTransportSession, remote_text
@@ -41,10 +42,10 @@ from transport.web.client_sockets import ClientSockets
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.web.tls_records import TlsConnection
-from transport.web.websocket import Upgrade, client_of
+from transport.web.websocket import Upgrade, WebSocketConnection, client_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from actors.runtime import Mailbox
     from netstack.counters import Counters
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from transport.certificates import Certificate, CertificateStore
     from transport.turns import Turns
     from transport.web.http1 import Request
-    from transport.web.websocket import WebSocketConnection
     from transport.work_shares import LastTurns
 
 BACKLOG = 1024
@@ -131,8 +131,8 @@ class WebListener:
         self._crowd = Crowd()
         self._greeting: dict[asyncio.Task[None], str] = {}
         """Those of which nothing is known but the client, oldest first."""
-        self._dirty: dict[WebSocketConnection, None] = {}
-        self._flush_scheduled = False
+        self._flushes = EndOfTurn[WebSocketConnection](turns.at_end, self._flush)
+        self.want_flush = self._flushes.ask
         self._emptied = asyncio.Event()
 
     def start(self) -> None:
@@ -166,8 +166,8 @@ class WebListener:
         await asyncio.gather(*self._accepting, *self._greeting, return_exceptions=True)
         for listener in self._sockets:
             listener.close()
-        while self._dirty:
-            self._flush()
+        while self._flushes:
+            self._flushes.end()
         for connection in list(self._connections):
             connection.close()
         with contextlib.suppress(TimeoutError):
@@ -185,13 +185,6 @@ class WebListener:
         """Monotonic time, as the event loop has it."""
         return self._loop.time()
 
-    def want_flush(self, connection: WebSocketConnection) -> None:
-        """Flush the connection at the end of this turn."""
-        self._dirty[connection] = None
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.turns.at_end(self._flush)
-
     def connection_began(self, connection: WebSocketConnection) -> None:
         """Remember a connection that speaks WebSocket from now on."""
         self._connections[connection] = client = client_of(connection.remote)
@@ -202,7 +195,8 @@ class WebListener:
         if connection in self._connections:
             del self._connections[connection]
             self._give_back(connection.remote, request=isinstance(connection, HttpConnection))
-        self._dirty.pop(connection, None)  # type: ignore[arg-type] # only WebSockets are in it
+        if isinstance(connection, WebSocketConnection):
+            self._flushes.discard(connection)
         if not self._connections:
             self._emptied.set()
 
@@ -408,21 +402,19 @@ class WebListener:
         first = client.recv(1, socket.MSG_PEEK)
         return first[0] if first else None
 
-    def _flush(self) -> None:
+    def _flush(self, connections: dict[WebSocketConnection, None]) -> Iterable[WebSocketConnection]:
         """Send what is queued for a slice of time, and the rest once others were served.
 
         A frame for hundreds of guests is as many writes, of which each is a call of the system.
         """
-        self._flush_scheduled = False
         now = self.clock()
-        while self._dirty:
-            connection = next(iter(self._dirty))
-            del self._dirty[connection]
+        while connections:
+            connection = next(iter(connections))
+            del connections[connection]
             connection.flush(now)
-            if self._dirty and self.clock() >= now + TURN:
-                self._flush_scheduled = True
-                self._loop.call_soon(self._flush)
-                return
+            if self.clock() >= now + TURN:
+                break
+        return connections
 
     def _context(self) -> ssl.SSLContext:
         certificate = self._certificates.current

@@ -134,7 +134,7 @@ class WebSocketHost(Protocol):
     ) -> tuple[WebTransportSession, Mailbox]:
         """Begin a session."""
 
-    def want_flush(self, connection: WebSocketConnection) -> None:
+    def want_flush(self, connection: WebSocketConnection, /) -> None:
         """Flush the connection at the end of this turn."""
 
     def connection_ended(self, connection: WebSocketConnection) -> None:
