@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from lan_parts import GATEWAY_MAC, Box, mac
+from scapy.layers.l2 import ARP, Ether
 from switch_parts import BROADCAST, frame
 from test_switch_multicast import data, membership
 
@@ -13,7 +14,11 @@ from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
 from actors.messages import FramesToGateway, FramesToPeer, PortOpened
 from actors.port_policy import Role, usual_policy
 from actors.settings import LanSettings
+from netstack.address_pool import AddressPool
 from netstack.mac_table import Verdict
+from netstack.neighbour import AddressBindings
+from netstack.neighbour_proxy import NeighbourProxy
+from netstack.source_guard import SourceGuard
 
 USUAL = usual_policy(LanSettings())
 GUEST, OTHER, ISOLATED, TRUNK, OTHER_TRUNK = 1, 2, 7, FIRST_TRUNK - 1, FIRST_TRUNK - 2
@@ -166,6 +171,27 @@ def test_what_guests_of_another_worker_listen_to_goes_there(lan, version):
     assert sends(lan, TRUNK, membership(3, version)) == {}, "no guest here routes multicast"
     to_group = data(1, version)
     assert sends(lan, GUEST, to_group) == {GATEWAY: [to_group], TRUNK: [to_group]}
+
+
+@pytest.mark.parametrize(("holder", "heard"), [(TRUNK, set()), (OTHER, {OTHER}), (ISOLATED, set())])
+def test_who_asks_for_a_guest_is_answered_here_or_heard_by_it_alone(lan, holder, heard):
+    pool = AddressPool()
+    address = pool.assign(MACS[holder])
+    pool.claim(MACS[holder], address)
+    lan.neighbours = NeighbourProxy(pool, AddressBindings())
+    ether = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+    asks = bytes(ether / ARP(hwsrc=mac(1).hex(":"), psrc="10.0.2.99", pdst=".".join(map(str, address))))
+    got = sends(lan, GUEST, asks)
+    answers = got.pop(GUEST, [])
+    assert got == {number: [asks] for number in heard | {GATEWAY}}
+    assert [Ether(answer)[ARP].hwsrc for answer in answers] == [mac(21).hex(":")] * (holder == TRUNK)
+
+
+def test_arp_that_names_another_sender_than_its_frame_goes_nowhere(lan, counters):
+    lan.sources = SourceGuard(AddressPool(), AddressBindings(), bytes(8))
+    ether = Ether(src=mac(1).hex(":"), dst="ff:ff:ff:ff:ff:ff")
+    assert sends(lan, GUEST, bytes(ether / ARP(hwsrc=mac(2).hex(":"), psrc="10.0.2.99"))) == {}
+    assert counters["switch.drop.arp_sender"] == 1
 
 
 def test_each_mac_is_announced_once_when_it_was_learned(lan):

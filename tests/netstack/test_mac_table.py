@@ -107,6 +107,22 @@ def test_addresses_that_no_guest_may_have(address):
     assert not Verdict.INVALID.accepted
 
 
+def test_a_full_table_is_looked_through_once_a_second():
+    table = MacTable(max_macs=1)
+    table.learn(mac(1), 5, 0)
+    for now, verdict in ((-0.5, Verdict.TABLE_FULL), (0.25, Verdict.TABLE_FULL), (0.5, Verdict.LEARNED)):
+        assert table.learn(mac(2), 6, AGEING_TIME + now) is verdict
+
+
+def test_a_mac_is_forgotten_behind_the_port_that_had_it_only():
+    table = MacTable()
+    table.learn(mac(1), 5, 0)
+    table.forget(mac(1), 6)
+    assert table.lookup(mac(1), 0) == 5
+    table.forget(mac(1), 5)
+    assert table.lookup(mac(1), 0) is None
+
+
 def test_a_reserved_address_stays_with_its_port():
     table = MacTable(reserved={GATEWAY: -1}, max_macs=1)
     assert table.learn(GATEWAY, 5, 0) is Verdict.OWNED_ELSEWHERE
