@@ -33,6 +33,7 @@ def run(protocol, scenario, folder, monkeypatch, vm="web"):
         async with workers(folder, 2, forward=(forward,)) as started:
             for worker in started:
                 worker.lan()
+                await asyncio.sleep(LOOK_EVERY / 2)  # so that they do not look at one moment
             return await scenario(port, *started)
 
     return asyncio.run(main())
