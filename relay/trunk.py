@@ -45,7 +45,8 @@ from netstack.room_state import (
     RoomState,
 )
 from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
-from relay.carrying import Carrying, Worker
+from relay.carried_end import Worker
+from relay.carrying import Carrying
 from relay.workers.place import NODE_SHIFT
 from transport.end_of_turn import EndOfTurn
 from transport.trunk.unix_trunk import UnixTrunk

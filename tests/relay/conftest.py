@@ -1,11 +1,15 @@
-"""A relay that operators ask, and a guest on it."""
+"""A relay that operators ask, a guest on it, and the two ends of sessions that are carried."""
 
 from __future__ import annotations
 
 import pytest
+from carrying_parts import make_pair
+from fake_loop import FakeLoop
 from operators import GUEST_MAC, OperatedRelay
 
+from actors.scheduler import Scheduler
 from guest.relay_socket import RelayPeer
+from netstack.counters import Counters
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +26,10 @@ def guest(relay):
     peer = RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, name="web")
     yield peer
     peer.close()
+
+
+@pytest.fixture
+def pair():
+    """A carrier and a holder whose messages the test passes on; the carrier's session and its PeerActor."""
+    with Scheduler(FakeLoop(), Counters()).activate():
+        yield make_pair()

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fake_loop import FakeLoop
+from carrying_parts import STATE, TERMS, Told, opened
 from lan_parts import FakeSession, control, mac
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -21,16 +21,13 @@ from workers_of_one_loop import workers
 
 from actors.close_codes import CloseCode
 from actors.lan.detour import MAX_BEHIND
-from actors.messages import ClosePeer, DatagramsFromClient, DatagramsLost
+from actors.messages import ClosePeer
 from actors.port_policy import usual_policy
-from actors.ports import SessionTerms
-from actors.runtime import NEVER, run_ready
-from actors.scheduler import Scheduler
-from actors.settings import LanSettings
+from actors.runtime import run_ready
 from netstack import carried_wire as wire
-from netstack.counters import Counters
 from netstack.room_wire import Flag, Kind, pack_head
-from relay.carrying import FOR_CONTROL, MAX_SESSIONS, UNDER_WAY, Carrying, Worker
+from relay.carried_end import Worker
+from relay.carrying import MAX_SESSIONS, Carrying
 from relay.draining import Draining
 from relay.snapshots import Snapshots
 
@@ -361,160 +358,6 @@ def session_of(worker):
 
 
 # -- one session, by hand -----------------------------------------------------------------------------
-
-
-STATE = wire.State(0, 0, 100_000, 1160, 5.0, None, None, None, "websocket", "192.0.2.1:5")
-TERMS = SessionTerms("", NEVER, None, "")
-
-
-class Told(list):
-    def tell(self, message):
-        self.append(message)
-
-
-@pytest.fixture
-def pair():
-    """A carrier and a holder whose messages the test passes on; the carrier's session and its PeerActor."""
-    with Scheduler(FakeLoop(), Counters()).activate():
-        yield make_pair()
-
-
-def make_pair():
-    found = SimpleNamespace(
-        now=0.0, live={1: 11, 2: 22}, counters=Counters(), works=0, peer=Told(), told=Told()
-    )
-
-    def carrying(number):
-        def work():
-            found.works += 1
-
-        return Carrying(
-            Worker(number, found.live[number]),
-            now=lambda: found.now,
-            incarnation_of=found.live.get,
-            work_at_end=work,
-            counters=found.counters,
-        )
-
-    found.carrier, found.holder = carrying(1), carrying(2)
-    found.accepted = []
-
-    def accept(session, terms):
-        found.accepted.append((session, terms))
-        return found.told
-
-    found.holder.accept_by("lab", accept)
-    found.session = FakeSession(7, "/?encap=framed")
-    found.ends = {1: found.carrier, 2: found.holder}
-
-    def passes(*, drop=0):
-        """Pass on what there is, but for the first ``drop`` messages."""
-        messages = [m for end in (found.carrier, found.holder) for m in end.take_outgoing()]
-        for worker, message in messages[drop:]:
-            found.ends[worker].receive(message)
-        return len(messages)
-
-    found.passes = passes
-    return found
-
-
-def opened(pair, terms=TERMS):
-    passage = pair.carrier.carry(2, "lab", pair.session, terms, pair.peer)
-    while pair.passes():
-        pass
-    return passage, pair.accepted[-1][0]
-
-
-def test_what_is_known_of_a_session_is_known_where_its_port_is(pair):
-    policy = replace(usual_policy(LanSettings()), macs=frozenset({mac(1), mac(2)}))
-    terms = SessionTerms("web", 17.5, policy, "t1")
-    passage, session = opened(pair, terms)
-    assert pair.accepted == [(session, terms)]
-    assert (session.id, session.path, session.remote) == (7, "/?encap=framed", pair.session.remote)
-    assert (session.datagram_limit, session.room) == (1160, pair.session.room)
-    assert session.path_state() == pair.session.path_state()
-    assert session.last_heard == pair.session.last_heard
-    assert passage.answered
-
-
-def test_datagrams_and_losses_go_both_ways_in_order(pair):
-    passage, session = opened(pair)
-    many = [b"%d" % number + bytes(1000) for number in range(200)]
-    passage.pass_on(many[:150])
-    passage.pass_on(many[150:])
-    passage.lost([(b"\1lost", 3.5)])
-    session.send(many)
-    pair.passes()
-    assert [d for m in pair.told if isinstance(m, DatagramsFromClient) for d in m.datagrams] == many
-    assert pair.told[-1] == DatagramsLost([(b"\1lost", 3.5)])
-    assert pair.session.take() == many
-
-
-def test_what_waits_at_the_carrier_counts_until_it_has_left(pair):
-    _, session = opened(pair)
-    woken = []
-    pair.session.room = 100_000
-    session.hear(STATE)
-    session.send([bytes(1000)] * 60)
-    session.call_when_writable(lambda: woken.append(1))
-    assert (session.queued_bytes, session.writable) == (60_000, False)
-    pair.session.queued_bytes = 60_000
-    while pair.passes():
-        pass
-    assert (session.queued_bytes, woken) == (60_000, [])
-    pair.session.leave(20_000)
-    while pair.passes():
-        pass
-    assert (session.queued_bytes, session.writable, woken) == (40_000, True, [1])
-
-
-def test_what_is_lost_on_the_way_is_not_taken_for_waiting(pair):
-    _, session = opened(pair)
-    session.send([bytes(1000)])
-    pair.passes(drop=1)
-    assert session.queued_bytes == 1000
-    pair.holder.tick()
-    pair.passes()
-    pair.carrier.tick()
-    pair.passes()
-    assert session.queued_bytes == 0
-
-
-def test_what_exceeds_the_bounds_is_dropped_and_counted(pair):
-    passage, session = opened(pair)
-    session.send([b"\1" + bytes(999)] * 300)
-    sent = UNDER_WAY // 1000
-    assert session.queued_bytes == sent * 1000
-    assert pair.counters["carried.drop.queue_full"] == 300 - sent
-    pair.passes()
-    assert len(pair.session.sent) == sent
-    passage.pass_on([bytes(wire.MAX_DATAGRAM + 1), b"short"])
-    passage.pass_on([b"x"] * 9000)
-    pair.passes()
-    assert pair.counters["carried.drop.too_long"] == 1
-    assert pair.counters["carried.drop.from_client_queue_full"] == 9001 - 8192
-
-
-def test_control_messages_have_room_where_there_is_none_for_frames(pair):
-    _, session = opened(pair)
-    session.send([b"\1" + bytes(999)] * 300)
-    before = session.queued_bytes
-    session.send([b"\1" + bytes(999), b"\0" + bytes(99), b"\1" + bytes(999)])
-    assert session.queued_bytes == before + 100
-    session.send([b"\0" + bytes(999)] * 300)
-    assert UNDER_WAY < session.queued_bytes <= UNDER_WAY + FOR_CONTROL
-
-
-def test_a_path_that_takes_less_is_told_as_soon_as_something_is_sent(pair):
-    _, session = opened(pair)
-    pair.session.datagram_limit = 1000
-    session.send([b"x"])
-    while pair.passes():
-        pass
-    assert session.datagram_limit == 1000
-    session.send([b"x"])
-    assert pair.passes() == 1, "and once"
-    assert pair.passes() == 0
 
 
 def test_of_sessions_there_are_so_many_and_no_more(pair, monkeypatch):
