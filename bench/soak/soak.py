@@ -216,8 +216,11 @@ async def watch(options: argparse.Namespace, folder: Path) -> Run:
             if first is None and time.monotonic() - began >= seconds / 3:
                 first = await relay.census()
             samples.append(look_at(await pids(), began))
-        for task in tasks:
-            task.cancel()
+        while pending := [task for task in tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            # In place of that a round may end by an error of its session, which ends too.
+            await asyncio.wait(pending, timeout=1.0)
         for task in await asyncio.gather(*tasks, return_exceptions=True):
             if not isinstance(task, asyncio.CancelledError):
                 raise task

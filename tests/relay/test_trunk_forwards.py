@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -153,44 +154,49 @@ def test_while_its_guest_moves_a_udp_port_is_never_nobodys(tmp_path, monkeypatch
     run("udp", scenario, tmp_path, monkeypatch)
 
 
-def test_while_its_guest_moves_who_connects_is_led_to_it_or_reset(tmp_path, monkeypatch):
-    async def read(port):
-        reader, _ = await asyncio.open_connection("127.0.0.1", port)
-        return await reader.read()
+async def read(port):
+    reader, _ = await asyncio.open_connection("127.0.0.1", port)
+    return await reader.read()
 
-    async def connects(port):
-        """Connect, and be reset: by the guest, which refuses all, or where it is not any more."""
-        async with asyncio.timeout(3):
+
+async def connects_always(port, tasks):
+    """Connect again and again, and be reset: by the guest, which refuses all, or where it is not any more."""
+
+    async def connects():
+        async with asyncio.timeout(5):
             with pytest.raises(ConnectionResetError):
                 await read(port)
 
-    async def connects_always(port, tasks):
-        while True:
-            tasks.create_task(connects(port))
-            await asyncio.sleep(0.01)
+    while True:
+        tasks.create_task(connects())
+        await asyncio.sleep(0.01)
 
-    async def refuses(guest):
-        """Have the guest be asked, and refuse, a while."""
-        refused = []
 
-        def look():
-            for frame in guest.frames():
-                if TCP in frame and frame[TCP].flags == "S":
-                    asked = frame[TCP]
-                    reset = TCP(sport=80, dport=asked.sport, flags="RA", ack=asked.seq + 1)
-                    guest.sends(
-                        Ether(src=frame.dst, dst=frame.src) / IP(src=guest.ip, dst=frame[IP].src) / reset
-                    )
-                    refused.append(asked.sport)
-            return len(refused) > 20
+async def refuses(guest, refused):
+    """Have a guest refuse whoever connects, until it leaves; ``refused`` counts them by its worker."""
+    while guest.peer.is_alive():
+        for frame in guest.frames():
+            if TCP in frame and frame[TCP].flags == "S":
+                reset = TCP(sport=80, dport=frame[TCP].sport, flags="RA", ack=frame[TCP].seq + 1)
+                guest.sends(Ether(src=frame.dst, dst=frame.src) / IP(src=guest.ip, dst=frame[IP].src) / reset)
+                refused[guest] += 1
+        await asyncio.sleep(0.005)
 
-        await until(look)
 
+def test_while_its_guest_moves_who_connects_is_led_to_it_or_reset(tmp_path, monkeypatch):
     async def scenario(port, one, two):
+        refused = Counter()
         async with asyncio.TaskGroup() as tasks:
+
+            async def is_reached(guest):
+                if guest not in refused:
+                    tasks.create_task(refuses(guest, refused))
+                enough = refused[guest] + 20
+                await until(lambda: refused[guest] >= enough)
+
             await until_only(0, one, two)
             connecting = tasks.create_task(connects_always(port, tasks))
-            await goes_from_worker_to_worker(one, two, refuses)
+            await goes_from_worker_to_worker(one, two, is_reached)
             connecting.cancel()
 
     run("tcp", scenario, tmp_path, monkeypatch)
