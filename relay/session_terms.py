@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from actors.port_policy import Guard, PortPolicy
+from actors.port_policy import Guard, PortPolicy, Role
 from actors.ports import SessionTerms
 from netstack.malformed import MalformedPacket
 
@@ -17,7 +17,7 @@ def pack_terms(path: str, terms: SessionTerms) -> bytes:
     policy = None
     if terms.policy is not None:
         policy = asdict(terms.policy)
-        policy["guards"] = terms.policy.guards.value
+        policy["guards"], policy["role"] = terms.policy.guards.value, terms.policy.role.value
         if terms.policy.macs is not None:
             policy["macs"] = sorted(mac.hex() for mac in terms.policy.macs)
     expires = None if math.isinf(terms.expires) else terms.expires
@@ -33,7 +33,7 @@ def read_terms(packed: bytes) -> tuple[str, SessionTerms]:
         if policy is not None:
             macs = policy["macs"]
             policy["macs"] = None if macs is None else frozenset(map(bytes.fromhex, macs))
-            policy["guards"] = Guard(policy["guards"])
+            policy["guards"], policy["role"] = Guard(policy["guards"]), Role(policy["role"])
             policy = PortPolicy(**policy)
         expires = math.inf if expires is None else float(expires)
         return str(told["path"]), SessionTerms(str(told["name"]), expires, policy, str(told["token"]))

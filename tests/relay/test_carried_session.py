@@ -23,6 +23,7 @@ def test_what_is_known_of_a_session_is_known_where_its_port_is(pair):
     assert session.path_state() == pair.session.path_state()
     assert session.last_heard == pair.session.last_heard
     assert passage.answered
+    assert (pair.counters["carried.passages"], pair.counters["carried.sessions"]) == (1, 1)
 
 
 def test_what_waits_at_the_carrier_counts_until_it_has_left(pair):
@@ -41,6 +42,13 @@ def test_what_waits_at_the_carrier_counts_until_it_has_left(pair):
     while pair.passes():
         pass
     assert (session.queued_bytes, session.writable, woken) == (40_000, True, [1])
+
+
+def test_what_is_to_be_sent_has_somebody_called_at_the_end_of_the_turn(pair):
+    _, session = opened(pair)
+    before = pair.works
+    session.send([b"x"])
+    assert pair.works == before + 1
 
 
 def test_what_is_lost_on_the_way_is_not_taken_for_waiting(pair):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from carrying_parts import opened
 
-from actors.messages import DatagramsFromClient, DatagramsLost
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack import carried_wire as wire
 from relay.passage import MAX_FROM_CLIENT
 
@@ -20,6 +20,16 @@ def test_datagrams_and_losses_go_both_ways_in_order(pair):
     assert [d for m in pair.told if isinstance(m, DatagramsFromClient) for d in m.datagrams] == many
     assert pair.told[-1] == DatagramsLost([(b"\1lost", 3.5)])
     assert pair.session.take() == many
+
+
+def test_an_end_is_told_as_it_was_and_once(pair):
+    passage, _ = opened(pair)
+    passage.end(3, "bye", lost=False)
+    passage.end(4, "again", lost=True)
+    passage.pass_on([b"late"])
+    assert pair.passes() == 1
+    assert pair.told == [SessionClosed(3, "bye", lost=False)]
+    assert pair.passes() == 0
 
 
 def test_a_path_that_takes_less_is_told_as_soon_as_something_is_sent(pair):

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from actors.port_policy import Guard, usual_policy
+from actors.port_policy import Guard, Role, usual_policy
 from actors.ports import SessionTerms
 from actors.runtime import NEVER
 from actors.settings import LanSettings
 from netstack.malformed import MalformedPacket
 from relay.session_terms import pack_terms, read_terms
 
-POLICY = replace(usual_policy(LanSettings()), max_flows=7, guards=Guard.NONE)
+POLICY = replace(usual_policy(LanSettings()), max_flows=7, guards=Guard.NONE, role=Role.ISOLATED)
 
 
 @pytest.mark.parametrize("expires", [NEVER, 17.5])
