@@ -177,6 +177,15 @@ def test_a_port_that_is_closed_is_in_no_group(groups):
     assert len(groups) == 0
 
 
+def test_a_membership_that_expired_gives_its_place_back(groups):
+    groups.hear(igmp(0x16), 1, 0)
+    groups.hear(igmp(0x16), 2, 10)
+    assert groups.members(data(GROUP4), MEMBERSHIP_TIME) == [2]
+    assert len(groups) == 1
+    assert groups.members(data(GROUP4), MEMBERSHIP_TIME + 10) is None
+    assert len(groups) == 0
+
+
 def test_the_table_is_bounded_and_who_finds_no_room_gets_all(groups, counters):
     for number in range(MAX_MEMBERSHIPS_PER_PORT + 50):
         groups.hear(igmp(0x16, f"239.0.{number >> 8}.{number & 255}"), 1, 0)
