@@ -27,7 +27,7 @@ class FramesFromTrunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkersChanged:
-    """Trunk -> SwitchActor: these other workers have ports of the room, so many each."""
+    """Trunk -> SwitchActor: these other workers have ports of the room, so many each by now."""
 
     ports: Mapping[int, int]
 

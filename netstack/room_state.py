@@ -120,7 +120,7 @@ class NowhereElse(NamedTuple):
 
 
 class MembersChanged(NamedTuple):
-    """The workers that have ports of a room, and how many, are others than before."""
+    """The workers that have ports of a room are others than before."""
 
     room: str
 
@@ -632,13 +632,15 @@ class RoomState:
 
     def _note_member(self, room: str, worker: int, ports: int | None) -> None:
         members = self._members.setdefault(room, {})
+        was_member = worker in members
         if ports is None:
             members.pop(worker, None)
         else:
             members[worker] = ports
         if not members:
             del self._members[room]
-        self._events.append(MembersChanged(room))
+        if was_member != (ports is not None):
+            self._events.append(MembersChanged(room))
 
     def _index(self, key: Key, worker: int, before: Binding | None, after: Binding | None) -> None:
         room, mac = key

@@ -696,6 +696,20 @@ def test_nobody_wants_a_snapshot_for_what_waits(net):
     assert [worker.counters["rooms.snapshots_wanted"] for worker in net.workers.values()] == [0, 0, 0]
 
 
+def test_that_a_member_has_more_ports_is_known_and_no_event(net):
+    one, two = net.workers[0].state, net.workers[1]
+    seen = []
+    for binding in (ports(1), ports(2), None, ports(3)):
+        if binding is None:
+            one.unbind(ROOM, rs.MEMBER)
+        else:
+            one.bind(ROOM, binding, UNIX)
+        two.events.clear()
+        net.deliver_all()
+        seen.append((dict(two.state.members(ROOM)), two.events.count(rs.MembersChanged(ROOM))))
+    assert seen == [({0: 1}, 1), ({0: 2}, 0), ({}, 1), ({0: 3}, 1)]
+
+
 def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
     monkeypatch.setattr(rs, "MAX_ENTRIES", 10)
     state = rs.RoomState(1, 1, Counters())
