@@ -67,7 +67,10 @@ def test_guests_of_two_workers_have_addresses_of_their_own_and_ping_each_other(t
     assert (reply.src, reply.dst) == (mac(2).hex(":"), mac(1).hex(":"))
 
 
-def test_fifty_guests_that_join_at_once_over_both_workers_have_addresses_of_their_own(tmp_path):
+def test_fifty_guests_that_join_at_once_over_both_workers_have_addresses_of_their_own(tmp_path, monkeypatch):
+    # Both workers have one loop here: on a busy machine a home may need longer for all that ask at once.
+    monkeypatch.setattr(relay.trunk, "ANSWERED_WITHIN", 10.0)
+
     async def scenario(one, two):
         guests = [(one, two)[number % 2].guest(number * 37) for number in range(50)]
         for guest in guests:
