@@ -243,8 +243,16 @@ class Scheduler:
             if ready:
                 self._call_soon()
         callbacks, self._at_end = self._at_end, []
-        for callback in callbacks:
-            callback()  # what it brings about waits for the loop's next turn
+        called = 0
+        try:
+            for callback in callbacks:
+                called += 1
+                callback()  # what it brings about waits for the loop's next turn
+        finally:
+            if called < len(callbacks):
+                # One has failed, which the loop reports; the others are not to suffer from it.
+                self._at_end[:0] = callbacks[called:]
+                self._call_soon()
 
     def _call_soon(self) -> None:
         if not self._called:

@@ -179,6 +179,23 @@ def test_what_the_end_brings_about_leaves_room_for_the_loop(loop):
     assert seen == ["end", "mail", "second end"]
 
 
+def test_an_end_that_fails_takes_no_others_along(loop):
+    seen = []
+
+    def fail():
+        seen.append("failed")
+        raise RuntimeError("a fault of the test's own")
+
+    scheduler = current_scheduler()
+    for callback in (lambda: seen.append("before"), fail, lambda: seen.append("behind")):
+        scheduler.at_end(callback)
+    with pytest.raises(RuntimeError):
+        run_ready()
+    assert seen == ["before", "failed"]
+    loop.run()
+    assert seen == ["before", "failed", "behind"]
+
+
 def test_a_busy_actor_leaves_room_for_others(loop):
     seen = []
     busy, quiet = Worker.start(seen), Worker.start(seen)

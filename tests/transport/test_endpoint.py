@@ -33,6 +33,7 @@ from guest.client import connect
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
 from transport.quic import connection as connection_module
+from transport.quic import endpoint as endpoint_module
 from transport.quic.endpoint import Endpoint, carries_frames
 from transport.quic.udp import bound_udp_sockets, receive_buffer
 from transport.work_shares import BEHIND_SHARE, BEHIND_SHARE_OF_SMALL
@@ -304,6 +305,30 @@ def test_an_error_in_one_connection_does_not_hurt_others(monkeypatch):
             assert sorted(peer.closed.done() for peer in relay.peers) == [False, True]
             victim.close()
             other.close()
+
+    run(scenario)
+
+
+def test_a_packet_that_cannot_be_judged_keeps_no_others_from_their_connections(monkeypatch):
+    async def scenario():
+        async with running_endpoint() as relay:
+            client = await connect(relay.url, pinned())
+            client.send([b"first"])
+            assert await receive(client, 1) == [b"first"]
+
+            def fail(*_packet):
+                raise RuntimeError("a fault of the test's own")
+
+            monkeypatch.setattr(endpoint_module, "pull_quic_header", fail)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                client.send([b"before"])
+                await asyncio.sleep(0)  # on its way, and not yet read: that takes a look at the sockets
+                stranger.sendto(b"\xc0" + bytes(1199), relay.address)
+                assert await receive(client, 1) == [b"before"]
+            client.send([b"behind"])
+            assert await receive(client, 1) == [b"behind"]
+            await until(lambda: relay.counters["endpoint.drop.failed"] == 1)
+            client.close()
 
     run(scenario)
 

@@ -387,7 +387,12 @@ class Endpoint:
             for packet in packets:
                 connection = find(packet[1:9])
                 if connection is None or packet[0] >= LONG_HEADER:
-                    connection = self._route_other(packet, address, now)
+                    try:
+                        connection = self._route_other(packet, address, now)
+                    except Exception:  # noqa: BLE001
+                        self.counters.add("endpoint.drop.failed")
+                        logger.exception("A packet that belongs to no connection is dropped")
+                        continue
                     if connection is None:
                         continue
                 pending = connection.pending
