@@ -12,6 +12,7 @@ import pytest
 from loguru import logger
 from waiting import wait_until
 
+from relay import line_writer
 from relay.line_writer import LineWriter
 
 LINE = "x" * 99 + "\n"
@@ -64,6 +65,56 @@ def test_lines_arrive_in_order_and_the_end_waits_for_them(pipe):
         for number in range(20):
             writer.write(f"line {number}\n")
     assert os.read(pipe.reading, 65536).decode() == "".join(f"line {number}\n" for number in range(20))
+
+
+def test_a_crowd_of_lines_is_written_together_and_the_end_waits_for_no_more(pipe, monkeypatch):
+    monkeypatch.setattr(line_writer, "GATHER_SECONDS", 1000.0)
+    writes, real = [], os.write
+
+    def write(descriptor, data):
+        writes.append(bytes(data))
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with LineWriter(pipe.stream, "the log") as writer:
+        writer.write("first\n")
+        wait_until(lambda: writes == [b"first\n"])
+        for number in range(30):
+            writer.write(f"line {number}\n")
+    assert writes == [b"first\n", b"".join(b"line %d\n" % number for number in range(30))]
+
+
+def test_lines_that_were_gathered_leave_by_themselves(pipe):
+    with LineWriter(pipe.stream, "the log") as writer:
+        for round_trip in range(3):
+            for line in ("one", "two"):
+                writer.write(f"{line} {round_trip}\n")
+            pipe.read_until(f"two {round_trip}\n")
+
+
+def test_of_lines_that_are_written_together_those_are_counted_that_are_not_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(line_writer, "GATHER_SECONDS", 1000.0)
+    room, real = [0], os.write
+
+    def write(descriptor, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "no space left on device")
+        size = real(descriptor, data[: room[0]])
+        room[0] -= size
+        return size
+
+    with (tmp_path / "log").open("w") as log:
+        with LineWriter(log, "the log") as writer:
+            room[0] = len(b"first\n")
+            monkeypatch.setattr(os, "write", write)
+            writer.write("first\n")
+            wait_until(lambda: not writer._characters)
+            room[0] = len(b"whole\nto")
+            for line in ("whole", "torn", "lost", "lost too"):
+                writer.write(f"{line}\n")
+        monkeypatch.undo()
+        assert writer.lost == 3
+    assert (tmp_path / "log").read_text() == "first\nwhole\nto"
 
 
 def test_a_reader_that_stops_holds_nobody_up_and_is_told_what_it_missed(pipe, warnings):
