@@ -41,6 +41,10 @@ SLOW_SHARE: Final = 0.001
 """Seconds beyond what the packets ordinarily cost after which the share is used up too."""
 ORDINARY_COST: Final = 0.0005
 """Seconds that a packet may cost on the slow way: TLS aside, an ordinary one takes a fifth of it."""
+AIOQUIC: Final = "aioquic"
+KEEP_ALIVE: Final = "keep-alive"
+"""Names of deadlines: what aioquic has timers for; asking whether the silent other side is there."""
+
 SUSPICION: Final = 1e-6
 """Seconds that are charged to whose packets took long for the first time."""
 
@@ -79,8 +83,8 @@ class Carrier(Generic[Quic, HostOfRole]):
         self._prefix = b""
         """What begins the session's datagrams; empty until there was a session."""
         self._arrived: list[bytes] = []
-        self._deadline: float | None = None
-        """When ``_on_deadline`` is called, for what the role has to see done in time."""
+        self._deadlines: dict[str, float] = {}
+        """By when what has to be done that the role waits for, by name: then ``_on_deadline`` is called."""
         self._asked_at = now
         self._path: DatagramPath | None = None
         self._aioquic_is_idle = False
@@ -212,15 +216,21 @@ class Carrier(Generic[Quic, HostOfRole]):
         datagram path makes due is cheap to tell.
         """
         if self._slow_deadline is None:
-            due = self._deadline or max(self.last_heard, self._asked_at) + self._keep_alive
-            timer = self.quic.get_timer()
-            self._slow_deadline = due if timer is None else min(due, timer)
+            self._slow_deadline = min(self._timers().values())
         if self._path is None:
             return self._slow_deadline
         return min(self._path.deadline(), self._slow_deadline)
 
+    def _timers(self) -> dict[str, float]:
+        """Tell by name when what is due; nobody is asked for a sign of life while the role waits anyway."""
+        timer = self.quic.get_timer()
+        timers = {} if timer is None else {AIOQUIC: timer}
+        return timers | (
+            self._deadlines or {KEEP_ALIVE: max(self.last_heard, self._asked_at) + self._keep_alive}
+        )
+
     def handle_timer(self, now: float) -> None:
-        """Do what is due: aioquic's timers, losses, the deadline, keep-alive."""
+        """Do what is due: losses and what the path holds back, then what has a name."""
         path = self._path
         if path is not None:
             if path.send_at <= now:
@@ -230,18 +240,18 @@ class Carrier(Generic[Quic, HostOfRole]):
             if self._slow_deadline is not None and now < self._slow_deadline and not path.probe_is_due(now):
                 return
         self._aioquic_is_idle = False
-        timer = self.quic.get_timer()
-        if timer is not None and timer <= now:
+        timers = self._timers()
+        if timers.get(AIOQUIC, NEVER) <= now:
             if path is not None and path.probe_is_due(now):
                 path.write_off_oldest(now)
             self.quic.handle_timer(now)
             self._pump()
-        if self._deadline is not None and self._deadline <= now:
-            self._deadline = None
-            self._on_deadline()
-        elif max(self.last_heard, self._asked_at) + self._keep_alive <= now:
+        if timers.get(KEEP_ALIVE, NEVER) <= now:
             self._asked_at = now
             self.quic.send_ping(0)
+        for name in [name for name, due in self._deadlines.items() if due <= now]:
+            del self._deadlines[name]
+            self._on_deadline(name)
 
     def dissolve(self) -> None:
         """Let go of the parts that lead back here, once the connection has ended and nobody is in it."""
@@ -280,8 +290,8 @@ class Carrier(Generic[Quic, HostOfRole]):
     def _on_end(self, end: ConnectionTerminated) -> None:
         """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
 
-    def _on_deadline(self) -> None:
-        """Do what is to be done when the deadline has passed, which is cleared."""
+    def _on_deadline(self, name: str) -> None:
+        """Do what is to be done when a deadline of the role's has passed, which is over then."""
 
     def _charge(self, spent: float, ordinary: float, now: float) -> None:
         """Take note of seconds of processor time, and of how many would be ordinary."""

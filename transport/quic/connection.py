@@ -6,7 +6,7 @@ collect until ``deliver`` tells them to the session's actor in one batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode
@@ -43,6 +43,9 @@ KEEP_ALIVE = 15.0
 """Seconds of silence after which a PING asks whether the client is still there."""
 CLOSE_LINGER = 1.0
 """Seconds that a client has to read the closing capsule before the connection is closed under it."""
+NO_SESSION: Final = "no session"
+CLOSING: Final = "closing"
+"""Names of deadlines: no session was opened; the client had time to read why its session was closed."""
 MAX_REQUEST_BYTES = 64 * 1024
 """Stream bytes that a client may send before its session stands: settings, QPACK and one request."""
 MAX_STREAM_BYTES = 1024 * 1024
@@ -98,8 +101,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._capsules = webtransport.CapsuleReader()
         self._session_bytes = 0
         """Stream bytes that were capsules, which nothing keeps."""
-        self._deadline = now + SESSION_DEADLINE
-        self._closing: tuple[int, str] | None = None
+        self._deadlines[NO_SESSION] = now + SESSION_DEADLINE
+        self._closing: str | None = None
+        """Why the session was closed, which the client is being told."""
         self.left_out = 0
         """Packets that were dropped because too many waited; kept by the endpoint."""
         self._taken = 0
@@ -127,8 +131,8 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
             )
         self._aioquic_is_idle = False
-        self._closing = (ErrorCode.H3_NO_ERROR, reason)
-        self._deadline = self._host.clock() + CLOSE_LINGER
+        self._closing = reason
+        self._deadlines[CLOSING] = self._host.clock() + CLOSE_LINGER
         self._host.want_flush(self)
 
     def go_away(self) -> None:
@@ -228,11 +232,13 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._h3 = None
         super().dissolve()
 
-    def _on_deadline(self) -> None:
-        if self._closing is None:
+    def _on_deadline(self, name: str) -> None:
+        if name == NO_SESSION:
             self._host.counters.add("connection.no_session")
             logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
-        self.close(*(self._closing or (ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")))
+            self.close(ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")
+        elif self._closing is not None:
+            self.close(ErrorCode.H3_NO_ERROR, self._closing)
 
     # -- QUIC and HTTP/3 events -------------------------------------------------------------------
 
@@ -337,7 +343,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._stream_id = stream_id
         # RFC 9297, section 2.1: an HTTP datagram starts with a quarter of its stream's ID.
         self._prefix = encode_uint_var(stream_id // 4)
-        self._deadline = None
+        self._deadlines.clear()
         host, (lan, path) = self._host, grant
         self._session = WebTransportSession(lan.next_port(), path, self, host.clock, host.counters)
         self._mailbox = lan.attach(self._session)
