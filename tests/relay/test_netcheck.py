@@ -39,21 +39,27 @@ def tcp_only(port):
 
     async def serve(ready, stop):
         async def pass_on(reader, writer):
-            with contextlib.suppress(OSError):
-                while data := await reader.read(65536):
-                    writer.write(data)
-                    await writer.drain()
-            writer.close()
+            try:
+                with contextlib.suppress(OSError):
+                    while data := await reader.read(65536):
+                        writer.write(data)
+                        await writer.drain()
+            finally:
+                writer.close()
 
         async def lead(reader, writer):
+            under_way.add(asyncio.current_task())
             onwards = await asyncio.open_connection("127.0.0.1", port)
             await asyncio.gather(pass_on(reader, onwards[1]), pass_on(onwards[0], writer))
 
         async with await asyncio.start_server(lead, "127.0.0.1", 0) as server:
             ready(server.sockets[0].getsockname()[1])
             await stop.wait()
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
-    found, loop, stop = [], asyncio.new_event_loop(), asyncio.Event()
+    found, loop, stop, under_way = [], asyncio.new_event_loop(), asyncio.Event(), set()
     there = threading.Event()
     thread = threading.Thread(
         target=loop.run_until_complete,
