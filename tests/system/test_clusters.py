@@ -11,7 +11,7 @@ import sys
 import pytest
 from cut_wire import CutWire
 from operators import OperatedRelay
-from processes import PATIENCE, Program, free_port
+from processes import PATIENCE, ROOT, Program, free_port
 from simulated_host import Host
 from test_workers import OfWorkers
 from waiting import until
@@ -279,9 +279,10 @@ def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_sa
         (("--cluster-key", "/dev/null"), "--cluster-key needs --cluster"),
         (("--cluster", "nats://127.0.0.1:4", "--cluster-key", "/dev/null"), "must have 16 bytes at least"),
         (("--cluster", "nats://127.0.0.1:4", "--cluster-key", "/nowhere"), "No such file"),
+        (("--cluster", "nats://127.0.0.1:4", "--cluster-key", sys.executable), "4096 bytes at most"),
         (
             (
-                *("--workers", 2, "--cluster", "nats://127.0.0.1:4", "--cluster-key", sys.executable),
+                *("--workers", 2, "--cluster", "nats://127.0.0.1:4", "--cluster-key", ROOT / "LICENSE"),
                 *("--cluster-credentials", "/gone"),
             ),
             "vmrelay: error: --cluster-credentials /gone: No such file",
