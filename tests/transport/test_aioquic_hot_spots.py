@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sys
 from enum import EnumType
@@ -19,17 +18,6 @@ from transport.quic.tls_blocks import PulledBlock, PushedBlock
 
 SEED = 20
 FLIPS = 2000
-
-
-@pytest.fixture(scope="module")
-def original():
-    """aioquic.tls as it is without this package."""
-    spec = importlib.util.spec_from_file_location("aioquic.original_tls", tls.__file__)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
 
 
 def client_hello():
