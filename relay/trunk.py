@@ -31,10 +31,7 @@ from actors.trunk_messages import (
 )
 from netstack.malformed import MalformedPacket
 from netstack.message_ages import MessageAges
-from netstack.room_state import (
-    DEAD_AFTER,
-    HELLO_EVERY,
-    MEMBER,
+from netstack.room_events import (
     AddressLost,
     AddressNeeded,
     Contested,
@@ -42,8 +39,8 @@ from netstack.room_state import (
     Granted,
     MembersChanged,
     NowhereElse,
-    RoomState,
 )
+from netstack.room_state import DEAD_AFTER, HELLO_EVERY, MEMBER, RoomState
 from netstack.room_wire import MAX_ADDRESSES, STAMPS, Binding, Kind, pack_frames, pack_head, read_frames
 from relay.carried_end import Worker
 from relay.carrying import Carrying
@@ -57,7 +54,7 @@ if TYPE_CHECKING:
     from actors.ports import GuestAddresses, Passage, Session, SessionTerms
     from actors.runtime import Mailbox
     from netstack.counters import Counters
-    from netstack.room_state import Event
+    from netstack.room_events import Event
     from relay.carrying import Accept
     from relay.workers.place import Place
     from transport.trunk.nats_servers import NatsServers

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from room_parts import ADDRESSES, MACS, ROOM, UNIX, Net, Worker
 
+from netstack import room_events
 from netstack import room_state as rs
 from netstack.counters import Counters
 from netstack.room_wire import (
@@ -18,139 +20,8 @@ from netstack.room_wire import (
     pack_change,
     pack_changes,
     pack_head,
-    read_changes,
     read_head,
 )
-
-ROOM = "default"
-MACS = [bytes((2, 0, 0, 0, 0, n)) for n in range(1, 6)]
-ADDRESSES = [bytes((10, 0, 2, n)) for n in range(10, 18)]
-UNIX = 1_800_000_000
-
-
-class Worker:
-    """A worker that follows the rules: it keeps what it may, and gives up what it must."""
-
-    def __init__(self, number, incarnation):
-        self.counters = Counters()
-        self.state = rs.RoomState(number, incarnation, self.counters)
-        self.guests = {}
-        """Addresses by MAC, None for a guest that waits for one."""
-        self.events = []
-
-    def join(self, mac, now):
-        known = self.state.elsewhere(ROOM, mac)
-        self.guests[mac] = known[1].addresses[0] if known and known[1].addresses else None
-        self.announce(mac, now)
-        if self.guests[mac] is None:
-            self.ask(mac, now)
-
-    def candidates(self, mac):
-        first = mac[-1] % 2  # so that they often want the same
-        free = [a for a in ADDRESSES[first:] + ADDRESSES[:first] if not self.state.holders_of(ROOM, a)]
-        return tuple(free)
-
-    def ask(self, mac, now):
-        answer = self.state.ask(mac[-1], ROOM, mac, self.candidates(mac), now)
-        if answer:
-            self.take(mac, answer, now)
-
-    def take(self, mac, address, now):
-        if mac in self.guests and self.guests[mac] is None:
-            self.guests[mac] = address
-            self.announce(mac, now)
-
-    def announce(self, mac, now):
-        address = self.guests[mac]
-        binding = Binding(mac, () if address is None else (address,), f"vm{mac[-1]}", 7, "192.0.2.1")
-        self.state.bind(ROOM, binding, UNIX + int(now), is_pending=address is None)
-
-    def leave(self, mac):
-        self.guests.pop(mac, None)
-        self.state.unbind(ROOM, mac)
-
-    def react(self, now):
-        for event in self.state.take_events():
-            self.events.append(event)
-            if isinstance(event, rs.Elsewhere) and event.lost:
-                self.leave(event.binding.mac)
-            elif isinstance(event, rs.AddressLost) and self.guests.get(event.mac) == event.address:
-                self.guests[event.mac] = None
-                self.announce(event.mac, now)
-                self.ask(event.mac, now)
-            elif isinstance(event, rs.Granted) and event.address:
-                self.take(event.mac, event.address, now)
-
-    def view(self):
-        """All guests that this worker knows of: where they are and what is said of them."""
-        own = [(self.state.number, self.state.own(ROOM, mac)) for mac in self.guests]
-        return sorted(own + self.state.all_elsewhere(ROOM))
-
-
-class Net:
-    """Workers, and messages under way between them."""
-
-    def __init__(self, count=3):
-        self.now = 0.0
-        self.workers = {}
-        self.queues = {}
-        self.cut = set()
-        self.lives = 0
-        self.late = True
-        """Whether all is told at once, or what can wait does until a worker says Hello."""
-        for number in range(count):
-            self.start(number)
-
-    def start(self, number):
-        self.lives += 1
-        self.workers[number] = Worker(number, self.lives)
-
-    def flush(self):
-        for number, worker in self.workers.items():
-            worker.react(self.now)
-            for to, message in worker.state.take_outgoing(late=self.late):
-                for other in self.workers if to is None else [to]:
-                    if other != number and frozenset((number, other)) not in self.cut:
-                        self.queues.setdefault((number, other), []).append(message)
-
-    def deliver(self, way, at=0, keep=False):
-        queue = self.queues.get(way, [])
-        if queue:
-            at %= len(queue)
-            message = queue[at] if keep else queue.pop(at)
-            self.workers[way[1]].state.receive(message, self.now)
-            self.flush()
-
-    def deliver_all(self):
-        self.flush()
-        for _ in range(10_000):
-            way = next((way for way, queue in self.queues.items() if queue), None)
-            if way is None:
-                return
-            self.deliver(way)
-        raise AssertionError("the workers never stop talking")
-
-    def settle(self, seconds=6.0):
-        self.cut.clear()
-        end = self.now + seconds
-        while self.now < end:
-            self.now += rs.HELLO_EVERY
-            for worker in self.workers.values():
-                worker.state.tick(self.now)
-            self.deliver_all()
-            for worker in self.workers.values():
-                for mac, address in list(worker.guests.items()):
-                    if address is None:
-                        worker.ask(mac, self.now)
-            self.deliver_all()
-
-    def assert_agreed(self):
-        views = [worker.view() for worker in self.workers.values()]
-        assert all(view == views[0] for view in views), views
-        guests = [(mac, a) for worker in self.workers.values() for mac, a in worker.guests.items()]
-        assert len({mac for mac, _ in guests}) == len(guests), guests
-        assert None not in [a for _, a in guests], guests
-        assert len({a for _, a in guests}) == len(guests), guests
 
 
 class Rooms(RuleBasedStateMachine):
@@ -264,7 +135,7 @@ def test_who_was_beaten_unaware_may_announce_one_more_than_the_winner(net):
     state = net.workers[1].state
     for message in [m for _, m in net.workers[0].state.take_outgoing()]:
         state.receive(message, net.now)
-    (lost,) = [e for e in state.take_events() if isinstance(e, rs.Elsewhere)]
+    (lost,) = [e for e in state.take_events() if isinstance(e, room_events.Elsewhere)]
     assert lost.lost
     state.bind(ROOM, Binding(MACS[0], (ADDRESSES[0],)), UNIX, again=True)
     net.deliver_all()
@@ -280,7 +151,7 @@ def test_a_guest_that_was_taken_over_for_a_moment_only_is_its_former_workers_aga
     assert two.state.elsewhere(ROOM, MACS[0]) is None
     two.state.take_events()
     two.leave(MACS[0])  # the other has not heard of it
-    assert two.state.take_events() == [rs.Elsewhere(ROOM, 0, one.state.own(ROOM, MACS[0]))]
+    assert two.state.take_events() == [room_events.Elsewhere(ROOM, 0, one.state.own(ROOM, MACS[0]))]
     net.deliver_all()
     assert one.guests.keys() == {MACS[0]}
     net.assert_agreed()
@@ -381,7 +252,9 @@ def test_fifty_guests_that_come_at_once_over_all_workers_have_addresses_of_their
         answer, tries = worker.state.ask(n, ROOM, mac, tuple(pool[n % 5 :][:16]), net.now), 0
         while not answer and tries < 10:
             net.deliver_all()
-            granted = [e for e in worker.events if isinstance(e, rs.Granted) and e.token == n + 1000 * tries]
+            granted = [
+                e for e in worker.events if isinstance(e, room_events.Granted) and e.token == n + 1000 * tries
+            ]
             answer = granted[-1].address if granted else b""
             if not answer:
                 tries += 1
@@ -416,7 +289,7 @@ def test_a_worker_that_is_silent_has_no_guests_any_more(net):
     assert state.elsewhere(ROOM, MACS[0]) is not None
     state.tick(net.now + rs.DEAD_AFTER)
     assert state.elsewhere(ROOM, MACS[0]) is None
-    assert rs.NowhereElse(ROOM, MACS[0]) in state.take_events()
+    assert room_events.NowhereElse(ROOM, MACS[0]) in state.take_events()
     assert state.live() == [1]
 
 
@@ -445,8 +318,10 @@ def test_who_has_heard_every_change_asks_for_no_snapshot(net):
 def test_a_contest_reaches_the_worker_that_is_told_and_no_other(net):
     net.workers[0].state.contest(1, ROOM, ADDRESSES[0], MACS[0])
     net.deliver_all()
-    contested = {n: [e for e in w.events if isinstance(e, rs.Contested)] for n, w in net.workers.items()}
-    assert contested == {0: [], 1: [rs.Contested(ROOM, ADDRESSES[0], MACS[0])], 2: []}
+    contested = {
+        n: [e for e in w.events if isinstance(e, room_events.Contested)] for n, w in net.workers.items()
+    }
+    assert contested == {0: [], 1: [room_events.Contested(ROOM, ADDRESSES[0], MACS[0])], 2: []}
 
 
 def test_members_are_told_with_their_ports(net):
@@ -568,146 +443,10 @@ def test_a_worker_that_was_only_silent_does_not_take_back_a_guest_that_went_else
         exchange(now)
         exchange(now)
     assert [
-        event.worker for event in one.take_events() if isinstance(event, rs.Elsewhere) and event.lost
+        event.worker for event in one.take_events() if isinstance(event, room_events.Elsewhere) and event.lost
     ] == [2]
-    assert not any(isinstance(event, rs.Elsewhere) and event.lost for event in two.take_events())
+    assert not any(isinstance(event, room_events.Elsewhere) and event.lost for event in two.take_events())
     assert one.elsewhere(ROOM, mac)[0] == 2
-
-
-# -- changes that can wait --------------------------------------------------------------------------
-
-
-def heard(state, *, late=False):
-    """Take what a worker says; list the changes in each message of them."""
-    messages = [message for _, message in state.take_outgoing(late=late)]
-    return [read_changes(message) for message in messages if read_head(message).kind == Kind.CHANGES]
-
-
-def told(address=ADDRESSES[0], flags=0, mac=MACS[0]):
-    return Binding(mac, () if address is None else (address,), flags=flags)
-
-
-def ports(number):
-    return Binding(rs.MEMBER, port=number)
-
-
-@pytest.fixture
-def state():
-    return rs.RoomState(1, 1, Counters())
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (told(), told(flags=Flag.SILENT | Flag.AWAY)),
-        (told(flags=Flag.AWAY | Flag.NAMED_BY_TOKEN), told(flags=Flag.NAMED_BY_TOKEN)),
-        (told(), None),
-        (ports(1), ports(2)),
-    ],
-)
-def test_who_is_silent_or_gone_and_how_many_ports_there_are_is_told_with_the_next_thing(state, before, after):
-    state.bind(ROOM, before, UNIX)
-    heard(state)
-    if after is None:
-        state.unbind(ROOM, before.mac)
-    else:
-        state.bind(ROOM, after, UNIX)
-    assert heard(state) == []
-    assert state.has_changes
-    state.bind(ROOM, told(ADDRESSES[1], mac=MACS[1]), UNIX)
-    ((first, second),) = heard(state)
-    assert (first.mac, second.mac) == (before.mac, MACS[1])
-    assert first.binding is None if after is None else first.binding.flags == after.flags
-    assert not state.has_changes
-
-
-@pytest.mark.parametrize("waits", [True, False])
-def test_the_end_of_a_time_brings_out_what_waits(state, waits):
-    state.bind(ROOM, told(), UNIX)
-    heard(state)
-    state.bind(ROOM, told(flags=Flag.AWAY), UNIX)
-    assert len(heard(state, late=not waits)) == (not waits)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (None, told()),
-        (None, told(None)),
-        (told(None), told()),
-        (told(), told(ADDRESSES[1])),
-        (told(), told()._replace(name="vm")),
-        (told(), told()._replace(port=3)),
-        (told(), told(flags=Flag.ISOLATED)),
-        (None, ports(1)),
-        (ports(1), None),
-    ],
-)
-def test_all_else_is_told_at_once(state, before, after):
-    if before is not None:
-        state.bind(ROOM, before, UNIX)
-    heard(state)
-    if after is None:
-        state.unbind(ROOM, before.mac)
-    else:
-        state.bind(ROOM, after, UNIX)
-    assert len(heard(state)) == 1
-
-
-def test_a_guest_whose_address_is_asked_for_is_told_of_with_it(state):
-    state.bind(ROOM, told(None), UNIX, is_pending=True)
-    assert heard(state) == []
-    state.bind(ROOM, told(), UNIX)
-    (((change),),) = heard(state)
-    assert change.binding.addresses == (ADDRESSES[0],)
-
-
-def test_a_guest_that_another_worker_has_is_told_of_at_once_though_its_address_is_asked_for(net):
-    one, two = net.workers[0].state, net.workers[1].state
-    one.bind(ROOM, told(None), UNIX)
-    net.deliver_all()
-    two.bind(ROOM, told(None), UNIX, is_pending=True)
-    assert len(heard(two)) == 1
-
-
-def test_who_asks_for_an_address_tells_before_which_are_free_again(net):
-    asking = next(w.state for w in net.workers.values() if w.state.home_of(ROOM) != w.state.number)
-    asking.bind(ROOM, told(), UNIX)
-    asking.bind(ROOM, told(ADDRESSES[1], mac=MACS[1]), UNIX)
-    net.deliver_all()
-    asking.bind(ROOM, told(flags=Flag.AWAY), UNIX)
-    asking.ask(1, ROOM, MACS[2], (ADDRESSES[2],), net.now)
-    kinds = [read_head(message).kind for _, message in asking.take_outgoing(late=False)]
-    assert kinds == [Kind.ASK], "nothing is free that was not"
-    asking.unbind(ROOM, MACS[1])
-    asking.ask(2, ROOM, MACS[2], (ADDRESSES[1],), net.now)
-    kinds = [read_head(message).kind for _, message in asking.take_outgoing(late=False)]
-    assert kinds == [Kind.CHANGES, Kind.ASK]
-
-
-def test_nobody_wants_a_snapshot_for_what_waits(net):
-    one = net.workers[0]
-    one.state.bind(ROOM, told(), UNIX)
-    net.deliver_all()
-    net.late = False
-    one.state.bind(ROOM, told(flags=Flag.AWAY), UNIX)
-    net.settle(1.0)
-    assert net.workers[1].state.elsewhere(ROOM, MACS[0])[1].flags == Flag.AWAY
-    assert [worker.counters["rooms.snapshots_wanted"] for worker in net.workers.values()] == [0, 0, 0]
-
-
-def test_that_a_member_has_more_ports_is_known_and_no_event(net):
-    one, two = net.workers[0].state, net.workers[1]
-    seen = []
-    for binding in (ports(1), ports(2), None, ports(3)):
-        if binding is None:
-            one.unbind(ROOM, rs.MEMBER)
-        else:
-            one.bind(ROOM, binding, UNIX)
-        two.events.clear()
-        net.deliver_all()
-        seen.append((dict(two.state.members(ROOM)), two.events.count(rs.MembersChanged(ROOM))))
-    assert seen == [({0: 1}, 1), ({0: 2}, 0), ({}, 1), ({0: 3}, 1)]
 
 
 def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
