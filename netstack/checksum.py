@@ -3,12 +3,16 @@
 A sum here is an integer congruent to the one's complement sum modulo 0xFFFF. Sums of parts may be added
 with ``+`` as long as every part but the last has an even length; :func:`finish` folds and complements.
 One big-integer remainder is an order of magnitude faster in Python than a loop over 16-bit words, and
-what is long is brought to a few words first, since a division is slow for each digit.
+what is long is brought to a few words first, since a division is slow for each digit. Compiled, the loop is
+the faster one, three to four times, and its sums are small. The functions below take either.
 """
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any, Final
+
+from mypy_extensions import i64
 
 PROTOCOL_ICMP: Final = 1
 PROTOCOL_UDP: Final = 17
@@ -18,6 +22,9 @@ def _low(bits: int) -> int:
     return (1 << bits) - 1
 
 
+_IS_COMPILED: Final = not isinstance(_low, FunctionType)
+_SMALL: Final = 0xFFFF_FFFF_FFFF
+"""What compiled code divides as a machine word, with room to spare."""
 _MAX_960: Final = _low(960)
 _MAX_1920: Final = _low(1920)
 _MAX_3840: Final = _low(3840)
@@ -30,6 +37,8 @@ def remainder(total: int) -> int:
 
     2**16 is congruent to 1, so the upper words may be added to the lower ones, whatever their number.
     """
+    if total <= _SMALL:
+        return total % 0xFFFF
     # Any: compiled, operations of small integers would be tried first.
     left: Any = total
     if left > _MAX_1920:
@@ -44,10 +53,38 @@ def remainder(total: int) -> int:
 
 
 def add_up(data: bytes) -> int:
-    """Sum of ``data`` as 16-bit big-endian words, an odd last byte padded with zero."""
-    if len(data) & 1:
-        return int.from_bytes(data, "big") << 8
-    return int.from_bytes(data, "big")
+    """Sum of ``data`` as 16-bit big-endian words, an odd last byte padded with zero; 0 only of zeros."""
+    size = len(data)
+    return add_up_words(data, 0, size) if _IS_COMPILED else add_up_number(data, 0, size)
+
+
+def add_up_part(data: bytes, start: int, end: int) -> int:
+    """As :func:`add_up`, of ``data[start:end]``, which is all there."""
+    return add_up_words(data, start, end) if _IS_COMPILED else add_up_number(data, start, end)
+
+
+def add_up_words(data: bytes, start: i64, end: i64) -> int:
+    """As :func:`add_up_part`, word by word: for compiled code."""
+    upper: i64 = 0
+    lower: i64 = 0
+    at = start
+    while at < end - 3:  # two words at a time: the loop itself is half of the work
+        upper += i64(data[at]) + i64(data[at + 2])
+        lower += i64(data[at + 1]) + i64(data[at + 3])
+        at += 4
+    if at < end - 1:
+        upper += i64(data[at])
+        lower += i64(data[at + 1])
+        at += 2
+    if at < end:
+        upper += i64(data[at])
+    return int((upper << 8) + lower)
+
+
+def add_up_number(data: bytes, start: int, end: int) -> int:
+    """As :func:`add_up_part`, all words as one number: for Python."""
+    number = int.from_bytes(data[start:end], "big")
+    return number << 8 if (end - start) & 1 else number
 
 
 def finish(total: int) -> int:
@@ -70,7 +107,7 @@ def is_valid(total: int) -> bool:
 
 def pseudo_header(source: bytes, destination: bytes, protocol: int, length: int) -> int:
     """Sum of the pseudo-header (RFC 768, RFC 8200 section 8.1): addresses, protocol, upper-layer length."""
-    return int.from_bytes(source + destination, "big") + protocol + length
+    return add_up(source + destination) + protocol + length
 
 
 def finish_udp(total: int) -> int:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 from struct import Struct
 from typing import Final, NamedTuple
 
-from netstack.checksum import add_up, finish, is_valid, update
+from netstack.checksum import add_up, add_up_part, finish, is_valid, update
 from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, LAN_MTU
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Fragment, Whole
@@ -87,7 +87,7 @@ def parse_ipv4(frame: bytes) -> Ipv4Packet:
         raise MalformedPacket("bad_ip_total_length")
     if end > len(frame):
         raise MalformedPacket("truncated")
-    if not is_valid(int.from_bytes(frame[HEADER_LENGTH:payload_at], "big")):
+    if not is_valid(add_up_part(frame, HEADER_LENGTH, payload_at)):
         raise MalformedPacket("bad_ip_checksum")
     if fragment & (_MORE_FRAGMENTS | _OFFSET):
         raise MalformedPacket("fragment")

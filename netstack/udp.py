@@ -5,7 +5,16 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from netstack.checksum import PROTOCOL_UDP, add_up, finish, finish_udp, is_valid, pseudo_header
+from netstack.checksum import (
+    PROTOCOL_UDP,
+    add_up,
+    add_up_part,
+    finish,
+    finish_udp,
+    is_valid,
+    pseudo_header,
+    remainder,
+)
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH
 from netstack.ipv4 import DEFAULT_TTL, MIN_HEADER_LENGTH, NOT_FRAGMENTED
 from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT
@@ -21,8 +30,9 @@ MAX_PAYLOAD: Final = 65_535 - 20 - UDP_HEADER_LENGTH
 """Bytes of payload that an IPv4 packet without options can carry."""
 
 _HEADER: Final = Struct("!HHHH")
-_FRAME_HEADER: Final = Struct("!16sHH2sBBH12sHH")
-_FRAME_HEADER6: Final = Struct("!18sHBB36sHH")
+_FRAME_HEADER: Final = Struct("!16sIIH12sI")
+"""What stands side by side is packed as one number: each costs as much as a checksum of 100 bytes."""
+_FRAME_HEADER6: Final = Struct("!18sI36sI")
 _VERSION_AND_TOS: Final = b"\x45\x00"
 _VERSION_6: Final = b"\x60\0\0\0"
 _IPV6_LENGTH: Final = 16
@@ -32,10 +42,11 @@ _TOTAL_AT: Final = HEADER_LENGTH + 2
 _UDP_AT: Final = HEADER_LENGTH + MIN_HEADER_LENGTH
 _ADDRESSES_AT: Final = _UDP_AT - 8
 _LENGTH_AT: Final = _UDP_AT + 4
+_CHECKSUM_AT: Final = _UDP_AT + 6
 _DATA_AT: Final = _UDP_AT + UDP_HEADER_LENGTH
-_U16: Final = Struct("!H")
-_LENGTH_AND_CHECKSUM: Final = Struct("!HH")
-_NO_FLAGS: Final = b"\0\0"
+
+UdpHead = tuple[bytes, bytes, bytes]
+"""What a UDP frame's way depends on: MACs, type and version; flags, TTL and protocol; addresses and ports."""
 
 
 class UdpDatagram(NamedTuple):
@@ -92,26 +103,35 @@ def read_udp(frame: bytes) -> UdpDatagram:
     )
 
 
-def udp_head(frame: bytes) -> bytes:
-    """Return what a UDP frame's way depends on: MACs, TTL, flags, addresses, ports; empty if not plain UDP.
+def udp_head(frame: bytes) -> UdpHead | None:
+    """Return what a UDP frame's way depends on; None if it is not plain UDP.
 
     Plain is IPv4 without options and not a fragment. Frames of one head differ in length and content only.
     """
     if frame[12:15] != _PLAIN or frame[20:22] not in NOT_FRAGMENTED or frame[23:24] != _UDP:
-        return b""
-    return frame[:14] + frame[20:24] + frame[26:38]
+        return None
+    return frame[:15], frame[20:24], frame[26:38]
+
+
+def has_head(frame: bytes, head: UdpHead) -> bool:
+    """Whether a frame has this :func:`udp_head`."""
+    link, way, ends = head
+    return frame[26:38] == ends and frame[20:24] == way and frame[:15] == link
+
+
+def _u16(frame: bytes, at: int) -> int:
+    return frame[at] << 8 | frame[at + 1]
 
 
 def plain_payload(frame: bytes) -> bytes:
     """Return the payload of a checked frame that has a :func:`udp_head`."""
-    (length,) = _U16.unpack_from(frame, _LENGTH_AT)
-    return frame[_DATA_AT : _UDP_AT + length]
+    return frame[_DATA_AT : _UDP_AT + _u16(frame, _LENGTH_AT)]
 
 
-def count_alike(frames: list[bytes], start: int, head: bytes) -> int:
+def count_alike(frames: list[bytes], start: int, head: UdpHead) -> int:
     """Count the frames from ``start`` on, up to the first other, that have this head and are intact."""
     at, end = start, len(frames)
-    while at < end and udp_head(frames[at]) == head and is_intact_udp(frames[at]):
+    while at < end and has_head(frames[at], head) and is_intact_udp(frames[at]):
         at += 1
     return at - start
 
@@ -123,16 +143,17 @@ def is_intact_udp(frame: bytes) -> bool:
     """
     if len(frame) < _DATA_AT:
         return False
-    (total,) = _U16.unpack_from(frame, _TOTAL_AT)
-    length, checksum = _LENGTH_AND_CHECKSUM.unpack_from(frame, _LENGTH_AT)
+    total, length = _u16(frame, _TOTAL_AT), _u16(frame, _LENGTH_AT)
     if not (
         UDP_HEADER_LENGTH <= length <= total - MIN_HEADER_LENGTH
         and HEADER_LENGTH + total <= len(frame)
-        and is_valid(int.from_bytes(frame[HEADER_LENGTH:_UDP_AT], "big"))
+        and is_valid(add_up_part(frame, HEADER_LENGTH, _UDP_AT))
     ):
         return False
+    if not _u16(frame, _CHECKSUM_AT):
+        return True
     # The addresses of the pseudo-header stand right before the UDP header.
-    return not checksum or is_valid(add_up(frame[_ADDRESSES_AT : _UDP_AT + length]) + PROTOCOL_UDP + length)
+    return is_valid(add_up_part(frame, _ADDRESSES_AT, _UDP_AT + length) + PROTOCOL_UDP + length)
 
 
 class UdpFrameTemplate:
@@ -159,8 +180,9 @@ class UdpFrameTemplate:
         self._addresses = (
             source + destination + source_port.to_bytes(2, "big") + destination_port.to_bytes(2, "big")
         )
-        self._ip_sum = add_up(_VERSION_AND_TOS) + PROTOCOL_UDP + add_up(source + destination)
-        self._udp_sum = PROTOCOL_UDP + add_up(self._addresses)
+        # Small numbers, never 0: a multiple of 0xFFFF does not become it.
+        self._ip_sum = remainder(add_up(_VERSION_AND_TOS) + add_up(source + destination)) + PROTOCOL_UDP
+        self._udp_sum = remainder(add_up(self._addresses)) + PROTOCOL_UDP
 
     def build(self, payload: bytes, identification: int, ttl: int = DEFAULT_TTL) -> bytes:
         """Build the frame; ``payload`` has at most :data:`MAX_PAYLOAD` bytes.
@@ -169,25 +191,18 @@ class UdpFrameTemplate:
         """
         length = UDP_HEADER_LENGTH + len(payload)
         # The length stands twice: in the header and in the pseudo-header.
-        checksum = finish_udp(self._udp_sum + 2 * length + add_up(payload))
+        checksum = finish_udp(self._udp_sum + 2 * length + remainder(add_up(payload)))
+        ports_on = length << 16 | checksum
         if self._is_ipv6:
-            header = _FRAME_HEADER6.pack(
-                self._start, length, PROTOCOL_UDP, ttl, self._addresses, length, checksum
-            )
-            return header + payload
+            length_to_hops = length << 16 | PROTOCOL_UDP << 8 | ttl
+            return _FRAME_HEADER6.pack(self._start, length_to_hops, self._addresses, ports_on) + payload
         total = MIN_HEADER_LENGTH + length
-        return (
-            _FRAME_HEADER.pack(
-                self._start,
-                total,
-                identification,
-                _NO_FLAGS,
-                ttl,
-                PROTOCOL_UDP,
-                finish(self._ip_sum + total + identification + (ttl << 8)),
-                self._addresses,
-                length,
-                checksum,
-            )
-            + payload
+        header = _FRAME_HEADER.pack(
+            self._start,
+            total << 16 | identification,
+            ttl << 8 | PROTOCOL_UDP,  # no flags before them
+            finish(self._ip_sum + total + identification + (ttl << 8)),
+            self._addresses,
+            ports_on,
         )
+        return header + payload

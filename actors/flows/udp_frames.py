@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from netstack.udp import UdpFrameTemplate, plain_payload, read_udp, udp_head
+from netstack.udp import UdpFrameTemplate, has_head, plain_payload, read_udp, udp_head
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
     from actors.messages import DatagramFromNet
     from netstack.family import Family
+    from netstack.udp import UdpHead
 
 MAX_TEMPLATES: Final = 256
 """Remote addresses and ports for which frames are prepared; beyond that it begins anew."""
@@ -31,16 +32,15 @@ class Run(NamedTuple):
 def runs_of(frames: list[bytes], family: Family) -> list[Run]:
     """Sort frames that the gateway has checked into runs, which may leave with few calls."""
     runs: list[Run] = []
-    known = b""
+    known: UdpHead | None = None
     last_frames: list[bytes] = []
     last_payloads: list[bytes] = []
     last_target = (b"", 0, 0, False)
     for frame in frames:
-        head = udp_head(frame)
-        if head and head == known:
+        if known is not None and has_head(frame, known):
             last_payloads.append(plain_payload(frame))
         else:
-            known = head
+            known = udp_head(frame)
             _, _, destination, port, payload = read_udp(frame)
             target = (destination, port, frame[family.ttl] - 1, family.dont_fragment(frame))
             if not runs or target != last_target:

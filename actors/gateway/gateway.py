@@ -238,7 +238,7 @@ class GatewayActor(EventLoopActor):
                 if at < end and outcome == TO_FLOWS and batch.latest and batch.latest[-1] is frame:
                     # Most of a batch go where the one before went; then only what differs is looked at.
                     head = udp_head(frame)
-                    alike = count_alike(frames, at, head) if head else 0
+                    alike = 0 if head is None else count_alike(frames, at, head)
                     if alike:
                         batch.latest += frames[at : at + alike]
                         counters.add(TO_FLOWS, alike)

@@ -8,6 +8,9 @@ from scapy.utils import checksum as scapy_checksum
 from netstack.checksum import (
     PROTOCOL_UDP,
     add_up,
+    add_up_number,
+    add_up_part,
+    add_up_words,
     checksum,
     finish,
     finish_udp,
@@ -28,6 +31,16 @@ word = st.integers(0, 0xFFFF)
 @example(b"\xff\xfe\x00\x01")
 def test_checksum_is_scapys(data):
     assert checksum(data) == scapy_checksum(data)
+
+
+@given(st.binary(max_size=300), st.integers(0, 20), st.integers(0, 20))
+@example(b"\xff" * 65_535, 0, 0)
+def test_both_ways_to_add_up_agree_on_any_part_of_the_data(data, before, behind):
+    whole = b"\xaa" * before + data + b"\xbb" * behind
+    part = before, before + len(data)
+    sums = [add(whole, *part) for add in (add_up_words, add_up_number, add_up_part)]
+    assert [finish(total) for total in [*sums, add_up(data)]] == [scapy_checksum(data)] * 4
+    assert [total == 0 for total in sums] == [not any(data)] * 3
 
 
 @given(st.binary(min_size=1, max_size=200))

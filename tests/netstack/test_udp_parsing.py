@@ -15,6 +15,7 @@ from netstack.udp import (
     UdpDatagram,
     UdpFrameTemplate,
     count_alike,
+    has_head,
     is_intact_udp,
     parse_udp,
     plain_payload,
@@ -134,6 +135,18 @@ def test_frames_of_one_head_go_the_same_way():
     heads = [udp_head(other) for other in [first, *others]]
     assert len(set(heads)) == len(heads)
     assert all(heads)
+    assert [head for head in heads if has_head(first, head)] == [udp_head(first)]
+    assert has_head(frame(b"another one", chksum=0), udp_head(first))
+
+
+def test_a_frame_with_options_has_not_the_head_of_one_without():
+    """Version, length of the header and type are part of it, though TOS, lengths and checksums are not."""
+    first = frame(b"one")
+    head = udp_head(first)
+    for at in range(len(first)):
+        other = bytearray(first)
+        other[at] ^= 0x01
+        assert has_head(bytes(other), head) == (at in {15, *range(16, 20), 24, 25, *range(38, len(first))})
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_frames_of_one_head_go_the_same_way():
     ],
 )
 def test_what_is_not_plain_udp_has_no_head(data):
-    assert udp_head(data) == b""
+    assert udp_head(data) is None
 
 
 def accepted(data):

@@ -21,6 +21,9 @@ _buffer: Final = bytearray(65536)
 _buffers: Final = [_buffer]
 _view: Final = memoryview(_buffer)
 
+# DatagramFromNet(...) would be a call of interpreted code, for each datagram.
+_new: Final = tuple.__new__
+
 
 def receive(
     opened: socket.socket, level: int, ttl_messages: frozenset[int | None], received: list[DatagramFromNet]
@@ -31,9 +34,11 @@ def receive(
     ports, port is 0. Datagrams of one sender that follow each other share one object as their address.
     """
     read = opened.recvmsg_into
-    sender: object = None
     # Any: compiled, a tuple of known types would be taken apart here, and be made anew for each datagram.
+    sender: Any = None
     address: Any = None
+    told: Any = None
+    ttl, step = DEFAULT_TTL, 0
     for _ in range(DATAGRAMS_PER_TURN):
         try:
             size, ancillary, _flags, found = read(_buffers, _ANCILLARY_SIZE)
@@ -42,16 +47,26 @@ def receive(
         if found != sender:
             sender = found
             address = (found[0], found[1])
-        ttl, step = DEFAULT_TTL, 0  # where the system does not tell
-        for ancillary_level, kind, data in ancillary:
-            if ancillary_level == level and kind in ttl_messages:
-                ttl = int.from_bytes(data, sys.byteorder) & 0xFF
-            elif ancillary_level == socket.SOL_UDP and kind == UDP_GRO:
-                step = int.from_bytes(data[:4], sys.byteorder)
+        if ancillary != told:  # mostly all that one turn brings comes the same way
+            told = ancillary
+            ttl, step = _read(ancillary, level, ttl_messages)
         payload = bytes(_view[:size])
         if not 0 < step < size:
-            received.append(DatagramFromNet(payload, address, ttl))
+            received.append(_new(DatagramFromNet, (payload, address, ttl)))
             continue
         # Several datagrams of one sender, which the kernel has put together (UDP_GRO).
         received += [DatagramFromNet(payload[at : at + step], address, ttl) for at in range(0, size, step)]
     return None
+
+
+def _read(
+    ancillary: list[tuple[int, int, bytes]], level: int, ttl_messages: frozenset[int | None]
+) -> tuple[int, int]:
+    """Return the TTL and the size of the datagrams of a run, 0 for a datagram alone."""
+    ttl, step = DEFAULT_TTL, 0  # where the system does not tell
+    for ancillary_level, kind, data in ancillary:
+        if ancillary_level == level and kind in ttl_messages:
+            ttl = int.from_bytes(data, sys.byteorder) & 0xFF
+        elif ancillary_level == socket.SOL_UDP and kind == UDP_GRO:
+            step = int.from_bytes(data[:4], sys.byteorder)
+    return ttl, step
