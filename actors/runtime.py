@@ -29,7 +29,7 @@ from loguru import logger
 from actors.scheduler import DATA_MESSAGES, Inbox, Scheduler, active, reply_dead
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -297,6 +297,36 @@ async def ask_async(ref: pykka.ActorRef[Any], message: Any) -> Any:
     Raises what the handler raised, or ActorDeadError.
     """
     return await ref.ask(message, block=False)
+
+
+class Registered:
+    """What pykka's registry needs of its list of actors, where none has to be looked for.
+
+    pykka goes through the list twice when an actor stops: 0.16 ms among 10,000. To open a flow takes 0.1.
+    """
+
+    def __init__(self, refs: Iterable[pykka.ActorRef[Any]] = ()) -> None:
+        self._refs = dict.fromkeys(refs)
+
+    def __contains__(self, ref: pykka.ActorRef[Any]) -> bool:
+        return ref in self._refs
+
+    def __iter__(self) -> Iterator[pykka.ActorRef[Any]]:
+        return iter(self._refs)
+
+    def __getitem__(self, part: slice) -> list[pykka.ActorRef[Any]]:
+        return list(self._refs)[part]
+
+    def append(self, ref: pykka.ActorRef[Any]) -> None:
+        """Add an actor, which comes last."""
+        self._refs[ref] = None
+
+    def remove(self, ref: pykka.ActorRef[Any]) -> None:
+        """Take an actor out, which is there."""
+        del self._refs[ref]
+
+
+pykka.ActorRegistry._actor_refs = Registered(pykka.ActorRegistry._actor_refs)  # type: ignore[assignment]  # noqa: SLF001 - nothing else would do
 
 
 class Nobody:

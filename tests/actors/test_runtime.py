@@ -253,6 +253,26 @@ def test_the_registry_knows_living_actors(world):
     assert pykka.ActorRegistry.get_all() == []
 
 
+def test_an_actor_that_stops_is_not_looked_for_among_all_others():
+    compared = []
+
+    class Ref:
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return self is other
+
+    refs: list[Any] = [Ref() for _ in range(1000)]
+    for ref in refs:
+        pykka.ActorRegistry.register(ref)
+    assert pykka.ActorRegistry.get_all() == refs
+    for ref in reversed(refs):
+        pykka.ActorRegistry.unregister(ref)
+    assert pykka.ActorRegistry.get_all() == []
+    assert len(compared) < len(refs)
+
+
 def test_proxies_call_read_and_write(world):
     proxy = world.start().proxy()
     assert proxy.greet("you").get(timeout=TIMEOUT) == "hello you"
