@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from typing import Any
 
 import pytest
 from host_parts import LOOPBACK, Flow, Network, in_namespace, listening, narrow_link
@@ -12,6 +14,7 @@ from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from transport.host import host_socket
 from transport.host.receiving import DATAGRAMS_PER_TURN
+from transport.quic.udp import UDP_SEGMENT
 
 IP_RECVTTL = 12
 """Linux; missing in the socket module of Python 3.11."""
@@ -96,6 +99,54 @@ def test_datagrams_above_the_paths_mtu_still_get_there_in_fragments():
             assert sender.send_to(bytes(1373), there, 64, True) is SendResult.TOO_BIG
 
     in_namespace(main)
+
+
+@pytest.mark.parametrize(("number", "sent"), [(errno.EINVAL, 2), (errno.EMSGSIZE, 2), (errno.EIO, 0)])
+def test_one_run_that_is_too_large_ends_no_runs_but_a_device_that_cannot_cut_them_does(
+    number, sent, monkeypatch
+):
+    def refused(*_run):
+        raise OSError(number, "refused")
+
+    async def main():
+        sender = Network(LOOPBACK, Counters()).open_udp(Flow())
+        with listening() as server:
+            with monkeypatch.context() as system:
+                system.setattr(host_socket, "send_run", refused)
+                assert sender.send_run([b"x"] * 2, server.getsockname(), 64, False) == 0
+            assert sender.send_run([b"x"] * 2, server.getsockname(), 64, False) == sent
+
+    in_namespace(main)
+
+
+class WithoutSegments(socket.socket):
+    """As of Linux 4.17: it does not know the option, and takes no notice of it among ancillary data."""
+
+    def setsockopt(self, *option: Any) -> None:
+        if option[:2] == (socket.SOL_UDP, UDP_SEGMENT):
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(*option)
+
+    def sendmsg(self, buffers: Any, _ancillary: Any = (), *where: Any) -> int:
+        return super().sendmsg(buffers, [], *where)
+
+
+def test_a_system_that_knows_no_runs_gets_one_datagram_after_the_other(monkeypatch):
+    async def main():
+        monkeypatch.setattr(host_socket.socket, "socket", WithoutSegments)
+        host_socket.can_cut_runs.cache_clear()
+        sender = Network(LOOPBACK, Counters()).open_udp(Flow())
+        with listening() as server:
+            run = [b"x" * 50] * 3
+            sent = sender.send_run(run, server.getsockname(), 64, False)
+            for datagram in run[sent:]:
+                assert sender.send_to(datagram, server.getsockname(), 64, False) is SendResult.SENT
+            assert received(server, 3) == run
+
+    try:
+        in_namespace(main)
+    finally:
+        host_socket.can_cut_runs.cache_clear()
 
 
 def test_a_closed_socket_sends_no_run():

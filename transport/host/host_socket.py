@@ -11,13 +11,14 @@ import contextlib
 import errno
 import socket
 import sys
+from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.ports import SendResult
 from transport.host.errors import result_of
 from transport.host.receiving import receive
-from transport.quic.udp import UDP_GRO, UNSUPPORTED_OFFLOAD, end_of_run, send_run
+from transport.quic.udp import UDP_GRO, UDP_SEGMENT, UNSUPPORTED_OFFLOAD, end_of_run, send_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,10 @@ RECEIVE_BUFFER = 256 * 1024
 """Bytes asked of the kernel per socket: bounds what a flood can hold, takes a burst of 150 full frames."""
 
 _LINUX = sys.platform == "linux"
+
+_CANNOT_CUT = UNSUPPORTED_OFFLOAD - {errno.EINVAL}
+"""What the system says where the way out cannot have runs. EINVAL (of older kernels) and EMSGSIZE are about
+the one run: its datagrams are larger than the path's MTU, and have to leave in fragments."""
 
 
 class Family(NamedTuple):
@@ -110,6 +115,22 @@ class Reported(NamedTuple):
     quoted: bytes
 
 
+@lru_cache(maxsize=1)
+def can_cut_runs() -> bool:
+    """Tell whether the system knows runs (Linux 4.18). Raises OSError when no socket can be had.
+
+    One that does not would take no notice of where to cut, and send all as one datagram.
+    """
+    if not _LINUX:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 0)
+        except OSError:
+            return False
+    return True
+
+
 class HostSocket:
     """One socket on the running loop; subclasses say what is done with what arrives."""
 
@@ -125,8 +146,8 @@ class HostSocket:
         self.family = family
         self._ttl = 0
         self._dont_fragment = False
-        self._cuts_runs = _LINUX
-        """Whether the system may be given several datagrams at once; told by its first refusal."""
+        self._cuts_runs = protocol == socket.IPPROTO_UDP and can_cut_runs()
+        """Whether the system may be given several datagrams at once; False from its first refusal on."""
         self._socket = socket.socket(family.number, kind, protocol)
         try:
             self._socket.setblocking(False)
@@ -198,7 +219,7 @@ class HostSocket:
                     send_run(self._socket, datagrams[sent:end], address)
                 sent = end
         except OSError as error:
-            self._cuts_runs = error.errno not in UNSUPPORTED_OFFLOAD
+            self._cuts_runs = error.errno not in _CANNOT_CUT
             self._read_errors()
         return sent
 
