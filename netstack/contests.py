@@ -57,7 +57,9 @@ class Contests:
     @property
     def poll_at(self) -> float:
         """When :meth:`due` has something to say next."""
-        return min((at for _, _, at in self._running.values()), default=NEVER)
+        if not self._running:  # as mostly; the gateway asks after each batch of frames
+            return NEVER
+        return min(at for _, _, at in self._running.values())
 
     def begin(self, contest: Contest, now: float) -> bool:
         """Start to find out; False when that runs, is settled, or when there are too many."""
