@@ -34,6 +34,9 @@ COMPILED = [
     "netstack/ipv4.py",
     "netstack/mac_table.py",
     "netstack/offload.py",
+    "netstack/room_events.py",
+    "netstack/room_state.py",
+    "netstack/room_wire.py",
     "netstack/source_guard.py",
     "netstack/udp.py",
     "netstack/vlan.py",
@@ -58,6 +61,7 @@ COMPILED = [
     "transport/quic/session.py",
     "transport/quic/tls_blocks.py",
     "transport/quic/udp.py",
+    "transport/trunk/unix_trunk.py",
     "transport/work_shares.py",
 ]
 """Hot modules that import nothing but typed code; the tests run on both forms.

@@ -49,6 +49,7 @@ from netstack.room_wire import (
     Contest,
     Flag,
     Grant,
+    Heard,
     Hello,
     Kind,
     SnapshotPart,
@@ -104,7 +105,7 @@ MEMBER: Final = bytes(6)
 """Stands instead of a MAC for a worker's membership of a room; ``port`` of such a binding is how many ports
 of the room it has, ``client`` the client's network for which the room was made, at no other worker before."""
 
-_SILENCE: Final = Flag.SILENT | Flag.AWAY
+_SILENCE: Final = int(Flag.SILENT | Flag.AWAY)
 
 Key = tuple[str, bytes]
 """Room and MAC."""
@@ -138,7 +139,7 @@ class _Worker:
         self.digest = 0
         self.want_at = now
         self.snapshot = -1
-        self.parts: dict[int, list[Change]] = {}
+        self.parts: dict[int, list[Heard]] = {}
 
 
 class RoomState:
@@ -277,12 +278,10 @@ class RoomState:
         else:
             # One that comes back with its guest of before must not beat where that went meanwhile.
             seq = 1 + max((self._former.get(key, -1), *(other.seq for other in others)))
-        since = dict(
-            zip(*((before.binding.addresses, before.binding.since) if before else ((), ())), strict=True)
-        )
-        if before is None:  # who moves here has its addresses for as long as it has had them
-            for other in others:
-                since.update(zip(other.addresses, other.since, strict=True))
+        since: dict[bytes, int] = {}
+        # Who moves here has its addresses for as long as it has had them.
+        for former in others if before is None else [before.binding]:
+            since.update(zip(former.addresses, former.since, strict=True))
         times = tuple(since.get(address, unix) for address in binding.addresses)
         binding = binding._replace(seq=seq, since=times)
         if before is not None and before.binding == binding:
@@ -493,10 +492,11 @@ class RoomState:
         self._send(number, Kind.WANT, b"")
 
     def _hear_changes(self, number: int, worker: _Worker, message: bytes, _now: float) -> None:
-        for change in read_changes(message):
-            self._hear(number, worker, change)
+        for heard in read_changes(message):
+            self._hear(number, worker, heard)
 
-    def _hear(self, number: int, worker: _Worker, change: Change) -> None:
+    def _hear(self, number: int, worker: _Worker, heard: Heard) -> None:
+        change = heard.change
         key = (change.room, change.mac)
         before = worker.told.get(key)
         if before is not None and before.version >= change.version:
@@ -506,7 +506,7 @@ class RoomState:
             return
         told = None
         if change.binding is not None:
-            told = _Told(change.version, change.binding, _digest(pack_change(change)))
+            told = _Told(change.version, change.binding, _digest(heard.packed))
         self._hold(number, worker, key, told)
 
     def _hear_snapshot(self, number: int, worker: _Worker, message: bytes, _now: float) -> None:
@@ -519,12 +519,12 @@ class RoomState:
         if len(worker.parts) < snapshot.parts:
             return
         parts, worker.parts, worker.snapshot = worker.parts, {}, -1
-        said = {(change.room, change.mac): change for part in parts.values() for change in part}
+        said = {(each.change.room, each.change.mac): each for part in parts.values() for each in part}
         for key, told in list(worker.told.items()):
             if key not in said and told.version <= snapshot.version:
                 self._hold(number, worker, key, None)
-        for change in said.values():
-            self._hear(number, worker, change)
+        for heard in said.values():
+            self._hear(number, worker, heard)
 
     def _hear_want(self, number: int, _worker: _Worker, _message: bytes, _now: float) -> None:
         self._flush_changes()
@@ -643,7 +643,7 @@ def _may_be_told_late(before: Binding, after: Binding) -> bool:
     """Whether only how many ports there are has changed, or whether a guest is silent."""
     if after.mac == MEMBER:
         return True
-    return before._replace(flags=before.flags & ~_SILENCE) == after._replace(flags=after.flags & ~_SILENCE)
+    return not (before.flags ^ after.flags) & ~_SILENCE and before._replace(flags=after.flags) == after
 
 
 def _digest(packed: bytes) -> int:

@@ -128,6 +128,13 @@ class Change(NamedTuple):
     binding: Binding | None
 
 
+class Heard(NamedTuple):
+    """A change as it was read, and the bytes that it was read from: what ``pack_change`` gives for it."""
+
+    change: Change
+    packed: bytes
+
+
 class Head(NamedTuple):
     """Who sends a message."""
 
@@ -149,7 +156,7 @@ class SnapshotPart(NamedTuple):
     version: int
     part: int
     parts: int
-    changes: list[Change]
+    changes: list[Heard]
 
 
 class Ask(NamedTuple):
@@ -329,6 +336,15 @@ class Reader:
         """Take all that is left."""
         return self.take(len(self._message) - self._at)
 
+    @property
+    def at(self) -> int:
+        """How far it has come."""
+        return self._at
+
+    def read_since(self, at: int) -> bytes:
+        """Give again what was read from there on."""
+        return self._message[at : self._at]
+
     def end(self) -> None:
         """Make sure that nothing is left."""
         if self._at != len(self._message):
@@ -343,7 +359,7 @@ def read_hello(message: bytes) -> Hello:
     return Hello(digest, entries)
 
 
-def read_changes(message: bytes) -> list[Change]:
+def read_changes(message: bytes) -> list[Heard]:
     """Read Changes."""
     reader = Reader(message)
     number = int.from_bytes(reader.take(2), "big")
@@ -363,12 +379,14 @@ def read_snapshot(message: bytes) -> SnapshotPart:
     return SnapshotPart(version, part, parts, changes)
 
 
-def _change(reader: Reader) -> Change:
+def _change(reader: Reader) -> Heard:
+    begin = reader.at
     room = reader.room()
     mac, version, has_binding = _KEY.unpack(reader.take(_KEY.size))
     if has_binding > 1:
         raise MalformedPacket("bad_room_message")
-    return Change(room, mac, version, _binding(reader, mac) if has_binding else None)
+    change = Change(room, mac, version, _binding(reader, mac) if has_binding else None)
+    return Heard(change, reader.read_since(begin))
 
 
 def _binding(reader: Reader, mac: bytes) -> Binding:

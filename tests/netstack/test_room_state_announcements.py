@@ -21,7 +21,8 @@ def net():
 def heard(state, *, late=False):
     """Take what a worker says; list the changes in each message of them."""
     messages = [message for _, message in state.take_outgoing(late=late)]
-    return [read_changes(message) for message in messages if read_head(message).kind == Kind.CHANGES]
+    bodies = [read_changes(message) for message in messages if read_head(message).kind == Kind.CHANGES]
+    return [[change for change, _ in body] for body in bodies]
 
 
 def told(address=ADDRESSES[0], flags=0, mac=MACS[0]):

@@ -42,9 +42,10 @@ READERS = [
 @given(st.lists(changes(), max_size=5))
 def test_changes_are_read_as_they_were_written(said):
     bodies = wire.pack_changes(map(wire.pack_change, said))
-    assert [change for body in bodies for change in wire.read_changes(HEAD + body)] == said
+    heard = [wire.Heard(change, wire.pack_change(change)) for change in said]
+    assert [each for body in bodies for each in wire.read_changes(HEAD + body)] == heard
     (part,) = wire.pack_snapshot(9, map(wire.pack_change, said))
-    assert wire.read_snapshot(HEAD + part) == wire.SnapshotPart(9, 0, 1, said)
+    assert wire.read_snapshot(HEAD + part) == wire.SnapshotPart(9, 0, 1, heard)
 
 
 def test_all_other_messages_are_read_as_they_were_written():
@@ -124,7 +125,7 @@ def test_a_binding_has_no_more_addresses_than_it_may_have():
         binding = wire.Binding(b"macmac", (b"addr",) * number, since=(0,) * number)
         return wire.pack_changes([wire.pack_change(wire.Change("lab", b"macmac", 1, binding))])
 
-    assert len(wire.read_changes(HEAD + bodies(most)[0])[0].binding.addresses) == most
+    assert len(wire.read_changes(HEAD + bodies(most)[0])[0].change.binding.addresses) == most
     with pytest.raises(MalformedPacket):
         wire.read_changes(HEAD + bodies(most + 1)[0])
 
@@ -132,7 +133,7 @@ def test_a_binding_has_no_more_addresses_than_it_may_have():
 def test_a_long_text_is_cut_between_characters():
     change = wire.Change("lab", b"macmac", 1, wire.Binding(b"macmac", name="\u00e4" * 40))
     (read,) = wire.read_changes(HEAD + wire.pack_changes([wire.pack_change(change)])[0])
-    assert read.binding.name == "\u00e4" * 32
+    assert read.change.binding.name == "\u00e4" * 32
 
 
 def test_urls_are_read_as_they_were_written_and_nothing_else_is():
