@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from loguru import logger
 
-from actors.mishaps import Mishaps
+from actors.handler_errors import HandlerErrors
 from actors.runtime import tell_alive
 from actors.trunk_messages import (
     AddressContested,
@@ -115,7 +115,7 @@ class Trunk:
         self._started = self._loop.time()
         self._turns = turns
         self._counters = counters
-        self._mishaps = Mishaps("trunk", counters)
+        self._handler_errors = HandlerErrors("trunk", counters)
         self._room_key = place.room_key
         self.number = place.worker
         self.share = (place.worker % SHARES, SHARES) if place.node else (place.number, place.count)
@@ -369,7 +369,7 @@ class Trunk:
             try:
                 self.carrying.receive(message)
             except Exception as error:  # noqa: BLE001 - as below
-                self._mishaps.note(error, self._loop.time())
+                self._handler_errors.note(error, self._loop.time())
             return
         self._receive(message)
 
@@ -380,7 +380,7 @@ class Trunk:
                 return
             self.state.receive(message, self._loop.time())
         except Exception as error:  # noqa: BLE001 - a bug costs one message, never the rooms
-            self._mishaps.note(error, self._loop.time())
+            self._handler_errors.note(error, self._loop.time())
         self._tell_events()
         self.work_at_end()
 

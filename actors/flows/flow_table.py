@@ -20,7 +20,7 @@ from actors.flows.batch import TO_FLOWS, Dropped, PortState
 from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.flow import Guest
 from actors.flows.udp_flow import UdpFlowActor
-from actors.mishaps import LOG_WINDOW
+from actors.handler_errors import LOG_WINDOW
 from actors.port_policy import usual_policy
 from actors.runtime import tell_alive
 from netstack.checksum import PROTOCOL_UDP

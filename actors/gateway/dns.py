@@ -33,6 +33,7 @@ import dns.rcode
 from loguru import logger
 
 from actors.descriptions import Describe, NamesDescription
+from actors.handler_errors import HandlerErrors
 from actors.messages import (
     AnswersOutdated,
     ConnectionMade,
@@ -44,7 +45,6 @@ from actors.messages import (
     NameServerAnswered,
     PortClosed,
 )
-from actors.mishaps import Mishaps
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.dns_answers import Answer, accept, respond
@@ -166,7 +166,7 @@ class DnsActor(EventLoopActor):
 
         A message to this actor is on its way while there are any.
         """
-        self._mishaps = Mishaps("dns", counters)
+        self._handler_errors = HandlerErrors("dns", counters)
 
     def on_stop(self) -> None:
         """Give the questions up."""
@@ -218,7 +218,7 @@ class DnsActor(EventLoopActor):
             try:
                 self._counters.add(self._question(number, port, asked, now))
             except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
-                self._mishaps.note(error, now)
+                self._handler_errors.note(error, now)
                 _give_up(asked)
             started = self._charge(port, started)
         if self._unread:
@@ -314,7 +314,7 @@ class DnsActor(EventLoopActor):
         except MalformedMessageError:
             self._counters.add("dns.unusable_answers")
         except Exception as error:  # noqa: BLE001 - whatever a name server says, its guests get an answer
-            self._mishaps.note(error, self.now())
+            self._handler_errors.note(error, self.now())
         else:
             if port is not None:
                 self._charge(port, started)
@@ -376,7 +376,7 @@ class DnsActor(EventLoopActor):
             try:
                 self._counters.add(_respond(waiting.query, waiting.asked, fresh))
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
-                self._mishaps.note(error, now)
+                self._handler_errors.note(error, now)
                 _give_up(waiting.asked)
 
     def _may_show(self, address: bytes) -> bool:

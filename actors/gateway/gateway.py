@@ -32,6 +32,7 @@ from actors.gateway.router import Parts
 from actors.gateway.services import LanServices
 from actors.gateway.tcp_forwards import TcpForwards
 from actors.gateway.tcp_routing import TcpRouter
+from actors.handler_errors import HandlerErrors
 from actors.messages import (
     AddressUsed,
     AssignAddress,
@@ -57,7 +58,6 @@ from actors.messages import (
     SettingsChanged,
     TcpForGuest,
 )
-from actors.mishaps import Mishaps
 from actors.runtime import NEVER, EventLoopActor, Observe, Tick, handles, tell_alive
 from actors.trunk_messages import (
     AddressContested,
@@ -164,7 +164,7 @@ class GatewayActor(EventLoopActor):
         if settings.ipv6_prefix is not None:
             self._ipv6 = Ipv6Router(parts, self.now())
             self._handlers[ETHERTYPE_IPV6] = self._ipv6.handle
-        self._mishaps = Mishaps("gateway", counters)
+        self._handler_errors = HandlerErrors("gateway", counters)
         self._set_timer()
 
     def on_start(self) -> None:
@@ -250,7 +250,7 @@ class GatewayActor(EventLoopActor):
                 if dropped.report is not None:
                     self._report(frame, dropped.report, batch)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
-                self._mishaps.note(error, now)
+                self._handler_errors.note(error, now)
         self._finish(batch)
 
     def _drop(self, counter: str, batch: Batch) -> None:

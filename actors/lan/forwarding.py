@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from actors.handler_errors import HandlerErrors
 from actors.messages import (
     AddressUsed,
     FramesToGateway,
@@ -19,7 +20,6 @@ from actors.messages import (
     PortOpened,
     SourceRefused,
 )
-from actors.mishaps import Mishaps
 from actors.port_policy import HEARS, TAKES, Guard, Role, gateway_policy
 from actors.runtime import NEVER, Nobody, tell_alive
 from actors.token_bucket import TokenBucket
@@ -214,7 +214,7 @@ class Forwarding:
         self._gateway_mac_refusal = settings.gateway_mac_refusal
         self._gateway_ips = settings.gateway_ips
         self._gateway_ip6 = frozenset({settings.gateway_ip6, settings.gateway_link_local})
-        self._mishaps = Mishaps("switch", counters)
+        self._handler_errors = HandlerErrors("switch", counters)
 
     @property
     def sessions(self) -> int:
@@ -250,7 +250,7 @@ class Forwarding:
                     frame = without_priority_tags(frame)  # noqa: PLW2901 - whatever is done is done without them
                 drop, alike = self._decide(frame, port, batch, now)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
-                self._mishaps.note(error, now)
+                self._handler_errors.note(error, now)
                 batch.dropped += 1
                 alike = None
                 continue
@@ -354,7 +354,7 @@ class Forwarding:
             try:
                 drop = self._decide_from_trunk(frame, batch, now)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
-                self._mishaps.note(error, now)
+                self._handler_errors.note(error, now)
                 batch.dropped += 1
                 continue
             if drop is not None:

@@ -11,8 +11,8 @@ from lan_parts import ip
 from actors.flows.batch import Batch, Dropped
 from actors.flows.flow_table import FORWARDED, FlowTable
 from actors.flows.udp_flow import UdpFlowActor
+from actors.handler_errors import LOG_WINDOW
 from actors.messages import FlowKey
-from actors.mishaps import LOG_WINDOW
 from actors.port_policy import usual_policy
 from actors.runtime import Observe
 from actors.settings import LanSettings

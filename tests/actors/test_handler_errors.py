@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from loguru import logger
 
-from actors.mishaps import LOG_WINDOW, Mishaps
+from actors.handler_errors import LOG_WINDOW, HandlerErrors
 from netstack.counters import Counters
 
 
@@ -26,16 +26,16 @@ def error(kind=ValueError):
 
 def test_every_error_is_counted_and_each_kind_logged_once_per_window(lines):
     counters = Counters()
-    mishaps = Mishaps("switch", counters)
+    handler_errors = HandlerErrors("switch", counters)
     for n in range(100):
-        mishaps.note(error(), 1000.0 + n / 10)
-    mishaps.note(error(KeyError), 1001.0)
+        handler_errors.note(error(), 1000.0 + n / 10)
+    handler_errors.note(error(KeyError), 1001.0)
     assert counters == {"switch.drop.internal_error": 101}
     assert [("ValueError" in line, "KeyError" in line) for line in lines] == [(True, False), (False, True)]
-    mishaps.note(error(), 1000.0 + LOG_WINDOW)
+    handler_errors.note(error(), 1000.0 + LOG_WINDOW)
     assert len(lines) == 3
 
 
 def test_an_error_without_a_traceback_is_logged_too(lines):
-    Mishaps("gateway", Counters()).note(ValueError("made by hand"), 1000.0)
+    HandlerErrors("gateway", Counters()).note(ValueError("made by hand"), 1000.0)
     assert "made by hand" in lines[0]

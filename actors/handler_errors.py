@@ -1,4 +1,4 @@
-"""What happens when handling one element of a batch raises: a bug, but nobody else's trouble."""
+"""Exceptions in a handler: each costs the element of the batch that raised it, and never ends its actor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ LOG_WINDOW = 60.0
 """Seconds for which the same error of the same actor is only counted after it was logged."""
 
 
-class Mishaps:
+class HandlerErrors:
     """Counts unexpected errors of one actor under ``PART.drop.internal_error``; logs each kind now and then.
 
-    The frame that provoked it is lost and everything else goes on: a handler's bug must not end the LAN.
+    What provoked one is lost; the rest of the batch, and the LAN, go on.
     """
 
     def __init__(self, part: str, counters: Counters) -> None:
