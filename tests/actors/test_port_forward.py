@@ -13,7 +13,14 @@ from test_gateway import assert_intact, ether, packet
 from test_ipv6_router import PREFIX
 
 from actors.descriptions import Describe
-from actors.flows.port_forward import CLIENT_KEPT, KEPT_FOR, LOOK_EVERY, MAX_WAITING, PortForwardActor
+from actors.flows.port_forward import (
+    CLIENT_KEPT,
+    KEPT_FOR,
+    LOOK_EVERY,
+    MAX_WAITING,
+    PORT_AWAITED,
+    PortForwardActor,
+)
 from actors.messages import (
     AssignAddress,
     ClientGone,
@@ -412,6 +419,23 @@ def test_a_port_that_another_worker_has_yet_is_awaited(loop, counters):
     forward.tell(to_client)
     first, second = forward.listeners.opened
     assert (first.open, second.answers) == (False, [(b"welcome", CLIENT)])
+
+
+def test_a_port_that_was_no_longer_wanted_meanwhile_is_awaited_anew(loop, counters, lines):
+    forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=False))
+    forward.listeners.error = OSError(98, "Address already in use")
+    told = []
+    for _ in range(2):
+        forward.tell(HERE)
+        loop.advance(PORT_AWAITED - 0.1)
+        forward.tell(HERE)
+        told.append(len(lines))
+        loop.advance(0.1)
+        forward.tell(HERE)
+        told.append(len(lines))
+        forward.tell(ELSEWHERE)
+    assert told == [0, 1, 1, 2]
+    assert set(lines) == {"ERROR cannot forward udp:127.0.0.1:5000:web:9: Address already in use"}
 
 
 @pytest.mark.parametrize("is_lowest", [True, False])
