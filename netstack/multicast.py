@@ -55,7 +55,6 @@ MAX_MEMBERSHIPS_PER_PORT = 128
 MAX_RECORDS = 256
 """Records of one report that are read: more than a frame of 1500 bytes holds."""
 
-_PROTOCOL_IGMP = 2
 _HOP_BY_HOP = 0
 """Extension header that MLD messages have, for their router alert."""
 _PROTOCOL4 = 23
