@@ -421,10 +421,16 @@ class RoomState:
         return events
 
     def _flush_changes(self) -> None:
-        changes, self._changes = self._changes, {}
-        self._is_pressing = self._has_freed = False
-        for body in pack_changes(self._pack(key, version) for key, version in changes.items()):
-            self._send(None, Kind.CHANGES, body)
+        changes, packed = self._changes, []
+        try:
+            while changes:
+                key = next(iter(changes))
+                packed.append(self._pack(key, changes.pop(key)))
+            self._is_pressing = self._has_freed = False
+        finally:
+            # One that cannot be written is lost, and no other.
+            for body in pack_changes(packed):
+                self._send(None, Kind.CHANGES, body)
 
     def _pack(self, key: Key, version: int) -> bytes:
         """Write a change, and count its binding among what is told."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.close_codes import CloseCode
+from actors.handler_errors import HandlerErrors
 from actors.messages import ClosePeer, DatagramsFromClient, DatagramsLost, SessionClosed
 from actors.runtime import tell_alive
 from actors.trunk_messages import NotCarried
@@ -74,6 +75,7 @@ class Carrying:
         self._incarnation_of = incarnation_of
         self._work_at_end = work_at_end
         self._counters = counters
+        self._handler_errors = HandlerErrors("carried", counters)
         self._rooms: dict[str, Accept] = {}
         self._passages: dict[int, Passage] = {}
         self._sessions: dict[tuple[Worker, int], CarriedSession] = {}
@@ -142,7 +144,12 @@ class Carrying:
         """Give up messages, each with its worker."""
         busy, self._busy = self._busy, {}
         for end in busy:
-            for body in end.messages():
+            try:
+                bodies = list(end.messages())
+            except Exception as error:  # noqa: BLE001 - a bug costs one session's messages
+                self._handler_errors.note(error, self._now())
+                continue
+            for body in bodies:
                 yield end.other.number, self._head + body
         answers, self._answers = self._answers, []
         for number, body in answers:

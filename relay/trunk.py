@@ -329,24 +329,41 @@ class Trunk:
         late, self._is_late = self._is_late, False
         for link in links:
             if link is not None:
-                link.announce()
+                try:
+                    link.announce()
+                except Exception as error:  # noqa: BLE001
+                    self._failed(error, link)
         frames, self._frames = self._frames, {}
         carried = list(self.carrying.take_outgoing())
-        for worker, message in self.state.take_outgoing(late=late or bool(frames or carried)):
-            self._send(worker, message)
-        self._wait_for_changes()
-        stamp = int(self._loop.time() * 1000)
-        for (worker, room), batch in frames.items():
-            messages, dropped = pack_frames(self._frames_head, stamp, room, batch)
-            for message in messages:
+        try:
+            for worker, message in self.state.take_outgoing(late=late or bool(frames or carried)):
                 self._send(worker, message)
-            self._counters.add("trunk.frames_sent", len(batch) - dropped)
-            if dropped:
-                self._counters.add("trunk.drop.frame_too_long", dropped)
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
+        self._wait_for_changes()
+        for (worker, room), batch in frames.items():
+            try:
+                self._send_frames(worker, room, batch)
+            except Exception as error:  # noqa: BLE001
+                self._failed(error)
         for worker, message in carried:
             self._send(worker, message)
         if self.state.has_events:
             self._turns.turn(self._tell_events)
+
+    def _send_frames(self, worker: int, room: str, frames: list[bytes]) -> None:
+        stamp = int(self._loop.time() * 1000)
+        messages, dropped = pack_frames(self._frames_head, stamp, room, frames)
+        for message in messages:
+            self._send(worker, message)
+        self._counters.add("trunk.frames_sent", len(frames) - dropped)
+        if dropped:
+            self._counters.add("trunk.drop.frame_too_long", dropped)
+
+    def _failed(self, error: Exception, link: RoomLink | None = None) -> None:
+        """Have a bug cost what it happened at; what it kept from being sent is in another round."""
+        self._handler_errors.note(error, self._loop.time())
+        self.work_at_end(link)
 
     def _wait_is_over(self) -> None:
         self._late = None
@@ -530,14 +547,16 @@ class RoomLink:
     def announce(self) -> None:
         """Announce what has changed in this turn."""
         now = int(time.time())
+        # What fails is not tried again, and what is left is announced in another round.
+        announced, self._announced_ports = self._announced_ports, self._ports
         if not self._ports:
             self._state.unbind(self.room, MEMBER)
-        elif self._ports != self._announced_ports:
+        elif self._ports != announced:
             member = Binding(MEMBER, port=self._ports, client=self._trunk.maker_of(self.room))
             self._state.bind(self.room, member, now)
-        self._announced_ports = self._ports
-        changed, self._changed = self._changed, {}
-        for mac in changed:
+        while self._changed:
+            mac = next(iter(self._changed))
+            del self._changed[mac]
             binding = self._here[mac]
             is_pending = False
             if self._describe is not None:

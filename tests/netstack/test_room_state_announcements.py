@@ -150,3 +150,13 @@ def test_that_a_member_has_more_ports_is_known_and_no_event(net):
         net.deliver_all()
         seen.append((dict(two.state.members(ROOM)), two.events.count(room_events.MembersChanged(ROOM))))
     assert seen == [({0: 1}, 1), ({0: 2}, 0), ({}, 1), ({0: 3}, 1)]
+
+
+def test_a_change_that_cannot_be_written_keeps_no_other_from_being_told(state):
+    names = ("before", "\udcff", "behind")
+    for mac, name in zip(MACS, names, strict=False):
+        state.bind(ROOM, Binding(mac, name=name), UNIX)
+    with pytest.raises(UnicodeEncodeError):
+        state.take_outgoing()
+    (before,), (behind,) = heard(state, late=True)
+    assert [change.binding.name for change in (before, behind)] == ["before", "behind"]

@@ -442,3 +442,20 @@ def test_answers_to_what_is_unknown_are_bounded(pair):
     for number in range(MAX_SESSIONS + 10):
         pair.holder.receive(pack_head(Kind.CARRIED, 1, 11) + wire.pack_up(number, [b"x"]))
     assert len(list(pair.holder.take_outgoing())) == MAX_SESSIONS
+
+
+def test_a_session_that_fails_keeps_nothing_from_the_others_of_its_turn(pair, monkeypatch):
+    passages = [pair.carrier.carry(2, "lab", FakeSession(number), TERMS, pair.peer) for number in range(3)]
+    while pair.passes():
+        pass
+
+    def fail():
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(passages[1], "messages", fail)
+    for passage in passages:
+        passage.pass_on([b"up"])
+    while pair.passes():
+        pass
+    assert [message.datagrams for message in pair.told] == [[b"up"]] * 2
+    assert pair.counters["carried.drop.internal_error"] == 1

@@ -21,6 +21,7 @@ from workers_of_one_loop import workers
 import relay.trunk
 from actors.close_codes import CloseCode
 from actors.descriptions import Describe
+from actors.ports import GuestAddresses
 from actors.runtime import ask_async
 from netstack.room_state import MEMBER
 from netstack.room_wire import (
@@ -662,3 +663,31 @@ def test_the_machines_urls_begin_with_the_own_or_with_those_that_have_most_of_a_
         [own, four, nine],
         [own, four],
     ]
+
+
+def test_what_fails_in_one_room_keeps_nothing_else_of_its_turn_from_the_other_workers(tmp_path, monkeypatch):
+    def describe(hardware):
+        if hardware == mac(2):
+            raise RuntimeError("a defect")
+        return GuestAddresses((), (), "", 0)
+
+    def pack(head, stamp, room, frames):
+        if frames == [b"broken"]:
+            raise RuntimeError("another defect")
+        return pack_frames(head, stamp, room, frames)
+
+    async def scenario(one, two):
+        monkeypatch.setattr(relay.trunk, "pack_frames", pack)
+        links = [one.trunk.join(room) for room in ("before", "broken", "behind")]
+        for number, link in enumerate(links, 1):
+            link.describe_by(describe)
+            link.present(mac(number), number, "192.0.2.1", 0)
+            link.send(two.trunk.number, [b"broken" if number == 2 else b"frame"])
+        links[1].present(mac(4), 4, "192.0.2.1", 0)
+        told = [("before", 1), ("broken", 4), ("behind", 3)]
+        await until(lambda: all(two.trunk.state.elsewhere(room, mac(number)) for room, number in told))
+        await until(lambda: one.counters["trunk.frames_sent"] == 2)
+        assert two.trunk.state.elsewhere("broken", mac(2)) is None
+        assert one.counters["trunk.drop.internal_error"] == 2
+
+    run(scenario, tmp_path)

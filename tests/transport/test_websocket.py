@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
-from transport.quic.session import QUEUE_BYTES
+from transport.quic.session import QUEUE_BYTES, DatagramQueue
 from transport.web import http_connection, websocket
 from transport.web.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
 
@@ -403,3 +403,25 @@ def test_an_error_in_one_connection_is_that_connections(monkeypatch):
             assert web.counters["websocket.failed"] == 1
 
     run(scenario, peer=Broken)
+
+
+def test_a_session_that_cannot_be_sent_to_keeps_nothing_from_the_others_of_its_turn():
+    async def scenario(web):
+        async with web.client("/") as one, web.client("/") as broken, web.client("/") as other:
+            await until(lambda: len(web.peers) == 3)
+            sessions = [peer.session for peer in web.peers]
+
+            class Broken(DatagramQueue):
+                def drop_stale(self, _now):
+                    raise RuntimeError("a defect")
+
+            sessions[1].queue = Broken(web.counters)
+            for session in sessions:
+                session.send([b"for all"])
+            assert [await one.recv(), await other.recv()] == [b"for all"] * 2
+            with pytest.raises(ConnectionClosed):
+                await broken.recv()
+            assert web.counters["websocket.failed"] == 1
+            await until(lambda: web.listener.connection_count == 2)
+
+    run(scenario)

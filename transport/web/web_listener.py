@@ -405,13 +405,17 @@ class WebListener:
     def _flush(self, connections: dict[WebSocketConnection, None]) -> Iterable[WebSocketConnection]:
         """Send what is queued for a slice of time, and the rest once others were served.
 
-        A frame for hundreds of guests is as many writes, of which each is a call of the system.
+        A frame for hundreds of guests is as many writes, of which each is a call of the system. Whatever goes
+        wrong ends one connection only.
         """
         now = self.clock()
         while connections:
             connection = next(iter(connections))
             del connections[connection]
-            connection.flush(now)
+            try:
+                connection.flush(now)
+            except Exception:  # noqa: BLE001
+                connection.fail()
             if self.clock() >= now + TURN:
                 break
         return connections

@@ -306,6 +306,13 @@ class WebSocketConnection(asyncio.Protocol):
         """End the connection at once."""
         self._transport.abort()
 
+    def fail(self) -> None:
+        """End the connection for the exception that is being handled."""
+        self._host.counters.add("websocket.failed")
+        logger.exception("A WebSocket connection failed and is dropped")
+        self._backlog = b""
+        self._transport.abort()
+
     def flush(self, now: float) -> None:
         """Send what the session has queued, and what the protocol has to say."""
         if self._session is not None and self._session.queue and not self._paused:
@@ -337,7 +344,7 @@ class WebSocketConnection(asyncio.Protocol):
             if self._protocol.state is not OPEN:
                 self._session_ended(None)
         except Exception:  # noqa: BLE001
-            self._fail()
+            self.fail()
         size = waiting - (len(self._backlog) - self._taken)
         ordinary = -(-size // PACKET_BYTES) * (allowance.packet + allowance.frames)
         self._work.end_turn(thread_time() - started, ordinary + size * allowance.frames_byte, now)
@@ -492,9 +499,3 @@ class WebSocketConnection(asyncio.Protocol):
         if hasattr(self, "_timer"):
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(delay, callback)
-
-    def _fail(self) -> None:
-        self._host.counters.add("websocket.failed")
-        logger.exception("A WebSocket connection failed and is dropped")
-        self._backlog = b""
-        self._transport.abort()
