@@ -128,14 +128,11 @@ class Port:
 
     def __init__(self, opened: PortOpened, owner: Hashable, usual: PortPolicy, now: float) -> None:
         """``usual`` is the policy of ports that bring none."""
-        policy = self.policy = usual if opened.policy is None else opened.policy
         self.owner = owner
         """As whose the port is counted."""
         self.asked = False
         """Whether the port was asked which multicast groups it wants."""
         self.claims = TokenBucket(CLAIMS_PER_SECOND, CLAIM_BURST, now)
-        rate = policy.floods_per_second
-        self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
         self.leaves = TokenBucket(LEAVES_PER_SECOND, LEAVE_BURST, now)
         self.client = opened.client
         self.drops: dict[str, int] = {}
@@ -145,6 +142,15 @@ class Port:
         self.link_mtu = opened.link_mtu
         self.line = opened.line
         self.next_complaint = 0.0
+        self.opened_as = opened.port
+        """The number with which its present session began."""
+        self.go_by(usual if opened.policy is None else opened.policy, now)
+
+    def go_by(self, policy: PortPolicy, now: float) -> None:
+        """Let what is attached do what a policy says, from its next frame on."""
+        self.policy = policy
+        rate = policy.floods_per_second
+        self.floods = TokenBucket(rate, rate * FLOOD_BURST, now)
         # What every frame is held against, without a look-up in the policy.
         self.macs = policy.macs
         self.max_macs = policy.max_macs
@@ -158,8 +164,6 @@ class Port:
         self.guards_sources = Guard.SOURCES in policy.guards
         self.guards_dhcp = Guard.DHCP in policy.guards
         self.guards_router = Guard.ROUTER in policy.guards
-        self.opened_as = opened.port
-        """The number with which its present session began."""
 
     def change_session(self, opened: Port) -> None:
         """Have the session of another port: the client is the same, and so is what is on the line."""

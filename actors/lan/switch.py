@@ -190,14 +190,19 @@ class SwitchActor(EventLoopActor):
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:
         """Have other limits for the sessions that come, and other policies of ports that brought none."""
-        former, self._settings = self._usual, message.settings
-        self._usual = usual_policy(message.settings)
+        self._settings = message.settings
         present, absent = _shared_ports(message.settings)
         self._shares.resize(*present)
         self._absent_shares.resize(*absent)
+        former, usual = self._usual, usual_policy(message.settings)
+        if usual == former:
+            return
+        self._usual, now = usual, self.now()
         for port in self._ports.values():
             if port.policy is former:
-                port.policy = self._usual
+                port.go_by(usual, now)
+        if self._elsewhere is not None:
+            self._elsewhere.go_by(usual, now)
 
     # -- other workers ------------------------------------------------------------------------------
 

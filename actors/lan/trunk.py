@@ -46,6 +46,10 @@ class TrunkPort:
             self._link.send(self._worker, frames)
 
 
+def _of_trunks(usual: PortPolicy) -> PortPolicy:
+    return replace(usual, role=Role.TRUNK, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
+
+
 class Elsewhere:
     """Keeps the ports of a switch that stand for other workers."""
 
@@ -55,7 +59,7 @@ class Elsewhere:
         """``usual`` is the policy of the room's ports; ``present`` and ``absent`` count them."""
         self._link = link
         self._forwarding = forwarding
-        self._policy = replace(usual, role=Role.TRUNK, guards=Guard.NONE, macs=None, max_macs=MAX_MACS)
+        self._policy = _of_trunks(usual)
         self._present = present
         self._absent = absent
         self._guests: dict[bytes, tuple[int, int]] = {}
@@ -66,6 +70,12 @@ class Elsewhere:
         """MACs whose clients are away, with the clients' networks, who is away for longest first."""
         self._counted: dict[tuple[int, int], tuple[Shares, str]] = {}
         """Among which these ports are counted, and as whose."""
+
+    def go_by(self, usual: PortPolicy, now: float) -> None:
+        """Let the other workers' ports do what the room's do from now on."""
+        self._policy = _of_trunks(usual)
+        for number in self._forwarding.trunks:
+            self._forwarding.ports[number].go_by(self._policy, now)
 
     def set_workers(self, workers: Mapping[int, int], now: float) -> bool:
         """Have a port for each of these; whether one is new."""

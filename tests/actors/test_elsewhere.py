@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -16,7 +17,7 @@ from actors.gateway.gateway import GatewayActor
 from actors.lan.forwarding import FIRST_TRUNK
 from actors.lan.switch import SwitchActor
 from actors.lan.trunk import TrunkPort
-from actors.messages import Ipv6AddressesKnown, NameBound
+from actors.messages import Ipv6AddressesKnown, NameBound, SettingsChanged
 from actors.runtime import run_ready
 from actors.settings import LanSettings
 from actors.trunk_messages import (
@@ -272,6 +273,21 @@ def test_frames_for_a_guest_elsewhere_go_into_the_trunk_and_come_back_only_to_gu
     assert client.session.frames() == [back]
     assert lan.counters["switch.drop.split_horizon"] == 2
     assert lan.link.sent == [(1, [out])]
+
+
+def test_other_workers_ports_do_what_changed_settings_say_and_stay_theirs(lan):
+    """What is for all comes by them, before and after, and goes to the guests of this worker alone."""
+    client = lan.registers(1)
+    lan.answer(ip("10.0.2.30"))
+    lan.tell(SettingsChanged(replace(lan.settings, packets_per_second=1000, floods_per_second=0)))
+    client.session.take()
+    lan.tell(WorkersChanged({1: 2, 2: 1}))
+    ports = lan.switch._actor_weakref()._ports
+    assert {ports[FIRST_TRUNK - worker].policy.floods_per_second for worker in (1, 2)} == {0}
+    to_all = b"\xff" * 6 + mac(9) + b"\x88\xb5" + bytes(50)
+    lan.tell(FramesFromTrunk(1, [to_all]))
+    assert client.session.frames() == [to_all]
+    assert lan.link.sent == []
 
 
 def test_a_worker_that_has_no_ports_any_more_is_sent_nothing(lan):

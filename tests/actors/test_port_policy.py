@@ -23,6 +23,7 @@ from actors.messages import (
     GatewayAttached,
     PortLimited,
     RegistrationRefused,
+    SettingsChanged,
     SourceRefused,
 )
 from actors.port_policy import Guard, usual_policy
@@ -149,6 +150,43 @@ def test_a_port_floods_as_much_as_its_policy_says(counters, loop):
     switch.sends(7, *[frame(mac(7), BROADCAST, bytes((n,))) for n in range(30)])
     assert len(switch.got(1)) == 5 * FLOOD_BURST
     assert switch.drops() == {"flood_rate": 20}
+
+
+@pytest.mark.usefixtures("loop")
+@pytest.mark.parametrize("before", [[], [{"packets_per_second": 7}]], ids=["at once", "after another change"])
+@pytest.mark.parametrize(
+    ("former", "later", "heard"),
+    [
+        ({}, {"isolated": True}, []),
+        ({"isolated": True}, {}, [1, 7]),
+        ({}, {"floods_per_second": 0}, [7]),
+        ({"floods_per_second": 0}, {}, [1, 7]),
+    ],
+)
+def test_ports_do_what_changed_settings_say(counters, before, former, later, heard):
+    """And those that brought a policy what that says."""
+    switch = Switch(counters, settings=LanSettings(**former))
+    for number in (7, 8):
+        switch.open(number, policy=USUAL)
+    for changed in (*(former | each for each in before), later):
+        switch.tell(SettingsChanged(LanSettings(**changed)))
+    for number in (1, 7):
+        switch.sends(number, frame(mac(number), BROADCAST))
+    assert switch.got(2) == [frame(mac(number), BROADCAST) for number in heard]
+    assert switch.got(8)[-1:] == [frame(mac(7), BROADCAST)]
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+def test_ports_are_kept_from_what_changed_settings_say(counters, loop, is_guarded):
+    switch = Switch(counters, settings=LanSettings(source_guard=not is_guarded, dhcp=not is_guarded))
+    pool = AddressPool()
+    pool.claim(mac(2), bytes((10, 0, 2, 10)))
+    switch.tell(GatewayAttached(switch.gateway, SourceGuard(pool, AddressBindings(), bytes(8))))
+    switch.tell(SettingsChanged(LanSettings(source_guard=is_guarded, dhcp=is_guarded)))
+    of_another = Ether(src=mac(3).hex(":"), dst=BROADCAST.hex(":")) / IP(src="10.0.2.10", dst="10.0.2.99")
+    switch.sends(3, bytes(of_another), wrapped([], CLAIMS["rogue_dhcp"], mac(9)))
+    assert len(switch.got(2)) == (0 if is_guarded else 2)
+    assert set(switch.drops()) == ({"spoofed_address", "rogue_dhcp"} if is_guarded else set())
 
 
 # -- MAC addresses -----------------------------------------------------------------------------------
