@@ -18,6 +18,9 @@ packages=$(missing \
     busybox:busybox-static \
     dnsmasq:dnsmasq-base \
     groff:groff-base \
+    mandoc:mandoc \
+    zsh:zsh \
+    fish:fish \
     node:nodejs \
     npm:npm \
     cpio:cpio \

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 
@@ -64,8 +63,7 @@ def test_every_command_is_in_every_script(shell):
     text = script(shell)
     assert all(command in text for command in COMMANDS)
     assert "--bit-rate" in text or "bit-rate" in text
-    if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=text, text=True, check=True)
+    subprocess.run([shell, "-n"], input=text, text=True, check=True)
 
 
 def test_another_shell_is_refused_in_one_line():
