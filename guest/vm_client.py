@@ -213,6 +213,7 @@ class VirtualNic:
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
         self._heard = 0.0
+        self._learned = asyncio.Event()
         """When anything came last."""
         self._refusal: str | None = None
         self._end: str | None = None
@@ -403,8 +404,11 @@ class VirtualNic:
         unanswered = 0
         asked = clock()
         for delay in chain(EARLY_HEARTBEATS, repeat(HEARTBEAT_INTERVAL)):
-            most = WATCHFUL_INTERVAL if self._places.has_others else HEARTBEAT_INTERVAL
-            await asyncio.sleep(min(delay, most, ANSWERED_WITHIN if unanswered >= MISSED_BEATS else most))
+            # Woken when places are learned: a wait that began without another one is too long with one.
+            while (left := asked + min(delay, self._watchfulness(unanswered)) - clock()) > 0:
+                self._learned.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._learned.wait(), left)
             unanswered = 0 if self._heard >= asked else unanswered
             if unanswered >= MISSED_BEATS and self._places.has_others:
                 self._places.go_on()
@@ -413,6 +417,12 @@ class VirtualNic:
             self._say(type="Heartbeat")
             asked = clock()
             unanswered += 1
+
+    def _watchfulness(self, unanswered: int) -> float:
+        """Return the longest wait in seconds after a heartbeat, with so many ``unanswered`` by then."""
+        if not self._places.has_others:
+            return HEARTBEAT_INTERVAL
+        return ANSWERED_WITHIN if unanswered >= MISSED_BEATS else WATCHFUL_INTERVAL
 
     async def _read(self, session: WebTransportClient) -> None:
         loop = asyncio.get_running_loop()
@@ -448,6 +458,7 @@ class VirtualNic:
             resume = fields.get("resume")
             self._resume = resume if isinstance(resume, str) else ""
             self._places.learn(fields.get("urls"))
+            self._learned.set()
             self._on_assigned(parse_assigned(fields))
         elif name == "Draining":
             seconds = fields.get("seconds")

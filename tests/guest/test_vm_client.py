@@ -385,6 +385,26 @@ def test_another_mtu_is_told_as_such(monkeypatch):
     on_scripted_relay(scenario, answer)
 
 
+def test_a_relay_is_watched_from_when_another_is_named(monkeypatch):
+    monkeypatch.setattr(vm_client_module, "EARLY_HEARTBEATS", ())
+    monkeypatch.setattr(vm_client_module, "HEARTBEAT_INTERVAL", 600)
+    monkeypatch.setattr(vm_client_module, "WATCHFUL_INTERVAL", 0.05)
+    monkeypatch.setattr(vm_client_module, "ANSWERED_WITHIN", 0.05)
+    changes = []
+
+    async def scenario(url, relay):
+        async with vm_client(url, insecure=True, reconnect=True, on_change=changes.append):
+            # The wait for the first heartbeat is that of a client that has nowhere else to go.
+            relay.sessions[0].send(
+                [ASSIGNED.replace(b"}", b',"urls":["%s","https://127.0.0.1:9"]}' % url.encode())]
+            )
+            await until(lambda: len(changes) > 1)
+        assert changes[1].reason == vm_client_module.SILENT
+        assert [fields["type"] for fields in relay.heard].count("Heartbeat") == vm_client_module.MISSED_BEATS
+
+    on_scripted_relay(scenario, lambda _, fields: [ASSIGNED] if fields["type"] == "Register" else [])
+
+
 def test_attempts_are_further_and_further_apart(monkeypatch):
     monkeypatch.setattr(retry_delays, "FIRST_WITHIN", 0.005)
     monkeypatch.setattr(retry_delays, "SOON", 0.01)

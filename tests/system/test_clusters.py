@@ -221,6 +221,7 @@ def test_a_server_that_refuses_is_told_once_and_tried_again(tmp_path):
     play(tmp_path, scenario)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("number", "learned"), [(signal.SIGKILL, False), (signal.SIGSTOP, True)])
 def test_clients_of_a_lost_machine_are_at_another_within_ten_seconds_with_the_same_address(
     tmp_path, number, learned, monkeypatch

@@ -155,6 +155,8 @@ export class NetworkInterface {
   #held: Uint8Array[] = [];
   #openSince = 0;
   #heartbeats: ReturnType<typeof setTimeout> | undefined;
+  /** Waits for the next heartbeat anew: a wait that began without another relay is too long with one. */
+  #rearm: (() => void) | undefined;
   #heartbeatSent = 0;
   #unanswered = 0;
   readonly #retries = new Retries();
@@ -348,18 +350,32 @@ export class NetworkInterface {
     });
     const ending = await Promise.race([carrier.closed, silence]);
     if (this.#carrier !== carrier) return;
-    clearTimeout(this.#heartbeats);
+    this.#unwatch();
     this.#carrier = undefined;
     this.#lost(ending);
   }
 
   /** Sends heartbeats for as long as they are answered, and says so when they are not. */
   #watch(carrier: Carrier, onSilence: () => void): void {
-    const interval = !this.#hasOthers ? HEARTBEAT_INTERVAL : this.#isMissed ? ANSWERED_WITHIN : WATCHFUL_INTERVAL;
-    this.#heartbeats = setTimeout(() => {
-      if (this.#beat(carrier)) this.#watch(carrier, onSilence);
-      else onSilence();
-    }, interval);
+    const since = Date.now();
+    this.#rearm = () => {
+      const interval = !this.#hasOthers ? HEARTBEAT_INTERVAL : this.#isMissed ? ANSWERED_WITHIN : WATCHFUL_INTERVAL;
+      clearTimeout(this.#heartbeats);
+      this.#heartbeats = setTimeout(
+        () => {
+          if (this.#beat(carrier)) this.#watch(carrier, onSilence);
+          else onSilence();
+        },
+        Math.min(interval, since + interval - Date.now()),
+      );
+    };
+    this.#rearm();
+  }
+
+  /** Sends no more heartbeats. */
+  #unwatch(): void {
+    clearTimeout(this.#heartbeats);
+    this.#rearm = undefined;
   }
 
   get #hasOthers(): boolean {
@@ -407,7 +423,7 @@ export class NetworkInterface {
   #part(): Carrier | undefined {
     const carrier = this.#carrier;
     if (carrier !== undefined) {
-      clearTimeout(this.#heartbeats);
+      this.#unwatch();
       this.#carrier = undefined;
       this.#session++;
     }
@@ -540,6 +556,7 @@ export class NetworkInterface {
         const before = this.#assigned;
         this.#assigned = message.assigned;
         this.#places.learn(message.urls);
+        this.#rearm?.();
         if (this.#registered !== undefined) this.#had = this.#keepsake(this.#registered, message);
         this.#registration?.end();
         if (String(before?.ip) !== String(message.assigned.ip)) this.onassigned(message.assigned);

@@ -498,6 +498,19 @@ describe("a lost connection", () => {
     expect(nic.statistics.reconnects).toBe(1);
   });
 
+  test("is watched for from when another relay is named, and found within 8 s", async () => {
+    relay.install();
+    const nic = await attach("https://relay.example/");
+    const usual = relay.answer;
+    relay.answer = () => {};
+    relay.links[0]!.deliver(control({ type: "Assigned", ...ASSIGNED, urls: ["https://relay.example", "https://other.example"] }));
+    await vi.advanceTimersByTimeAsync(8_100);
+    relay.answer = usual;
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect(nic.state).toBe("open");
+    expect(relay.links.map(({ url }) => new URL(url).host)).toEqual(["relay.example", "other.example"]);
+  });
+
   describe.each(["webtransport", "websocket"] as const)("over %s", (transport) => {
     test("is not made of timers that run once a minute, as in a hidden page", async () => {
       relay.install();

@@ -93,6 +93,8 @@ export class NetworkInterface {
     #held = [];
     #openSince = 0;
     #heartbeats;
+    /** Waits for the next heartbeat anew: a wait that began without another relay is too long with one. */
+    #rearm;
     #heartbeatSent = 0;
     #unanswered = 0;
     #retries = new Retries();
@@ -283,19 +285,29 @@ export class NetworkInterface {
         const ending = await Promise.race([carrier.closed, silence]);
         if (this.#carrier !== carrier)
             return;
-        clearTimeout(this.#heartbeats);
+        this.#unwatch();
         this.#carrier = undefined;
         this.#lost(ending);
     }
     /** Sends heartbeats for as long as they are answered, and says so when they are not. */
     #watch(carrier, onSilence) {
-        const interval = !this.#hasOthers ? HEARTBEAT_INTERVAL : this.#isMissed ? ANSWERED_WITHIN : WATCHFUL_INTERVAL;
-        this.#heartbeats = setTimeout(() => {
-            if (this.#beat(carrier))
-                this.#watch(carrier, onSilence);
-            else
-                onSilence();
-        }, interval);
+        const since = Date.now();
+        this.#rearm = () => {
+            const interval = !this.#hasOthers ? HEARTBEAT_INTERVAL : this.#isMissed ? ANSWERED_WITHIN : WATCHFUL_INTERVAL;
+            clearTimeout(this.#heartbeats);
+            this.#heartbeats = setTimeout(() => {
+                if (this.#beat(carrier))
+                    this.#watch(carrier, onSilence);
+                else
+                    onSilence();
+            }, Math.min(interval, since + interval - Date.now()));
+        };
+        this.#rearm();
+    }
+    /** Sends no more heartbeats. */
+    #unwatch() {
+        clearTimeout(this.#heartbeats);
+        this.#rearm = undefined;
     }
     get #hasOthers() {
         return this.#places.length > 1;
@@ -342,7 +354,7 @@ export class NetworkInterface {
     #part() {
         const carrier = this.#carrier;
         if (carrier !== undefined) {
-            clearTimeout(this.#heartbeats);
+            this.#unwatch();
             this.#carrier = undefined;
             this.#session++;
         }
@@ -470,6 +482,7 @@ export class NetworkInterface {
                 const before = this.#assigned;
                 this.#assigned = message.assigned;
                 this.#places.learn(message.urls);
+                this.#rearm?.();
                 if (this.#registered !== undefined)
                     this.#had = this.#keepsake(this.#registered, message);
                 this.#registration?.end();
