@@ -58,6 +58,11 @@ class KernelGuest:
         # Its answer comes behind all that was on its way, in both directions.
         assert self.ping(self.gateway, count=1)[0] == 1
 
+    def speak_only_when_asked(self):
+        """Have the kernel say nothing by itself any more, as for IPv6; what it said has arrived then."""
+        self.run("sysctl", "-q", "-w", f"net.ipv6.conf.{self.device}.disable_ipv6=1")
+        assert self.ping(self.gateway, count=1)[0] == 1
+
     def _goes_on(self):
         with self.namespace.entered():
             sockets = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]

@@ -8,6 +8,7 @@ import cluster_faults
 import pytest
 
 
+@pytest.mark.alone
 def test_a_cluster_heals_after_each_kind_of_fault(capsys):
     cluster_faults.run_cycles(3, seed=1)
     told = re.findall(r"^cycle \d: m\d (\w+); ", capsys.readouterr().out, re.MULTILINE)

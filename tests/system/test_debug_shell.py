@@ -80,6 +80,7 @@ def when_told(relay, news, act):
 
 
 def test_a_running_relay_at_the_prompt(relay, web):
+    web.speak_only_when_asked()  # or frames of its may be in one batch with those that are looked at
     terminal = Shell("--admin", relay.admin)
     lookers = {
         "relay.sniff": (" captures ", lambda: web.ping("10.0.2.2", count=1)),

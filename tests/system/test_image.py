@@ -205,11 +205,9 @@ def test_health_check_fails_when_the_relay_hangs(podman, container):
 
 
 def test_sigterm_ends_it_at_once(podman, container):
-    began = time.monotonic()
     # podman would kill it after these seconds, with status 137.
     podman("stop", "--time", "8", container.name)
     assert container.inspect("{{.State.ExitCode}}") == "0"
-    assert time.monotonic() - began < 8
 
 
 def test_bad_options_end_it_with_one_line(podman):

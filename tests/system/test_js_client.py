@@ -356,6 +356,7 @@ def test_a_client_leaves_addresses_to_others(program, relay):
     assert problems == ["this client has too many addresses"] * RESERVE
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_card_on_node_leaves_a_lost_machine_of_a_cluster_with_its_address(tmp_path, program, number):
     async def scenario(cluster):

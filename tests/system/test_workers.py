@@ -187,6 +187,7 @@ def test_guests_of_a_killed_worker_are_back_within_a_second_and_others_notice_no
     relay.is_again(0)
 
 
+@pytest.mark.alone
 def test_guests_of_a_worker_that_hangs_are_elsewhere_within_five_seconds(relay):
     async def scenario():
         async with Guests(relay) as guests:
