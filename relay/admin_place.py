@@ -8,6 +8,8 @@ folder for temporary files, or its state folder (STATE_DIRECTORY): a container m
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 import socket
@@ -30,6 +32,10 @@ OF_ROOT = Path("/run/vmrelay")
 """Folder of root's relays, and of a service of that name."""
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
+
+
+_NAME = re.compile(r"[0-9]{1,5}(-[0-9]+)?\.sock")
+"""Of the sockets that relays name themselves."""
 
 
 class PlaceError(Exception):
@@ -101,34 +107,74 @@ def _make_private(folder: Path) -> None:
 
 def listen(path: Path) -> socket.socket:
     """Listen at a path, in place of a socket that a killed relay left behind. Raises PlaceError."""
-    if is_live(path):
-        raise PlaceError(f"{path}: another relay listens there")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.is_socket():
-            path.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
+        with _alone_in(path.parent):
+            _bind(listener, path)
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError as error:
+    except (OSError, PlaceError) as error:
         listener.close()
-        raise PlaceError(f"{path}: {error.strerror or error}") from None
+        raise PlaceError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return listener
 
 
+def _bind(listener: socket.socket, path: Path) -> None:
+    if is_live(path):
+        raise PlaceError("another relay listens there")
+    if path.is_socket():
+        path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the sockets that killed relays of this user have left in a folder, and nothing else."""
+    with _alone_in(folder), contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                found = path.lstat()
+                is_ours = stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
+                if is_ours and _NAME.fullmatch(path.name) and _probe(path) == errno.ECONNREFUSED:
+                    path.unlink()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other relays from opening and removing sockets in a folder meanwhile.
+
+    A folder that cannot be locked is another's, or of a file system without locks: no reason not to go on.
+    """
+    descriptor = None
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def is_live(path: Path) -> bool:
-    """Whether somebody listens at a path."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
+    """Whether a process has a path's socket open; it notices nothing of being asked."""
+    return _probe(path) in {0, errno.EPROTOTYPE}
+
+
+def _probe(path: Path) -> int:
+    """Connect to a path by datagrams; return the number of the error.
+
+    A stream socket refuses that with EPROTOTYPE before anything becomes of it, one that nobody has open any
+    more with ECONNREFUSED (connect(2), POSIX).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
+            return probe.connect_ex(str(path))
+        except OSError as error:  # a path that is too long
+            return error.errno or errno.EINVAL
 
 
 def find(environment: Mapping[str, str], port: int | None = None) -> list[Path]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import json
 import os
 import socket
 import sys
@@ -62,26 +63,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, metavar="N", help="ask at this UDP port, whatever the relay was told"
     )
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+class Health(NamedTuple):
+    """Whether a relay answers."""
+
+    ok: bool
+    told: str
+    """What was found, in one line."""
+    asked: list[dict[str, str | int]]
+    """``host`` and ``port`` of each place that was asked; the last one is that which answered, if one did."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask; return the exit status: 0 if it answers, 1 if not."""
+    found = _health(args)
+    if args.json:
+        print(json.dumps(found._asdict(), indent=1))  # noqa: T201
+    elif found.ok:
+        print(found.told)  # noqa: T201
+    else:
+        print(f"vmrelay: error: {found.told}", file=sys.stderr)  # noqa: T201
+    return 0 if found.ok else 1
+
+
+def _health(args: argparse.Namespace) -> Health:
     found = next((process for process in processes() if args.pid in (None, process.pid)), None)
     if args.pid is not None and found is None:
-        return _complain(f"process {args.pid} is no relay")
+        return Health(ok=False, told=f"process {args.pid} is no relay", asked=[])
     told = _settings_of(found)
     bind, port = args.bind or told.bind, told.port if args.port is None else args.port
     ports = [port] if port or found is None else _open_ports(found.pid)[:MAX_GUESSES]
-    asked = [(host, number) for number in ports for host in addresses_of(bind)]
-    for host, number in asked:
-        if speaks_quic(host, number, TIMEOUT / len(asked)):
-            print(f"{host} port {number} speaks QUIC")  # noqa: T201
-            return 0
+    places = [(host, number) for number in ports for host in addresses_of(bind)]
+    asked: list[dict[str, str | int]] = []
+    for host, number in places:
+        asked.append({"host": host, "port": number})
+        if speaks_quic(host, number, TIMEOUT / len(places)):
+            return Health(ok=True, told=f"{host} port {number} speaks QUIC", asked=asked)
     if not asked:
-        return _complain("the relay has no open port")
-    where = ", ".join(f"{host} port {number}" for host, number in asked)
+        return Health(ok=False, told="the relay has no open port", asked=[])
+    where = ", ".join(f"{host} port {number}" for host, number in places)
     nobody = "" if found or args.port is not None else "; no relay runs here"
-    return _complain(f"nobody speaks QUIC at {where}{nobody}")
+    return Health(ok=False, told=f"nobody speaks QUIC at {where}{nobody}", asked=asked)
 
 
 def speaks_quic(host: str, port: int, timeout: float = TIMEOUT) -> bool:
@@ -183,8 +207,3 @@ def _sockets(folder: Path, protocol: str) -> Iterator[tuple[int, str, str]]:
             for line in (folder / "net" / name).read_text().splitlines()[1:]:
                 fields = line.split()
                 yield int(fields[1].rpartition(":")[2], 16), fields[3], fields[9]
-
-
-def _complain(message: str) -> int:
-    print(f"vmrelay: error: {message}", file=sys.stderr)  # noqa: T201
-    return 1

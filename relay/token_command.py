@@ -179,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="its jti, which 'vmrelay token show' prints, or the token; - reads it from standard input",
     )
+    revoke.add_argument("--json", action="store_true", help="print as JSON")
     client.add_arguments(revoke)
     show = actions.add_parser(
         "show",
@@ -245,7 +246,8 @@ def _revoke(args: argparse.Namespace) -> int:
             if not said:
                 raise TokenError("the token has no id (jti): change the key that signed it")
     done = client.connect(args).post(f"/v1/tokens/{said}/revoke")
-    print(f"{done['revoked']} is revoked; {done['ended']} sessions were ended")  # noqa: T201
+    told = f"{done['revoked']} is revoked; {done['ended']} sessions were ended"
+    print(json.dumps(done, indent=1) if args.json else told)  # noqa: T201
     return 0
 
 

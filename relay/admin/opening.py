@@ -12,7 +12,7 @@ from loguru import logger
 
 from relay.admin.guard import LOOPBACK_HOSTS
 from relay.admin.service import AdminService
-from relay.admin_place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen
+from relay.admin_place import AUTO, BACKLOG, NONE, Address, PlaceError, default_path, is_live, listen, sweep
 
 if TYPE_CHECKING:
     from relay.admin.service import Offered
@@ -52,8 +52,10 @@ def open_admin(
         return _on_tcp(place, token, served)
     try:
         path = Path(place) if isinstance(place, Path) else default_path(port, os.environ)
-        if place == AUTO and is_live(path):  # in another network namespace
-            path = path.with_stem(f"{path.stem}-{os.getpid()}")
+        if place == AUTO:
+            sweep(path.parent)
+            if is_live(path):  # in another network namespace
+                path = path.with_stem(f"{path.stem}-{os.getpid()}")
         service = AdminService(listen(path), served, path)
     except PlaceError as error:
         if place == AUTO:

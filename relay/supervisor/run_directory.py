@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from relay.admin_place import PlaceError, default_path
+from relay.admin_place import PlaceError, default_path, is_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,5 +39,6 @@ def _remove_stale(base: Path) -> None:
     """Remove those of relays that were killed."""
     for folder in base.glob(f"{_PREFIX}*"):
         pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+        # A process of another container, which shares the folder, is not in /proc.
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and not any(map(is_live, folder.iterdir())):
             remove(folder)

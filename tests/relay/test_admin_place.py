@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import stat
@@ -17,6 +19,7 @@ from relay.admin_place import (
     is_live,
     listen,
     parse_place,
+    sweep,
 )
 
 
@@ -114,3 +117,56 @@ def test_any_error_of_the_system_is_told_with_the_path(tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(PlaceError, match=r"a.sock: Permission denied"):
         listen(tmp_path / "a.sock")
+
+
+def test_who_asks_whether_a_relay_is_there_is_no_client_of_it(tmp_path):
+    with listen(tmp_path / "1.sock") as listener:
+        assert is_live(tmp_path / "1.sock")
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_sockets_of_killed_relays_are_swept_and_nothing_else(tmp_path):
+    """One that is bound and does not listen yet belongs to a relay that is starting."""
+    (tmp_path / "5.sock").write_text("precious")
+    (tmp_path / "6.sock").symlink_to(tmp_path / "4433.sock")
+    for name in ("4433.sock", "4433-77.sock", "mine.sock", "4433.sock.old"):
+        listen(tmp_path / name).close()
+    with listen(tmp_path / "2.sock"), socket.socket(socket.AF_UNIX) as starting:
+        starting.bind(str(tmp_path / "3.sock"))
+        sweep(tmp_path)
+        kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"2.sock", "3.sock", "5.sock", "6.sock", "mine.sock", "4433.sock.old"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_a_socket_of_another_user_stays(tmp_path):
+    listen(tmp_path / "1.sock").close()
+    os.chown(tmp_path / "1.sock", 12345, -1)
+    sweep(tmp_path)
+    assert (tmp_path / "1.sock").exists()
+
+
+@pytest.mark.parametrize("opens", [sweep, lambda folder: listen(folder / "1.sock").close()])
+def test_one_relay_at_a_time_opens_and_removes_sockets(tmp_path, monkeypatch, opens):
+    """Else the place of a socket that was found dead could be a live relay's by the time it is removed."""
+    listen(tmp_path / "1.sock").close()
+    folder = os.open(tmp_path, os.O_RDONLY)
+    is_locked = []
+
+    def probe(_path):
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_locked.append(True)
+        return errno.ECONNREFUSED
+
+    monkeypatch.setattr("relay.admin_place._probe", probe)
+    opens(tmp_path)
+    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(folder)
+    assert is_locked == [True]
+
+
+def test_a_folder_that_is_not_there_is_swept_of_nothing(tmp_path):
+    sweep(tmp_path / "none")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -100,6 +101,17 @@ def test_what_is_named_is_asked_and_nothing_else():
     with Running("--port", 0, "--bind", "127.0.0.1") as relay:
         assert check("--bind", "127.0.0.1", "--port", relay.port)[0] == 0
         assert check("--pid", relay.pid, "--port", free_port())[0] == 1
+
+
+def test_programs_are_told_as_json():
+    with Running("--port", 0, "--bind", "127.0.0.1") as relay:
+        asked = [{"host": "127.0.0.1", "port": relay.port}]
+        for extra, ok in (([], True), (["--port", relay.port + 1], False)):
+            status, said = check("--json", "--pid", relay.pid, *extra)
+            told = json.loads(said)
+            assert (status, told.pop("ok")) == (0 if ok else 1, ok)
+            assert (told["asked"] == asked) == ok
+            assert f"port {relay.port + (not ok)}" in told["told"]
 
 
 @pytest.mark.parametrize("words", [("--port", "70000"), ("--port", "-1"), ("--bind", "a..b", "--port", "1")])

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
+from processes import Relay, free_port
 
 from relay.admin.opening import LEAST_TOKEN, AdminError, read_token
 
@@ -21,3 +24,17 @@ def test_what_is_no_token_is_said_with_the_file(tmp_path, content):
         read_token(path)
     with pytest.raises(AdminError, match="No such file"):
         read_token(tmp_path / "none")
+
+
+def test_a_relay_that_starts_removes_what_a_killed_one_has_left(tmp_path):
+    environment = {"RUNTIME_DIRECTORY": str(tmp_path)}
+    killed = Relay(environment=environment)
+    left = tmp_path / f"{killed.port}.sock"
+    killed.signal(signal.SIGKILL)
+    killed.stop()
+    assert left.is_socket()
+    running = Relay("--port", free_port(), environment=environment)
+    try:
+        assert [path.name for path in tmp_path.iterdir()] == [f"{running.port}.sock"]
+    finally:
+        running.stop()

@@ -184,7 +184,10 @@ def test_revoking_ends_sessions_and_what_the_token_has_open_and_is_kept(tmp_path
         assert ask(relay, "/v1/status", by=lost)[1]["error"] == "The token has been revoked."
         with pytest.raises(ConnectError, match="has been revoked"):
             RelayPeer(relay.url, cert_hash=relay.hash, token=lost)
-        run(*THIS_TREE, "token", "revoke", "-", env=environment, input=token(jti="two"))
+        revoked = run(
+            *THIS_TREE, "token", "revoke", "--json", "-", env=environment, input=token(jti="two")
+        ).stdout
+        assert json.loads(revoked) == {"revoked": "two", "ended": 0}
         assert ask(relay, "/v1/tokens/revoked") == (200, ["lost/one", "two"])
         again = run(*THIS_TREE, "token", "revoke", "two words", env=environment, check=False)
         assert again.returncode == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import tempfile
@@ -37,8 +38,13 @@ def test_those_of_killed_relays_are_removed_and_no_others(environment):
     (stale / "admin-0").touch()
     unknown = own.parent / "workers-of-somebody"
     unknown.mkdir()
-    another = run_directory.make(4434, environment)
-    assert {found.name for found in own.parent.iterdir()} == {own.name, another.name, unknown.name}
+    elsewhere = own.parent / f"workers-{ended.pid}-def"  # of another container, where this is another process
+    elsewhere.mkdir()
+    with socket.socket(socket.AF_UNIX) as its:
+        its.bind(str(elsewhere / "admin-0"))
+        another = run_directory.make(4434, environment)
+    names = {found.name for found in own.parent.iterdir()}
+    assert names == {own.name, another.name, unknown.name, elsewhere.name}
     assert own.name.startswith(f"workers-{os.getpid()}-")
 
 
