@@ -22,7 +22,7 @@ class HandlerErrors:
     def __init__(self, part: str, counters: Counters) -> None:
         self._part = part
         self._counters = counters
-        self._logged: dict[tuple[str, int], float] = {}
+        self._logged: dict[tuple[str, str, int], float] = {}
 
     def note(self, error: Exception, now: float) -> None:
         """Count ``error``; log it with its traceback unless the same one was logged a short time ago."""
@@ -30,8 +30,9 @@ class HandlerErrors:
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
-        # By type and line: the table is as small as the code.
-        key = (type(error).__name__, place.tb_lineno if place is not None else 0)
+        # By type and place: the table is as small as the code.
+        where = ("", 0) if place is None else (place.tb_frame.f_code.co_filename, place.tb_lineno)
+        key = (type(error).__name__, *where)
         if now >= self._logged.get(key, now):
             self._logged[key] = now + LOG_WINDOW
             logger.opt(exception=error).error("{}: an unexpected error cost one frame", self._part)

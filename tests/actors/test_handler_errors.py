@@ -39,3 +39,12 @@ def test_every_error_is_counted_and_each_kind_logged_once_per_window(lines):
 def test_an_error_without_a_traceback_is_logged_too(lines):
     HandlerErrors("gateway", Counters()).note(ValueError("made by hand"), 1000.0)
     assert "made by hand" in lines[0]
+
+
+def test_errors_at_one_line_of_two_modules_are_both_logged(lines):
+    handler_errors = HandlerErrors("switch", Counters())
+    for module in ("one.py", "other.py"):
+        with pytest.raises(ZeroDivisionError) as caught:
+            exec(compile("1 / 0", module, "exec"))
+        handler_errors.note(caught.value, 1000.0)
+    assert len(lines) == 2
