@@ -17,7 +17,8 @@ Here differently from the draft:
 - On a path that short the window is never small but for losses: a busy machine delays acknowledgements by far
   more than the path does, and twice what the path holds, the draft's window, would stop the flow meanwhile.
 - A trial ends as soon as what it sent shows a queue (UP_QUEUE_SHARE): more would only make it longer, for us
-  and for whoever shares the path.
+  and for whoever shares the path. A queue that stood before it, seconds after ours was drained, is that of
+  others (CUBIC fills the buffer), who would get our share if each trial ended by it: it does not count.
 - A round trip close to the smallest shows that there is no queue, so a session without one, as most are,
   never drains its path (PROBE_RTT) to find out.
 """
@@ -139,6 +140,7 @@ class Bbr(Congestion):
         self._trial = NO_TRIAL
         self._trial_samples = False
         self._phase_since = self._probe_wait = 0.0
+        self._rtt_before_trial = 0.0
         self._rounds_since_trial = self._up_rounds = self._up_acked = 0
         self._up_step = INFINITE
         self._window_limited = False
@@ -455,8 +457,9 @@ class Bbr(Congestion):
         )
 
     def _queue_of_trial(self, rtt: float) -> bool:
-        """Whether a round trip of what the trial has sent shows that the path is full."""
-        return self._trial == FEEDBACK and rtt > self.min_rtt * (1 + UP_QUEUE_SHARE) + QUEUE_SECONDS
+        """Whether a round trip of what the trial has sent shows a queue that was not there before."""
+        added = rtt - self._rtt_before_trial
+        return self._trial == FEEDBACK and added > self.min_rtt * UP_QUEUE_SHARE + QUEUE_SECONDS
 
     def _is_time_to_go_down(self) -> bool:
         if self._window_limited and self.congestion_window >= self._inflight_high:
@@ -476,6 +479,7 @@ class Bbr(Congestion):
 
     def _start_refill(self) -> None:
         self.phase = REFILL
+        self._rtt_before_trial = self._last_round_rtt if self._queue_seen else self.min_rtt
         self._forget_short_bounds()
         self._up_rounds = self._up_acked = 0
         self._trial_samples = True
