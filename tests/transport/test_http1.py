@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from time import process_time
 from typing import Any
 
 import pytest
@@ -185,6 +186,8 @@ BAD = {
     "a length that is no number": (POST + b"Content-Length: five\r\n\r\n", 400),
     "a negative length": (POST + b"Content-Length: -1\r\n\r\n", 400),
     "a length with a sign": (POST + b"Content-Length: +1\r\n\r\n", 400),
+    "a length behind what is a blank to few": (POST + b"Content-Length: \xa01\r\n\r\nx", 400),
+    "a coding behind what is a blank to few": (POST + b"Transfer-Encoding: \x85chunked\r\n\r\n", 400),
     "an endless length": (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
     "an empty length": (POST + b"Content-Length:\r\n\r\n", 400),
     "two lengths": (POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
@@ -220,6 +223,14 @@ def test_what_cannot_be_understood_is_a_status(case, cut):
 def test_requests_before_one_that_is_bad_are_told():
     good, bad = read(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\nrubbish\r\n")
     assert (good.target, bad) == ("/a", 400)
+
+
+def test_a_field_of_blanks_costs_what_its_bytes_do():
+    blanks = b" " * (MAX_HEAD - 1000)
+    began = process_time()
+    assert one(START + HOST + b"a: b" + blanks + b"c \t\r\n\r\n").field("a") == "b" + blanks.decode() + "c"
+    # A millisecond, or seconds where each blank is looked at for all that are before it.
+    assert process_time() - began < 1
 
 
 @given(

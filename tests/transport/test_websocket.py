@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from waiting import until
 from web_parts import PATIENCE, Peer, serving
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
@@ -53,6 +53,19 @@ def test_a_binary_message_is_a_datagram_in_both_directions(scheme, path, seen):
             assert peer.session.datagram_limit == 65535
             peer.session.send([b"three", b"four"])
             assert [await client.recv(), await client.recv()] == [b"three", b"four"]
+
+    run(scenario)
+
+
+def test_large_fields_are_no_matter_where_they_are_not_the_handshakes():
+    async def scenario(web):
+        async with web.client("/", additional_headers={"Cookie": "a" * 20_000}) as client:
+            await client.send(b"one")
+            peer = await web.peer()
+            await until(lambda: peer.datagrams == [b"one"])
+        with pytest.raises(InvalidStatus, match="431"):
+            async with web.client("/", additional_headers={"Sec-WebSocket-Protocol": "a" * 20_000}):
+                pass
 
     run(scenario)
 

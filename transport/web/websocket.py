@@ -93,7 +93,9 @@ _COMING_BACK = frozenset({GOING_AWAY, PRIVATE_USE + CloseCode.COMING_BACK})
 SUBPROTOCOL = Subprotocol("binary")
 VERSION = "13"
 
-_NOT_FOR_WEBSOCKET = frozenset({"upgrade", "content-length", "transfer-encoding"})
+_OF_THE_HANDSHAKE = frozenset({"host", "connection"})
+_PREFIX_OF_THE_HANDSHAKE = "sec-websocket-"
+"""What a request's fields are called that ``websockets`` reads: it has limits of its own for all others."""
 _OF_AN_ANSWER = frozenset({"Date", "Connection", "Content-Length"})
 """Headers that every answer gets."""
 
@@ -166,10 +168,17 @@ def shake_hands(request: Request) -> ServerProtocol | Answer:
         )
     # The protocol reads its request itself; of the protocols that a client could go on with it wants one.
     lines = [f"GET {request.target} HTTP/1.1", "Upgrade: websocket"]
-    lines += [f"{name}: {value}" for name, value in request.fields if name not in _NOT_FOR_WEBSOCKET]
+    lines += [
+        f"{name}: {value}"
+        for name, value in request.fields
+        if name in _OF_THE_HANDSHAKE or name.startswith(_PREFIX_OF_THE_HANDSHAKE)
+    ]
     protocol.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
-    [opening] = protocol.events_received()
-    response = protocol.accept(cast("WebSocketRequest", opening))
+    openings = protocol.events_received()
+    if not openings:
+        text = f"The fields of the handshake are too large ({protocol.handshake_exc}).\n"
+        return Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, text.encode())
+    response = protocol.accept(cast("WebSocketRequest", openings[0]))
     if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
         headers = {name: value for name, value in response.headers.raw_items() if name not in _OF_AN_ANSWER}
         return Answer(HTTPStatus(response.status_code), headers, bytes(response.body or b""))
