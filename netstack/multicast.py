@@ -118,7 +118,8 @@ class MulticastGroups:
             if not _is_snooped(group):
                 continue
             if joins:
-                self._join(group, port, now)
+                if not self._join(group, port, now):
+                    break  # it gets all from now on, whatever else it wants
             elif self._shorten(group, port, now):
                 said = Said.LEAVE
         return said
@@ -163,7 +164,8 @@ class MulticastGroups:
         for group in list(self._of_port.get(port, ())):
             self._leave(group, port)
 
-    def _join(self, group: bytes, port: int, now: float) -> None:
+    def _join(self, group: bytes, port: int, now: float) -> bool:
+        """Let a port have a group; False where there is no room, and it gets all."""
         until = now + MEMBERSHIP_TIME
         ports = self._groups.get(group, {})
         own = self._of_port.setdefault(port, set())
@@ -173,11 +175,12 @@ class MulticastGroups:
                 self._get_all[port] = until
                 if not own:
                     del self._of_port[port]
-                return
+                return False
             self._memberships += 1
             own.add(group)
             self._groups[group] = ports
         ports[port] = until
+        return True
 
     def _shorten(self, group: bytes, port: int, now: float) -> bool:
         """Let a membership end soon; False where there is none."""

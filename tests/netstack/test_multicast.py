@@ -201,6 +201,17 @@ def test_the_table_is_bounded_and_who_finds_no_room_gets_all(groups, counters):
     assert len(groups) == 0
 
 
+def test_a_long_report_that_finds_no_room_is_read_up_to_there(groups, counters):
+    own = [(4, f"239.7.0.{number}", ()) for number in range(MAX_MEMBERSHIPS_PER_PORT)]
+    groups.hear(igmpv3(*own), 1, 0)
+    for _ in range(3):
+        groups.hear(igmpv3(*((4, f"239.8.0.{number}", ()) for number in range(170))), 1, 0)
+    assert counters["switch.multicast.table_full"] == 3
+    assert groups.members(data(GROUP4), 0) is None
+    groups.hear(igmp(0x16), 2, 0)
+    assert groups.members(data(GROUP4), 0) == [2, 1]
+
+
 @pytest.mark.parametrize("report", [igmp(0x16), mld(ICMPv6MLReport)], ids=["IGMP", "MLD"])
 def test_a_report_that_was_damaged_is_counted_and_changes_nothing(groups, counters, report):
     damaged = report[:-1] + bytes((report[-1] ^ 1,))
