@@ -93,8 +93,8 @@ WANT_EVERY: Final = 0.5
 GRANT_KEPT: Final = 5.0
 """Seconds for which a granted address is kept for its MAC, unless its binding is announced before."""
 
-MAX_GRANTS: Final = 4096
-MAX_ENTRIES: Final = 16_384
+MAX_GRANTS = 4096
+MAX_ENTRIES = 16_384
 """Bindings of one worker: some 8 MB."""
 
 MAX_WORKERS: Final = 256
