@@ -59,6 +59,26 @@ def test_a_client_that_sends_without_end_and_reads_nothing(relay, case):
     assert relay.memory - before < 24 * MEGABYTE
 
 
+FIELDS = {
+    "blanks": "X: a" + " " * 31_000 + "b",
+    "tabs and blanks": "X: a" + "\t " * 15_500 + "b",
+    "blanks at the end": "X: a" + " " * 31_000,
+    "commas": "Upgrade: " + "," * 31_000,
+    "a cookie": "Cookie: " + "a" * 31_000,
+}
+
+
+@pytest.mark.parametrize("case", FIELDS)
+def test_a_request_with_a_large_field(relay, case):
+    def attack():
+        for _ in range(4):
+            with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
+                client.sendall(upgrade("/raw", FIELDS[case]))
+                assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+
+    spares_the_neighbour(relay, attack)
+
+
 @contextlib.contextmanager
 def clients_with_records_of_a_byte_each(relay, clients, records):
     data = frame(BINARY, b"\x01" + bytes(99))

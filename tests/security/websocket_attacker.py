@@ -13,12 +13,18 @@ TEXT, BINARY, CONTINUED, PING = 0x1, 0x2, 0x0, 0x9
 KILOBYTES_256 = 256 * 1024
 
 
-def upgrade(path):
-    """The request for a WebSocket at a path."""
-    return (
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    ).encode()
+def upgrade(path, *fields):
+    """The request for a WebSocket at a path, with further header fields."""
+    lines = (
+        f"GET {path} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {KEY}",
+        *fields,
+    )
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 def frame(opcode, payload=b"", *, fin=True):
