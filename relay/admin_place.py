@@ -15,6 +15,7 @@ import re
 import socket
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,9 @@ OF_ROOT = Path("/run/vmrelay")
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
 
+
+LOCKED_FOR = 1.0
+"""Seconds for which a folder that another process has locked is waited for, at a start."""
 
 _NAME = re.compile(r"[0-9]{1,5}(-[0-9]+)?\.sock")
 """Of the sockets that relays name themselves."""
@@ -142,16 +146,29 @@ def sweep(folder: Path) -> None:
                     path.unlink()
 
 
+def _lock(descriptor: int) -> None:
+    """Lock a folder; what relays do with one takes far less time than is waited for it."""
+    last = time.monotonic() + LOCKED_FOR
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= last:
+                raise
+            time.sleep(0.01)
+
+
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Keep other relays from opening and removing sockets in a folder meanwhile.
 
     A folder that cannot be locked is another's, or of a file system without locks: no reason not to go on.
+    Nor is one that anybody may lock, as that for temporary files, and that somebody keeps locked.
     """
     descriptor = None
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
     try:
         yield
     finally:

@@ -168,5 +168,14 @@ def test_one_relay_at_a_time_opens_and_removes_sockets(tmp_path, monkeypatch, op
     assert is_locked == [True]
 
 
+def test_a_folder_that_somebody_keeps_locked_is_used_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("relay.admin_place.LOCKED_FOR", 0.02)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    listen(tmp_path / "1.sock").close()
+    os.close(folder)
+    assert (tmp_path / "1.sock").is_socket()
+
+
 def test_a_folder_that_is_not_there_is_swept_of_nothing(tmp_path):
     sweep(tmp_path / "none")
