@@ -143,6 +143,7 @@ def test_those_who_do_not_read_hold_nobody_up(guest, servers):
             assert told(iter(partial(each.recv, 1 << 18), b"")) == tell(SIZE)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("count", [8, 16])
 def test_downloads_share_the_link_fairly(guest, servers, count):
     """Jain's index, which is 1 where all have the same, is at least 0.9 while all are busy."""
