@@ -213,8 +213,9 @@ class VirtualNic:
         self._wake = asyncio.Event()
         self._answered = asyncio.Event()
         self._heard = 0.0
-        self._learned = asyncio.Event()
         """When anything came last."""
+        self._learned = asyncio.Event()
+        """Set when the relay has said which others there are."""
         self._refusal: str | None = None
         self._end: str | None = None
 

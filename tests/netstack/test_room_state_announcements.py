@@ -33,6 +33,14 @@ def ports(number):
     return Binding(rs.MEMBER, port=number)
 
 
+def replace(state, before, after):
+    """Have one binding in place of another; None for ``after``: it is gone."""
+    if after is None:
+        state.unbind(ROOM, before.mac)
+    else:
+        state.bind(ROOM, after, UNIX)
+
+
 @pytest.fixture
 def state():
     return rs.RoomState(1, 1, Counters())
@@ -50,10 +58,7 @@ def state():
 def test_who_is_silent_or_gone_and_how_many_ports_there_are_is_told_with_the_next_thing(state, before, after):
     state.bind(ROOM, before, UNIX)
     heard(state)
-    if after is None:
-        state.unbind(ROOM, before.mac)
-    else:
-        state.bind(ROOM, after, UNIX)
+    replace(state, before, after)
     assert heard(state) == []
     assert state.has_changes
     state.bind(ROOM, told(ADDRESSES[1], mac=MACS[1]), UNIX)
@@ -89,10 +94,7 @@ def test_all_else_is_told_at_once(state, before, after):
     if before is not None:
         state.bind(ROOM, before, UNIX)
     heard(state)
-    if after is None:
-        state.unbind(ROOM, before.mac)
-    else:
-        state.bind(ROOM, after, UNIX)
+    replace(state, before, after)
     assert len(heard(state)) == 1
 
 
