@@ -148,11 +148,13 @@ class BusyPeer(EchoPeer):
 
     served: ClassVar[list[bytes]] = []
     """What all of them got, in this order."""
+    takes = 0.010
+    """Seconds for what came in one turn."""
 
     def tell(self, message):
         if isinstance(message, DatagramsFromClient):
             self.served += message.datagrams
-            compute(0.010)
+            compute(self.takes)
         super().tell(message)
 
 
@@ -177,14 +179,21 @@ def test_the_work_of_actors_is_charged_to_the_session_that_brought_it():
 class StoppedPeer(EchoPeer):
     """A session's actor during whose turns the machine does something else."""
 
+    takes = 0.010
+
     def tell(self, message):
         if isinstance(message, DatagramsFromClient):
-            time.sleep(0.010)
+            time.sleep(self.takes)
         super().tell(message)
 
 
 @pytest.mark.parametrize(("make_peer", "is_watched"), [(BusyPeer, True), (StoppedPeer, False)])
-def test_those_whose_turns_take_long_are_watched_if_that_is_their_work(make_peer, is_watched):
+def test_those_whose_turns_take_long_are_watched_if_that_is_their_work(make_peer, is_watched, monkeypatch):
+    # So long that no turn's own work comes near, with coverage measured on a busy machine.
+    for bound in ("SLOW_TURN", "LONG_TURN"):
+        monkeypatch.setattr(endpoint_module, bound, 0.1)
+    monkeypatch.setattr(make_peer, "takes", 0.12)
+
     async def scenario():
         async with running_endpoint(make_peer=make_peer) as relay:
             client = await connect(relay.url, pinned())
