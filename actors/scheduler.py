@@ -240,8 +240,9 @@ class Scheduler:
                 budget -= actor.visit(MESSAGES_PER_VISIT)
         finally:
             self._running = False
-            if ready:
-                self._call_soon()
+            if ready and not self._called:
+                self._called = True
+                self.after_sockets(self._run_called)
         callbacks, self._at_end = self._at_end, []
         called = 0
         try:
@@ -253,6 +254,14 @@ class Scheduler:
                 # One has failed, which the loop reports; the others are not to suffer from it.
                 self._at_end[:0] = callbacks[called:]
                 self._call_soon()
+
+    def after_sockets(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` in the loop's next turn, once what has come by then to any socket was served.
+
+        ``call_soon`` would call it before that: whoever has more to do than fits a turn would be ahead of all
+        others in every turn.
+        """
+        self.loop.call_at(self.loop.time(), callback)
 
     def _call_soon(self) -> None:
         if not self._called:

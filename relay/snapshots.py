@@ -16,6 +16,7 @@ import pykka
 
 from actors.descriptions import Describe
 from actors.runtime import ask_async
+from transport.turns import sockets_first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -175,5 +176,5 @@ async def _ask_all(actors: Iterable[pykka.ActorRef[Any]]) -> list[Any]:
     waiting, answers = list(actors), []
     for start in range(0, len(waiting), AT_A_TIME):
         answers += await asyncio.gather(*map(_ask, waiting[start : start + AT_A_TIME]))
-        await asyncio.sleep(0)  # what came from clients meanwhile is first
+        await sockets_first()
     return [answer for answer in answers if answer is not None]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from transport.turns import after_sockets
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -60,7 +62,7 @@ class Slices:
     def _schedule(self) -> None:
         if not self._is_scheduled and (self._fresh or self._busy):
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._run)
+            after_sockets(asyncio.get_running_loop(), self._run)
 
     def _run(self) -> None:
         deadline = self._clock() + TURN

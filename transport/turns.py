@@ -20,6 +20,21 @@ class Turns(Protocol):
         """Call ``callback``, once, as soon as the actors are done: at the end of this turn or the next."""
 
 
+def after_sockets(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+    """Call ``callback`` in the loop's next turn, once what has come by then to any socket was served.
+
+    ``call_soon`` would call it before that, and ``asyncio.sleep(0)`` goes on before that too: whoever has
+    more to do than fits a turn, and asks for the next one so, is ahead of all others in every turn. Timers
+    that are due come after the sockets.
+    """
+    loop.call_at(loop.time(), callback)
+
+
+async def sockets_first() -> None:
+    """Go on in the loop's next turn, :func:`after_sockets`."""
+    await asyncio.sleep(1e-9)  # 0 is no timer to asyncio
+
+
 class TaskTurns:
     """Lets only so many tasks go on in a turn of the event loop, in the order in which they came.
 
@@ -37,7 +52,7 @@ class TaskTurns:
         loop = asyncio.get_running_loop()
         if not self._is_scheduled:
             self._is_scheduled = True
-            loop.call_soon(self._begin_turn)
+            after_sockets(loop, self._begin_turn)
         if self._left and not self._waiting:
             self._left -= 1
             return
@@ -54,4 +69,4 @@ class TaskTurns:
                 self._left -= 1
         self._is_scheduled = bool(self._waiting)
         if self._is_scheduled:
-            asyncio.get_running_loop().call_soon(self._begin_turn)
+            after_sockets(asyncio.get_running_loop(), self._begin_turn)

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from mypy_extensions import mypyc_attr
 
+from transport.turns import after_sockets
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -241,7 +243,7 @@ class LastTurns:
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            asyncio.get_running_loop().call_soon(self._serve)
+            after_sockets(asyncio.get_running_loop(), self._serve)
 
     def _serve(self) -> None:
         self._is_scheduled = False

@@ -222,7 +222,7 @@ class DnsActor(EventLoopActor):
                 _give_up(asked)
             started = self._charge(port, started)
         if self._unread:
-            self.scheduler.loop.call_soon(partial(tell_alive, self.actor_ref, ReadOn()))
+            self.scheduler.after_sockets(partial(tell_alive, self.actor_ref, ReadOn()))
 
     def _charge(self, port: _Port, started: float) -> float:
         """Count work begun at ``started`` as questions, beyond what is ordinary; return ``thread_time``."""
@@ -327,7 +327,7 @@ class DnsActor(EventLoopActor):
         self._done(inspection.token, answer)
 
     def _inspect_in_next_turn(self) -> None:
-        self.scheduler.loop.call_soon(partial(tell_alive, self.actor_ref, GoOn()))
+        self.scheduler.after_sockets(partial(tell_alive, self.actor_ref, GoOn()))
 
     @handles(GoOn)
     def _go_on(self, _message: GoOn) -> None:

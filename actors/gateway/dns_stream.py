@@ -94,7 +94,7 @@ class DnsStream:
         """Ask in the next turn: answers that are had at once must not lead to all questions in one turn."""
         if not self._asks_soon and not self._closed:
             self._asks_soon = True
-            current_scheduler().loop.call_soon(self._ask)
+            current_scheduler().after_sockets(self._ask)
 
     def _ask(self) -> None:
         """Ask some of what has come whole, as far as it may be asked now."""

@@ -43,17 +43,33 @@ class FakeLoop:
 
     def run(self):
         """Turn the loop until nothing is left to do now."""
-        while self.soon:
-            self.soon.pop(0)()
+        while not self.idle:
+            self.turn()
+
+    def turn(self):
+        """Make the calls that are to be made now, and none that these ask for."""
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+        for _ in range(sum(when <= self.clock for when, _, _ in self.timers)):
+            self._fire()
+
+    @property
+    def idle(self):
+        """Whether nothing is left to do now."""
+        return not (self.soon or any(when <= self.clock for when in self.pending()))
+
+    def _fire(self):
+        when, _, timer = heapq.heappop(self.timers)
+        if not timer.cancelled:
+            self.clock = max(self.clock, when)
+            timer.callback()
 
     def advance(self, seconds):
         """Let time pass, firing what falls due on the way at its own time."""
         end = self.clock + seconds
         self.run()
         while self.timers and self.timers[0][0] <= end:
-            when, _, timer = heapq.heappop(self.timers)
-            if not timer.cancelled:
-                self.clock = max(self.clock, when)
-                timer.callback()
-                self.run()
+            self._fire()
+            self.run()
         self.clock = end

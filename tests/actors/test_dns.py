@@ -381,9 +381,8 @@ def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_
     service.tell(PortClosed(3), DnsQuestions(3, [DnsQuestion(query, over_stream=False, reply=print)]))
     service.tell(PortClosed(3))
     read = [len(answered)]
-    while loop.soon:
-        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
-            callback()
+    while not loop.idle:
+        loop.turn()
         read.append(len(answered))
     assert read[0] == 1
     assert all(after - before <= 1 for before, after in pairwise(read))
@@ -437,8 +436,7 @@ def test_a_long_answer_is_looked_at_beside_what_others_want(service, loop):
     turns = 0
     while not responses:
         assert texts(service.asks("gateway.", over_stream=True)) == ["gateway. 10 IN A 10.0.2.2"]
-        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
-            callback()
+        loop.turn()
         turns += 1
     assert turns >= 30
     assert sorted(record.address for record in responses[0].answer[0]) == sorted(addresses)
@@ -464,8 +462,7 @@ def test_of_long_answers_that_come_at_once_one_is_read_in_a_turn(service, loop, 
     assert len(read) == 1
     while not all(everyone):
         before = len(read)
-        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
-            callback()
+        loop.turn()
         assert len(read) <= before + 1
     assert len(read) == 5
 
@@ -483,8 +480,7 @@ def test_answers_that_are_being_looked_at_count_as_questions_in_flight(loop, cou
     run_ready()
     while not responses[0]:
         assert len(service.upstream.asked) == 1
-        for callback in [loop.soon.pop(0) for _ in loop.soon[:]]:
-            callback()
+        loop.turn()
     assert len(service.upstream.asked) == 2
     service.upstream.answer()
     service.upstream.answer()

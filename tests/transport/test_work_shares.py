@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fake_loop import FakeLoop
 
 from transport import work_shares
 from transport.work_shares import (
@@ -161,13 +162,12 @@ class Client:
         self.rooms.append(packets)
 
 
-def play(scenario):
-    """Run a scenario, which is given a function that lets the loop turn once."""
-
-    async def main():
-        await scenario(lambda: asyncio.sleep(0))
-
-    asyncio.run(main())
+@pytest.fixture
+def turn(monkeypatch):
+    """A function that lets the loop turn once."""
+    loop = FakeLoop()
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    return loop.turn
 
 
 @pytest.fixture
@@ -178,71 +178,56 @@ def one_at_a_time(monkeypatch):
 
 
 @pytest.mark.usefixtures("one_at_a_time")
-def test_all_that_wait_are_served_in_turns_though_nobody_else_comes():
-    async def scenario(turn):
-        last = LastTurns()
-        clients = [Client(last, needs) for needs in (1, 1, 3)]
-        for client in clients:
-            client.wait()
-        for served in range(1, 6):
-            await turn()
-            assert sum(client.turns for client in clients) == served
-        assert len(last) == 0
-        assert [client.turns for client in clients] == [1, 1, 3]
-
-    play(scenario)
+def test_all_that_wait_are_served_in_turns_though_nobody_else_comes(turn):
+    last = LastTurns()
+    clients = [Client(last, needs) for needs in (1, 1, 3)]
+    for client in clients:
+        client.wait()
+    for served in range(1, 6):
+        turn()
+        assert sum(client.turns for client in clients) == served
+    assert len(last) == 0
+    assert [client.turns for client in clients] == [1, 1, 3]
 
 
 @pytest.mark.usefixtures("one_at_a_time")
-def test_the_sockets_are_looked_at_again_when_their_share_is_over():
-    async def scenario(turn):
-        for share, turns in ((BEHIND_SHARE, 1), (BEHIND_SHARE * 6, 10), (BEHIND_SHARE_OF_SMALL, 0)):
-            last = LastTurns()
-            last.share = share
-            client = Client(last, 10)
-            client.wait()
-            await turn()
-            assert client.turns == turns
-
-    play(scenario)
+def test_the_sockets_are_looked_at_again_when_their_share_is_over(turn):
+    for share, turns in ((BEHIND_SHARE, 1), (BEHIND_SHARE * 6, 10), (BEHIND_SHARE_OF_SMALL, 0)):
+        last = LastTurns()
+        last.share = share
+        client = Client(last, 10)
+        client.wait()
+        turn()
+        assert client.turns == turns
 
 
 @pytest.mark.usefixtures("one_at_a_time")
-def test_those_who_wait_share_the_room_for_packets():
-    async def scenario(turn):
-        last = LastTurns()
-        clients = [Client(last) for _ in range(10)]
-        for client in clients:
-            client.wait()
-        assert [client.rooms for client in clients] == [
-            *([MOST_BEHIND // 8] for _ in range(8)), [MOST_BEHIND // 9], [MOST_BEHIND // 10],
-        ]  # fmt: skip
-        await turn()
-        assert [client.rooms[1:] for client in clients] == [[]] + [[MOST_BEHIND // 9]] * 9
-
-    play(scenario)
+def test_those_who_wait_share_the_room_for_packets(turn):
+    last = LastTurns()
+    clients = [Client(last) for _ in range(10)]
+    for client in clients:
+        client.wait()
+    assert [client.rooms for client in clients] == [
+        *([MOST_BEHIND // 8] for _ in range(8)), [MOST_BEHIND // 9], [MOST_BEHIND // 10],
+    ]  # fmt: skip
+    turn()
+    assert [client.rooms[1:] for client in clients] == [[]] + [[MOST_BEHIND // 9]] * 9
 
 
-def test_who_has_ended_is_not_served():
-    async def scenario(turn):
-        last = LastTurns()
-        gone, stays = Client(last), Client(last)
-        for client in (gone, stays):
-            client.wait()
-        last.discard(gone)
-        await turn()
-        assert (gone.turns, stays.turns) == (0, 1)
-
-    play(scenario)
+def test_who_has_ended_is_not_served(turn):
+    last = LastTurns()
+    gone, stays = Client(last), Client(last)
+    for client in (gone, stays):
+        client.wait()
+    last.discard(gone)
+    turn()
+    assert (gone.turns, stays.turns) == (0, 1)
 
 
-def test_the_relay_is_not_saturated_once_all_have_been_served():
-    async def scenario(turn):
-        last = LastTurns()
-        Client(last).wait(0.0)
-        assert last.allowance(1.0) is STRICT
-        await turn()
-        Client(last).wait(1.0)
-        assert last.allowance(1.0) is GENEROUS
-
-    play(scenario)
+def test_the_relay_is_not_saturated_once_all_have_been_served(turn):
+    last = LastTurns()
+    Client(last).wait(0.0)
+    assert last.allowance(1.0) is STRICT
+    turn()
+    Client(last).wait(1.0)
+    assert last.allowance(1.0) is GENEROUS

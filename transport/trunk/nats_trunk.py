@@ -23,6 +23,7 @@ from loguru import logger
 from nats import errors
 
 from transport.trunk.nats_servers import TAG_LENGTH, Seal, shown
+from transport.turns import after_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,14 +230,14 @@ class NatsTrunk:
             self._counters.add("trunk.drop.queue_full")
         else:
             if not self._incoming:
-                self._loop.call_soon(self._receive)
+                after_sockets(self._loop, self._receive)
             self._incoming.append(message)
             self._incoming_size += len(message)
 
     def _receive(self) -> None:
         self._turns.turn(self._deliver)
         if self._incoming:
-            self._loop.call_soon(self._receive)
+            after_sockets(self._loop, self._receive)
 
     def _deliver(self) -> None:
         count = min(len(self._incoming), MESSAGES_PER_TURN)
