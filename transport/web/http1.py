@@ -124,7 +124,7 @@ class RequestReader:
         self._buffer = bytearray()
         self._scanned = 0
         """Bytes of the buffer in which there is no end of line."""
-        self._step: Callable[[], bool] = self._start_line
+        self._step: Callable[[RequestReader], bool] = RequestReader._start_line
         self._ready: Request | None = None
         self._begin()
 
@@ -137,12 +137,12 @@ class RequestReader:
         self._left_of_chunks = MAX_CHUNKS
         self._left_of_empty_lines = MAX_EMPTY_LINES
         self._head: Request | None = None
-        self._step = self._start_line
+        self._step = RequestReader._start_line
 
     @property
     def idle(self) -> bool:
         """Whether nothing of another request has come."""
-        return self._step == self._start_line and not self._buffer.strip(b"\r\n")
+        return self._step == RequestReader._start_line and not self._buffer.strip(b"\r\n")
 
     def feed(self, data: bytes) -> None:
         """Take what the client sent."""
@@ -150,7 +150,7 @@ class RequestReader:
 
     def next(self) -> Request | None:
         """Return the next whole request, or None until more has come. Raises BadRequestError."""
-        while self._step():
+        while self._step(self):
             if self._ready is not None:
                 request, self._ready = self._ready, None
                 return request
@@ -184,7 +184,7 @@ class RequestReader:
             )
         self._method, self._target = found[1].decode(), found[2].decode()
         self._minor = int(found[4])
-        self._step = self._field_line
+        self._step = RequestReader._field_line
         return True
 
     def _field_line(self) -> bool:
@@ -229,7 +229,7 @@ class RequestReader:
         if self._left_of_body < 0 or self._left_of_chunks < 0:
             raise _too_large()
         self._left_of_chunk = size
-        self._step = self._chunk_data if size else self._trailer_line
+        self._step = RequestReader._chunk_data if size else RequestReader._trailer_line
         return True
 
     def _chunk_data(self) -> bool:
@@ -241,7 +241,7 @@ class RequestReader:
         line = self._line(0, HTTPStatus.BAD_REQUEST, "A chunk is longer than its size.")
         if line is None:
             return False
-        self._step = self._chunk_size
+        self._step = RequestReader._chunk_size
         return True
 
     def _trailer_line(self) -> bool:
@@ -289,15 +289,15 @@ class RequestReader:
         length = _body_length(request)
         if length is None:
             self._left_of_body = MAX_BODY
-            self._step = self._chunk_size
+            self._step = RequestReader._chunk_size
         else:
             if length > MAX_BODY:
                 raise _too_large()
             self._left_of_body = length
-            self._step = self._sized_body
+            self._step = RequestReader._sized_body
         if request.unread_body:
             self._ready = request
-            self._step = self._over
+            self._step = RequestReader._over
 
     def _end_of_request(self) -> bool:
         self._ready = self._head

@@ -21,6 +21,7 @@ from loguru import logger
 from transport.admission import without_secrets
 from transport.slices import SLICE
 from transport.web import websocket
+from transport.web.cycles import dissolve_transport
 from transport.web.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
 from transport.web.websocket import Upgrade, WebSocketConnection, WebSocketHost
 
@@ -129,6 +130,7 @@ class HttpConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._host.slices.forget(self)
+        dissolve_transport(self._transport)
         self._host.connection_ended(self)
 
     def pause_writing(self) -> None:

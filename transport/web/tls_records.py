@@ -12,6 +12,8 @@ from asyncio import sslproto
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from transport.web.cycles import dissolve_transport
+
 if TYPE_CHECKING:
     import asyncio
     import ssl
@@ -100,6 +102,7 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of everything."""
         self._host.slices.forget(self)
+        dissolve_transport(self._transport)
         super().connection_lost(exc)
 
     def _do_read(self) -> None:

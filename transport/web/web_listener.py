@@ -21,7 +21,6 @@ import os
 import socket
 import ssl
 import tempfile
-import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,7 @@ from transport.slices import TURN, Slices
 from transport.turns import TaskTurns
 from transport.web import websocket
 from transport.web.client_sockets import ClientSockets
+from transport.web.cycles import forget_frames
 from transport.web.http1 import TEXT, Answer, host_and_port
 from transport.web.http_connection import REQUEST_TIMEOUT, HttpConnection
 from transport.web.tls_records import TlsConnection
@@ -357,9 +357,7 @@ class WebListener:
             else:
                 await self._loop.connect_accepted_socket(lambda: connection, client)
         except (OSError, asyncio.CancelledError) as error:
-            # asyncio's future has the exception, whose traceback has the frame that has the future: a cycle
-            # around all buffers of the connection, which would wait for the garbage collector.
-            traceback.clear_frames(error.__traceback__)
+            forget_frames(error)
             self.counters.add("web.drop.tls_handshake")
             if isinstance(error, OSError) and secure:
                 tls_alerts.log_handshake_error(remote, error, self._certificates.current)

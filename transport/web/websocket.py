@@ -47,6 +47,7 @@ from actors.descriptions import PathState
 from actors.messages import DatagramsFromClient, SessionClosed
 from netstack.shares import client_network
 from transport.slices import SLICE
+from transport.web.cycles import dissolve_protocol, dissolve_transport
 from transport.web.http1 import TEXT, Answer
 from transport.work_shares import EXCESSIVE, PACKET_BYTES, WorkAccount
 
@@ -183,6 +184,7 @@ def shake_hands(request: Request) -> ServerProtocol | Answer:
         headers = {name: value for name, value in response.headers.raw_items() if name not in _OF_AN_ANSWER}
         return Answer(HTTPStatus(response.status_code), headers, bytes(response.body or b""))
     protocol.send_response(response)
+    del protocol.select_subprotocol  # bound to the protocol: a cycle
     return protocol
 
 
@@ -274,8 +276,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._backlog = b""
         self._host.slices.forget(self)
         self._host.last_turns.discard(self)
+        dissolve_transport(self._transport)
         self._host.connection_ended(self)
         self._session_ended(exc)
+        self._session = None  # which has this as its carrier
+        dissolve_protocol(self._protocol)
 
     def pause_writing(self) -> None:
         """Let datagrams wait in the session's queue from now on."""
