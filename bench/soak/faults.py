@@ -32,6 +32,8 @@ BETWEEN = 15.0
 """Seconds from the end of one fault to the next."""
 RESTARTS_EVERY = 4
 """Faults of which one is a restart of all workers, as long as there are such."""
+BACK_WITHIN = 15.0
+"""Seconds from a kill, or a freeze, until all workers are ready; the machine may be busy."""
 HEALED_WITHIN = 15.0
 """Seconds after the workers are back until all residents reach all; the machine may be busy."""
 PATIENCE = 120.0
@@ -152,7 +154,7 @@ class Faults:
                     gone = {victim}
                 await self._all_back(gone)
                 if kind != "restart":
-                    self.back.append(time.monotonic() - began)
+                    self._note_return(time.monotonic() - began)
                 await self._reach_all(stay, addresses)
                 self.done[kind] = self.done.get(kind, 0) + 1
             except (FaultError, TimeoutError, KeyError, OSError) as error:
@@ -161,6 +163,11 @@ class Faults:
     async def _all_back(self, gone: set[int]) -> None:
         """Wait until there are as many workers as before, and none of ``gone``."""
         await self._pids_that(lambda found: len(found) == self.workers and not gone & set(found.values()))
+
+    def _note_return(self, seconds: float) -> None:
+        self.back.append(seconds)
+        if seconds > BACK_WITHIN:
+            raise FaultError(f"all workers were back after {seconds:.1f} s only")
 
     async def _reach_all(self, stay: Sequence[Residents], addresses: dict[str, str]) -> None:
         began = time.monotonic()
