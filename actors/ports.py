@@ -57,6 +57,8 @@ class GuestAddresses(NamedTuple):
     """Of ``netstack.room_wire.Flag``: whether the name is a token's."""
     is_pending: bool = False
     """Whether its address is being decided about."""
+    fixed: bytes | None = None
+    """The IPv4 address that the operator fixed for it: no guest elsewhere has a better right to it."""
 
 
 class SessionTerms(NamedTuple):

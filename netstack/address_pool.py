@@ -230,9 +230,13 @@ class AddressPool:
         return mac in self._elsewhere
 
     def hold_elsewhere(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
-        """Note what a guest of another worker holds, the lease first; what is held here is left out."""
+        """Note what a guest of another worker holds, the lease first.
+
+        What is held here is left out, and what cannot be that guest's: other machines have settings of their
+        own, and may give what is reserved here, or fixed for another MAC.
+        """
         self._free_elsewhere(mac)
-        kept = tuple(address for address in addresses if self._holders.get(address, mac) == mac)
+        kept = tuple(address for address in addresses if self._may_be_elsewhere(address, mac))
         self._elsewhere[mac] = kept
         for address in kept:
             self._mark_held(address, mac)
@@ -253,12 +257,23 @@ class AddressPool:
                 self._give(address, mac, is_known=True)
                 self._leases[mac] = address
 
-    def give_up(self, mac: bytes, address: bytes) -> None:
-        """Take an address from a guest here: another worker's has the right to it."""
+    def _may_be_elsewhere(self, address: bytes, mac: bytes) -> bool:
+        is_anothers = self._holders.get(address, mac) != mac or self._fixed_for_another(address, mac)
+        return not is_anothers and address not in self._reserved
+
+    def give_up(self, mac: bytes, address: bytes) -> bool:
+        """Take an address from a guest here: another worker's has the right to it. False if it is fixed."""
+        if self._fixed.get(mac) == address:
+            return False
         was_lease = self._leases.get(mac) == address
         self._take_back(address, mac)
         if was_lease:
             self.lease_changed(mac, address)
+        return True
+
+    def fixed_of(self, mac: bytes) -> bytes | None:
+        """Tell the address that the operator fixed for ``mac``."""
+        return self._fixed.get(mac)
 
     def addresses_of(self, mac: bytes) -> tuple[bytes, ...]:
         """List what ``mac`` holds here, the address at which it is found first."""
@@ -271,8 +286,10 @@ class AddressPool:
     def _free_elsewhere(self, mac: bytes) -> tuple[bytes, ...]:
         addresses = self._elsewhere.pop(mac, ())
         for address in addresses:
-            del self._holders[address]
-            self._used.discard(address)
+            # A fixed address is its guest's as soon as that is here, whoever has it elsewhere.
+            if self._holders.get(address) == mac:
+                del self._holders[address]
+                self._used.discard(address)
         return addresses
 
     # -- further leases and claims --------------------------------------------------------------------

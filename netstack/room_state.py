@@ -43,6 +43,7 @@ from netstack.room_events import (
 )
 from netstack.room_wire import (
     MAX_CANDIDATES,
+    MAX_SEQ,
     Ask,
     Binding,
     Change,
@@ -260,12 +261,20 @@ class RoomState:
     # -- what this worker has -----------------------------------------------------------------------
 
     def bind(
-        self, room: str, binding: Binding, unix: int, *, again: bool = False, is_pending: bool = False
+        self,
+        room: str,
+        binding: Binding,
+        unix: int,
+        *,
+        again: bool = False,
+        is_pending: bool = False,
+        fixed: bytes | None = None,
     ) -> None:
         """Announce a MAC of ours, or what has changed of it. ``again`` takes it back from who has beaten us.
 
         ``seq`` and ``since`` of the binding are decided here. ``is_pending`` tells that its address is being
-        decided about: until then nobody has to know of one that nobody else announces.
+        decided about: until then nobody has to know of one that nobody else announces. The address that the
+        operator ``fixed`` for it, it has had for ever.
         """
         key = (room, binding.mac)
         before = self._own.get(key)
@@ -277,11 +286,13 @@ class RoomState:
             seq = before.binding.seq
         else:
             # One that comes back with its guest of before must not beat where that went meanwhile.
-            seq = 1 + max((self._former.get(key, -1), *(other.seq for other in others)))
+            seq = min(MAX_SEQ, 1 + max((self._former.get(key, -1), *(other.seq for other in others))))
         since: dict[bytes, int] = {}
         # Who moves here has its addresses for as long as it has had them.
         for former in others if before is None else [before.binding]:
             since.update(zip(former.addresses, former.since, strict=True))
+        if fixed is not None:
+            since[fixed] = 0
         times = tuple(since.get(address, unix) for address in binding.addresses)
         binding = binding._replace(seq=seq, since=times)
         if before is not None and before.binding == binding:

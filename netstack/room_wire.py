@@ -57,6 +57,8 @@ _HELLO = Struct("!QI")
 _PART = Struct("!QHHH")
 _KEY = Struct("!6sQB")
 _BINDING = Struct("!IQB")
+MAX_SEQ: Final = 0xFFFF_FFFF
+"""The highest ``seq``; who knows of one with it announces it too, and the lower number has the MAC then."""
 _SINCE = Struct("!I")
 _TOKEN = Struct("!I6s")
 _STAMP = Struct("!I")

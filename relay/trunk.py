@@ -558,14 +558,14 @@ class RoomLink:
             mac = next(iter(self._changed))
             del self._changed[mac]
             binding = self._here[mac]
-            is_pending = False
+            is_pending, fixed = False, None
             if self._describe is not None:
                 guest = self._describe(mac)
                 addresses = guest.ipv4[:MAX_ADDRESSES] + guest.ipv6[:MAX_ADDRESSES]
                 flags = binding.flags | guest.flags
                 binding = binding._replace(addresses=addresses, name=guest.name, flags=flags)
-                is_pending = guest.is_pending
-            self._state.bind(self.room, binding, now, is_pending=is_pending)
+                is_pending, fixed = guest.is_pending, guest.fixed
+            self._state.bind(self.room, binding, now, is_pending=is_pending, fixed=fixed)
 
     def send(self, worker: int, frames: list[bytes]) -> None:
         """Send frames to the room's part at a worker."""

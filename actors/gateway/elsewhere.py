@@ -107,7 +107,14 @@ class GuestsElsewhere:
         name, granted = self._services.names.label_of(mac)
         flags = int(Flag.GRANTED_NAME) if granted else 0
         ipv6 = tuple(reversed(guests.bindings.addresses_of(mac)))
-        return GuestAddresses(guests.pool.addresses_of(mac), ipv6, name, flags, mac in self._waiting)
+        return GuestAddresses(
+            guests.pool.addresses_of(mac),
+            ipv6,
+            name,
+            flags,
+            is_pending=mac in self._waiting,
+            fixed=guests.pool.fixed_of(mac),
+        )
 
     # -- new addresses --------------------------------------------------------------------------------
 
@@ -266,8 +273,10 @@ class GuestsElsewhere:
         guests, mac, address = self._guests, message.mac, message.address
         if mac not in guests.port_of:
             return
-        table = guests.pool if len(address) == _IPV4_LENGTH else guests.bindings
-        table.give_up(mac, address)
+        if len(address) != _IPV4_LENGTH:
+            guests.bindings.give_up(mac, address)
+        elif not guests.pool.give_up(mac, address):
+            return
         guests.address_lost(address, mac)
         elsewhere = self._link.elsewhere(message.holder)
         if elsewhere is not None:

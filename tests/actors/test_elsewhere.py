@@ -19,7 +19,7 @@ from actors.lan.switch import SwitchActor
 from actors.lan.trunk import TrunkPort
 from actors.messages import Ipv6AddressesKnown, NameBound, SettingsChanged
 from actors.runtime import run_ready
-from actors.settings import LanSettings
+from actors.settings import FixedLease, LanSettings
 from actors.trunk_messages import (
     AddressGranted,
     AddressTaken,
@@ -199,11 +199,42 @@ def test_who_leaves_before_the_home_is_asked_again_is_forgotten(loop, counters):
 
 
 def test_a_guest_that_has_an_address_is_not_asked_about(loop, counters):
-    from actors.settings import FixedLease
-
     lan = Lan(loop, counters, fixed_leases=(FixedLease(mac(1), ip("10.0.2.50")),))
     assert assigned(lan.registers(1)) == ["10.0.2.50"]
     assert lan.link.asked == []
+
+
+FIXED = "10.0.2.50"
+
+
+@pytest.mark.parametrize("ends", ["the other leaves", "it is told to give it up", "it leaves"])
+def test_an_address_that_is_fixed_is_its_guests_though_one_elsewhere_has_it(loop, counters, ends):
+    lan = Lan(loop, counters, fixed_leases=(FixedLease(mac(1), ip(FIXED)),))
+    lan.comes_elsewhere(9, FIXED)
+    client = lan.registers(1)
+    assert assigned(client) == [FIXED]
+    assert lan.link.describe(mac(1)).fixed == ip(FIXED)
+    pool = lan.gateway._actor_weakref()._guests.pool
+    if ends == "the other leaves":
+        lan.tell(GuestNowhereElse(mac(9)))
+    elif ends == "it leaves":
+        client.leaves()
+        lan.comes_elsewhere(9, FIXED)
+        client = lan.registers(1)
+    else:
+        lan.tell(AddressTaken(mac(1), ip(FIXED), mac(9)))
+    assert pool.holder_of(ip(FIXED)) == mac(1)
+    assert assigned(client) == ([FIXED] if ends == "it leaves" else [])
+    assert lan.gateway.is_alive()
+
+
+@pytest.mark.parametrize("address", ["10.0.2.2", "10.0.2.0", "10.0.2.255"])
+def test_what_a_guest_elsewhere_has_by_other_settings_is_not_taken_from_the_gateway(lan, address):
+    lan.comes_elsewhere(9, address)
+    pool = lan.gateway._actor_weakref()._guests.pool
+    assert pool.holder_of(ip(address)) is None
+    lan.tell(GuestNowhereElse(mac(9)))
+    assert pool.held() == ()
 
 
 def test_an_answer_for_a_guest_that_has_left_gives_nothing_away(lan):

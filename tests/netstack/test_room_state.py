@@ -12,6 +12,7 @@ from netstack import room_events
 from netstack import room_state as rs
 from netstack.counters import Counters
 from netstack.room_wire import (
+    MAX_SEQ,
     Binding,
     Change,
     Flag,
@@ -178,6 +179,35 @@ def test_all_workers_say_the_same_of_whose_a_name_is(net, granted, since, keeper
         assert worker.state.keeps_name(ROOM, MACS[keeper], MACS[1 - keeper])
         assert not worker.state.keeps_name(ROOM, MACS[1 - keeper], MACS[keeper])
         assert worker.state.keeps_name(ROOM, MACS[keeper], MACS[4]), "who was not announced has nothing"
+
+
+@pytest.mark.parametrize("fixed", [0, 1])
+def test_an_address_that_is_fixed_for_a_guest_is_its_whoever_had_it_before(net, fixed):
+    for number in (0, 1):
+        binding = Binding(MACS[number], (ADDRESSES[0],))
+        known = ADDRESSES[0] if number == fixed else None
+        net.workers[number].state.bind(ROOM, binding, UNIX + (number == fixed), fixed=known)
+    net.deliver_all()
+    lost = [
+        (number, event.mac)
+        for number, worker in net.workers.items()
+        for event in worker.events
+        if isinstance(event, room_events.AddressLost)
+    ]
+    assert lost == [(1 - fixed, MACS[1 - fixed])]
+
+
+def test_the_highest_sequence_number_can_be_announced_too(net):
+    """A member may announce any; one more than the highest could not be written, in no snapshot either."""
+    one, other = net.workers[0].state, net.workers[1].state
+    one._former[ROOM, MACS[0]] = MAX_SEQ
+    one.bind(ROOM, Binding(MACS[0], (ADDRESSES[0],)), UNIX)
+    one.bind(ROOM, Binding(MACS[1], (ADDRESSES[1],)), UNIX)
+    net.deliver_all()
+    assert {binding.mac: binding.seq for _, binding in other.all_elsewhere(ROOM)} == {
+        MACS[0]: MAX_SEQ,
+        MACS[1]: 0,
+    }
 
 
 def test_an_older_change_does_not_undo_a_newer_one(net):
