@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.admin.client import AdminClient, AskError
+from relay.supervisor.crew import HEALTHY_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 RESIDENTS = 3
 """In each of two processes."""
-BETWEEN = 15.0
-"""Seconds from the end of one fault to the next."""
+BETWEEN = HEALTHY_AFTER + 2.0
+"""Seconds from the end of one fault to the next, as a rule: a worker that lives for less is started again
+later each time, and worker 0 would have all of the load in the end."""
 RESTARTS_EVERY = 4
 """Faults of which one is a restart of all workers, as long as there are such."""
-BACK_WITHIN = 15.0
-"""Seconds from a kill, or a freeze, until all workers are ready; the machine may be busy."""
+SILENCE_WITHIN = 10.0
+"""Seconds for which a resident may hear nothing of another, when the worker of either is killed or hangs."""
 HEALED_WITHIN = 15.0
 """Seconds after the workers are back until all residents reach all; the machine may be busy."""
 PATIENCE = 120.0
@@ -103,6 +105,7 @@ class Faults:
     workers: int
     supervisor: int
     """Its pid."""
+    between: float = BETWEEN
     done: dict[str, int] = field(default_factory=dict)
     """How often each kind of fault was got over."""
     problems: list[str] = field(default_factory=list)
@@ -110,6 +113,8 @@ class Faults:
     """Seconds from each kill or freeze until all workers were ready."""
     healed: list[float] = field(default_factory=list)
     """Seconds from then until all residents had reached all."""
+    silences: list[float] = field(default_factory=list)
+    """Seconds for which a resident heard nothing of another, at most, by each fault."""
 
     async def pids(self) -> dict[int, int]:
         """Tell the workers that are ready, each with its pid."""
@@ -136,13 +141,14 @@ class Faults:
         addresses = await addresses_of(stay)
         restarts_until, number = time.monotonic() + restarts_for, 0
         while True:
-            await asyncio.sleep(BETWEEN)
+            await asyncio.sleep(self.between)
             number += 1
             if number % RESTARTS_EVERY == 0 and time.monotonic() < restarts_until:
                 kind = "restart"
             else:
                 kind = "killed" if number % 2 else "frozen"
             try:
+                await ask_all(stay, "silence")
                 before = await self.pids()
                 began = time.monotonic()
                 if kind == "restart":
@@ -154,8 +160,9 @@ class Faults:
                     gone = {victim}
                 await self._all_back(gone)
                 if kind != "restart":
-                    self._note_return(time.monotonic() - began)
+                    self.back.append(time.monotonic() - began)
                 await self._reach_all(stay, addresses)
+                await self._judge_silence(stay)
                 self.done[kind] = self.done.get(kind, 0) + 1
             except (FaultError, TimeoutError, KeyError, OSError) as error:
                 self.problems.append(f"fault {number}, {kind}: {type(error).__name__}: {error}")
@@ -164,10 +171,10 @@ class Faults:
         """Wait until there are as many workers as before, and none of ``gone``."""
         await self._pids_that(lambda found: len(found) == self.workers and not gone & set(found.values()))
 
-    def _note_return(self, seconds: float) -> None:
-        self.back.append(seconds)
-        if seconds > BACK_WITHIN:
-            raise FaultError(f"all workers were back after {seconds:.1f} s only")
+    async def _judge_silence(self, stay: Sequence[Residents]) -> None:
+        self.silences.append(max(await ask_all(stay, "silence")))
+        if self.silences[-1] > SILENCE_WITHIN:
+            raise FaultError(f"a resident heard nothing of another for {self.silences[-1]:.1f} s")
 
     async def _reach_all(self, stay: Sequence[Residents], addresses: dict[str, str]) -> None:
         began = time.monotonic()
@@ -184,9 +191,10 @@ class Faults:
         """Write what there was."""
         told = ", ".join(f"{count} times {kind}" for kind, count in self.done.items())
         lines = [f"Faults that all guests who stayed got over with their addresses: {told or 'none'}."]
-        if self.back and self.healed:
-            back, healed = max(self.back), max(self.healed)
+        if self.back and self.healed and self.silences:
+            back, healed, silence = max(self.back), max(self.healed), max(self.silences)
             lines += [
-                f"All workers were back within {back:.1f} s, and all reached all within {healed:.1f} s more."
+                f"No resident heard nothing of another for longer than {silence:.1f} s.",
+                f"All workers were back within {back:.1f} s, and all reached all within {healed:.1f} s more.",
             ]
         return [*lines, *(f"- {problem}" for problem in self.problems), ""]

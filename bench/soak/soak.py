@@ -30,7 +30,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from faults import RESIDENTS, Faults, residents
+from faults import BETWEEN, RESIDENTS, Faults, residents
 from load import Kind, Place, kinds
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ async def watch(options: argparse.Namespace, folder: Path) -> Run:
 
         faults = None
         if options.faults:
-            faults = Faults(admin, options.workers, relay.pid)
+            faults = Faults(admin, options.workers, relay.pid, options.between)
             shown = (await said(log, r"Certificate SHA-256 Hash: ([0-9a-f]{64})"))[1]
             doors = (residents(f"https://127.0.0.1:{port}/", shown, n * RESIDENTS) for n in range(2))
             stay = [await stack.enter_async_context(door) for door in doors]
@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--trace", action="store_true", help="tell which lines of code hold more memory")
     parser.add_argument("--workers", type=int, default=1, help="as of vmrelay")
     parser.add_argument("--faults", action="store_true", help="kill, freeze and replace workers; wants two")
+    parser.add_argument("--between", type=float, default=BETWEEN, help="seconds from one fault to the next")
     parser.add_argument(
         "--packages",
         type=Path,

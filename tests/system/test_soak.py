@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ SECONDS_OF_FAULTS = 54
 """Two faults, and some 20 s between them."""
 
 sys.path.insert(0, str(ROOT / "bench/soak"))
-from faults import Faults  # noqa: E402 - where the harness lies is said above
+from faults import SILENCE_WITHIN, FaultError, Faults  # noqa: E402 - where the harness lies is said above
 from soak import MEGABYTE, Sample, growth, settled  # noqa: E402 - as above
 
 
@@ -60,15 +61,36 @@ def test_every_kind_of_load_gets_through(relaybench, tmp_path):
 
 
 def test_guests_who_stay_get_over_faults_of_workers(relaybench, tmp_path):
-    said = soak(relaybench, tmp_path / "report.md", SECONDS_OF_FAULTS, "--workers", 2, "--faults")
+    options = ("--workers", 2, "--faults", "--between", 15)
+    said = soak(relaybench, tmp_path / "report.md", SECONDS_OF_FAULTS, *options)
     assert re.search(r"got over with their addresses: \d times killed, \d times frozen", said), said
     assert not re.search(r"^- fault \d", said, re.MULTILINE), said
     assert re.search(r"Resident memory over the second half: [+-]\d", said)
 
 
+def test_a_resident_that_hears_nothing_for_long_is_a_fault_not_got_over(tmp_path):
+    class Stay:
+        """Two residents, one of which has heard nothing for too long."""
+
+        def __init__(self, silence):
+            self.silence = silence
+
+        async def ask(self, _command):
+            return self.silence
+
+    faults = Faults(tmp_path / "admin.sock", 2, os.getpid())
+    asyncio.run(faults._judge_silence([Stay(0.1), Stay(SILENCE_WITHIN - 1)]))
+    with pytest.raises(FaultError, match=r"heard nothing of another for 11\.0 s"):
+        asyncio.run(faults._judge_silence([Stay(0.1), Stay(SILENCE_WITHIN + 1)]))
+
+
 def test_a_fault_that_was_not_got_over_is_told(tmp_path):
     faults = Faults(
-        tmp_path / "admin.sock", 2, os.getpid(), {"killed": 3}, ["fault 4, frozen: an address is gone"]
+        tmp_path / "admin.sock",
+        2,
+        os.getpid(),
+        done={"killed": 3},
+        problems=["fault 4, frozen: an address is gone"],
     )
     assert faults.report()[:2] == [
         "Faults that all guests who stayed got over with their addresses: 3 times killed.",
