@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from hashlib import blake2b
 
 import pytest
 from kernel_guest import KernelGuest
@@ -27,6 +28,11 @@ ip address replace "$ip/$mask" dev "$interface"
 ip link set "$interface" mtu "$mtu" up
 ip route replace default via "$router"
 """
+
+
+def mac_of(role):
+    """A MAC for a guest: addresses follow from them, and nobody is to have the one that another asks for."""
+    return f"52:54:00:{blake2b(role.encode(), digest_size=3).digest().hex(':')}"
 
 
 class DhcpGuest(KernelGuest):
@@ -122,6 +128,8 @@ def plug_in(relay, relay_namespace, tmp_path):
     guests = []
 
     def plug(role, *options, **more):
+        if "--mac" not in options:
+            options = ("--mac", mac_of(role), *options)
         guests.append(DhcpGuest(role, relay, relay_namespace, tmp_path, *options, **more))
         return guests[-1]
 
@@ -132,7 +140,7 @@ def plug_in(relay, relay_namespace, tmp_path):
 
 @pytest.fixture(scope="module")
 def guest(relay, relay_namespace):
-    guest = KernelGuest("asks", relay, relay_namespace)
+    guest = KernelGuest("asks", relay, relay_namespace, "--mac", mac_of("asks"))
     yield guest
     guest.leave()
 

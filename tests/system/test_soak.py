@@ -17,7 +17,7 @@ SECONDS_OF_FAULTS = 54
 """Two faults, and some 20 s between them."""
 
 sys.path.insert(0, str(ROOT / "bench/soak"))
-from faults import SILENCE_WITHIN, FaultError, Faults  # noqa: E402 - where the harness lies is said above
+from faults import SILENCE_WITHIN, FaultError, Faults, Residents  # noqa: E402 - where the harness lies is said above
 from soak import MEGABYTE, Sample, growth, settled  # noqa: E402 - as above
 
 
@@ -69,19 +69,19 @@ def test_guests_who_stay_get_over_faults_of_workers(relaybench, tmp_path):
 
 
 def test_a_resident_that_hears_nothing_for_long_is_a_fault_not_got_over(tmp_path):
-    class Stay:
-        """Two residents, one of which has heard nothing for too long."""
+    class Silent(Residents):
+        """Have heard nothing for so long."""
 
         def __init__(self, silence):
             self.silence = silence
 
-        async def ask(self, _command):
+        async def ask(self, command, *said):
             return self.silence
 
     faults = Faults(tmp_path / "admin.sock", 2, os.getpid())
-    asyncio.run(faults._judge_silence([Stay(0.1), Stay(SILENCE_WITHIN - 1)]))
+    asyncio.run(faults._judge_silence([Silent(0.1), Silent(SILENCE_WITHIN - 1)]))
     with pytest.raises(FaultError, match=r"heard nothing of another for 11\.0 s"):
-        asyncio.run(faults._judge_silence([Stay(0.1), Stay(SILENCE_WITHIN + 1)]))
+        asyncio.run(faults._judge_silence([Silent(0.1), Silent(SILENCE_WITHIN + 1)]))
 
 
 def test_a_fault_that_was_not_got_over_is_told(tmp_path):
