@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -9,13 +10,16 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
+from namespaces import Namespace, connect
 from processes import Relay, free_port, run
 
 from netstack.name_servers import NameServer
 from relay import doctor
 from relay.settings import Settings
+from transport.certificates import EphemeralCertificateStore
 
 
 def vmrelay(*words, status=0, **environment):
@@ -43,6 +47,7 @@ def test_it_looks_at_all_that_a_relay_needs_and_says_so_in_lines():
         "resolvers",
         "buffers",
         "IPv6",
+        "MTU",
     ):
         assert f" {what}: " in told
     assert f"UDP {port} is free" in told
@@ -190,3 +195,33 @@ def test_no_look_ends_with_a_traceback(monkeypatch):
     monkeypatch.setattr(doctor, "_buffers", broken)
     found = list(doctor.examine({"port": "0"}))
     assert any(finding.said == "cannot be told: Permission denied" for finding in found)
+
+
+def test_an_interface_that_quics_packets_do_not_fit_is_told_with_what_to_do():
+    with contextlib.ExitStack() as stack:
+        one, other = Namespace("doctor"), Namespace("beyond")
+        stack.callback(one.delete)
+        stack.callback(other.delete)
+        connect(one, "10.99.0.1/24", other, "10.99.0.2/24")
+        name = one.device_of("10.99.0.1")
+        for mtu, mark in ((1500, "ok"), (1280, "ok"), (1279, "warning"), (576, "warning")):
+            one.run("ip", "link", "set", name, "mtu", mtu)
+            told = json.loads(
+                one.run(sys.executable, "-m", "relay.main", "doctor", "--json", check=False).stdout
+            )
+            (found,) = [each for each in told if each["what"] == "MTU" and name in each["said"]]
+            assert found["mark"] == mark, mtu
+            assert str(mtu) in found["said"]
+            assert bool(found["fix"]) == (mark != "ok")
+
+
+def test_the_certificate_that_an_earlier_relay_has_kept_is_told(tmp_path):
+    made = EphemeralCertificateStore(["localhost"], datetime.now(UTC))
+    pem = made.current.chain_pem() + made.current.private_key_pem()
+    [(_, said, _)] = findings(doctor._certificate, state=str(tmp_path))
+    assert "SHA-256" not in said
+    (tmp_path / "certificates.pem").write_bytes(pem)
+    [(mark, said, _)] = findings(doctor._certificate, state=str(tmp_path))
+    assert mark == "ok"
+    assert f"SHA-256 {made.current.sha256}" in said
+    assert "0 days old" in said
