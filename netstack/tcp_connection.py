@@ -376,9 +376,11 @@ class TcpConnection:
         if flags & RST:
             self._take_reset(position, now)
             return
-        if not receiver.acceptable(position, length + (flags & FIN)):
-            self._out_of_window(segment, position, now)
-            return
+        is_acceptable = receiver.acceptable(position, length + (flags & FIN))
+        if not is_acceptable:
+            if not self._out_of_window(segment, position, now):
+                return
+            position = receiver.next
         if flags & SYN:
             self._challenge(now)
             return
@@ -401,7 +403,7 @@ class TcpConnection:
                 sender.acknowledge(acknowledged, blocks, now, duplicate=duplicate)
                 if acknowledged == sender.next and sender.all_acknowledged:
                     self._fin_acknowledged(now)
-        if (length or flags & FIN) and self.state in MAY_RECEIVE:
+        if is_acceptable and (length or flags & FIN) and self.state in MAY_RECEIVE:
             self._take(position, payload, flags, now)
 
     def _take_reset(self, position: int, now: float) -> None:
@@ -413,22 +415,29 @@ class TcpConnection:
         acknowledged = max(receiver.acknowledged, self._told)
         if position in {receiver.next, acknowledged}:
             self._end(Ending.RESET)
-        elif acknowledged < position <= receiver.edge:
+        elif acknowledged < position <= max(receiver.edge, receiver.next + 1):
+            # Also where a guest stands that has probed our closed window with a byte.
             self._challenge(now)
 
-    def _out_of_window(self, segment: Segment, position: int, now: float) -> None:
-        """Answer with where we are; a repeated FIN begins TIME-WAIT again."""
+    def _out_of_window(self, segment: Segment, position: int, now: float) -> bool:
+        """Answer with where we are; a repeated FIN begins TIME-WAIT again.
+
+        Returns whether what it acknowledges counts all the same, since our window is closed (RFC 9293 section
+        3.10.7.4): guests probe that with a byte beyond it, and some count that byte as sent.
+        """
         if segment.flags & SYN:
             self._challenge(now)
-            return
+            return False
         if self.state is State.TIME_WAIT and segment.flags & FIN:
             self._ends_at = now + TIME_WAIT
         # Also for probes of a closed window, and for what was acknowledged but is sent again.
         self._ack_now = True
-        if position < self.receiver.next:
-            self._told = self.receiver.next
-        if segment.flags & ACK and position + sequence_length(segment) == self.receiver.next:
-            self._take_late_acknowledgment(segment, now)
+        following = self.receiver.next
+        if position < following:
+            self._told = following
+        if segment.flags & ACK and position + sequence_length(segment) == following:
+            self._take_late_acknowledgment(segment, position, now)
+        return self.receiver.edge == following and following <= position <= following + 1
 
     def gives_way_to(self, syn: Segment) -> bool:
         """Whether a SYN without ACK opens another connection in the place of this one.
@@ -445,11 +454,17 @@ class TcpConnection:
         sent, expected = self.sender.next & _WORD, self.receiver.next & _WORD
         return TimeWait(expected, sent, self._template.build(sent, expected, ACK, MAX_UNSCALED))
 
-    def _take_late_acknowledgment(self, segment: Segment, now: float) -> None:
-        """Take the acknowledgement of a segment whose data are known already (or of a window probe)."""
+    def _take_late_acknowledgment(self, segment: Segment, position: int, now: float) -> None:
+        """Take the acknowledgement and the window of a segment whose data are known already."""
         sender = self.sender
-        acknowledged = sender.una + ((segment.acknowledgment - sender.una + _HALF) & _WORD) - _HALF
-        if sender.una < acknowledged <= sender.next:
+        una = sender.una
+        acknowledged = una + ((segment.acknowledgment - una + _HALF) & _WORD) - _HALF
+        if not una <= acknowledged <= sender.next:
+            return
+        if (position, acknowledged) >= self._window_from:
+            self._window_from = (position, acknowledged)
+            sender.set_window(acknowledged, segment.window << self._guest_shift)
+        if acknowledged > una:
             sender.acknowledge(acknowledged, [], now, duplicate=False)
             if sender.all_acknowledged:
                 self._fin_acknowledged(now)

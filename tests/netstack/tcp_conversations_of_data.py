@@ -1,5 +1,17 @@
 """What is said while data flow, and when some of it gets lost; how to read it stands in tcp_talk."""
 
+SHUT = """
+    open mss 1000
+    host is slow
+    host has room 0
+    >> A 1:30000 ack 1 | A 30001:35535 ack 1
+    << A 1 ack 1
+    host takes 65535
+    << A 1 ack 65536 win 0
+    window 0
+"""
+"""The guest has used our window up, and the host takes nothing more."""
+
 DATA = {
     "segments follow the guest's MSS": """
         open mss 1000
@@ -259,6 +271,100 @@ HOST = {
         wait 1
         >> FA 1:100 ack 1
         << A 1 ack 102
+    """,
+    "a probe of our closed window acknowledges": SHUT
+    + """
+        host writes 500
+        << PA 1:500 ack 65536
+        >> A 65536:1 ack 501
+        << A 501 ack 65536 win 0
+        wait 1
+        << nothing
+        host got 65535
+    """,
+    "so does a bare ACK one beyond it": SHUT
+    + """
+        host writes 500
+        << PA 1:500 ack 65536
+        >> A 65537 ack 501
+        << A 501 ack 65536 win 0
+        wait 1
+        << nothing
+        host writes 500
+        << PA 501:500 ack 65536
+    """,
+    "and opens the guest's window": SHUT
+    + """
+        >> A 65536 ack 1 win 0
+        host writes 1500
+        << nothing
+        >> A 65536:1 ack 1 win 1000
+        << A 1:1000 ack 65536
+        << nothing
+        >> A 65537 ack 1001 win 1000
+        << PA 1001:500 ack 65536
+    """,
+    "so do duplicate ACKs from there, but no probes": SHUT
+    + """
+        host writes 3000
+        << A 1:1000
+        << A 1001:1000
+        << PA 2001:1000
+        >> A 65536:1 ack 1
+        << A 3001 ack 65536
+        >> A 65536:1 ack 1
+        << A 3001 ack 65536
+        >> A 65536:1 ack 1
+        << A 3001 ack 65536
+        << nothing
+        >> A 65537 ack 1
+        << A 3001 ack 65536
+        >> A 65537 ack 1
+        << A 3001 ack 65536
+        >> A 65537 ack 1
+        << A 1:1000 ack 65536
+    """,
+    "and what a guest says before that byte counts after it": SHUT
+    + """
+        >> A 65536:1 ack 1 win 0 | A 65537 ack 1 win 0
+        << A 1 ack 65536 win 0
+        host writes 500
+        wait 0.1
+        host has room 65535
+        << A 1 ack 65536 win 65535
+        >> A 65536:1 ack 1 win 1000
+        << PA 1:500 ack 65536
+    """,
+    "a FIN waits for the window to open": SHUT
+    + """
+        >> FA 65536 ack 1
+        << A 1 ack 65536 win 0
+        state ESTABLISHED
+        host has room 65535
+        << A 1 ack 65536 win 65535
+        >> FA 65536 ack 1
+        << A 1 ack 65537
+        state CLOSE_WAIT
+    """,
+    "what is sent again tells of the guest's window": """
+        open mss 1000
+        >> A 1:100 ack 1 win 0
+        << A 1 ack 101
+        host writes 500
+        << nothing
+        >> A 1:100 ack 1 win 1000
+        << PA 1:500 ack 101
+    """,
+    "but not from farther beyond it, nor what was never sent": SHUT
+    + """
+        host writes 500
+        << PA 1:500 ack 65536
+        >> A 65538 ack 501
+        << A 501 ack 65536
+        >> A 65536:1 ack 502
+        << A 501 ack 65536
+        wait 0.3
+        << PA 1:500 ack 65536
     """,
     "a window update by small steps is not worth a segment": """
         open mss 1000

@@ -1,5 +1,7 @@
 """What is said when a connection begins and when it ends; how to read it stands in tcp_talk."""
 
+from tcp_conversations_of_data import SHUT
+
 OPENING = {
     "three-way handshake": """
         >> S 0 mss 1000 win 65535
@@ -405,6 +407,16 @@ RESETS = {
         >> R 70000
         << nothing
         state ESTABLISHED
+    """,
+    "a RST where a guest stands that has probed our closed window is challenged": SHUT
+    + """
+        >> R 65538
+        << nothing
+        >> R 65537
+        << A 1 ack 65536
+        state ESTABLISHED
+        >> R 65536
+        ended RESET
     """,
     "a SYN is challenged": """
         open
