@@ -146,6 +146,8 @@ class Receiver:
             self._close_gap()
         if self.next == self.fin_at:
             self.next += 1
+            # It may stand at the edge, right behind all that the window took.
+            self.edge = max(self.edge, self.next)
             return True
         return bool(fresh) and in_order
 

@@ -352,6 +352,25 @@ CLOSING = {
         >> A 1 ack 11
         << RA 11 ack 1
     """,
+    "the host goes on after a FIN that has used the window up": """
+        open mss 1000
+        host has room 0
+        >> A 1:30000 ack 1 win 1000 | FA 30001:35535 ack 1 win 1000
+        << A 1 ack 65537 win 0
+        state CLOSE_WAIT
+        host writes 3000
+        << A 1:1000
+        << nothing
+        >> A 65537 ack 1001 win 1000
+        << A 1001:1000
+        >> A 65537 ack 2001 win 1000
+        << PA 2001:1000
+        >> A 65537 ack 3001
+        host ends
+        << FA 3001
+        >> A 65537 ack 3002
+        ended FINISHED
+    """,
     "data after the FIN are not taken": """
         open
         >> FA 1:10 ack 1

@@ -186,6 +186,7 @@ class Conversation(RuleBasedStateMachine):
                 self.excess[who] = 0
             assert end.sender.buffered <= self.limit[who] + self.excess[who]
             assert end.receiver.held <= MOST
+            assert end.receiver.next <= end.receiver.edge
             assert end.held == end.sender.buffered + sum(map(len, end.received)) + sum(
                 len(piece.data) for piece in end.receiver._early
             )

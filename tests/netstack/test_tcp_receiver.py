@@ -66,3 +66,23 @@ def test_no_more_is_held_than_the_limit_says_but_what_is_in_order_is_always_take
     assert receiver.next == 1000
     receiver.accept(1000, bytes(500), fin=False)
     assert receiver.held == 1500
+
+
+@given(pieces, st.integers(1, 4000), st.integers(0, 4000), st.booleans())
+def test_the_window_never_ends_before_what_has_come(cuts, room, end, in_order):
+    """Cut anywhere, with a FIN anywhere: where the guest stands, it may say something."""
+    receiver = Receiver(0, room)
+    cuts = [(0, end), *cuts] if in_order else [*cuts, (0, end)]
+    for start, size in cuts:
+        stop = min(start + size, end)
+        payload, fin = STREAM[start:stop], stop == end
+        if start <= stop and receiver.acceptable(start, len(payload) + fin):
+            receiver.accept(start, payload, fin=fin)
+        assert receiver.edge >= receiver.next
+        assert receiver.acceptable(receiver.next, 0)
+
+
+def test_a_fin_right_behind_all_that_the_window_took_is_taken():
+    receiver = Receiver(0, 1000)
+    assert receiver.accept(0, STREAM[:1000], fin=True)
+    assert (receiver.finished, receiver.next, receiver.edge) == (True, 1001, 1001)
