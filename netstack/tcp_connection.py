@@ -430,14 +430,20 @@ class TcpConnection:
             return False
         if self.state is State.TIME_WAIT and segment.flags & FIN:
             self._ends_at = now + TIME_WAIT
-        # Also for probes of a closed window, and for what was acknowledged but is sent again.
-        self._ack_now = True
         following = self.receiver.next
         if position < following:
             self._told = following
-        if segment.flags & ACK and position + sequence_length(segment) == following:
+        is_shut = self.receiver.edge == following and following <= position <= following + 1
+        length = sequence_length(segment)
+        if length:
+            # Also a probe of a closed window, and what was acknowledged but is sent again.
+            self._ack_now = True
+        elif not is_shut:
+            # Two ends that answer each other's bare ACKs would never fall silent.
+            self._challenge(now)
+        if segment.flags & ACK and position + length == following:
             self._take_late_acknowledgment(segment, position, now)
-        return self.receiver.edge == following and following <= position <= following + 1
+        return is_shut
 
     def gives_way_to(self, syn: Segment) -> bool:
         """Whether a SYN without ACK opens another connection in the place of this one.

@@ -194,6 +194,30 @@ DATA = {
         >> A 0:1 ack 1
         << A 1 ack 1
     """,
+    "keep-alives are answered for ever": "open\n"
+    + """
+        >> A 0 ack 1
+        << A 1 ack 1
+        wait 5
+    """
+    * 30,
+    "bare ACKs outside of the window are answered only so often": "open\n"
+    + ">> A 70001 ack 1\n" * 25
+    + ">> A -1000 ack 1\n" * 25
+    + "<< A 1 ack 1\n" * 10
+    + """
+        << nothing
+        wait 5
+        >> A 70001 ack 1
+        << A 1 ack 1
+        << nothing
+    """,
+    "what is sent again is answered however often": "open mss 1000\n"
+    + """
+        >> A 1:100 ack 1
+        << A 1 ack 101
+    """
+    * 30,
     "what lies beyond the window is not taken": """
         open mss 1000
         >> A 70001:100 ack 1
@@ -287,7 +311,6 @@ HOST = {
         host writes 500
         << PA 1:500 ack 65536
         >> A 65537 ack 501
-        << A 501 ack 65536 win 0
         wait 1
         << nothing
         host writes 500
@@ -318,9 +341,8 @@ HOST = {
         << A 3001 ack 65536
         << nothing
         >> A 65537 ack 1
-        << A 3001 ack 65536
         >> A 65537 ack 1
-        << A 3001 ack 65536
+        << nothing
         >> A 65537 ack 1
         << A 1:1000 ack 65536
     """,
