@@ -485,6 +485,16 @@ class FlowClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestRefused:
+    """GatewayActor -> flow of a forward: the guest says by ICMP that it does not take the connection.
+
+    ``sequence`` is that of the segment which it got, 32 bits.
+    """
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlowRests:
     """TCP flow -> GatewayActor, before FlowClosed: the connection is in TIME-WAIT."""
 

@@ -62,6 +62,10 @@ if TYPE_CHECKING:
     from netstack.reassembly import Fragment, Whole
 
 
+_REFUSALS = frozenset({0, 1, 2, 3, 9, 10, 13})
+"""Codes of "destination unreachable": network, host, protocol or port; the others are prohibitions."""
+
+
 class Family(NamedTuple):
     """One IP version as flows use it; frames are those that the gateway checked."""
 
@@ -92,6 +96,8 @@ class Family(NamedTuple):
     build_echo: Callable[[int, int, int, bytes], bytes]
     errors: frozenset[int]
     """ICMP errors of the network that guests are told of."""
+    refuses: Callable[[int, int], bool]
+    """Whether an ICMP error of this type and code says that a connection cannot be had."""
     build_error: Callable[[int, int, int, bytes], bytes]
     build_icmp: Callable[[bytes, bytes, bytes, bytes, int, int], bytes]
     """Build a frame of MACs, source, destination, message, TTL and identification."""
@@ -128,6 +134,7 @@ IPV4 = Family(
     echo_reply=ECHO_REPLY,
     build_echo=build_echo,
     errors=frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED}),
+    refuses=lambda kind, code: kind == DESTINATION_UNREACHABLE and code in _REFUSALS,
     build_error=build_error,
     build_icmp=_build_icmpv4,
 )
@@ -151,6 +158,7 @@ IPV6 = Family(
     echo_reply=ECHO_REPLY6,
     build_echo=build_echo6,
     errors=frozenset({UNREACHABLE, PACKET_TOO_BIG, TIME_EXCEEDED6}),
+    refuses=lambda kind, _: kind == UNREACHABLE,
     build_error=build_error6,
     build_icmp=_build_icmpv6,
 )

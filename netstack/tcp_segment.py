@@ -39,6 +39,7 @@ _TAIL = Struct("!IIHHHH")
 _IPV4_HEADER = Struct("!BBHHHBBH")
 _DONT_FRAGMENT = 0x4000
 _BLOCK = Struct("!II")
+_QUOTED = Struct("!HHI")
 
 # Option kinds (RFC 9293 section 3.2, RFC 7323, RFC 2018).
 _END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK = 0, 1, 2, 3, 4, 5
@@ -61,6 +62,16 @@ class Segment(NamedTuple):
     window: int
     options: bytes
     payload: bytes
+
+
+class Quoted(NamedTuple):
+    """What an ICMP error tells of the segment that it is about; addresses are 4 or 16 bytes."""
+
+    source: bytes
+    source_port: int
+    destination: bytes
+    destination_port: int
+    sequence: int
 
 
 class SynOptions(NamedTuple):
@@ -188,6 +199,25 @@ def trace(frame: bytes) -> tuple[bytes, int] | None:
     if len(frame) < end + TCP_HEADER_LENGTH - 4 or frame[protocol] != PROTOCOL_TCP:
         return None
     return frame[start:end], int.from_bytes(frame[end : end + 4], "big")
+
+
+def read_quote(packet: bytes) -> Quoted | None:
+    """Read the segment in the packet that an ICMP error quotes; None where there is none.
+
+    It begins with an IP header without options or extensions, as :class:`TcpFrameTemplate` builds them; of
+    the segment there may be no more than its first 8 bytes (RFC 792).
+    """
+    if packet[:1] == b"\x45":
+        protocol, start, end = 9, 12, 20
+    elif packet[:1] and packet[0] >> 4 == _VERSION_6:
+        protocol, start, end = 6, 8, _IPV6_HEADER_LENGTH
+    else:
+        return None
+    if len(packet) < end + _QUOTED.size or packet[protocol] != PROTOCOL_TCP:
+        return None
+    source_port, destination_port, sequence = _QUOTED.unpack_from(packet, end)
+    half = (start + end) // 2
+    return Quoted(packet[start:half], source_port, packet[half:end], destination_port, sequence)
 
 
 class TcpFrameTemplate:

@@ -115,8 +115,9 @@ class Ipv4Router(Router):
 
     def _to_gateway(self, frame: bytes, packet: Ipv4Packet, batch: Batch) -> str:
         if packet.protocol == PROTOCOL_ICMP:
-            if parse_icmp(packet.payload).type != ECHO_REQUEST:
-                return "gateway.ignored"
+            message = parse_icmp(packet.payload)
+            if message.type != ECHO_REQUEST:
+                return self._refused(message, batch) or "gateway.ignored"
             batch.replies.append(self._replies.echo_reply(frame))
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:

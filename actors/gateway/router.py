@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from actors.gateway.tcp_routing import TcpRouter
     from netstack.address_pool import AddressPool
     from netstack.family import Family
+    from netstack.icmp import IcmpMessage
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
     from netstack.neighbour import AddressBindings
@@ -94,6 +95,12 @@ class Router(ABC):
         batch.replies.append(neighbour + self._mac + self._family.one_hop_on(frame))
         return "gateway.routed"
 
+    def _refused(self, message: IcmpMessage, batch: Batch) -> str:
+        """Let a guest refuse the connection of a forward; return the counter for it, or nothing."""
+        if not self._family.refuses(message.type, message.code):
+            return ""
+        return self._tcp.refused(message.data, batch)
+
     # -- the way out --------------------------------------------------------------------------------
 
     def _to_net(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
@@ -121,6 +128,9 @@ class Router(ABC):
     def _ping_to_net(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
         message = self._family.parse_icmp(packet)
         if message.type != self._family.echo_request:
+            refused = self._refused(message, batch)
+            if refused:
+                return refused
             raise Dropped("icmp_type")
         if not self._outside.can_ping:
             raise Dropped("no_ping", IcmpError.PROHIBITED)

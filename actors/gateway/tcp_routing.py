@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from actors.flows.batch import TO_FLOWS, Dropped
 from actors.flows.flow import Guest, Remote
 from actors.flows.tcp_flow import Link, TcpFlowActor
-from actors.messages import FlowKey
+from actors.messages import FlowKey, GuestRefused
+from actors.runtime import tell_alive
 from netstack.family import family_of
-from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, read_tcp, reset_for
+from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, read_quote, read_tcp, reset_for
 from netstack.tcp_time_wait import NEW_START, Reaction
 
 if TYPE_CHECKING:
@@ -49,6 +50,22 @@ class TcpRouter:
     def to_gateway(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
         """As :meth:`to_net`, for a connection to one of the gateway's own addresses."""
         return self._route(frame, packet, batch, self._dial_service)
+
+    def refused(self, quote: bytes, batch: Batch) -> str:
+        """Tell a forward's connection that its guest refuses the packet quoted; return the counter for it.
+
+        That is empty where the packet is none of such a connection.
+        """
+        quoted = read_quote(quote)
+        if quoted is None:
+            return ""
+        remote, remote_port, guest, guest_port, sequence = quoted
+        port = batch.port
+        key = FlowKey(port.number, PROTOCOL_TCP, guest, guest_port, remote, remote_port)
+        if key not in port.forwarded:
+            return ""
+        tell_alive(port.flows[key], GuestRefused(sequence))
+        return TO_FLOWS
 
     def _route(
         self,

@@ -10,8 +10,9 @@ import pytest
 from forward_parts import FakeConnection, FakeListener, Forwarded
 from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6ND_NS, IPv6
-from test_gateway import assert_intact, ether, packet
+from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS, IPv6
+from scapy.packet import Raw
+from test_gateway import assert_intact, ether, guest_ip, packet
 from test_ipv6_router import PREFIX
 
 from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
@@ -200,6 +201,81 @@ def test_clients_are_let_in_as_the_guest_refuses(loop, counters):
     assert states(connections) == ["reset", "in", "in", "waits", "waits"]
     forwarded.guest_answers(*syns, flags="RA")
     assert states(connections) == ["reset", "in", "reset", "in", "waits"]
+
+
+def refusal(syn, code, *, kind=3, port=1, length=28, **changes):
+    """What a guest's firewall says about a SYN that it rejects; ``changes`` are of what it quotes."""
+    quoted = syn[IP].copy()
+    for name, value in changes.items():
+        setattr(quoted[TCP] if name in {"sport", "dport", "seq"} else quoted, name, value)
+    error = IP(src=guest_ip(port), dst=syn[IP].src) / ICMP(type=kind, code=code)
+    return ether(port) / error / Raw(bytes(quoted)[:length])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 9, 10, 13])
+def test_a_guest_whose_firewall_rejects_has_its_client_reset_at_once(loop, counters, code):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
+    connections, (syn,) = forwarded.crowd(2)
+    (following,) = forwarded.lan.sends(1, refusal(syn, code))
+    assert following[TCP].flags == "S"
+    assert states(connections) == ["reset", "in"]
+    assert forwarded.lan.sends(1, *[refusal(following, code, length=500)] * 2) == []
+    assert states(connections) == ["reset", "reset"]
+    assert pykka.ActorRegistry.get_by_class(ForwardedTcpFlowActor) == []
+    assert counters["tcp.refused_by_icmp"] == 2
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 4, 5, 6])
+def test_so_has_one_over_ipv6(loop, counters, code):
+    client, guest = "2001:db8::1", "fd76:6d72:656c:6179::1:1"
+    forwarded, connection, (syn,) = transparent(counters, client, guest)
+    error = IPv6(src=guest, dst=client) / ICMPv6DestUnreach(code=code)
+    assert forwarded.lan.sends(1, ether(1) / error / Raw(bytes(syn[IPv6]))) == []
+    assert connection.closed == "reset"
+
+
+def test_a_guest_that_sees_its_clients_where_they_are_refuses_them_there(loop, counters):
+    forwarded, connection, (syn,) = transparent(counters, "192.0.2.1", "10.0.2.10")
+    assert forwarded.lan.sends(1, refusal(syn, 10)) == []
+    assert connection.closed == "reset"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"code": 4},
+        {"code": 1, "kind": 11},
+        {"length": 27},
+        {"length": 0},
+        {"seq": 1},
+        {"sport": 1},
+        {"dport": 81},
+        {"dst": "10.0.2.11"},
+        {"src": "10.0.2.3"},
+        {"proto": 17},
+        {"port": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_transparent", [False, True])
+def test_only_who_was_asked_refuses_and_only_what_it_was_asked(loop, counters, changes, is_transparent):
+    text = "tcp::8080:10.0.2.10:80" + (",transparent" if is_transparent else "")
+    forwarded = Forwarded(counters, text)
+    forwarded.lan.assign(2)
+    connection, (syn,) = forwarded.connects()
+    assert forwarded.lan.sends(changes.get("port", 1), refusal(syn, **{"code": 3} | changes)) == []
+    assert not connection.closed
+    (ack,) = forwarded.guest_answers(syn)
+    assert ack[TCP].flags == "A"
+
+
+def test_what_stands_is_ended_by_no_icmp(loop, counters):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80")
+    connection, (syn,) = forwarded.connects()
+    forwarded.guest_answers(syn)
+    assert forwarded.lan.sends(1, refusal(syn, 3)) == []
+    assert not connection.closed
+    assert counters["tcp.refused_by_icmp"] == 0
 
 
 def test_the_connections_of_a_forward_are_bounded_and_the_next_waits_for_the_end_of_one(loop, counters):

@@ -46,7 +46,7 @@ from netstack.neighbour import (
 from netstack.ra_guard import refusal
 from netstack.reassembly import MAX_BYTES_PER_OWNER, Reassembler
 from netstack.source_guard import SourceGuard
-from netstack.tcp_segment import parse_sack, parse_syn_options, parse_tcp, read_tcp, reset_for
+from netstack.tcp_segment import parse_sack, parse_syn_options, parse_tcp, read_quote, read_tcp, reset_for
 from netstack.udp import is_intact_udp, parse_udp, read_udp, udp_head
 from relay.admission import read_target
 from transport.origins import OriginPolicy, parse_origins, read_origin
@@ -233,6 +233,10 @@ def tcp(data: bytes) -> None:
             continue
         segment = read_tcp(frame)
         assert segment.payload == packet.payload[20 + len(segment.options) :]
+        quoted = read_quote(frame[14:])
+        assert quoted is not None
+        assert (quoted.source, quoted.destination) == (packet.source, packet.destination)
+        assert quoted.sequence == segment.sequence
         offer = parse_syn_options(segment.options)
         assert 0 < offer.mss <= 0xFFFF
         assert offer.window_shift is None or offer.window_shift <= 14
@@ -250,6 +254,7 @@ def icmp(data: bytes) -> None:
         parse_icmp(summed(message, 2) if data[:1] == b"\0" else message)
     frame = over(ICMPV6, message, 2, 6)
     may_report6(frame)
+    read_quote(message[8:])
     try:
         packet = parse_ipv6(frame)
         discovery = parse_icmpv6(packet)

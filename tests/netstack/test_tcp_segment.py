@@ -16,6 +16,7 @@ from netstack.tcp_segment import (
     parse_sack,
     parse_syn_options,
     parse_tcp,
+    read_quote,
     read_tcp,
     reset_for,
 )
@@ -168,3 +169,31 @@ def test_reset_for_a_stray_segment(ip, flags, fields, answer):
 def test_no_reset_for_a_reset():
     frame = Ether() / IP(src="10.0.2.15", dst="192.0.2.80") / TCP(flags="R")
     assert reset_for(bytes(frame)) is None
+
+
+@pytest.mark.parametrize(("remote", "guest"), [(REMOTE, GUEST), (REMOTE6, GUEST6)], ids=["IPv4", "IPv6"])
+def test_of_what_an_icmp_error_quotes_eight_bytes_of_the_segment_suffice(remote, guest):
+    packet = TcpFrameTemplate(MACS, remote, 80, guest, 40000).build(0xFEDC_BA98, 7, 2, 9)[14:]
+    header = 20 if len(guest) == 4 else 40
+    for length in range(len(packet) + 1):
+        told = read_quote(packet[:length])
+        assert told == ((remote, 80, guest, 40000, 0xFEDC_BA98) if length >= header + 8 else None)
+
+
+@pytest.mark.parametrize(
+    ("version", "change"),
+    [
+        (4, (0, 0x46)),  # options: the relay sends none
+        (4, (0, 0x55)),
+        (4, (9, 17)),
+        (6, (0, 0x40)),
+        (6, (6, 44)),
+    ],
+)
+def test_quotes_of_other_packets_are_none_of_ours(version, change):
+    ends = (REMOTE, 80, GUEST, 40000) if version == 4 else (REMOTE6, 80, GUEST6, 40000)
+    packet = bytearray(TcpFrameTemplate(MACS, *ends).build(1, 2, 2, 3)[14:])
+    assert read_quote(bytes(packet)) is not None
+    at, value = change
+    packet[at] = value
+    assert read_quote(bytes(packet)) is None
