@@ -116,9 +116,14 @@ class DnsStream:
             self._unanswered += 1
         if questions:
             tell_alive(self._dns, DnsQuestions(self._port, questions))
-        if self._failed:
+        if self._failed or self._is_over:
             self._tell_readable()
         self._tell_writable()
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether all has been asked that ever will be, and answered or given up."""
+        return self._asked_all and self._unanswered <= 0 and not self._asks_soon
 
     def _answer(self, response: bytes) -> None:
         """Take the answer to one question; an empty one says that there will be none."""
@@ -147,7 +152,7 @@ class DnsStream:
         if self._failed:
             raise OSError("the connection was given up")
         if not self._answers:
-            if self._asked_all and self._unanswered <= 0:
+            if self._is_over:
                 return b""
             self._wants_to_read = True
             return None

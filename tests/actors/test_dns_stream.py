@@ -62,6 +62,35 @@ def test_the_end_comes_after_the_last_answer(connection):
     assert stream.read(100) == b""
 
 
+@pytest.mark.parametrize(
+    "rest", [b"", b"\0", b"\0\x09half"], ids=["whole", "half a length", "half a question"]
+)
+@pytest.mark.parametrize("answer", [b"answer", b""], ids=["answered", "given up"])
+def test_all_that_came_with_the_guests_end_is_asked_and_answered_before_the_end(connection, rest, answer):
+    stream = connection.stream
+    wanted = [b"one", b"two", b"three"]
+    stream.write([b"".join(map(framed, wanted)) + rest])
+    stream.shut_down()
+    asked, got, ended = [], b"", False
+    for _ in range(20):
+        # As the flow does: it reads when it is told to, until there is nothing.
+        while (data := stream.read(100)) is not None and not ended:
+            ended = not data
+            got += data
+        if ended:
+            break
+        for message in connection.dns.take(DnsQuestions):
+            for question in message.questions:
+                asked.append(question.query)
+                question.reply(answer)
+        if connection.flow.take() != [SocketReadable()]:
+            connection.loop.run()
+            assert connection.dns or connection.flow, "nobody wakes the flow"
+    assert asked == wanted
+    assert got == (framed(answer) * 3 if answer else b"")
+    assert ended
+
+
 def test_a_guest_that_asks_nothing_gets_the_end_at_once(connection):
     assert connection.stream.read(100) is None
     connection.stream.shut_down()
