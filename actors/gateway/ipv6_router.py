@@ -34,8 +34,6 @@ from netstack.icmpv6 import (
     parse_icmpv6,
 )
 from netstack.ipv6 import (
-    NEXT_HEADER,
-    PROTOCOL_FRAGMENT,
     UNSPECIFIED,
     is_link_local,
     is_multicast,
@@ -163,5 +161,5 @@ def _for_flows(frame: bytes, packet: Ipv6Packet) -> bytes:
     if not packet.extended:
         return frame
     if packet.protocol == PROTOCOL_TCP:
-        return plain(frame, packet._replace(dont_fragment=True))
-    return frame if frame[NEXT_HEADER] == PROTOCOL_FRAGMENT else plain(frame, packet)
+        packet = packet._replace(dont_fragment=True)
+    return plain(frame, packet)

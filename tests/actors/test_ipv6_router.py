@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
+import operator
+from functools import partial, reduce
+from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lan_parts import Box, mac
 from scapy.layers.dhcp6 import DHCP6_InfoRequest, DHCP6_Reply, DHCP6OptDNSServers
 from scapy.layers.inet import TCP, UDP
@@ -22,18 +26,24 @@ from scapy.layers.inet6 import (
     ICMPv6PacketTooBig,
     ICMPv6TimeExceeded,
     IPv6,
+    IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
     fragment6,
 )
 from scapy.packet import Raw
 from test_gateway import Lan, ether
 
 from actors.gateway.discovery import UPLINK_INTERVAL, UPLINK_REPEATS
+from actors.gateway.ipv6_router import _for_flows
 from actors.messages import AssignAddress, ErrorFromNet, PortClosed
 from actors.ports import SendResult
 from actors.settings import LanSettings
 from netstack.contests import PROBE_INTERVAL, PROBES
+from netstack.family import IPV6
+from netstack.ipv6 import parse_ipv6
 from netstack.router_advertisement import INTERVAL
+from netstack.udp import parse_udp, read_udp
 
 PREFIX = LanSettings().ipv6_prefix
 GATEWAY = "fd76:6d72:656c:6179::2"
@@ -279,6 +289,55 @@ def test_fragments_go_out_as_one_datagram_that_may_be_fragmented(lan):
     assert socket.options == [(63, False)]
     socket.reply(data, (REMOTE, 2))
     assert max(len(f) for f in lan.received()) <= 1514
+
+
+HOP, OPTIONS, FRAGMENT = IPv6ExtHdrHopByHop, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
+CHAINS = [
+    (*first, *rest)
+    for first in ((), (HOP,))
+    for size in range(4)
+    for rest in product((OPTIONS, FRAGMENT), repeat=size)
+]
+"""Hop-by-hop options stand right behind the IPv6 header only."""
+
+
+def behind(chain, data, sport=4000, dport=53):
+    """A datagram behind extension headers."""
+    headers = [kind() for kind in chain]
+    return reduce(operator.truediv, [packet(1), *headers, UDP(sport=sport, dport=dport), Raw(data)])
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(kind.__name__[10:] for kind in chain))
+def test_what_is_behind_extension_headers_goes_where_it_says(lan, chain):
+    assert lan.sends(1, behind(chain, b"question")) == []
+    (socket,) = lan.outside.udp
+    assert socket.sent == [(b"question", (REMOTE, 53))]
+    assert socket.options == [(63, FRAGMENT not in chain)]
+    socket.reply(b"answer", (REMOTE, 53))
+    (told,) = lan.received()
+    assert (told[UDP].dport, bytes(told[UDP].payload)) == (4000, b"answer")
+
+
+def test_so_does_what_came_in_fragments_with_a_header_in_the_first(lan):
+    data = bytes(n % 251 for n in range(4000))
+    pieces = [ether(1) / piece for piece in fragment6(behind((FRAGMENT, OPTIONS), data)[IPv6], 1280)]
+    assert lan.sends(1, *pieces) == []
+    (socket,) = lan.outside.udp
+    assert (socket.sent, socket.options) == ([(data, (REMOTE, 53))], [(63, False)])
+
+
+@given(
+    st.sampled_from(CHAINS),
+    st.tuples(st.integers(1, 65_535), st.integers(1, 65_535)),
+    st.binary(),
+    st.binary(),
+)
+def test_flows_read_what_was_checked(chain, ports, data, padding):
+    frame = bytes(behind(chain, data, *ports)) + padding
+    checked = parse_ipv6(frame)
+    plain = _for_flows(frame, checked)
+    assert read_udp(plain) == parse_udp(checked)
+    assert IPV6.dont_fragment(plain) is checked.dont_fragment is (FRAGMENT not in chain)
 
 
 def test_a_port_may_send_so_many_fragments(lan):

@@ -6,7 +6,7 @@ import pytest
 from forward_parts import CLIENT, FakeListeners, Forwarded
 from lan_parts import GATEWAY_MAC, Box, ip, mac
 from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_gateway import assert_intact, ether, packet
@@ -210,6 +210,18 @@ def test_the_guest_sees_its_client_at_its_own_address(loop, counters, layer, cli
     guest_sends(b"too late")
     assert len(answers) == 1
     assert forwarded.lan.ref._actor_weakref()._forwards._shown == {}
+
+
+def test_an_answer_behind_extension_headers_is_one(loop, counters):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
+    guest, client = "fd76:6d72:656c:6179::1:1", "2001:db8::1"
+    forwarded.guest_uses(guest)
+    forwarded.comes(b"hello", client=(client, 40_000))
+    answer = (
+        IPv6(src=guest, dst=client) / IPv6ExtHdrFragment() / IPv6ExtHdrDestOpt() / UDP(sport=9, dport=40_000)
+    )
+    forwarded.lan.sends(1, ether(1) / answer / Raw(b"welcome"))
+    assert forwarded.listeners.opened[0].answers == [(b"welcome", (client, 40_000))]
 
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "10.0.2.99", "::1>::1", "fe80::1%2>fe80::2%2"])
