@@ -172,6 +172,13 @@ def plain(frame: bytes, packet: Ipv6Packet) -> bytes:
     return start + extension + packet.payload
 
 
+def _without_atomic(frame: bytes) -> bytes:
+    """Take out an atomic fragment header, such as :func:`build_whole6` puts in."""
+    length = int.from_bytes(frame[18:20], "big") - 8
+    start = frame[:18] + length.to_bytes(2, "big") + frame[PAYLOAD_AT : PAYLOAD_AT + 1]
+    return start + frame[HOP_LIMIT:PAYLOAD_AT] + frame[PAYLOAD_AT + 8 :]
+
+
 def _check(frame: bytes) -> int:
     """Check what all packets share; return where the packet ends."""
     if len(frame) < PAYLOAD_AT:
@@ -217,7 +224,14 @@ def build_ipv6(
 
 
 def fragment6(frame: bytes, mtu: int = LAN_MTU) -> list[bytes]:
-    """Cut a frame built here (no extension headers) into frames whose packets have at most ``mtu`` bytes."""
+    """Cut a frame built here into frames whose packets have at most ``mtu`` bytes.
+
+    It has no extension headers but perhaps atomic fragment headers, in whose place each piece has its own.
+    """
+    if len(frame) <= HEADER_LENGTH + mtu:
+        return [frame]
+    while frame[NEXT_HEADER] == PROTOCOL_FRAGMENT:
+        frame = _without_atomic(frame)
     if len(frame) <= HEADER_LENGTH + mtu:
         return [frame]
     size = (mtu - IPV6_HEADER_LENGTH - 8) // 8 * 8

@@ -34,6 +34,16 @@ class Version:
         self.cut = cut
         self.request, self.reply = echo
 
+    def join(self, frames):
+        """Put pieces together that came in order: protocol and payload."""
+        whole = b""
+        for frame in frames:
+            header = frame[IPv6ExtHdrFragment if IPv6ExtHdrFragment in frame else self.layer]
+            offset = header.fields.get("offset", header.fields.get("frag", 0))
+            assert 8 * offset == len(whole)
+            whole += bytes(header.payload)
+        return header.fields.get("nh", header.fields.get("proto")), whole
+
     def refusal(self, frame):
         return frame[ICMPv6DestUnreach if self.layer is IPv6 else ICMP].code
 
@@ -86,6 +96,17 @@ def test_a_neighbour_is_one_hop_away(lan, version):
     assert routed.dst == mac(2).hex(":")
     assert bytes(routed[UDP]) == bytes(sent[UDP])
     assert (lan.counters["gateway.routed"], lan.outside.udp) == (1, [])
+
+
+@pytest.mark.parametrize("length", [1440, 1452, 1453, 1472, 1473, len(DATA)])
+def test_a_packet_in_pieces_is_one_in_pieces_to_a_neighbour(lan, version, length):
+    sent = version.packet(1, version.neighbour) / UDP(sport=1, dport=2) / Raw(DATA[:length])
+    routed = lan.sends(1, *version.cut(sent))
+    assert {frame.dst for frame in routed} == {mac(2).hex(":")}
+    assert {frame.ttl if version.layer is IP else frame.hlim for frame in routed} == {63}
+    assert max(map(len, routed)) <= 1514
+    assert len(routed) == 1 or length > 1440
+    assert version.join(routed) == (17, bytes(sent[UDP]))
 
 
 def test_what_the_nat_does_not_carry_is_refused(lan, version):

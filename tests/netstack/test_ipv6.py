@@ -125,6 +125,24 @@ def test_fragments_built_here_are_whole_to_scapy(size):
         assert bytes(again.payload) == frame[54:]
 
 
+@pytest.mark.parametrize("headers", [1, 2, 7])
+@pytest.mark.parametrize(("size", "pieces"), [(1452, 1), (1453, 2), (6000, 5)])
+def test_pieces_have_their_fragment_header_in_the_place_of_atomic_ones(headers, size, pieces):
+    packet = IPv6(src=SRC, dst=DST)
+    for _ in range(headers):
+        packet /= IPv6ExtHdrFragment()
+    datagram = UDP(sport=1, dport=2) / Raw(bytes(n % 251 for n in range(size)))
+    cut = ipv6.fragment6(ether(packet / datagram))
+    assert len(cut) == pieces
+    assert max(map(len, cut)) <= 1514
+    whole = ether(IPv6(src=SRC, dst=DST) / datagram)
+    if pieces == 1:
+        assert cut == [whole]
+        return
+    assert [ipv6.parse_fragment6(piece).head[54:] for piece in cut] == [b"\x11"] * pieces
+    assert b"".join(ipv6.parse_fragment6(piece).data for piece in cut) == whole[54:]
+
+
 def test_a_checksum_there_must_be():
     frame = ether(IPv6(src=SRC, dst=DST) / UDP(sport=1, dport=2, chksum=0) / b"x")
     with pytest.raises(MalformedPacket, match="bad_udp_checksum"):
