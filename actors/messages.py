@@ -495,6 +495,17 @@ class GuestRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentTooBig:
+    """GatewayActor -> TCP flow: the guest says by ICMP that no larger packet than ``mtu`` passes.
+
+    ``sequence`` is that of the segment which did not, 32 bits.
+    """
+
+    sequence: int
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlowRests:
     """TCP flow -> GatewayActor, before FlowClosed: the connection is in TIME-WAIT."""
 

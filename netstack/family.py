@@ -10,6 +10,7 @@ from netstack.icmp import (
     ECHO_REPLY,
     ECHO_REQUEST,
     TIME_EXCEEDED,
+    IcmpError,
     build_echo,
     build_error,
     parse_icmp,
@@ -42,6 +43,7 @@ from netstack.ipv4 import (
 )
 from netstack.ipv6 import (
     HOP_LIMIT,
+    MIN_MTU,
     NEXT_HEADER,
     PROTOCOL_FRAGMENT,
     build_whole6,
@@ -61,6 +63,9 @@ if TYPE_CHECKING:
     from netstack.ipv6 import Ipv6Packet
     from netstack.reassembly import Fragment, Whole
 
+
+MIN_PATH_MTU = 576
+"""Bytes of an IPv4 packet that every host takes (RFC 791); no smaller ones are made of what a guest says."""
 
 _REFUSALS = frozenset({0, 1, 2, 3, 9, 10, 13})
 """Codes of "destination unreachable": network, host, protocol or port; the others are prohibitions."""
@@ -98,9 +103,25 @@ class Family(NamedTuple):
     """ICMP errors of the network that guests are told of."""
     refuses: Callable[[int, int], bool]
     """Whether an ICMP error of this type and code says that a connection cannot be had."""
+    path_mtu: Callable[[IcmpMessage], int]
+    """The largest packet of which an ICMP error says that it passes; 0 for another message.
+
+    It is no less than hosts should take that are on the way.
+    """
     build_error: Callable[[int, int, int, bytes], bytes]
     build_icmp: Callable[[bytes, bytes, bytes, bytes, int, int], bytes]
     """Build a frame of MACs, source, destination, message, TTL and identification."""
+
+
+def _path_mtu4(message: IcmpMessage) -> int:
+    """RFC 1191 section 3; routers that are older than it say 0."""
+    is_too_big = (message.type, message.code) == IcmpError.FRAGMENTATION_NEEDED.value
+    return max(message.sequence, MIN_PATH_MTU) if is_too_big else 0
+
+
+def _path_mtu6(message: IcmpMessage) -> int:
+    mtu = message.identifier << 16 | message.sequence
+    return max(mtu, MIN_MTU) if message.type == PACKET_TOO_BIG else 0
 
 
 def _build_icmpv4(  # noqa: PLR0917 - called through the table only
@@ -135,6 +156,7 @@ IPV4 = Family(
     build_echo=build_echo,
     errors=frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED}),
     refuses=lambda kind, code: kind == DESTINATION_UNREACHABLE and code in _REFUSALS,
+    path_mtu=_path_mtu4,
     build_error=build_error,
     build_icmp=_build_icmpv4,
 )
@@ -159,6 +181,7 @@ IPV6 = Family(
     build_echo=build_echo6,
     errors=frozenset({UNREACHABLE, PACKET_TOO_BIG, TIME_EXCEEDED6}),
     refuses=lambda kind, _: kind == UNREACHABLE,
+    path_mtu=_path_mtu6,
     build_error=build_error6,
     build_icmp=_build_icmpv6,
 )

@@ -271,6 +271,18 @@ class TcpConnection:
             for sequence, sent_at in segments
         )
 
+    def path_narrowed(self, sequence: int, mss: int) -> bool:
+        """Send segments of at most ``mss`` bytes, and again what is on its way in longer ones.
+
+        But only if the one from ``sequence`` (32 bits) on is on its way; returns whether it is.
+        """
+        sender = self.sender
+        if self.state not in SYNCHRONIZED or (sequence - sender.una) & _WORD >= sender.next - sender.una:
+            return False
+        self.limit_segments(mss)
+        sender.longer_lost()
+        return True
+
     def path_replaced(self, now: float) -> None:
         """Take all that is on its way to the guest as lost, and send it again without waiting longer."""
         if self.state in SYNCHRONIZED:

@@ -364,6 +364,14 @@ class Sender:
             self._recovering, self._recover = True, self.next
         return True
 
+    def longer_lost(self) -> None:
+        """Take what is on its way in longer segments than ``mss`` as lost, for no fault of the network's."""
+        lost = [record for record in self._flying.values() if record.end - record.start > self.mss]
+        for record in lost:
+            self._lose(record)
+        if lost and not self.sack:
+            self._recovering, self._recover = True, self.next
+
     def _excuse(self, position: int) -> None:
         """Note that it was the path to the client which lost what the window was made smaller for."""
         self._blamed.remove(position)

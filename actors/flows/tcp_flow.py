@@ -26,7 +26,8 @@ connection's timer, the line (``actors.line``), or the host socket for either di
 
 Timeouts: ``tcp_idle_timeout`` while both directions are open, ``tcp_transitory_timeout`` before and after
 (RFC 5382 REQ-5). While the host connects: CONNECT_TIMEOUT, or until the guest should have repeated its SYN
-and has not. An ICMP error never ends a connection (REQ-10): the host's kernel sees to that.
+and has not. An ICMP error never ends a connection (REQ-10): the host's kernel sees to that, and of what the
+guest says by ICMP only "too big" is heard, about a segment that is on its way (RFC 5927 section 7).
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ from actors.messages import (
     FramesFromGateway,
     FramesReturned,
     FramesToFlow,
+    SegmentTooBig,
     SocketReadable,
     SocketWritable,
 )
 from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.upload import UploadAllowed
+from netstack.ethernet import LAN_MTU
 from netstack.family import endpoint_text, family_of
 from netstack.tcp_connection import Ending, Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW
@@ -186,6 +189,8 @@ class TcpFlowActor(EventLoopActor):
         self._ends = remote.ip + guest.ip + remote.port.to_bytes(2, "big") + guest.port.to_bytes(2, "big")
         """Addresses and ports as they stand in segments to the guest."""
         self._link = link
+        self._path_mtu = LAN_MTU
+        """Largest IP packet that passes behind the guest's link, as the guest has said."""
         self._connection: TcpConnection | None = None
         self._syn = syn
         self._first = secrets.randbits(32) if first is None else first
@@ -327,7 +332,7 @@ class TcpFlowActor(EventLoopActor):
 
     def _mss(self) -> int:
         """Bytes of data that fit the guest's link at present, so that no frame has to travel in chunks."""
-        return self._link.mtu() - self._headers
+        return min(self._link.mtu(), self._path_mtu) - self._headers
 
     # -- data -----------------------------------------------------------------------------------------
 
@@ -405,6 +410,16 @@ class TcpFlowActor(EventLoopActor):
         again = connection.lost_on_path(message.segments)
         if again:
             self._counters.add("tcp.lost_on_path", again)
+            self._advance(connection, self.now())
+
+    @handles(SegmentTooBig)
+    def _segment_too_big(self, message: SegmentTooBig) -> None:
+        connection, mtu = self._connection, message.mtu
+        if connection is None or self._ended or mtu >= min(self._link.mtu(), self._path_mtu):
+            return
+        if connection.path_narrowed(message.sequence, mtu - self._headers):
+            self._path_mtu = mtu
+            self._counters.add("tcp.path_narrowed")
             self._advance(connection, self.now())
 
     @handles(UploadAllowed)

@@ -117,7 +117,7 @@ class Ipv4Router(Router):
         if packet.protocol == PROTOCOL_ICMP:
             message = parse_icmp(packet.payload)
             if message.type != ECHO_REQUEST:
-                return self._refused(message, batch) or "gateway.ignored"
+                return self._tcp.error(message, self._family, batch) or "gateway.ignored"
             batch.replies.append(self._replies.echo_reply(frame))
             return "gateway.answered"
         if packet.protocol == PROTOCOL_UDP:

@@ -146,7 +146,7 @@ class Ipv6Router(Router):
         """Answer an echo request from ``source``, one of the gateway's own addresses."""
         request = parse_icmpv6(packet)
         if request.type != ECHO_REQUEST6:
-            return self._refused(request, batch) or "gateway.ignored"
+            return self._tcp.error(request, self._family, batch) or "gateway.ignored"
         reply = build_echo6(ECHO_REPLY6, request.identifier, request.sequence, request.data)
         macs = frame[6:12] + self._mac
         batch.replies.append(build_icmpv6(macs, source, packet.source, reply))

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from actors.gateway.tcp_routing import TcpRouter
     from netstack.address_pool import AddressPool
     from netstack.family import Family
-    from netstack.icmp import IcmpMessage
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
     from netstack.neighbour import AddressBindings
@@ -95,12 +94,6 @@ class Router(ABC):
         batch.replies.append(neighbour + self._mac + self._family.one_hop_on(frame))
         return "gateway.routed"
 
-    def _refused(self, message: IcmpMessage, batch: Batch) -> str:
-        """Let a guest refuse the connection of a forward; return the counter for it, or nothing."""
-        if not self._family.refuses(message.type, message.code):
-            return ""
-        return self._tcp.refused(message.data, batch)
-
     # -- the way out --------------------------------------------------------------------------------
 
     def _to_net(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
@@ -128,9 +121,9 @@ class Router(ABC):
     def _ping_to_net(self, frame: bytes, packet: Ipv4Packet | Ipv6Packet, batch: Batch) -> str:
         message = self._family.parse_icmp(packet)
         if message.type != self._family.echo_request:
-            refused = self._refused(message, batch)
-            if refused:
-                return refused
+            to_flow = self._tcp.error(message, self._family, batch)
+            if to_flow:
+                return to_flow
             raise Dropped("icmp_type")
         if not self._outside.can_ping:
             raise Dropped("no_ping", IcmpError.PROHIBITED)

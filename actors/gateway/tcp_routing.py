@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from actors.flows.batch import TO_FLOWS, Dropped
 from actors.flows.flow import Guest, Remote
 from actors.flows.tcp_flow import Link, TcpFlowActor
-from actors.messages import FlowKey, GuestRefused
+from actors.messages import FlowKey, GuestRefused, SegmentTooBig
 from actors.runtime import tell_alive
 from netstack.family import family_of
 from netstack.tcp_segment import ACK, FIN, PROTOCOL_TCP, RST, SYN, parse_tcp, read_quote, read_tcp, reset_for
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from actors.flows.flow_table import FlowTable
     from actors.flows.tcp_flow import Dial
     from actors.gateway.services import LanServices
+    from netstack.family import Family
+    from netstack.icmp import IcmpMessage
     from netstack.ipv4 import Ipv4Packet
     from netstack.ipv6 import Ipv6Packet
     from netstack.tcp_time_wait import TimeWait
@@ -51,20 +53,22 @@ class TcpRouter:
         """As :meth:`to_net`, for a connection to one of the gateway's own addresses."""
         return self._route(frame, packet, batch, self._dial_service)
 
-    def refused(self, quote: bytes, batch: Batch) -> str:
-        """Tell a forward's connection that its guest refuses the packet quoted; return the counter for it.
+    def error(self, message: IcmpMessage, family: Family, batch: Batch) -> str:
+        """Tell a connection what its guest says of one of its segments; return the counter for it.
 
-        That is empty where the packet is none of such a connection.
+        That is "too big" or, where a forward opened it, that it is refused. For all else it is empty.
         """
-        quoted = read_quote(quote)
+        refuses, mtu = family.refuses(message.type, message.code), family.path_mtu(message)
+        quoted = read_quote(message.data) if refuses or mtu else None
         if quoted is None:
             return ""
         remote, remote_port, guest, guest_port, sequence = quoted
         port = batch.port
         key = FlowKey(port.number, PROTOCOL_TCP, guest, guest_port, remote, remote_port)
-        if key not in port.forwarded:
+        flow = port.flows.get(key)
+        if flow is None or (refuses and key not in port.forwarded):
             return ""
-        tell_alive(port.flows[key], GuestRefused(sequence))
+        tell_alive(flow, GuestRefused(sequence) if refuses else SegmentTooBig(sequence, mtu))
         return TO_FLOWS
 
     def _route(

@@ -5,14 +5,25 @@ from __future__ import annotations
 import errno
 
 import pytest
-from lan_parts import GATEWAY_MAC
+from lan_parts import GATEWAY_MAC, Box
 from scapy.layers.inet import ICMP, IP, TCP
-from tcp_parts import SERVER, Lan
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
+from tcp_parts import GUEST_MAC, SERVER, Lan
 from test_upload_limit import RATE, tcp
 
 from actors.flows.tcp_flow import CONNECT_TIMEOUT
 from actors.line import LINE_BYTES
-from actors.messages import ConnectionFailed, ConnectionMade, PortClosed, SocketReadable, SocketWritable
+from actors.messages import (
+    AssignAddress,
+    ConnectionFailed,
+    ConnectionMade,
+    FramesToGateway,
+    PortClosed,
+    SocketReadable,
+    SocketWritable,
+)
 from actors.ports import SendResult
 from actors.runtime import run_ready
 from actors.upload import Upload
@@ -262,6 +273,86 @@ def test_what_the_path_has_lost_goes_again_at_once(lan, destination):
     run_ready()
     assert lan.received() == []
     assert lan.line._flows == {}, "the line forgets a flow that has ended"
+
+
+def too_big(lan, packet, mtu, moved=0):
+    """Have the guest say that a segment is too big, or one that begins so many bytes later."""
+    layer = IPv6 if IPv6 in packet else IP
+    quoted = packet[layer].copy()
+    quoted[TCP].seq += moved
+    if layer is IPv6:
+        error = IPv6(src=lan.ip6, dst=quoted.src) / ICMPv6PacketTooBig(mtu=mtu) / Raw(bytes(quoted)[:1232])
+    else:
+        error = (
+            IP(src=lan.ip, dst=quoted.src) / ICMP(type=3, code=4, nexthopmtu=mtu) / Raw(bytes(quoted)[:28])
+        )
+    lan.gateway.tell(FramesToGateway(1, [bytes(Ether(src=GUEST_MAC, dst=GATEWAY_MAC) / error)]))
+    run_ready()
+    return lan.received()
+
+
+def test_what_a_guest_opened_itself_it_does_not_refuse_by_icmp(lan):
+    socket = lan.connect()
+    socket.to_read.append(bytes(100))
+    socket.tell(SocketReadable())
+    error = IP(src=lan.ip, dst=SERVER) / ICMP(type=3, code=3) / Raw(bytes(lan.one()[IP]))
+    lan.gateway.tell(FramesToGateway(1, [bytes(Ether(src=GUEST_MAC, dst=GATEWAY_MAC) / error)]))
+    run_ready()
+    assert lan.counters["gateway.drop.icmp_type"] == 1
+    lan.ack(100, payload=b"on we go")
+    assert socket.written == b"on we go"
+
+
+def payloads(packets):
+    return [bytes(packet[TCP].payload) for packet in packets]
+
+
+@pytest.mark.parametrize(
+    ("destination", "told", "taken"),
+    [
+        (SERVER, 1000, 1000),
+        (SERVER, 100, 576),
+        (SERVER, 0, 576),
+        ("2001:db8::80", 1300, 1300),
+        ("2001:db8::80", 1000, 1280),
+    ],
+)
+def test_what_is_too_big_behind_the_guest_goes_again_at_once_in_smaller_segments(
+    lan, destination, told, taken
+):
+    lan.gateway.tell(AssignAddress(1, GUEST_MAC, Box(), link_mtu=lambda: 1400, line=lan.line))
+    socket = lan.connect(destination=destination)
+    headers = 60 if ":" in destination else 40
+    data = bytes(n % 251 for n in range(3 * (1400 - headers)))
+    socket.to_read.append(data)
+    socket.tell(SocketReadable())
+    sent = lan.received()
+    assert b"".join(payloads(sent)) == data
+    again = too_big(lan, sent[0], told)
+    assert b"".join(payloads(again)) == data
+    assert max(map(len, payloads(again))) == taken - headers
+    lan.ack(len(data), destination=destination)
+    socket.to_read.append(data)
+    socket.tell(SocketReadable())
+    assert max(map(len, payloads(lan.received()))) == taken - headers
+    assert lan.counters["tcp.path_narrowed"] == 1
+
+
+def test_a_guest_is_believed_about_what_is_on_its_way_and_only_that_less_passes(lan):
+    socket = lan.connect()
+    socket.to_read.append(bytes(2200))
+    socket.tell(SocketReadable())
+    first, second = lan.received()
+    assert too_big(lan, first, 1000, moved=-1) == too_big(lan, second, 1000, moved=1100) == []
+    assert too_big(lan, first, 1140) == too_big(lan, first, 1500) == []
+    assert list(map(len, payloads(too_big(lan, second, 1000)))) == [960, 140] * 2
+    assert too_big(lan, first, 1100) == []
+    lan.ack(2200)
+    assert too_big(lan, second, 700) == []
+    socket.to_read.append(bytes(1100))
+    socket.tell(SocketReadable())
+    assert list(map(len, payloads(lan.received()))) == [960, 140]
+    assert lan.counters["tcp.path_narrowed"] == 1
 
 
 def test_segments_beyond_gaps_for_which_there_is_no_room_are_counted_once_each(lan):
