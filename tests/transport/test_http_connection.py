@@ -6,7 +6,7 @@ import random
 import pytest
 from admission_parts import OpenDoor
 from waiting import until
-from web_parts import PAGES, PATIENCE, ask, connected, get, read_answer, serving
+from web_parts import PAGES, PATIENCE, ask, connected, get, raw, read_answer, serving, upgrade
 
 from transport.web import http_connection, web_listener
 from transport.web.http1 import MAX_BODY, MAX_HEAD
@@ -249,6 +249,31 @@ def test_who_does_not_take_its_answers_is_given_up(monkeypatch):
     run(scenario)
 
 
+def test_who_ends_tls_and_does_not_take_what_tcp_has_of_its_answers_is_given_up(lines, monkeypatch):
+    monkeypatch.setattr(http_connection, "REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setitem(PAGES, "/large", ("text/plain", bytes(40_000), {}))
+
+    async def scenario(web):
+        async with raw(web) as client:
+            [connection] = web.listener._connections
+            await until(lambda: hasattr(connection, "_transport"))
+            tls = connection._transport
+            tcp = tls._ssl_protocol._transport
+            while not tcp.get_write_buffer_size():
+                answered = web.counters["web.status_200"]
+                client.send(get("/large"))
+                await until(lambda number=answered: web.counters["web.status_200"] > number)
+            assert not tls.get_write_buffer_size()
+            client.socket.sendall(client.close_notify())
+            await until(tls.is_closing)
+            connection._timed_out()
+            await until(lambda: tcp.is_closing() and not tcp.get_write_buffer_size())
+            await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario)
+    assert lines == []
+
+
 @pytest.mark.parametrize(
     ("unsent", "given_up"),
     [
@@ -271,6 +296,9 @@ def test_a_client_that_takes_its_answer_slowly_is_waited_for_within_bounds(unsen
 
         def close(self):
             self.closed = True
+
+        def is_closing(self):
+            return self.closed
 
         def abort(self):
             self.aborted = True
@@ -335,18 +363,6 @@ def test_no_request_however_garbled_is_a_defect_or_goes_without_an_answer(lines)
 
 
 # -- WebSockets -----------------------------------------------------------------------------------------
-
-
-def upgrade(path="/", **changes):
-    fields = {
-        "Connection": "Upgrade",
-        "Upgrade": "websocket",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-    } | {name.replace("_", "-"): value for name, value in changes.items()}
-    return get(
-        path, more="".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
-    )
 
 
 @pytest.mark.parametrize(

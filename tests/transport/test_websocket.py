@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 
 import pytest
+from raw_clients import RawTcp, RawTls
 from waiting import until
-from web_parts import PATIENCE, Peer, serving
+from web_parts import PATIENCE, Peer, raw, serving, upgrade
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.close_codes import CloseCode
@@ -213,6 +214,48 @@ def test_a_client_that_closes_and_takes_nothing_is_given_up(monkeypatch):
             client.transport.write(close(1000))
             await until(lambda: peer.closed)
             await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario)
+
+
+def end_tls(client):
+    client.socket.sendall(client.close_notify())
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [(RawTcp, RawTcp.end), (RawTls, end_tls), (RawTls, RawTls.end)],
+    ids=["TCP", "TLS", "TCP below TLS"],
+)
+def test_a_client_that_ends_its_side_and_takes_nothing_is_given_up(kind, end, monkeypatch):
+    monkeypatch.setattr(websocket, "CLOSE_TIMEOUT", 0.1)
+
+    async def scenario(web):
+        async with raw(web, kind) as client:
+            client.send(upgrade())
+            peer = await web.peer()
+            [connection] = web.listener._connections
+            while not connection._paused:
+                peer.session.send([bytes(4000)] * 60)
+                await asyncio.sleep(0)
+            end(client)
+            await until(lambda: peer.closed)
+            assert peer.closed.lost
+            await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario)
+
+
+def test_an_end_of_tls_right_behind_more_than_a_slice_is_an_end_like_others():
+    async def scenario(web):
+        async with raw(web) as client:
+            client.send(upgrade())
+            peer = await web.peer()
+            much = client.record(frame(BINARY, b"x") * 2000)
+            client.socket.sendall(much + client.close_notify())
+            await until(lambda: web.listener.connection_count == 0)
+            assert peer.closed.lost
+            assert web.counters["websocket.failed"] == 0
 
     run(scenario)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from admission_parts import OpenDoor
+from raw_clients import RawTls
 from waiting import until
 from websockets.asyncio.client import connect
 
@@ -141,6 +142,26 @@ async def ask(web, request, *, secure=False, head_only=False):
 def get(path="/", host="127.0.0.1", method="GET", more=""):
     """A request."""
     return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+def upgrade(path="/", **changes):
+    """A request for a WebSocket; fields that are None are left out."""
+    fields = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    } | {name.replace("_", "-"): value for name, value in changes.items()}
+    return get(
+        path, more="".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+    )
+
+
+@contextlib.asynccontextmanager
+async def raw(web, kind=RawTls):
+    """One of ``raw_clients``; the listener has its handshake meanwhile."""
+    with await asyncio.to_thread(kind, web.port) as client:
+        yield client
 
 
 @contextlib.asynccontextmanager

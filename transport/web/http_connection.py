@@ -147,7 +147,8 @@ class HttpConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection once what was written has left."""
-        self._transport.close()
+        if not self._transport.is_closing():  # asyncio's TLS cannot be aborted after two calls
+            self._transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -251,8 +252,12 @@ class HttpConnection(asyncio.Protocol):
             else:
                 self._unsent = unsent
                 self._call_later(REQUEST_TIMEOUT, self._timed_out)
+        elif self._transport.is_closing():
+            # TLS has given the rest to TCP, and asyncio waits for ever until the client takes that.
+            self._transport.abort()
         elif self._ending:
             self._transport.close()
+            self._call_later(REQUEST_TIMEOUT, self._timed_out)
         elif self._reader.idle:
             self._end(linger=False)
         else:

@@ -84,7 +84,8 @@ PING_INTERVAL = 15.0
 IDLE_TIMEOUT = 180.0
 """Seconds without a byte, pongs included, after which the client is taken for gone; as with QUIC."""
 CLOSE_TIMEOUT = 2.0
-"""Seconds that a client has to answer a close frame, or to read one that says what it did wrong."""
+"""Seconds that a client has to answer a close frame, to read one that says what it did wrong, or after it has
+ended its side to take what was written."""
 MAX_REASON = 123
 """Bytes of UTF-8 in a closing reason (RFC 6455, section 5.5)."""
 NORMAL, GOING_AWAY, UNSUPPORTED_DATA, INVALID_DATA, PRIVATE_USE = 1000, 1001, 1003, 1007, 4000
@@ -266,8 +267,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._work.end_turn(seconds, seconds, self._host.clock())
 
     def eof_received(self) -> bool:
-        """Take the client's end for the connection's."""
+        """Take the client's end for the connection's; asyncio closes it when what was written has left."""
+        # Over TLS the end may be told before all that came ahead of it was worked off.
+        self._backlog, self._taken = b"", 0
         self._protocol.receive_eof()
+        self._session_ended(None)
+        self._call_later(CLOSE_TIMEOUT, self._transport.abort)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -314,7 +319,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection once what was written has left."""
-        self._transport.close()
+        if not self._transport.is_closing():  # asyncio's TLS cannot be aborted after two calls
+            self._transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -507,6 +513,8 @@ class WebSocketConnection(asyncio.Protocol):
                 self._protocol.send_ping(b"")
                 self._write()
             self._call_later(PING_INTERVAL, self._keep_alive)
+        else:
+            self._transport.abort()
 
     def _call_later(self, delay: float, callback: Callable[[], None]) -> None:
         """Run the connection's only timer, in place of what it was set for before."""
