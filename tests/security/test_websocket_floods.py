@@ -9,6 +9,7 @@ import time
 
 import pytest
 from processes import PATIENCE
+from raw_clients import RawTls
 from watch import spares_the_neighbour
 from websocket_attacker import BINARY, CONTINUED, PING, TEXT, TinyRecords, frame, many, upgrade
 
@@ -102,6 +103,26 @@ def test_a_tls_record_of_a_byte_from_each_of_900_clients_at_a_time(relay):
                 time.sleep(0.02)
 
         spares_the_neighbour(relay, attack)
+
+
+KEY_UPDATES = {"in a request": b"GET / HT", "in a WebSocket": upgrade("/raw")}
+
+
+@pytest.mark.parametrize("case", KEY_UPDATES)
+def test_key_updates_from_16_clients_that_read_nothing(relay, case):
+    before = relay.counters()["web.drop.tls_without_content"]
+    with contextlib.ExitStack() as stack:
+
+        def attack():
+            for _ in range(16):
+                client = stack.enter_context(RawTls(relay.port))
+                opening = client.record(KEY_UPDATES[case])
+                data = opening + b"".join(client.key_update() for _ in range(2400))
+                with contextlib.suppress(OSError):
+                    client.socket.sendall(data)
+
+        spares_the_neighbour(relay, attack)
+        assert relay.counters()["web.drop.tls_without_content"] == before + 16
 
 
 SILENCE = {

@@ -1,9 +1,12 @@
 """TLS connections of asyncio, whose records are read by turns with what else TCP clients have sent.
 
-asyncio reads what came in to its end before it serves anybody else: of the smallest records 1,400 fit its
-buffer here, which take 2 ms, and each of a thousand connections may send such. So a connection reads
-RECORDS_PER_SLICE, and more of them when the others have had their turn (``transport.slices``); what is left
-waits encrypted, and from TLS_BUFFER on it stays with the client.
+asyncio has OpenSSL read what came in to its end before it serves anybody else: of the smallest records 1,400
+fit its buffer here, which take 2 ms, and of KeyUpdates (RFC 8446, section 4.6.3), of which OpenSSL says
+nothing, 1,200, which take 27 ms; and each of a thousand connections may send such. So OpenSSL gets one record
+at a time, for their lengths are not encrypted, and RECORDS_PER_SLICE, whatever is in them, until the others
+have had their turn (``transport.slices``). What is left waits encrypted, and from TLS_BUFFER on it stays with
+the client. Who sends more records without content than anybody needs is dropped: they cost more than others,
+and their answers wait without bound for a client that does not read.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
+    from netstack.counters import Counters
     from transport.slices import Slices
     from transport.web.client_sockets import ClientSockets
 
@@ -27,6 +31,18 @@ TLS_BUFFER = 32 * 1024
 RECORDS_PER_SLICE = 64
 """Records that are read before others are served: no more than 0.1 ms of the smallest, and all of a buffer's
 that hold 500 bytes."""
+WITHOUT_CONTENT = 32
+"""Records without content that a client may send at once; each costs some 20 us. Who sends KeyUpdates does so
+after millions of records, or from time to time."""
+WITHOUT_CONTENT_RATE = 0.5
+"""How many more per second; none while its answers are not taken."""
+MAX_AFTER_END = 2 * 1024
+"""Bytes that are read of a client after the relay has ended the connection: its own end is waited for."""
+
+_HEADER = 5
+"""Bytes before a record's fragment: type, version and length (RFC 8446, section 5.1)."""
+_MAX_FRAGMENT = 2**14 + 2048
+"""Bytes (RFC 5246, section 6.2.3; in TLS 1.3 fewer); OpenSSL refuses a longer one by its header."""
 
 _buffer = bytearray(TLS_BUFFER)
 _view = memoryview(_buffer)
@@ -51,6 +67,7 @@ class TlsHost(Protocol):
 
     slices: Slices
     client_sockets: ClientSockets
+    counters: Counters
 
 
 class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
@@ -73,6 +90,10 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
     ) -> None:
         self._host = host
         self._has_more = False
+        self._without_content = 0.0
+        """Records without content of late."""
+        self._without_content_at = loop.time()
+        self._after_end = 0
         self.handshake: asyncio.Future[None] = loop.create_future()
         """Done when the handshake is; fails with OSError."""
         super().__init__(
@@ -86,7 +107,8 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
         )
         # One buffer does for all: what was read into it is taken out of it at once.
         self._ssl_buffer, self._ssl_buffer_view = _buffer, _view
-        self._set_read_buffer_limits(high=TLS_BUFFER)
+        # A record that is not whole yet is no reason to read no more.
+        self._set_read_buffer_limits(high=TLS_BUFFER, low=_HEADER + _MAX_FRAGMENT)
 
     def work(self) -> bool:
         """Read some records; return whether there may be more."""
@@ -112,25 +134,76 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
             self._control_ssl_reading()
 
     def _do_read__copied(self) -> None:
-        records: list[bytes] = []
-        has_ended = False
-        read = self._sslobj.read
-        started = thread_time()
-        try:
-            while len(records) < RECORDS_PER_SLICE:
-                record = read(TLS_BUFFER)
-                if not record:
-                    has_ended = True
-                    break
-                records.append(record)
-            else:
-                self._has_more = True
-        except sslproto.SSLAgainErrors:
-            pass
         connection: TlsReader = self._app_protocol
+        started = thread_time()
+        contents = self._read_records()
         connection.note_reading(thread_time() - started)
-        if records:
-            connection.data_received(b"".join(records))
+        has_ended = contents[-1:] == [b""]
+        if has_ended:
+            contents.pop()
+        if contents:
+            connection.data_received(b"".join(contents))
         if has_ended:
             self._call_eof_received()
             self._start_shutdown()
+
+    def _read_records(self) -> list[bytes]:
+        """Have OpenSSL read some records that are whole; the last content is empty at the client's end.
+
+        OpenSSL takes from its BIO no more than the record that it reads, in the handshake too.
+        """
+        contents: list[bytes] = []
+        received, begin = self._incoming.read(), 0
+        for _ in range(RECORDS_PER_SLICE):
+            end = _end_of_record(received, begin)
+            if end is None:
+                break
+            self._incoming.write(received[begin:end])
+            size, begin = end - begin, end
+            try:
+                contents.append(self._sslobj.read(size))
+            except sslproto.SSLAgainErrors:
+                if not self._may_come_without_content():
+                    self._drop("without_content")
+                    return []
+            else:
+                if not contents[-1]:
+                    return contents  # nothing counts that comes behind the end
+        else:
+            self._has_more = True
+        self._incoming.write(received[begin:])
+        return contents
+
+    def _may_come_without_content(self) -> bool:
+        """Count a record without content; return whether that is no more than a client may send."""
+        now = self._loop.time()
+        if not self._app_writing_paused:
+            renewed = (now - self._without_content_at) * WITHOUT_CONTENT_RATE
+            self._without_content = max(0.0, self._without_content - renewed)
+        self._without_content_at = now
+        self._without_content += 1
+        return self._without_content <= WITHOUT_CONTENT
+
+    def _do_shutdown(self) -> None:
+        """Wait for the client's end; OpenSSL reads what comes before it, KeyUpdates too, to its end."""
+        if not self._eof_received:
+            self._after_end += self._incoming.pending
+            if self._after_end > MAX_AFTER_END:
+                self._drop("after_end")
+                return
+        super()._do_shutdown()
+
+    def _drop(self, why: str) -> None:
+        self._host.counters.add(f"web.drop.tls_{why}")
+        self._transport.abort()
+
+
+def _end_of_record(received: bytes, begin: int) -> int | None:
+    """Find the end of the record that begins there; None while it is not whole."""
+    if len(received) < begin + _HEADER:
+        return None
+    size = received[begin + 3] << 8 | received[begin + 4]
+    if size > _MAX_FRAGMENT:
+        return len(received)
+    end = begin + _HEADER + size
+    return end if end <= len(received) else None
