@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from processes import PATIENCE
@@ -76,6 +77,30 @@ def test_a_request_with_a_large_field(relay, case):
             with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
                 client.sendall(upgrade("/raw", FIELDS[case]))
                 assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+
+    spares_the_neighbour(relay, attack)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+LINES = {
+    "trailers": (CHUNKED + b"0\r\n" + b"a\n" * 10_800 + b"\r\n", 431),
+    "chunks": (CHUNKED + b"1\na\n" * 6000 + b"0\n\n", 413),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_requests_of_thousands_of_lines(relay, case):
+    data, status = LINES[case]
+
+    def ask(until):
+        while time.monotonic() < until:
+            with socket.create_connection(("127.0.0.1", relay.port), PATIENCE) as client:
+                client.sendall(data)
+                assert client.recv(4096).startswith(b"HTTP/1.1 %d " % status)
+
+    def attack():
+        with ThreadPoolExecutor(4) as attackers:
+            list(attackers.map(ask, [time.monotonic() + ATTACK] * 4))
 
     spares_the_neighbour(relay, attack)
 

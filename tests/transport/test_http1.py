@@ -92,6 +92,9 @@ WELL = {
     "bytes over 127": b"GET / HTTP/1.1\r\nHost: a\r\nCookie: caf\xc3\xa9\r\n\r\n",
     "fields up to the limit": b"GET / HTTP/1.1\r\nHost: a\r\n" + b"a: b\r\n" * (MAX_FIELDS - 1) + b"\r\n",
     "a long target": b"GET /" + b"a" * 8000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "trailers up to the limit": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    + b"a: b\r\n" * (MAX_FIELDS - 2)
+    + b"\r\n",
     "a large field": b"GET / HTTP/1.1\r\nHost: a\r\nCookie: " + b"a" * (MAX_HEAD - 100) + b"\r\n\r\n",
 }
 
@@ -207,6 +210,9 @@ BAD = {
     "a negative size": (CHUNKED + b"-1\r\n", 400),
     "a size without an end": (CHUNKED + b"1" * 2000, 400),
     "a chunk that is longer": (CHUNKED + b"1\r\nxy\r\n", 400),
+    "a thousand chunks": (CHUNKED + b"1\na\n" * 1000, 413),
+    "many trailers": (CHUNKED + b"0\r\n" + b"a\n" * (MAX_FIELDS + 1), 431),
+    "fields and trailers that are many together": (CHUNKED + b"0\r\n" + b"a: b\r\n" * (MAX_FIELDS - 1), 431),
     "large trailers": (CHUNKED + b"0\r\n" + b"a" * (MAX_HEAD + 1), 431),
     "another expectation": (POST + b"Expect: miracles\r\nContent-Length: 1\r\n\r\n", 417),
 }

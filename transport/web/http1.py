@@ -23,14 +23,14 @@ MAX_REQUEST_LINE = 8 * 1024
 MAX_HEAD = 32 * 1024
 """Bytes of all fields: other servers on this host may have filled the browser's cookies for localhost."""
 MAX_FIELDS = 100
-"""Fields of a request; browsers send about 20."""
+"""Fields of a request, those behind its body (trailers) included; browsers send about 20."""
 MAX_BODY = 64 * 1024
 """Bytes of a body that are read and thrown away; a longer one is refused and ends the connection."""
 MAX_CHUNK_LINE = 1024
 """Bytes of a chunk's size with its extensions."""
 
-MAX_CHUNKS = 1024
-"""Chunks of a body: each costs work, however small it is."""
+MAX_CHUNKS = 64
+"""Chunks of a body: each costs work, however small it is, and nothing here needs a body."""
 MAX_EMPTY_LINES = 16
 """Lines without content before a request."""
 
@@ -133,6 +133,7 @@ class RequestReader:
         self._minor = 1
         self._fields: list[tuple[str, str]] = []
         self._left_of_head = MAX_HEAD
+        self._left_of_fields = MAX_FIELDS
         self._left_of_body = self._left_of_chunk = 0
         self._left_of_chunks = MAX_CHUNKS
         self._left_of_empty_lines = MAX_EMPTY_LINES
@@ -193,7 +194,7 @@ class RequestReader:
         )
         if line is None:
             return False
-        self._spend(len(line) + 2)
+        self._spend(line)
         if not line:
             self._end_of_head()
             return True
@@ -202,10 +203,6 @@ class RequestReader:
             # Folded lines among them, which a server may refuse (RFC 9112, section 5.2).
             raise _bad("A header field is not NAME: VALUE.")
         self._fields.append((found[1].decode().lower(), found[2].decode("latin-1").strip(_BLANKS)))
-        if len(self._fields) > MAX_FIELDS:
-            raise BadRequestError(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many header fields."
-            )
         return True
 
     def _sized_body(self) -> bool:
@@ -252,7 +249,7 @@ class RequestReader:
         )
         if line is None:
             return False
-        self._spend(len(line) + 2)
+        self._spend(line)
         return self._end_of_request() if not line else True
 
     def _over(self) -> bool:
@@ -280,8 +277,12 @@ class RequestReader:
             raise _bad("A line has a carriage return in it.")
         return line
 
-    def _spend(self, count: int) -> None:
-        self._left_of_head = max(0, self._left_of_head - count)
+    def _spend(self, line: bytes) -> None:
+        """Count a line of the fields, or of the trailers."""
+        self._left_of_head = max(0, self._left_of_head - len(line) - 2)
+        self._left_of_fields -= bool(line)
+        if self._left_of_fields < 0:
+            raise BadRequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many fields.")
 
     def _end_of_head(self) -> None:
         self._head = request = _request(self._method, self._target, self._minor, self._fields)
