@@ -274,8 +274,8 @@ def pack_about(urls: Sequence[str]) -> bytes:
 
 
 def pack_text(text: str, most: int = MAX_TEXT) -> bytes:
-    """Write a text, of which up to ``most`` bytes are kept: 255 at most."""
-    data = text.encode()
+    """Write a text, of which up to ``most`` bytes are kept: 255 at most. What UTF-8 cannot say becomes ?."""
+    data = text.encode("utf-8", "replace")
     if len(data) > most:
         data = data[:most].decode(errors="ignore").encode()
     return bytes((len(data),)) + data

@@ -197,10 +197,15 @@ def _probe(path: Path) -> int:
 def find(environment: Mapping[str, str], port: int | None = None) -> list[Path]:
     """List the sockets of this user's relays that run, or of the one at a UDP port."""
     name = "*.sock" if port is None else f"{port}.sock"
-    paths = [path for folder in folders(environment) if folder.is_dir() for path in sorted(folder.glob(name))]
+    paths = [path for folder in folders(environment) if _is_dir(folder) for path in sorted(folder.glob(name))]
     return [path for path in dict.fromkeys(paths) if is_live(path)]
 
 
 def is_closed_to_us(folder: Path) -> bool:
     """Whether a folder is there that this user may not look into: others may have their sockets there."""
-    return folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)
+    return _is_dir(folder) and not os.access(folder, os.R_OK | os.X_OK)
+
+
+def _is_dir(folder: Path) -> bool:
+    """Whether a folder is there, as far as can be seen: XDG_RUNTIME_DIR may still be another user's."""
+    return os.path.isdir(folder)  # noqa: PTH112 - Path.is_dir raises PermissionError before Python 3.14

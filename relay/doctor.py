@@ -163,6 +163,8 @@ def _cannot_bind(bind: str, port: int, kind: int) -> OSError | None:
             probe.bind(address)
     except OSError as error:
         return error
+    except UnicodeError:
+        return socket.gaierror(socket.EAI_NONAME, "not a host name")
     return None
 
 

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         return _complain(str(error), 2)
     except (ConnectError, admin.AskError) as error:
-        return _complain(str(error), 1)
+        return _complain(str(error), 2 if isinstance(error, admin.UsageError) else 1)
     finally:
         leaving.close()
         if shell is not None:

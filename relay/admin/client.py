@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from relay.admin.opening import AdminError, read_token
 from relay.admin_place import OF_ROOT, Address, find, is_closed_to_us, parse_place
+from relay.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -80,7 +81,10 @@ class AdminClient:
     """One relay's admin API."""
 
     def __init__(self, place: Path | str, token: str | None = None) -> None:
-        """``place`` is a socket's path, or ``http://HOST:PORT``, which needs ``token``."""
+        """``place`` is a socket's path, or ``http://HOST:PORT``, which needs ``token``.
+
+        All that asks raises AskError, and UsageError for text that is no UTF-8.
+        """
         self._place = place
         self._token = token
 
@@ -136,10 +140,12 @@ class AdminClient:
         deadline: float | None = None,
     ) -> http.client.HTTPResponse:
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
-        response, connection = self.hand_on(
-            method, target, None if fields is None else json.dumps(fields).encode()
-        )
+        try:
+            target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
+            body = None if fields is None else json.dumps(fields, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:  # words of the command line are what bytes they were
+            raise UsageError(f"{error.object[error.start]!r} in what was given is no UTF-8") from None
+        response, connection = self.hand_on(method, target, body)
         if response.status >= http.client.BAD_REQUEST:
             raise AskError(_reason(response.status, response.reason, self._read(response)))
         if path in STREAMS:
@@ -161,7 +167,7 @@ class AdminClient:
             connection.request(method, target, body, headers)
             sock = connection.sock
             return connection.getresponse(), sock
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             connection.close()
             raise self._no_answer(error) from None
 
@@ -172,7 +178,7 @@ class AdminClient:
         except (OSError, http.client.HTTPException) as error:
             raise self._no_answer(error) from None
 
-    def _no_answer(self, error: OSError | http.client.HTTPException) -> AskError:
+    def _no_answer(self, error: OSError | http.client.HTTPException | ValueError) -> AskError:
         """Tell in one line why there is no answer, or half of one."""
         if isinstance(error, ConnectionRefusedError):
             said = "no relay is there"
@@ -182,6 +188,8 @@ class AdminClient:
             said = f"no answer within {TIMEOUT:g} s"
         elif isinstance(error, PermissionError):
             said = "only the user that runs the relay, and root, may ask it there"
+        elif isinstance(error, UnicodeError):
+            said = "not a host name"
         else:
             said = " ".join((getattr(error, "strerror", None) or str(error)).split())
         return AskError(f"{self._place}: {said}")
@@ -216,8 +224,9 @@ def _reason(status: int, reason: str, body: bytes) -> str:
 
 
 def _user() -> str:
+    """Name the user, in what a header may hold (RFC 9110 section 5.5): visible ASCII."""
     try:
-        return getpass.getuser()
+        return printable(getpass.getuser()).encode("ascii", "backslashreplace").decode()
     except (KeyError, OSError):  # a container's user without a name
         return str(os.getuid())
 
@@ -239,7 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def connect(args: argparse.Namespace) -> AdminClient:
-    """Find the relay that the arguments name. Raises AskError."""
+    """Find the relay that the arguments name. Raises AskError, and UsageError for an address that is none."""
     place = args.admin or os.environ.get(VARIABLE, "")
     if place in {"", "auto"}:
         found = find(os.environ, args.port)
@@ -255,11 +264,26 @@ def connect(args: argparse.Namespace) -> AdminClient:
             return AdminClient(Path(place))
         # As the relay itself is told it, which may be in the environment of its container.
         place = f"http://{replace(said, host=_ANY.get(said.host, said.host))}"
+    _check_url(place)
     named = args.admin_token or os.environ.get(TOKEN_VARIABLE, "")
     try:
         return AdminClient(place, read_token(Path(named)) if named else None)
     except AdminError as error:
         raise AskError(str(error)) from None
+
+
+def _check_url(url: str) -> None:
+    """See that a URL is one that the API can be at. Raises UsageError."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"--admin {url}: {error}") from None
+    if parts.scheme != "http":
+        # Asked in clear the token would be everybody's on the way, where the operator thought of TLS.
+        raise UsageError(f"--admin {url}: the API has no TLS; http://, from elsewhere through ssh -L")
+    if not host:
+        raise UsageError(f"--admin {url}: names no host")
 
 
 def _none(port: int | None) -> str:

@@ -75,6 +75,8 @@ def _on_tcp(address: Address, token: str | None, served: Offered) -> AdminServic
         listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise AdminError(f"--admin {address}: {error.strerror or error}") from None
+    except UnicodeError:
+        raise AdminError(f"--admin {address}: {address.host} is not a host name") from None
     listener.setblocking(False)
     bound = Address(*listener.getsockname()[:2])
     served.token = token

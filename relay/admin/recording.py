@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import sys
 import time
@@ -100,6 +102,8 @@ class Recorder:
         else:
             path = self._path
             if self._is_ring:
+                if not path.name:  # as / and . are, beside which there can be no files of the ring
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 self._number += 1
                 path = path.with_name(f"{path.stem}_{self._number:05}{path.suffix}")
             self._file = path.open("wb")

@@ -104,9 +104,12 @@ async def read_fields(request: Request, known: set[str], *, or_none: bool = Fals
 
 
 def fields_of(body: bytes, known: set[str]) -> dict[str, Any]:
-    """Read the JSON object of a body. Raises HTTPException."""
+    """Read the JSON object of a body, all of whose text can be sent on as UTF-8. Raises HTTPException."""
     try:
         fields = json.loads(body)
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise bad_request("the body has half a surrogate pair in it, which is no character") from None
     except (ValueError, RecursionError):
         raise bad_request("the body must be a JSON object") from None
     if not isinstance(fields, dict):

@@ -63,6 +63,8 @@ def test_of_losses_as_many_are_told_as_fit():
 def test_reasons_are_cut_and_not_refused():
     _, said = wire.read_carried(HEAD + wire.pack_close(NUMBER, wire.Close(1, "é" * 1000)))
     assert said.reason == "é" * 127
+    _, said = wire.read_carried(HEAD + wire.pack_close(NUMBER, wire.Close(1, "tired\udcff")))
+    assert said.reason == "tired?"
 
 
 @pytest.mark.parametrize(("pack", "said"), WRITTEN[1:])

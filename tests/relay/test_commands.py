@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 
 import pytest
-from processes import free_port, run
+from processes import THIS_TREE, free_port, run
+
+NO_UTF8 = "\udcff"
+"""As Python has a byte of the command line that is none; the commands that are run get that byte."""
 
 
 @pytest.mark.parametrize(
@@ -47,6 +52,38 @@ def test_a_number_that_cannot_be_is_refused_with_its_range(relay, words):
     said = relay.vmrelay(*words, status=2)
     assert "must be a whole number from " in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "complaint"),
+    [
+        (("why", NO_UTF8), 2, "no UTF-8"),
+        (("peers", "--room", NO_UTF8), 2, "no UTF-8"),
+        (("disconnect", "1", "--reason", NO_UTF8), 2, "no UTF-8"),
+        (("ban", "--lift", NO_UTF8), 2, "no UTF-8"),
+        (("ban", "mac=52:54:00:00:00:08", "--reason", NO_UTF8), 2, "no UTF-8"),
+        (("capture", "-w", "/", "--file-size", "10M"), 1, "/: Is a directory"),
+        (("status", "--admin", "http://localhost:abc"), 2, "abc"),
+        (("status", "--admin", "http://localhost:99999"), 2, "out of range"),
+        (("status", "--admin", "http://[::1"), 2, "Invalid IPv6 URL"),
+        (("status", "--admin", "http://a..b:9000"), 1, "not a host name"),
+        (("status", "--admin", "https://127.0.0.1:9000"), 2, "no TLS"),
+        (("shell", "--admin", "http://localhost:abc"), 2, "abc"),
+    ],
+)
+def test_bad_input_is_said_in_one_line_and_never_by_a_traceback(relay, words, status, complaint):
+    said = relay.vmrelay(*words, status=status)
+    assert complaint in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["жук", "a\nb"])
+def test_users_of_all_names_may_ask(relay, name):
+    environment = os.environ | {"LOGNAME": name}
+    done = run(*THIS_TREE, "ban", "mac=52:54:00:00:00:07", "--admin", relay.admin, env=environment)
+    assert done.stdout == "mac:52:54:00:00:00:07 is banned; 0 sessions were ended\n"
+    named = json.dumps(name.encode("unicode_escape").decode())[1:-1]  # as a field of a line of JSON
+    relay.wait_for(re.escape(f'"the operator ({named}) banned mac 52:54:00:00:00:07"'))
 
 
 def test_what_others_say_steers_no_terminal(relay):

@@ -92,6 +92,12 @@ def test_an_address_of_another_machine_is_a_problem():
     assert (mark, "--bind names an address" in fix) == ("problem", True)
 
 
+def test_a_name_that_no_host_can_have_is_a_problem():
+    [(mark, said, fix)] = findings(doctor._port, bind="a..b", web="off")
+    assert (mark, said) == ("problem", "UDP 4433 of a..b cannot be had: not a host name")
+    assert fix
+
+
 def test_a_certificate_is_described_and_half_a_one_is_a_problem(tmp_path):
     run(sys.executable, "-m", "relay.main", "certs", "generate", tmp_path)
     chain, key = tmp_path / "relay-cert.pem", tmp_path / "relay-key.pem"

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from processes import Relay, free_port
 
-from relay.admin.opening import LEAST_TOKEN, AdminError, read_token
+from relay.admin.opening import LEAST_TOKEN, AdminError, open_admin, read_token
+from relay.admin_place import Address
 
 
 def test_a_token_is_read_without_its_line_end(tmp_path):
@@ -24,6 +27,12 @@ def test_what_is_no_token_is_said_with_the_file(tmp_path, content):
         read_token(path)
     with pytest.raises(AdminError, match="No such file"):
         read_token(tmp_path / "none")
+
+
+def test_a_name_that_no_host_can_have_is_said_in_one_line():
+    served: Any = SimpleNamespace(read_token=None)
+    with pytest.raises(AdminError, match=r"^--admin a\.\.b:9000: a\.\.b is not a host name$"):
+        open_admin(Address("a..b", 9000), "x" * LEAST_TOKEN, 4433, served)
 
 
 def test_a_relay_that_starts_removes_what_a_killed_one_has_left(tmp_path):

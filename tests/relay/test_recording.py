@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from scapy.utils import RawPcapNgReader
@@ -50,6 +51,13 @@ def test_only_the_latest_files_are_kept(tmp_path):
 def test_a_file_that_is_old_enough_is_followed_by_another(tmp_path):
     record(tmp_path / "x.pcapng", HEADER + packets(3), Limits(file_seconds=1e-9))
     assert len(list(tmp_path.iterdir())) >= 3
+
+
+@pytest.mark.parametrize("folder", ["/", "."])
+def test_a_ring_cannot_be_beside_a_folder_without_a_name(folder):
+    recorder = Recorder(Path(folder), Limits(file_size=1))
+    with pytest.raises(IsADirectoryError):
+        recorder.write(0x0A0D0D0A, HEADER)
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 200 OK", bytes(20), b"\x0a\x0d\x0d\x0a" + b"\xff" * 8])

@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 from processes import Relay, run
 
-from relay.admin.client import AdminClient, AskError, add_arguments, connect, port_of
+from relay.admin.client import AdminClient, AskError, UsageError, _user, add_arguments, connect, port_of
 
 
 @contextlib.contextmanager
@@ -150,6 +150,31 @@ def test_all_else_is_a_socket(monkeypatch, place):
     assert connect(arguments())._place == Path(place)
 
 
+@pytest.mark.parametrize(
+    ("place", "complaint"),
+    [
+        ("http://localhost:abc", "abc"),
+        ("http://localhost:99999", "out of range"),
+        ("http://[::1", "Invalid IPv6"),
+        ("http://:9433", "names no host"),
+        ("https://127.0.0.1:9433", "has no TLS"),
+    ],
+)
+def test_a_url_at_which_no_api_can_be_is_refused_before_the_token_is_read(monkeypatch, place, complaint):
+    monkeypatch.setenv("VMRELAY_ADMIN_TOKEN", "/nowhere")
+    with pytest.raises(UsageError, match=complaint):
+        connect(arguments("--admin", place))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("ann", "ann"), ("жук", r"\u0436\u0443\u043a"), ("a\nb", r"a\nb"), ("\udcff", r"\udcff")],
+)
+def test_the_user_is_named_in_what_a_header_may_hold(monkeypatch, name, told):
+    monkeypatch.setenv("LOGNAME", name)
+    assert _user() == told
+
+
 def test_a_token_that_cannot_be_read_is_said(tmp_path):
     with pytest.raises(AskError, match="No such file"):
         connect(arguments("--admin", "http://127.0.0.1:1", "--admin-token", str(tmp_path / "none")))
@@ -197,9 +222,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_another_user_is_told_who_may_ask():
+@pytest.mark.parametrize("whose", ["nobody's", "another's"])
+def test_another_user_is_told_who_may_ask(tmp_path, whose):
     relay = Relay("--no-ipv6")  # its socket is where root's are
-    environment = {"TMPDIR": "/tmp", "XDG_RUNTIME_DIR": "", "VMRELAY_ADMIN": ""}
+    tmp_path.chmod(0o700)
+    session = str(tmp_path) if whose == "another's" else ""  # as after su, or with sudo -E
+    environment = {"TMPDIR": "/tmp", "XDG_RUNTIME_DIR": session, "VMRELAY_ADMIN": ""}
     try:
         for words, complaint in (
             (("status",), "those in /run/vmrelay may be asked by root, or as the user that they run as"),

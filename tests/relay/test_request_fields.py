@@ -92,6 +92,13 @@ def test_a_body_comes_in_pieces_and_is_an_object_of_known_fields():
         assert refused(read, bad) == 400
 
 
+@pytest.mark.parametrize("half", [rb"\udcff", rb"\ud83d", b"\xed\xb3\xbf"])
+def test_half_a_character_is_refused_wherever_it_stands(half):
+    for bad in (b'{"reason": "a%s"}', b'{"reason": ["%s"]}', b'{"%s": 1}'):
+        assert refused(read, bad % half) == 400
+    assert read(rb'{"reason": "\ud83d\ude00"}') == {"reason": "\U0001f600"}
+
+
 def test_a_body_that_is_too_large_is_refused_before_its_end():
     assert read(b"{" + b" " * (MAX_BODY - 2) + b"}") == {}
     assert refused(read, b" " * MAX_BODY, b" ") == 413

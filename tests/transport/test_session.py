@@ -96,6 +96,12 @@ def test_session_sends_through_its_carrier():
     assert carrier.closed == [(3, "enough")]
 
 
+def test_a_reason_that_utf8_cannot_say_closes_all_the_same():
+    port, carrier, _ = session()
+    port.close(3, "tired\udcff")
+    assert carrier.closed == [(3, "tired?")]
+
+
 def test_session_says_when_a_producer_should_wait():
     port, _, _ = session()
     assert port.writable

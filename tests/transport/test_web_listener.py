@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 import pytest
 from host_parts import has_addresses
@@ -15,6 +16,7 @@ from web_parts import PATIENCE, ask, connected, get, read_answer, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from transport.admission import Refusal
 from transport.certificates import RENEW_AFTER, EphemeralCertificateStore
 from transport.slices import TURN
 from transport.web import web_listener
@@ -34,6 +36,10 @@ def run(scenario, **options):
             await scenario(web)
 
     asyncio.run(main())
+
+
+def test_what_utf8_cannot_say_of_a_refusal_is_replaced():
+    assert web_listener._refused(Refusal(HTTPStatus.FORBIDDEN, "tired\udcff")).body == b"tired?\n"
 
 
 @pytest.mark.parametrize("secure", [False, True])

@@ -1,10 +1,12 @@
 import itertools
+from http import HTTPStatus
 
 import pytest
 from aioquic.buffer import encode_uint_var
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from transport.admission import Refusal
 from transport.quic import webtransport
 from transport.quic.webtransport import (
     CapsuleReader,
@@ -13,6 +15,7 @@ from transport.quic.webtransport import (
     client_request,
     encode_close_capsule,
     read_request,
+    refuse,
 )
 
 
@@ -90,6 +93,12 @@ def test_close_reason_is_cut_to_whole_characters():
     closure = CapsuleReader().feed(encode_close_capsule(1, "é" * 1000))
     assert closure is not None
     assert closure.reason == "é" * 512
+
+
+def test_what_utf8_cannot_say_of_a_reason_is_replaced():
+    closure = CapsuleReader().feed(encode_close_capsule(1, "tired\udcff"))
+    assert closure == SessionClosure(1, "tired?")
+    assert refuse(Refusal(HTTPStatus.FORBIDDEN, "tired\udcff")).body == b"tired?\n"
 
 
 def test_unknown_capsules_are_skipped():

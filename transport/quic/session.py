@@ -199,5 +199,8 @@ class WebTransportSession:
         self._carrier.want_flush()
 
     def close(self, code: int = 0, reason: str = "") -> None:
-        """Close the session; the client is told ``code`` and ``reason``."""
-        self._carrier.close_session(code, reason)
+        """Close the session; the client is told ``code`` and ``reason``.
+
+        What UTF-8 cannot say of the reason (half a surrogate pair, from somebody's JSON) becomes ``?``.
+        """
+        self._carrier.close_session(code, reason.encode("utf-8", "replace").decode())

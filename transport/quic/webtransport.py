@@ -110,7 +110,7 @@ def client_request(headers: Headers, remote: str) -> ClientRequest:
 def refuse(refusal: Refusal) -> Response:
     """Answer a request for a session that is not granted."""
     extra = [(name.lower().encode(), value.encode()) for name, value in refusal.fields.items()]
-    return _refusal(refusal.status.value, f"{refusal.reason}\n".encode(), extra)
+    return _refusal(refusal.status.value, f"{refusal.reason}\n".encode("utf-8", "replace"), extra)
 
 
 def _refusal(status: int, text: bytes, extra: Headers | None = None, *, head: bool = False) -> Response:
@@ -129,7 +129,7 @@ FIELDS_TOO_LARGE = _refusal(431, b"Request headers are too large.\n")
 
 def encode_close_capsule(code: int, reason: str) -> bytes:
     """CLOSE_WEBTRANSPORT_SESSION: ``code`` in 32 bits, ``reason`` cut to 1024 bytes of whole characters."""
-    text = reason.encode()[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
+    text = reason.encode("utf-8", "replace")[:MAX_CLOSE_REASON].decode("utf-8", "ignore").encode()
     body = (code & 0xFFFFFFFF).to_bytes(CLOSE_CODE_BYTES, "big") + text
     return encode_uint_var(CAPSULE_CLOSE_SESSION) + encode_uint_var(len(body)) + body
 

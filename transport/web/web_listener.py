@@ -488,4 +488,4 @@ def _refused(refusal: Refusal) -> Answer:
 
 
 def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, {**TEXT, **_HEADERS, **(extra or {})}, f"{text}\n".encode())
+    return Answer(status, {**TEXT, **_HEADERS, **(extra or {})}, f"{text}\n".encode("utf-8", "replace"))
