@@ -16,6 +16,7 @@ from actors.token_bucket import TokenBucket
 from netstack.counters import Counters
 from netstack.room_names import DEFAULT_ROOM
 from relay.lan import ForwardError
+from relay.room_labels import RoomLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -70,10 +71,13 @@ class Lans:
         """Make the default LAN and those of ``kept``, which stay however long they are empty.
 
         ``elsewhere`` tells the rooms of other workers, and by what client each was made: they count too.
-        ``counters`` are the relay's own, and take in those of LANs that end. Raises what ``make`` raises.
+        ``counters`` are the relay's own. Raises what ``make`` raises.
         """
         self._make = make
         self.counters = counters
+        self._ended = Counters()
+        """What LANs have counted that have ended."""
+        self.labels = RoomLabels()
         self.bounds = bounds
         self._clock = clock
         self._creations = TokenBucket(CREATIONS_PER_SECOND, CREATION_BURST, clock())
@@ -90,7 +94,7 @@ class Lans:
         self._kept = frozenset({DEFAULT_ROOM, *kept})
         try:
             for name in sorted(self._kept):
-                self._lans[name] = make(name)
+                self._begin(name)
         except BaseException:
             self.stop()
             raise
@@ -178,6 +182,7 @@ class Lans:
 
     def _begin(self, name: str) -> Lan:
         lan = self._lans[name] = self._make(name)
+        self.labels.begin(name)
         for observer, room in self._observers.items():
             if room in (None, name):
                 lan.observation.add(observer)
@@ -188,14 +193,15 @@ class Lans:
         self._makers.pop(name, None)
         self._empty_since.pop(name, None)
         lan.stop()
+        self.labels.end(name, lan.counters)
         for counter, count in lan.counters.items():
-            self.counters.add(counter, count)
+            self._ended.add(counter, count)
 
     def totals(self) -> Counters:
-        """Add up the relay's own counters and those of all its LANs."""
+        """Add up the relay's own counters and those of all its LANs, with the ones that have ended."""
         totals = Counters(self.counters)
-        for lan in self:
-            for counter, count in lan.counters.items():
+        for counters in (self._ended, *(lan.counters for lan in self)):
+            for counter, count in counters.items():
                 totals.add(counter, count)
         return totals
 

@@ -16,6 +16,8 @@ import pykka
 
 from actors.descriptions import Describe
 from actors.runtime import ask_async
+from netstack.counters import Counters
+from relay.room_labels import OTHER
 from transport.turns import sockets_first
 
 if TYPE_CHECKING:
@@ -153,9 +155,19 @@ class Snapshots:
         counters = self._lans.totals() if room is None else self.rooms_named(room)[0].counters
         return dict(sorted(counters.items()))
 
-    def counters_by_room(self) -> dict[str, dict[str, int]]:
-        """Tell the counters of each room that there is now, and under "" those that are of no room."""
-        return {"": self._lans.counters, **{lan.name: lan.counters for lan in self._lans}}
+    def label(self, room: str) -> str:
+        """Tell the label that a room has in the metrics."""
+        return self._lans.labels.of(room)
+
+    def counters_by_label(self) -> dict[str, Counters]:
+        """Tell the counters of rooms by the rooms' labels, and under "" those that are of no room."""
+        of_others = self._lans.labels.of_others
+        found = {"": self._lans.counters, **({OTHER: Counters(of_others)} if of_others else {})}
+        for lan in self._lans:
+            into = found.setdefault(self.label(lan.name), Counters())
+            for name, count in lan.counters.items():
+                into.add(name, count)
+        return found
 
     def drops(self, room: str | None = None) -> dict[str, int]:
         """Tell what was dropped, by reason, the most frequent first."""

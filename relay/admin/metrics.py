@@ -1,7 +1,7 @@
 """Metrics in Prometheus's text format, made of the counters and of a snapshot at each scrape.
 
-Names follow Prometheus's habits: base units, ``_total`` for counters. Labels are bounded: rooms up to
-MAX_ROOMS, the others are summed up as ``other``.
+Names follow Prometheus's habits: base units, ``_total`` for counters. Labels are bounded: how rooms get
+theirs tells ``relay.room_labels``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     from relay.snapshots import RoomDescription, Snapshots
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-
-MAX_ROOMS = 50
-"""Rooms that have labels of their own."""
-
-OTHER = "other"
 
 _FRAMES = {
     "peer.frames_from_client": ("guest", "in"),
@@ -69,17 +64,12 @@ async def exposition(served: Served, snapshots: Snapshots) -> bytes:
     peers = await snapshots.peers()
     rooms = await snapshots.rooms()
     flows = [flow for found in (await snapshots.flows()).values() for flow in found]
-    names = {room.name for room in rooms[:MAX_ROOMS]}
-
-    def label(room: str) -> str:
-        return room if room in names else OTHER
-
     metrics = [
         *_of_process(served),
-        *_of_what_there_is(peers, flows, rooms, label),
-        *_of_rooms(rooms, label),
+        *_of_what_there_is(peers, flows, rooms, snapshots.label),
+        *_of_rooms(rooms, snapshots.label),
         *_of_paths(peers),
-        *_of_counters(snapshots.counters_by_room(), label),
+        *_of_counters(snapshots.counters_by_label()),
     ]
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(metrics))
@@ -177,13 +167,12 @@ def _of_paths(peers: Sequence[PeerDescription]) -> Iterator[Metric]:
     )
 
 
-def _of_counters(by_room: Mapping[str, Mapping[str, int]], label: Callable[[str], str]) -> Iterator[Metric]:
+def _of_counters(by_label: Mapping[str, Mapping[str, int]]) -> Iterator[Metric]:
     """Everything that is counted: frames, bytes and drops by name, all else as events."""
     frames: Counter[tuple[str, ...]] = Counter()
     drops: Counter[tuple[str, ...]] = Counter()
     others: Counter[tuple[str, ...]] = Counter()
-    for name_of_room, counters in by_room.items():
-        room = label(name_of_room) if name_of_room else ""
+    for room, counters in by_label.items():
         if room:
             frames.update(dict.fromkeys(((room, *edge) for edge in _FRAMES.values()), 0))
         for name, count in counters.items():

@@ -57,3 +57,41 @@ def test_what_nobody_tells_any_more_is_still_told():
     totals = Totals()
     read(totals, {0: (10, text(100))})
     assert read(totals, {})["vmrelay_frames_total"] == 100
+
+
+def frames_by_room(totals, *workers):
+    """Have workers tell the frames of rooms; give what is told of all."""
+    head = "# HELP vmrelay_frames_total Frames.\n# TYPE vmrelay_frames_total counter\n"
+    told = {
+        number: (
+            number,
+            head + "".join(f'vmrelay_frames_total{{room="{room}"}} {n}\n' for room, n in each.items()),
+        )
+        for number, each in enumerate(workers)
+    }
+    families = text_string_to_metric_families(totals.expose(told, ()).decode())
+    return {sample.labels["room"]: sample.value for family in families for sample in family.samples}
+
+
+def test_what_a_worker_counted_of_a_room_stays_while_others_have_it():
+    totals = Totals()
+    assert frames_by_room(totals, {"lab": 100}, {"lab": 5}) == {"lab": 105}
+    assert frames_by_room(totals, {}, {"lab": 6}) == {"lab": 106}
+    assert frames_by_room(totals, {"lab": 2}, {"lab": 6}) == {"lab": 108}
+    assert frames_by_room(totals, {"lab": 1}, {"lab": 6}) == {"lab": 109}, "it ended there, and began again"
+    assert frames_by_room(totals, {}, {}) == {}, "nobody has it any more"
+    assert frames_by_room(totals, {}, {"lab": 3}) == {"lab": 3}
+
+
+def test_what_the_other_rooms_and_none_have_counted_is_kept_for_good():
+    totals = Totals()
+    frames_by_room(totals, {"": 3, "other": 4, "lab": 5})
+    totals.expose({0: (100, "")}, ())  # another process, which has counted nothing yet
+    assert frames_by_room(totals, {}) == {"": 3, "other": 4}
+
+
+def test_of_rooms_that_came_and_went_nothing_is_kept():
+    totals = Totals()
+    for number in range(100):
+        frames_by_room(totals, {f"room{number}": 1}, {})
+    assert (len(totals._metrics), len(totals._ended)) == (1, 0)

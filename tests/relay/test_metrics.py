@@ -6,43 +6,126 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.admin.metrics import MAX_ROOMS, exposition
+from netstack.counters import Counters
+from relay.admin.metrics import exposition
 from relay.admin.service import LoopLag
-from relay.snapshots import RoomDescription
+from relay.lans import Bounds, Lans
+from relay.room_labels import MAX_ROOMS
+from relay.snapshots import RoomDescription, Snapshots
 
 ROOMS = 3 * MAX_ROOMS
+IDLE_TIME = 10.0
 
 
-class Snapshots:
-    """Those of a relay with many rooms, each of which dropped one frame."""
+class Room:
+    """A LAN of which only the counters matter: it dropped one frame."""
 
-    async def peers(self):
-        return []
+    is_alive = True
 
-    async def flows(self):
+    def __init__(self, name):
+        self.name = name
+        self.counters = Counters({"switch.drop.spoofed_source": 1, "switch.flooded": 0})
+        self.is_empty = False
+
+    def stop(self):
+        pass
+
+
+class Told(Snapshots):
+    """What is told of such rooms."""
+
+    def __init__(self, lans):
+        super().__init__(lans)
+        self.sessions = []
+
+    async def peers(self, room=None):
+        return self.sessions
+
+    async def flows(self, room=None, port=None, at_most=None):
         return {}
 
-    async def rooms(self):
-        return [
-            RoomDescription(
-                f"room{n}", "10.0.2.0/24", "10.0.2.2", 0, 0, leases=1, pool=245, flows=0, forwards=0
-            )
-            for n in range(ROOMS)
-        ]
+    async def rooms(self, room=None):
+        about = {"leases": 1, "pool": 245, "flows": 0, "forwards": 0}
+        return [RoomDescription(lan.name, "10.0.2.0/24", "10.0.2.2", 0, 0, **about) for lan in self._lans]
 
-    def counters_by_room(self):
-        of_each = {"switch.drop.spoofed_source": 1, "switch.flooded": 0}
-        return {"": {"endpoint.drop.rate": 7}, **{f"room{n}": of_each for n in range(ROOMS)}}
+
+class Relay:
+    """One with so many rooms, of which one is the default one."""
+
+    def __init__(self, rooms=1):
+        self.now = 0.0
+        make: Any = Room
+        kept = [f"room{n}" for n in range(rooms - 1)]
+        bounds = Bounds(total=1000, per_client=0, idle_time=IDLE_TIME)
+        self.lans = Lans(make, Counters({"endpoint.drop.rate": 7}), bounds, lambda: self.now, kept)
+        self.snapshots = Told(self.lans)
+
+    def make(self, *names):
+        for name in names:
+            self.now += 1.0  # there may be some each second
+            self.lans.get(name, "192.0.2.1")
+
+    def end(self, name):
+        room: Any = self.lans.find(name)
+        room.is_empty = True
+        self.lans.look()
+        self.now += IDLE_TIME
+        self.lans.look()
+        assert self.lans.find(name) is None
+
+    def families(self):
+        operations = SimpleNamespace(certificate=lambda: {"expires_in": 60.0}, is_draining=False)
+        served: Any = SimpleNamespace(
+            facts={"version": "1", "path": "pure"}, started=0.0, lag=LoopLag(), operations=operations
+        )
+        text = asyncio.run(exposition(served, self.snapshots)).decode()
+        return list(text_string_to_metric_families(text))
+
+    def counted(self):
+        """Tell what all series of counters show."""
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in self.families()
+            if family.type == "counter"
+            for sample in family.samples
+        }
+
+    def dropped(self):
+        """Tell what was dropped in rooms, by their labels."""
+        [drops] = [family for family in self.families() if family.name == "vmrelay_drops"]
+        return {one.labels["room"]: one.value for one in drops.samples if one.labels["part"] == "switch"}
 
 
 def families():
-    operations = SimpleNamespace(certificate=lambda: {"expires_in": 60.0}, is_draining=False)
-    served: Any = SimpleNamespace(
-        facts={"version": "1", "path": "pure"}, started=0.0, lag=LoopLag(), operations=operations
-    )
-    snapshots: Any = Snapshots()
-    text = asyncio.run(exposition(served, snapshots)).decode()
-    return {family.name: family.samples for family in text_string_to_metric_families(text)}
+    return {family.name: family.samples for family in Relay(ROOMS).families()}
+
+
+def test_a_room_that_ends_is_not_counted_again():
+    relay = Relay()
+    relay.make("lab")
+    before = relay.counted()
+    relay.end("lab")
+    grown = {key: value for key, value in relay.counted().items() if value > before.get(key, 0)}
+    assert not grown
+    assert relay.dropped() == {"default": 1}
+    assert relay.lans.totals()["switch.drop.spoofed_source"] == 2
+
+
+def test_what_the_others_counted_never_shrinks():
+    relay = Relay(MAX_ROOMS - 1)
+    relay.make("early", "late", "other")
+    assert relay.dropped()["early"] == 1
+    assert relay.dropped()["other"] == 2
+    relay.end("early")
+    assert relay.dropped()["other"] == 2, "a room has one label for its life"
+    relay.make("later")
+    assert (relay.dropped()["later"], relay.dropped()["other"]) == (1, 2)
+    for name in ("late", "other"):
+        relay.end(name)
+        assert relay.dropped()["other"] == 2
+    relay.make("last")
+    assert relay.dropped()["other"] == 3
+    assert len(relay.dropped()) == MAX_ROOMS + 1
 
 
 def test_labels_stay_bounded_and_nothing_is_lost():
