@@ -87,10 +87,10 @@ class Command(NamedTuple):
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("status", status),
+        Command("status", status, room_argument),
         Command("top", top, top_arguments),
         Command("dashboard", dashboard, dashboard_arguments),
-        Command("rooms", rooms),
+        Command("rooms", rooms, room_argument),
         Command("peers", peers, room_argument),
         Command("flows", flows, flows_arguments),
         Command("leases", leases, room_argument),

@@ -46,12 +46,13 @@ def say(args: argparse.Namespace, answer: Any, text: Callable[[Any], str]) -> st
 
 
 def status(relay: client.AdminClient, args: argparse.Namespace) -> str:
-    """Tell the relay at a glance, with a line for each session."""
-    answer = relay.ask("/v1/status")
-    before = {peer["port"]: peer for peer in relay.ask("/v1/peers")}
+    """Tell the relay, or a room of it, at a glance, with a line for each session."""
+    query = {"room": args.room}
+    answer = relay.ask("/v1/status", query)
+    before = {peer["port"]: peer for peer in relay.ask("/v1/peers", query)}
     if not args.json and before:
         time.sleep(RATE_SPAN)
-    peers = relay.ask("/v1/peers")
+    peers = relay.ask("/v1/peers", query)
     answer |= {"peers": peers, "flows": sum(room["flows"] for room in answer["rooms"])}
 
     def text(told: Any) -> str:
@@ -212,11 +213,11 @@ def macs(relay: client.AdminClient, args: argparse.Namespace) -> str:
 
 
 def rooms(relay: client.AdminClient, args: argparse.Namespace) -> str:
-    """List the rooms."""
+    """List the rooms, or tell of one."""
     names = ("name", "network", "gateway", "sessions", "macs", "leases", "pool", "flows", "forwards")
     return say(
         args,
-        relay.ask("/v1/rooms"),
+        relay.ask("/v1/rooms", {"room": args.room}),
         lambda found: table(
             [name.upper() for name in names], [[room[name] for name in names] for room in found]
         ),

@@ -72,6 +72,22 @@ def test_rooms_are_listed(relay, guest):
         other.close()
 
 
+def test_status_and_rooms_tell_of_one_room_only(relay, guest):
+    other = RelayPeer(f"{relay.url}room/lab", insecure=True, mac="52:54:00:00:77:05")
+    try:
+        assert [room["name"] for room in relay.asked("rooms", "--room", "lab")] == ["lab"]
+        everything = relay.asked("status", "--room", "lab")
+        assert [room["name"] for room in everything["rooms"]] == ["lab"]
+        assert [peer["mac"] for peer in everything["peers"]] == ["52:54:00:00:77:05"]
+        told = relay.vmrelay("status", "--room", "lab")
+        assert "52:54:00:00:77:05" in told
+        assert GUEST_MAC not in told
+        for command in ("status", "rooms"):
+            assert "there is no room nope" in relay.vmrelay(command, "--room", "nope", status=1)
+    finally:
+        other.close()
+
+
 def test_events_tell_who_came_and_went(relay):
     follower = subprocess.Popen(
         [sys.executable, "-u", "-m", "relay.main", "events", "--json", "--admin", str(relay.admin)],
