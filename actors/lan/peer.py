@@ -73,6 +73,7 @@ if TYPE_CHECKING:
 
     from loguru import Logger
 
+    from actors.descriptions import PathState
     from actors.port_policy import PortPolicy
     from actors.ports import Session
     from actors.runtime import Mailbox
@@ -91,6 +92,12 @@ IMPLICIT_RETRY = 1.0
 
 REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
 """Ends for which the operator, or whoever wrote the client, can do something."""
+
+_TRAFFIC = (
+    *("peer.bytes_from_client", "peer.bytes_to_client"),
+    *("peer.packets_sent", "peer.packets_lost"),
+)
+"""Counters of what the session itself keeps count of; the packets are QUIC's."""
 
 _DATA = bytes((DATA,))
 _ZERO_IP = bytes(4)
@@ -160,6 +167,8 @@ class PeerActor(EventLoopActor):
         self._called = name
         """What the guest is called, or asked to be."""
         self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
+        self._counted = (0,) * len(_TRAFFIC)
+        """What of the session's traffic stands in the LAN's counters."""
         self._drops = PartCounters(counters)  # of this session; the LAN counts them too
 
     def _set_rates(self, policy: PortPolicy) -> None:
@@ -565,6 +574,7 @@ class PeerActor(EventLoopActor):
             return None  # the session is the other worker's
         speaks, session, now = self._encapsulation, self._session, self.now()
         path = session.path_state()
+        self._count_traffic(path)
         return PeerDescription(
             port=self._port,
             room=self._settings.room,
@@ -587,6 +597,14 @@ class PeerActor(EventLoopActor):
             packets_lost=path.packets_lost,
             drops=dict(self._drops),
         )
+
+    def _count_traffic(self, path: PathState) -> None:
+        """Bring the LAN's counters up to date: when somebody asks and at the end, not with each batch."""
+        totals = (self._bytes_in, self._bytes_out, path.packets_sent or 0, path.packets_lost or 0)
+        for name, total, counted in zip(_TRAFFIC, totals, self._counted, strict=True):
+            if total > counted:
+                self._counters.add(name, total - counted)
+        self._counted = tuple(max(pair) for pair in zip(totals, self._counted, strict=True))
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -632,6 +650,7 @@ class PeerActor(EventLoopActor):
         grace = self._settings.resume_grace
         logger.info("peer {} was lost ({}); its port is kept for {:g} s", self._port, reason, grace)
         self._counters.add("peer.absences")
+        self._count_traffic(self._session.path_state())
         self._session = AbsentSession(self._session)
         self._held = HeldFrames()
         self._assigned.stop()
@@ -681,6 +700,7 @@ class PeerActor(EventLoopActor):
         self._leave_session(code, reason)
 
     def _leave_session(self, code: int, reason: str) -> None:
+        self._count_traffic(self._session.path_state())
         if self._closed:
             return
         self._closed = True

@@ -43,6 +43,27 @@ _FRAMES = {
 }
 """Counters of frames, with the edge and the direction that they stand for."""
 
+_OF_ROOMS: tuple[tuple[tuple[str, str, tuple[str, ...]], Mapping[str, tuple[str, ...]]], ...] = (
+    (("vmrelay_frames", "Frames, by the edge that they passed.", ("room", "edge", "direction")), _FRAMES),
+    (
+        ("vmrelay_bytes", "Bytes of the frames from guests (in) and to them (out).", ("room", "direction")),
+        {"peer.bytes_from_client": ("in",), "peer.bytes_to_client": ("out",)},
+    ),
+    (
+        ("vmrelay_client_packets", "QUIC packets that were sent to clients.", ("room",)),
+        {"peer.packets_sent": ()},
+    ),
+    (
+        ("vmrelay_client_packets_lost", "Those of them that were lost on the way.", ("room",)),
+        {"peer.packets_lost": ()},
+    ),
+)
+"""Name, text and labels of families that each room has from its start, and the counters that they show, with
+the values of the labels behind the room's. Sessions bring those of bytes and packets up to date when they are
+described."""
+
+_SHOWN = frozenset(name for _, shown in _OF_ROOMS for name in shown)
+
 CARRIERS = ("webtransport", "websocket")
 
 _USUAL_FLOWS = (("udp", "open"), ("icmp", "open"), ("tcp", "established"))
@@ -149,7 +170,7 @@ def _by_labels(kind: Any, named: tuple[str, str, tuple[str, ...]], values: Mappi
 
 
 def _of_paths(peers: Sequence[PeerDescription]) -> Iterator[Metric]:
-    """Round trips and losses towards the clients, and what waits for them."""
+    """Round trips to the clients at present, and what waits for them."""
     trips = [peer.round_trip for peer in peers if peer.round_trip is not None]
     yield SummaryMetricFamily(
         "vmrelay_client_round_trip_seconds",
@@ -169,27 +190,25 @@ def _of_paths(peers: Sequence[PeerDescription]) -> Iterator[Metric]:
 
 def _of_counters(by_label: Mapping[str, Mapping[str, int]]) -> Iterator[Metric]:
     """Everything that is counted: frames, bytes and drops by name, all else as events."""
-    frames: Counter[tuple[str, ...]] = Counter()
     drops: Counter[tuple[str, ...]] = Counter()
     others: Counter[tuple[str, ...]] = Counter()
     for room, counters in by_label.items():
-        if room:
-            frames.update(dict.fromkeys(((room, *edge) for edge in _FRAMES.values()), 0))
         for name, count in counters.items():
             if not count:
                 continue
             part, _, reason = name.partition(".drop.")
             if reason:
                 drops[room, part, reason] += count
-            elif name in _FRAMES:
-                frames[(room, *_FRAMES[name])] += count
-            else:
+            elif name not in _SHOWN:
                 others[room, name] += count
-    yield _by_labels(
-        CounterMetricFamily,
-        ("vmrelay_frames", "Frames, by the edge that they passed.", ("room", "edge", "direction")),
-        frames,
-    )
+    for named, shown in _OF_ROOMS:
+        totals = {
+            (room, *values): counters.get(name, 0)
+            for room, counters in by_label.items()
+            for name, values in shown.items()
+            if room or name in counters
+        }
+        yield _by_labels(CounterMetricFamily, named, totals)
     yield _by_labels(
         CounterMetricFamily,
         ("vmrelay_drops", "Frames, packets and requests that were dropped.", ("room", "part", "reason")),

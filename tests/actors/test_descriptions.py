@@ -10,7 +10,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from tcp_parts import Lan as TcpLan
 
-from actors.descriptions import Describe, FlowDescription
+from actors.descriptions import Describe, FlowDescription, PathState
 from actors.messages import DatagramFromNet, DatagramsFromNet
 from actors.ports import SendResult
 from actors.runtime import run_ready
@@ -45,6 +45,25 @@ def test_a_session_tells_who_it_is_and_what_it_moved(loop, lan):
     sent = client.session.frames()
     assert (told.frames_out, told.bytes_out) == (len(sent), sum(map(len, sent)))
     assert (told.round_trip, told.packets_sent, told.packets_lost) == (0.02, 100, 1)
+
+
+TRAFFIC = ("peer.bytes_from_client", "peer.bytes_to_client", "peer.packets_sent", "peer.packets_lost")
+
+
+def test_what_a_session_moved_is_the_lans_too_once_however_often_it_is_asked(lan, counters):
+    client, address = lan.join(1)
+    ping = client.to(GATEWAY_MAC) / IP(src=address, dst="10.0.2.2") / ICMP()
+    client.sends(ping)
+    first = describe(client.ref)
+    assert describe(client.ref) == first
+    assert [counters[name] for name in TRAFFIC] == [first.bytes_in, first.bytes_out, 100, 1]
+    client.session.frames()
+    client.session.path_state = lambda: PathState("webtransport", 0.02, 130, 4)
+    client.sends(ping, ping)
+    answers = client.session.frames()
+    client.leaves()
+    moved = [first.bytes_in + 2 * len(ping), first.bytes_out + sum(map(len, answers))]
+    assert [counters[name] for name in TRAFFIC] == [*moved, 130, 4]
 
 
 def test_a_session_that_has_said_nothing_is_told_apart(lan):

@@ -143,6 +143,21 @@ def test_what_is_of_no_room_is_counted_once():
     assert (sample.labels["room"], sample.labels["reason"], sample.value) == ("", "rate", 7)
 
 
+def test_bytes_and_packets_are_told_by_room_and_direction():
+    relay = Relay()
+    for name, count in (
+        *(("bytes_from_client", 1000), ("bytes_to_client", 2000), ("packets_sent", 30), ("packets_lost", 4)),
+    ):
+        relay.lans.default.counters.add(f"peer.{name}", count)
+    found = relay.counted()
+    room = ("room", "default")
+    assert found["vmrelay_bytes_total", ("direction", "in"), room] == 1000
+    assert found["vmrelay_bytes_total", ("direction", "out"), room] == 2000
+    assert found["vmrelay_client_packets_total", room] == 30
+    assert found["vmrelay_client_packets_lost_total", room] == 4
+    assert not [key for key in found if key[0] == "vmrelay_events_total"]
+
+
 def test_what_there_is_nothing_of_is_zero_and_not_absent():
     found = families()
     for name, labels in (
@@ -153,6 +168,9 @@ def test_what_there_is_nothing_of_is_zero_and_not_absent():
         ("vmrelay_flows", {"protocol": "icmp", "state": "open"}),
         ("vmrelay_frames", {"room": "room0", "edge": "guest", "direction": "in"}),
         ("vmrelay_frames", {"room": "other", "edge": "udp", "direction": "out"}),
+        ("vmrelay_bytes", {"room": "room0", "direction": "in"}),
+        ("vmrelay_client_packets", {"room": "other"}),
+        ("vmrelay_client_packets_lost", {"room": "room0"}),
     ):
         assert [sample.value for sample in found[name] if sample.labels == labels] == [0], (name, labels)
     assert len(found["vmrelay_sessions"]) == 2 * (MAX_ROOMS + 1)
