@@ -41,6 +41,26 @@ class EchoPeer:
             self.closed.set_result((message.code, message.reason))
 
 
+class FailingCounters(Counters):
+    """Raise RuntimeError where one kind of drop is counted, as a fault would that nobody has thought of."""
+
+    def __init__(self, where):
+        super().__init__()
+        self._where = where
+
+    def add(self, name, count=1):
+        super().add(name, count)
+        if name == self._where:
+            raise RuntimeError("a fault of the test's own")
+
+
+def errors_of_the_loop():
+    """Collect what callbacks of the running loop raise from now on."""
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+    return errors
+
+
 class RunningEndpoint:
     """An endpoint with the peers of its sessions."""
 
@@ -54,9 +74,10 @@ class RunningEndpoint:
         client_share=0,
         port=0,
         reset_key=b"",
+        counters=None,
         **shared,
     ):
-        self.counters = Counters()
+        self.counters = Counters() if counters is None else counters
         self.peers = []
         self.make_peer = make_peer
         self.endpoint = Endpoint(
@@ -146,6 +167,14 @@ class UdpClient(asyncio.DatagramProtocol):
         self.client.receive([], self._loop.time())
         self._changed.set()
         self.flush()
+
+    def fall_silent(self):
+        """Say nothing any more; return the packets that arrive nevertheless."""
+        heard = []
+        self.datagram_received = lambda data, _address: heard.append(data)
+        if self._timer is not None:
+            self._timer.cancel()
+        return heard
 
     async def until(self, condition):
         async with asyncio.timeout(PATIENCE):

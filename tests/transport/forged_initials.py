@@ -18,8 +18,9 @@ def crypto_frame(offset, data):
 class ForgedInitials:
     """A client that says what it likes in its first flight."""
 
-    def __init__(self):
-        self.destination = os.urandom(8)
+    def __init__(self, destination=None):
+        """``destination``: the connection ID that it makes up for the relay."""
+        self.destination = os.urandom(8) if destination is None else destination
         self.source = os.urandom(8)
         self._crypto = CryptoPair()
         self._crypto.setup_initial(
@@ -30,7 +31,10 @@ class ForgedInitials:
     def packet(self, frames):
         """Return a datagram of 1200 bytes with an Initial packet."""
         version = int(QuicProtocolVersion.VERSION_1).to_bytes(4, "big")
-        head = b"\xc3" + version + bytes((8,)) + self.destination + bytes((8,)) + self.source + b"\0"
+        head = b"\xc3" + version
+        for connection_id in (self.destination, self.source):
+            head += bytes((len(connection_id),)) + connection_id
+        head += b"\0"
         number = self._number.to_bytes(4, "big")
         plain = frames.ljust(SMALLEST_DATAGRAM - len(head) - 2 - 4 - 16, b"\0")
         head += (0x4000 | 4 + len(plain) + 16).to_bytes(2, "big") + number

@@ -15,7 +15,9 @@ from aioquic.h3.connection import ErrorCode
 from endpoint_parts import (
     Crowd,
     EchoPeer,
+    FailingCounters,
     ask,
+    errors_of_the_loop,
     exchange,
     first_packet,
     headers,
@@ -25,6 +27,7 @@ from endpoint_parts import (
     running_endpoint,
     udp_client,
 )
+from forged_initials import ForgedInitials, crypto_frame
 from quic_parts import CERTIFICATES, client_configuration
 from waiting import until
 
@@ -329,6 +332,66 @@ def test_a_packet_that_cannot_be_judged_keeps_no_others_from_their_connections(m
             assert await receive(client, 1) == [b"behind"]
             await until(lambda: relay.counters["endpoint.drop.failed"] == 1)
             client.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("length", range(8))
+def test_no_connection_begins_with_an_id_that_is_too_short(length):
+    async def scenario():
+        async with running_endpoint() as relay:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(ForgedInitials(bytes(length)).packet(crypto_frame(1, b"x")), relay.address)
+                await until(lambda: relay.counters["endpoint.drop.malformed"] == 1)
+                assert relay.endpoint.connection_count == 0
+                # One of eight bytes does.
+                stranger.sendto(ForgedInitials(bytes(8)).packet(crypto_frame(1, b"x")), relay.address)
+                await until(lambda: relay.endpoint.connection_count == 1)
+
+    run(scenario)
+
+
+def test_empty_datagrams_keep_no_others_from_their_connections():
+    async def scenario():
+        async with running_endpoint() as relay:
+            errors = errors_of_the_loop()
+            clients = [await connect(relay.url, pinned()) for _ in range(3)]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                # Whoever begins with an ID of no bytes would be whom they are for.
+                stranger.sendto(ForgedInitials(b"").packet(crypto_frame(1, b"x")), relay.address)
+                await until(lambda: relay.counters["endpoint.drop.malformed"] == 1)
+                for number in range(10):
+                    for client in clients:
+                        stranger.sendto(b"", relay.address)
+                        client.send([b"%d" % number + bytes(100)])
+                    for client in clients:
+                        assert await receive(client, 1) == [b"%d" % number + bytes(100)]
+            await until(lambda: relay.counters["endpoint.drop.malformed"] == 31)
+            assert relay.counters["endpoint.drop.failed"] == 0
+            assert errors == []
+            for client in clients:
+                client.close()
+
+    run(scenario)
+
+
+def test_a_turn_that_fails_is_over():
+    async def scenario():
+        counters = FailingCounters("endpoint.drop.malformed")
+        async with (
+            running_endpoint(counters=counters) as relay,
+            udp_client(client_configuration(), relay.address) as client,
+        ):
+            assert await ask(client, headers()) == b"200"
+            heard = client.fall_silent()
+            errors = errors_of_the_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.sendto(b"", relay.address)
+                await until(lambda: errors)
+            heard.clear()
+            # Who has something to send has it sent, though no packet comes that begins another turn.
+            relay.peers[0].session.send([b"so long"])
+            await until(lambda: heard)
 
     run(scenario)
 

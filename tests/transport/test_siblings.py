@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 
 import pytest
-from endpoint_parts import PATIENCE, pinned, running_endpoint
+from endpoint_parts import PATIENCE, FailingCounters, errors_of_the_loop, pinned, running_endpoint
+from waiting import until
 
 from guest.client import connect
 from netstack.counters import Counters
@@ -118,6 +120,26 @@ def test_a_worker_that_reads_nothing_costs_no_memory(pair):
         assert len(runs) <= READS_PER_TURN
         got += len(runs)
     assert got == sent - 1 == zero._counters["endpoint.passed_on"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_empty_packet_that_is_passed_on_hurts_nobody(tmp_path, fails):
+    async def scenario():
+        counters = FailingCounters("endpoint.drop.malformed" if fails else "")
+        errors = errors_of_the_loop()
+        with contextlib.closing(Siblings(1, 2, tmp_path, Counters())) as other:
+            siblings = Siblings(0, 2, tmp_path, own := Counters())
+            async with running_endpoint(siblings=siblings, counters=counters) as relay:
+                assert other.pass_on(b"", ADDRESSES[0], is_new=False)
+                await until(lambda: relay.counters["endpoint.drop.malformed"] == 1)
+                await until(lambda: len(errors) == fails)
+                # What comes by itself is still given to whom it is for.
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                    stranger.sendto(short(1), relay.address)
+                    await until(lambda: own["endpoint.passed_on"] == 1)
+                assert [packets for packets, _ in other.drain()] == [[short(1)]]
+
+    asyncio.run(scenario())
 
 
 def test_clients_that_the_kernel_gives_to_the_wrong_worker_do_not_notice(tmp_path):

@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 LONG_HEADER: Final = 0x80
 """Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
+SHORTEST_FIRST_ID: Final = 8
+"""Bytes of the connection ID that a client makes up for its first packet, at least (RFC 9000, 7.2)."""
 IDLE_TIMEOUT = 180.0
 """Seconds without a packet after which QUIC gives a connection up."""
 MAX_CONNECTIONS = 4096
@@ -294,8 +296,10 @@ class Endpoint:
         runs = self._siblings.drain()
         if runs:
             self._is_passed_on = True
-            self._turn(runs)
-            self._is_passed_on = False
+            try:
+                self._turn(runs)
+            finally:
+                self._is_passed_on = False
 
     def _turn(self, runs: list[Run]) -> None:
         """Serve all who have sent something: those whose work is not charged together, then the others.
@@ -308,23 +312,26 @@ class Endpoint:
         self._flushes.begin()
         together: list[Connection] = []
         apart: list[Connection] = []
-        packets = 0
-        for connection in self._route(runs, now):
-            if connection.watched_until > now or connection.work.excess > 0.0:
-                apart.append(connection)
-            else:
-                together.append(connection)
-                packets += len(connection.pending)
-        if len(together) > FEW_RUNS:
-            together.sort(key=_pending_packets)
         served: list[Connection] = []
-        for connection in together:
-            if served and perf_counter() - started > self.last_turns.share:
-                self._leave_behind(connection, now)
-            else:
-                self._receive(connection, now)
-                served.append(connection)
-        self._finish_turn(served)
+        packets = 0
+        try:
+            for connection in self._route(runs, now):
+                if connection.watched_until > now or connection.work.excess > 0.0:
+                    apart.append(connection)
+                else:
+                    together.append(connection)
+                    packets += len(connection.pending)
+            if len(together) > FEW_RUNS:
+                together.sort(key=_pending_packets)
+            for connection in together:
+                if served and perf_counter() - started > self.last_turns.share:
+                    self._leave_behind(connection, now)
+                else:
+                    self._receive(connection, now)
+                    served.append(connection)
+            self._turns.turn(partial(self._deliver, served))
+        finally:
+            self._flushes.end(served)
         usual = min(LONG_TURN, max(SLOW_TURN, packets * USUAL_COST))
         if perf_counter() - started > usual:
             worked = thread_time() - work_started if is_measured else 0.0
@@ -356,20 +363,17 @@ class Endpoint:
         connection.begin_own_turn(allowance)
         started = thread_time()
         self._flushes.begin()
-        taken = self._receive(connection, now)
-        self._finish_turn([connection])
+        try:
+            taken = self._receive(connection, now)
+            self._turns.turn(partial(self._deliver, [connection]))
+        finally:
+            self._flushes.end([connection])
         spent = thread_time() - started
         if connection not in self._live:
             return
         connection.end_own_turn(spent, taken, sum(map(len, pending[:taken])), allowance, now)
         if connection.work.is_heavy(now):
             connection.watched_until = now + WATCH
-
-    def _finish_turn(self, arrived: list[Connection]) -> None:
-        try:
-            self._turns.turn(partial(self._deliver, arrived))
-        finally:
-            self._flushes.end(arrived)
 
     def _deliver(self, connections: list[Connection]) -> None:
         """Tell the actors what has arrived."""
@@ -384,28 +388,30 @@ class Endpoint:
         find = self._connections.get
         arrived: list[Connection] = []
         for packets, address in runs:
+            if not packets[0]:  # a run of one: in others there is none without content
+                self.counters.add("endpoint.drop.malformed")
+                continue
             for packet in packets:
-                connection = find(packet[1:9])
-                if connection is None or packet[0] >= LONG_HEADER:
-                    try:
+                try:
+                    connection = find(packet[1:9])
+                    if connection is None or packet[0] >= LONG_HEADER:
                         connection = self._route_other(packet, address, now)
-                    except Exception:  # noqa: BLE001
-                        self.counters.add("endpoint.drop.failed")
-                        logger.exception("A packet that belongs to no connection is dropped")
-                        continue
-                    if connection is None:
-                        continue
-                pending = connection.pending
-                if not pending:
-                    arrived.append(connection)
-                    connection.pending_address = address
-                elif connection.pending_address != address:
-                    # The client migrates in this very turn: what came from the old address goes first.
-                    self._receive(connection, now)
-                    self.drop_pending(connection, 0)
+                        if connection is None:
+                            continue
                     pending = connection.pending
-                    connection.pending_address = address
-                pending.append(packet)
+                    if not pending:
+                        arrived.append(connection)
+                        connection.pending_address = address
+                    elif connection.pending_address != address:
+                        # The client migrates in this very turn: what came from the old address goes first.
+                        self._receive(connection, now)
+                        self.drop_pending(connection, 0)
+                        pending = connection.pending
+                        connection.pending_address = address
+                    pending.append(packet)
+                except Exception:  # noqa: BLE001
+                    self.counters.add("endpoint.drop.failed")
+                    logger.exception("A packet that cannot be routed is dropped")
         return arrived
 
     def _receive(self, connection: Connection, now: float) -> int:
@@ -502,7 +508,7 @@ class Endpoint:
 
     def _route_other(self, packet: bytes, address: Address, now: float) -> Connection | None:
         """Find or make the connection of a packet that is no short header of a known connection."""
-        if not packet or packet[0] < LONG_HEADER:
+        if packet[0] < LONG_HEADER:
             if not self._is_of_sibling(packet, address):
                 self._reset(packet, address, now)
             return None
@@ -554,6 +560,9 @@ class Endpoint:
         return self._siblings.pass_on(packet, address, is_new=is_new)
 
     def _accept(self, header: QuicHeader, address: Address, now: float) -> Connection | None:
+        if len(header.destination_cid) < SHORTEST_FIRST_ID:
+            self.counters.add("endpoint.drop.malformed")
+            return None
         client = client_network(address[0])
         if self._closing or not (self._handshake_shares.may_take(client) and self._shares.may_take(client)):
             self._refuse(client, now)

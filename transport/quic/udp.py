@@ -32,7 +32,8 @@ Address = tuple[Any, ...]
 """Where a client is, ``(host, port, ...)``, and from which address of this machine it is answered: two are
 equal only if both are. The rest is for the socket alone that it came from."""
 Run = tuple[list[bytes], Address]
-"""Packets of one sender, in order, and its address."""
+"""Packets of one sender, in order, and its address: all of one size, which the last one may undercut. Where
+the first is empty it is alone."""
 
 UDP_SEGMENT: Final = 103
 """Linux, level SOL_UDP: size of the packets that one send is cut into (linux/udp.h)."""
