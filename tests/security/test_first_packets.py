@@ -1,12 +1,15 @@
-"""First packets that begin no handshake: connection IDs that are too short, empty datagrams among others'."""
+"""First packets that begin no handshake: IDs that are too short, empty datagrams, junk."""
 
 from __future__ import annotations
 
+import pytest
 from forged_initials import ForgedInitials, crypto_frame
 from quic_attacker import send_from_anywhere
 from watch import spares_the_neighbour
 
 ROUNDS = 200
+LARGEST = 1452
+"""Bytes of a datagram that Ethernet carries in any case."""
 
 
 def test_connection_ids_that_are_too_short_and_packets_for_them(relay):
@@ -22,3 +25,16 @@ def test_connection_ids_that_are_too_short_and_packets_for_them(relay):
     spares_the_neighbour(relay, lambda: send_from_anywhere(packets, relay.port))
     dropped = relay.counters() - before
     assert dropped["endpoint.drop.malformed"] > ROUNDS * len(lengths) // 2
+
+
+@pytest.mark.parametrize("handshakes", [1, 40])
+@pytest.mark.parametrize("content", [b"", bytes(20)], ids=["empty", "short"])
+def test_datagrams_of_many_packets_that_cannot_be_decrypted(relay, handshakes, content):
+    # In each packet a handshake was begun anew: 18 ms for a datagram.
+    packets = []
+    for number in range(400):
+        junk = ForgedInitials((number % handshakes).to_bytes(8, "big")).junk(content)
+        packets.append(junk * (LARGEST // len(junk)))
+    before = relay.cpu_seconds
+    spares_the_neighbour(relay, lambda: send_from_anywhere(packets, relay.port, at_a_time=4))
+    assert relay.cpu_seconds - before < 4.0

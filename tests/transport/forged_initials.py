@@ -28,13 +28,20 @@ class ForgedInitials:
         )
         self._number = 0
 
+    def _head(self, source):
+        """The header of an Initial packet up to its token, which is empty."""
+        head = b"\xc3" + int(QuicProtocolVersion.VERSION_1).to_bytes(4, "big")
+        for connection_id in (self.destination, source):
+            head += bytes((len(connection_id),)) + connection_id
+        return head + b"\0"
+
+    def junk(self, content=b""):
+        """Return an Initial packet that cannot be decrypted, for a datagram of many (RFC 9000, 12.2)."""
+        return self._head(b"") + encode_uint_var(len(content)) + content
+
     def packet(self, frames):
         """Return a datagram of 1200 bytes with an Initial packet."""
-        version = int(QuicProtocolVersion.VERSION_1).to_bytes(4, "big")
-        head = b"\xc3" + version
-        for connection_id in (self.destination, self.source):
-            head += bytes((len(connection_id),)) + connection_id
-        head += b"\0"
+        head = self._head(self.source)
         number = self._number.to_bytes(4, "big")
         plain = frames.ljust(SMALLEST_DATAGRAM - len(head) - 2 - 4 - 16, b"\0")
         head += (0x4000 | 4 + len(plain) + 16).to_bytes(2, "big") + number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from aioquic import tls
 from aioquic.buffer import encode_uint_var
 from aioquic.h3.connection import ErrorCode, Setting, encode_frame
 from aioquic.quic.packet import QuicErrorCode
@@ -22,6 +23,49 @@ def fresh_relay(initials):
     host = Host()
     quic = RelayQuicConnection(relay_configuration(), initials.destination)
     return Relay(host, Connection(quic, host, CLIENT_ADDRESS, START))
+
+
+# -- Initial packets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def handshakes_begun(monkeypatch):
+    """As many items as aioquic has prepared for TLS handshakes."""
+    begun = []
+    prepare = tls.Context.__init__
+
+    def count(context, *arguments, **options):
+        begun.append(context)
+        prepare(context, *arguments, **options)
+
+    monkeypatch.setattr(tls.Context, "__init__", count)
+    return begun
+
+
+@pytest.mark.parametrize("content", [b"", bytes(20)], ids=["empty", "short"])
+def test_a_handshake_is_begun_once_however_many_packets_cannot_be_decrypted(handshakes_begun, content):
+    initials = ForgedInitials()
+    relay = fresh_relay(initials)
+    junk = initials.junk(content)
+    for _ in range(3):
+        assert relay.receive(junk * (1452 // len(junk))) == []
+    assert len(handshakes_begun) == 1
+    # And goes on with what can be.
+    relay.receive(initials.packet(crypto_frame(1, b"x")))
+    assert relay.quic._crypto_streams[Epoch.INITIAL].receiver.bytes_waiting == 1
+    assert relay.quic.ended is None
+
+
+def test_a_handshake_goes_on_after_packets_that_cannot_be_decrypted(handshakes_begun):
+    pair = Pair()
+    junk = ForgedInitials(pair.client.quic.original_destination_connection_id).junk(bytes(20))
+    handshakes_begun.clear()
+    pair.relay.receive(junk * (1200 // len(junk) + 1))
+    pair.settle()
+    pair.request()
+    pair.settle()
+    assert pair.client.status == b"200"
+    assert len(handshakes_begun) == 1
 
 
 # -- reassembly ----------------------------------------------------------------------------------------

@@ -110,6 +110,10 @@ class BoundedQuicConnection(QuicConnection):
         return super()._payload_received(context, plain, crypto_frame_required)
 
     def _initialize(self, peer_cid: bytes) -> None:
+        if self._cryptos_initial:
+            # Once: the first packet's connection ID makes the keys of all (RFC 9001, 5.2), and aioquic would
+            # begin anew with each that it cannot decrypt.
+            return
         super()._initialize(peer_cid)
         for stream in self._crypto_streams.values():
             BoundedReceiver.take_over(stream.receiver)
