@@ -29,9 +29,21 @@ def empty_stream_frames(_number):
     return stream_frame(2, 0, b"") * 230
 
 
-def acknowledgements_in_ranges(_number):
-    ranges = 250
+def acknowledgement(ranges):
     return b"\x02" + encode_uint_var(2 * ranges) + b"\0" + encode_uint_var(ranges) + b"\0" + b"\0\0" * ranges
+
+
+def acknowledgements_in_ranges(_number):
+    return acknowledgement(250)
+
+
+def acknowledgements_in_fragments(_number):
+    """60 KB, which IP carries in fragments; each used to cost 0.2 s."""
+    return acknowledgement(30_000)
+
+
+def datagrams_in_fragments(_number):
+    return datagram_frame(b"") * 15_000
 
 
 def path_challenges(number):
@@ -85,6 +97,14 @@ async def flood(relay, payload, *, sessions, seconds, pause=None):
 @pytest.mark.parametrize("sessions", [1, 8])
 def test_packets_full_of_work(relay, payload, sessions):
     spares_the_neighbour(relay, lambda: flood(relay, payload, sessions=sessions, seconds=SECONDS))
+
+
+@pytest.mark.parametrize("payload", [acknowledgements_in_fragments, datagrams_in_fragments])
+def test_packets_larger_than_any_path_carries(relay, payload):
+    before = relay.counters()
+    # 20 MB/s: how much a kernel has room for is another question.
+    spares_the_neighbour(relay, lambda: flood(relay, payload, sessions=4, seconds=SECONDS, pause=0.2))
+    assert (relay.counters() - before)["endpoint.drop.too_large"] > 0
 
 
 def test_eight_sessions_that_go_on_are_closed(relay):

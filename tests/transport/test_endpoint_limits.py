@@ -19,12 +19,14 @@ from endpoint_parts import (
     running_endpoint,
     udp_client,
 )
-from quic_parts import client_configuration
+from quic_parts import Forge, client_configuration
 from waiting import until
 
 from guest.client import connect
 from transport.quic import connection as connection_module
 from transport.quic import endpoint as endpoint_module
+from transport.quic.path_mtu import LARGEST_PACKET
+from transport.quic.udp import send_run
 
 CLIENT = ("192.0.2.1", 4000)
 
@@ -57,6 +59,39 @@ def test_small_packets_of_strangers_are_not_answered():
                 await until(lambda: relay.counters["endpoint.drop.unsolicited"] == 2)
                 with pytest.raises(BlockingIOError):
                     raw.recv(2000)
+
+    run(scenario)
+
+
+def test_packets_larger_than_any_path_carries_are_dropped_unread():
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            assert client.quic.peer_packet_limit == LARGEST_PACKET, "clients that search for more know"
+            forge = Forge(client.client)
+            room = LARGEST_PACKET - (len(forge.datagram(bytes(100))) - 100)
+            for size in (room, room + 1, 4_000, 9_000):
+                client.transport.sendto(forge.datagram(b"x" * size))
+            await until(lambda: relay.counters["endpoint.drop.too_large"] == 3)
+            assert len(forge.datagram(b"x" * room)) == LARGEST_PACKET
+            await until(lambda: relay.peers[0].datagrams == [b"x" * room])
+            assert not relay.peers[0].closed.done()
+
+    run(scenario)
+
+
+def test_each_packet_of_a_run_that_is_too_large_is_counted():
+    async def scenario():
+        async with running_endpoint() as relay:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                stranger.connect(relay.address)
+                packets = [b"\x40" + bytes(LARGEST_PACKET)] * 3
+                try:
+                    send_run(stranger, packets, None)
+                except OSError:  # a kernel that cuts no runs
+                    for packet in packets:
+                        stranger.send(packet)
+                await until(lambda: relay.counters["endpoint.drop.too_large"] == 3)
 
     run(scenario)
 

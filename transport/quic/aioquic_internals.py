@@ -31,6 +31,7 @@ from transport.quic.aioquic_limits import BoundedH3Connection, BoundedQuicConnec
 from transport.quic.aioquic_one_rtt import OneRttState
 from transport.quic.frames import Ack, padding, transport_parameters
 from transport.quic.packet_keys import AES_SUITES
+from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.stateless_reset import TOKEN_LENGTH
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
@@ -55,9 +56,9 @@ PEER_CONNECTION_IDS = 4
 give as many as they may at once (aioquic would take 8), and replace each that is retired."""
 
 MAX_UDP_PAYLOAD_SIZE = 0x03
-"""Transport parameter: the largest packet that the client takes (RFC 9000, 18.2)."""
+"""Transport parameter: the largest packet that an endpoint takes (RFC 9000, 18.2)."""
 LARGEST_UDP_PAYLOAD = 65527
-"""What holds for a client that does not say."""
+"""What holds for one that does not say."""
 RESET_STREAM_AT = 0x24
 """Frame type (draft-ietf-quic-reliable-stream-reset)."""
 RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
@@ -233,7 +234,9 @@ class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):
 
     def _serialize_transport_parameters(self) -> bytes:
         offers = [encode_uint_var(parameter) + b"\0" for parameter in RESET_STREAM_AT_PARAMETERS]
-        return b"".join((super()._serialize_transport_parameters(), *offers))
+        largest = encode_uint_var(LARGEST_PACKET)
+        limit = encode_uint_var(MAX_UDP_PAYLOAD_SIZE) + encode_uint_var(len(largest)) + largest
+        return b"".join((super()._serialize_transport_parameters(), limit, *offers))
 
     def _take_transport_parameters(self, values: dict[int, bytes]) -> None:
         super()._take_transport_parameters(values)

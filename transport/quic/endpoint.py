@@ -37,6 +37,7 @@ from transport.quic.aioquic_internals import (
 )
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
+from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, UdpSocket
 from transport.work_shares import (
@@ -388,8 +389,10 @@ class Endpoint:
         find = self._connections.get
         arrived: list[Connection] = []
         for packets, address in runs:
-            if not packets[0]:  # a run of one: in others there is none without content
-                self.counters.add("endpoint.drop.malformed")
+            size = len(packets[0])  # the largest of the run
+            if not 0 < size <= LARGEST_PACKET:
+                kind = "too_large" if size else "malformed"
+                self.counters.add(f"endpoint.drop.{kind}", len(packets))
                 continue
             for packet in packets:
                 try:

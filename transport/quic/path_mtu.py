@@ -14,6 +14,9 @@ BASE: Final = 1200
 NEVER = float("inf")
 CEILING: Final = 1452
 """What Ethernet's 1500 bytes leave of an IPv6 packet; more is rare, and a jumbo path loses little."""
+LARGEST_PACKET: Final = 2048
+"""Bytes of a packet that the relay takes, as it announces: few paths carry more than 1500, and one of 65507
+bytes, which comes in fragments, has room for frames that take a third of a second."""
 STEP: Final = 16
 """The search ends when it is this close: fewer bytes are not worth a probe."""
 TRIES: Final = 3
