@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import socket
 import time
 
 import costly_frames
@@ -78,16 +80,26 @@ KINDS = [
 ]
 
 
-async def flood(relay, payload, *, sessions, seconds, pause=None):
-    """Have sessions send packets of a kind; return with what the relay has closed each of them."""
+async def flood(relay, payload, *, sessions, seconds, pause=None, moving=False):
+    """Have sessions send packets of a kind; return with what the relay has closed each of them.
+
+    ``moving``: each packet from the other of two ports.
+    """
 
     async def one():
         async with attacker(relay) as (client, forge):
             stop = time.monotonic() + seconds
             packets = [payload(number) for number in range(16)]
-            while not client.ended.done() and time.monotonic() < stop:
-                burst = [forge.packet(packet) for packet in packets]
-                await send_slowly(client.send, burst, pause=pause or max(0.01, 0.0025 * sessions))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.connect(("127.0.0.1", relay.port))
+                ways = itertools.cycle([client.send, other.send] if moving else [client.send])
+
+                def send(packet):
+                    next(ways)(packet)
+
+                while not client.ended.done() and time.monotonic() < stop:
+                    burst = [forge.packet(packet) for packet in packets]
+                    await send_slowly(send, burst, pause=pause or max(0.01, 0.0025 * sessions))
             return client.ended.result() if client.ended.done() else None
 
     return await asyncio.gather(*(one() for _ in range(sessions)))
@@ -97,6 +109,16 @@ async def flood(relay, payload, *, sessions, seconds, pause=None):
 @pytest.mark.parametrize("sessions", [1, 8])
 def test_packets_full_of_work(relay, payload, sessions):
     spares_the_neighbour(relay, lambda: flood(relay, payload, sessions=sessions, seconds=SECONDS))
+
+
+@pytest.mark.parametrize("payload", [empty_stream_frames, in_a_packet(costly_frames.tiny_datagrams)])
+@pytest.mark.parametrize("sessions", [1, 8])
+def test_packets_full_of_work_from_two_ports_by_turns(relay, payload, sessions):
+    before = relay.counters()
+    spares_the_neighbour(
+        relay, lambda: flood(relay, payload, sessions=sessions, seconds=SECONDS, moving=True)
+    )
+    assert (relay.counters() - before)["endpoint.drop.moving"] > 0
 
 
 @pytest.mark.parametrize("payload", [acknowledgements_in_fragments, datagrams_in_fragments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 
 import pytest
@@ -19,7 +20,8 @@ from endpoint_parts import (
     udp_client,
 )
 from host_parts import has_addresses
-from quic_parts import client_configuration
+from quic_parts import Forge, client_configuration
+from waiting import until
 
 from transport.quic import endpoint as endpoint_module
 from transport.quic.aioquic_internals import CONNECTION_IDS
@@ -99,6 +101,69 @@ def test_clients_come_to_any_address_of_a_name_and_may_change_to_another(monkeyp
                     await client.open_socket((host, port))
                     await exchange(client, 5 * (turn + 2))
             assert relay.counters["connection.failed"] == 0
+
+    run(scenario)
+
+
+# -- clients that move ---------------------------------------------------------------------------------
+
+
+async def go_on(client, forge):
+    """Have the client's own packets follow those that were forged in its name, and be answered."""
+    client.quic._packet_number = forge.number
+    client.client.send(b"here")
+    client.flush()
+    await client.until(lambda: b"here" in client.client.datagrams)
+
+
+def junk(forge):
+    """What anybody can send who has seen a packet of the connection."""
+    return b"\x40" + forge.cid + bytes(100)
+
+
+def charge(relay):
+    """Have the work of the only connection charged to it."""
+    (connection,) = relay.endpoint._live
+    connection.watched_until = float("inf")
+
+
+@pytest.mark.parametrize("most", [1, 0], ids=["", "whose work is charged"])
+def test_who_sends_from_two_ports_by_turns_moves_once_in_a_turn(most):
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            if not most:
+                charge(relay)
+            forge = Forge(client.client)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(junk(forge), relay.address)  # has a turn for itself, perhaps
+                for number in range(20):
+                    other.sendto(forge.datagram(b"b%d" % number), relay.address)
+                    client.transport.sendto(forge.datagram(b"a%d" % number))
+                await until(lambda: relay.counters["endpoint.drop.moving"] >= 18)
+            await go_on(client, forge)
+            told = relay.peers[0].datagrams
+            assert [data for data in told if data[:1] == b"a"] == [b"a%d" % number for number in range(20)]
+            assert len([data for data in told if data[:1] == b"b"]) <= most
+            assert relay.counters["connection.failed"] == 0
+
+    run(scenario)
+
+
+def test_who_sends_in_a_clients_name_from_elsewhere_keeps_nothing_from_it():
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            charge(relay)
+            forge = Forge(client.client)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+                other.sendto(junk(forge), relay.address)  # has a turn for itself, perhaps
+                for number in range(20):
+                    other.sendto(junk(forge), relay.address)
+                    client.transport.sendto(forge.datagram(b"%d" % number))
+            await go_on(client, forge)
+            assert relay.peers[0].datagrams == [*(b"%d" % number for number in range(20)), b"here"]
+            assert relay.counters["endpoint.drop.moving"] > 0
 
     run(scenario)
 

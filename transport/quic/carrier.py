@@ -99,6 +99,11 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Until when its work is charged, whether or not its packets take long."""
 
     @property
+    def address(self) -> Address:
+        """The other side's present address."""
+        return self._address
+
+    @property
     def remote(self) -> str:
         """The other side's present address as text."""
         return remote_text(self._address)

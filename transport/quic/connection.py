@@ -94,6 +94,8 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self.pending: list[bytes] = []
         """Packets that this turn brought, all from ``pending_address``; kept by the endpoint."""
         self.pending_address = address
+        self.moved_at = 0.0
+        """When packets from another address last took their place; kept by the endpoint."""
         self.timer: asyncio.TimerHandle | None = None
         """Kept by the endpoint: runs no later than ``next_timer`` says."""
         self._h3: RelayH3Connection | None = None

@@ -406,16 +406,33 @@ class Endpoint:
                         arrived.append(connection)
                         connection.pending_address = address
                     elif connection.pending_address != address:
-                        # The client migrates in this very turn: what came from the old address goes first.
-                        self._receive(connection, now)
-                        self.drop_pending(connection, 0)
+                        if not self._moves(connection, address, now):
+                            self.counters.add("endpoint.drop.moving")
+                            continue
                         pending = connection.pending
-                        connection.pending_address = address
                     pending.append(packet)
                 except Exception:  # noqa: BLE001
                     self.counters.add("endpoint.drop.failed")
                     logger.exception("A packet that cannot be routed is dropped")
         return arrived
+
+    def _moves(self, connection: Connection, address: Address, now: float) -> bool:
+        """Have packets from another address pend in place of the last one's; return whether they may.
+
+        A client that migrates in this very turn does so once, and what came from its old address goes first.
+        That is work ahead of everybody's turn, which nobody is charged for. So those whose work is charged,
+        and those who move again, are heard only from the address where they were before this turn.
+        """
+        is_charged = connection.watched_until > now or connection.work.excess > 0.0
+        if is_charged or connection.moved_at == now:
+            if address != connection.address:
+                return False
+        else:
+            connection.moved_at = now
+            self._receive(connection, now)
+        self.drop_pending(connection, 0)
+        connection.pending_address = address
+        return True
 
     def _receive(self, connection: Connection, now: float) -> int:
         """Hand a connection its packets; return how many it took, the others wait."""
