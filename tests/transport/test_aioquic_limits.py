@@ -13,9 +13,16 @@ from quic_parts import CLIENT_ADDRESS, START, Forge, Host, Pair, Relay, relay_co
 from stream_frames import cut, in_packets, stream_frame
 
 from transport.quic.aioquic_internals import RelayQuicConnection
-from transport.quic.aioquic_limits import AMPLIFICATION, MAX_CRYPTO_BYTES, MAX_ENCODED_FIELDS
+from transport.quic.aioquic_limits import (
+    AMPLIFICATION,
+    MAX_CRYPTO_BYTES,
+    MAX_ENCODED_FIELDS,
+    MAX_STREAMS,
+)
 from transport.quic.connection import SESSION_DEADLINE, Connection
 from transport.quic.reassembly import MAX_PIECES
+
+REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"vm.test"), (b":path", b"/")]
 
 
 def fresh_relay(initials):
@@ -154,6 +161,39 @@ def test_a_final_size_stays_what_it_is(frames):
     pair = Pair.established()
     pair.relay.receive(Forge(pair.client).packet(b"".join(frames)), now=pair.now)
     assert pair.relay.quic.ended.error_code == QuicErrorCode.FINAL_SIZE_ERROR
+
+
+# -- how many streams ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [0, 2])
+def test_a_client_may_have_so_many_streams_open_and_no_more(kind):
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    last = kind + 4 * (MAX_STREAMS - 1)
+    pair.relay.receive(forge.packet(stream_frame(last, 0, b"")), now=pair.now)
+    assert last in pair.relay.quic._streams
+    pair.relay.receive(forge.packet(stream_frame(last + 4, 0, b"")), now=pair.now)
+    assert pair.relay.quic.ended.error_code == QuicErrorCode.STREAM_LIMIT_ERROR
+    assert len(pair.relay.quic._streams) < 2 * MAX_STREAMS + 3
+
+
+def test_for_each_stream_that_ends_there_may_be_another():
+    pair = Pair.established()
+    client = pair.client
+    for _ in range(3 * MAX_STREAMS):
+        client.status = None
+        client.h3.send_headers(client.quic.get_next_available_stream_id(), REQUEST, end_stream=True)
+        # Of streams for anything else nothing is kept either.
+        stream = client.quic.get_next_available_stream_id(is_unidirectional=True)
+        client.quic.send_stream_data(stream, b"\x21grease", end_stream=True)
+        pair.settle()
+        assert client.status == b"405"
+    assert pair.relay.quic.ended is None
+    assert len(pair.relay.quic._streams) < 2 * MAX_STREAMS
+    client.send(b"still here")
+    pair.settle()
+    assert pair.relay.peer.datagrams == [b"still here"]
 
 
 # -- fields --------------------------------------------------------------------------------------------

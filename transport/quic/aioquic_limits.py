@@ -42,8 +42,9 @@ MAX_ENCODED_FIELDS = 2 * MAX_FIELD_SECTION_SIZE
 request is answered 431."""
 AMPLIFICATION = 3
 """How many times what came from an address may go there before it is validated (RFC 9000, 8.1)."""
-
-
+MAX_STREAMS = 16
+"""Streams of each kind that a client may have open, and another for each that ends: one is the session's and
+three are HTTP/3's. Whoever uses one opens all below it (RFC 9000, 2.1), at 1 KB each."""
 MAX_FRAMES = 256
 """Frames in one packet that aioquic reads; a handful is usual, and each takes some microseconds."""
 
@@ -102,6 +103,12 @@ class BoundedQuicConnection(QuicConnection):
 
     frames_left = MAX_FRAMES
     """How many more the packet may have that is being read; counted by whoever looks up their handlers."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As aioquic's."""
+        super().__init__(*arguments, **options)
+        for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
+            limit.value = limit.sent = MAX_STREAMS
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
