@@ -44,6 +44,7 @@ USED = {
         "_close_begin",
         "_close_event",
         "_close_pending",
+        "_consume_peer_cid",
         "_crypto_buffers",
         "_crypto_streams",
         "_cryptos",
@@ -72,6 +73,7 @@ USED = {
         "_packet_number",
         "_parse_transport_parameters",
         "_peer_cid",
+        "_peer_cid_available",
         "_remote_active_connection_id_limit",
         "_remote_ack_delay_exponent",
         "_remote_max_datagram_frame_size",
@@ -163,6 +165,7 @@ USED = {
 
 ARGUMENTS = {
     (QuicConnection, "_close_begin"): ["self", "is_initiator", "now"],
+    (QuicConnection, "_consume_peer_cid"): ["self"],
     (QuicConnection, "_handle_ack_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_handle_crypto_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_initialize"): ["self", "peer_cid"],

@@ -12,11 +12,12 @@ from forged_initials import ForgedInitials, crypto_frame
 from quic_parts import CLIENT_ADDRESS, START, Forge, Host, Pair, Relay, relay_configuration
 from stream_frames import cut, in_packets, stream_frame
 
-from transport.quic.aioquic_internals import RelayQuicConnection
+from transport.quic.aioquic_internals import PEER_CONNECTION_IDS, RelayQuicConnection
 from transport.quic.aioquic_limits import (
     AMPLIFICATION,
     MAX_CRYPTO_BYTES,
     MAX_ENCODED_FIELDS,
+    MAX_REASON,
     MAX_STREAMS,
 )
 from transport.quic.connection import SESSION_DEADLINE, Connection
@@ -281,6 +282,51 @@ def test_answers_do_not_depend_on_what_a_client_offers_to_remember():
     assert pair.client.status == b"200"
     encoder_stream = pair.relay.quic._streams[relay_h3._local_encoder_stream_id]
     assert encoder_stream.sender._buffer_stop == 1, "nothing but the stream's type was ever sent"
+
+
+# -- how connections are closed ------------------------------------------------------------------------
+
+
+def test_of_a_long_reason_as_much_is_told_as_fits_the_packet():
+    pair = Pair.established()
+    stream = pair.client.quic.get_next_available_stream_id()
+    pair.client.h3.send_headers(stream, [*REQUEST, (b"A" * 2000, b"x")])
+    pair.settle()
+    ended = pair.client.quic.ended
+    assert ended.error_code == ErrorCode.H3_MESSAGE_ERROR
+    assert ended.reason_phrase.startswith("Header b'AAA")
+    assert len(ended.reason_phrase) == MAX_REASON
+    assert len(pair.relay.peer.closed) == 1
+
+
+@pytest.mark.parametrize("reason", ["\N{EURO SIGN}" * 100, "\N{GRINNING FACE}" * 100])
+def test_a_reason_is_cut_between_its_letters(reason):
+    pair = Pair.established()
+    pair.relay.connection.close(ErrorCode.H3_NO_ERROR, reason)
+    pair.settle()
+    told = pair.client.quic.ended.reason_phrase
+    assert reason.startswith(told)
+    assert MAX_REASON - 4 < len(told.encode()) <= MAX_REASON
+
+
+def new_connection_id(sequence, *, retire_prior_to):
+    head = b"\x18" + encode_uint_var(sequence) + encode_uint_var(retire_prior_to)
+    return head + b"\x08" + bytes(7) + bytes((sequence,)) + bytes(16)
+
+
+def test_a_client_that_takes_back_the_last_connection_id_that_is_free_is_closed():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    challenge = b"\x1a" + bytes(8)
+    for port in range(PEER_CONNECTION_IDS - 1):
+        # Each probe from another place is answered under an ID of its own (RFC 9000, 9.5).
+        pair.relay.receive(forge.packet(challenge), address=("192.0.2.9", port), now=pair.now)
+    reserved = [path.peer_cid.sequence_number for path in pair.relay.quic._network_paths if path.peer_cid]
+    assert not pair.relay.quic._peer_cid_available
+    last = max(reserved)
+    pair.relay.receive(forge.packet(new_connection_id(last, retire_prior_to=last)), now=pair.now)
+    assert pair.relay.quic.ended.error_code == QuicErrorCode.CONNECTION_ID_LIMIT_ERROR
+    assert len(pair.relay.peer.closed) == 1
 
 
 # -- what goes to an address that has not proved to be one -----------------------------------------------

@@ -19,7 +19,7 @@ from aioquic.h3.connection import (
 from aioquic.h3.events import H3Event
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
 from aioquic.quic.events import StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver
 from aioquic.tls import AlertDescription, Epoch
 
@@ -45,6 +45,8 @@ AMPLIFICATION = 3
 MAX_STREAMS = 16
 """Streams of each kind that a client may have open, and another for each that ends: one is the session's and
 three are HTTP/3's. Whoever uses one opens all below it (RFC 9000, 2.1), at 1 KB each."""
+MAX_REASON = 256
+"""Bytes of the reason that a closing packet has room for in any case."""
 MAX_FRAMES = 256
 """Frames in one packet that aioquic reads; a handful is usual, and each takes some microseconds."""
 
@@ -109,6 +111,26 @@ class BoundedQuicConnection(QuicConnection):
         super().__init__(*arguments, **options)
         for limit in (self._local_max_streams_bidi, self._local_max_streams_uni):
             limit.value = limit.sent = MAX_STREAMS
+
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """Close the connection; of a long reason, which may quote what was sent, the beginning is told."""
+        reason = reason_phrase.encode()[:MAX_REASON].decode(errors="ignore")
+        super().close(error_code, frame_type, reason)
+
+    def _consume_peer_cid(self) -> None:
+        if not self._peer_cid_available:
+            # It has retired the one in use, and others are reserved for paths that it probes.
+            raise QuicConnectionError(
+                QuicErrorCode.CONNECTION_ID_LIMIT_ERROR,
+                QuicFrameType.NEW_CONNECTION_ID,
+                "no connection ID is left",
+            )
+        super()._consume_peer_cid()
 
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
