@@ -283,13 +283,14 @@ class VirtualNic:
         try:
             if self.kind is Kind.FRAMED:
                 await self._register(session)
+            self.attached = True
+            self._tell_attached(self.assigned)
         except BaseException:
             # Not a goodbye: what the relay keeps for this NIC is for the next session.
-            session.abandon("no address")
+            session.abandon("not attached")
+            self.attached = False
             self._session = None
             raise
-        self.attached = True
-        self._tell_attached(self.assigned)
 
     async def attach_anywhere(self) -> None:
         """Open a session with the first relay that gives one. Raises the ConnectError of the last."""
@@ -391,6 +392,9 @@ class VirtualNic:
         heartbeats = asyncio.create_task(self._beat(session))
         try:
             await self._read(session)
+        except Exception:
+            session.abandon("a change could not be told")
+            raise
         finally:
             heartbeats.cancel()
             self.attached = False

@@ -385,6 +385,26 @@ def test_another_mtu_is_told_as_such(monkeypatch):
     on_scripted_relay(scenario, answer)
 
 
+@pytest.mark.parametrize("kind", [Attached, Resized])
+def test_when_a_change_cannot_be_told_no_session_is_left_behind(monkeypatch, kind):
+    monkeypatch.setattr(vm_client_module, "EARLY_HEARTBEATS", (0.01, 0.01, 0.01))
+    mtus = iter((1280, 1392))
+
+    def on_change(change):
+        if type(change) is kind:
+            raise RuntimeError("the device is down")
+
+    async def scenario(url, relay):
+        with pytest.raises(RuntimeError, match="the device is down"):
+            async with vm_client(url, insecure=True, on_change=on_change):
+                await until(lambda: relay.closed)
+        await until(lambda: relay.closed)
+        # No goodbye: the next session is to have what this one had.
+        assert relay.closed[0].lost
+
+    on_scripted_relay(scenario, lambda *_: [ASSIGNED.replace(b"}", b',"mtu":%d}' % next(mtus, 1392))])
+
+
 def test_a_relay_is_watched_from_when_another_is_named(monkeypatch):
     monkeypatch.setattr(vm_client_module, "EARLY_HEARTBEATS", ())
     monkeypatch.setattr(vm_client_module, "HEARTBEAT_INTERVAL", 600)

@@ -11,7 +11,7 @@
  * registration; another one later on means another session, since an address is a session's until that ends.
  */
 
-import { CarrierError, messageOf } from "./carriers.js";
+import { CarrierError, messageOf, throwLater } from "./carriers.js";
 import type { Carrier, Ending } from "./carriers.js";
 import type { Dialer, DialOptions } from "./dialer.js";
 import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
@@ -590,7 +590,11 @@ export class NetworkInterface {
       this.#forget();
       this.statistics.framesDropped += this.#held.splice(0).length;
     }
-    this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
+    try {
+      this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
+    } catch (error) {
+      throwLater(error);
+    }
   }
 }
 

@@ -250,6 +250,42 @@ describe("frames", () => {
     expect(nic.statistics).toMatchObject({ framesDropped: 2, malformed: 4, framesReceived: 0 });
   });
 
+  test.each(["onframe", "onstate", "onassigned"] as const)("still come after %s has thrown, which is heard of", async (listener) => {
+    relay.install();
+    const thrown: unknown[] = [];
+    const queue = globalThis.queueMicrotask;
+    vi.stubGlobal("queueMicrotask", (task: () => void) =>
+      queue(() => {
+        try {
+          task();
+        } catch (error) {
+          thrown.push(error);
+        }
+      }),
+    );
+    const heard: Uint8Array[] = [];
+    const problem = new Error("the ring is full");
+    const failing = (): never => {
+      throw problem;
+    };
+    const options = { transport: "webtransport", onframe: (bytes: Uint8Array) => void heard.push(bytes) } as const;
+    const failingFirst = (bytes: Uint8Array): void => {
+      heard.push(bytes);
+      if (heard.length === 1) failing();
+    };
+    const nic = await attach("https://relay.example/", { ...options, [listener]: listener === "onframe" ? failingFirst : failing });
+    expect(nic.state).toBe("open");
+    for (const length of [42, 43]) relay.links[0]!.deliver(Uint8Array.of(1, ...frame(length)));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(heard).toEqual([frame(42), frame(43)]);
+    expect(new Set(thrown)).toEqual(new Set([problem]));
+    // Served as any other: its end is noticed.
+    relay.links[0]!.end(0, "");
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(relay.links).toHaveLength(2);
+    expect(nic.state).toBe("open");
+  });
+
   test("are copied before they leave: emulators use the memory again", async () => {
     relay.install();
     const nic = await attach("https://relay.example/", { transport: "websocket", encapsulation: "raw" });

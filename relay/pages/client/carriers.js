@@ -55,17 +55,24 @@ export async function openWebTransport(url, hashes, onDatagram, timeout) {
 }
 async function read(readable, onDatagram) {
     const reader = readable.getReader();
-    try {
-        for (;;) {
-            const { value, done } = await reader.read();
-            if (done)
-                return;
+    for (;;) {
+        // What fails to be read is the session's end; `closed` says more.
+        const { value } = await reader.read().catch(() => ({ value: undefined }));
+        if (value === undefined)
+            return;
+        try {
             onDatagram(value);
         }
+        catch (error) {
+            throwLater(error);
+        }
     }
-    catch {
-        // The session's end; `closed` says more.
-    }
+}
+/** What a listener throws is its page's to hear of, as with events, and no matter of who has called it. */
+export function throwLater(error) {
+    queueMicrotask(() => {
+        throw error;
+    });
 }
 /** The platform's WebSocket, or that of the package `ws`: Node has one of its own from version 22 on. */
 async function webSocketClass() {

@@ -10,7 +10,7 @@
  * The MAC may be the guest's (see mac.ts). Until its first frame tells it there is a carrier and no
  * registration; another one later on means another session, since an address is a session's until that ends.
  */
-import { CarrierError, messageOf } from "./carriers.js";
+import { CarrierError, messageOf, throwLater } from "./carriers.js";
 import { CardMac, MAC_LENGTH, formatMac, isAt, randomMac } from "./mac.js";
 import { recall, recallRandomMac, remember } from "./keepsakes.js";
 import { Places } from "./places.js";
@@ -517,7 +517,12 @@ export class NetworkInterface {
             this.#forget();
             this.statistics.framesDropped += this.#held.splice(0).length;
         }
-        this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
+        try {
+            this.onstate(retryIn === undefined ? { state, reason } : { state, reason, retryIn });
+        }
+        catch (error) {
+            throwLater(error);
+        }
     }
 }
 function describe({ code, reason }) {
