@@ -315,10 +315,8 @@ export class NetworkInterface {
     if (lan === undefined || (registered !== undefined && isAt(lan, 0, registered))) return;
     if (registered === undefined && (this.#dialer.raw || this.#registration !== undefined)) {
       this.#registered = lan;
-      if (this.#had === undefined || !isAt(lan, 0, Uint8Array.from(this.#had.mac))) {
-        this.#had = recall(this.#places.place, lan);
-      }
-      this.#registration?.ask(lan, this.#name, this.#had?.secret ?? "", this.#had?.ip);
+      const had = this.#recall(lan);
+      this.#registration?.ask(lan, this.#name, had?.secret ?? "", had?.ip);
       this.#flush();
     } else if (this.#state === "open") {
       // An address is a session's until its end: one machine is not to hold two.
@@ -440,8 +438,16 @@ export class NetworkInterface {
       // Comes about in a page that the browser has only put aside.
       this.#retryLater("the page was left");
     }
-    const had = this.#had;
-    return had !== undefined && isAt(lan, 0, Uint8Array.from(had.mac)) ? had : this.#keepsake(lan);
+    const had = this.#recall(lan);
+    return had === undefined ? this.#keepsake(lan) : { ...had, random: this.#hasRandomMac };
+  }
+
+  /** What was had under the MAC, by this card or one of the page before. */
+  #recall(mac: Uint8Array): Keepsake | undefined {
+    if (this.#had === undefined || !isAt(mac, 0, Uint8Array.from(this.#had.mac))) {
+      this.#had = recall(this.#places.place, mac);
+    }
+    return this.#had;
   }
 
   #keepsake(mac: Uint8Array, told?: { assigned: Assigned; resume: string }): Keepsake {

@@ -41,6 +41,11 @@ class Tab {
     return nic;
   }
 
+  /** The same of a page that is left before the card is there. */
+  begin(options: Options = {}): void {
+    this.#module.connect(URL_, { transport: "websocket", ...options }).catch(() => {});
+  }
+
   fire(type: string, event: object = {}): void {
     this.#listeners.get(type)!(event);
   }
@@ -105,6 +110,39 @@ describe("a page that is loaded again", () => {
     await tab.load();
     await tab.connect({ mac: MAC });
     expect(registers().at(-1)!["resume"]).toBe("5ec2e7");
+  });
+
+  describe.each([["a MAC that was made up", {}], ["a chosen MAC", { mac: MAC }]])("of %s", (_, options) => {
+    test("has it, and its secret, after a page that was left before there was a connection", async () => {
+      const tab = await new Tab().load();
+      const { mac } = await tab.connect(options);
+      tab.leave();
+      await tab.load();
+      relay.install({ webSocket: false });
+      tab.begin(options);
+      tab.leave();
+      await tab.load();
+      relay.install();
+      expect([...(await tab.connect(options)).mac]).toEqual([...mac]);
+      expect(registers().at(-1)!["resume"]).toBe("5ec2e7");
+    });
+
+    test("has it, and its secret, after a page that was left before the relay had answered", async () => {
+      const tab = await new Tab().load();
+      const { mac } = await tab.connect(options);
+      tab.leave();
+      await tab.load();
+      const usual = relay.answer;
+      relay.answer = () => {};
+      tab.begin(options);
+      await vi.advanceTimersByTimeAsync(0);
+      expect(registers()).toHaveLength(2);
+      tab.leave();
+      relay.answer = usual;
+      await tab.load();
+      expect([...(await tab.connect(options)).mac]).toEqual([...mac]);
+      expect(registers().at(-1)!["resume"]).toBe("5ec2e7");
+    });
   });
 
   test.each([
