@@ -24,18 +24,26 @@ class RetryDelays:
     """Tells the delay before each attempt, in seconds."""
 
     def __init__(self) -> None:
-        self._attempts = 0
+        self.start_over()
 
     def start_over(self) -> None:
         """Begin with the shortest: the session that was lost had lasted."""
         self._attempts = 0
+        self._unhurried = 0
 
     def next(self, *, soon: bool = True) -> float:
-        """Return the delay before the next attempt; without ``soon`` all but the first are further apart."""
+        """Return the delay before the next attempt.
+
+        Without ``soon`` it is twice the latest one of that kind, unless this is the first of all.
+        """
         attempt, self._attempts = self._attempts, self._attempts + 1
         if attempt == 0:
             return random.uniform(0, FIRST_WITHIN)  # noqa: S311 - no secret
-        doublings = min(max(0, attempt - (SOON_ATTEMPTS if soon else 1)), MOST_DOUBLINGS)
-        nominal = min(SOON * (1 << doublings), LAST)
+        if soon:
+            doublings = max(0, attempt - SOON_ATTEMPTS)
+        else:
+            # By themselves: a relay that was away and is back is not to wait for how often it was sought.
+            doublings, self._unhurried = self._unhurried, self._unhurried + 1
+        nominal = min(SOON * (1 << min(doublings, MOST_DOUBLINGS)), LAST)
         # Spread by a quarter, so that a restarted relay does not see all its clients at once.
         return nominal * random.uniform(0.75, 1.25)  # noqa: S311 - no secret

@@ -331,14 +331,17 @@ class VirtualNic:
 
     async def _reattach(self, reason: str, delays: RetryDelays, *, soon: bool) -> None:
         """Try until there is a session again."""
+        hopeless = 0
         while True:
-            wait = delays.next(soon=soon)
+            # Soon, unless all relays there are have just refused what they would refuse again.
+            wait = delays.next(soon=soon and hopeless < len(self._places))
             self._on_change(Detached(reason, wait))
             await asyncio.sleep(wait)
             try:
                 await self.attach()
             except (ConnectError, ValueError) as error:
                 reason = str(error)
+                hopeless = hopeless + 1 if getattr(error, "permanent", True) else 0
                 self._places.go_on()
             else:
                 return

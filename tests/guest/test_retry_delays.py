@@ -16,6 +16,11 @@ def test_the_first_attempt_is_made_at_once_a_few_soon_and_the_others_less_and_le
     ousted.next(soon=False)
     for doublings in range(6):
         assert ousted.next(soon=False) == pytest.approx(SOON * 2**doublings, rel=0.251)
+    mixed = RetryDelays()
+    assert mixed.next(soon=False) <= FIRST_WITHIN
+    for doublings in range(6):
+        assert mixed.next() == pytest.approx(SOON, rel=0.251)
+        assert mixed.next(soon=False) == pytest.approx(SOON * 2**doublings, rel=0.251)
     late = [delays.next() for _ in range(1000)]
     assert all(0.75 * LAST <= delay <= 1.25 * LAST for delay in late)
 

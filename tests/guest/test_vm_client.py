@@ -449,6 +449,38 @@ def test_attempts_are_further_and_further_apart(monkeypatch):
     on_scripted_relay(scenario, answer)
 
 
+@pytest.mark.parametrize(
+    ("permanent", "hurried"), [([True], False), ([True, True], False), ([False], True), ([True, False], True)]
+)
+def test_relays_that_would_all_refuse_again_are_not_asked_soon(monkeypatch, permanent, hurried):
+    monkeypatch.setattr(vm_client_module, "CONNECT_ELSEWHERE", 30.0)
+    monkeypatch.setattr(retry_delays, "FIRST_WITHIN", 0.0)
+    monkeypatch.setattr(retry_delays, "SOON", 0.001)
+    other = "https://127.0.0.1:9/"
+
+    async def refuse(url, *_, **__):
+        raise ConnectError("not for you", permanent=permanent[url == other])
+
+    async def scenario(url, relay):
+        waits = []
+
+        def on_change(change):
+            if isinstance(change, Detached):
+                waits.append(change.retry_in)
+
+        urls = [url, other][: len(permanent)]
+        async with vm_client(urls, insecure=True, reconnect=True, on_change=on_change):
+            monkeypatch.setattr(vm_client_module, "connect", refuse)
+            relay.sessions[0].close(9, "the token has expired")
+            await until(lambda: len(waits) > 9)
+        if hurried:
+            assert max(waits) <= 0.00126
+        else:
+            assert waits[9] >= 0.74 * 0.001 * 2**7
+
+    on_scripted_relay(scenario, lambda *_: [ASSIGNED])
+
+
 def test_a_patient_client_waits_for_its_relay_unless_that_is_useless():
     async def scenario(url, _):
         with pytest.raises(ConnectError, match="not the one to be trusted"):

@@ -39,6 +39,8 @@ export class Dialer {
   readonly #token: DialOptions["token"];
   /** Whether the relay has told hashes: without them there is no way in, so one that does not answer is not there. */
   #hasTold = false;
+  /** Whether the latest attempt failed before a carrier was tried. */
+  #costNothing = false;
 
   /** Throws TypeError for arguments that are wrong. */
   constructor(url: string, options: DialOptions) {
@@ -84,15 +86,16 @@ export class Dialer {
   }
 
   /**
-   * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
-   * that fails delay those of the next minutes, twice as long each time.
+   * Whether the latest attempt has cost nothing if it failed, as when the relay is not there. Chromium makes every
+   * handshake of WebTransport that fails delay those of the next minutes, twice as long each time.
    */
   get failsCheaply(): boolean {
-    return this.#hasTold || this.#transport === "websocket";
+    return this.#costNothing || this.#transport === "websocket";
   }
 
   /** `onDatagram` is called with what comes. Throws CarrierError. */
   async open(onDatagram: (datagram: Uint8Array) => void): Promise<Carrier> {
+    this.#costNothing = false;
     const problems: string[] = [];
     const token = typeof this.#token === "function" ? await this.#token() : (this.#token ?? "");
     if (this.#transport !== "websocket") {
@@ -160,6 +163,7 @@ export class Dialer {
       this.#hasTold = hashes.length > 0;
       return hashes;
     } catch {
+      this.#costNothing = this.#hasTold;
       if (this.#hasTold) throw new CarrierError("the relay does not answer");
       return [];
     }

@@ -15,17 +15,21 @@ const LAST = 30_000;
 
 export class Retries {
   #attempts = 0;
+  /** Of those that cost something. */
+  #costly = 0;
 
   /** Begin with the shortest delay: the connection that was lost had lasted. */
   startOver(): void {
-    this.#attempts = 0;
+    this.#attempts = this.#costly = 0;
   }
 
-  /** Milliseconds until the next attempt; `cheap` says whether one that fails costs nothing. */
+  /** Milliseconds until the next attempt; `cheap` says whether the latest one has cost nothing. */
   next(cheap: boolean): number {
     const attempt = this.#attempts++;
     if (attempt === 0) return FIRST_WITHIN * Math.random();
-    const delay = Math.min(SOON * 2 ** Math.max(0, attempt - (cheap ? SOON_ATTEMPTS : 1)), LAST);
+    // A relay that was away and is back is not to be paid for by what it cost to find it away.
+    const doublings = cheap ? attempt - SOON_ATTEMPTS : this.#costly++;
+    const delay = Math.min(SOON * 2 ** Math.max(0, doublings), LAST);
     // Spread by a quarter, so that a restarted relay does not see all its clients at once.
     return delay * (0.75 + Math.random() / 2);
   }

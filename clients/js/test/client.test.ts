@@ -519,6 +519,30 @@ describe("a lost connection", () => {
     expect(relay.links).toHaveLength(2);
   });
 
+  test("is sought ever less often while the relay is there and refuses, but soon while it is away", async () => {
+    const hashes = { current: { hash: HASH, pinned: true }, next: null };
+    relay.install({ hashes });
+    const changes: StateChange[] = [];
+    const nic = await attach("https://relay.example/", { onstate: (change) => changes.push(change) });
+    relay.install();
+    relay.links[0]!.end(9, "the token has expired");
+    await vi.advanceTimersByTimeAsync(5_000);
+    relay.install({ hashes, webTransport: false, webSocket: false });
+    await vi.advanceTimersByTimeAsync(20_000);
+    const waits = changes.filter(({ state }) => state === "waiting").slice(1);
+    const [away, refused] = [true, false].map((isAway) => waits.filter(({ reason }) => (reason === "the relay does not answer") === isAway));
+    expect(away!.length).toBeGreaterThan(10);
+    expect(Math.max(...away!.map(({ retryIn }) => retryIn!))).toBeLessThanOrEqual(313);
+    expect(refused!.length).toBeGreaterThan(4);
+    for (const [number, { retryIn }] of refused!.entries()) {
+      expect(retryIn).toBeGreaterThanOrEqual(187 * 2 ** number);
+      expect(retryIn).toBeLessThanOrEqual(313 * 2 ** number);
+    }
+    relay.install({ hashes });
+    await vi.advanceTimersByTimeAsync(30_000);
+    expect(nic.state).toBe("open");
+  });
+
   test("is found by heartbeats that nobody answers", async () => {
     relay.install();
     const nic = await attach("https://relay.example/");

@@ -19,6 +19,8 @@ export class Dialer {
     #token;
     /** Whether the relay has told hashes: without them there is no way in, so one that does not answer is not there. */
     #hasTold = false;
+    /** Whether the latest attempt failed before a carrier was tried. */
+    #costNothing = false;
     /** Throws TypeError for arguments that are wrong. */
     constructor(url, options) {
         this.#url = new URL(url);
@@ -60,14 +62,15 @@ export class Dialer {
         return `${host}${pathname} ${searchParams.get("room") ?? ""}`.trim();
     }
     /**
-     * Whether it costs nothing to find that the relay is not there. Chromium makes every handshake of WebTransport
-     * that fails delay those of the next minutes, twice as long each time.
+     * Whether the latest attempt has cost nothing if it failed, as when the relay is not there. Chromium makes every
+     * handshake of WebTransport that fails delay those of the next minutes, twice as long each time.
      */
     get failsCheaply() {
-        return this.#hasTold || this.#transport === "websocket";
+        return this.#costNothing || this.#transport === "websocket";
     }
     /** `onDatagram` is called with what comes. Throws CarrierError. */
     async open(onDatagram) {
+        this.#costNothing = false;
         const problems = [];
         const token = typeof this.#token === "function" ? await this.#token() : (this.#token ?? "");
         if (this.#transport !== "websocket") {
@@ -138,6 +141,7 @@ export class Dialer {
             return hashes;
         }
         catch {
+            this.#costNothing = this.#hasTold;
             if (this.#hasTold)
                 throw new CarrierError("the relay does not answer");
             return [];
