@@ -421,6 +421,7 @@ export class NetworkInterface {
   #part(): Carrier | undefined {
     const carrier = this.#carrier;
     if (carrier !== undefined) {
+      if (this.#state === "open" && Date.now() - this.#openSince >= STABLE) this.#retries.startOver();
       this.#unwatch();
       this.#carrier = undefined;
       this.#session++;

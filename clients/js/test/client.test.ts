@@ -363,6 +363,24 @@ describe("a guest's own MAC", () => {
     expect(nic.statistics.framesDropped).toBe(0);
   });
 
+  test("is followed at once also if the relay was away for long before", async () => {
+    relay.install();
+    const changes: StateChange[] = [];
+    const nic = await attach("https://relay.example/", { ...guest, onstate: (change) => changes.push(change) });
+    nic.send(from(GUEST));
+    await vi.advanceTimersByTimeAsync(2000);
+    relay.install({ webSocket: false });
+    relay.links[0]!.end(1006, "");
+    await vi.advanceTimersByTimeAsync(180_000);
+    relay.install();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(nic.state).toBe("open");
+    nic.send(from(OTHER));
+    expect(changes.at(-1)!.retryIn).toBeLessThanOrEqual(100);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect([nic.state, [...nic.mac]]).toEqual(["open", OTHER]);
+  });
+
   test("that comes and goes is a bridge's, which is left alone", async () => {
     relay.install();
     const nic = await attach("https://relay.example/", guest);

@@ -215,6 +215,22 @@ describe("the storage", () => {
     expect(registers().at(-1)!["resume"]).toBe("5ec2e7");
   });
 
+  test("is left by such a page at once also if its relay was away for long before", async () => {
+    const tab = await new Tab().load();
+    const nic = await tab.connect({ mac: MAC });
+    relay.install({ webSocket: false });
+    relay.links[0]!.end(1006, "");
+    await vi.advanceTimersByTimeAsync(180_000);
+    relay.install();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(nic.state).toBe("open");
+    tab.fire("pagehide");
+    tab.fire("pageshow", { persisted: true });
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(nic.state).toBe("open");
+    expect(relay.links).toHaveLength(3);
+  });
+
   test.each(["nonsense", "[]", "{}", "[1, null]", '[{"place":"relay.example/room/lab","mac":[1]}]', '[{"place":"relay.example/room/lab","mac":[82,84,0,1,2,3],"secret":"x","random":true,"ip":[1,2,3,"4"]}]'])(
     "may hold what it will: %s",
     async (text) => {

@@ -352,6 +352,8 @@ export class NetworkInterface {
     #part() {
         const carrier = this.#carrier;
         if (carrier !== undefined) {
+            if (this.#state === "open" && Date.now() - this.#openSince >= STABLE)
+                this.#retries.startOver();
             this.#unwatch();
             this.#carrier = undefined;
             this.#session++;
