@@ -20,6 +20,7 @@ export function snippets({ page, relay, socket, hash }) {
     "v86-url": `net_device: { type: "virtio", relay_url: "${socket}" }`,
     qemu:
       `vmrelay attach --qemu /tmp/nic0 ${flag}${relay} &\n` +
+      "until [ -S /tmp/nic0 ]; do sleep 0.1; done\n" +
       "qemu-system-x86_64 … -device virtio-net-pci,netdev=n0 \\\n" +
       "    -netdev stream,id=n0,server=off,addr.type=unix,addr.path=/tmp/nic0",
     tap: `sudo vmrelay attach --tap tap0 --configure ${flag}${relay}`,

@@ -307,7 +307,7 @@ def test_its_test_says_why_the_relay_lets_nobody_in(open_page, tmp_path):
 TABS = {
     "Browser": ("example", "{url}"),
     "v86": ("v86-url", "ws://127.0.0.1:{port}/raw"),
-    "QEMU": ("qemu", "vmrelay attach --qemu /tmp/nic0 --cert-hash {hash} {url} &"),
+    "QEMU": ("qemu", "vmrelay attach --qemu /tmp/nic0 --cert-hash {hash} {url} & until [ -S /tmp/nic0 ]; do"),
     "TAP": ("tap", "sudo vmrelay attach --tap tap0 --configure --cert-hash {hash} {url}"),
     "Python": ("python", 'vm_client("{url}", cert_hash="{hash}")'),
 }

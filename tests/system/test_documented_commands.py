@@ -4,9 +4,11 @@ names of namespaces are other ones.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import sys
 
 import pytest
@@ -30,12 +32,22 @@ for line in {!r}:
 """Takes lines as a prompt does: what an expression gives is shown."""
 
 
-def pasted(section, kind, relay):
-    """Give the blocks of a kind in a section, for a relay of ours."""
+def blocks_in(text, kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def documented(section, kind):
+    """Give the blocks of a kind in a section, as they stand there."""
     text = (ROOT / "docs/clients.md").read_text()
     part = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
-    blocks = re.findall(rf"^```{kind}\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
+    blocks = blocks_in(part, kind)
     assert blocks, f"{section} has no {kind}"
+    return blocks
+
+
+def pasted(section, kind, relay):
+    """Give them for a relay of ours."""
+    blocks = documented(section, kind)
     ours = {r"(127\.0\.0\.1|HOST):4433": f"127.0.0.1:{relay.port}", r"\bHASH\b": relay.hash}
     for pattern, replacement in ours.items():
         blocks = [re.sub(pattern, replacement, block) for block in blocks]
@@ -96,17 +108,19 @@ def test_a_network_card_in_python(relay, tmp_path):
         card.stop()
 
 
-def test_a_qemu_machine_is_a_guest(relay, tmp_path):
+def test_a_qemu_machine_is_a_guest_once_its_lines_are_pasted(relay, tmp_path):
     (block,) = pasted("QEMU", "sh", relay)
-    block = block.replace("\\\n", " ").replace("/tmp/nic0", str(tmp_path / "nic0"))
-    attach, qemu = block.split(" &\n")
-    client = Program(*shlex.split(re.sub(r"^vmrelay", VMRELAY, attach)))
-    machine = None
+    block = block.replace("/tmp/nic0", str(tmp_path / "nic0")).replace("…", BARE)
+    # In a process group of its own, which has both.
+    pasting = Program("setsid", "sh", "-c", re.sub(r"^vmrelay", VMRELAY, block))
     try:
-        client.wait_for("waiting for QEMU")
-        machine = Program(*shlex.split(qemu.replace("…", BARE)))
-        client.wait_for(r"attached to \S+ as \S+, address 10", patience=BOOTING)
+        pasting.wait_for(r"attached to \S+ as \S+, address 10", patience=BOOTING)
     finally:
-        if machine is not None:
-            machine.stop()
-        client.stop()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pasting.pid, signal.SIGTERM)
+        pasting.stop()
+
+
+def test_the_introduction_has_the_same_lines_for_qemu():
+    (block,) = documented("QEMU", "sh")
+    assert block in blocks_in((ROOT / "README.md").read_text(), "sh")
