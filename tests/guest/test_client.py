@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from datetime import UTC, datetime
 from functools import partial
 
@@ -317,6 +318,42 @@ def test_a_host_with_several_addresses_is_tried_until_one_answers():
             (await connect(f"https://localhost:{endpoint.port}/", PINNED)).close()
 
     asyncio.run(scenario())
+
+
+def test_why_a_name_has_no_address_is_reported(monkeypatch):
+    def getaddrinfo(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    error = asyncio.run(refusal("https://relay.example/"))
+    assert str(error) == "relay.example: Name or service not known"
+    assert not error.permanent
+
+
+def test_nobody_waits_for_a_look_up_that_no_server_answers(monkeypatch):
+    asked, answer, waited_out = threading.Event(), threading.Event(), []
+
+    def getaddrinfo(*_, **__):
+        asked.set()
+        if not answer.wait(20):
+            waited_out.append(True)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def scenario():
+        connecting = asyncio.create_task(connect("https://relay.example/", PINNED))
+        await until(asked.is_set)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    asyncio.run(scenario())
+    assert not waited_out
+    # It comes too late for anybody, and harms nobody.
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "look-up":
+            thread.join()
 
 
 @pytest.mark.parametrize("announced", WEBTRANSPORT_ANNOUNCED, ids=hex)
