@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass, field
-from pathlib import Path  # noqa: TC003 - part of a dataclass that others inspect
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from transport.admission import TOKEN_FIELD, without_secrets
@@ -52,10 +52,11 @@ class Trust:
     further_hashes: tuple[bytes, ...] = ()
 
     @classmethod
-    def read(cls, cert_hash: str | None, ca: Path | None, insecure: bool) -> Trust:
+    def read(cls, cert_hash: str | None, ca: str | Path | None, insecure: bool) -> Trust:
         """Make it of what a user says; see ``parse_certificate_hashes``. Raises ValueError."""
         first, *others = parse_certificate_hashes(cert_hash) if cert_hash else (None,)
-        return cls(first, ca, insecure, tuple(each for each in others if each is not None))
+        further = tuple(each for each in others if each is not None)
+        return cls(first, None if ca is None else Path(ca), insecure, further)
 
     def takes(self, found: bytes) -> bool:
         """Whether a certificate with this hash is none but one that is pinned, if any is."""

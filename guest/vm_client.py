@@ -518,7 +518,7 @@ async def vm_client(
     encap: str | None = None,
     token: str | Callable[[], str] = "",
     cert_hash: str | None = None,
-    ca: Path | None = None,
+    ca: str | Path | None = None,
     insecure: bool = False,
     reconnect: bool = False,
     patient: bool = False,

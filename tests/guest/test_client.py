@@ -261,7 +261,8 @@ def test_certificates_are_accepted_by_hash_by_ca_or_blindly(tmp_path):
 
     async def scenario():
         async with relay() as (url, _, _):
-            for trust in (PINNED, Trust(ca=ca), Trust(insecure=True)):
+            by_name = Trust.read(None, str(ca), False)
+            for trust in (PINNED, Trust(ca=ca), by_name, Trust(insecure=True)):
                 (await connect(url, trust)).close()
 
     asyncio.run(scenario())
