@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import threading
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,7 +27,7 @@ from netstack.offload import OFFLOAD_HEADER, merge, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from ipaddress import IPv4Address, IPv4Interface
+    from ipaddress import IPv4Interface
 
     from netstack.counters import Counters
 
@@ -164,6 +165,7 @@ class Tap:
         self._mtu = LAN_MTU
         self.offload = False
         """Whether the kernel leaves segmentation and checksums to this process."""
+        self._has_address = False
         if namespace is None:
             self._fd, self._control = self._open()
         else:
@@ -217,6 +219,10 @@ class Tap:
         if self.offload:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self._fd, _TUNSETOFFLOAD, 0)
+        if self._has_address:
+            # Its routes go with it.
+            with contextlib.suppress(TapError):
+                self._ioctl(_SIOCSIFADDR, _socket_address(IPv4Address(0)) + bytes(8))
         self._control.close()
         os.close(self._fd)
 
@@ -294,7 +300,11 @@ class Tap:
         self._ioctl(_SIOCSIFFLAGS, struct.pack("=H22x", flags | _IFF_UP))
 
     def set_address(self, interface: IPv4Interface, gateway: IPv4Address) -> None:
-        """Give the kernel an address on the device, and a default route behind any that it has."""
+        """Give the kernel an address on the device, and a default route behind any that it has.
+
+        They are gone once the device is closed.
+        """
+        self._has_address = True
         self._ioctl(_SIOCSIFADDR, _socket_address(interface.ip) + bytes(8))
         self._ioctl(_SIOCSIFNETMASK, _socket_address(interface.netmask) + bytes(8))
         device = ctypes.create_string_buffer(self.name.encode())

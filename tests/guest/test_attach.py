@@ -318,6 +318,20 @@ def test_a_device_that_stays_is_left_without_offloads(live_relay, namespace):
     assert not leaves_checksums_open(namespace)
 
 
+def test_a_device_that_stays_is_left_without_its_address(live_relay, namespace):
+    namespace.run("ip", "tuntap", "add", "dev", DEVICE, "mode", "tap")
+    program = attach(live_relay, namespace, "--configure")
+    try:
+        address = program.wait_for(ATTACHED)[4]
+        assert f"{address}/24" in namespace.addresses(DEVICE)
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+    finally:
+        program.stop()
+    assert [a for a in namespace.addresses(DEVICE) if ":" not in a] == []
+    assert namespace.run("ip", "route").stdout == ""
+
+
 def test_a_device_without_ethernet_is_named_for_what_it_is(namespace):
     where = ("--tap", DEVICE, "--netns", namespace.name, "https://127.0.0.1:9/")
     for options in ((), ("multi_queue",)):
