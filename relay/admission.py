@@ -82,7 +82,8 @@ class RelayAdmission:
 
     def check(self, request: ClientRequest) -> Refusal | None:
         """Return why nothing at all is answered to this client, None when something is."""
-        return self._origins.admit(request)
+        refusal = self._origins.admit(request)
+        return refusal and _of_its_room(refusal, request)
 
     def _shut_out(self, request: ClientRequest, *, only_asks: bool) -> Refusal | None:
         if self.draining and not only_asks:
@@ -96,7 +97,7 @@ class RelayAdmission:
         if isinstance(found, Refusal):
             return found
         why_not = self._lans.why_not(found.target.room, _client_of(request))
-        return None if why_not is None else Refusal(why_not.status, str(why_not))
+        return None if why_not is None else Refusal(why_not.status, str(why_not), found.target.room)
 
     def admit(self, request: ClientRequest) -> Grant | Refusal:
         """Decide about a request for a session; the room is made where it is not there."""
@@ -107,12 +108,11 @@ class RelayAdmission:
         try:
             lan = self._lans.get(target.room, _client_of(request))
         except NoRoomError as error:
-            return Refusal(error.status, str(error))
+            return Refusal(error.status, str(error), target.room)
         except ForwardError as error:
             logger.bind(reason="room not made").error("room {}: {}", target.room, error)
-            return Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The room cannot be made; the relay's log says why."
-            )
+            text = "The room cannot be made; the relay's log says why."
+            return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text, target.room)
         return Grant(lan if ticket is None else GuardedLan(lan, self.tokens, ticket), target.path)
 
     def where(self, request: ClientRequest) -> Sequence[str] | Refusal:
@@ -122,6 +122,10 @@ class RelayAdmission:
 
     def _look_at(self, request: ClientRequest, *, only_asks: bool = False) -> Invitation | Refusal:
         """Say where a request leads, and what its token says; ``only_asks``: of the room, for no session."""
+        found = self._judge(request, only_asks=only_asks)
+        return _of_its_room(found, request) if isinstance(found, Refusal) else found
+
+    def _judge(self, request: ClientRequest, *, only_asks: bool) -> Invitation | Refusal:
         refused = self.check(request) or self._shut_out(request, only_asks=only_asks)
         target = refused or read_target(request.path, request.query)
         if isinstance(target, Refusal):
@@ -134,6 +138,12 @@ class RelayAdmission:
         if ticket is not None and (ban := self.bans.find(request.remote, token=ticket.id)):
             return _banned(ban)
         return Invitation(target, ticket)
+
+
+def _of_its_room(refusal: Refusal, request: ClientRequest) -> Refusal:
+    """Have a refusal tell which room was asked for."""
+    target = read_target(request.path, request.query)
+    return refusal if isinstance(target, Refusal) else refusal._replace(room=target.room)
 
 
 def _client_of(request: ClientRequest) -> str:

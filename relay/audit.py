@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from loguru import logger
 
+from actors.token_bucket import TokenBucket
 from netstack.ethernet import format_mac
 from relay.line_writer import LineWriter
 from relay.logs import THINNED, UNTHINNED, redact
@@ -39,6 +40,13 @@ NAME = "the audit log"
 
 LOST = "audit.lost"
 """The counter of lines that were lost."""
+
+LEFT_OUT = "audit.refusals_left_out"
+"""The counter of refusals that are not written, for there were too many."""
+
+REFUSALS_PER_SECOND = 1.0
+"""Refusals that are written, in the long run: strangers make many, and full files push out old ones."""
+BURST_OF_REFUSALS = 600
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """No links, and no waiting for the reader of what turns out to be a pipe."""
@@ -57,6 +65,8 @@ class AuditLog:
         """Begin a new file beyond ``size`` bytes, 0 for never; keep so many old ones. Raises AuditError."""
         self._file = AuditFile(path, size, kept)
         self._lines = LineWriter(cast("TextIO", self._file), NAME)
+        self._refusals = TokenBucket(REFUSALS_PER_SECOND, BURST_OF_REFUSALS, time.monotonic())
+        self._left_out = 0
         self._sink = logger.add(self._take, level="INFO", format="", filter=_is_event)
 
     def flow(self, room: str, opened: FlowOpened) -> None:
@@ -78,10 +88,10 @@ class AuditLog:
         self._lines.write("")
 
     def count_losses(self, counters: Counters) -> None:
-        """Bring the counter up to date; to be called every second or so."""
-        lost = self._lines.lost
-        if lost > counters.get(LOST, 0):
-            counters[LOST] = lost
+        """Bring the counters up to date; to be called every second or so."""
+        for name, count in ((LOST, self._lines.lost), (LEFT_OUT, self._left_out)):
+            if count > counters.get(name, 0):
+                counters[name] = count
 
     def close(self) -> None:
         """Write what waits, for a second at most."""
@@ -91,6 +101,9 @@ class AuditLog:
 
     def _take(self, message: Message) -> None:
         extra = message.record["extra"]
+        if extra["event"] == "refused" and not self._refusals.take(time.monotonic()):
+            self._left_out += 1
+            return
         fields = {name: _plain(value) for name, value in extra.items() if name not in _NOT_TOLD}
         self._write(**fields)
 

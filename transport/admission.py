@@ -44,11 +44,25 @@ class Refusal(NamedTuple):
     status: HTTPStatus
     reason: str
     """A sentence for the log and the client, which names the setting that would grant it."""
+    room: str | None = None
+    """The room that was asked for, where one was."""
 
     @property
     def fields(self) -> dict[str, str]:
         """Header fields that the answer has to have (RFC 9110, section 11.6.1)."""
         return {"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {}
+
+
+def refused(refusal: Refusal, remote: str, carrier: Carrier) -> dict[str, str | None]:
+    """Tell what a log line binds of the event that a client at ``remote`` (``host:port``) gets no session."""
+    return {
+        "event": "refused",
+        "room": refusal.room,
+        "mac": None,
+        "remote": remote,
+        "carrier": carrier,
+        "why": refusal.reason,
+    }
 
 
 class Lan(Protocol):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from netstack.shares import client_network
 from relay.logs import UNTHINNED, add_reader, redact
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ MAX_LISTENERS = 64
 MAX_RECENT = 500
 """Events that are kept, some 500 bytes each."""
 
+MAX_REFUSALS = 250
+"""Of these, refusals: anybody can be refused as often as he likes."""
+
 
 class TooManyListenersError(Exception):
     """There are MAX_LISTENERS already."""
@@ -41,6 +45,8 @@ class Events:
         """Listeners' queues, and how many events each has missed since its last one."""
         self._sink: int | None = None
         self._recent: dict[object, dict[str, Any]] = {}
+        self._refusals: dict[object, None] = {}
+        """Keys of those of the latest that are refusals, the oldest first."""
         self._keeps: int | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -62,12 +68,20 @@ class Events:
         event = _event(record)
         if event is None or (event["event"] == "left" and event.get("mac", "") is None):
             return  # who never joined was refused, or said nothing
-        # A client that is refused tries again and again: that is one event, with how often it was.
-        key = (event["room"], event["mac"], event["why"]) if event["event"] == "refused" else object()
-        before = self._recent.pop(key, None)
+        is_refusal = event["event"] == "refused"
+        key = _refused(event) if is_refusal else object()
+        before = self._forget(key)
         self._recent[key] = event if before is None else {**event, "times": before.get("times", 1) + 1}
+        if is_refusal:
+            self._refusals[key] = None
+        if len(self._refusals) > MAX_REFUSALS:
+            self._forget(next(iter(self._refusals)))
         if len(self._recent) > MAX_RECENT:
-            del self._recent[next(iter(self._recent))]
+            self._forget(next(iter(self._recent)))
+
+    def _forget(self, key: object) -> dict[str, Any] | None:
+        self._refusals.pop(key, None)
+        return self._recent.pop(key, None)
 
     @contextlib.contextmanager
     def subscribed(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
@@ -100,6 +114,12 @@ class Events:
                 self._queues[queue] = missed + 1
             else:
                 self._queues[queue] = 0
+
+
+def _refused(event: dict[str, Any]) -> object:
+    """Name a refusal: a client that is refused tries again and again, each time from another port."""
+    client = client_network(event.get("remote", "").rpartition(":")[0])
+    return event["room"], event["mac"], event["why"], client
 
 
 def _event(record: Record) -> dict[str, Any] | None:

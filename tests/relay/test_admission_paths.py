@@ -60,6 +60,30 @@ def request(target, carrier):
     return ClientRequest(carrier, path, query, (), "relay.example", True, "192.0.2.1:4000")
 
 
+def told(refusal):
+    """What a client is told."""
+    return refusal.status, refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("target", "room"),
+    [
+        ("/", "default"),
+        ("/room/lab?token=x", "lab"),
+        ("/?room=lab", "lab"),
+        ("/elsewhere", None),
+        ("/room/L", None),
+    ],
+)
+def test_refusals_tell_the_room_that_was_asked_for(target, room):
+    asked = request(target, "websocket")
+    refusing = admission_to(Lans(), FORBIDDEN)
+    assert [found.room for found in (refusing.admit(asked), refusing.check(asked))] == [room, room]
+    draining = admission_to(Lans())
+    draining.draining = True
+    assert draining.admit(asked).room == room
+
+
 both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"])
 
 
@@ -168,8 +192,8 @@ def test_an_origin_that_is_refused_learns_nothing_and_makes_no_room(carrier):
     lans = Lans()
     admission = admission_to(lans, FORBIDDEN)
     for target in ("/", "/elsewhere", "/room/lab", "/room/Lab"):
-        assert admission.admit(request(target, carrier)) == FORBIDDEN
-    assert admission.check(request("/", "http")) == FORBIDDEN
+        assert told(admission.admit(request(target, carrier))) == told(FORBIDDEN)
+    assert told(admission.check(request("/", "http"))) == told(FORBIDDEN)
     assert lans.asked == []
 
 
@@ -178,7 +202,7 @@ def test_why_there_is_no_room_is_told(carrier, lines):
     lans = Lans()
     admission = admission_to(lans)
     lans.error = NoRoomError("many", HTTPStatus.TOO_MANY_REQUESTS, "too many")
-    refusal = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many")
+    refusal = Refusal(HTTPStatus.TOO_MANY_REQUESTS, "too many", "lab")
     assert admission.admit(request("/room/lab", carrier)) == refusal
     assert admission.explain(request("/room/lab", carrier)) == refusal
     lans.error = ForwardError("cannot forward it")
@@ -193,7 +217,9 @@ def test_a_refusal_is_explained_without_a_room_being_made():
     for target in ("/elsewhere", "/room/Lab"):
         asked = request(target, "websocket")
         assert admission.explain(asked) == admission.admit(asked)
-    assert admission_to(lans, FORBIDDEN).explain(request("/", "websocket")) == FORBIDDEN
+    assert admission_to(lans, FORBIDDEN).explain(request("/", "websocket")) == FORBIDDEN._replace(
+        room="default"
+    )
     assert lans.asked == []
 
 
@@ -204,7 +230,7 @@ def test_rooms_may_be_for_fewer_pages_and_for_tokens_only(carrier):
     )
     admission = admission_to(Lans(), settings=SettingsWithRooms(tables=tables), of_rooms=FORBIDDEN)
     assert isinstance(admission.admit(request("/", carrier)), Grant)
-    assert admission.admit(request("/room/lab", carrier)) == FORBIDDEN
+    assert admission.admit(request("/room/lab", carrier)) == FORBIDDEN._replace(room="lab")
     refusal = admission.admit(request("/room/other", carrier))
     assert (refusal.status, refusal.reason) == (401, "A token is needed: ?token= in the URL.")
 

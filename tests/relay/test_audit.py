@@ -61,6 +61,21 @@ def test_events_and_flows_are_lines_of_json(path):
     }
 
 
+def test_of_many_refusals_some_are_written_and_the_others_counted(path, monkeypatch):
+    monkeypatch.setattr(audit, "REFUSALS_PER_SECOND", 0.0)
+    log, counters = AuditLog(path, 0, 0), Counters()
+    for _ in range(audit.BURST_OF_REFUSALS + 5):
+        logger.bind(event="refused", reason="x", room=None, remote="192.0.2.1:1", why="token").warning("no")
+    logger.bind(event="joined", room="lab").info("hello")
+    log.count_losses(counters)
+    log.close()
+    *refused, joined = entries(path)
+    assert (len(refused), joined["event"]) == (audit.BURST_OF_REFUSALS, "joined")
+    assert counters == {audit.LEFT_OUT: 5}
+    del refused[0]["time"]
+    assert refused[0] == {"event": "refused", "room": None, "remote": "192.0.2.1:1", "why": "token"}
+
+
 def test_the_file_is_private_and_goes_on(path):
     path.write_text("{}\n")
     path.chmod(0o644)

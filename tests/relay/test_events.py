@@ -6,7 +6,14 @@ import contextlib
 import pytest
 from loguru import logger
 
-from relay.admin.events import MAX_LISTENERS, MAX_RECENT, MAX_WAITING, Events, TooManyListenersError
+from relay.admin.events import (
+    MAX_LISTENERS,
+    MAX_RECENT,
+    MAX_REFUSALS,
+    MAX_WAITING,
+    Events,
+    TooManyListenersError,
+)
 
 
 def on_a_loop(scenario):
@@ -94,3 +101,48 @@ def test_the_latest_events_are_kept_for_who_comes_later():
     assert of_one_room == kept[-1:]
     assert "reason" not in of_one_room[0]
     assert of_one_room[0]["times"] == 3
+
+
+def refuse(remote, why="token", room="lab"):
+    about = {"room": room, "mac": None, "remote": remote, "carrier": "websocket", "why": why}
+    logger.bind(event="refused", **about).warning("no")
+
+
+def kept_of(scenario):
+    async def main():
+        events = Events()
+        events.begin()
+        scenario()
+        events.end()
+        return events.recent()
+
+    return on_a_loop(main)
+
+
+def test_a_client_that_tries_again_is_one_refusal_and_others_are_others():
+    def scenario():
+        refuse("192.0.2.1:1000")
+        refuse("192.0.2.2:1000")
+        refuse("[2001:db8::1]:1000")
+        refuse("192.0.2.1:2000", room=None)
+        refuse("192.0.2.1:2000")  # the first, from another port
+        refuse("[2001:db8::2]:1000")  # the same client's network
+
+    kept = [(event["remote"], event["room"], event.get("times")) for event in kept_of(scenario)]
+    assert kept == [
+        ("192.0.2.2:1000", "lab", None),
+        ("192.0.2.1:2000", None, None),
+        ("192.0.2.1:2000", "lab", 2),
+        ("[2001:db8::2]:1000", "lab", 2),
+    ]
+
+
+def test_refusals_of_many_leave_room_for_what_else_happened():
+    def scenario():
+        for number in range(MAX_RECENT):
+            logger.bind(event="joined", number=number).info("it happened")
+            for host in range(2):
+                refuse(f"10.{host}.{number // 256}.{number % 256}:1")
+
+    kept = [event["event"] for event in kept_of(scenario)]
+    assert (kept.count("refused"), len(kept)) == (MAX_REFUSALS, MAX_RECENT)

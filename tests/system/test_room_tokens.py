@@ -8,8 +8,14 @@ import time
 
 import pytest
 from browsers import chromium, site
+from operators import OperatedRelay
 from processes import PATIENCE, Relay
+from waiting import wait_until
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect as websocket
 
+from guest.client import ConnectError
+from guest.relay_socket import RelayPeer
 from relay.tokens import make_key, public_half, sign
 
 KEY = make_key("EdDSA")
@@ -34,6 +40,40 @@ def relay(tmp_path_factory):
     relay.stop()
     assert "Traceback" not in relay.output
     assert "eyJ" not in relay.output, "a token stands in the log"
+
+
+def test_a_wrong_token_is_an_event_of_its_room_by_both_carriers(tmp_path):
+    keys, log, wrong = (
+        tmp_path / "public.json",
+        tmp_path / "audit.jsonl",
+        sign(make_key("EdDSA"), {"exp": 2**32}),
+    )
+    keys.write_text(json.dumps({"keys": [public_half(KEY)]}))
+    relay = OperatedRelay(tmp_path, "--auth", "required", "--auth-keys", keys, "--audit-log", log)
+    try:
+        for _ in range(2):
+            with pytest.raises(ConnectError):
+                RelayPeer(f"{relay.url}room/lab?token={wrong}", insecure=True)
+            with pytest.raises(InvalidStatus):
+                websocket(
+                    f"ws://127.0.0.1:{relay.port}/room/lab", additional_headers={"Authorization": "Bearer x"}
+                )
+        told = [
+            json.loads(line)
+            for line in relay.vmrelay("events", "--past", "--json", "--room", "lab").splitlines()
+        ]
+        refused = {event["carrier"]: event for event in told if event["event"] == "refused"}
+        assert {event["times"] for event in refused.values()} == {2}
+        for carrier in ("webtransport", "websocket"):
+            event = refused[carrier]
+            assert (event["room"], event["mac"]) == ("lab", None)
+            assert event["remote"].startswith("127.0.0.1:")
+            assert "token" in event["why"]
+        assert "was refused" in relay.vmrelay("events", "--past")
+        wait_until(lambda: log.read_text().count('"refused"') == 4, log.read_text)
+        assert wrong not in log.read_text() + str(told) + relay.output
+    finally:
+        relay.stop()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mypy_extensions import mypyc_attr
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
-from transport.admission import Refusal, without_secrets
+from transport.admission import Refusal, refused, without_secrets
 from transport.quic import webtransport
 from transport.quic.aioquic_internals import RelayH3Connection, RelayQuicConnection
 from transport.quic.aioquic_limits import FieldsTooLarge, TooMuchData
@@ -314,28 +314,33 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         request = webtransport.read_request(event.headers)
         response = webtransport.answer(request, event.headers, has_session=self._session is not None)
         grant: Grant | None = None
-        reason = ""
+        refusal: Refusal | None = None
         if response.session:
             found = self._host.admit(webtransport.client_request(event.headers, self.remote))
             if isinstance(found, Refusal):
-                response, reason = webtransport.refuse(found), f": {found.reason}"
+                response, refusal = webtransport.refuse(found), found
             else:
                 grant = found
         if grant is None:
             asked = f"{request.method.decode('ascii', 'replace')} {without_secrets(request.path)}"
-            self._refuse(event.stream_id, response, asked, reason)
+            self._refuse(event.stream_id, response, asked, refusal)
             return
         self._h3.send_headers(event.stream_id, response.headers)
         self._open_session(event.stream_id, grant)
         if event.stream_ended:
             self._session_closed_by_client(0, "")
 
-    def _refuse(self, stream_id: int, response: webtransport.Response, asked: str, reason: str = "") -> None:
+    def _refuse(
+        self, stream_id: int, response: webtransport.Response, asked: str, refusal: Refusal | None = None
+    ) -> None:
+        """Answer a request; ``refusal`` is that of a session, of which operators are told as an event."""
         if self._h3 is None:
             return
         self._h3.send_headers(stream_id, response.headers, end_stream=not response.body)
         self._host.counters.add(f"request.status_{response.status}")
-        logger.bind(reason=f"request refused: {response.status}").warning(
+        event = {} if refusal is None else refused(refusal, self.remote, "webtransport")
+        reason = "" if refusal is None else f": {refusal.reason}"
+        logger.bind(reason=f"request refused: {response.status}", **event).warning(
             "{} was refused {}: status {}{}", self.remote, asked, response.status, reason
         )
         if response.body:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from transport.admission import Refusal
+
 MAX_REQUEST_LINE = 8 * 1024
 """Bytes; RFC 9112, section 3, asks for 8,000 at least."""
 MAX_HEAD = 32 * 1024
@@ -95,6 +97,8 @@ class Answer(NamedTuple):
     status: HTTPStatus
     headers: Mapping[str, str]
     body: bytes = b""
+    refusal: Refusal | None = None
+    """What it says, where that is why a session is not granted."""
 
     def encode(self, *, close: bool, head_only: bool = False) -> bytes:
         """Return the bytes to send; ``close`` says that no other answer follows on this connection."""

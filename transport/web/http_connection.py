@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from loguru import logger
 
-from transport.admission import without_secrets
+from transport.admission import refused, without_secrets
 from transport.slices import SLICE
 from transport.web import websocket
 from transport.web.cycles import dissolve_transport
@@ -191,9 +191,11 @@ class HttpConnection(asyncio.Protocol):
         if isinstance(found, Upgrade):
             self._become_websocket(WebSocketConnection(self._host, found, self.remote))
             return
-        if websocket.is_asked_for(request) or found.status in ADMISSION_STATUSES:
-            what = "a WebSocket at " if websocket.is_asked_for(request) else ""
-            logger.bind(reason=f"web request refused: {found.status.value}").warning(
+        is_session = websocket.is_asked_for(request)
+        if is_session or found.status in ADMISSION_STATUSES:
+            what = "a WebSocket at " if is_session else ""
+            event = refused(found.refusal, self.remote, "websocket") if is_session and found.refusal else {}
+            logger.bind(reason=f"web request refused: {found.status.value}", **event).warning(
                 "{} was refused {}{}: {} {}: {}",
                 *(
                     self.remote,

@@ -484,7 +484,7 @@ def _readable_by(origin: str | None) -> dict[str, str]:
 
 
 def _refused(refusal: Refusal) -> Answer:
-    return _text(refusal.status, refusal.reason, refusal.fields)
+    return _text(refusal.status, refusal.reason, refusal.fields)._replace(refusal=refusal)
 
 
 def _text(status: HTTPStatus, text: str, extra: Mapping[str, str] | None = None) -> Answer:
