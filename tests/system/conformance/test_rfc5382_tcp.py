@@ -25,6 +25,11 @@ from actors.settings import LanSettings
 
 FTP = 21
 FAR, FAR_PORTS = "10.99.0.66", itertools.count(7066)
+REJECTED = """
+table inet filter {{
+    chain input {{ type filter hook input priority 0; tcp dport 80 reject with icmp type {code}; }}
+}}
+"""
 RST_AT_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -215,6 +220,21 @@ def test_req_8_hairpinning_to_a_guest_that_has_a_forward(lab, sockets, kind):
         with server:
             server.settimeout(8)
             exchanged(client, server)
+
+
+@pytest.mark.parametrize("code", ["port-unreachable", "host-prohibited", "admin-prohibited"])
+def test_req_9_who_comes_by_a_forward_learns_that_the_guests_firewall_rejects(lab, sockets, code):
+    relay = Relay("--forward", f"tcp:{EXTERNAL}:7097:52:54:00:00:97:97:80", before=lab.relay.prefix)
+    guest = KernelGuest("rej", relay, lab.relay, "--mac", "52:54:00:00:97:97")
+    try:
+        guest.run("nft", "-f", "-", input=REJECTED.format(code=code))
+        client = sockets.tcp(lab.outside)
+        client.settimeout(30)  # a SYN that nobody answers is repeated for twice as long
+        with pytest.raises(ConnectionResetError):
+            client.connect((EXTERNAL, 7097)) or client.recv(1)
+    finally:
+        guest.leave()
+        relay.stop()
 
 
 @pytest.mark.parametrize("what", ["unreachable", "refused"])
