@@ -33,11 +33,12 @@ def free_port():
 
 
 class Worker:
-    def __init__(self, port, number, *, near=(), key=b"key"):
+    def __init__(self, port, number, *, near=(), key=b"key", more_ports=(), credentials=None):
         self.heard = []
         self.counters = Counters()
+        urls = tuple(f"nats://127.0.0.1:{each}" for each in (port, *more_ports))
         self.trunk = NatsTrunk(
-            NatsServers((f"nats://127.0.0.1:{port}",), "test", key),
+            NatsServers(urls, "test", key, credentials),
             number,
             is_here=lambda worker: worker in near,
             on_message=self.heard.append,
@@ -47,10 +48,11 @@ class Worker:
 
 
 class Scene:
-    """A server and workers around it."""
+    """A server, or another besides, and workers around it."""
 
     def __init__(self):
         self.port = free_port()
+        self.servers = {}
         self._workers = []
 
     async def __aenter__(self):
@@ -60,22 +62,30 @@ class Scene:
     async def __aexit__(self, *_):
         for worker in self._workers:
             await worker.trunk.close()
-        await self.stop_server()
+        for port in self.servers:
+            await self.stop_server(port)
 
-    async def start_server(self):
-        words = ("-a", "127.0.0.1", "-p", str(self.port))
-        pipe = asyncio.subprocess.PIPE
-        self.server = await asyncio.create_subprocess_exec(SERVER, *words, stderr=pipe)
-        while b"Server is ready" not in await self.server.stderr.readline():
-            assert self.server.returncode is None
+    async def start_server(self, port=None):
+        port = port or self.port
+        words = ("-a", "127.0.0.1", "-p", str(port))
+        server = await asyncio.create_subprocess_exec(SERVER, *words, stderr=asyncio.subprocess.PIPE)
+        self.servers[port] = server
+        while b"Server is ready" not in await server.stderr.readline():
+            assert server.returncode is None
 
-    async def stop_server(self):
-        if self.server.returncode is None:
-            self.server.kill()
-        await self.server.communicate()
+    async def start_another(self):
+        port = free_port()
+        await self.start_server(port)
+        return port
 
-    async def workers(self, *numbers, **more):
-        made = [Worker(self.port, number, **more) for number in numbers]
+    async def stop_server(self, port=None):
+        server = self.servers[port or self.port]
+        if server.returncode is None:
+            server.kill()
+        await server.communicate()
+
+    async def workers(self, *numbers, port=None, **more):
+        made = [Worker(port or self.port, number, **more) for number in numbers]
         self._workers += made
         for worker in made:
             await until(lambda worker=worker: worker.trunk.is_connected)
@@ -83,9 +93,45 @@ class Scene:
         return made
 
 
-def play(scenario):
+GREETING = (
+    b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"auth_required":true,"nonce":"abc"}\r\n'
+)
+
+
+class ScriptedServer:
+    """A server that greets as it is told, takes any credentials, and reads only as long as it is told to."""
+
+    def __init__(self):
+        self.greeting = GREETING
+        self.reads = True
+        self.clients = []
+        self.heard = bytearray()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for client in self.clients:
+            client.transport.abort()
+
+    async def _serve(self, reader, writer):
+        self.clients.append(writer)
+        writer.write(self.greeting)
+        with contextlib.suppress(OSError):
+            while heard := await reader.read(65536):
+                self.heard += heard
+                if pings := heard.count(b"PING\r\n"):
+                    writer.write(b"PONG\r\n" * pings)
+                    if not self.reads:
+                        break
+
+
+def play(scenario, surroundings=Scene):
     async def bounded():
-        async with asyncio.timeout(60), Scene() as scene:
+        async with asyncio.timeout(60), surroundings() as scene:
             await scenario(scene)
 
     asyncio.run(bounded())
@@ -165,16 +211,110 @@ def test_without_a_server_messages_are_dropped_and_with_one_they_go_again(monkey
 def test_a_server_that_stands_still_costs_bounded_memory():
     async def scenario(scene):
         (one,) = await scene.workers(1)
-        os.kill(scene.server.pid, signal.SIGSTOP)
+        os.kill(scene.servers[scene.port].pid, signal.SIGSTOP)
         message = bytes(60_000)
         while not one.counters["trunk.drop.queue_full"]:
             for _ in range(50):
                 one.trunk.send(2, message)
             await asyncio.sleep(0)
             assert one.counters["trunk.sent"] < 4 * MAX_QUEUED / len(message)
-        os.kill(scene.server.pid, signal.SIGCONT)
+        os.kill(scene.servers[scene.port].pid, signal.SIGCONT)
 
     play(scenario)
+
+
+async def fill(worker):
+    """Send until nothing more fits anywhere on the way to the server."""
+    while not worker.counters["trunk.drop.queue_full"]:
+        for _ in range(50):
+            worker.trunk.send(2, bytes(60_000))
+        await asyncio.sleep(0)
+
+
+# The client forgets connections on which the server has said nothing.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_server_that_stands_still_is_left_for_another(monkeypatch):
+    monkeypatch.setattr(nats_trunk, "PING_EVERY", 0.3)
+    monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 0.05)
+
+    async def scenario(scene):
+        other = await scene.start_another()
+        (one,) = await scene.workers(1, more_ports=(other,))
+        used = one.trunk._client.connected_url.port
+        os.kill(scene.servers[used].pid, signal.SIGSTOP)
+        await fill(one)
+        await until(lambda: one.counters["trunk.nats_connects"] == 2)
+        assert one.counters["trunk.nats_disconnects"] == 1
+        assert one.counters["trunk.nats_errors"]
+        (two,) = await scene.workers(2, port=other if used == scene.port else scene.port)
+
+        def arrives():
+            one.trunk.send(2, b"again")
+            return b"again" in two.heard
+
+        await until(arrives, every=0.1)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_the_end_waits_for_no_server_that_stands_still(monkeypatch, noticed):
+    if noticed:
+        monkeypatch.setattr(nats_trunk, "PING_EVERY", 0.3)
+        monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 60)
+
+    async def scenario(scene):
+        (one,) = await scene.workers(1)
+        os.kill(scene.servers[scene.port].pid, signal.SIGSTOP)
+        await fill(one)
+        if noticed:
+            await until(lambda: not one.trunk.is_connected)
+        async with asyncio.timeout(20):
+            await one.trunk.close()
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_messages_go_again_after_the_server_has_refused_a_client_that_waits_for_it(ends):
+    async def scenario(server):
+        server.reads = False
+        one = Worker(server.port, 1)
+        await until(lambda: one.trunk.is_connected)
+        await fill(one)
+        server.reads = True
+        server.clients[0].write(b"-ERR 'User Authentication Expired'\r\n")
+        await until(lambda: not one.trunk.is_connected)
+        if ends:
+            server.clients[0].transport.abort()
+
+        def arrives():
+            one.trunk.send(2, b"again")
+            return b"again" in server.heard
+
+        await until(arrives, every=0.1)
+        assert one.counters["trunk.nats_errors"], "why it was refused is told"
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
+def test_a_client_that_does_not_try_on_by_itself_is_replaced(monkeypatch):
+    monkeypatch.setattr(nats_trunk, "GIVEN_UP_AFTER", 3)
+    monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 0.05)
+
+    async def scenario(server):
+        one = Worker(server.port, 1)
+        await until(lambda: one.trunk.is_connected)
+        server.greeting = b"INFO " + bytes(100_000)  # a longer line than the client reads
+        server.clients[0].transport.abort()
+        await until(lambda: len(server.clients) == 2)
+        server.greeting = GREETING
+        await until(lambda: one.counters["trunk.nats_connects"] == 2)
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
 
 
 def test_the_last_messages_arrive_before_the_end():

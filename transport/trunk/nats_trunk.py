@@ -5,8 +5,9 @@ asked of the server. Core NATS delivers at most once, as Ethernet does: nothing 
 message ends with a tag by the cluster's key: what others publish there is dropped.
 
 Nothing waits for the server. While there is none, the relay serves its own guests, and messages to others are
-dropped; the client connects again by itself, to any of the servers. Messages wait until the server takes
-them, MAX_QUEUED bytes at most, and so do those that come, until the actors have their turn.
+dropped; the client connects again by itself, to any of the servers, and is replaced where it does not.
+Messages wait until the server takes them, MAX_QUEUED bytes at most, and so do those that come, until the
+actors have their turn.
 
 Counts ``trunk.sent``, ``trunk.received`` and ``trunk.drop.*`` in messages, and ``trunk.nats_*``.
 """
@@ -18,9 +19,10 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-import nats
 from loguru import logger
 from nats import errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from transport.trunk.nats_servers import TAG_LENGTH, Seal, shown
 from transport.turns import after_sockets
@@ -28,7 +30,6 @@ from transport.turns import after_sockets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from netstack.counters import Counters
@@ -44,10 +45,14 @@ CONNECT_TIMEOUT: Final = 3
 """Seconds for one attempt."""
 RETRY_AFTER: Final = 1.0
 """Seconds between two attempts to connect."""
-LEAVE_WITHIN: Final = 1.0
-"""Seconds for the last messages when the relay ends."""
+LEAVE_WITHIN: Final = 1
+"""Seconds for the last messages when the relay ends, and for a client to clear up."""
 PING_EVERY, PINGS_UNANSWERED = 2, 2
 """Seconds between pings, and how many the server may leave unanswered until another is tried."""
+LOOK_EVERY: Final = 1.0
+"""Seconds between looks whether the client has lost its server."""
+GIVEN_UP_AFTER: Final = 15.0
+"""Seconds without a server after which the client is replaced, whatever it waits for."""
 COMPLAINT_EVERY: Final = 30.0
 """Seconds between two lines about a server that cannot be had."""
 
@@ -79,8 +84,7 @@ class NatsTrunk:
         self._tls = servers.tls_context()
         self._loop = asyncio.get_running_loop()
         self._client: Client | None = None
-        self._closed = asyncio.Event()
-        """Set while the client has given up: it does so where the server refuses it."""
+        self._has_joined = False
         self._next_complaint = 0.0
         self._outgoing: deque[tuple[str, bytes]] = deque()
         self._outgoing_size = 0
@@ -90,10 +94,7 @@ class NatsTrunk:
         self._written.set()
         self._incoming: deque[bytes] = deque()
         self._incoming_size = 0
-        self._tasks = [
-            self._loop.create_task(self._keep_connected()),
-            self._loop.create_task(self._keep_writing()),
-        ]
+        self._connecting = self._loop.create_task(self._keep_connected())
 
     @property
     def is_connected(self) -> bool:
@@ -117,17 +118,15 @@ class NatsTrunk:
 
     async def close(self) -> None:
         """Send what waits, as far as the server takes it at once, and leave."""
-        if self._client is not None and self.is_connected:
-            with contextlib.suppress(errors.Error, TimeoutError):
+        client = self._client
+        if client is not None and client.is_connected:
+            with contextlib.suppress(errors.Error, OSError):  # so is TimeoutError
                 async with asyncio.timeout(LEAVE_WITHIN):
                     await self._written.wait()
-                    await self._client.flush()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            with contextlib.suppress(errors.Error, OSError):
-                await self._client.close()
+                    await client.flush(LEAVE_WITHIN)
+        while not self._connecting.done():  # the client may keep a cancellation to itself
+            self._connecting.cancel()
+            await asyncio.wait({self._connecting}, timeout=2 * LEAVE_WITHIN)
 
     def _subject_of(self, worker: int) -> str:
         return f"{self._servers.name}.w.{worker}"
@@ -135,22 +134,35 @@ class NatsTrunk:
     # -- the connection -------------------------------------------------------------------------------
 
     async def _keep_connected(self) -> None:
-        """Connect, and again whenever the client has given up."""
+        """Have a client, and another one when that has given up, or is given up."""
         while True:
-            self._closed.clear()
             try:
-                self._client = client = await self._connect()
-                for subject in (f"{self._servers.name}.all", self._subject_of(self._worker)):
-                    await client.subscribe(subject, cb=self._hear, pending_bytes_limit=MAX_QUEUED)
-                self._tell_connected()
-                await self._closed.wait()
+                await self._use(Client())
             except (errors.Error, OSError, ValueError, TimeoutError) as error:
                 self._complain(error)
             await asyncio.sleep(RETRY_AFTER)
 
-    async def _connect(self) -> Client:
+    async def _use(self, client: Client) -> None:
+        """Be in the cluster by way of one client, as long as that has a server. Raises why it has none."""
+        self._client = client
+        writing = self._loop.create_task(self._keep_writing(client))
+        try:
+            try:
+                async with asyncio.timeout(GIVEN_UP_AFTER):
+                    await self._connect(client)
+            except TimeoutError as error:
+                raise client.last_error or error from None
+            self._tell_connected()
+            await self._until_lost(client, writing)
+        finally:
+            self._client = None
+            writing.cancel()
+            self._forget_outgoing()
+            await _leave(client)
+
+    async def _connect(self, client: Client) -> None:
         credentials = self._servers.credentials
-        return await nats.connect(
+        await client.connect(
             servers=list(self._servers.urls),
             name=f"vmrelay {self._worker}",
             max_reconnect_attempts=-1,
@@ -164,8 +176,30 @@ class NatsTrunk:
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
-            closed_cb=self._on_closed,
         )
+        for subject in (f"{self._servers.name}.all", self._subject_of(self._worker)):
+            await client.subscribe(subject, cb=self._hear, pending_bytes_limit=MAX_QUEUED)
+
+    async def _until_lost(self, client: Client, writing: asyncio.Task[None]) -> None:
+        """Wait until the client has given up, as it does where it is refused, or had no server for too long.
+
+        Before it tries another server it waits until the one that it leaves has read all that was written,
+        which one that stands still, or cannot be reached any more, never does: its connection is ended here.
+        Raises what the client says of it.
+        """
+        connection: asyncio.WriteTransport | None = None
+        seen = self._loop.time()
+        while not (client.is_closed or writing.done()) and self._loop.time() < seen + GIVEN_UP_AFTER:
+            if client.is_connected:
+                connection, seen = _connection_of(client), self._loop.time()
+            elif connection is not None and connection is _connection_of(client):
+                self._complain(errors.StaleConnectionError())
+                connection.abort()
+                connection = None
+            await asyncio.sleep(LOOK_EVERY)
+        if writing.done():
+            writing.result()
+        raise client.last_error or errors.StaleConnectionError()
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, errors.SlowConsumerError):
@@ -174,16 +208,16 @@ class NatsTrunk:
             self._complain(error)
 
     async def _on_disconnected(self) -> None:
-        self._counters.add("trunk.nats_disconnects")
+        if self._has_joined:  # clients tell it once more when they are closed
+            self._has_joined = False
+            self._counters.add("trunk.nats_disconnects")
         self._forget_outgoing()
 
     async def _on_reconnected(self) -> None:
         self._tell_connected()
 
-    async def _on_closed(self) -> None:
-        self._closed.set()
-
     def _tell_connected(self) -> None:
+        self._has_joined = True
         self._counters.add("trunk.nats_connects")
         self._next_complaint = 0.0
         url = None if self._client is None else self._client.connected_url
@@ -206,21 +240,25 @@ class NatsTrunk:
         self._outgoing_size = 0
         self._written.set()
 
-    async def _keep_writing(self) -> None:
-        """Hand to the client what is to be sent; it waits where the server reads too slowly."""
-        while True:
-            await self._may_write.wait()
-            self._may_write.clear()
-            while self._outgoing and self._client is not None:
-                subject, sealed = self._outgoing.popleft()
-                self._outgoing_size -= len(sealed)
-                try:
-                    await self._client.publish(subject, sealed)
-                except errors.Error:
-                    self._counters.add("trunk.drop.no_nats_server")
-                else:
-                    self._counters.add("trunk.sent")
-            self._written.set()
+    async def _keep_writing(self, client: Client) -> None:
+        """Hand to a client what is to be sent; it waits where the server reads too slowly.
+
+        It may wait for ever once it has given up, and keep a cancellation of this task to itself.
+        """
+        while self._client is client:
+            if not self._outgoing:
+                self._written.set()
+                self._may_write.clear()
+                await self._may_write.wait()
+                continue
+            subject, sealed = self._outgoing.popleft()
+            self._outgoing_size -= len(sealed)
+            try:
+                await client.publish(subject, sealed)
+            except (errors.Error, OSError):
+                self._counters.add("trunk.drop.no_nats_server")
+            else:
+                self._counters.add("trunk.sent")
 
     async def _hear(self, told: Msg) -> None:
         message = self._seal.open(told.data)
@@ -246,3 +284,21 @@ class NatsTrunk:
             self._incoming_size -= len(message)
             self._on_message(message)
         self._counters.add("trunk.received", count)
+
+
+def _connection_of(client: Client) -> asyncio.WriteTransport | None:
+    """Tell the connection that a client uses: it has no public way to end one while something is unread."""
+    transport = client._transport  # noqa: SLF001 - as said above
+    writer = transport._io_writer if isinstance(transport, TcpTransport) else None  # noqa: SLF001
+    return None if writer is None else writer.transport
+
+
+async def _leave(client: Client) -> None:
+    """End a client and its connection, whatever the server has not read."""
+    client._pending_data_size = 0  # noqa: SLF001 - it would write that first, and end with half undone
+    connection = _connection_of(client)
+    if connection is not None:
+        connection.abort()
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(LEAVE_WITHIN):
+            await client.close()
