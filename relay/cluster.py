@@ -43,8 +43,13 @@ def nats_servers(settings: Settings) -> NatsServers | None:
             servers.tls_context()
         except OSError as error:  # so is ssl.SSLError
             raise SettingsError(f"--cluster-ca {settings.cluster_ca}: {error.strerror or error}") from None
-    if settings.cluster_credentials is not None:
-        _read(settings.cluster_credentials, "--cluster-credentials")
+    try:
+        servers.read_credentials()
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(f"--cluster-credentials {settings.cluster_credentials}: {reason}") from None
+    except ValueError as error:
+        raise SettingsError(f"--cluster-credentials {settings.cluster_credentials}: {error}") from None
     return servers
 
 

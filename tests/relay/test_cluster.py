@@ -64,6 +64,27 @@ def test_other_files_that_are_missing_are_named_too(key, tmp_path, name):
         nats_servers(settings(key, **{name: tmp_path / "gone"}))
 
 
+JWT = "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.c2ln\n------END NATS USER JWT------\n"
+SEED = "-----BEGIN USER NKEY SEED-----\nSUAAAAICAMCAKBQ\n------END USER NKEY SEED------\n"
+
+
+def test_credentials_with_both_their_parts_are_taken_however_long_they_are(key, tmp_path):
+    file = tmp_path / "relay.creds"
+    long = JWT.replace("eyJq", "e" * 20_000)
+    file.write_text(f"{long}\n{SEED}")
+    assert nats_servers(settings(key, cluster_credentials=file)).read_credentials() == f"{long}\n{SEED}"
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage\n", b"\xff\xfe\0", JWT.encode(), SEED.encode()])
+def test_credentials_that_lack_a_part_are_named(key, tmp_path, content):
+    file = tmp_path / "relay.creds"
+    file.write_bytes(content)
+    with pytest.raises(
+        SettingsError, match=r"--cluster-credentials .*relay.creds: .* must have a NATS USER JWT"
+    ):
+        nats_servers(settings(key, cluster_credentials=file))
+
+
 def test_an_authority_that_is_none_is_named(key):
     with pytest.raises(SettingsError, match=r"--cluster-ca .*key: .*NO_CERTIFICATE"):
         nats_servers(settings(key, cluster_ca=key))

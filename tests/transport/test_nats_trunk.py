@@ -300,6 +300,32 @@ def test_messages_go_again_after_the_server_has_refused_a_client_that_waits_for_
     play(scenario, ScriptedServer)
 
 
+JWT = "-----BEGIN NATS USER JWT-----\neyJ0.eyJq.c2ln\n------END NATS USER JWT------\n\n"
+SEED = """\
+-----BEGIN USER NKEY SEED-----
+SUAAAAICAMCAKBQHBAEQUCYMBUHA6EARCIJRIFIWC4MBSGQ3DQOR4H776Y
+------END USER NKEY SEED------
+"""
+
+
+@pytest.mark.parametrize("content", ["", "garbage\n", JWT, SEED, JWT + SEED.replace("SU", "XX")])
+def test_wrong_credentials_are_told_until_there_are_right_ones(monkeypatch, tmp_path, content):
+    monkeypatch.setattr(nats_trunk, "RETRY_AFTER", 0.05)
+
+    async def scenario(server):
+        file = tmp_path / "relay.creds"
+        file.write_text(content)
+        one = Worker(server.port, 1, credentials=file)
+        await until(lambda: one.counters["trunk.nats_errors"] >= 2)
+        file.write_text(JWT + SEED)
+        await until(lambda: one.counters["trunk.nats_connects"])
+        assert b'"jwt": "eyJ0.eyJq.c2ln"' in server.heard
+        assert b'"sig": ' in server.heard
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
 def test_a_client_that_does_not_try_on_by_itself_is_replaced(monkeypatch):
     monkeypatch.setattr(nats_trunk, "GIVEN_UP_AFTER", 3)
     monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 0.05)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TAG_LENGTH: Final = 16
 """Bytes of a keyed BLAKE2b digest (RFC 7693)."""
+MOST_CREDENTIALS: Final = 64 * 1024
+"""Bytes of a file with credentials that are read: an account's JWT may list many subjects."""
 
 
 class NatsServers(NamedTuple):
@@ -30,6 +32,19 @@ class NatsServers(NamedTuple):
     """A file with an account's JWT and seed, as ``nsc`` writes it."""
     authority: Path | None = None
     """Certificates by which servers' are checked (PEM), where those of the system do not do."""
+
+    def read_credentials(self) -> str | None:
+        """Read the account's JWT and seed; None where there are none. Raises OSError, ValueError.
+
+        The client looks for the first line of a JWT for ever, and the event loop stands still meanwhile.
+        """
+        if self.credentials is None:
+            return None
+        with self.credentials.open("rb") as opened:
+            text = opened.read(MOST_CREDENTIALS).decode(errors="replace")
+        if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+            raise ValueError("credentials must have a NATS USER JWT and a USER NKEY SEED, as nsc writes them")
+        return text
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Make what servers are checked by; None where they need no TLS. Raises OSError, ssl.SSLError."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from loguru import logger
 from nats import errors
-from nats.aio.client import Client
+from nats.aio.client import Client, RawCredentials
 from nats.aio.transport import TcpTransport
 
 from transport.trunk.nats_servers import TAG_LENGTH, Seal, shown
@@ -138,7 +138,7 @@ class NatsTrunk:
         while True:
             try:
                 await self._use(Client())
-            except (errors.Error, OSError, ValueError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would try again
                 self._complain(error)
             await asyncio.sleep(RETRY_AFTER)
 
@@ -161,7 +161,7 @@ class NatsTrunk:
             await _leave(client)
 
     async def _connect(self, client: Client) -> None:
-        credentials = self._servers.credentials
+        credentials = self._servers.read_credentials()
         await client.connect(
             servers=list(self._servers.urls),
             name=f"vmrelay {self._worker}",
@@ -172,7 +172,7 @@ class NatsTrunk:
             max_outstanding_pings=PINGS_UNANSWERED,
             no_echo=True,
             tls=self._tls,
-            user_credentials=None if credentials is None else str(credentials),
+            user_credentials=None if credentials is None else RawCredentials(credentials),
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_reconnected,
