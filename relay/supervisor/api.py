@@ -77,14 +77,14 @@ class WholeApi:
         found = await self._ask(asked)
         rooms = {worker: answer.json()["rooms"] for worker, answer in found.items()}
         drops = await self._merged(asked.target.replace("/v1/status", "/v1/drops", 1), merging.drops)
-        return ApiResponse(
-            {
-                **self._facts(),
-                "rooms": merging.rooms(rooms),
-                "drops": dict(list(drops.items())[: merging.MOST_DROPS]),
-                "workers": self._workers(),
-            }
-        )
+        told = {
+            **self._facts(),
+            "rooms": merging.rooms(rooms),
+            "drops": dict(list(drops.items())[: merging.MOST_DROPS]),
+        }
+        if caller_of(request).room is None:  # a worker's sessions are those of all rooms
+            told["workers"] = self._workers()
+        return ApiResponse(told)
 
     def _facts(self) -> dict[str, Any]:
         return {
@@ -110,8 +110,10 @@ class WholeApi:
 
     async def overview(self, request: Request) -> Response:
         """Answer with what the dashboard shows."""
-        answers = await self._answers(request)
-        return ApiResponse({"relay": self._facts(), "seen": merging.overview(answers)})
+        seen = merging.overview(await self._answers(request))
+        if (only := caller_of(request).room) is not None:  # of whom the workers know nothing
+            seen["rooms"] = [room for room in seen["rooms"] if room["name"] == only]
+        return ApiResponse({"relay": self._facts(), "seen": seen})
 
     async def rooms(self, request: Request) -> Response:
         """Answer with all rooms, or one."""
@@ -286,7 +288,7 @@ class WholeApi:
         tasks = [
             asyncio.create_task(self._follow(worker, asked, read)) for worker in range(self._whole.crew.count)
         ]
-        tasks.append(asyncio.create_task(_pass_on(own, told)))
+        tasks.append(asyncio.create_task(_pass_on(own, told, request.query_params.get("room"))))
         for task in tasks:
             taken.callback(task.cancel)
         return Stream(_kept_alive(told), "text/event-stream", taken, self._served.ending)
@@ -514,11 +516,12 @@ async def _events(lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
             event = b""
 
 
-async def _pass_on(own: asyncio.Queue[dict[str, Any]], told: asyncio.Queue[str]) -> None:
-    """Tell the supervisor's own events, which are of no room."""
+async def _pass_on(own: asyncio.Queue[dict[str, Any]], told: asyncio.Queue[str], room: str | None) -> None:
+    """Tell the supervisor's own events, of one room only for ``room``; most of them are of none."""
     while True:
         event = await own.get()
-        await told.put(f"event: {event['event']}\ndata: {json.dumps(event)}\n\n")
+        if room in (None, event.get("room")):
+            await told.put(f"event: {event['event']}\ndata: {json.dumps(event)}\n\n")
 
 
 async def _kept_alive(told: asyncio.Queue[str]) -> AsyncIterator[str]:

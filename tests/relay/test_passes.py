@@ -6,12 +6,13 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from processes import PATIENCE, THIS_TREE, Relay, free_port, run
+from processes import PATIENCE, THIS_TREE, Program, Relay, free_port, run
 from waiting import wait_until
 
 from guest.client import ConnectError
@@ -39,9 +40,9 @@ def start(folder, *options):
     return relay
 
 
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory):
-    relay = start(tmp_path_factory.mktemp("keys"))
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
+def relay(request, tmp_path_factory):
+    relay = start(tmp_path_factory.mktemp("keys"), "--workers", request.param)
     yield relay
     relay.stop()
     assert "Traceback" not in relay.output
@@ -133,6 +134,7 @@ def test_one_for_a_room_sees_that_room_only(relay, lab):
     for path in ("status", "overview", "events/recent"):
         answer = json.dumps(ask(relay, f"/v1/{path}", by=LAB)[1])
         assert ('"lab"' in answer, '"other"' in answer) == (True, False), path
+    assert "workers" not in ask(relay, "/v1/status", by=LAB)[1], "how many sessions each has in all"
     for path in ("limits", "bans", "certificate", "tokens/revoked"):
         assert ask(relay, f"/v1/{path}", by=LAB)[0] == 403
     assert ask(relay, "/metrics", by=LAB)[0] == 403
@@ -157,7 +159,34 @@ def test_and_changes_that_room_only(relay, lab):
     assert ask(relay, f"{removed}&room=other", "DELETE", by=LAB)[0] == 403
     assert ask(relay, removed, "DELETE", by=LAB)[0] == 200
     assert ask(relay, f"/v1/peers/{lab.ports['lab']}", "DELETE", by=LAB)[0] == 200
-    relay.wait_for(rf"the holder of token 'lab-boss' disconnected peer {lab.ports['lab']}")
+    relay.wait_for(rf"token '?lab-boss\b.* disconnected peer {lab.ports['lab']}")
+
+
+def test_and_hears_of_that_room_only(relay, tmp_path):
+    own = tmp_path / "lab"
+    own.write_text(LAB)
+    admin = ("--admin", f"http://127.0.0.1:{relay.admin}", "--admin-token", own)
+    events = Program(*THIS_TREE, "events", "--json", *admin)
+
+    def is_heard(mac):
+        """Have a guest of the room come, again and again: nobody says when a worker's events are followed."""
+        RelayPeer(f"{relay.url}room/lab", cert_hash=relay.hash, mac=mac).close()
+        return mac in events.output
+
+    try:
+        wait_until(lambda: is_heard("52:54:00:00:1a:01"), patience=PATIENCE)
+        ban = json.dumps({"kind": "address", "what": "192.0.2.9"})
+        assert ask(relay, "/v1/bans", "POST", ban)[0] == 201
+        assert ask(relay, "/v1/bans/address:192.0.2.9/32", "DELETE")[0] == 200
+        RelayPeer(f"{relay.url}room/other", cert_hash=relay.hash, mac="52:54:00:00:1a:02").close()
+        wait_until(lambda: is_heard("52:54:00:00:1a:03"), patience=PATIENCE)
+    finally:
+        events.signal(signal.SIGINT)
+        events.stop()
+    told = [json.loads(line) for line in events.output.splitlines() if line.startswith("{")]
+    assert {event.get("room") for event in told} == {"lab"}
+    past = json.dumps(ask(relay, "/v1/events/recent")[1])
+    assert "banned" in past, "whoever may see all of the relay is told"
 
 
 def test_what_is_for_everybody_is_for_them_too(relay):
