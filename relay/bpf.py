@@ -1,14 +1,24 @@
-"""Filters in tcpdump's syntax, compiled and run by libpcap (pcap-filter(7)) where the system has it."""
+"""Filters in tcpdump's syntax, compiled and run by libpcap (pcap-filter(7)) where the system has it.
+
+Compiling asks the system's resolver for the names in a filter, which may take as long as the name servers
+are silent: where others wait, it is :class:`Filters` that has it done.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import ctypes.util
+import threading
 
 from netstack.pcapng import LINKTYPE_ETHERNET
 
 MAX_EXPRESSION = 4096
 """Characters."""
+
+COMPILE_TIMEOUT = 5.0
+"""Seconds for a filter, with what comes before it; less than a worker is given to begin an answer."""
 
 _NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.dylib")
 _LONGEST_FRAME = 65535
@@ -42,7 +52,7 @@ def _library() -> ctypes.CDLL:
 
 
 class Filter:
-    """Decides which frames are wanted. For one thread."""
+    """Decides which frames are wanted. For one thread at a time."""
 
     def __init__(self, expression: str) -> None:
         """Compile a filter. Raises FilterError."""
@@ -78,3 +88,52 @@ class Filter:
         """Free what libpcap has compiled."""
         if getattr(self, "_program", None) is not None and self._program.instructions:
             self._pcap.pcap_freecode(ctypes.byref(self._program))
+
+
+class Filters:
+    """Compiles filters beside the event loop, one at a time. For the event loop's thread.
+
+    Nothing ends a thread that waits for a name server. So there is one at most, of its own: it takes no place
+    of the pool that reads files, and the process ends without it.
+    """
+
+    def __init__(self) -> None:
+        self._is_compiling = asyncio.Lock()
+        """Held until a thread has ended, whether somebody waits for it still or not."""
+
+    async def compile(self, expression: str) -> Filter:
+        """Compile a filter within COMPILE_TIMEOUT. Raises FilterError."""
+        try:
+            async with asyncio.timeout(COMPILE_TIMEOUT):
+                await self._is_compiling.acquire()
+                return await self._begin(expression)
+        except TimeoutError:
+            raise FilterError("the names in filters are not answered in time; give addresses") from None
+
+    def _begin(self, expression: str) -> asyncio.Future[Filter]:
+        loop = asyncio.get_running_loop()
+        compiled: asyncio.Future[Filter] = loop.create_future()
+
+        def work() -> None:
+            found: Filter | Exception
+            try:
+                found = Filter(expression)
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                found = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._end, compiled, found)
+
+        try:
+            threading.Thread(target=work, name="filter", daemon=True).start()
+        except RuntimeError as error:  # the system has no more threads
+            self._end(compiled, FilterError(str(error)))
+        return compiled
+
+    def _end(self, compiled: asyncio.Future[Filter], found: Filter | Exception) -> None:
+        self._is_compiling.release()
+        if compiled.done():  # nobody waits for it any more
+            return
+        if isinstance(found, Exception):
+            compiled.set_exception(found)
+        else:
+            compiled.set_result(found)

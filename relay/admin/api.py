@@ -49,7 +49,7 @@ from relay.admin.request_fields import (
 )
 from relay.admin.streams import Stream
 from relay.bans import BanError
-from relay.bpf import Filter, FilterError
+from relay.bpf import FilterError, Filters
 from relay.capture import MAX_CAPTURES, Capture
 from relay.operations import NotThereError, OperationError
 from relay.snapshots import Snapshots
@@ -78,6 +78,7 @@ class Api:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._snapshots = Snapshots(served.operations.lans)
+        self._filters = Filters()
 
     # -- what there is ------------------------------------------------------------------------------
 
@@ -278,12 +279,12 @@ class Api:
         query = request.query_params
         port = None if "peer" not in query else whole(query["peer"], "peer")
         snap_length = whole(query.get("snaplen", "0"), "snaplen")
-        try:
-            wanted = Filter(query["filter"]) if query.get("filter") else None
-        except FilterError as error:
-            raise bad_request(str(error)) from None
         room = room_of(request)
         self._snapshots.rooms_named(room)  # one that there is not is refused
+        try:
+            wanted = await self._filters.compile(query["filter"]) if query.get("filter") else None
+        except FilterError as error:
+            raise bad_request(str(error)) from None
         names = {peer.port: peer.name for peer in await self._snapshots.peers(room)}
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
         taken = self._look_on(capture, room)

@@ -39,6 +39,7 @@ from relay.supervisor.asking import AskError, Question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from starlette.requests import Request
     from starlette.types import ASGIApp
@@ -384,13 +385,17 @@ class WholeApi:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
         found: dict[int, asking.Stream] = {}
         refused: list[asking.Stream] = []
-        for worker, path in self._whole.sockets().items():
+
+        async def open_one(worker: int, path: Path) -> None:
             with contextlib.suppress(AskError):
                 stream = await asking.open_stream(path, asked)
                 if stream.status < HTTPStatus.BAD_REQUEST:
                     found[worker] = stream
                 else:
                     refused.append(stream)
+
+        # At once: each may take a while to compile the filter, or to look for the destination.
+        await asyncio.gather(*(open_one(*each) for each in self._whole.sockets().items()))
         try:
             if not found:
                 raise await _refusal(refused)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import signal
 import socket
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -231,6 +233,43 @@ def test_streams_that_are_left_before_or_after_they_begin_give_their_places_back
             return one.recv(64).startswith(b"HTTP/1.1 200")
 
     wait_until(is_taken)
+
+
+SILENT_NAME_SERVERS = """
+import sys, threading
+from relay import bpf, main
+
+class Filter(bpf.Filter):
+    def __init__(self, expression):
+        if expression == "host silent.example":
+            print("a name is looked up", flush=True)
+            threading.Event().wait()
+        super().__init__(expression)
+
+bpf.Filter, bpf.COMPILE_TIMEOUT = Filter, 1.0
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+def test_a_filter_whose_names_are_not_answered_is_refused_and_holds_nobody_up(tmp_path):
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    port = free_port()
+    options = ("--admin", f"127.0.0.1:{port}", "--admin-token", token)
+    relay: Any = Relay(*options, program=(sys.executable, "-c", SILENT_NAME_SERVERS))
+    relay.admin = port
+    try:
+        with ThreadPoolExecutor() as pool:
+            named = pool.submit(ask, relay, "/v1/capture?filter=host+silent.example")
+            relay.wait_for("a name is looked up")
+            assert ask(relay, "/livez", token=None) == (200, "ok\n")
+            for answer in (named.result(), ask(relay, "/v1/capture?filter=icmp")):
+                assert (answer[0], "give addresses" in error(answer)) == (400, True)
+        assert json.loads(ask(relay, "/v1/reload", "POST")[1])["errors"] == []
+        relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
+    finally:
+        relay.stop()
 
 
 def test_streams_end_with_the_relay(tmp_path):

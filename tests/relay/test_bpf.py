@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import threading
 
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
+from waiting import PATIENCE, until
 
-from relay.bpf import MAX_EXPRESSION, Filter, FilterError
+from relay import bpf
+from relay.bpf import MAX_EXPRESSION, Filter, FilterError, Filters
 
 PING = bytes(Ether() / IP(dst="192.0.2.1") / ICMP())
 DNS = bytes(Ether() / IP(dst="192.0.2.1") / UDP(dport=53))
@@ -41,3 +45,45 @@ def test_without_the_library_it_is_said_how_to_get_it(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", missing)
     with pytest.raises(FilterError, match="apt install libpcap"):
         Filter("icmp")
+
+
+def test_others_go_on_while_names_are_asked_for_and_filters_are_compiled_one_at_a_time(monkeypatch):
+    began, answered = [], threading.Event()
+
+    def slow(expression):
+        began.append(expression)
+        if expression.startswith("host"):
+            answered.wait()
+        return Filter(expression)
+
+    monkeypatch.setattr(bpf, "Filter", slow)
+    monkeypatch.setattr(bpf, "COMPILE_TIMEOUT", 0.2)
+
+    async def scenario():
+        filters = Filters()
+        named = asyncio.create_task(filters.compile("host 192.0.2.1"))
+        await until(lambda: began)
+        for waiting in (named, asyncio.create_task(filters.compile("icmp"))):
+            with pytest.raises(FilterError, match="give addresses"):
+                await waiting
+        assert began == ["host 192.0.2.1"], "that thread has not ended"
+        monkeypatch.setattr(bpf, "COMPILE_TIMEOUT", PATIENCE)
+        later = asyncio.create_task(filters.compile("icmp"))
+        answered.set()
+        return (await later)(PING)
+
+    try:
+        assert asyncio.run(scenario())
+    finally:
+        answered.set()
+    assert began[1:] == ["icmp"]
+
+
+def test_what_is_no_filter_is_said_to_who_has_it_compiled():
+    async def scenario():
+        filters = Filters()
+        with pytest.raises(FilterError, match="no filter"):
+            await filters.compile("no such")
+        return await filters.compile("icmp")
+
+    assert asyncio.run(scenario())(PING)
