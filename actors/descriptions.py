@@ -96,6 +96,26 @@ class LeaseDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeHolder:
+    """Asks a gateway who has an address of the LAN."""
+
+    address: bytes
+    """4 or 16 bytes; or 6, the MAC of a guest."""
+
+
+@dataclass(frozen=True, slots=True)
+class HolderDescription:
+    """A guest that has an address, at this worker or at another one."""
+
+    mac: str
+    port: int | None
+    """Where it is here; None for one that is away, or elsewhere."""
+    name: str | None
+    elsewhere: bool
+    """Whether it is at another worker of the room's, of this machine or another one."""
+
+
+@dataclass(frozen=True, slots=True)
 class FlowDescription:
     """A NAT mapping or a connection."""
 
@@ -125,6 +145,7 @@ class GatewayDescription:
     pool_size: int
     """Addresses that there are for guests."""
     leases: tuple[LeaseDescription, ...]
+    """Of this worker's guests."""
     flows: dict[int, tuple[Any, ...]]
     """References of the flows' actors, each of which may be asked in turn, by the port of their guest."""
     drops: dict[int, dict[str, int]]

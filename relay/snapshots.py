@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pykka
 
-from actors.descriptions import Describe
+from actors.descriptions import Describe, DescribeHolder
 from actors.runtime import ask_async
 from netstack.counters import Counters
 from relay.room_labels import OTHER
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         FlowDescription,
         ForwardDescription,
         GatewayDescription,
+        HolderDescription,
         LeaseDescription,
         MacDescription,
         NamesDescription,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 AT_A_TIME = 100
 """Actors asked in one turn of the event loop: some 3 ms."""
+
+_DESCRIBE = Describe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,12 @@ class Snapshots:
         answers = {lan.name: await _ask(lan.gateway) for lan in self.rooms_named(room)}
         return {name: answer.leases for name, answer in answers.items() if answer is not None}
 
+    async def holder(self, room: str, sought: bytes) -> HolderDescription | None:
+        """Tell which guest of a room has an address (4 or 16 bytes) or MAC (6), at whichever worker it is."""
+        [lan] = self.rooms_named(room)
+        found: HolderDescription | None = await _ask(lan.gateway, DescribeHolder(sought))
+        return found
+
     async def flows(
         self, room: str | None = None, port: int | None = None, at_most: int | None = None
     ) -> dict[str, list[FlowDescription]]:
@@ -175,10 +184,10 @@ class Snapshots:
         return dict(sorted(drops.items(), key=lambda item: -item[1]))
 
 
-async def _ask(actor: pykka.ActorRef[Any]) -> Any:
+async def _ask(actor: pykka.ActorRef[Any], question: object = _DESCRIBE) -> Any:
     """Ask one actor; None if it has ended meanwhile."""
     try:
-        return await ask_async(actor, Describe())
+        return await ask_async(actor, question)
     except pykka.ActorDeadError:
         return None
 

@@ -7,6 +7,7 @@ address, what does the egress policy say, is there a route. Nothing is sent to t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import itertools
 import socket
@@ -16,14 +17,17 @@ from typing import TYPE_CHECKING
 from actors.messages import DnsQuestion, DnsQuestions
 from netstack.dns_lookup import Found, address_query, read_addresses
 from netstack.egress import SMTP_PORT
+from netstack.ethernet import parse_mac
 from transport.host.upstream_dns import RESOLV_CONF
 
 if TYPE_CHECKING:
     from typing import Literal
 
-    from actors.descriptions import LeaseDescription
+    from actors.descriptions import HolderDescription
     from relay.lan import Lan
     from relay.snapshots import Snapshots
+
+    Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 RESOLVE_TIMEOUT = 5.0
 """Seconds for the name servers."""
@@ -71,17 +75,15 @@ class Question:
 async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]:
     """Answer step by step; the last step that is not ok decides."""
     steps: list[Step] = []
-    leases = (await snapshots.leases(lan.name)).get(lan.name, ())
     if asked.guest is not None:
-        steps.append(_guest(lan, leases, asked.guest))
+        steps.append(await _guest(lan, snapshots, asked.guest))
         if not steps[-1].ok:
             return steps
     addresses, step = await addresses_of(lan, snapshots, asked.target)
     if step is not None:
         steps.append(step)
-    network = ipaddress.ip_network(str(lan.settings.network))
     found = [
-        _on_lan(lan, leases, address) if address in network else _outside(lan, address, asked)
+        await _on_lan(lan, snapshots, address) if _is_of_lan(lan, address) else _outside(lan, address, asked)
         for address in addresses[:MOST_ADDRESSES]
     ]
     # Clients try one address after the other (RFC 8305): one that gets through is enough.
@@ -89,20 +91,38 @@ async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]
     return [*steps, *itertools.chain.from_iterable(through or found)]
 
 
-def _guest(lan: Lan, leases: tuple[LeaseDescription, ...], guest: str) -> Step:
+async def _guest(lan: Lan, snapshots: Snapshots, guest: str) -> Step:
     said = guest.lower()
-    found = next((lease for lease in leases if said in {lease.address, lease.mac, lease.name}), None)
     question = f"is {guest} a guest of room {lan.name}?"
-    if found is None:
-        return Step(question, ok=False, answer=_ABSENT)
-    if found.port is None:
-        return Step(question, ok=False, answer=f"it has {found.address}, and is not connected")
-    return Step(question, ok=True, answer=f"yes: {found.mac} has {found.address}, session {found.port}")
+    leases = (await snapshots.leases(lan.name)).get(lan.name, ())
+    found = next((lease for lease in leases if said in {lease.address, lease.mac, lease.name}), None)
+    if found is not None:
+        if found.port is None:
+            return Step(question, ok=False, answer=f"it has {found.address}, and is not connected")
+        return Step(question, ok=True, answer=f"yes: {found.mac} has {found.address}, session {found.port}")
+    # It has no lease here: what it goes by is an IPv6 address, or it is at another worker.
+    names = (await snapshots.names(lan.name))[lan.name].names
+    for text in names.get(said, (said,)):
+        holder = await snapshots.holder(lan.name, _packed(text))
+        if holder is not None and (holder.elsewhere or holder.port is not None):
+            return Step(question, ok=True, answer=f"yes: {holder.mac}, {_place_of(holder)}")
+    return Step(question, ok=False, answer=_ABSENT)
 
 
-async def addresses_of(
-    lan: Lan, snapshots: Snapshots, target: str
-) -> tuple[list[ipaddress.IPv4Address | ipaddress.IPv6Address], Step | None]:
+def _packed(text: str) -> bytes:
+    """Read an address or a MAC; nothing, which nobody has, where it is neither."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(text).packed
+    with contextlib.suppress(ValueError):
+        return parse_mac(text)
+    return b""
+
+
+def _place_of(holder: HolderDescription) -> str:
+    return "at another worker or machine" if holder.elsewhere else f"session {holder.port}"
+
+
+async def addresses_of(lan: Lan, snapshots: Snapshots, target: str) -> tuple[list[Address], Step | None]:
     """Find the addresses of what somebody calls so, and say how they were found, if it was a name."""
     try:
         return [ipaddress.ip_address(target)], None
@@ -144,21 +164,27 @@ async def _ask_as_a_guest(lan: Lan, name: str, kind: Literal["A", "AAAA"]) -> Fo
         return str(error)
 
 
-def _on_lan(lan: Lan, leases: tuple[LeaseDescription, ...], address: object) -> list[Step]:
+def _is_of_lan(lan: Lan, address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv4Address):
+        return address in ipaddress.ip_network(lan.settings.network)
+    prefix = lan.settings.ipv6_prefix
+    return prefix is not None and (address.is_link_local or address.packed.startswith(prefix))
+
+
+async def _on_lan(lan: Lan, snapshots: Snapshots, address: Address) -> list[Step]:
     question = f"does {address} lead to a guest?"
     settings = lan.settings
-    own = {".".join(map(str, ip)) for ip in settings.gateway_ips}
-    if str(address) in own:
+    if address.packed in {*settings.gateway_ips, settings.gateway_ip6, settings.gateway_link_local}:
         return [Step(question, ok=True, answer="it is the gateway's own")]
-    holder = next((lease for lease in leases if lease.address == str(address)), None)
-    if holder is None or holder.port is None:
+    holder = await snapshots.holder(lan.name, address.packed)
+    if holder is None or (holder.port is None and not holder.elsewhere):
         return [Step(question, ok=False, answer="nobody on the LAN has it at the moment")]
     if settings.isolated:
         return [Step(question, ok=False, answer="guests of this room are kept from each other (--isolated)")]
-    return [Step(question, ok=True, answer=f"{holder.name or holder.mac}, session {holder.port}")]
+    return [Step(question, ok=True, answer=f"{holder.name or holder.mac}, {_place_of(holder)}")]
 
 
-def _outside(lan: Lan, address: ipaddress.IPv4Address | ipaddress.IPv6Address, asked: Question) -> list[Step]:
+def _outside(lan: Lan, address: Address, asked: Question) -> list[Step]:
     question = f"may guests reach {address}?"
     decision = lan.network.judge(str(address))
     if not decision.allowed:

@@ -18,7 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors.descriptions import Describe, GatewayDescription, LeaseDescription
+from actors.descriptions import (
+    Describe,
+    DescribeHolder,
+    GatewayDescription,
+    HolderDescription,
+    LeaseDescription,
+)
 from actors.flows.batch import TO_FLOWS, Batch, Dropped
 from actors.flows.flow import FlowContext
 from actors.flows.flow_table import FlowTable
@@ -216,6 +222,17 @@ class GatewayActor(EventLoopActor):
                 number: tuple(port.flows.values()) for number, port in self._flows.ports.items() if port.flows
             },
             drops={number: dict(port.drops) for number, port in self._flows.ports.items() if port.drops},
+        )
+
+    @handles(DescribeHolder)
+    def _describe_holder(self, message: DescribeHolder) -> HolderDescription | None:
+        guests, names = self._guests, self._services.names
+        mac = guests.holder_of(message.address)
+        if mac is None:
+            return None
+        name = names.name_of(message.address) or names.label_of(mac)[0]
+        return HolderDescription(
+            format_mac(mac), guests.port_of.get(mac), name or None, guests.pool.is_elsewhere(mac)
         )
 
     # -- frames -------------------------------------------------------------------------------------

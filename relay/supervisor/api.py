@@ -161,7 +161,8 @@ class WholeApi:
         asked = await _question(request)
         guest = request.query_params.get("from")
         if guest:
-            peers = await self._merged("/v1/peers", merging.peers)
+            room = request.query_params.get("room", DEFAULT_ROOM)
+            peers = await self._merged(f"/v1/peers?{urlencode({'room': room})}", merging.peers)
             known = [p["worker"] for p in peers if guest.lower() in {p["name"], p["address"], p["mac"]}]
             found = await self._ask(asked, only=set(known) or None)
         else:

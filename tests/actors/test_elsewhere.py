@@ -12,6 +12,7 @@ from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from actors.descriptions import DescribeHolder, HolderDescription
 from actors.gateway import elsewhere
 from actors.gateway.gateway import GatewayActor
 from actors.lan.forwarding import FIRST_TRUNK
@@ -491,3 +492,24 @@ def test_a_further_dhcp_client_of_a_mac_is_answered_once_it_is_decided_and_once(
     assert answer in (None, given)
     client.sends(discover(mac(1), b"second"))
     assert (offered(client), lan.link.asked) == ([given], [])
+
+
+def test_who_has_an_address_is_told_wherever_it_is(loop, counters):
+    ipv6 = "fd76:6d72:656c:6179::77"
+    lan = Lan(loop, counters, ipv6_prefix=ip_address(ipv6).packed[:8])
+    mine, its = ip("10.0.2.50"), (ip("10.0.2.77"), ip_address(ipv6).packed, mac(1))
+
+    def holder(sought):
+        reply = lan.gateway.ask(DescribeHolder(sought), block=False)
+        run_ready()
+        return reply.get()
+
+    client = lan.registers(2)
+    lan.answer(mine)
+    lan.comes_elsewhere(1, "10.0.2.77", ipv6, name="web")
+    guest = HolderDescription(mac(1).hex(":"), None, "web", elsewhere=True)
+    assert [holder(sought) for sought in its] == [guest] * 3
+    here = HolderDescription(client.mac.hex(":"), 1, None, elsewhere=False)
+    assert [holder(mine), holder(client.mac)] == [here] * 2
+    lan.tell(GuestNowhereElse(mac(1)))
+    assert [holder(sought) for sought in (*its, ip("10.0.2.99"), b"")] == [None] * 5

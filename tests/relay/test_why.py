@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ipaddress
 import socket
 import sys
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import dns.message
@@ -13,12 +16,19 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from operators import OperatedRelay
+from operators import GATEWAY_MAC, OperatedRelay, pings
 from processes import run
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.l2 import Ether
 
+from actors.descriptions import HolderDescription, NamesDescription
+from actors.settings import LanSettings
 from guest.relay_socket import RelayPeer
+from relay.why import Question, explain
 
 MAC = "52:54:00:00:78:01"
+PREFIX = "fd76:6d72:656c:6179::"
+GUEST6, GATEWAY6 = f"{PREFIX}78", f"{PREFIX}2"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +37,9 @@ def relay(tmp_path_factory):
     relay: Any = OperatedRelay(tmp_path_factory.mktemp("admin"), *options)
     peer = RelayPeer(relay.url, insecure=True, mac=MAC, name="web")
     relay.guest = str(peer.assigned.ip)
+    uses = Ether(src=MAC, dst=GATEWAY_MAC) / IPv6(src=GUEST6, dst=GATEWAY6) / ICMPv6EchoRequest()
+    peer.send(bytes(uses))
+    pings(peer)
     yield relay
     peer.close()
     relay.stop()
@@ -43,6 +56,10 @@ def relay(tmp_path_factory):
         (("198.51.100.7",), False, "--deny-cidr"),
         (("10.0.2.2",), True, "the gateway's own"),
         (("10.0.2.99",), False, "nobody on the LAN has it"),
+        ((GUEST6,), True, "web, session"),
+        ((GATEWAY6,), True, "the gateway's own"),
+        ((f"{PREFIX}99",), False, "nobody on the LAN has it"),
+        (("127.0.0.1", "--from", GUEST6), True, "yes, from"),
         (("web",), True, "session"),
         (("web.vm.internal",), True, "session"),
         (("nowhere.invalid",), False, ""),
@@ -56,6 +73,35 @@ def test_the_last_step_decides_and_names_the_rule(relay, words, ok, answer):
     assert all(step["ok"] for step in steps[:-1])
     assert steps[-1]["ok"] is ok
     assert answer in steps[-1]["answer"]
+
+
+class Elsewhere:
+    """Snapshots of a room whose one guest, web, is at another worker."""
+
+    addresses = ("10.0.2.40", f"{PREFIX}40")
+    guest = HolderDescription("52:54:00:00:78:40", None, "web", elsewhere=True)
+
+    async def leases(self, room):
+        return {room: ()}
+
+    async def names(self, room):
+        return {room: NamesDescription({"web": self.addresses}, 0, 0)}
+
+    async def holder(self, _room, sought):
+        its = {ipaddress.ip_address(text).packed for text in self.addresses}
+        return self.guest if sought in its | {bytes.fromhex(self.guest.mac.replace(":", ""))} else None
+
+
+@pytest.mark.parametrize("sender", ["web", Elsewhere.guest.mac, *Elsewhere.addresses])
+@pytest.mark.parametrize("target", ["web", *Elsewhere.addresses])
+@pytest.mark.parametrize("isolated", [False, True])
+def test_guests_of_other_workers_are_known(sender, target, isolated):
+    lan: Any = SimpleNamespace(name="default", settings=LanSettings(isolated=isolated))
+    snapshots: Any = Elsewhere()
+    steps = asyncio.run(explain(lan, snapshots, Question(target, guest=sender)))
+    assert "at another worker" in steps[0].answer
+    assert steps[-1].ok is not isolated
+    assert ("--isolated" if isolated else "web, at another worker") in steps[-1].answer
 
 
 def why(relay, *words):

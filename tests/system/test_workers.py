@@ -275,6 +275,42 @@ def test_commands_show_and_change_all_workers_as_one(operated):
     play(scenario)
 
 
+def test_why_knows_guests_at_other_workers_and_looks_in_the_room_it_is_asked_about(operated):
+    one, two = operated.room("one"), operated.room("two")
+
+    async def explained(*words):
+        return await asyncio.to_thread(operated.explained, *words)
+
+    async def at():
+        """Tell each guest's worker and session, by room and MAC."""
+        peers = await asyncio.to_thread(operated.asked, "peers")
+        return {(peer["room"], peer["mac"]): (peer["worker"], peer["port"]) for peer in peers}
+
+    async def scenario():
+        async with Guests(operated, one.url) as first, Guests(operated, two.url) as second:
+            pair = await first.join_both()
+            for guest, other in (pair, pair[::-1]):
+                words = (str(other.assigned.ip), "--from", guest.mac.hex(":"), "--room", "one")
+                steps = await explained(*words)
+                while not steps[-1]["ok"]:  # the workers tell each other of them at some time
+                    steps = await explained(*words)
+                assert "session" in steps[0]["answer"]
+                assert "at another worker" in steps[-1]["answer"]
+            await second.join(len(first.nics))
+            # Worker 0 is asked first: the guest that is meant is at the other, its namesake at worker 0.
+            while True:
+                known = await at()
+                macs = {mac for room, mac in known if room == "two" and known[room, mac][0] == 1}
+                if found := [mac for mac in macs if known.get(("one", mac), (None,))[0] == 0]:
+                    break
+                assert len(first.nics) < MOST_GUESTS
+                await asyncio.gather(first.join(1), second.join(1))
+            steps = await explained("198.51.100.7", "--from", found[0], "--room", "two")
+            assert steps[0]["answer"].endswith(f", session {known['two', found[0]][1]}")
+
+    play(scenario)
+
+
 def test_a_worker_that_comes_later_knows_bans_and_draining(operated):
     banned = "52:54:00:0b:ad:01"
     operated.vmrelay("ban", f"mac={banned}")
