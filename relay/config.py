@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relay import settings
+from relay.room_tables import OTHERS, ROOMS
 from relay.setting_kinds import flag
+from relay.spelling import CONFIG_VARIABLE
 from transport.certificates import CertificateError, FileCertificateStore
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from relay.settings import Origin, Settings
 
@@ -42,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
         return 2
-    if args.action == "print":
-        print(_as_json(found, origins) if args.json else "\n".join(_as_toml(found, origins)))  # noqa: T201
+    if args.action == "print" and args.json:
+        file = flags.get("config") or os.environ.get(CONFIG_VARIABLE)
+        print(_as_json(found, origins, f"file {file}"))  # noqa: T201
+    elif args.action == "print":
+        print("\n".join(_as_toml(found, origins)))  # noqa: T201
     elif args.json:
         print(json.dumps({"ok": True}))  # noqa: T201
     else:
@@ -80,18 +85,38 @@ def _value(name: str, found: Settings, origin: Origin) -> object:
     return [str(item) for item in value] if isinstance(value, tuple | frozenset) else str(value)
 
 
-def _as_json(found: Settings, origins: dict[str, Origin]) -> str:
-    told = {
+def _tables(found: Settings) -> Mapping[str, Any]:
+    """Give the rooms' tables of the file, as they are written there."""
+    return found.tables.written if isinstance(found, settings.SettingsWithRooms) else {}
+
+
+def _as_json(found: Settings, origins: dict[str, Origin], file: str) -> str:
+    told: dict[str, Any] = {
         flag(name)[2:]: {"value": _value(name, found, origin), "from": str(origin)}
         for name, origin in origins.items()
     }
+    tables = _tables(found)
+    for name in (OTHERS, ROOMS):
+        told[name] = {"value": tables.get(name, {}), "from": file if name in tables else "default"}
     return json.dumps(told, indent=1)
 
 
 def _as_toml(found: Settings, origins: dict[str, Origin]) -> Iterator[str]:
     for name, origin in origins.items():
         value, key = _value(name, found, origin), flag(name)[2:]
-        line = f"{key} =" if value is None else f"{key} = {json.dumps(value)}"
+        line = f"{key} =" if value is None else f"{key} = {_toml(value)}"
         yield f"#{line}" if origin.kind == "default" else f"{line}  # {origin}"
-    if found.rooms:
-        yield f"# rooms with settings of their own: {', '.join(sorted(found.rooms))}"
+    tables = _tables(found)
+    of_rooms = {f"{ROOMS}.{room}": values for room, values in tables.get(ROOMS, {}).items()}
+    others = {OTHERS: tables[OTHERS]} if OTHERS in tables else {}
+    for table, values in (others | of_rooms).items():
+        yield ""
+        yield f"[{table}]"
+        for key, value in values.items():
+            yield f"{key} = {_toml(value)}"
+
+
+def _toml(value: object) -> str:
+    """Write a text, number, truth value or list of texts: as JSON, but for what that escapes otherwise."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isascii() and c != "\x7f" else f"\\U{ord(c):08x}" for c in text)

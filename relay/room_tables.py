@@ -74,6 +74,8 @@ class RoomTables(NamedTuple):
     """For all rooms but the default one."""
     named: Mapping[str, Mapping[str, Any]] = {}
     """For single rooms."""
+    written: Mapping[str, Any] = {}
+    """The tables as they stand in the file, ``rooms`` and ``room``, where there are; keys as there."""
 
 
 NO_TABLES = RoomTables()
@@ -100,7 +102,8 @@ def take_tables(
     found = _of_rooms(others, f"{source}: {OTHERS}", read)
     if "forward" in found:
         raise SettingsError(f"{source}: {OTHERS}: forward: only one room can have a port; see [{ROOMS}.NAME]")
-    return RoomTables(found, rooms)
+    written = {name: values for name, values in ((OTHERS, others), (ROOMS, named)) if values}
+    return RoomTables(found, rooms, written)
 
 
 def _of_rooms(

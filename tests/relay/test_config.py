@@ -9,6 +9,7 @@ import pytest
 from processes import run
 
 from relay.settings import OPTIONS, explain
+from relay.tokens import make_key, public_half
 
 
 def vmrelay(*words, status=0, **environment):
@@ -42,6 +43,57 @@ def test_what_is_printed_is_a_file_that_means_the_same(tmp_path):
     ]
     own = {"forward", "allow-cidr", "bit-rate", "static-lease", "ipv6"}
     assert set(tomllib.loads(told)) - {"state"} == own  # tests keep no state
+
+
+ROOMS = """
+bit-rate = "5M"
+forward = ["tcp::8080:web:80"]
+auth-keys = "{keys}"
+
+[rooms]
+auth = "required"
+isolated = true
+bit-rate = 1000000
+allow-cidr = ["192.0.2.0/24", "2001:db8::/32"]
+
+[room.red]
+lease-time = "5m"
+isolated = false
+static-lease = ["52:54:00:00:00:01=10.0.2.50=db"]
+dhcp-wpad = "http://a.example/\\"quoted\\""
+
+[room.blue-2]
+
+[room.island]
+internet = false
+allow-cidr = []
+tcp-timeout = 7440.5
+"""
+
+
+def test_the_rooms_tables_are_printed_too_and_mean_the_same_again(tmp_path):
+    keys, file, again = (tmp_path / name for name in ("keys.json", "rooms.toml", "again.toml"))
+    keys.write_text(json.dumps({"keys": [public_half(make_key("EdDSA"))]}))
+    file.write_text(ROOMS.format(keys=keys))
+    again.write_text(vmrelay("print", "--config", file))
+    meant, found = (explain({"config": str(path)}, os.environ)[0] for path in (file, again))
+    assert found.rooms == meant.rooms == {"red", "blue-2", "island"}
+    for room in ("default", "without a table", *meant.rooms):
+        assert found.of_room(room) == meant.of_room(room), room
+    assert found.of_room("blue-2").isolated
+    as_json = json.loads(vmrelay("print", "--json", "--config", file))
+    written = tomllib.loads(file.read_text())
+    for name in ("rooms", "room"):
+        assert as_json[name] == {"value": written[name], "from": f"file {file}"}
+    as_json = json.loads(vmrelay("print", "--json"))
+    assert as_json["rooms"] == as_json["room"] == {"value": {}, "from": "default"}
+
+
+def test_texts_of_any_characters_are_printed_as_toml_has_them(tmp_path):
+    folder = tmp_path / 'a"b\\ \xfc\U0001f600\x7f\t'
+    again = tmp_path / "again.toml"
+    again.write_text(vmrelay("print", "--state", folder))
+    assert tomllib.loads(again.read_text())["state"] == str(folder)
 
 
 def test_origins_are_told_for_all_settings():
