@@ -132,6 +132,15 @@ def test_tabs_exchange_frames(tabs, size):
     assert reply[Raw].load == payload
 
 
+def test_a_frame_that_the_page_cannot_take_is_not_the_last(tabs):
+    one, other = tabs
+    other.page.evaluate('() => { received.push = () => { delete received.push; throw new Error("full"); }; }')
+    for number in range(2):
+        one.send(Ether(src=one.mac, dst=BROADCAST, type=0x88B5) / Raw(b"number %d" % number))
+        other.page.wait_for_function("() => !Object.hasOwn(received, 'push')")
+    other.next_frame(lambda frame: frame.src == one.mac and frame[Raw].load.startswith(b"number 1"))
+
+
 def test_tab_pings_the_gateway(tabs):
     tab = tabs[0]
     tab.send(Ether(src=tab.mac, dst=BROADCAST) / ARP(op=1, hwsrc=tab.mac, psrc=tab.address, pdst="10.0.2.2"))
