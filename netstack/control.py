@@ -105,10 +105,15 @@ def _parse_register(fields: dict[str, Any]) -> ControlMessage:
     resume = fields.get("resume")
     return Register(
         mac,
-        name[:MAX_NAME_LENGTH] if isinstance(name, str) else "",
+        encodable(name[:MAX_NAME_LENGTH]) if isinstance(name, str) else "",
         resume if isinstance(resume, str) else "",
         _parse_address(fields.get("ip")),
     )
+
+
+def encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON may name (RFC 8259, section 8.2) and UTF-8 has no bytes for."""
+    return text.encode(errors="replace").decode()
 
 
 def _parse_address(numbers: object) -> bytes | None:

@@ -7,6 +7,7 @@ and much at once; a killed relay loses that moment. SQLite's write-ahead log mak
 A lease that nobody had for :data:`KEPT_FOR` is forgotten, and so is the one seen longest ago where a room has
 more than :data:`MAX_PER_ROOM` or all together more than :data:`MAX_LEASES`. A database that cannot be read is
 put aside; one that cannot be written is one line in the log, and the relay goes on with what is in memory.
+Changes that no database takes, as of a text without bytes in UTF-8, are left out of it.
 """
 
 from __future__ import annotations
@@ -193,11 +194,17 @@ class LeaseStore:
                 self._pending = pending | self._pending  # with the next change it is tried again
                 while len(self._pending) > MAX_PENDING:
                     del self._pending[next(iter(self._pending))]
-            if not self._failed:
-                logger.warning("guests' addresses are not kept at present: {}: {}", FILE, error)
-            self._failed = True
+            self._tell_failure(f"guests' addresses are not kept at present: {FILE}: {error}")
+        except ValueError as error:  # so is UnicodeEncodeError; another try would end the same way
+            self._tell_failure(f"{len(pending)} changes of guests' addresses are not kept: {FILE}: {error}")
         else:
             self._failed = False
+
+    def _tell_failure(self, what: str) -> None:
+        """Log the first of several failures in a row."""
+        if not self._failed:
+            logger.warning("{}", what)
+        self._failed = True
 
 
 class RoomMemory:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from netstack.control import MAX_NAME_LENGTH
+from netstack.control import MAX_NAME_LENGTH, encodable
 from netstack.ethernet import is_station, parse_mac
 from netstack.room_names import ROOM_NAME
 from relay.settings import OPTIONS
@@ -73,8 +73,8 @@ def read_claims(claims: Mapping[str, Any], expires: float) -> Pass:
     return Pass(
         expires,
         room,
-        name,
-        identifier,
+        encodable(name),
+        encodable(identifier),
         _macs(claims.get("mac")),
         _limits(claims.get("limits", {})),
         _rights(claims.get("rights")),

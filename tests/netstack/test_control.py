@@ -42,6 +42,8 @@ def test_register_may_name_the_host():
         assert parse_control(dump(type="Register", mac=list(MAC), ip=ip)) == Register(MAC, ip=wanted)
     long = parse_control(dump(type="Register", mac=list(MAC), name="w" * 2000))
     assert long == Register(MAC, "w" * 253)
+    lone = parse_control(b'{"type":"Register","mac":[82,84,0,170,187,204],"name":"a\\ud800b\\ud83d\\ude00"}')
+    assert lone == Register(MAC, "a?b\N{GRINNING FACE}"), "a name that can be written down and sent on"
     assert parse_control(b'{"type":"Heartbeat"}') == Heartbeat()
     assert parse_control(b'{"type":"Disconnect","why":null}') == Disconnect()
     assert parse_control(b'{"type":"PeerList"}') == PeerListRequest()

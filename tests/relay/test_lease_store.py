@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import wait_until
 
 from relay import lease_store
 from relay.lease_store import FILE, FRESH_FOR, KEPT_FOR, LeaseStore
@@ -184,6 +185,18 @@ def test_a_disk_that_takes_nothing_is_one_line_and_costs_a_bounded_memory(reopen
     store._database.execute("PRAGMA query_only = OFF")
     store.keep("default", mac(99), ip(99), "")
     assert known(reopen()) == [(mac(n), ip(n), "") for n in (33, 34, 35, 36, 37, 38, 39, 99)]
+
+
+def test_what_no_database_takes_is_left_out_and_what_comes_later_is_written(reopen, lines):
+    store = reopen()
+    for number in (1, 2):
+        store.keep("default", mac(number), ip(number), "\ud800")
+        wait_until(lambda: lines and not store._pending)
+    assert len(known(store)) == 2
+    store.keep("default", mac(9), ip(9), "web")
+    assert known(reopen()) == [(mac(9), ip(9), "web")]
+    [line] = lines
+    assert line.startswith("WARNING 1 changes of guests' addresses are not kept: leases.db: 'utf-8' codec")
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 99, b"SQLite format 3\0" + bytes(4080)])

@@ -38,6 +38,8 @@ def test_what_a_token_says():
     assert found == Pass(60.0, "lab", "web", "t1", frozenset({ONE, TWO}), limits, frozenset({BRIDGE, ADMIN}))
     assert read_claims({"mac": "52:54:00:00:00:01"}, 60.0).macs == {ONE}
     assert read_claims({"rights": []}, 60.0).rights == frozenset()
+    lone = read_claims({"name": "a\ud800b", "jti": "\udfff1"}, 60.0)
+    assert (lone.name, lone.id) == ("a?b", "?1"), "what has no bytes in UTF-8 cannot be written down"
     for audience in ("vmrelay", ["mail", "vmrelay"]):
         assert read_claims({"aud": audience}, 60.0) == Pass(60.0)
 
