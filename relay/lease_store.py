@@ -158,14 +158,16 @@ class LeaseStore:
 
     def _read(self, database: sqlite3.Connection) -> None:
         oldest = self._clock() - KEPT_FOR
-        for room, mac, address, name, seen in database.execute(_READ).fetchall():
-            key = (room, mac)
-            self._place_last(key, Lease(address, name, seen))
-            shaped = isinstance(mac, bytes) and isinstance(address, bytes) and isinstance(name, str)
-            if not shaped or (len(mac), len(address)) != (_MAC, _ADDRESS) or seen < oldest:
-                self._forget(key)
-            elif len(self._leases) > MAX_LEASES:
-                self._forget(next(iter(self._leases)))
+        for row in database.execute(_READ).fetchall():
+            match row:  # SQLite's columns hold values of any type
+                case (str(room), bytes(mac), bytes(address), str(name), int(seen)) if (
+                    len(mac) == _MAC and len(address) == _ADDRESS and seen >= oldest
+                ):
+                    self._place_last((room, mac), Lease(address, name, seen))
+                    if len(self._leases) > MAX_LEASES:
+                        self._forget(next(iter(self._leases)))
+                case (room, mac, *_):
+                    self._put((room, mac), None)
 
     # -- the thread ---------------------------------------------------------------------------------
 
@@ -245,6 +247,7 @@ def _open(folder: Folder) -> sqlite3.Connection | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False)
+    database.text_factory = lambda raw: raw.decode(errors="replace")
     with contextlib.ExitStack() as stack:
         stack.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")

@@ -231,12 +231,24 @@ def test_a_page_in_the_middle_that_is_damaged_is_found(folder, lines):
 def test_rows_and_versions_that_another_relay_wrote_are_not_believed(folder, lines, clock):
     LeaseStore(folder).close()
     database = sqlite3.connect(folder.path / FILE)
-    for row in ((b"x", bytes(4), "", NOW), (bytes(6), b"", "", NOW), (bytes(6), bytes(4), 7.5, NOW)):
-        database.execute("INSERT OR REPLACE INTO leases VALUES ('default', ?, ?, ?, ?)", row)
+    rows = (
+        ("default", b"x", bytes(4), "", NOW),
+        ("default", mac(1), b"", "", NOW),
+        ("default", mac(2), bytes(4), b"web", NOW),
+        ("default", mac(3), bytes(4), "", "yesterday"),
+        ("default", mac(4), bytes(4), "", NOW + 0.5),
+        ("default", "text", bytes(4), "", NOW),
+        (b"default", mac(5), bytes(4), "", NOW),
+        ("default", mac(6), ip(6), "web", NOW),
+        ("default", mac(7), ip(7), "", NOW),
+    )
+    database.executemany("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", rows)
+    database.execute("UPDATE leases SET name = CAST(x'77ff' AS TEXT) WHERE mac = ?", (mac(7),))
     database.commit()
     store = LeaseStore(folder, clock)
-    assert [guest for guest in known(store) if guest[0] == b"x" or not guest[1]] == []
+    assert known(store) == [(mac(6), ip(6), "web"), (mac(7), ip(7), "w\N{REPLACEMENT CHARACTER}")]
     store.close()
+    assert database.execute("SELECT count(*) FROM leases").fetchone() == (2,), "the others are deleted"
     database.execute("PRAGMA user_version = 9")
     database.commit()
     database.close()
