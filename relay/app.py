@@ -435,6 +435,7 @@ class Relay:
         self._shared.flows.limit = max_flows(self._settings)
         for lan in self._lans:
             lan.replan(lan_plan(self._settings, lan.name))
+        self._lans.keep(self._settings.rooms)  # last, as their forwards may have been another room's
         self._decisions.follow(self._lans)
 
     async def _refresh_keys(self) -> bool:

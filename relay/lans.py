@@ -123,8 +123,6 @@ class Lans:
                 raise refusal
             is_new = name not in self._elsewhere()
             lan = self._begin(name)
-            if self._blocked:
-                lan.block_macs(self._blocked)
             if is_new:
                 self._makers[name] = client
             self.counters.add("rooms.made")
@@ -167,14 +165,20 @@ class Lans:
                 lan.close_sessions(CloseCode.INTERNAL, FAILED)
                 self._end(name)
                 if name in self._kept:
-                    self._make_again(name)
+                    self._begin_kept(name)
             elif name in self._kept or not lan.is_empty:
                 self._empty_since.pop(name, None)
             elif now - self._empty_since.setdefault(name, now) >= self.bounds.idle_time:
                 logger.info("room {} ends: nobody is in it", name)
                 self._end(name)
 
-    def _make_again(self, name: str) -> None:
+    def keep(self, names: Iterable[str]) -> None:
+        """Have these LANs, besides the default one, from now on, and no others that are empty for long."""
+        self._kept = frozenset({DEFAULT_ROOM, *names})
+        for name in sorted(self._kept - self._lans.keys()):
+            self._begin_kept(name)
+
+    def _begin_kept(self, name: str) -> None:
         try:
             self._begin(name)
         except ForwardError as error:
@@ -183,6 +187,8 @@ class Lans:
     def _begin(self, name: str) -> Lan:
         lan = self._lans[name] = self._make(name)
         self.labels.begin(name)
+        if self._blocked:
+            lan.block_macs(self._blocked)
         for observer, room in self._observers.items():
             if room in (None, name):
                 lan.observation.add(observer)

@@ -6,17 +6,16 @@ The rest is fixed at the start because sockets, tables or what clients were told
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loguru import logger
 
-from relay.settings import OPTIONS, SettingsError
+from netstack.room_names import DEFAULT_ROOM
+from relay.room_tables import ALL_OTHERS, NO_TABLES, RoomTables
+from relay.settings import OPTIONS, Settings, SettingsError, SettingsWithRooms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from relay.settings import Settings
+    from collections.abc import Callable, Mapping
 
 LIVE = frozenset(
     {
@@ -41,9 +40,9 @@ class Differences(NamedTuple):
 
 
 def differences(old: Settings, new: Settings) -> Differences:
-    """Compare settings, those of single rooms included."""
-    names = {name for name in OPTIONS if getattr(old, name) != getattr(new, name)}
-    for room in old.rooms & new.rooms | {""}:
+    """Compare settings, those of single rooms included, also of such as only one of both names."""
+    names: set[str] = set()
+    for room in {DEFAULT_ROOM, ALL_OTHERS} | old.rooms | new.rooms:
         of_old, of_new = old.of_room(room), new.of_room(room)
         names |= {name for name in OPTIONS if getattr(of_old, name) != getattr(of_new, name)}
     live = sorted(names & LIVE)
@@ -51,8 +50,28 @@ def differences(old: Settings, new: Settings) -> Differences:
 
 
 def merged(old: Settings, new: Settings) -> Settings:
-    """Give what is in force once ``new`` is taken over: of the relay's own settings only the live ones."""
-    return replace(new, **{name: getattr(old, name) for name in OPTIONS if name not in LIVE})
+    """Give what is in force once ``new`` is taken over: the live settings of it, and the others of ``old``.
+
+    So it is in each table of rooms. One that is gone stays while it has a setting that needs a restart.
+    """
+    before, after = _tables_of(old), _tables_of(new)
+    named = {
+        room: _merged_table(before.named.get(room, {}), after.named.get(room, {}))
+        for room in (*before.named, *after.named)
+    }
+    named = {room: table for room, table in named.items() if table or room in after.named}
+    tables = RoomTables(_merged_table(before.others, after.others), named)
+    values = {name: getattr(new if name in LIVE else old, name) for name in OPTIONS}
+    return Settings(**values) if tables == NO_TABLES else SettingsWithRooms(**values, tables=tables)
+
+
+def _tables_of(settings: Settings) -> RoomTables:
+    return settings.tables if isinstance(settings, SettingsWithRooms) else NO_TABLES
+
+
+def _merged_table(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    fixed = {name: value for name, value in old.items() if name not in LIVE}
+    return fixed | {name: value for name, value in new.items() if name in LIVE}
 
 
 def tell_reload(told: dict[str, Any]) -> None:

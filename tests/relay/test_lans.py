@@ -23,7 +23,8 @@ from netstack.forward import parse_forwards
 from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import lan_plan
 from relay.lans import CREATION_BURST, Bounds, Lans, NoRoomError
-from relay.settings import Settings
+from relay.room_tables import RoomTables
+from relay.settings import Settings, SettingsWithRooms
 
 ARP_PROBE = bytes.fromhex("0001080006040001")
 
@@ -337,6 +338,46 @@ def test_a_room_that_is_kept_is_there_from_the_start_and_is_made_again_when_it_f
         first.stop()
         house.look(1e6)
         assert house.lans.find("lab").is_alive
+
+    in_a_house(scenario, kept=["lab"])
+
+
+def test_rooms_that_are_kept_from_now_on_begin_and_those_that_are_not_end_once_empty():
+    def scenario(house):
+        first = house.lans.find("lab")
+        house.lans.keep(["new", "newer"])
+        assert all(house.lans.find(name).is_alive for name in ("lab", "new", "newer"))
+        house.lans.keep(["new"])
+        for now in (0.0, 10.0):
+            house.look(now)
+        assert {lan.name for lan in house.lans} == {"default", "new"}
+        assert not first.is_alive
+
+    in_a_house(scenario, kept=["lab"])
+
+
+def test_a_kept_room_that_cannot_be_had_is_one_line_and_the_others_begin(lines):
+    [forward] = parse_forwards("tcp:192.0.2.1:1:vm:1")
+    tables = RoomTables(named={"busy": {"forward": (forward,)}})
+
+    def scenario(house):
+        house.lans.keep(["busy", "free"])
+        assert {lan.name for lan in house.lans} == {"default", "free"}
+
+    in_a_house(scenario, SettingsWithRooms(tables=tables))
+    [line] = lines
+    assert line.startswith("ERROR room busy: cannot forward tcp:192.0.2.1:1:vm:1: ")
+
+
+def test_nobody_has_a_blocked_mac_in_rooms_that_begin_by_themselves():
+    def scenario(house):
+        house.lans.block_macs(frozenset({mac(1)}))
+        house.lans.find("lab").stop()
+        house.look(0.0)
+        house.lans.keep(["lab", "new"])
+        for number, name in enumerate(("lab", "new"), 1):
+            session, _peer = framed(house.lans.find(name), number, mac(1), "web")
+            assert session.controls()[-1]["type"] == "Error"
 
     in_a_house(scenario, kept=["lab"])
 

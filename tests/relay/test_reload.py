@@ -12,7 +12,8 @@ import pytest
 from processes import Relay, free_port, run
 
 from relay.reload import LIVE, differences, merged
-from relay.settings import OPTIONS, Settings
+from relay.room_tables import RoomTables
+from relay.settings import OPTIONS, Settings, SettingsWithRooms
 
 
 def test_all_live_settings_exist():
@@ -25,6 +26,55 @@ def test_differences_tell_live_ones_from_fixed_ones():
     assert differences(old, new) == (["bit-rate", "log-level"], ["ipv6", "isolated"])
     taken = merged(old, new)
     assert (taken.log_level, taken.bit_rate, taken.isolated, taken.ipv6) == ("debug", 5, False, True)
+
+
+def with_rooms(others, **named):
+    return SettingsWithRooms(tables=RoomTables(others, named))
+
+
+def test_of_rooms_too_only_live_settings_are_taken_over():
+    old = with_rooms(
+        {"auth": "required", "max_peers": 5},
+        a={"internet": False, "bit_rate": 1},
+        b={"internet": False, "bit_rate": 1},
+    )
+    new = with_rooms(
+        {"auth": "off", "max_peers": 6},
+        a={"internet": True, "bit_rate": 2},
+        c={"isolated": True, "bit_rate": 3},
+    )
+    assert differences(old, new) == (["bit-rate", "max-peers"], ["auth", "internet", "isolated"])
+    taken = merged(old, new)
+    for room, in_force in {
+        "default": ("off", True, False, 0, 1024),
+        "a": ("required", False, False, 2, 6),
+        "b": ("required", False, False, 0, 6),
+        "c": ("required", True, False, 3, 6),
+        "other": ("required", True, False, 0, 6),
+    }.items():
+        of = taken.of_room(room)
+        assert (of.auth, of.internet, of.isolated, of.bit_rate, of.max_peers) == in_force
+    assert taken.rooms == {"a", "b", "c"}
+    assert differences(taken, new) == ([], ["auth", "internet", "isolated"]), "it is said each time"
+
+
+@pytest.mark.parametrize(
+    ("table", "fixed"),
+    [({"internet": False}, ["internet"]), ({"auth": "required", "max_peers": 5}, ["auth"])],
+)
+def test_a_room_that_the_file_names_no_more_is_not_opened(table, fixed):
+    old, live = with_rooms({}, b=table), {"max_peers": 1024}
+    assert differences(old, Settings()).fixed == fixed
+    taken = merged(old, Settings())
+    expected = {**table, **live}
+    assert {name: getattr(taken.of_room("b"), name) for name in expected} == expected
+
+
+def test_a_room_of_live_settings_only_goes_with_its_table_and_comes_with_an_empty_one():
+    old = with_rooms({}, b={"max_peers": 5})
+    assert differences(old, Settings()) == (["max-peers"], [])
+    assert merged(old, Settings()) == Settings()
+    assert merged(Settings(), with_rooms({}, c={})).rooms == {"c"}
 
 
 @pytest.fixture
@@ -59,6 +109,14 @@ def test_forwards_follow_the_configuration(relay):
     assert (is_open(first), is_open(second), is_open(by_hand)) == (True, False, True)
     reload(relay, f'forward = ["tcp::{second}:web:80"]')
     assert (is_open(first), is_open(second), is_open(by_hand)) == (False, True, True)
+
+
+def test_a_room_that_is_added_is_there_at_once_with_its_forwards(relay):
+    port = free_port()
+    reload(relay, f'[room.lab]\nforward = ["tcp::{port}:web:80"]')
+    assert is_open(port)
+    reload(relay, "")
+    assert not is_open(port)
 
 
 def test_a_signal_does_the_same_and_fixed_settings_are_named(relay):
