@@ -131,7 +131,7 @@ class RelayAdmission:
         if isinstance(target, Refusal):
             return target
         rule = self._rules.of(target.room)
-        refusal = None if rule.origins is None else rule.origins.admit(request)
+        refusal = None if rule.origins is None else rule.origins.admit_page(request)
         ticket = refusal or self.tokens.read(request, target.room, rule.auth)
         if isinstance(ticket, Refusal):
             return ticket

@@ -137,12 +137,17 @@ class OriginPolicy:
 
     def admit(self, request: ClientRequest) -> Refusal | None:
         """Return why a request is refused, None when it is granted."""
-        refusal = None
-        if request.carrier != "webtransport":
-            refusal = self._check_host(request)
-        if refusal is None and (request.carrier != "http" or is_guarded(request.path)):
-            refusal = self._check_origin(request)
-        return refusal
+        refusal = None if request.carrier == "webtransport" else self._check_host(request)
+        return refusal or self.admit_page(request)
+
+    def admit_page(self, request: ClientRequest) -> Refusal | None:
+        """Return why the page that asks is refused, None when it may connect, or there is none.
+
+        For policies that are narrower than the relay's, which knows what hosts are its own.
+        """
+        if request.carrier == "http" and not is_guarded(request.path):
+            return None
+        return self._check_origin(request)
 
     def _check_host(self, request: ClientRequest) -> Refusal | None:
         for authority in filter(None, (request.authority, *request.values("host"))):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,6 +17,7 @@ from relay.room_tables import RoomTables
 from relay.settings import Settings, SettingsWithRooms
 from relay.token_gate import Clocks, TokenGate
 from transport.admission import ClientRequest, Grant, Refusal
+from transport.origins import OriginPolicy
 
 NO_TOKENS = TokenGate(None, Clocks(lambda: 0.0, lambda: 0.0))
 NO_BANS = Bans(lambda: 0.0)
@@ -29,6 +32,9 @@ class Origins:
         self.refusal = refusal
 
     def admit(self, _request):
+        return self.refusal
+
+    def admit_page(self, _request):
         return self.refusal
 
 
@@ -233,6 +239,32 @@ def test_rooms_may_be_for_fewer_pages_and_for_tokens_only(carrier):
     assert admission.admit(request("/room/lab", carrier)) == FORBIDDEN._replace(room="lab")
     refusal = admission.admit(request("/room/other", carrier))
     assert (refusal.status, refusal.reason) == (401, "A token is needed: ?token= in the URL.")
+
+
+@both_carriers
+def test_a_room_for_fewer_pages_is_at_the_hosts_that_the_relay_knows(carrier):
+    tables = RoomTables(named={"lab": {"allow_origin": ("https://a.example",)}})
+    relays = ("https://a.example", "https://relay.example")
+    settings = SettingsWithRooms(allow_origin=relays, tables=tables)
+    certificates: Any = SimpleNamespace(
+        current=SimpleNamespace(names=frozenset({"localhost"}), is_self_signed=True)
+    )
+    make_policy = partial(OriginPolicy, certificates=certificates, on_loopback=False)
+    lans: Any = Lans()
+    rules = RoomRules(settings, make_policy)
+    admission = RelayAdmission(make_policy(relays), rules, NO_TOKENS, lans, NO_BANS)
+
+    def status(room, *origins, host="relay.example"):
+        asked = request(f"/room/{room}", carrier)
+        found = admission.admit(asked._replace(headers=[("origin", it) for it in origins], authority=host))
+        return found.status if isinstance(found, Refusal) else HTTPStatus.OK
+
+    assert status("lab") == status("lab", "https://a.example") == HTTPStatus.OK
+    assert status("lab", "https://relay.example") == HTTPStatus.FORBIDDEN, "it is not one of the room's"
+    assert status("other", "https://relay.example") == HTTPStatus.OK
+    if carrier == "websocket":
+        for room in ("lab", "other"):
+            assert status(room, host="unknown.example") == HTTPStatus.MISDIRECTED_REQUEST
 
 
 def test_who_is_banned_or_comes_while_the_relay_drains_is_refused_before_a_room_is_made():
