@@ -27,7 +27,7 @@ from relay.tokens import LEEWAY, Keys, KeysError, load_keys
 from transport.admission import TOKEN_FIELD, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Iterable
     from pathlib import Path
 
     from actors.port_policy import PortPolicy
@@ -161,10 +161,19 @@ class TokenGate:
         Raises ValueError for what is no such id.
         """
         self._revocations.add(identifier)
-        self._keys = replace(self._keys, revoked=self._keys.revoked | {identifier})
-        ended = self.end_sessions({identifier}, CloseCode.EXPIRED, REVOKED)
+        ended = self._enforce(frozenset({identifier}))
         await asyncio.to_thread(self._revocations.save)
         return ended
+
+    def follow(self, identifiers: Iterable[str]) -> int:
+        """Go by what another process has revoked, by ids (``jti``); return how many sessions ended."""
+        revoked = frozenset(identifiers)
+        self._revocations.ids |= revoked
+        return self._enforce(revoked)
+
+    def _enforce(self, revoked: frozenset[str]) -> int:
+        self._keys = replace(self._keys, revoked=self._keys.revoked | revoked)
+        return self.end_sessions(revoked, CloseCode.EXPIRED, REVOKED)
 
     @property
     def revoked(self) -> list[str]:

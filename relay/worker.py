@@ -186,7 +186,7 @@ class WorkerRelay(Relay):
             self._take_over(handing.settings_of(self._place, handing.unpack_settings(told["settings"])))
         self._handed_certificates.take(told["certificates"])
         self._admission.draining = told["draining"]
-        self._revocations.ids |= set(told["revoked"])
+        self._tokens.follow(told["revoked"])
         wanted = {ban.id: ban for ban in (Ban(*fields) for fields in told["bans"])}
         for ban in self._bans:
             if ban.id not in wanted:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import socket
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from relay.logs import Limiter
 from relay.settings import Settings
 from relay.supervisor.asking import Question, ask
 from relay.supervisor.ports import Ports
+from relay.tokens import make_key, public_half, sign
 from relay.worker import WorkerRelay
 from relay.workers import handed as handing
 from relay.workers.channel import Channel
@@ -71,9 +75,15 @@ class Working:
             pass
         return message
 
-    async def join(self):
+    async def join(self, token=""):
         trust = Trust(certificate_hash=bytes.fromhex(self.certificates.current.sha256))
-        return await connect(f"https://127.0.0.1:{self.port}/", trust)
+        return await connect(f"https://127.0.0.1:{self.port}/", trust, token=token)
+
+    def tell_state(self, **changed):
+        """Tell what operators have changed since it was started."""
+        state = {name: self._start[name] for name in ("settings", "revoked", "forwards", "bans", "draining")}
+        certificates = handing.pack_certificates(self.certificates)
+        self.channel.send("state", **state | {"certificates": certificates} | changed)
 
     async def end(self):
         with contextlib.suppress(Exception):
@@ -177,14 +187,7 @@ def test_settings_that_are_handed_over_hold(lines):
 
 def test_what_operators_changed_while_it_started_holds():
     async def scenario(working):
-        state = {
-            "settings": handing.pack_settings(SETTINGS),
-            "draining": False,
-            "revoked": [],
-            "forwards": [],
-        }
-        state["certificates"] = handing.pack_certificates(working.certificates)
-        working.channel.send("state", **state, bans=[("mac", "52:54:00:00:00:09", math.inf, "")])
+        working.tell_state(draining=False, bans=[("mac", "52:54:00:00:00:09", math.inf, "")])
         working.channel.send("reload", settings=handing.pack_settings(SETTINGS))
         await working.told("reloaded")
         answer = await ask(working.place.admin_socket, Question("GET", "/v1/bans"))
@@ -193,6 +196,24 @@ def test_what_operators_changed_while_it_started_holds():
         client.close()
 
     play(scenario, bans=[("address", "127.0.0.1/32", math.inf, "")], draining=True)
+
+
+def test_a_token_that_was_revoked_while_it_started_lets_nobody_in_and_ends_sessions(tmp_path):
+    key, keys = make_key("EdDSA"), tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [public_half(key)]}))
+    token = sign(key, {"exp": time.time() + 3600, "jti": "t1"})
+
+    async def scenario(working):
+        client = await working.join(token)
+        working.tell_state(revoked=["t1"])
+        with pytest.raises(SessionEndedError, match="revoked"):
+            await until_ended(client)
+        with pytest.raises(InvalidStatus) as refusal:
+            await websocket(f"ws://127.0.0.1:{working.port}/?token={token}").__aenter__()
+        assert refusal.value.response.status_code == 401
+
+    # Keys and revoked tokens are not read again meanwhile.
+    play(scenario, settings=replace(SETTINGS, auth="required", auth_keys=keys, cert_poll_interval=3600.0))
 
 
 def test_one_that_retires_tells_its_clients_and_ends():
