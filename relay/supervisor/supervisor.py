@@ -37,6 +37,7 @@ from relay.bans import Bans
 from relay.cluster import nats_servers, node_of, room_key
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
+from relay.lease_store import LeaseStore
 from relay.line_writer import LineWriter
 from relay.operations import OperationError
 from relay.own_certificate import CertificateKeeper, open_certificates
@@ -177,6 +178,8 @@ class Supervisor:
             self.tokens = token_gate(self.settings, self._revocations)
         except KeysError as error:
             raise StartError(str(error)) from None
+        # Made, or put aside, before there are workers: those that begin with it together lock each other out.
+        LeaseStore(self._state.folder).close()
         self.crew = Crew(self._count, self._ports, self._life, self._state_of_now)
         stack.push_async_callback(self.crew.stop)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -117,6 +118,17 @@ def test_several_workers_keep_changes_as_one_does(start):
     relay.vmrelay("forwards", "--remove", forward)
     kill(relay)
     assert forwards(start("--workers", 2)) == []
+
+
+def test_a_damaged_database_of_leases_is_put_aside_before_there_are_workers(start, tmp_path):
+    state, content = tmp_path / "state", b"no database at all" * 99
+    state.mkdir(0o700)
+    (state / "leases.db").write_bytes(content)
+    relay = start("--workers", 2)
+    [said] = [json.loads(line) for line in relay.output.splitlines() if "leases.db" in line]
+    assert "is damaged" in said["message"]
+    assert "worker" not in said["fields"], "they would be in each other's way"
+    assert (state / "leases.damaged").read_bytes() == content
 
 
 def test_a_forward_of_a_room_comes_with_the_room(start):
