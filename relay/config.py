@@ -11,7 +11,6 @@ from relay import settings
 from relay.room_tables import OTHERS, ROOMS
 from relay.setting_kinds import flag
 from relay.spelling import CONFIG_VARIABLE
-from transport.certificates import CertificateError, FileCertificateStore
 
 if TYPE_CHECKING:
     import argparse
@@ -61,16 +60,17 @@ def run(args: argparse.Namespace) -> int:
 def _check_files(found: Settings) -> None:
     """Read the files that the relay would read at its start. Raises SettingsError."""
     from relay.admin.opening import AdminError, read_token
+    from relay.own_certificate import open_files
     from relay.tokens import KeysError, load_keys
 
     try:
         if found.cert_pem is not None and found.key_pem is not None:
-            FileCertificateStore(found.cert_pem, found.key_pem)
+            open_files(found.cert_pem, found.key_pem)
         if found.auth_keys is not None:
             load_keys(found.auth_keys, found.auth_revoked)
         if found.admin_token is not None:
             read_token(found.admin_token)
-    except (CertificateError, KeysError, AdminError) as error:
+    except (KeysError, AdminError) as error:
         raise settings.SettingsError(str(error)) from None
 
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from loguru import logger
 
 from relay.certs import local_names
+from relay.setting_kinds import flag
 from relay.settings import SettingsError
 from transport.certificates import CertificateError, EphemeralCertificateStore, FileCertificateStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from relay.settings import Settings
     from relay.state import State
@@ -31,10 +33,16 @@ def open_certificates(settings: Settings, state: State) -> CertificateStore:
     if settings.cert_pem is None or settings.key_pem is None:
         kept = state.file("certificates.pem")
         return EphemeralCertificateStore(own_names(settings), datetime.now(UTC), kept)
+    return open_files(settings.cert_pem, settings.key_pem)
+
+
+def open_files(certificate: Path, key: Path) -> FileCertificateStore:
+    """Read the operator's files. Raises SettingsError that names the flag of the one that cannot be used."""
     try:
-        return FileCertificateStore(settings.cert_pem, settings.key_pem)
+        return FileCertificateStore(certificate, key)
     except CertificateError as error:
-        raise SettingsError(str(error)) from None
+        named = "cert_pem" if error.path == certificate else "key_pem"
+        raise SettingsError(f"{flag(named)} {error}") from None
 
 
 def describe_certificate(certificates: CertificateStore) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def read_file(path: Path, options: Mapping[str, Option]) -> tuple[dict[str, Any]
             raise SettingsError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
         table = tomllib.loads(data.decode())
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror or error}") from None
+        raise SettingsError(f"--config {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep
         raise SettingsError(f"{path}: not valid TOML: {' '.join(str(error).split())}") from None
     tables = take_tables(table, str(path), partial(_from_table, options))

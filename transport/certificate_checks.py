@@ -29,9 +29,6 @@ SOON = timedelta(days=1)
 PINNED_AT_MOST = timedelta(days=14)
 """Longest life that browsers allow a certificate that is pinned by its hash."""
 
-SMALLEST_RSA = 2048
-"""Bits; smaller keys are refused by browsers, and by OpenSSL at Debian's security level."""
-
 MAKE_ONE = "`vmrelay certs generate DIR` makes one that they take, or use one of an authority"
 
 _WEAK_HASHES = (hashes.MD5, hashes.SHA1)
@@ -114,9 +111,7 @@ def _problems(certificate: CheckedCertificate) -> Iterator[str]:
 
 
 def _of_an_authority(certificate: CheckedCertificate) -> Iterator[str]:
-    leaf, key = certificate.leaf, certificate.private_key
-    if isinstance(key, rsa.RSAPrivateKey) and key.key_size < SMALLEST_RSA:
-        yield f"the certificate's RSA key has {key.key_size} bits: clients want {SMALLEST_RSA}, or ECDSA"
+    leaf = certificate.leaf
     if isinstance(leaf.signature_hash_algorithm, _WEAK_HASHES):
         weak = leaf.signature_hash_algorithm.name.upper()
         yield f"the certificate is signed with {weak}: clients will refuse it; have it issued with SHA-256"

@@ -51,6 +51,9 @@ RENEW_AFTER = timedelta(days=8)
 MAX_PEM_BYTES = 1 << 20
 """Largest certificate or key file that is read: real chains are a few kilobytes."""
 
+SMALLEST_RSA = 2048
+"""Bits; smaller keys are refused by browsers, and by OpenSSL at the security level that Python has it at."""
+
 _PRIVATE_KEY = re.compile(
     rb"-----BEGIN (?P<kind>(?:[A-Z0-9]+ )*PRIVATE KEY)-----.+?-----END (?P=kind)-----", re.DOTALL
 )
@@ -58,7 +61,12 @@ _CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
 class CertificateError(Exception):
-    """A certificate or key cannot be used; the message is one line for the operator."""
+    """A certificate or key cannot be used; the message is one line that begins with the file."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        """``path`` is the file that has to be another."""
+        super().__init__(f"{path}: {reason}")
+        self.path = path
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +194,18 @@ def load(certificate_path: Path, key_path: Path) -> Certificate:
         chain = tuple(x509.load_pem_x509_certificates(chain_pem))
         leaf_key = chain[0].public_key() if chain else None
     except (ValueError, UnsupportedAlgorithm):
-        raise CertificateError(f"{certificate_path}: no certificate in PEM form in this file") from None
+        raise CertificateError(certificate_path, "no certificate in PEM form in this file") from None
     private_key = _private_key(key_pem, key_path)
     if leaf_key != private_key.public_key():
         raise CertificateError(
-            f"{key_path}: this key does not belong to the first certificate in {certificate_path}"
-            f"{_whose(private_key, chain)}"
+            key_path,
+            f"this key does not belong to the first certificate in {certificate_path}"
+            f"{_whose(private_key, chain)}",
+        )
+    if isinstance(private_key, rsa.RSAPrivateKey) and private_key.key_size < SMALLEST_RSA:
+        raise CertificateError(
+            key_path,
+            f"an RSA key of {private_key.key_size} bits, too few for TLS: {SMALLEST_RSA} at least, or ECDSA",
         )
     return Certificate(chain, private_key)
 
@@ -366,13 +380,13 @@ def _read(path: Path) -> bytes:
     """Contents of a regular file of sane size."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise CertificateError(f"{path}: not a regular file")
+            raise CertificateError(path, "not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as error:
-        raise CertificateError(f"{path}: {error.strerror or error}") from None
+        raise CertificateError(path, error.strerror or str(error)) from None
     if len(data) > MAX_PEM_BYTES:
-        raise CertificateError(f"{path}: larger than {MAX_PEM_BYTES} bytes, not a PEM file")
+        raise CertificateError(path, f"larger than {MAX_PEM_BYTES} bytes, not a PEM file")
     return data
 
 
@@ -380,20 +394,20 @@ def _private_key(pem: bytes, path: Path) -> PrivateKey:
     """Find the first private key in ``pem``; certificates or EC parameters may stand beside it."""
     block = _PRIVATE_KEY.search(pem)
     if block is None:
-        raise CertificateError(f"{path}: no private key in PEM form in this file")
+        raise CertificateError(path, "no private key in PEM form in this file")
     try:
         key = load_pem_private_key(block.group(), password=None)
     except TypeError:
         raise CertificateError(
-            f"{path}: the private key is encrypted; the relay needs it in the clear"
+            path, "the private key is encrypted; the relay needs it in the clear"
         ) from None
     except (ValueError, UnsupportedAlgorithm, InvalidSignature):
-        raise CertificateError(f"{path}: the private key cannot be read") from None
+        raise CertificateError(path, "the private key cannot be read") from None
     if isinstance(key, rsa.RSAPrivateKey) or (
         isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, _CURVES)
     ):
         return key
-    raise CertificateError(f"{path}: not an ECDSA P-256, ECDSA P-384 or RSA key")
+    raise CertificateError(path, "not an ECDSA P-256, ECDSA P-384 or RSA key")
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

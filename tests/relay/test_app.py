@@ -7,6 +7,7 @@ import resource
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pykka
@@ -363,7 +364,7 @@ def test_an_ephemeral_certificate_is_renewed_and_printed(capsys, lines):
 
 
 def test_files_are_read_in_a_thread_and_no_error_ends_the_relay(capsys, lines):
-    errors = iter([CertificateError("half written"), RuntimeError("a surprise")])
+    errors = iter([CertificateError(Path("a.pem"), "half written"), RuntimeError("a surprise")])
     threads = []
     enough = threading.Event()
 

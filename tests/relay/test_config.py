@@ -122,11 +122,11 @@ def test_rooms_of_a_file_are_named_by_a_check(tmp_path):
     ("words", "complaint"),
     [
         (("--port", "x"), "--port: must be a whole number"),
-        (("--cert-pem", "/none", "--key-pem", "/none"), "/none: No such file or directory"),
+        (("--cert-pem", "/none", "--key-pem", "/none"), "--cert-pem /none: No such file or directory"),
         (("--auth", "required"), "--auth-keys"),
         (("--auth", "required", "--auth-keys", "/none"), "/none"),
         (("--admin", "127.0.0.1:1", "--admin-token", "/none"), "/none: No such file"),
-        (("--config", "/none"), "/none: No such file"),
+        (("--config", "/none"), "--config /none: No such file"),
         (("--bitrate", "5"), "unknown flag '--bitrate', perhaps '--bit-rate'"),
     ],
 )

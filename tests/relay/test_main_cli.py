@@ -210,10 +210,14 @@ WRONG = {
     "a flag without its value": (["--port"], {}, "argument --port: expected one argument"),
     "a bad number": (["serve", "--port", "x"], {}, "--port: must be a whole number from 0 to 65535"),
     "a bad variable": ([], {"VMRELAY_DNS": "x"}, "VMRELAY_DNS: must be an IPv4 address"),
-    "a missing file": (["--config", "/none.toml"], {}, "/none.toml: No such file or directory"),
+    "a missing file": (["--config", "/none.toml"], {}, "--config /none.toml: No such file or directory"),
     "half a pair": (["--cert-pem", "x"], {}, "--cert-pem needs --key-pem (or RELAY_KEY_PEM)"),
     "the other half": ([], {"RELAY_KEY_PEM": "x"}, "--key-pem needs --cert-pem (or RELAY_CERT_PEM)"),
-    "no such pair": (["--cert-pem", "/none", "--key-pem", "/none"], {}, "/none: No such file or directory"),
+    "no such pair": (
+        ["--cert-pem", "/none.crt", "--key-pem", "/none.key"],
+        {},
+        "--cert-pem /none.crt: No such file or directory",
+    ),
     "an action missing": (["certs"], {}, "the following arguments are required: ACTION"),
 }
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from relay.own_certificate import CertificateKeeper, open_certificates, own_names
 from relay.settings import Settings, SettingsError
 from relay.state import State
-from transport.certificates import CertificateError, EphemeralCertificateStore
+from transport.certificates import CertificateError, EphemeralCertificateStore, generate
 
 
 def test_a_relay_without_files_makes_one_for_what_it_is_bound_to():
@@ -20,8 +21,15 @@ def test_a_relay_without_files_makes_one_for_what_it_is_bound_to():
 
 
 def test_files_that_cannot_be_used_are_an_error_of_the_settings(tmp_path):
-    settings = Settings(cert_pem=tmp_path / "none", key_pem=tmp_path / "none")
-    with pytest.raises(SettingsError, match="none"):
+    own = generate(["localhost"], datetime.now(UTC))
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    settings = Settings(cert_pem=chain, key_pem=key)
+    chain.write_bytes(own.chain_pem())
+    with pytest.raises(SettingsError, match=f"^--key-pem {key}: No such file"):
+        open_certificates(settings, State())
+    key.write_bytes(own.private_key_pem())
+    chain.unlink()
+    with pytest.raises(SettingsError, match=f"^--cert-pem {chain}: No such file"):
         open_certificates(settings, State())
     assert own_names(settings) == ()
 
@@ -34,7 +42,7 @@ def test_what_clients_hold_against_it_is_told_once(lines):
     assert len([line for line in lines if "expired" in line]) == 1
 
 
-@pytest.mark.parametrize("error", [CertificateError("a.pem: no key"), RuntimeError("broken")])
+@pytest.mark.parametrize("error", [CertificateError(Path("a.pem"), "no key"), RuntimeError("broken")])
 def test_one_that_cannot_be_renewed_stays(lines, error):
     class Broken:
         def refresh(self, now, *, force):

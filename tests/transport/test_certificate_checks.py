@@ -17,7 +17,6 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 P256 = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 RSA = rsa.generate_private_key(65537, 2048)
-SMALL_RSA = rsa.generate_private_key(65537, 1024)
 AUTHORITY_KEY = ec.generate_private_key(ec.SECP256R1())
 
 NAMES = x509.SubjectAlternativeName(
@@ -129,7 +128,6 @@ WRONG = {
         "names no host in a subjectAltName",
     ),
     "a mail address for a name": (lambda: of_authority(P256, MAIL), "names no host in a subjectAltName"),
-    "a small key": (lambda: of_authority(SMALL_RSA, NAMES), "RSA key has 1024 bits: clients want 2048"),
     "for clients": (lambda: of_authority(P256, NAMES, CLIENT), "is not for servers"),
     "the authority's own": (
         lambda: of_authority(P256, NAMES, x509.BasicConstraints(ca=True, path_length=None)),

@@ -297,6 +297,17 @@ def test_a_bad_chain_is_one_clear_line(paths, content):
         load(*paths)
 
 
+def test_an_rsa_key_that_no_client_takes_is_refused_and_does_not_replace_one_that_works(paths):
+    working, small = generate(NAMES, NOW), self_signed(rsa.generate_private_key(65537, 1024))
+    write(working, paths)
+    store = FileCertificateStore(*paths)
+    write(small, paths)
+    with pytest.raises(CertificateError, match="an RSA key of 1024 bits, too few for TLS: 2048") as caught:
+        store.refresh(NOW, force=True)
+    assert caught.value.path == paths[1]
+    assert store.current.sha256 == working.sha256
+
+
 def test_missing_files_directories_and_pipes_are_refused_without_waiting(paths, tmp_path):
     with pytest.raises(CertificateError, match="No such file"):
         load(*paths)
