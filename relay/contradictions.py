@@ -58,12 +58,12 @@ def refuse_contradictions(settings: Settings) -> None:
 
 
 def refuse_ways_out_of_islands(settings: Settings, tables: RoomTables) -> None:
-    """Look whether what opens a way out is for LANs that have one. Raises SettingsError.
+    """Look whether what opens a way out, or asks outside, is for LANs that have one. Raises SettingsError.
 
     A room that ``internet = false`` closes may take such a setting over from the whole relay: it is for the
     others. One that no LAN can use which has it is a mistake. Forwards lead in, and are no way out.
     """
-    for name in ("allow_cidr", "allow_smtp"):
+    for name in ("allow_cidr", "allow_smtp", "upstream_dns", "dns_allow_private"):
         with_a_way_out: dict[str, bool] = {}
         for room in (DEFAULT_ROOM, ALL_OTHERS, *sorted(tables.named)):
             own = settings.of_room(room)

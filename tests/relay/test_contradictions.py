@@ -20,6 +20,11 @@ def settings(**values):
             "--allow-cidr needs a way out, which --no-internet takes away",
         ),
         ({"internet": "0", "allow_smtp": "1"}, "--allow-smtp needs a way out, which --no-internet"),
+        (
+            {"internet": "0", "upstream_dns": "192.0.2.53"},
+            "--upstream-dns needs a way out, which --no-internet takes away",
+        ),
+        ({"internet": "0", "dns_allow_private": "lan.example"}, "--dns-allow-private needs a way out, which"),
         ({"dhcp": "0", "dhcp_wpad": "http://a/"}, "--dhcp-wpad needs DHCP, which --no-dhcp takes away"),
         ({"dhcp_ntp": "10.0.2.4"}, "--dhcp-ntp: 10.0.2.4 is this machine, which needs --host-access"),
         (LAB | {"dhcp_ntp": "172.20.0.4"}, "--dhcp-ntp: 172.20.0.4 is this machine, which needs"),

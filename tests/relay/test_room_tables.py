@@ -134,6 +134,8 @@ def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
         ("[room.a]\ninternet = false\nallow-cidr = ['192.168.1.0/24']", "room.a: --allow-cidr needs a way"),
         ("[rooms]\ninternet = false\nallow-smtp = true", "rooms: --allow-smtp needs a way out"),
         ("[rooms]\ninternet = false\n[room.a]\nallow-cidr = ['192.168.1.9']", "room.a: --allow-cidr needs"),
+        ("[room.a]\ninternet = false\nupstream-dns = ['192.0.2.53']", "room.a: --upstream-dns needs a way"),
+        ("[rooms]\ninternet = false\ndns-allow-private = ['a.b']", "rooms: --dns-allow-private needs a way"),
         ("allow-smtp = true\ninternet = false\n[rooms]\nisolated = true", ": --allow-smtp needs a way out"),
         (
             "[room.a]\nnetwork = '10.8.0.0/16'\nstatic-lease = ['52:54:00:00:00:01=10.9.0.6']",
@@ -164,6 +166,7 @@ def test_what_cannot_be_is_one_clear_line(read, text, complaint):
         # The whole relay's, for all rooms but this one.
         "allow-cidr = ['192.168.1.0/24']\nallow-smtp = true\n[room.a]\ninternet = false",
         "allow-cidr = ['192.168.1.0/24']\n[rooms]\ninternet = false",
+        "upstream-dns = ['192.0.2.53']\ndns-allow-private = ['a.b']\n[room.a]\ninternet = false",
         # And for this one alone.
         "internet = false\nallow-cidr = ['192.168.1.0/24']\n[room.a]\ninternet = true",
         "[rooms]\ninternet = false\nallow-smtp = true\n[room.a]\ninternet = true",
