@@ -13,6 +13,7 @@ line, so that logrotate may move it away, and several processes may share it: wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -56,6 +57,34 @@ _NOT_TOLD = frozenset({"reason", "library", UNTHINNED, THINNED})
 
 class AuditError(Exception):
     """The file cannot be used; the message is one line that names it."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        """``error`` is what the system says."""
+        super().__init__(f"cannot write the audit log {path}: {error.strerror or error}")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Look whether the audit log could be written there; nothing is made or changed. Raises AuditError."""
+    try:
+        try:
+            os.close(_open_regular(path, _FLAGS & ~os.O_CREAT))
+        except FileNotFoundError:
+            path.parent.stat()
+            if not os.access(path.parent, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+    except OSError as error:
+        raise AuditError(path, error) from None
+
+
+def _open_regular(path: Path, flags: int) -> int:
+    """Open what has to be a file; return the descriptor. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        descriptor = os.open(path, flags, 0o600)
+        stack.callback(os.close, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("not a file")
+        stack.pop_all()
+    return descriptor
 
 
 class AuditLog:
@@ -137,7 +166,7 @@ class AuditFile:
         try:
             self._descriptor = self._open()
         except OSError as error:
-            raise AuditError(f"cannot write the audit log {path}: {error.strerror or error}") from None
+            raise AuditError(path, error) from None
 
     def isatty(self) -> bool:
         """Nobody looks at it."""
@@ -169,13 +198,10 @@ class AuditFile:
 
     def _open(self) -> int:
         """Open the file for this user alone. Raises OSError."""
-        descriptor = os.open(self._path, _FLAGS, 0o600)
         with contextlib.ExitStack() as stack:
+            descriptor = _open_regular(self._path, _FLAGS)
             stack.callback(os.close, descriptor)
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError("not a file")
-            if status.st_mode & 0o077:
+            if os.fstat(descriptor).st_mode & 0o077:
                 os.fchmod(descriptor, 0o600)
             stack.pop_all()
         return descriptor

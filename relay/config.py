@@ -58,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_files(found: Settings) -> None:
-    """Read the files that the relay would read at its start. Raises SettingsError."""
+    """Read the files that the relay would read at its start, and make none. Raises SettingsError."""
     from relay.admin.opening import AdminError, read_token
+    from relay.audit import AuditError, refuse_unwritable
+    from relay.cluster import nats_servers
     from relay.own_certificate import open_files
     from relay.tokens import KeysError, load_keys
 
@@ -70,7 +72,10 @@ def _check_files(found: Settings) -> None:
             load_keys(found.auth_keys, found.auth_revoked)
         if found.admin_token is not None:
             read_token(found.admin_token)
-    except (KeysError, AdminError) as error:
+        if found.audit_log is not None:
+            refuse_unwritable(found.audit_log)
+        nats_servers(found)
+    except (KeysError, AdminError, AuditError) as error:
         raise settings.SettingsError(str(error)) from None
 
 

@@ -17,7 +17,7 @@ from waiting import wait_until
 from actors.messages import FlowOpened
 from netstack.counters import Counters
 from relay import audit
-from relay.audit import AuditError, AuditFile, AuditLog
+from relay.audit import AuditError, AuditFile, AuditLog, refuse_unwritable
 
 FLOW = FlowOpened(3, bytes.fromhex("525400000001"), "udp", "10.0.2.15:4000", "192.0.2.1:53", 40_000)
 
@@ -136,6 +136,25 @@ def test_what_is_no_file_is_refused_in_one_line(path, make):
     make(path)
     with pytest.raises(AuditError, match=r"cannot write the audit log .*audit\.jsonl: [^\n]+$"):
         AuditFile(path, 0, 0)
+    with pytest.raises(AuditError, match=r"cannot write the audit log .*audit\.jsonl: [^\n]+$"):
+        refuse_unwritable(path)
+
+
+def test_whether_it_could_be_written_is_told_without_a_file_being_made_or_changed(path, monkeypatch):
+    refuse_unwritable(path)
+    assert not path.exists()
+    path.touch()
+    path.chmod(0o644)
+    refuse_unwritable(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    with pytest.raises(AuditError, match=r"audit\.jsonl/log: Not a directory"):
+        refuse_unwritable(path / "log")
+    with pytest.raises(AuditError, match=r"nowhere/audit\.jsonl: No such file or directory"):
+        refuse_unwritable(path.parent / "nowhere" / path.name)
+    path.unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(AuditError, match=r"audit\.jsonl: Permission denied"):
+        refuse_unwritable(path)
 
 
 def test_a_full_disk_is_one_line_and_what_is_lost_is_counted(path, monkeypatch, lines):

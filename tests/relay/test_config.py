@@ -110,6 +110,11 @@ def test_a_valid_configuration_is_said_to_be_so():
     assert json.loads(vmrelay("check", "--json")) == {"ok": True}
 
 
+def test_a_check_of_an_audit_log_makes_none(tmp_path):
+    vmrelay("check", "--audit-log", tmp_path / "audit")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_rooms_of_a_file_are_named_by_a_check(tmp_path):
     file = tmp_path / "rooms.toml"
     file.write_text(
@@ -126,6 +131,11 @@ def test_rooms_of_a_file_are_named_by_a_check(tmp_path):
         (("--auth", "required"), "--auth-keys"),
         (("--auth", "required", "--auth-keys", "/none"), "/none"),
         (("--admin", "127.0.0.1:1", "--admin-token", "/none"), "/none: No such file"),
+        (("--audit-log", "/none/audit"), "cannot write the audit log /none/audit: No such file or directory"),
+        (
+            ("--cluster", "nats://127.0.0.1:4", "--cluster-key", "/none"),
+            "--cluster-key /none: No such file or directory",
+        ),
         (("--config", "/none"), "--config /none: No such file"),
         (("--bitrate", "5"), "unknown flag '--bitrate', perhaps '--bit-rate'"),
     ],
