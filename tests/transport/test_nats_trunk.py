@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from itertools import count
+from pathlib import Path
 
 import nats
 import pytest
@@ -223,6 +224,10 @@ def test_a_server_that_stands_still_costs_bounded_memory():
     play(scenario)
 
 
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def fill(worker):
     """Send until nothing more fits anywhere on the way to the server."""
     while not worker.counters["trunk.drop.queue_full"]:
@@ -264,6 +269,7 @@ def test_the_end_waits_for_no_server_that_stands_still(monkeypatch, noticed):
         monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 60)
 
     async def scenario(scene):
+        before = open_descriptors()
         (one,) = await scene.workers(1)
         os.kill(scene.servers[scene.port].pid, signal.SIGSTOP)
         await fill(one)
@@ -272,6 +278,7 @@ def test_the_end_waits_for_no_server_that_stands_still(monkeypatch, noticed):
         async with asyncio.timeout(20):
             await one.trunk.close()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+        await until(lambda: open_descriptors() == before)
 
     play(scenario)
 
