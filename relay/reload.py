@@ -41,22 +41,31 @@ class Differences(NamedTuple):
 
 def differences(old: Settings, new: Settings) -> Differences:
     """Compare settings, those of single rooms included, also of such as only one of both names."""
+    taken = merged(old, new)
+    live, fixed = _unlike(old, taken), _unlike(taken, new)
+    return Differences([_flag(name) for name in live], [_flag(name) for name in fixed])
+
+
+def _unlike(one: Settings, other: Settings) -> list[str]:
+    """Tell the settings that differ, in any room."""
     names: set[str] = set()
-    for room in {DEFAULT_ROOM, ALL_OTHERS} | old.rooms | new.rooms:
-        of_old, of_new = old.of_room(room), new.of_room(room)
-        names |= {name for name in OPTIONS if getattr(of_old, name) != getattr(of_new, name)}
-    live = sorted(names & LIVE)
-    return Differences([_flag(name) for name in live], [_flag(name) for name in sorted(names - LIVE)])
+    for room in {DEFAULT_ROOM, ALL_OTHERS} | one.rooms | other.rooms:
+        of_one, of_other = one.of_room(room), other.of_room(room)
+        names |= {name for name in OPTIONS if getattr(of_one, name) != getattr(of_other, name)}
+    return sorted(names)
 
 
 def merged(old: Settings, new: Settings) -> Settings:
     """Give what is in force once ``new`` is taken over: the live settings of it, and the others of ``old``.
 
-    So it is in each table of rooms. One that is gone stays while it has a setting that needs a restart.
+    So it is in each table of rooms. One that is gone stays while it has a setting that needs a restart; one
+    that is new is taken as it is, for no room was made by it yet.
     """
     before, after = _tables_of(old), _tables_of(new)
     named = {
-        room: _merged_table(before.named.get(room, {}), after.named.get(room, {}))
+        room: _merged_table(before.named[room], after.named.get(room, {}))
+        if room in before.named
+        else dict(after.named[room])
         for room in (*before.named, *after.named)
     }
     named = {room: table for room, table in named.items() if table or room in after.named}

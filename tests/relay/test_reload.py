@@ -41,21 +41,24 @@ def test_of_rooms_too_only_live_settings_are_taken_over():
     new = with_rooms(
         {"auth": "off", "max_peers": 6},
         a={"internet": True, "bit_rate": 2},
-        c={"isolated": True, "bit_rate": 3},
+        c={"isolated": True, "bit_rate": 3, "auth": "optional"},
     )
-    assert differences(old, new) == (["bit-rate", "max-peers"], ["auth", "internet", "isolated"])
+    assert differences(old, new) == (
+        ["auth", "bit-rate", "isolated", "max-peers"],
+        ["auth", "internet"],
+    )
     taken = merged(old, new)
     for room, in_force in {
         "default": ("off", True, False, 0, 1024),
         "a": ("required", False, False, 2, 6),
         "b": ("required", False, False, 0, 6),
-        "c": ("required", True, False, 3, 6),
+        "c": ("optional", True, True, 3, 6),
         "other": ("required", True, False, 0, 6),
     }.items():
         of = taken.of_room(room)
         assert (of.auth, of.internet, of.isolated, of.bit_rate, of.max_peers) == in_force
     assert taken.rooms == {"a", "b", "c"}
-    assert differences(taken, new) == ([], ["auth", "internet", "isolated"]), "it is said each time"
+    assert differences(taken, new) == ([], ["auth", "internet"]), "it is said each time"
 
 
 @pytest.mark.parametrize(
