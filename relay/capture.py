@@ -1,8 +1,9 @@
 """Captures of what passes a LAN: an interface for each session and one for the gateway, as pcapng.
 
 Frames are seen as the switch and the sessions' actors handle them: *in* is what came from a guest, *out* what
-goes to it. A comment says what was dropped of the batch that a frame came in, and why. What the reader does
-not take in time is left out and counted; the relay never waits for it.
+goes to it. A comment says what was dropped of the batch that a frame came in, and why, and at the gateway's
+interface what the NAT makes of a flow that has just begun. What the reader does not take in time is left out
+and counted; the relay never waits for it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 from loguru import logger
 
 from actors.lan.peer import PeerActor
-from actors.messages import FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
+from actors.messages import FlowOpened, FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
 from netstack import pcapng
+from relay.trace import flow_of, translation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 8 * 2**20
 """Bytes that wait for the reader of a capture."""
+
+MAX_NEW_FLOWS = 256
+"""Flows that have begun and of which nothing was seen since."""
 
 MAX_CAPTURES = 8
 """At a time."""
@@ -56,6 +61,8 @@ class Capture:
         self._news = asyncio.Event()
         self._news.set()
         self._interfaces: dict[tuple[str, int], int] = {}
+        self._new_flows: dict[tuple[str, str, str], str] = {}
+        """What is to be said of flows with their next packet, by room, protocol and the guest's end."""
         self.seen = 0
         self.missed = 0
         """Frames that were left out since the reader was too slow."""
@@ -71,6 +78,10 @@ class Capture:
                 self._take(lan, _GATEWAY, frames, "in", _drops(handled.counted, "gateway"))
             case FramesFromGateway(frames):
                 self._take(lan, _GATEWAY, frames, "out", _drops(handled.counted, "switch"))
+            case FlowOpened() as opened:
+                self._new_flows[lan.name, opened.protocol, opened.guest] = translation(opened)
+                if len(self._new_flows) > MAX_NEW_FLOWS:
+                    del self._new_flows[next(iter(self._new_flows))]
             case _:
                 pass
 
@@ -90,9 +101,20 @@ class Capture:
                 self.missed += 1
                 continue
             number = self._interface(lan.name, port)
+            said = self._of_new_flow(lan.name, frame) if port == _GATEWAY and self._new_flows else ""
+            said = "; ".join(filter(None, (comment, said)))
             self._put(
-                pcapng.packet(number, now, frame, direction, comment=comment, snap_length=self._snap_length)
+                pcapng.packet(number, now, frame, direction, comment=said, snap_length=self._snap_length)
             )
+
+    def _of_new_flow(self, room: str, frame: bytes) -> str:
+        """Say what there is to be said of a frame's flow, once."""
+        flow = flow_of(frame)
+        if flow is None:
+            return ""
+        protocol, *ends = flow
+        keys = [(room, protocol, end) for end in ends]
+        return next((self._new_flows.pop(key) for key in keys if key in self._new_flows), "")
 
     def _interface(self, room: str, port: int) -> int:
         number = self._interfaces.get((room, port))

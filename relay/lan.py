@@ -172,6 +172,10 @@ class Lan:
         self.settings = plan.settings
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
+        self._journals: list[Callable[[FlowOpened], object]] = []
+        """Who is told of each flow."""
+        if shared.journal is not None:
+            self._journals.append(partial(shared.journal, name))
         self._observer: Observer | None = None
         self.observation = Observation(self)
         """Captures and traces begin here."""
@@ -226,7 +230,7 @@ class Lan:
             udp_flows=shared.udp_flows,
             buffers=shared.buffers,
             memory=self._memory,
-            journal=None if shared.journal is None else partial(shared.journal, self.name),
+            journals=self._journals,
             link=link,
         )
         self._started.append(self.gateway)
@@ -352,6 +356,9 @@ class Lan:
 
     def observe(self, observer: Observer | None) -> None:
         """Have somebody look on while the LAN's actors, and later ones of it, handle messages."""
+        if (observer is None) != (self._observer is None):
+            tell = self._journals.append if self._observer is None else self._journals.remove
+            tell(self.observation.see_flow)
         self._observer = observer
         actors: list[pykka.ActorRef[Any]] = [self.switch, self.gateway, self.names, *self.peers]
         for actor in actors:

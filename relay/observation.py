@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from actors.messages import FlowOpened
     from actors.runtime import EventLoopActor
     from netstack.counters import Counters
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Handled(NamedTuple):
     """What an actor did with a message."""
 
-    actor: EventLoopActor
+    actor: EventLoopActor | None
+    """None where the message is for nobody: the FlowOpened of each flow."""
     message: Any
     counted: dict[str, int]
     """Counters of the LAN that moved meanwhile, by how much."""
@@ -75,7 +77,13 @@ class Observation:
         counters = self._lan.counters
         before = dict(counters)
         yield
-        handled = Handled(actor, message, moved(before, counters))
+        self._show(Handled(actor, message, moved(before, counters)))
+
+    def see_flow(self, opened: FlowOpened) -> None:
+        """Have all see that a flow has begun."""
+        self._show(Handled(None, opened, {}))
+
+    def _show(self, handled: Handled) -> None:
         for observer in list(self._observers):
             try:
                 observer.see(self._lan, handled)

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors.messages import FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
+from actors.messages import FlowOpened, FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
 from netstack.family import IPV4, IPV6, endpoint_text
 
@@ -57,6 +57,9 @@ class Trace:
                 where, direction = "switch, from the gateway", "from net"
             case FramesToPeer(frames):
                 where, direction = f"peer {getattr(handled.actor, 'port', '')}", "to the guest"
+            case FlowOpened(mac=self._mac):
+                self._tell_flow(message)
+                return
             case _:
                 return
         for frame in frames:
@@ -68,20 +71,27 @@ class Trace:
             return False
         return any(address in self._addresses for address in ends_of(frame))
 
+    def _tell_flow(self, opened: FlowOpened) -> None:
+        """Say of a flow that begins, to whatever address, by which port it leaves, or how it came."""
+        line = {"where": "flow", "direction": "to net" if opened.direction == "out" else "from net"}
+        self._put(line | {"frame": translation(opened), "batch": 1, "decided": {}})
+
     def _tell(self, where: str, direction: str, frame: bytes, counted: dict[str, int], batch: int) -> None:
         decisions = {
             name: count for name, count in counted.items() if not any(part in name for part in _NOT_TOLD)
         }
         line = {
-            "time": time.time(),
             "where": where,
             "direction": direction,
             "frame": describe(frame),
             "batch": batch,
             "decided": decisions,
         }
+        self._put(line)
+
+    def _put(self, line: dict[str, Any]) -> None:
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait({"time": time.time()} | line)
         except asyncio.QueueFull:
             self.missed += 1
 
@@ -109,16 +119,39 @@ def describe(frame: bytes) -> str:
         asks = frame[20:22] == b"\x00\x01"
         who = IPV4.format(ends[1] if asks else ends[0])
         return f"ARP who has {who}" if asks else f"ARP {who} is at {format_mac(frame[22:28])}"
-    family = IPV4 if kind == ETHERTYPE_IPV4 else IPV6
-    header = 14 + ((frame[14] & 0xF) * 4 if family is IPV4 else 40)
-    protocol = frame[23] if family is IPV4 else frame[20]
-    names = [family.format(end) for end in ends]
-    if protocol in _WITH_PORTS and len(frame) >= header + 4:
-        numbers = [int.from_bytes(frame[start : start + 2], "big") for start in (header, header + 2)]
-        names = list(map(endpoint_text, names, numbers))
+    protocol, header, *names = _packet(frame, ends)
     text = f"{_PROTOCOLS.get(protocol, f'protocol {protocol}')} {names[0]} > {names[1]}, {len(frame)} bytes"
     if protocol == 6 and len(frame) > header + 13:  # noqa: PLR2004 - TCP's number, and where its flags are
         flags = frame[header + 13]
         letters = "".join(letter for bit, letter in enumerate("FSRPAUEC") if flags >> bit & 1)
         text += f" [{letters}]"
     return text
+
+
+def _packet(frame: bytes, ends: tuple[bytes, ...]) -> tuple[int, int, str, str]:
+    """Tell of an IP packet its protocol, where what that carries begins, and both ends, with ports if any."""
+    family = IPV4 if frame[12:14] == ETHERTYPE_IPV4 else IPV6
+    header = 14 + ((frame[14] & 0xF) * 4 if family is IPV4 else 40)
+    protocol = frame[23] if family is IPV4 else frame[20]
+    names = [family.format(end) for end in ends]
+    if protocol in _WITH_PORTS and len(frame) >= header + 4:
+        numbers = [int.from_bytes(frame[start : start + 2], "big") for start in (header, header + 2)]
+        names = list(map(endpoint_text, names, numbers))
+    return protocol, header, names[0], names[1]
+
+
+def flow_of(frame: bytes) -> tuple[str, str, str] | None:
+    """Tell ``udp`` or ``tcp`` of a frame, and both ends with their ports; None of all others."""
+    ends = ends_of(frame)
+    if not ends or frame[12:14] == ETHERTYPE_ARP:
+        return None
+    protocol, _, source, destination = _packet(frame, ends)
+    return (_PROTOCOLS[protocol].lower(), source, destination) if protocol in _WITH_PORTS else None
+
+
+def translation(opened: FlowOpened) -> str:
+    """Say what the NAT makes of a flow."""
+    if opened.direction == "in":
+        return f"NAT: {opened.protocol} to {opened.guest} is of {opened.remote}, by a forward"
+    leaves = "" if opened.local is None else f" by port {opened.local} of this machine"
+    return f"NAT: {opened.protocol} from {opened.guest} leaves{leaves} for {opened.remote}"

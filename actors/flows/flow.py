@@ -22,7 +22,7 @@ from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
     from types import TracebackType
 
     from actors.messages import ErrorFromNet, FlowKey
@@ -87,8 +87,8 @@ class FlowContext:
     counters: Counters
     settings: LanSettings
     """Those of the moment; only the gateway changes them."""
-    journal: Callable[[FlowOpened], object] | None = None
-    """Who is told of each flow; mostly nobody."""
+    journals: Sequence[Callable[[FlowOpened], object]] = ()
+    """Who is told of each flow, at the moment; mostly nobody."""
 
 
 class FlowActor(EventLoopActor):
@@ -207,8 +207,11 @@ class FlowActor(EventLoopActor):
         if remote in remotes:
             del remotes[remote]
         else:
-            if self._context.journal is not None:
-                self._context.journal(self._opened(remote, port))
+            journals = self._context.journals
+            if journals:
+                opened = self._opened(remote, port)
+                for journal in journals:
+                    journal(opened)
             if len(remotes) >= MAX_REMOTES:
                 del remotes[next(iter(remotes))]
         remotes[remote] = None

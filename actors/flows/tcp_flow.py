@@ -223,8 +223,10 @@ class TcpFlowActor(EventLoopActor):
         self._give_up_at = now + CONNECT_TIMEOUT
         self._idle_at = self.poll_at = now + SYN_PATIENCE
         self._socket = dial(self.actor_ref)
-        if context.journal is not None and not (syn and remote.ip in context.settings.services):
-            context.journal(self._opened(is_forwarded=not syn))
+        if context.journals and not (syn and remote.ip in context.settings.services):
+            opened = self._opened(is_forwarded=not syn)
+            for journal in context.journals:
+                journal(opened)
 
     @property
     def port(self) -> int:

@@ -84,7 +84,7 @@ from netstack.source_guard import SourceGuard
 from netstack.udp import count_alike, udp_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from actors.flows.buffer_budget import BufferBudget
@@ -112,13 +112,13 @@ class GatewayActor(EventLoopActor):
         udp_flows: Shares | None = None,
         buffers: BufferBudget | None = None,
         memory: LeaseMemory | None = None,
-        journal: Callable[[FlowOpened], object] | None = None,
+        journals: Sequence[Callable[[FlowOpened], object]] = (),
         link: RoomLink | None = None,
     ) -> None:
         """``dns`` answers the guests' questions; without it there is no name server at the gateway.
 
-        ``memory`` knows what addresses guests had before; without it nobody does. ``journal`` is told of each
-        flow.
+        ``memory`` knows what addresses guests had before; without it nobody does. ``journals`` are told of
+        each flow, those that are there when it begins.
 
         ``flows`` and, of these, ``udp_flows`` are what the gateways of all LANs share, and so is ``buffers``,
         the memory of TCP connections. ``link`` joins the parts of the room at other workers, if there are.
@@ -129,7 +129,7 @@ class GatewayActor(EventLoopActor):
         self._settings = settings
         errors6 = Icmpv6Replies(settings.gateway_mac, settings.gateway_link_local, settings.gateway_ip6)
         self._replies = GatewayReplies(settings.gateway_mac, settings.gateway_ip, settings.network, errors6)
-        context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings, journal)
+        context = FlowContext(self.actor_ref, switch, outside, self._replies, counters, settings, journals)
         self._flows = FlowTable(context, flows, udp_flows, buffers)
         pool = address_pool(settings)
         self._services = LanServices(switch, dns, pool, counters, settings)

@@ -10,9 +10,9 @@ from test_snapshots import join, on_lans
 
 from actors.lan.peer import PeerActor
 from actors.lan.switch import SwitchActor
-from actors.messages import DatagramsFromClient, FramesFromPeer
+from actors.messages import DatagramsFromClient, FlowOpened, FramesFromPeer
 from actors.runtime import run_ready
-from relay.capture import MAX_WAITING, Capture
+from relay.capture import MAX_NEW_FLOWS, MAX_WAITING, Capture
 from relay.trace import MAX_LINES, Trace, describe, ends_of
 
 
@@ -134,3 +134,20 @@ def test_who_looks_on_and_fails_ends_nobody():
         return lan.is_alive, session.controls()[-1]["type"], bool(seen)
 
     assert on_lans(scenario) == (True, "Assigned", True)
+
+
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_of_flows_that_begin_and_say_nothing_a_capture_keeps_the_latest(direction):
+    async def scenario(lans, _):
+        capture = Capture()
+        lans.default.observation.add(capture)
+        for number in range(MAX_NEW_FLOWS + 10):
+            opened = FlowOpened(1, mac(1), "udp", f"10.0.2.10:{number}", "192.0.2.1:53", 7, direction)
+            lans.default.observation.see_flow(opened)
+        return capture._new_flows
+
+    kept = on_lans(scenario)
+    assert len(kept) == MAX_NEW_FLOWS
+    text = kept["default", "udp", f"10.0.2.10:{MAX_NEW_FLOWS + 9}"]
+    assert ("by port 7 of this machine" in text) == (direction == "out")
+    assert ("by a forward" in text) == (direction == "in")
