@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from room_parts import ADDRESSES, MACS, ROOM, UNIX, Net
 
@@ -155,10 +157,9 @@ def test_that_a_member_has_more_ports_is_known_and_no_event(net):
 
 
 def test_a_change_that_cannot_be_written_keeps_no_other_from_being_told(state):
-    names = ("before", "\udcff", "behind")
-    for mac, name in zip(MACS, names, strict=False):
-        state.bind(ROOM, Binding(mac, name=name), UNIX)
-    with pytest.raises(UnicodeEncodeError):
+    for mac, name, port in zip(MACS, ("before", "", "behind"), (1, 2**64, 1), strict=False):
+        state.bind(ROOM, Binding(mac, name=name, port=port), UNIX)
+    with pytest.raises(struct.error):
         state.take_outgoing()
     (before,), (behind,) = heard(state, late=True)
     assert [change.binding.name for change in (before, behind)] == ["before", "behind"]
