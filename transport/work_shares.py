@@ -60,7 +60,7 @@ MOST_AT_ONCE = 0.010
 EXCESSIVE = "packets cost more than their share"
 """What a client is told that is closed for it."""
 
-BEHIND_SHARE = 0.004
+BEHIND_SHARE = 0.003
 """Seconds between two looks at the sockets that those get together who wait."""
 BEHIND_SHARE_OF_SMALL = 0.0015
 """The same where the QUIC socket's buffer is small: what kernels grant holds 190 packets, which a flood of

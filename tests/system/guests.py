@@ -118,4 +118,5 @@ def _neighbours():
 
 
 def _of_99_percent(values):
-    return sorted(values)[len(values) * 99 // 100]
+    """In what 99 of 100 are: of 100 values one may be larger."""
+    return sorted(values)[-(-len(values) * 99 // 100) - 1]

@@ -81,6 +81,11 @@ class OperatedWorkers(OfWorkers, OperatedRelay):
         return json.loads(run(*THIS_TREE, command, "--admin", socket, "--json").stdout)
 
 
+def registered(mac):
+    """What the log says of a MAC that joins."""
+    return f"registered {mac.hex(':')} as "
+
+
 class Guests:
     """Guests that come back when they are lost, and note when."""
 
@@ -89,6 +94,8 @@ class Guests:
         self.url = url or relay.url
         self.nics = []
         self.changes = []
+        self._joins = []
+        """How often each guest's MAC had joined with this one, whoever had it in earlier tests."""
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self):
@@ -104,6 +111,7 @@ class Guests:
                 self.changes.append((time.monotonic(), number, change))
 
             mac = bytes.fromhex(f"5254000a00{number:02x}")
+            self._joins.append(len(re.findall(registered(mac), self.relay.output)) + 1)
             own: dict[str, Any] = {"mac": mac, "reconnect": True, "on_change": note, "keep_alive": KEEP_ALIVE}
             entered = vm_client(self.url, cert_hash=self.relay.hash, **own)
             self.nics.append(await self._stack.enter_async_context(entered))
@@ -119,10 +127,10 @@ class Guests:
 
     async def workers(self):
         """Tell each guest's worker."""
-        addresses = [str(nic.assigned.ip) for nic in self.nics]
-        for address in addresses:  # the log comes through a pipe, a moment later
-            await asyncio.to_thread(self.relay.wait_for, f'registered .* as {address}"')
-        return [self.relay.worker_of(address) for address in addresses]
+        for nic, count in zip(self.nics, self._joins, strict=True):
+            # The log comes through a pipe, a moment later.
+            await asyncio.to_thread(self.relay.wait_for, registered(nic.mac), count=count)
+        return [self.relay.worker_of(str(nic.assigned.ip)) for nic in self.nics]
 
     def since(self, moment, kind):
         """Tell when guests changed so, in seconds from a moment."""
