@@ -173,11 +173,12 @@ class AddressBindings:
             self.changed(holder)
             self.claim(mac, address)
 
-    def give_up(self, mac: bytes, address: bytes) -> None:
-        """Take an address from a guest here: another worker's has the right to it."""
+    def give_up(self, mac: bytes, address: bytes) -> bool:
+        """Take an address from a guest here: another worker's has the right to it. True, as none is fixed."""
         if self._holders.get(address) == mac:
             del self._holders[address], self._addresses[mac][address]
             self.changed(mac)
+        return True
 
     def hold_elsewhere(self, mac: bytes, addresses: tuple[bytes, ...]) -> None:
         """Note what a guest of another worker uses; what is another's here is left out."""

@@ -90,6 +90,11 @@ class FlowContext:
     journals: Sequence[Callable[[FlowOpened], object]] = ()
     """Who is told of each flow, at the moment; mostly nobody."""
 
+    def tell_journals(self, opened: FlowOpened) -> None:
+        """Tell them of one; what there is to be said is only made where there are any."""
+        for journal in self.journals:
+            journal(opened)
+
 
 class FlowActor(EventLoopActor):
     """One mapping; subclasses know the protocol."""
@@ -207,11 +212,8 @@ class FlowActor(EventLoopActor):
         if remote in remotes:
             del remotes[remote]
         else:
-            journals = self._context.journals
-            if journals:
-                opened = self._opened(remote, port)
-                for journal in journals:
-                    journal(opened)
+            if self._context.journals:
+                self._context.tell_journals(self._opened(remote, port))
             if len(remotes) >= MAX_REMOTES:
                 del remotes[next(iter(remotes))]
         remotes[remote] = None

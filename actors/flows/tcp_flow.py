@@ -224,9 +224,7 @@ class TcpFlowActor(EventLoopActor):
         self._idle_at = self.poll_at = now + SYN_PATIENCE
         self._socket = dial(self.actor_ref)
         if context.journals and not (syn and remote.ip in context.settings.services):
-            opened = self._opened(is_forwarded=not syn)
-            for journal in context.journals:
-                journal(opened)
+            context.tell_journals(self._opened(is_forwarded=not syn))
 
     @property
     def port(self) -> int:

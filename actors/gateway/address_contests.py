@@ -56,9 +56,13 @@ class AddressContests:
         """When :meth:`step` is to be called next."""
         return self._contests.poll_at
 
+    def table_of(self, address: bytes) -> AddressPool | AddressBindings:
+        """Tell in which table an address stands."""
+        return self._pool if len(address) == _IPV4_LENGTH else self._bindings
+
     def begin(self, address: bytes, challenger: bytes, port: int, now: float) -> None:
         """Ask the holder of ``address``, unless it was asked just now: ``challenger`` uses it too."""
-        holder = self._table(address).holder_of(address)
+        holder = self.table_of(address).holder_of(address)
         if holder is None or self.probes.prober_of(address, now) == holder:
             return
         if self.ask_elsewhere(holder, address, challenger):
@@ -78,13 +82,13 @@ class AddressContests:
         if due.probes:
             tell_alive(self._context.switch, FramesFromGateway(list(map(self._probe, due.probes))))
         for contest in due.lost:
-            table = self._table(contest.address)
+            table = self.table_of(contest.address)
             if table.holder_of(contest.address) != contest.holder:
                 continue
             if self.is_here(contest.challenger):
                 table.move(contest.address, contest.challenger)
-            else:  # its worker will say that it has the address
-                table.give_up(contest.holder, contest.address)
+            elif not table.give_up(contest.holder, contest.address):
+                continue  # else the challenger's worker will say that it has the address
             self._context.counters.add("gateway.addresses_moved")
             logger.info(
                 "{} moved from {} to {}: its holder does not answer for it",
@@ -96,7 +100,7 @@ class AddressContests:
 
     def probed(self, address: bytes, mac: bytes, now: float) -> None:
         """Note that ``mac`` asks whether anybody has ``address``, to take it if it is not another's."""
-        holder = self._table(address).holder_of(address)
+        holder = self.table_of(address).holder_of(address)
         if holder == mac or (holder is None and self.probes.prober_of(address, now) in {b"", mac}):
             self.probes.begin(mac, address, now)
 
@@ -104,9 +108,6 @@ class AddressContests:
         """End the contests of a guest that left."""
         self._contests.forget(mac)
         self.probes.forget(mac)
-
-    def _table(self, address: bytes) -> AddressPool | AddressBindings:
-        return self._pool if len(address) == _IPV4_LENGTH else self._bindings
 
     def _probe(self, contest: Contest) -> bytes:
         if len(contest.address) == _IPV4_LENGTH:

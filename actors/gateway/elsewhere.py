@@ -273,9 +273,7 @@ class GuestsElsewhere:
         guests, mac, address = self._guests, message.mac, message.address
         if mac not in guests.port_of:
             return
-        if len(address) != _IPV4_LENGTH:
-            guests.bindings.give_up(mac, address)
-        elif not guests.pool.give_up(mac, address):
+        if not guests.contests.table_of(address).give_up(mac, address):
             return
         guests.address_lost(address, mac)
         elsewhere = self._link.elsewhere(message.holder)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
 
-_IPV4_LENGTH, _MAC_LENGTH = 4, 6
+_MAC_LENGTH = 6
 
 NOWHERE = -1
 """No port of the switch."""
@@ -100,8 +100,7 @@ class Guests:
         """Tell the MAC of the guest, here or elsewhere, that has an address; or that is this MAC."""
         if len(sought) == _MAC_LENGTH:
             return sought if sought in self.port_of or self.pool.is_elsewhere(sought) else None
-        table = self.pool if len(sought) == _IPV4_LENGTH else self.bindings
-        return table.holder_of(sought)
+        return self.contests.table_of(sought).holder_of(sought)
 
     def is_forwarded_to(self, number: int) -> bool:
         """Whether forwards may lead to the guests behind a port."""

@@ -29,6 +29,7 @@ from actors.descriptions import Describe, PeerDescription
 from actors.lan.absence import AbsentSession, HeldFrames
 from actors.lan.assigned import Assigned
 from actors.lan.detour import Detour
+from actors.lan.traffic import Traffic
 from actors.line import Line
 from actors.messages import (
     AddressAssigned,
@@ -73,7 +74,6 @@ if TYPE_CHECKING:
 
     from loguru import Logger
 
-    from actors.descriptions import PathState
     from actors.port_policy import PortPolicy
     from actors.ports import Session
     from actors.runtime import Mailbox
@@ -92,12 +92,6 @@ IMPLICIT_RETRY = 1.0
 
 REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
 """Ends for which the operator, or whoever wrote the client, can do something."""
-
-_TRAFFIC = (
-    *("peer.bytes_from_client", "peer.bytes_to_client"),
-    *("peer.packets_sent", "peer.packets_lost"),
-)
-"""Counters of what the session itself keeps count of; the packets are QUIC's."""
 
 _DATA = bytes((DATA,))
 _ZERO_IP = bytes(4)
@@ -166,9 +160,7 @@ class PeerActor(EventLoopActor):
         self._opened_at = now
         self._called = name
         """What the guest is called, or asked to be."""
-        self._frames_in = self._bytes_in = self._frames_out = self._bytes_out = 0
-        self._counted = (0,) * len(_TRAFFIC)
-        """What of the session's traffic stands in the LAN's counters."""
+        self._traffic = Traffic(counters)
         self._drops = PartCounters(counters)  # of this session; the LAN counts them too
 
     def _set_rates(self, policy: PortPolicy) -> None:
@@ -258,9 +250,7 @@ class PeerActor(EventLoopActor):
                 self._detour.came_behind(frames)
             elif not self._assigned.is_shown:
                 self._assigned.look(frames)
-            self._counters.add("peer.frames_from_client", len(frames))
-            self._frames_in += len(frames)
-            self._bytes_in += sum(map(len, frames))
+            self._traffic.came(frames)
             if self._from_limit is not None:
                 frames = self._from_limit.take(frames, now, self._settings.gateway_mac)
                 for reason, dropped in self._from_limit.dropped.items():
@@ -311,9 +301,7 @@ class PeerActor(EventLoopActor):
         self._line.arrived()
 
     def _send(self, speaks: Encapsulation, frames: list[bytes]) -> None:
-        self._counters.add("peer.frames_to_client", len(frames))
-        self._frames_out += len(frames)
-        self._bytes_out += sum(map(len, frames))
+        self._traffic.goes(frames)
         self._session.send(speaks.wrap(frames, self._session.datagram_limit))
 
     def _send_waited(self, waited: list[bytes]) -> None:
@@ -539,8 +527,8 @@ class PeerActor(EventLoopActor):
             name=self._called or None,
             why=why,
             duration=round(self.now() - self._opened_at, 3),
-            bytes_in=self._bytes_in,
-            bytes_out=self._bytes_out,
+            bytes_in=self._traffic.bytes_in,
+            bytes_out=self._traffic.bytes_out,
         )
 
     @property
@@ -573,8 +561,8 @@ class PeerActor(EventLoopActor):
         if self._detour.is_taken:
             return None  # the session is the other worker's
         speaks, session, now = self._encapsulation, self._session, self.now()
-        path = session.path_state()
-        self._count_traffic(path)
+        path, traffic = session.path_state(), self._traffic
+        traffic.bring_up_to_date(path)
         return PeerDescription(
             port=self._port,
             room=self._settings.room,
@@ -587,24 +575,16 @@ class PeerActor(EventLoopActor):
             mtu=self._link_mtu(),
             age=now - self._opened_at,
             silent=now - session.last_heard,
-            frames_in=self._frames_in,
-            bytes_in=self._bytes_in,
-            frames_out=self._frames_out,
-            bytes_out=self._bytes_out,
+            frames_in=traffic.frames_in,
+            bytes_in=traffic.bytes_in,
+            frames_out=traffic.frames_out,
+            bytes_out=traffic.bytes_out,
             queued=session.queued_bytes,
             round_trip=path.round_trip,
             packets_sent=path.packets_sent,
             packets_lost=path.packets_lost,
             drops=dict(self._drops),
         )
-
-    def _count_traffic(self, path: PathState) -> None:
-        """Bring the LAN's counters up to date: when somebody asks and at the end, not with each batch."""
-        totals = (self._bytes_in, self._bytes_out, path.packets_sent or 0, path.packets_lost or 0)
-        for name, total, counted in zip(_TRAFFIC, totals, self._counted, strict=True):
-            if total > counted:
-                self._counters.add(name, total - counted)
-        self._counted = tuple(max(pair) for pair in zip(totals, self._counted, strict=True))
 
     # -- the end ------------------------------------------------------------------------------------
 
@@ -650,7 +630,7 @@ class PeerActor(EventLoopActor):
         grace = self._settings.resume_grace
         logger.info("peer {} was lost ({}); its port is kept for {:g} s", self._port, reason, grace)
         self._counters.add("peer.absences")
-        self._count_traffic(self._session.path_state())
+        self._traffic.bring_up_to_date(self._session.path_state())
         self._session = AbsentSession(self._session)
         self._held = HeldFrames()
         self._assigned.stop()
@@ -700,7 +680,7 @@ class PeerActor(EventLoopActor):
         self._leave_session(code, reason)
 
     def _leave_session(self, code: int, reason: str) -> None:
-        self._count_traffic(self._session.path_state())
+        self._traffic.bring_up_to_date(self._session.path_state())
         if self._closed:
             return
         self._closed = True

@@ -22,6 +22,7 @@ from actors.messages import Ipv6AddressesKnown, NameBound, SettingsChanged
 from actors.runtime import run_ready
 from actors.settings import FixedLease, LanSettings
 from actors.trunk_messages import (
+    AddressContested,
     AddressGranted,
     AddressTaken,
     FramesFromTrunk,
@@ -227,6 +228,22 @@ def test_an_address_that_is_fixed_is_its_guests_though_one_elsewhere_has_it(loop
     assert pool.holder_of(ip(FIXED)) == mac(1)
     assert assigned(client) == ([FIXED] if ends == "it leaves" else [])
     assert lan.gateway.is_alive()
+
+
+@pytest.mark.parametrize(("is_fixed", "moved"), [(True, 0), (False, 1)])
+def test_a_fixed_address_stays_though_its_guest_does_not_answer_for_it(loop, counters, is_fixed, moved):
+    leases = (FixedLease(mac(1), ip(FIXED)),) if is_fixed else ()
+    lan = Lan(loop, counters, fixed_leases=leases)
+    client = lan.registers(1)
+    if not is_fixed:
+        lan.answer(ip(FIXED))
+    assert assigned(client) == [FIXED]
+    lan.tell(AddressContested(ip(FIXED), mac(9)))
+    lan.loop.advance(30.0)
+    assert lan.counters["gateway.contests"] == 1
+    assert lan.counters["gateway.addresses_moved"] == moved
+    pool = lan.gateway._actor_weakref()._guests.pool
+    assert pool.holder_of(ip(FIXED)) == (mac(1) if is_fixed else None)
 
 
 @pytest.mark.parametrize("address", ["10.0.2.2", "10.0.2.0", "10.0.2.255"])
