@@ -9,10 +9,8 @@ queues are bounded and drop their oldest datagrams; every drop is counted.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
-import threading
 from collections import deque
 from dataclasses import replace
 from functools import partial
@@ -25,6 +23,7 @@ from cryptography.x509 import load_pem_x509_certificates
 from guest.client_connection import ClientConnection
 from guest.target import Target
 from netstack.counters import Counters
+from transport.daemon_threads import in_daemon_thread
 from transport.end_of_turn import EndOfTurn
 from transport.quic.aioquic_client import ClientQuicConnection
 from transport.quic.aioquic_internals import CONNECTION_ID_LENGTH
@@ -32,13 +31,11 @@ from transport.quic.bbr import BBR
 from transport.quic.udp import ConnectedUdpSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from guest.target import Trust
     from transport.quic.udp import Address
-
-    _Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, Address]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that a server gets for the handshake, its settings and its answer to the CONNECT together."""
@@ -308,7 +305,10 @@ async def connect(
     """
     target = replace(Target.parse(url), token=token)
     try:
-        found = await _look_up(target)
+        # A look-up that no server answers takes half a minute, and whoever is cancelled would end that much
+        # later by the event loop's own.
+        look_up = partial(socket.getaddrinfo, target.host, target.port, type=socket.SOCK_DGRAM)
+        found = await in_daemon_thread(look_up, "look-up")
     except socket.gaierror as error:
         raise ConnectError(f"{target.host}: {error.strerror}") from None
     except UnicodeError:
@@ -327,33 +327,6 @@ async def connect(
         else:
             return client
     raise failure
-
-
-async def _look_up(target: Target) -> Sequence[_Found]:
-    """Return the addresses of the target's host. Raises socket.gaierror and UnicodeError.
-
-    In a thread that nobody waits for, unlike those of the event loop's own look-ups: one that no server
-    answers takes half a minute, and whoever is cancelled would end that much later.
-    """
-    loop = asyncio.get_running_loop()
-    answered: asyncio.Future[Sequence[_Found]] = loop.create_future()
-
-    def settle(answer: Callable[[], None]) -> None:
-        if not answered.done():
-            answer()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)
-        except Exception as error:  # noqa: BLE001 - raised again where the answer is awaited
-            answer = partial(answered.set_exception, error)
-        else:
-            answer = partial(answered.set_result, found)
-        with contextlib.suppress(RuntimeError):  # the event loop is closed
-            loop.call_soon_threadsafe(settle, answer)
-
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
-    return await answered
 
 
 def _configuration(target: Target, trust: Trust, idle_timeout: float) -> QuicConfiguration:

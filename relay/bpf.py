@@ -7,12 +7,12 @@ are silent: where others wait, it is :class:`Filters` that has it done.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import ctypes.util
-import threading
+from functools import partial
 
 from netstack.pcapng import LINKTYPE_ETHERNET
+from transport.daemon_threads import in_daemon_thread
 
 MAX_EXPRESSION = 4096
 """Characters."""
@@ -106,34 +106,19 @@ class Filters:
         try:
             async with asyncio.timeout(COMPILE_TIMEOUT):
                 await self._is_compiling.acquire()
-                return await self._begin(expression)
+                return await asyncio.shield(self._begin(expression))
         except TimeoutError:
             raise FilterError("the names in filters are not answered in time; give addresses") from None
 
     def _begin(self, expression: str) -> asyncio.Future[Filter]:
-        loop = asyncio.get_running_loop()
-        compiled: asyncio.Future[Filter] = loop.create_future()
-
-        def work() -> None:
-            found: Filter | Exception
-            try:
-                found = Filter(expression)
-            except Exception as error:  # noqa: BLE001 - whoever waits is told
-                found = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(self._end, compiled, found)
-
         try:
-            threading.Thread(target=work, name="filter", daemon=True).start()
+            compiled = in_daemon_thread(partial(Filter, expression), "filter")
         except RuntimeError as error:  # the system has no more threads
-            self._end(compiled, FilterError(str(error)))
+            self._is_compiling.release()
+            raise FilterError(str(error)) from None
+        compiled.add_done_callback(self._end)
         return compiled
 
-    def _end(self, compiled: asyncio.Future[Filter], found: Filter | Exception) -> None:
+    def _end(self, compiled: asyncio.Future[Filter]) -> None:
         self._is_compiling.release()
-        if compiled.done():  # nobody waits for it any more
-            return
-        if isinstance(found, Exception):
-            compiled.set_exception(found)
-        else:
-            compiled.set_result(found)
+        compiled.exception()  # perhaps nobody waits for it any more

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import resource
 import shutil
 import socket
-import struct
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from netstack.name_servers import DNS_PORT, parse_resolv_conf
 from relay import nft_rules, settings
 from relay.admin_place import find
 from relay.healthcheck import addresses_of, speaks_quic
+from relay.own_certificate import KEPT
 from relay.state import find_place
 from relay.version import is_accelerated
-from transport.certificates import CertificateError, FileCertificateStore
-from transport.host.interfaces import interface_addresses
+from transport.certificates import CertificateError, FileCertificateStore, read_kept
+from transport.host.interfaces import interface_addresses, interface_mtus
 from transport.host.upstream_dns import RESOLV_CONF, read_resolv_conf
 from transport.quic.udp import ENOUGH_BUFFER, enlarge_buffers, receive_buffer
 
@@ -52,11 +47,6 @@ FIREWALL_TIMEOUT = 5.0
 
 LEAST_MTU = 1280
 """Bytes: IPv6 wants them (RFC 8200, section 5), and QUIC datagrams of 1,200 (RFC 9000, section 14)."""
-_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
-_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
-_REQUEST = struct.Struct("16si20x")
-"""``struct ifreq`` with a number in it (netdevice(7))."""
-
 CLOCK_STARTS = datetime(2025, 1, 1, tzinfo=UTC)
 """No clock that is set shows less."""
 
@@ -101,20 +91,8 @@ def examine(flags: dict[str, Any]) -> Iterator[Finding]:
     else:
         yield Finding("ok", "settings", "valid")
     looks: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-        *(
-            _port,
-            _firewall,
-            _certificate,
-            _clock,
-            _ping,
-            _resolvers,
-            _buffers,
-            _ipv6,
-            _mtu,
-            _files,
-            _accelerator,
-        ),
-        _admin,
+        *(_port, _firewall, _certificate, _clock, _ping, _resolvers, _buffers, _ipv6, _mtu, _files),
+        *(_accelerator, _admin),
     )
     for look in looks:
         try:
@@ -236,14 +214,13 @@ def _kept_certificate(found: Settings) -> str:
     if place is None:
         return ""
     try:
-        kept = x509.load_pem_x509_certificate((place.folder / "certificates.pem").read_bytes())
-    except (OSError, ValueError):
+        kept = read_kept((place.folder / KEPT).read_bytes())
+    except OSError:
         return ""
-    age = (datetime.now(UTC) - kept.not_valid_before_utc).days
-    until = f"{kept.not_valid_after_utc:%Y-%m-%d}"
-    return (
-        f"; the last one is {age} days old, holds until {until}, SHA-256 {kept.fingerprint(SHA256()).hex()}"
-    )
+    if kept is None:
+        return ""
+    age, until = (datetime.now(UTC) - kept[0].not_before).days, f"{kept[0].not_after:%Y-%m-%d}"
+    return f"; the last one is {age} days old, holds until {until}, SHA-256 {kept[0].sha256}"
 
 
 def _clock(_: Settings) -> Iterator[Finding]:
@@ -339,9 +316,7 @@ def _ipv6(found: Settings) -> Iterator[Finding]:
 
 def _mtu(_: Settings) -> Iterator[Finding]:
     """Whether QUIC's packets fit what the network interfaces take."""
-    if sys.platform != "linux":
-        return
-    mtus = dict(_interface_mtus())
+    mtus = interface_mtus()
     for name, mtu in mtus.items():
         if mtu < LEAST_MTU:
             said = f"{name} takes {mtu} bytes: who comes that way has no QUIC, only WebSockets, and no IPv6"
@@ -350,21 +325,6 @@ def _mtu(_: Settings) -> Iterator[Finding]:
     wide = [f"{name} {mtu}" for name, mtu in mtus.items() if mtu >= LEAST_MTU]
     if wide:
         yield Finding("ok", "MTU", f"QUIC's packets fit: {', '.join(wide)}")
-
-
-def _interface_mtus() -> Iterator[tuple[str, int]]:
-    """Tell the MTU of each interface that is up, loopback aside."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-
-        def ask(request: int, name: str) -> int:
-            answer = fcntl.ioctl(probe, request, _REQUEST.pack(name.encode(), 0))
-            return int(_REQUEST.unpack(answer)[1])
-
-        for _, name in socket.if_nameindex():
-            with contextlib.suppress(OSError):  # it has gone meanwhile
-                flags = ask(_SIOCGIFFLAGS, name)
-                if flags & _IFF_UP and not flags & _IFF_LOOPBACK:
-                    yield name, ask(_SIOCGIFMTU, name)
 
 
 def _files(found: Settings) -> Iterator[Finding]:

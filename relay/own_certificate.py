@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from transport.certificates import CertificateStore
 
 
+KEPT = "certificates.pem"
+"""File of the relay's state with the certificates that it has made."""
+
+
 def own_names(settings: Settings) -> tuple[str, ...]:
     """Tell the names of a relay that makes its own certificate; one of an authority says them itself."""
     return () if settings.cert_pem else (*local_names(), settings.bind)
@@ -31,7 +35,7 @@ def own_names(settings: Settings) -> tuple[str, ...]:
 def open_certificates(settings: Settings, state: State) -> CertificateStore:
     """Read or make the certificate. Raises SettingsError."""
     if settings.cert_pem is None or settings.key_pem is None:
-        kept = state.file("certificates.pem")
+        kept = state.file(KEPT)
         return EphemeralCertificateStore(own_names(settings), datetime.now(UTC), kept)
     return open_files(settings.cert_pem, settings.key_pem)
 

@@ -225,8 +225,13 @@ class EphemeralCertificateStore:
         """Go on with what is in ``kept`` while it holds; reads and writes that file."""
         self._names = tuple(names)
         self._kept = kept
-        found = None if kept is None else _unpack(kept.read())
+        content = None if kept is None else kept.read()
+        found = None if content is None else read_kept(content)
         if found is None:
+            if content is not None:
+                logger.warning(
+                    "the certificate that was kept is damaged; a new one is made, with another hash"
+                )
             self._take(self._pair(now))
         else:
             self._current, self._next = found
@@ -305,10 +310,8 @@ class FileCertificateStore:
         return changed
 
 
-def _unpack(content: bytes | None) -> tuple[Certificate, Certificate] | None:
+def read_kept(content: bytes) -> tuple[Certificate, Certificate] | None:
     """Read the two certificates that were kept, each with its key; None if they cannot be used."""
-    if content is None:
-        return None
     try:
         leaves = x509.load_pem_x509_certificates(content)
         keys = [load_pem_private_key(block[0], password=None) for block in _PRIVATE_KEY.finditer(content)]
@@ -322,7 +325,6 @@ def _unpack(content: bytes | None) -> tuple[Certificate, Certificate] | None:
     else:
         if current.can_be_pinned and following.can_be_pinned:
             return current, following
-    logger.warning("the certificate that was kept is damaged; a new one is made, with another hash")
     return None
 
 

@@ -223,7 +223,7 @@ def test_an_interface_that_quics_packets_do_not_fit_is_told_with_what_to_do():
 
 def test_the_certificate_that_an_earlier_relay_has_kept_is_told(tmp_path):
     made = EphemeralCertificateStore(["localhost"], datetime.now(UTC))
-    pem = made.current.chain_pem() + made.current.private_key_pem()
+    pem = b"".join(each.chain_pem() + each.private_key_pem() for each in (made.current, made.next))
     [(_, said, _)] = findings(doctor._certificate, state=str(tmp_path))
     assert "SHA-256" not in said
     (tmp_path / "certificates.pem").write_bytes(pem)

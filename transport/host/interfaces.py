@@ -1,4 +1,4 @@
-"""Addresses of this machine's network interfaces, asked of the C library (getifaddrs(3)).
+"""Addresses of this machine's network interfaces, asked of the C library (getifaddrs(3)), and their MTUs.
 
 The standard library has no call for it. The structure's first four members and the place of the address
 behind it are the same on Linux, macOS and the BSDs.
@@ -6,9 +6,12 @@ behind it are the same on Linux, macOS and the BSDs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import socket
+import struct
 import sys
 
 
@@ -25,6 +28,11 @@ _Ifaddrs._fields_ = [
 
 _ADDRESS_PLACES = {int(socket.AF_INET): (4, 4), int(socket.AF_INET6): (8, 16)}
 """Per family: offset in ``struct sockaddr`` and length of the address."""
+
+_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_REQUEST = struct.Struct("16si20x")
+"""``struct ifreq`` with a number in it (netdevice(7))."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.getifaddrs.argtypes = [ctypes.POINTER(ctypes.POINTER(_Ifaddrs))]
@@ -48,6 +56,25 @@ def interface_addresses() -> frozenset[str]:
     finally:
         _libc.freeifaddrs(first)
     return frozenset(found)
+
+
+def interface_mtus() -> dict[str, int]:
+    """Tell the MTU of each interface that is up, loopback aside; of none but on Linux. Raises OSError."""
+    if sys.platform != "linux":
+        return {}
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+
+        def ask(request: int, name: str) -> int:
+            answer = fcntl.ioctl(probe, request, _REQUEST.pack(name.encode(), 0))
+            return int(_REQUEST.unpack(answer)[1])
+
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has gone meanwhile
+                flags = ask(_SIOCGIFFLAGS, name)
+                if flags & _IFF_UP and not flags & _IFF_LOOPBACK:
+                    found[name] = ask(_SIOCGIFMTU, name)
+    return found
 
 
 def _read(sockaddr: int | None) -> str | None:
