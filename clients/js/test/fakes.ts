@@ -46,6 +46,15 @@ export class FakeRelay {
     return link.sent.filter(([kind]) => kind === 0).map((datagram) => JSON.parse(new TextDecoder().decode(datagram.subarray(1))).type);
   }
 
+  /** Is gone for three minutes, and there again for one, to cards that go by WebSockets. */
+  async beAwayForLong(): Promise<void> {
+    this.install({ webSocket: false });
+    this.links[0]!.end(1006, "");
+    await vi.advanceTimersByTimeAsync(180_000);
+    this.install();
+    await vi.advanceTimersByTimeAsync(60_000);
+  }
+
   install({ webTransport = true, webSocket = true, hashes = undefined as object | undefined } = {}): void {
     const { links } = this;
     const answer = (link: Link, datagram: Uint8Array): void => this.answer(link, datagram);

@@ -218,11 +218,7 @@ describe("the storage", () => {
   test("is left by such a page at once also if its relay was away for long before", async () => {
     const tab = await new Tab().load();
     const nic = await tab.connect({ mac: MAC });
-    relay.install({ webSocket: false });
-    relay.links[0]!.end(1006, "");
-    await vi.advanceTimersByTimeAsync(180_000);
-    relay.install();
-    await vi.advanceTimersByTimeAsync(60_000);
+    await relay.beAwayForLong();
     expect(nic.state).toBe("open");
     tab.fire("pagehide");
     tab.fire("pageshow", { persisted: true });
