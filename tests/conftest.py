@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -98,3 +99,12 @@ def certificate_options(tmp_path):
 
     assert main.main(["certs", "generate", str(tmp_path)]) == 0
     return ("--cert-pem", tmp_path / "relay-cert.pem", "--key-pem", tmp_path / "relay-key.pem")
+
+
+@pytest.fixture
+def udp_server():
+    """A UDP server of this machine: a socket."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(20.0)
+        yield server

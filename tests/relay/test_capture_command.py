@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 
@@ -105,39 +104,30 @@ def test_what_is_dropped_says_why(relay, guest, tmp_path):
     assert comment == "1 switch.drop.foreign_source"
 
 
-@pytest.fixture
-def server():
-    """A UDP server of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(PATIENCE)
-        yield server
-
-
-def ask(guest, server, port):
+def ask(guest, udp_server, port):
     """Have the server answer a datagram; give the port that it came from."""
-    to = IP(src=str(guest.assigned.ip), dst="127.0.0.1") / UDP(sport=port, dport=server.getsockname()[1])
+    to = IP(src=str(guest.assigned.ip), dst="127.0.0.1") / UDP(sport=port, dport=udp_server.getsockname()[1])
     with RelaySocket(guest) as one:
         one.send(Ether(src=guest.mac, dst=GATEWAY_MAC) / to / b"?")
-        _, address = server.recvfrom(16)
-        server.sendto(b"!", address)
+        _, address = udp_server.recvfrom(16)
+        udp_server.sendto(b"!", address)
         while not one.recv(2048).haslayer(UDP):
             pass
     return address[1]
 
 
 def test_the_first_packet_behind_the_begin_of_a_flow_tells_what_the_nat_makes_of_it(
-    relay, guest, server, tmp_path
+    relay, guest, udp_server, tmp_path
 ):
     ports = []
 
     def sending():
-        ports.extend(ask(guest, server, 4242) for _ in range(2))
+        ports.extend(ask(guest, udp_server, 4242) for _ in range(2))
 
     found = recorded(relay, guest, tmp_path / "nat.pcapng", sending=sending)
     assert len(set(ports)) == 1
     said = [(name, way, text) for name, way, frame, text in found if UDP in frame and text]
-    remote = f"127.0.0.1:{server.getsockname()[1]}"
+    remote = f"127.0.0.1:{udp_server.getsockname()[1]}"
     text = f"NAT: udp from {guest.assigned.ip}:4242 leaves by port {ports[0]} of this machine for {remote}"
     assert said == [("default/gateway", 2, text)]
 

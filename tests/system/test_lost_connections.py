@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 
 import pytest
 from browsers import client_page
 from lost_paths import FILE, breaking_path, downloading
-from processes import PATIENCE, Program, Relay
+from processes import Program, Relay
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
@@ -31,15 +30,6 @@ def test_a_download_of_a_kernel_goes_on_when_the_path_of_its_session_was_lost(tm
         assert "Traceback" not in download.relay.output
 
 
-@pytest.fixture
-def echo():
-    """A UDP server of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(PATIENCE)
-        yield server
-
-
 @pytest.fixture(params=[1, 2], ids=["one-process", "two-workers"])
 def relay(request):
     """At workers the client comes back to any of them."""
@@ -49,7 +39,7 @@ def relay(request):
     assert "Traceback" not in relay.output
 
 
-def test_the_npm_client_keeps_its_mappings_from_webtransport_to_websocket_and_on(relay, echo, tmp_path):
+def test_the_npm_client_keeps_its_mappings_from_webtransport_to_websocket_and_on(relay, udp_server, tmp_path):
     with contextlib.ExitStack() as stack:
         path, port = breaking_path(Program, relay)
         stack.callback(path.stop)
@@ -70,15 +60,15 @@ def test_the_npm_client_keeps_its_mappings_from_webtransport_to_websocket_and_on
         assert page.evaluate("nic.carrier") == "webtransport"
         mac = bytes(page.evaluate("[...nic.mac]")).hex(":")
         address = page.evaluate("nic.assigned.ip.join('.')")
-        ends = IP(src=address, dst=HOST) / UDP(sport=4000, dport=echo.getsockname()[1])
+        ends = IP(src=address, dst=HOST) / UDP(sport=4000, dport=udp_server.getsockname()[1])
 
         def ask(payload):
             """Have the guest ask; give where that came from, once the answer has arrived."""
             frame = bytes(Ether(src=mac, dst=GATEWAY_MAC) / ends / payload)
             page.evaluate("(frame) => nic.send(Uint8Array.from(frame))", list(frame))
-            said, sender = echo.recvfrom(100)
+            said, sender = udp_server.recvfrom(100)
             assert said == payload
-            echo.sendto(b"answer to " + payload, sender)
+            udp_server.sendto(b"answer to " + payload, sender)
             page.wait_for_function(f"heard.includes('answer to {payload.decode()}')", polling=20)
             return sender
 

@@ -195,10 +195,7 @@ def test_who_takes_no_answers_changes_keys_no_more_often_for_waiting(monkeypatch
         async with raw(web) as client:
             client.send(upgrade())
             peer = await web.peer()
-            (connection,) = web.listener._connections
-            while not connection._paused:
-                peer.session.send([bytes(4000)] * 60)
-                await asyncio.sleep(0)
+            await web.fill()
             for number in range(WITHOUT_CONTENT):
                 client.socket.sendall(client.key_update())
                 client.send(message(b"still here"))

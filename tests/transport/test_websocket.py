@@ -207,10 +207,7 @@ def test_a_client_that_closes_and_takes_nothing_is_given_up(monkeypatch):
         async with web.client("/") as client:
             peer = await web.peer()
             client.transport.pause_reading()
-            [connection] = web.listener._connections
-            while not connection._paused:
-                peer.session.send([bytes(4000)] * 60)
-                await asyncio.sleep(0)
+            await web.fill()
             client.transport.write(close(1000))
             await until(lambda: peer.closed)
             await until(lambda: web.listener.connection_count == 0)
@@ -234,10 +231,7 @@ def test_a_client_that_ends_its_side_and_takes_nothing_is_given_up(kind, end, mo
         async with raw(web, kind) as client:
             client.send(upgrade())
             peer = await web.peer()
-            [connection] = web.listener._connections
-            while not connection._paused:
-                peer.session.send([bytes(4000)] * 60)
-                await asyncio.sleep(0)
+            await web.fill()
             end(client)
             await until(lambda: peer.closed)
             assert peer.closed.lost

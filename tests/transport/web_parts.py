@@ -89,6 +89,13 @@ class Web:
         await until(lambda: self.peers)
         return self.peers[0]
 
+    async def fill(self):
+        """Send to the only session until its client takes no more."""
+        (connection,) = self.listener._connections
+        while not connection._paused:
+            self.peers[0].session.send([bytes(4000)] * 60)
+            await asyncio.sleep(0)
+
     def trust(self):
         """TLS that takes this listener's certificate and no other."""
         return ssl.create_default_context(cadata=self.certificates.current.chain_pem().decode())
