@@ -171,8 +171,16 @@ class AddressPool:
         return address is not None and self._is_fresh(address) and address not in self._declined
 
     def remember(self, mac: bytes, address: bytes) -> None:
-        """Keep a fresh address for a MAC that had it once, as if it had been released now."""
-        if self._is_fresh(address) and mac not in self._leases and mac not in self._fixed:
+        """Keep an address that nobody has for a MAC that had it once, as if it had been released now.
+
+        Of several that had it, it is kept for the one of which that was said last.
+        """
+        if mac in self._leases or mac in self._fixed:
+            return
+        former = self._remembered_for.get(address)
+        if former is not None:
+            self._forget(former)
+        if self._is_fresh(address):
             self._used.add(address)
             self._keep_for(mac, address)
 

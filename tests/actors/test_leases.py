@@ -128,6 +128,14 @@ def test_a_guest_that_left_meanwhile_is_told_nothing(lan):
     assert lan.told(1) == [10]
 
 
+def test_an_address_that_several_had_is_kept_for_the_last_of_them(loop, counters):
+    memory = Memory((mac(1), ip("10.0.2.99"), "web"), (mac(2), ip("10.0.2.99"), "db"))
+    lan = Guests(counters, memory)
+    for number in (1, 2):
+        lan.register(number)
+    assert [lan.told(number) for number in (1, 2)] == [[10], [99]]
+
+
 def test_what_is_remembered_is_given_again_with_the_name(loop, counters):
     memory = Memory((mac(1), ip("10.0.2.99"), "web"), (mac(2), ip("10.0.2.10"), ""))
     lan = Guests(counters, memory)

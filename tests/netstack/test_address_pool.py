@@ -452,14 +452,30 @@ def test_an_address_is_not_taken_from_who_has_shown_it_nor_by_who_has_shown_anot
 
 def test_what_was_kept_is_for_its_mac_again():
     pool = AddressPool()
-    pool.remember(mac(1), ip(99))
     pool.remember(mac(2), ip(99))
+    pool.remember(mac(1), ip(98))
+    pool.remember(mac(1), ip(99))
     pool.remember(mac(3), ip(2))
     pool.remember(mac(4), bytes((10, 9, 9, 9)))
     assert pool.free == pool.size
     assert pool.assign(mac(89)) != ip(99), "whose place that is"
-    assert pool.assign(mac(1)) == ip(99)
+    assert pool.assign(mac(1)) == ip(99), "it had that later than the other"
     assert pool.assign(mac(2)) == ip(12)
+    assert pool.assign(mac(88)) == ip(98), "which is kept for nobody any more"
+    assert pool.free == pool.size - 4
+
+
+def test_who_had_an_address_last_has_it_again_where_many_had_it_before():
+    pool, memory = AddressPool(), []
+    for visitor in macs_at_random(3 * pool.size, 1):
+        memory.append((visitor, pool.assign(visitor)))
+        pool.release(visitor)
+    guests = macs_at_random(50, 2)
+    memory += [(guest, pool.assign(guest)) for guest in guests]
+    after = AddressPool()
+    for known in memory:
+        after.remember(*known)
+    assert [(guest, after.assign(guest)) for guest in guests] == memory[-50:]
 
 
 def test_a_fresh_address_is_found_behind_the_end_of_the_range():
