@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, Flag, auto
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,13 @@ class PortPolicy:
     """Whether its guests see the gateway only, and no other guest sees them."""
     guards: Guard = Guard.SOURCES | Guard.DHCP | Guard.ROUTER
     role: Role = Role.GUEST
+    own: frozenset[str] = frozenset()
+    """Names of what the port has of its own; all else is as the LAN's settings say, and changes with them."""
+
+    def following(self, usual: PortPolicy) -> PortPolicy:
+        """Give this policy where ``usual`` is what the settings say by now."""
+        own = {name: getattr(self, name) for name in self.own}
+        return replace(usual, own=self.own, **own) if own else usual
 
 
 _USUAL_GUARDS = {

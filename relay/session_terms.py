@@ -18,6 +18,7 @@ def pack_terms(path: str, terms: SessionTerms) -> bytes:
     if terms.policy is not None:
         policy = asdict(terms.policy)
         policy["guards"], policy["role"] = terms.policy.guards.value, terms.policy.role.value
+        policy["own"] = sorted(terms.policy.own)
         if terms.policy.macs is not None:
             policy["macs"] = sorted(mac.hex() for mac in terms.policy.macs)
     expires = None if math.isinf(terms.expires) else terms.expires
@@ -34,6 +35,7 @@ def read_terms(packed: bytes) -> tuple[str, SessionTerms]:
             macs = policy["macs"]
             policy["macs"] = None if macs is None else frozenset(map(bytes.fromhex, macs))
             policy["guards"], policy["role"] = Guard(policy["guards"]), Role(policy["role"])
+            policy["own"] = frozenset(policy["own"]).intersection(policy)
             policy = PortPolicy(**policy)
         expires = math.inf if expires is None else float(expires)
         return str(told["path"]), SessionTerms(str(told["name"]), expires, policy, str(told["token"]))

@@ -91,16 +91,14 @@ class GuardedLan:
 
 def policy_of(ticket: Pass, settings: LanSettings) -> PortPolicy | None:
     """Tell what the port of a token's session may; None for what any other may."""
-    usual = usual_policy(settings)
-    limits: dict[str, Any] = {_LIMITS[name]: value for name, value in ticket.limits.items()}
-    policy = replace(
-        usual,
-        macs=ticket.macs,
-        max_macs=usual.max_macs if BRIDGE in ticket.rights else 1,
-        is_forwarded_to=FORWARD in ticket.rights,
-        **limits,
-    )
-    return None if policy == usual else policy
+    own: dict[str, Any] = {_LIMITS[name]: value for name, value in ticket.limits.items()}
+    if ticket.macs is not None:
+        own["macs"] = ticket.macs
+    if BRIDGE not in ticket.rights:
+        own["max_macs"] = 1
+    if FORWARD not in ticket.rights:
+        own["is_forwarded_to"] = False
+    return replace(usual_policy(settings), own=frozenset(own), **own) if own else None
 
 
 class TokenGate:

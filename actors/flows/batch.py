@@ -50,7 +50,7 @@ class PortState:
 
     __slots__ = (
         *("advertised_mtu", "buffers", "client", "drops", "errors", "fixed_name"),
-        *("flows", "forwarded", "fragments", "half_open", "is_usual", "line", "unanswered"),
+        *("flows", "forwarded", "fragments", "half_open", "line", "unanswered"),
         *("link_mtu", "macs", "new_flows", "number", "policy", "registration", "time_waits"),
     )
 
@@ -66,8 +66,6 @@ class PortState:
         self.number = number
         self.policy = usual_policy(settings) if policy is None else policy
         """What the session's guests may."""
-        self.is_usual = policy is None
-        """Whether that is what the LAN's settings say, and changes with them."""
         self.macs: set[bytes] = set()
         self.client = ""
         """The network that the session's client is in; empty when that is not known."""

@@ -105,8 +105,7 @@ class FlowTable:
         self._context.settings = settings
         usual = usual_policy(settings)
         for port in self.ports.values():
-            if port.is_usual:
-                port.change_policy(usual, now)
+            port.change_policy(port.policy.following(usual), now)
             for key in [key for key in port.flows if self._is_forbidden(key, port)]:
                 self.end(key)
                 self._context.counters.add("tcp.forbidden")

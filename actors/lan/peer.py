@@ -591,8 +591,10 @@ class PeerActor(EventLoopActor):
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:
         settings = self._settings = message.settings
-        if self._policy is None:
-            self._set_rates(usual_policy(settings))
+        usual = usual_policy(settings)
+        if self._policy is not None:
+            usual = self._policy = self._policy.following(usual)
+        self._set_rates(usual)
         self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
         self._next_check = min(self._next_check, self.now() + self._check_every)
         self._set_timer()

@@ -189,18 +189,18 @@ class SwitchActor(EventLoopActor):
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:
-        """Have other limits for the sessions that come, and other policies of ports that brought none."""
+        """Have other limits for the sessions that come, and for ports what they have not of their own."""
         self._settings = message.settings
         present, absent = _shared_ports(message.settings)
         self._shares.resize(*present)
         self._absent_shares.resize(*absent)
-        former, usual = self._usual, usual_policy(message.settings)
-        if usual == former:
+        usual = usual_policy(message.settings)
+        if usual == self._usual:
             return
         self._usual, now = usual, self.now()
-        for port in self._ports.values():
-            if port.policy is former:
-                port.go_by(usual, now)
+        for number, port in self._ports.items():
+            if number > GATEWAY:
+                port.go_by(port.policy.following(usual), now)
         if self._elsewhere is not None:
             self._elsewhere.go_by(usual, now)
 

@@ -23,6 +23,7 @@ from actors.messages import (
     PortAbsent,
     PortClosed,
     SessionClosed,
+    SettingsChanged,
 )
 from actors.port_policy import usual_policy
 from actors.runtime import run_ready
@@ -335,6 +336,27 @@ def test_limits_go_with_the_port_and_one_of_other_rights_is_not_taken(loop, coun
     run_ready()
     assert session.controls()[0]["ip"] == guest.assigned["ip"]
     assert not socket.open
+    assert counters["switch.resumed"] == 1
+
+
+def test_a_session_whose_token_names_a_right_comes_back_after_other_settings_came_into_force(loop, counters):
+    lan = Lan(loop, counters)
+
+    def enter(**more):
+        own = {"max_macs": 1}
+        policy = replace(usual_policy(lan.settings), own=frozenset(own), **own)
+        client = lan.connect(mac(1), policy=policy)
+        client.hears(control(type="Register", mac=list(mac(1)), **more))
+        return client
+
+    client = enter()
+    (assigned,) = client.session.controls()
+    lan.settings = replace(lan.settings, packets_per_second=7)
+    for actor in (lan.switch, lan.gateway, client.ref):
+        actor.tell(SettingsChanged(lan.settings))
+    client.ref.tell(LOST)
+    run_ready()
+    assert enter(resume=assigned["resume"]).session.controls() == [assigned]
     assert counters["switch.resumed"] == 1
 
 

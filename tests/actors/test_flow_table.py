@@ -184,11 +184,13 @@ def test_flows_that_begin_while_somebody_looks_on_are_told_as_those_that_were_th
 
 
 def test_other_settings_are_for_ports_that_have_none_of_their_own(table):
-    own = replace(usual_policy(table._context.settings), max_flows=1)
-    table.limit(8, own, 0.0)
-    theirs, ours = batch(table, 8), batch(table)
+    usual = usual_policy(table._context.settings)
+    table.limit(8, replace(usual, max_flows=1, own=frozenset({"max_flows"})), 0.0)
+    table.limit(9, replace(usual, max_half_open=1, own=frozenset({"max_half_open"})), 0.0)
+    ports = [batch(table, 8), batch(table, 9), batch(table)]
     table.follow(replace(table._context.settings, max_flows_per_peer=2), 0.0)
-    for limited, most in ((theirs, 1), (ours, 2)):
+    assert table.ports[9].policy.max_half_open == 1
+    for limited, most in zip(ports, (1, 2, 2), strict=True):
         port = limited.port.number
         for number in range(most):
             table.start(key_of(number, port=port), Flow, limited)

@@ -38,7 +38,7 @@ OF_OTHERS = "the token of this session is for other MAC addresses"
 
 
 def limited(**values):
-    return replace(USUAL, **values)
+    return replace(USUAL, own=frozenset(values), **values)
 
 
 @pytest.fixture
@@ -167,13 +167,21 @@ def test_ports_do_what_changed_settings_say(counters, before, former, later, hea
     """And those that brought a policy what that says."""
     switch = Switch(counters, settings=LanSettings(**former))
     for number in (7, 8):
-        switch.open(number, policy=USUAL)
+        switch.open(number, policy=limited(isolated=False, floods_per_second=USUAL.floods_per_second))
     for changed in (*(former | each for each in before), later):
         switch.tell(SettingsChanged(LanSettings(**changed)))
     for number in (1, 7):
         switch.sends(number, frame(mac(number), BROADCAST))
     assert switch.got(2) == [frame(mac(number), BROADCAST) for number in heard]
     assert switch.got(8)[-1:] == [frame(mac(7), BROADCAST)]
+
+
+def test_a_port_does_what_settings_say_of_all_that_its_policy_does_not(counters, loop):
+    switch = Switch(counters)
+    switch.open(7, policy=limited(max_macs=1))
+    switch.tell(SettingsChanged(LanSettings(floods_per_second=0)))
+    switch.sends(7, frame(mac(7), BROADCAST), frame(mac(8), BROADCAST))
+    assert switch.drops() == {"flood_rate": 1, "too_many_macs": 1}
 
 
 @pytest.mark.parametrize("is_guarded", [False, True])

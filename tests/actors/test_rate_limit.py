@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from lan_parts import GATEWAY_MAC, Box, FakeSession, mac
 
@@ -355,10 +357,24 @@ def test_a_sessions_rate_changes_both_ways_while_it_stands(loop, counters, befor
 
 def test_a_session_with_a_policy_of_its_own_keeps_its_rate(loop, counters):
     session, switch = FakeSession(path="/raw"), Box()
-    policy = usual_policy(LanSettings(bits_per_second=80_000))
+    policy = replace(usual_policy(LanSettings(bits_per_second=80_000)), own=frozenset({"bits_per_second"}))
     ref = PeerActor.start(session, switch, counters, LanSettings(), policy=policy)
-    ref.tell(SettingsChanged(LanSettings(packets_per_second=1)))
+    ref.tell(SettingsChanged(LanSettings(bits_per_second=1)))
     ref.tell(FramesToPeer([frame(1000)] * 200))
+    ref.tell(DatagramsFromClient([frame(1000)] * 200))
+    run_ready()
+    (message,) = switch.take(FramesFromPeer)
+    assert len(message.frames) == 65
+    ref.stop(block=False)
+    run_ready()
+
+
+def test_a_session_whose_policy_says_nothing_of_rates_changes_its_rate_with_the_others(loop, counters):
+    session, switch = FakeSession(path="/raw"), Box()
+    policy = replace(usual_policy(LanSettings()), max_macs=1, own=frozenset({"max_macs"}))
+    ref = PeerActor.start(session, switch, counters, LanSettings(), policy=policy)
+    for rate in (1, 80_000):
+        ref.tell(SettingsChanged(LanSettings(bits_per_second=rate)))
     ref.tell(DatagramsFromClient([frame(1000)] * 200))
     run_ready()
     (message,) = switch.take(FramesFromPeer)

@@ -19,8 +19,16 @@ POLICY = replace(usual_policy(LanSettings()), max_flows=7, guards=Guard.NONE, ro
 @pytest.mark.parametrize("expires", [NEVER, 17.5])
 @pytest.mark.parametrize(
     "policy",
-    [None, POLICY, replace(POLICY, macs=frozenset()), replace(POLICY, macs=frozenset({bytes(6), b"mac-02"}))],
-    ids=["no policy", "any MAC", "no MAC", "two MACs"],
+    [
+        *(
+            None,
+            POLICY,
+            replace(POLICY, macs=frozenset()),
+            replace(POLICY, macs=frozenset({bytes(6), b"mac-02"})),
+        ),
+        replace(POLICY, own=frozenset({"max_flows", "macs"})),
+    ],
+    ids=["no policy", "any MAC", "no MAC", "two MACs", "of its own"],
 )
 def test_terms_are_read_as_they_were(expires, policy):
     terms = SessionTerms("wéb", expires, policy, "t1")

@@ -214,6 +214,12 @@ def test_a_session_has_the_macs_of_its_token_and_no_others(start):
 
 SETTINGS = LanSettings(bits_per_second=1000, max_flows_per_peer=5)
 USUAL = usual_policy(SETTINGS)
+
+
+def own(**values):
+    return replace(USUAL, own=frozenset(values), **values)
+
+
 EVERY_LIMIT = {flag: number for number, flag in enumerate(LIMITS, 7)}
 
 
@@ -222,15 +228,14 @@ EVERY_LIMIT = {flag: number for number, flag in enumerate(LIMITS, 7)}
     [
         ({}, None),
         ({"name": "web", "room": "lab", "rights": ["bridge", "forward", "admin"]}, None),
-        ({"limits": {"bit-rate": 1000}}, None),
-        ({"mac": "52:54:00:01:02:03"}, replace(USUAL, macs=frozenset({bytes.fromhex("525400010203")}))),
-        ({"rights": ["forward"]}, replace(USUAL, max_macs=1)),
-        ({"rights": ["bridge"]}, replace(USUAL, is_forwarded_to=False)),
-        ({"limits": {"bit-rate": "off"}}, replace(USUAL, bits_per_second=0)),
+        ({"limits": {"bit-rate": 1000}}, own(bits_per_second=1000)),
+        ({"mac": "52:54:00:01:02:03"}, own(macs=frozenset({bytes.fromhex("525400010203")}))),
+        ({"rights": ["forward"]}, own(max_macs=1)),
+        ({"rights": ["bridge"]}, own(is_forwarded_to=False)),
+        ({"limits": {"bit-rate": "off"}}, own(bits_per_second=0)),
         (
             {"limits": EVERY_LIMIT},
-            replace(
-                USUAL,
+            own(
                 bits_per_second=7,
                 packets_per_second=8,
                 max_flows=9,
