@@ -54,6 +54,8 @@ class Pass:
     limits: Mapping[str, int] = field(default_factory=dict)
     """By the names of settings; what is not named is as in the room."""
     rights: frozenset[str] = USUAL_RIGHTS
+    key: object = field(default=None, compare=False, repr=False)
+    """What its signature was checked by."""
 
 
 AUDIENCE = "vmrelay"

@@ -51,6 +51,7 @@ _LIMITS = {
 
 NO_TOKEN = Refusal(HTTPStatus.UNAUTHORIZED, "A token is needed: ?token= in the URL.")
 REVOKED = "the token has been revoked"
+NO_KEY = "the key of the token is no longer in force"
 MANY_TOKENS = Refusal(HTTPStatus.BAD_REQUEST, "There is more than one token.")
 
 
@@ -118,8 +119,8 @@ class TokenGate:
         self._revocations = Revocations(State().file("")) if revocations is None else revocations
         self._clocks = clocks
         self._keys = Keys({})
-        self._holders: WeakKeyDictionary[Mailbox, str] = WeakKeyDictionary()
-        """Sessions by what their tokens can be revoked by."""
+        self._holders: WeakKeyDictionary[Mailbox, Pass] = WeakKeyDictionary()
+        """Sessions, and what their tokens say."""
         self.take(self.load())
 
     def load(self) -> Keys:
@@ -127,12 +128,13 @@ class TokenGate:
         return Keys({}) if self._files is None else load_keys(*self._files)
 
     def take(self, keys: Keys) -> bool:
-        """Check by these keys from now on, and end sessions that were revoked; whether that is new."""
+        """Check by these keys from now on, end sessions that they would not let in; whether that is new."""
         keys = replace(keys, revoked=keys.revoked | self._revocations.ids)
         if keys == self._keys:
             return False
         self._keys = keys
         self.end_sessions(keys.revoked, CloseCode.EXPIRED, REVOKED)
+        self._end(lambda ticket: not keys.have(ticket.key), CloseCode.EXPIRED, NO_KEY)
         return True
 
     async def refresh(self) -> bool:
@@ -148,7 +150,10 @@ class TokenGate:
 
     def end_sessions(self, identifiers: Container[str], code: CloseCode, reason: str) -> int:
         """End the sessions of tokens by their ids (``jti``); return how many there were."""
-        peers = [peer for peer, identifier in self._holders.items() if identifier in identifiers]
+        return self._end(lambda ticket: bool(ticket.id) and ticket.id in identifiers, code, reason)
+
+    def _end(self, concerns: Callable[[Pass], bool], code: CloseCode, reason: str) -> int:
+        peers = [peer for peer, ticket in self._holders.items() if concerns(ticket)]
         ended = sum(tell_alive(peer, ClosePeer(code, reason)) for peer in peers)
         run_ready()
         return ended
@@ -183,8 +188,9 @@ class TokenGate:
         return self._keys.read(token, self._clocks.unix())
 
     def holds(self, ticket: Pass) -> bool:
-        """Tell whether a token that was accepted still would be, by its time and its id."""
-        return self._clocks.unix() < ticket.expires + LEEWAY and ticket.id not in self._keys.revoked
+        """Tell whether a token that was accepted still would be, by its time, its id and its key."""
+        in_time = self._clocks.unix() < ticket.expires + LEEWAY
+        return in_time and ticket.id not in self._keys.revoked and self._keys.have(ticket.key)
 
     def read(self, request: ClientRequest, room: str, how: str) -> Pass | Refusal | None:
         """Check the token of a request for a room; None for a client that has none and needs none.
@@ -212,8 +218,7 @@ class TokenGate:
 
     def note(self, peer: Mailbox, ticket: Pass) -> None:
         """Keep in mind whose session it is, in case that the token is revoked."""
-        if ticket.id:
-            self._holders[peer] = ticket.id
+        self._holders[peer] = ticket
 
 
 def tokens_of(request: ClientRequest) -> list[str]:

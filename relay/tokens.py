@@ -14,7 +14,7 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -52,7 +52,7 @@ class KeysError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Key:
     algorithm: str
-    key: Any
+    key: Any = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,10 @@ class Keys:
 
     by_id: Mapping[str, _Key]
     revoked: frozenset[str] = field(default_factory=frozenset)
+
+    def have(self, key: object) -> bool:
+        """Whether a key is one of these."""
+        return key in self.by_id.values()
 
     def read(self, token: str, now: float) -> Pass:
         """Check a token at ``now`` (Unix time). Raises TokenError."""
@@ -79,7 +83,7 @@ class Keys:
             )
         except (jwt.PyJWTError, ValueError, RecursionError):
             raise TokenError("The token is not one that was signed for this relay.") from None
-        return self._check(claims, now)
+        return replace(self._check(claims, now), key=key)
 
     def _check(self, claims: Mapping[str, Any], now: float) -> Pass:
         expires, begins = _time(claims.get("exp")), _time(claims.get("nbf", 0))
@@ -108,7 +112,12 @@ def load_keys(path: Path, revoked: Path | None = None) -> Keys:
     lines = [] if revoked is None else _read(revoked).split()
     if len(lines) > MAX_REVOKED:
         raise KeysError(f"{revoked}: more than {MAX_REVOKED} tokens; leave out those that have expired")
-    return Keys(keys, frozenset(lines))
+    return Keys({kid: _half_for_checks(key) for kid, key in keys.items()}, frozenset(lines))
+
+
+def _half_for_checks(key: _Key) -> _Key:
+    """Leave the private half out, of which no two are equal."""
+    return replace(key, key=key.key.public_key()) if isinstance(key.key, Ed25519PrivateKey) else key
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:

@@ -323,6 +323,39 @@ class Peer:
         self.told.append(message)
 
 
+def test_the_sessions_of_a_key_end_with_it(files):
+    new = make_key("HS256")
+
+    def write(*keys):
+        (files / "keys.json").write_text(json.dumps({"keys": keys}))
+
+    async def scenario():
+        def read(key):
+            said = sign(key, {"exp": time.time() + 60})
+            return gate.read(
+                ClientRequest("websocket", "/", f"token={said}", [], "", True, ""), "lab", "required"
+            )
+
+        write(KEY, new)
+        gate = TokenGate((files / "keys.json", None), Clocks(time.time, time.monotonic))
+        assert not await gate.refresh(), "with the private half too"
+        tickets, peers = [read(KEY), read(new)], [Peer(), Peer()]
+        for peer, ticket in zip(peers, tickets, strict=True):
+            gate.note(peer, ticket)
+        write(public_half(KEY), new)
+        assert not await gate.refresh()
+        assert all(map(gate.holds, tickets))
+        write({**make_key("HS256"), "kid": new["kid"]}, public_half(KEY))
+        assert await gate.refresh()
+        assert list(map(gate.holds, tickets)) == [True, False]
+        assert [[message.reason for message in peer.told] for peer in peers] == [
+            [],
+            ["the key of the token is no longer in force"],
+        ]
+
+    asyncio.run(scenario())
+
+
 def test_a_token_that_is_revoked_at_run_time_stays_revoked(files):
     async def scenario():
         def gate():
