@@ -553,7 +553,8 @@ class SwitchActor(EventLoopActor):
 
         Of a session that nothing was heard of for a while, or that was lost, anyone; else the same client,
         which a Register shows by where it comes from, or by the secret that came with the address; and whose
-        token names it, of a session whose token does not.
+        token names it, of a session whose token does not. Where it is the other way round, only the secret
+        counts: many clients may come from one host.
         """
         owner = self._table.lookup(message.mac, now)
         if owner is not None and owner < GATEWAY and self._elsewhere is not None:
@@ -565,9 +566,12 @@ class SwitchActor(EventLoopActor):
             return True
         if not message.explicit:
             return False
-        if port.macs is not None and (other.macs is None or message.mac not in other.macs):
+        is_named = other.macs is not None and message.mac in other.macs
+        names_it = port.macs is not None  # else the MAC would not be asked for
+        if names_it and not is_named:
             return True
-        if port is other or port.client() == other.client() != "":
+        is_same_client = port is other or port.client() == other.client() != ""
+        if is_same_client and names_it == is_named:
             return True
         if owner is None or owner <= GATEWAY:
             return False

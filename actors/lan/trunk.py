@@ -170,9 +170,11 @@ class Elsewhere:
             return True
         if not message.explicit:
             return False
-        if port.macs is not None and not binding.flags & Flag.NAMED_BY_TOKEN:
+        is_named = bool(binding.flags & Flag.NAMED_BY_TOKEN)
+        names_it = port.macs is not None
+        if names_it and not is_named:
             return True
-        if port.client() == binding.client != "":
+        if names_it == is_named and port.client() == binding.client != "":
             return True
         return self._is_proved(message, worker, binding)
 

@@ -343,8 +343,7 @@ def test_a_session_whose_token_names_a_right_comes_back_after_other_settings_cam
     lan = Lan(loop, counters)
 
     def enter(**more):
-        own = {"max_macs": 1}
-        policy = replace(usual_policy(lan.settings), own=frozenset(own), **own)
+        policy = replace(usual_policy(lan.settings), max_macs=1, own=frozenset({"max_macs"}))
         client = lan.connect(mac(1), policy=policy)
         client.hears(control(type="Register", mac=list(mac(1)), **more))
         return client

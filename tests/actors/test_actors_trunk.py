@@ -119,6 +119,8 @@ THE_SAME = {"client": lambda: "192.0.2.1"}
         ({}, NAMES_IT, {}, True),
         ({}, NAMES_IT, {"explicit": False}, False),
         ({"flags": Flag.NAMED_BY_TOKEN}, NAMES_IT, {}, False),
+        ({"flags": Flag.NAMED_BY_TOKEN, "client": "192.0.2.1"}, NAMES_IT | THE_SAME, {}, True),
+        ({"flags": Flag.NAMED_BY_TOKEN, "client": "192.0.2.1"}, THE_SAME, {}, False),
         ({}, {}, {"resume": secret_of(KEY, GUEST, 5)}, True),
         ({}, {}, {"resume": secret_of(KEY, GUEST, 6)}, False),
         ({}, {}, {"resume": secret_of(b"another", GUEST, 5)}, False),

@@ -240,6 +240,17 @@ def test_who_has_a_token_for_a_mac_gets_it_from_who_has_none(counters, loop):
     assert "another session" in refused.reason
 
 
+def test_who_has_no_token_for_a_mac_does_not_get_it_from_who_has_one_and_the_same_host(counters, loop):
+    switch = Switch(counters)
+    for number, names_it in ((7, True), (8, False), (9, True)):
+        switch.open(number, "192.0.2.7", limited(macs=frozenset({mac(1)})) if names_it else None)
+        switch.register(number, mac(1))
+    assert switch.peers[8].take(RegistrationRefused)
+    assert not switch.peers[9].take(RegistrationRefused), "the same client, as far as is known"
+    (closed,) = switch.peers[7].take(ClosePeer)
+    assert closed.code is CloseCode.TAKEN_OVER
+
+
 def test_the_gateway_hears_of_ports_that_are_not_as_usual_before_any_frame(counters, loop):
     switch = Switch(counters)
     switch.open(7, policy=limited(max_flows=3))
