@@ -43,6 +43,8 @@ MAX_GUESSES = 8
 _PROC = Path("/proc")
 _INTERPRETERS = ("python", "pypy")
 _OPTIONS_WITH_VALUE = ("-X", "-W")
+_MODULES = (["vmrelay"], ["relay.main"])
+"""What "python -m" starts a relay by."""
 _LISTENING = "0A"
 """State of a TCP socket in /proc/net/tcp."""
 
@@ -146,7 +148,7 @@ def _flags_of_relay(words: Sequence[str]) -> Sequence[str] | None:
         del rest[0]
         while rest and rest[0].startswith("-") and rest[0] != "-m":
             del rest[: 2 if rest[0] in _OPTIONS_WITH_VALUE else 1]
-    if rest[:2] == ["-m", "relay.main"]:
+    if rest[:1] == ["-m"] and rest[1:2] in _MODULES:
         del rest[0]
     elif not rest or Path(rest[0]).name != "vmrelay":
         return None
