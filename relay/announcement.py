@@ -28,19 +28,22 @@ SHOWN_ADDRESSES = 8
 
 def announce(say: Callable[[str], object], bind: str, port: int, certificate: Certificate) -> None:
     """Say where the relay is, and how to try it."""
-    url = f"https://{reached_at(bind)}:{port}"
+    here = reached_at(bind)
+    names = trusted_names(here, certificate)
     say(f"Certificate SHA-256 Hash: {certificate.sha256}")
-    say(f"Listening on {url}")
-    say("To try it, paste this into the console of a page from http://localhost, or of the relay's own:")
-    say(javascript(f"{url}/", certificate))
-    if bind in EVERY:
+    say(f"Listening on https://{here}:{port}")
+    url = f"https://{(names or [here])[0]}:{port}/"
+    page = f"the page at {url}" if names else "a page from http://localhost, or of the relay's own"
+    say(f"To try it, paste this into the console of {page}:")
+    say(javascript(url, certificate))
+    others = names
+    if bind in EVERY and not names:
         others = [
-            f"https://{_in_url(address)}:{port}"
-            for address in network_addresses()
-            if bind == EVERY_ADDRESS or ":" not in address
+            _in_url(address) for address in network_addresses() if bind == EVERY_ADDRESS or ":" not in address
         ]
-        if others:
-            logger.info("other machines reach it at {}", " ".join(others[:SHOWN_ADDRESSES]))
+    if others:
+        urls = [f"https://{host}:{port}" for host in others[:SHOWN_ADDRESSES]]
+        logger.info("other machines reach it at {}", " ".join(urls))
 
 
 def describe(settings: Settings) -> None:
@@ -88,6 +91,24 @@ def reached_at(bind: str) -> str:
     if bind not in EVERY:
         return _in_url(bind)
     return "localhost" if bind == EVERY_ADDRESS and "::1" in _own_addresses() else "127.0.0.1"
+
+
+def trusted_names(here: str, certificate: Certificate) -> list[str]:
+    """List the hosts for URLs by which browsers trust the relay that this machine reaches at ``here``.
+
+    None where that will do itself: they take the certificate by its hash, or it names that host.
+    """
+    if certificate.can_be_pinned or here.strip("[]") in certificate.names:
+        return []
+    names = [name for name in certificate.names if not name.startswith("*")]
+    return [_in_url(name) for name in sorted(names, key=lambda name: (_is_address(name), name))]
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return False
 
 
 def _own_addresses() -> frozenset[str]:

@@ -122,6 +122,45 @@ def test_where_this_machine_has_no_ipv6_loopback_the_printed_url_does_without(mo
     assert announcement.reached_at("::") == reached
 
 
+class Certified:
+    """A certificate of an authority."""
+
+    sha256 = 64 * "5"
+    can_be_pinned = False
+
+    def __init__(self, *names):
+        self.names = frozenset(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "bind", "shown"),
+    [
+        (["relay.example", "192.0.2.7"], "::", ["relay.example"]),
+        (["relay.example", "192.0.2.7"], "127.0.0.1", ["relay.example"]),
+        (["www.example", "*.example", "relay.example"], "192.0.2.7", ["relay.example", "www.example"]),
+        (["2001:db8::7", "192.0.2.7"], "0.0.0.0", ["192.0.2.7", "[2001:db8::7]"]),
+        (["localhost", "relay.example"], "::", ["localhost"]),
+        (["relay.example", "::1"], "::1", ["[::1]"]),
+        (["*.example"], "127.0.0.1", ["127.0.0.1"]),
+        ([], "127.0.0.1", ["127.0.0.1"]),
+    ],
+)
+def test_what_is_to_be_pasted_is_for_a_host_that_the_certificate_names(
+    monkeypatch, lines, names, bind, shown
+):
+    monkeypatch.setattr(announcement, "interface_addresses", lambda: frozenset({"127.0.0.1", "::1"}))
+    said = []
+    certificate: Any = Certified(*names)
+    announcement.announce(said.append, bind, 4433, certificate)
+    *_, hint, script = said
+    here = announcement.reached_at(bind)
+    assert said[1] == f"Listening on https://{here}:4433"
+    assert f'new WebTransport("https://{shown[0]}:4433/")' in script
+    assert (f"the page at https://{shown[0]}:4433/:" in hint) == (shown[0] != here)
+    if shown[0] != here:
+        assert " ".join(f"https://{host}:4433" for host in shown) in " ".join(lines)
+
+
 # -- wiring -------------------------------------------------------------------------------------------
 
 
