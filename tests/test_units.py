@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,35 @@ def test_systemd_understands_every_line(unit):
     ).stderr
     complaints = [line for line in told.splitlines() if "is not executable" not in line]
     assert [line for line in complaints if unit.name in line] == []
+
+
+PRIVATE = ["unshare", "--user", "--map-root-user"]
+"""What PrivateUsers=yes makes of a service: its capabilities, if any, end at its own user namespace."""
+
+
+@pytest.mark.parametrize(("start", "can_listen"), [(1024, False), (443, True)])
+def test_the_relays_service_has_low_ports_by_the_sysctl_that_it_names(start, can_listen):
+    unit = (EXAMPLES / "vmrelay.service").read_text()
+    assert "PrivateUsers=yes" in unit
+    assert "CAP_" not in unit
+    name = "net.ipv4.ip_unprivileged_port_start"
+    assert name in unit
+    sysctl = f'echo {start} > /proc/sys/{name.replace(".", "/")} && exec "$@"'
+    listen = [sys.executable, "-c", "import socket; socket.create_server(('', 443))"]
+    words = ["unshare", "--net", "sh", "-c", sysctl, "sh", *PRIVATE, *listen]
+    tried = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (tried.returncode == 0) == can_listen, tried.stderr
+
+
+@pytest.mark.parametrize(("group", "can_read"), [(12345, True), (12346, False)])
+def test_the_relays_service_reads_a_key_by_a_group(group, can_read):
+    assert "SupplementaryGroups=" in (EXAMPLES / "vmrelay.service").read_text()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        key = Path(folder) / "key.pem"
+        key.write_text("a key")
+        os.chown(key, 0, 12345)
+        key.chmod(0o440)
+        user = ["setpriv", "--reuid=65533", "--regid=65533", f"--groups={group}"]
+        tried = subprocess.run([*user, *PRIVATE, "cat", key], capture_output=True, text=True, check=False)
+    assert (tried.returncode == 0) == can_read, tried.stderr
