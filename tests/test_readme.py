@@ -57,3 +57,14 @@ def test_it_says_by_what_guests_reach_the_outside_and_are_reached(text, ends):
     told = text.partition(ends)[0]
     for way in ("TCP", "UDP", "ping", "IPv6", "`--forward`"):
         assert re.search(rf"(?<!\w){way}(?!\w)", told), way
+
+
+def test_urls_without_tls_are_told_with_the_bind_that_they_need():
+    """By default a relay listens at all addresses, and speaks TLS only."""
+    told = 0
+    for document in (*DOCUMENTS, ROOT / "clients/js/README.md"):
+        for part in re.split(r"\n(?:\n|(?=[|-]))", document.read_text()):
+            if re.search(r"\b(?:http|ws)://(?:127\.0\.0\.1|localhost):4433", part):
+                assert "--bind 127.0.0.1" in part, f"{document.name}: {part}"
+                told += 1
+    assert told
