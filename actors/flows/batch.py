@@ -132,3 +132,5 @@ class Dropped(Exception):  # noqa: N818 - an outcome, not an error
         super().__init__(reason)
         self.counter = f"gateway.drop.{reason}"
         self.report = report
+        self.whole: bytes | None = None
+        """The packet that it is about, where that came in fragments."""

@@ -265,7 +265,7 @@ class GatewayActor(EventLoopActor):
             except Dropped as dropped:
                 self._drop(dropped.counter, batch)
                 if dropped.report is not None:
-                    self._report(frame, dropped.report, batch)
+                    self._report(dropped.whole or frame, dropped.report, batch)
             except Exception as error:  # noqa: BLE001 - a bug costs one frame, never the LAN
                 self._handler_errors.note(error, now)
         self._finish(batch)

@@ -78,7 +78,12 @@ class Router(ABC):
         if whole is None:
             return "gateway.fragments"
         before = len(batch.replies)
-        outcome = self.handle(family.build_whole(whole), batch)
+        packet = family.build_whole(whole)
+        try:
+            outcome = self.handle(packet, batch)
+        except Dropped as dropped:
+            dropped.whole = packet  # no error may be about a fragment that is not the first
+            raise
         batch.replies[before:] = [
             piece for reply in batch.replies[before:] for piece in family.fragment(reply)
         ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from lan_parts import mac
-from scapy.layers.inet import ICMP, IP, UDP, fragment
+from scapy.layers.inet import ICMP, IP, UDP, IPerror, UDPerror, fragment
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
+    IPerror6,
     IPv6,
     IPv6ExtHdrFragment,
     fragment6,
@@ -33,6 +34,8 @@ class Version:
         self.neighbour = neighbour
         self.cut = cut
         self.request, self.reply = echo
+        self.stranger, self.in_error = (guest(99), IPerror6) if layer is IPv6 else ("10.0.2.99", IPerror)
+        """An address of the LAN that nobody has, and what an error quotes."""
 
     def join(self, frames):
         """Put pieces together that came in order: protocol and payload."""
@@ -113,6 +116,21 @@ def test_what_the_nat_does_not_carry_is_refused(lan, version):
     field = {"proto": 47} if version.layer is IP else {"nh": 47}
     assert len(lan.sends(1, version.packet(1, **field) / Raw(b"?"))) == 1
     assert lan.drops() == {"protocol": 1}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "out of order"])
+@pytest.mark.parametrize("reason", ["denied", "ttl_exceeded", "no_such_guest", "no_service"])
+def test_what_becomes_of_a_packet_in_pieces_is_told_as_of_one_in_one_piece(lan, version, reason, order):
+    lan.outside.allows_udp = lambda _: False
+    where = {"no_such_guest": version.stranger, "no_service": version.gateway}.get(reason)
+    sent = version.packet(1, *filter(None, [where])) / UDP(sport=1, dport=2) / Raw(DATA)
+    if reason == "ttl_exceeded":
+        sent.payload.fields["ttl" if version.layer is IP else "hlim"] = 1
+    (error,) = lan.sends(1, *version.cut(sent)[::order])
+    assert lan.drops() == {reason: 1}
+    about = error[version.in_error]
+    assert (about.src, about.dst) == (sent[version.layer].src, sent[version.layer].dst)
+    assert bytes(about[UDPerror])[:8] == bytes(sent[UDP])[:8]
 
 
 def test_where_the_host_cannot_ping_guests_cannot_either(lan, version):
