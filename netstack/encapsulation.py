@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 from netstack.chunks import CHUNK_HEADER_LENGTH, Chunker, ChunkReassembler
-from netstack.ethernet import HEADER_LENGTH, KNOWN_ETHERTYPES, MAX_FRAME_LENGTH
+from netstack.ethernet import (
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
+    HEADER_LENGTH,
+    KNOWN_ETHERTYPES,
+    MAX_FRAME_LENGTH,
+)
+from netstack.ipv4 import DONT_FRAGMENT, FLAGS, fragment
+from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, fragment6
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +35,12 @@ _DATA_PREFIX: Final = b"\x01"
 _MIN_DATA: Final = 1 + HEADER_LENGTH
 _MAX_DATA: Final = 1 + MAX_FRAME_LENGTH
 _MAX_QUERY_FIELDS: Final = 16
+_NO_OPTIONS: Final = 0x45
+"""First byte of an IPv4 header."""
+_MAY_BE_CUT: Final = frozenset({6, 17, PROTOCOL_FRAGMENT, 58})
+"""What stands behind an IPv6 header without extensions: TCP, UDP, a fragment, ICMPv6."""
+_MIN_MTU: Final = 576
+"""Bytes of the smallest fragments that are made: what every IPv4 host takes (RFC 791 section 3.1)."""
 
 
 class Kind(Enum):
@@ -161,7 +175,9 @@ class Framed:
 class Raw:
     """One bare frame per datagram; there are no control messages and no chunks.
 
-    Counts ``peer.drop.malformed_datagram`` (no whole Ethernet header) and ``peer.drop.too_big``.
+    An IP packet that is too large for a datagram is sent in fragments if it may be, as over any link that is
+    narrower than the one before. Counts ``peer.drop.malformed_datagram`` (no whole Ethernet header) and
+    ``peer.drop.too_big``.
     """
 
     kind = Kind.RAW
@@ -177,8 +193,36 @@ class Raw:
         return Unwrapped(frames, [])
 
     def wrap(self, frames: Sequence[bytes], limit: int) -> list[bytes]:
-        """Keep the frames that fit one datagram of ``limit`` bytes."""
+        """Keep the frames that fit one datagram of ``limit`` bytes, and others in fragments, if allowed."""
         datagrams = [frame for frame in frames if len(frame) <= limit]
-        if len(datagrams) != len(frames):
-            self._counters.add("peer.drop.too_big", len(frames) - len(datagrams))
+        if len(datagrams) == len(frames):
+            return datagrams
+        datagrams = []
+        for frame in frames:
+            if len(frame) <= limit:
+                datagrams.append(frame)
+            elif pieces := _fragments(frame, limit - HEADER_LENGTH):
+                datagrams += pieces
+            else:
+                self._counters.add("peer.drop.too_big")
         return datagrams
+
+
+def _fragments(frame: bytes, mtu: int) -> list[bytes]:
+    """Cut the IP packet of a frame for a link that takes ``mtu`` bytes; nothing for one that stays whole.
+
+    Over IPv6 routers leave packets as they are, but links that take less than 1,280 bytes have to cut them
+    (RFC 8200 section 5).
+    """
+    if mtu < _MIN_MTU or len(frame) < PAYLOAD_AT:
+        return []
+    kind = frame[12:HEADER_LENGTH]
+    if kind == ETHERTYPE_IPV4 and frame[HEADER_LENGTH] == _NO_OPTIONS:
+        end = HEADER_LENGTH + int.from_bytes(frame[16:18], "big")
+        if end <= len(frame) and not frame[FLAGS] & DONT_FRAGMENT:
+            return fragment(frame[:end], mtu)
+    elif kind == ETHERTYPE_IPV6 and frame[NEXT_HEADER] in _MAY_BE_CUT:
+        end = PAYLOAD_AT + int.from_bytes(frame[18:20], "big")
+        if end <= len(frame):
+            return fragment6(frame[:end], mtu)
+    return []

@@ -89,7 +89,8 @@ class Family(NamedTuple):
     parse_fragment: Callable[[bytes], Fragment]
     build_whole: Callable[[Whole], bytes]
     """Build the frame of a packet that was put together."""
-    fragment: Callable[[bytes], list[bytes]]
+    fragment: Callable[..., list[bytes]]
+    """Cut a frame for an MTU, which is Ethernet's unless it is given."""
     icmp: int
     """Number of the ICMP that belongs to this version."""
     parse_icmp: Callable[[Any], IcmpMessage]

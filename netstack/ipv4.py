@@ -178,21 +178,24 @@ def build_ipv4(
 
 
 def fragment(frame: bytes, mtu: int = LAN_MTU) -> list[bytes]:
-    """Cut a frame built here (no options) into frames whose packets have at most ``mtu`` bytes.
+    """Cut a frame without options or padding into frames whose packets have at most ``mtu`` bytes.
 
-    The guest's NIC takes no more, and its kernel puts the pieces together (RFC 791 section 3.2).
+    The guest's NIC takes no more, and its kernel puts the pieces together (RFC 791 section 3.2). The frame
+    may have a fragment itself.
     """
     if len(frame) <= HEADER_LENGTH + mtu:
         return [frame]
     size = (mtu - MIN_HEADER_LENGTH) // 8 * 8
     payload = frame[_PAYLOAD_AT:]
+    word = int.from_bytes(frame[FLAGS : FLAGS + 2], "big")
+    first, more_behind = word & _OFFSET, word & _MORE_FRAGMENTS
     frames = []
     for start in range(0, len(payload), size):
         piece = payload[start : start + size]
-        more = _MORE_FRAGMENTS if start + size < len(payload) else 0
+        more = _MORE_FRAGMENTS if start + size < len(payload) else more_behind
         header = bytearray(frame[HEADER_LENGTH:_PAYLOAD_AT])
         header[2:4] = (MIN_HEADER_LENGTH + len(piece)).to_bytes(2, "big")
-        header[6:8] = (more | start // 8).to_bytes(2, "big")
+        header[6:8] = (more | first + start // 8).to_bytes(2, "big")
         header[10:12] = b"\0\0"
         header[10:12] = finish(add_up(bytes(header))).to_bytes(2, "big")
         frames.append(frame[:HEADER_LENGTH] + header + piece)

@@ -172,6 +172,11 @@ def plain(frame: bytes, packet: Ipv6Packet) -> bytes:
     return start + extension + packet.payload
 
 
+def _offset_and_more(frame: bytes) -> int:
+    """Give what an atomic fragment header has none of, of the one behind the IPv6 header."""
+    return int.from_bytes(frame[PAYLOAD_AT + 2 : PAYLOAD_AT + 4], "big") & 0xFFF9
+
+
 def _without_atomic(frame: bytes) -> bytes:
     """Take out an atomic fragment header, such as :func:`build_whole6` puts in."""
     length = int.from_bytes(frame[18:20], "big") - 8
@@ -224,24 +229,29 @@ def build_ipv6(
 
 
 def fragment6(frame: bytes, mtu: int = LAN_MTU) -> list[bytes]:
-    """Cut a frame built here into frames whose packets have at most ``mtu`` bytes.
+    """Cut a frame without padding into frames whose packets have at most ``mtu`` bytes.
 
-    It has no extension headers but perhaps atomic fragment headers, in whose place each piece has its own.
+    It has no extension headers but perhaps atomic fragment headers, in whose place each piece has its own, or
+    one of a fragment.
     """
     if len(frame) <= HEADER_LENGTH + mtu:
         return [frame]
-    while frame[NEXT_HEADER] == PROTOCOL_FRAGMENT:
+    while frame[NEXT_HEADER] == PROTOCOL_FRAGMENT and not _offset_and_more(frame):
         frame = _without_atomic(frame)
     if len(frame) <= HEADER_LENGTH + mtu:
         return [frame]
     size = (mtu - IPV6_HEADER_LENGTH - 8) // 8 * 8
-    payload = frame[PAYLOAD_AT:]
+    following, first, more_behind, data_at = frame[NEXT_HEADER], 0, 0, PAYLOAD_AT
     identification = secrets.randbits(32)  # RFC 7739
+    if following == PROTOCOL_FRAGMENT:
+        following, word, identification = _FRAGMENT_HEADER.unpack_from(frame, PAYLOAD_AT)
+        first, more_behind, data_at = word & 0xFFF8, word & _MORE, PAYLOAD_AT + 8
+    payload = frame[data_at:]
     frames = []
     for start in range(0, len(payload), size):
         piece = payload[start : start + size]
-        offset = start | (_MORE if start + size < len(payload) else 0)
-        header = _FRAGMENT_HEADER.pack(frame[NEXT_HEADER], offset, identification)
+        offset = first + start | (_MORE if start + size < len(payload) else more_behind)
+        header = _FRAGMENT_HEADER.pack(following, offset, identification)
         length = (8 + len(piece)).to_bytes(2, "big")
         fixed = frame[:18] + length + bytes((PROTOCOL_FRAGMENT,)) + frame[HOP_LIMIT:PAYLOAD_AT]
         frames.append(fixed + header + piece)

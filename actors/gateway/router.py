@@ -84,8 +84,9 @@ class Router(ABC):
         except Dropped as dropped:
             dropped.whole = packet  # no error may be about a fragment that is not the first
             raise
+        mtu = batch.port.link_mtu()
         batch.replies[before:] = [
-            piece for reply in batch.replies[before:] for piece in family.fragment(reply)
+            piece for reply in batch.replies[before:] for piece in family.fragment(reply, mtu)
         ]
         return outcome
 

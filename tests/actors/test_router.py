@@ -93,6 +93,15 @@ def test_a_packet_in_pieces_is_handled_as_one_and_so_is_the_answer(lan, version)
     assert lan.counters["gateway.answered"] == 1
 
 
+def test_the_answer_comes_in_pieces_that_fit_the_link(lan, version):
+    lan.assign(1, link_mtu=lambda: 1141)
+    request = version.request(data=DATA) if version.layer is IPv6 else version.request() / Raw(DATA)
+    answers = lan.sends(1, *version.cut(version.packet(1, version.gateway) / request))
+    assert max(map(len, answers)) <= 14 + 1141
+    _, whole = version.join(answers)
+    assert whole[8:] == DATA
+
+
 def test_a_neighbour_is_one_hop_away(lan, version):
     sent = version.packet(1, version.neighbour) / UDP(sport=1, dport=2) / b"hello"
     (routed,) = lan.sends(1, sent)

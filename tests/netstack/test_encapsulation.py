@@ -5,13 +5,17 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import IP, UDP, IPOption_NOP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import ARP, Ether
+from scapy.packet import Raw as Payload
 
 from netstack.chunks import Chunker
 from netstack.counters import Counters
 from netstack.encapsulation import Framed, Kind, Raw, create, kind_from_path, kind_of_first
+from netstack.ipv4 import build_whole, fragment, parse_fragment
+from netstack.ipv6 import build_whole6, fragment6, parse_fragment6
+from netstack.reassembly import Reassembler
 
 FRAME = bytes.fromhex("525400123456525400aabbcc0806") + b"p" * 28
 
@@ -117,6 +121,58 @@ def test_what_cannot_be_sent_is_counted():
     assert counters["peer.drop.too_big"] == 1
     assert Framed(counters).wrap([bytes(1000), b"ab"], 5) == [b"\x01ab"]
     assert counters["peer.drop.too_big"] == 2
+
+
+ETHER = Ether(dst="52:54:00:aa:bb:cc", src="52:54:00:12:34:56")
+VERSIONS = [
+    pytest.param(IP(src="192.0.2.1", dst="10.0.2.15", id=7), parse_fragment, build_whole, id="IPv4"),
+    pytest.param(IPv6(src="2001:db8::1", dst="fd00::15"), parse_fragment6, build_whole6, id="IPv6"),
+]
+
+
+@pytest.mark.parametrize("limit", [590, 1155, 1420])
+@pytest.mark.parametrize("size", [1381, 1472, 3000, 65_000])
+@pytest.mark.parametrize(("header", "parse", "build"), VERSIONS)
+def test_a_packet_that_is_too_large_for_a_raw_session_comes_in_fragments(header, parse, build, size, limit):
+    """The gateway has cut it before, to what Ethernet takes."""
+    counters, reassembler = Counters(), Reassembler(Counters())
+    data = bytes(n % 251 for n in range(size))
+    frame = bytes(ETHER / header / UDP(sport=7, dport=8) / Payload(data))
+    cut = fragment if frame[12:14] == b"\x08\0" else fragment6
+    sent = Raw(counters).wrap([FRAME, *cut(frame), FRAME[::-1]], limit)
+    assert (sent.pop(0), sent.pop()) == (FRAME, FRAME[::-1])
+    assert counters == {}
+    if sent == [frame]:
+        assert len(frame) <= limit
+        return
+    assert max(map(len, sent)) <= limit
+    *parts, whole = (reassembler.accept(1, parse(piece), 0) for piece in reversed(sent))
+    assert parts == [None] * len(parts)
+    assert Ether(build(whole))[UDP].payload.load == data
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        IP(flags="DF") / UDP() / bytes(1300),
+        IP(options=[IPOption_NOP()]) / UDP() / bytes(1300),
+        IP(len=1400) / UDP() / bytes(1300),
+        IPv6() / IPv6ExtHdrHopByHop() / UDP() / bytes(1300),
+        IPv6(plen=1400) / UDP() / bytes(1300),
+        ARP() / bytes(1300),
+    ],
+    ids=lambda packet: packet.summary(),
+)
+def test_what_must_stay_whole_is_too_big_for_a_raw_session(packet):
+    counters = Counters()
+    assert Raw(counters).wrap([bytes(ETHER / packet), FRAME], 1155) == [FRAME]
+    assert counters == {"peer.drop.too_big": 1}
+
+
+def test_no_fragments_are_made_that_are_smaller_than_what_everybody_takes():
+    counters = Counters()
+    assert Raw(counters).wrap([bytes(ETHER / IP() / UDP() / bytes(1300))], 589) == []
+    assert counters == {"peer.drop.too_big": 1}
 
 
 @given(st.lists(st.binary(min_size=14, max_size=3000), max_size=8), st.integers(20, 1400))
