@@ -10,6 +10,7 @@ from aioquic.quic.packet import QuicProtocolVersion
 from aioquic.tls import CipherSuite, Epoch
 from quic_parts import CLIENT_ADDRESS, NEVER, Network, Pair
 
+from transport.quic.aioquic_internals import LONGEST_PROBE_WAIT
 from transport.quic.path_mtu import BASE, CEILING, STEP
 from transport.quic.session import MOST_ROOM, QUEUE_BYTES, QUEUE_SECONDS, DatagramQueue
 
@@ -243,6 +244,26 @@ def test_a_client_that_comes_back_to_an_address_is_sent_to_there_at_once(establi
     assert pair.relay.session.remote == "192.0.2.1:4000"
     assert sent != []
     assert {address for _, address in sent} == {CLIENT_ADDRESS}
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["where it was", "elsewhere"])
+def test_what_an_outage_has_stopped_goes_on_soon_after_it(established, moves):
+    """Both sides have the same code for it here, as with `vmrelay attach`."""
+    pair = live(established)
+    traffic = Traffic(pair)
+    traffic.run(100)
+    pair.network = Network(loss=1.0)
+    traffic.run(400, seconds=0.05)
+    pair.network = Network()
+    if moves:
+        pair.address = ("198.51.100.7", 1)
+    traffic.run(20, seconds=(LONGEST_PROBE_WAIT + 0.5) / 20)
+    pair.client.datagrams.clear()
+    pair.relay.peer.datagrams.clear()
+    traffic.sent = 0
+    traffic.run(5)
+    pair.settle(0.1)
+    traffic.assert_intact(1)
 
 
 def test_a_copied_packet_from_elsewhere_moves_nobody(established):

@@ -65,6 +65,11 @@ RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
 """Transport parameters that offer to receive that frame: of draft 09, and of drafts 03 to 08. Clients of
 WebTransport over HTTP/3 refuse servers without the one that they know."""
 
+LONGEST_PROBE_WAIT = 2.0
+"""Seconds between two probes at most, or a probe timeout where that is longer. RFC 9002, 6.2.1 has the timeout
+double each time, so what comes back after an outage (a tunnel, a NAT box that restarts) stays dead for up to as
+long again, in both directions. A packet in two seconds is no burden for any path."""
+
 _FRAME_HANDLERS = "_QuicConnection__frame_handlers"
 
 
@@ -135,6 +140,15 @@ class OpenQuicConnection(QuicConnection):
         if self._cryptos[Epoch.ONE_RTT].recv.cipher_suite not in AES_SUITES:
             return None
         return OneRttState(self, self.peer_packet_limit)
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; established, it is LONGEST_PROBE_WAIT at most until the next probe."""
+        super().handle_timer(now)
+        if self._handshake_confirmed:
+            recovery = self._loss
+            timeout = recovery.get_probe_timeout()
+            while recovery._pto_count and timeout * 2**recovery._pto_count > LONGEST_PROBE_WAIT:
+                recovery._pto_count -= 1
 
     def dissolve(self) -> None:
         """Cut what leads from its parts back to the connection, which has ended.
