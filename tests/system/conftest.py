@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import interpreters
+import kernel_guest
 import pytest
 from namespaces import Namespace
 from processes import ROOT, run
@@ -20,6 +21,11 @@ def relaybench():
     path = Path(os.environ.get("RELAYBENCH") or BUILT_RELAYBENCH)
     assert path.exists(), "build the load generator with scripts/relaybench.sh, or name it in RELAYBENCH"
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _guests_with_the_same_macs_in_every_run():
+    kernel_guest.forget_roles()
 
 
 @pytest.fixture(scope="module")

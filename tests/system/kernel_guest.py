@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
+from hashlib import blake2b
 from pathlib import Path
 
 from namespaces import Namespace
@@ -14,6 +16,28 @@ TCP_TIME_WAIT, TCP_LISTEN = "06", "0A"
 """As the kernel writes them in /proc/net/tcp."""
 
 
+def mac_of(role):
+    """Give the MAC of a guest, the same in every run.
+
+    Addresses follow from MACs: with one by chance a guest would at times be given what a test takes by hand.
+    """
+    return "52:54:00:" + blake2b(role.encode(), digest_size=3).digest().hex(":")
+
+
+_roles: Counter[str] = Counter()
+"""How many guests of this module have had which role."""
+
+
+def forget_roles():
+    """Have the guests of a module of tests not depend on those before it."""
+    _roles.clear()
+
+
+def _next_mac_of(role):
+    _roles[role] += 1
+    return mac_of(role if _roles[role] == 1 else f"{role} {_roles[role]}")
+
+
 class KernelGuest:
     """A namespace with a TAP device that ``vmrelay attach`` bridges."""
 
@@ -21,13 +45,15 @@ class KernelGuest:
 
     def __init__(self, role, relay, relay_namespace, *options):
         self.namespace = Namespace(role)
+        self.mac = _next_mac_of(role)
         self._attached = relay_namespace.start(*self._command(relay, options))
         self._settle()
 
     def _command(self, relay, options):
         return (
             *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--configure"),
-            *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, relay.url),
+            *("--netns", self.namespace.name, "--cert-hash", relay.hash),
+            *("--mac", self.mac, *options, relay.url),
         )
 
     def _settle(self):
@@ -84,7 +110,8 @@ class RawKernelGuest(KernelGuest):
     def _command(self, relay, options):
         return (
             *(sys.executable, "-m", "relay.main", "attach", "--tap", self.device, "--encap", "raw"),
-            *("--netns", self.namespace.name, "--cert-hash", relay.hash, *options, relay.url),
+            *("--netns", self.namespace.name, "--cert-hash", relay.hash),
+            *("--mac", self.mac, *options, relay.url),
         )
 
     def _settle(self):

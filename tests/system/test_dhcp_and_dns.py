@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from hashlib import blake2b
 
 import pytest
-from kernel_guest import KernelGuest
+from kernel_guest import KernelGuest, mac_of
 from namespaces import Namespace, connect
 from processes import Relay
 
@@ -28,11 +27,6 @@ ip address replace "$ip/$mask" dev "$interface"
 ip link set "$interface" mtu "$mtu" up
 ip route replace default via "$router"
 """
-
-
-def mac_of(role):
-    """A MAC for a guest: addresses follow from them, and nobody is to have the one that another asks for."""
-    return f"52:54:00:{blake2b(role.encode(), digest_size=3).digest().hex(':')}"
 
 
 class DhcpGuest(KernelGuest):
@@ -140,7 +134,7 @@ def plug_in(relay, relay_namespace, tmp_path):
 
 @pytest.fixture(scope="module")
 def guest(relay, relay_namespace):
-    guest = KernelGuest("asks", relay, relay_namespace, "--mac", mac_of("asks"))
+    guest = KernelGuest("asks", relay, relay_namespace)
     yield guest
     guest.leave()
 
