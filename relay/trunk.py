@@ -89,6 +89,9 @@ NODES = 1 << 24
 KIND_AT = 1
 """Where a message says what kind it is."""
 
+SENDER_AT = slice(2, 6)
+"""Where it says of whom it is."""
+
 _FRAMES, _CARRIED = bytes((Kind.FRAMES,)), bytes((Kind.CARRIED,))
 
 
@@ -171,7 +174,7 @@ class Trunk:
             cluster,
             self.number,
             is_here=self._is_here,
-            on_message=self._receive,
+            on_message=self._receive_from_afar,
             turns=self._turns,
             counters=self._counters,
         )
@@ -389,6 +392,16 @@ class Trunk:
                 self._handler_errors.note(error, self._loop.time())
             return
         self._receive(message)
+
+    def _receive_from_afar(self, message: bytes) -> None:
+        """Take a message of another machine.
+
+        What workers of this one say to all has come from them before, and they may have said more since: its
+        copy from the server would bring back who is gone, and have all asked for that seems to be missing.
+        """
+        sender = int.from_bytes(message[SENDER_AT])
+        if sender == self.number or not self._is_here(sender):
+            self._receive(message)
 
     def _receive(self, message: bytes) -> None:
         try:
