@@ -27,6 +27,20 @@ def servers(*urls, authority=None):
     return NatsServers(urls, "vmrelay", b"key", authority=authority)
 
 
+@pytest.mark.parametrize(
+    ("urls", "login"),
+    [
+        (("nats://a:4222", "nats://b:4222"), (None, None, None)),
+        (("nats://me:secret@a:4222", "nats://me:secret@b:4222"), ("me", "secret", None)),
+        (("tls://token@a:4222",), (None, None, "token")),
+        (("nats://me:secret@a:4222", "nats://you:secret@b:4222"), (None, None, None)),
+        (("nats://me:secret@a:4222", "nats://b:4222"), (None, None, None)),
+    ],
+)
+def test_a_login_is_the_one_that_all_urls_have(urls, login):
+    assert servers(*urls).login() == login
+
+
 def test_tls_is_used_where_a_url_asks_for_it_and_checks_names():
     assert servers("nats://a:4222").tls_context() is None
     context = servers("nats://a:4222", "tls://b:4222").tls_context()

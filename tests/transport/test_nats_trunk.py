@@ -10,16 +10,18 @@ import signal
 import socket
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlparse
 
 import nats
 import pytest
+from nats.aio.client import Srv
 from waiting import until
 
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.trunk import nats_trunk
 from transport.trunk.nats_servers import NatsServers
-from transport.trunk.nats_trunk import MAX_QUEUED, NatsTrunk
+from transport.trunk.nats_trunk import MAX_QUEUED, MOST_LEARNT, NatsTrunk
 
 SERVER = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
 _ports = count(20_000 + os.getpid() * 8 % 10_000)
@@ -34,10 +36,10 @@ def free_port():
 
 
 class Worker:
-    def __init__(self, port, number, *, near=(), key=b"key", more_ports=(), credentials=None):
+    def __init__(self, port, number, *, near=(), key=b"key", more_ports=(), credentials=None, login=""):
         self.heard = []
         self.counters = Counters()
-        urls = tuple(f"nats://127.0.0.1:{each}" for each in (port, *more_ports))
+        urls = tuple(f"nats://{login}127.0.0.1:{each}" for each in (port, *more_ports))
         self.trunk = NatsTrunk(
             NatsServers(urls, "test", key, credentials),
             number,
@@ -107,19 +109,34 @@ class ScriptedServer:
         self.reads = True
         self.clients = []
         self.heard = bytearray()
+        self.port = 0
+        self._serving = []
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.starts()
         return self
 
+    async def starts(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
     async def __aexit__(self, *_):
+        self.ends()
+        await asyncio.gather(*self._serving)
+
+    def ends(self):
         self._server.close()
         for client in self.clients:
             client.transport.abort()
 
+    def names(self, other):
+        """Have the greeting name another server, as those of a cluster do."""
+        known = b'"connect_urls":["127.0.0.1:%d"]' % other.port
+        self.greeting = GREETING.replace(b'"nonce"', known + b',"nonce"')
+
     async def _serve(self, reader, writer):
         self.clients.append(writer)
+        self._serving.append(asyncio.current_task())
         writer.write(self.greeting)
         with contextlib.suppress(OSError):
             while heard := await reader.read(65536):
@@ -331,6 +348,49 @@ def test_wrong_credentials_are_told_until_there_are_right_ones(monkeypatch, tmp_
         await one.trunk.close()
 
     play(scenario, ScriptedServer)
+
+
+def test_a_server_that_another_has_named_is_used_with_the_same_login_and_by_later_clients_too(monkeypatch):
+    monkeypatch.setattr(nats_trunk, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(nats_trunk, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(nats_trunk, "GIVEN_UP_AFTER", 2)
+
+    async def scenario(server):
+        async with ScriptedServer() as other:
+            server.names(other)
+            one = Worker(server.port, 1, login="me:secret@")
+            await until(lambda: one.trunk.is_connected)
+            first = one.trunk._client
+            server.ends()
+            await until(lambda: one.counters["trunk.nats_connects"] == 2)
+            assert b'"pass": "secret"' in other.heard
+            other.ends()
+            await until(lambda: one.trunk._client not in (first, None))
+            await other.starts()
+            await until(lambda: one.trunk.is_connected)
+            await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
+def test_servers_that_are_gone_for_good_keep_nobody_from_the_configured_one(monkeypatch):
+    monkeypatch.setattr(nats_trunk, "RETRY_AFTER", 0.05)
+    attempts = []
+    monkeypatch.setattr(nats_trunk.NatsTrunk, "_use", lambda _, client: use(client))
+
+    async def use(client):
+        attempts.append([server.uri.port for server in client._server_pool])
+        if len(attempts) == 1:
+            client._server_pool += [Srv(urlparse(f"nats://h:{port}"), discovered=True) for port in range(99)]
+        raise OSError
+
+    async def scenario(_):
+        one = Worker(1, 1)
+        await until(lambda: len(attempts) == 4)
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+    assert attempts[:4] == [[], list(range(MOST_LEARNT)), [], list(range(MOST_LEARNT))]
 
 
 def test_a_client_that_does_not_try_on_by_itself_is_replaced(monkeypatch):

@@ -20,6 +20,14 @@ MOST_CREDENTIALS: Final = 64 * 1024
 """Bytes of a file with credentials that are read: an account's JWT may list many subjects."""
 
 
+class Login(NamedTuple):
+    """Who one is for a server: user and password of its URL, or a token in the place of both."""
+
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
 class NatsServers(NamedTuple):
     """The servers of a cluster, and how they are used."""
 
@@ -45,6 +53,12 @@ class NatsServers(NamedTuple):
         if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
             raise ValueError("credentials must have a NATS USER JWT and a USER NKEY SEED, as nsc writes them")
         return text
+
+    def login(self) -> Login:
+        """Tell what all URLs have of that; nothing where they differ."""
+        found = {(parts.username, parts.password) for parts in map(urlsplit, self.urls)}
+        user, password = found.pop() if len(found) == 1 else (None, None)
+        return Login(user, password) if password is not None else Login(token=user)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Make what servers are checked by; None where they need no TLS. Raises OSError, ssl.SSLError."""

@@ -5,7 +5,8 @@ asked of the server. Core NATS delivers at most once, as Ethernet does: nothing 
 message ends with a tag by the cluster's key: what others publish there is dropped.
 
 Nothing waits for the server. While there is none, the relay serves its own guests, and messages to others are
-dropped; the client connects again by itself, to any of the servers, and is replaced where it does not.
+dropped; the client connects again by itself, to any of the servers, also those of which one of them has told
+it, and is replaced where it does not.
 Messages wait until the server takes them, MAX_QUEUED bytes at most, and so do those that come, until the
 actors have their turn.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from loguru import logger
@@ -30,6 +32,7 @@ from transport.turns import after_sockets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nats.aio.client import Srv
     from nats.aio.msg import Msg
 
     from netstack.counters import Counters
@@ -53,6 +56,8 @@ LOOK_EVERY: Final = 1.0
 """Seconds between looks whether the client has lost its server."""
 GIVEN_UP_AFTER: Final = 15.0
 """Seconds without a server after which the client is replaced, whatever it waits for."""
+MOST_LEARNT: Final = 16
+"""Servers that others have named and that the next client knows of, too."""
 COMPLAINT_EVERY: Final = 30.0
 """Seconds between two lines about a server that cannot be had."""
 
@@ -135,11 +140,17 @@ class NatsTrunk:
 
     async def _keep_connected(self) -> None:
         """Have a client, and another one when that has given up, or is given up."""
-        while True:
+        learnt: list[Srv] = []
+        for attempt in count():
+            client = Client()
+            if attempt % 2:  # not always: they may be gone for good, and each attempt takes time
+                client._server_pool += learnt  # noqa: SLF001 - there is no other way to have all of one there
             try:
-                await self._use(Client())
+                await self._use(client)
             except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would try again
                 self._complain(error)
+            learnt = [server for server in client._server_pool if server.discovered] or learnt  # noqa: SLF001
+            del learnt[MOST_LEARNT:]
             await asyncio.sleep(RETRY_AFTER)
 
     async def _use(self, client: Client) -> None:
@@ -161,7 +172,7 @@ class NatsTrunk:
             await _leave(client)
 
     async def _connect(self, client: Client) -> None:
-        credentials = self._servers.read_credentials()
+        credentials, login = self._servers.read_credentials(), self._servers.login()
         await client.connect(
             servers=list(self._servers.urls),
             name=f"vmrelay {self._worker}",
@@ -172,6 +183,10 @@ class NatsTrunk:
             max_outstanding_pings=PINGS_UNANSWERED,
             no_echo=True,
             tls=self._tls,
+            # The client has it of these URLs, and none for the servers that it hears of there.
+            user=login.user,
+            password=login.password,
+            token=login.token,
             user_credentials=None if credentials is None else RawCredentials(credentials),
             error_cb=self._on_error,
             disconnected_cb=self._on_disconnected,
