@@ -203,13 +203,15 @@ class Crew:
         logger.bind(unthinned=True).info("worker {} is ready (pid {})", number, child.pid)
         child.send("state", **self._state())
         self._tell_membership()
+        if self._stopping.is_set():
+            child.send("drain and stop")
         task = asyncio.create_task(self._note_change())
         self._notes.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._notes.discard)
 
     def _lose(self, number: int) -> None:
         """Steer away from a worker that has ended, or hangs."""
-        if self.children.pop(number, None) is not None and not self._stopping.is_set():
+        if self.children.pop(number, None) is not None:
             self._tell_membership()
 
     # -- rolling restart and the end ----------------------------------------------------------------

@@ -9,6 +9,7 @@ import time
 from typing import Any, cast
 
 import pytest
+from waiting import until
 
 from relay.supervisor import child, crew
 from relay.supervisor.crew import Crew, CrewError, Life
@@ -117,6 +118,45 @@ def test_all_that_drain_have_ended_when_that_is_over_and_none_is_started_again(m
 
     play(monkeypatch, OBEDIENT, scenario)
     assert not any("started again" in line for line in lines)
+
+
+DRAINING = """
+drains = False
+for line in channel:
+    told = json.loads(line)
+    drains |= told["kind"] == "drain and stop"
+    if told["kind"] == "stop" or (drains and (start["number"] == 0 or told.get("live") == LAST)):
+        break
+"""
+"""Worker 1 has sessions until it hears that LAST live, worker 0 has none."""
+
+
+def draining(last):
+    return f"LAST = {last}\n" + OBEDIENT.partition("for line")[0] + DRAINING
+
+
+def test_who_still_drains_is_told_who_has_ended_and_gets_the_packets(monkeypatch):
+    async def scenario(running):
+        await running.crew.start()
+        await running.crew.drain_and_stop(PATIENCE)
+        assert running.crew.children == {}
+        assert [1] in running.ports.steered[-2:]
+
+    play(monkeypatch, draining([1]), scenario)
+
+
+def test_one_that_becomes_ready_while_others_drain_does_so_too(monkeypatch):
+    async def scenario(running):
+        await running.crew.start()
+        children = running.crew.children
+        await until(lambda: children[0].last_port)
+        children[0].kill()
+        await until(lambda: 0 in children and not children[0].ready.is_set())
+        await running.crew.drain_and_stop(PATIENCE)
+        assert children == {}
+
+    again = 'time.sleep(0.5 * (start["first_port"] > 2))\n'
+    play(monkeypatch, again + draining([0, 1]), scenario)
 
 
 @pytest.mark.parametrize(
