@@ -19,12 +19,7 @@ def guests_apart(relay, namespace, *options, first=()):
     one = KernelGuest("one", relay, namespace, *options, *first)
     for _ in range(20):
         two = KernelGuest("two", relay, namespace, *options)
-        if _worker_of(relay, one) != _worker_of(relay, two):
+        if relay.worker_of(one.address) != relay.worker_of(two.address):
             return [one, two]
         two.leave()  # the kernel chose the same worker: another connection may be another's
     raise AssertionError("all connections went to one worker")
-
-
-def _worker_of(relay, guest):
-    relay.wait_for(f'registered .* as {guest.address}"')
-    return relay.worker_of(guest.address)

@@ -80,9 +80,9 @@ class Card:
 
 
 def carried_by(relay):
-    """Tell the worker that began to carry a session last."""
-    found = [line["worker"] for line in relay.logged() if "is carried to worker" in line["message"]]
-    return found[-1] if found else None
+    """Tell the worker that began to carry a session last, once the log says that one has."""
+    relay.wait_for("is carried to worker")
+    return [line["worker"] for line in relay.logged() if "is carried to worker" in line["message"]][-1]
 
 
 @pytest.mark.alone

@@ -32,11 +32,6 @@ def kill(relay, worker):
     return moment, lambda: relay.is_again(worker, lives + 1)
 
 
-def worker_of(relay, address):
-    relay.wait_for(f'registered .* as {address}"')
-    return relay.worker_of(address)
-
-
 @pytest.mark.alone
 def test_chromium_knows_at_once_that_its_worker_is_gone(relay, page):
     for worker in (0, 1):  # the session is at one of them
@@ -80,7 +75,7 @@ def test_the_npm_client_is_back_within_a_second_with_its_address(relay, page, tr
     address = page.evaluate("nic.assigned.ip.join('.')")
     for life in range(1, 3):
         page.wait_for_function(f"nic.statistics.framesSent > {25 * life}")
-        moment, is_again = kill(relay, worker_of(relay, address))
+        moment, is_again = kill(relay, relay.worker_of(address))
         page.wait_for_function(f"nic.state === 'open' && nic.statistics.reconnects === {life}", polling=20)
         assert time.monotonic() - moment < SOON
         assert page.evaluate("nic.assigned.ip.join('.')") == address

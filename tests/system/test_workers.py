@@ -55,7 +55,8 @@ class OfWorkers(Relay):
         return [line["fields"] | {"message": line["message"]} for line in lines]
 
     def worker_of(self, address):
-        """Tell the worker that the guest with an address joined last, and its process."""
+        """Tell the worker that the guest with an address joined last, once the log says that it has."""
+        self.wait_for(f'registered .* as {re.escape(address)}"')  # it comes through a pipe, a moment later
         joined = [line for line in self.logged() if line.get("event") == "joined"]
         return next(line["worker"] for line in reversed(joined) if line["address"] == address)
 
