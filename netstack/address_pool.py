@@ -13,7 +13,8 @@ An address counts as *shown* once its holder has used it. A guest that comes bac
 whatever it is told: so the first address that a MAC shows is its own, even if somebody else was given it and
 never showed it; and becomes its lease if it asks for that. A guest of whom nothing is known here may also ask
 for the address that it had before it uses it, and gets it if it is fresh. The hash alone cannot do better
-than one place among m: of n guests (n - 1) / m share theirs, and lose it when they come in another order.
+than one place among m: a guest shares it with (n - 1) / m others on average, of whom the first has it
+(``docs/state.md`` has the bound).
 
 A MAC has one lease of its own. DHCP clients that share it get *further* leases (``netstack.dhcp_clients``
 decides that): these are held by the MAC like all others, and fresh again as soon as they are given back.
