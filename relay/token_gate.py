@@ -51,6 +51,7 @@ _LIMITS = {
 
 NO_TOKEN = Refusal(HTTPStatus.UNAUTHORIZED, "A token is needed: ?token= in the URL.")
 REVOKED = "the token has been revoked"
+EXPIRED = "the token has expired"
 NO_KEY = "the key of the token is no longer in force"
 MANY_TOKENS = Refusal(HTTPStatus.BAD_REQUEST, "There is more than one token.")
 
@@ -138,7 +139,12 @@ class TokenGate:
         return True
 
     async def refresh(self) -> bool:
-        """Read the files again, and go by them; whether that is new. What is wrong with them is logged."""
+        """Read the files again, and go by them; whether that is new. What is wrong with them is logged.
+
+        Ends sessions of tokens that have expired, too: the actors' clock stands still while a machine sleeps.
+        """
+        now = self._clocks.unix()
+        self._end(lambda ticket: ticket.expires <= now, CloseCode.EXPIRED, EXPIRED)
         try:
             changed = self.take(await asyncio.to_thread(self.load))
         except KeysError as error:

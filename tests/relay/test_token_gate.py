@@ -356,6 +356,24 @@ def test_the_sessions_of_a_key_end_with_it(files):
     asyncio.run(scenario())
 
 
+def test_sessions_end_when_their_tokens_do_though_the_machine_has_slept(files):
+    async def scenario():
+        unix, peers = [1e9], [Peer(), Peer()]
+        gate = TokenGate((files / "keys.json", None), Clocks(lambda: unix[0], lambda: 5.0))
+        for peer, life in zip(peers, (60, 61), strict=True):
+            gate.note(peer, gate.check(sign(KEY, {"exp": unix[0] + life})))
+        await gate.refresh()
+        assert [peer.told for peer in peers] == [[], []]
+        unix[0] += 60
+        await gate.refresh()
+        assert [[message.reason for message in peer.told] for peer in peers] == [
+            ["the token has expired"],
+            [],
+        ]
+
+    asyncio.run(scenario())
+
+
 def test_a_token_that_is_revoked_at_run_time_stays_revoked(files):
     async def scenario():
         def gate():
