@@ -127,6 +127,7 @@ class AdminService:
         try:
             uvicorn = await asyncio.to_thread(importlib.import_module, "uvicorn")
             api = await asyncio.to_thread(importlib.import_module, self._served.module)
+            connections = await asyncio.to_thread(importlib.import_module, "relay.admin.connections")
             config = uvicorn.Config(
                 api.application(self._served),
                 lifespan="off",
@@ -134,7 +135,8 @@ class AdminService:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=CLOSE_PATIENCE,
-                limit_concurrency=256,
+                http=connections.Connection,
+                ws="none",
             )
             logging.getLogger("uvicorn").setLevel(logging.WARNING)
             self._server = uvicorn.Server(config)
