@@ -3,7 +3,8 @@
 A client that connects waits in the accept queue of its port until it is taken, and is taken only when there
 is room for it: a forward has at most ``max_connections_per_forward`` connections, of which at most
 ``max_half_open_per_peer`` wait for the guest's answer. So a crowd is slowed down and not turned away, and
-what clients outside do costs the guest nothing of what it may open itself.
+what clients outside do costs the guest nothing of what it may open itself. But no address (IPv6: no /64) has
+all of them: who has its share (``netstack.shares``) is refused, for others wait behind it.
 
 Liveness: a port is either watched, and tells when somebody connects, or its forward is full; then each of
 the forward's flows that gets its answer or ends lets the next clients in. Every flow has a timer.
@@ -21,6 +22,7 @@ from actors.gateway.tcp_routing import tcp_key
 from netstack.family import pack_ip
 from netstack.forward import FIRST_PORT, LAST_PORT, Clients, can_be_shown
 from netstack.proxy_protocol import build_proxy_header
+from netstack.shares import Shares, client_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 TAKEN_AT_ONCE = 64
 """Clients taken in one go, so that the others' frames get their turn in between."""
 
+SHARED_CONNECTIONS = 64
+"""Connections from which on no client address may have all: fewer are for clients that are known."""
+
 
 class ForwardedConnections:
     """The connections of one forward: those that stand, by their flows' keys, and who waits.
@@ -43,7 +48,7 @@ class ForwardedConnections:
     Implements ``actors.flows.batch.Opener``.
     """
 
-    __slots__ = ("_let_in", "clients", "forward", "half_open", "is_full", "open")
+    __slots__ = ("_let_in", "clients", "forward", "half_open", "is_full", "open", "shares")
 
     def __init__(
         self,
@@ -55,7 +60,10 @@ class ForwardedConnections:
         self.forward = forward
         self.clients = clients
         self._let_in = let_in
-        self.open: set[FlowKey] = set()
+        self.open: dict[FlowKey, str] = {}
+        """With the networks of their clients."""
+        self.shares = Shares(0)
+        """The same by network."""
         self.half_open: set[FlowKey] = set()
         """Those that the guest has not answered yet."""
         self.is_full = False
@@ -69,7 +77,9 @@ class ForwardedConnections:
 
     def ended(self, key: FlowKey) -> None:
         """Note that a connection is no more; perhaps there is room for others now."""
-        self.open.discard(key)
+        client = self.open.pop(key, None)
+        if client is not None:
+            self.shares.give_back(client)
         self.answered(key)
 
 
@@ -101,11 +111,10 @@ class TcpForwards:
     def _let_in(self, connections: ForwardedConnections) -> None:
         settings, clients = self._context.settings, connections.clients
         connections.is_full = False
+        most = settings.max_connections_per_forward
+        connections.shares.resize(most, settings.client_share if most >= SHARED_CONNECTIONS else 0)
         for _ in range(TAKEN_AT_ONCE):
-            if (
-                len(connections.open) >= settings.max_connections_per_forward
-                or len(connections.half_open) >= settings.max_half_open_per_peer
-            ):
+            if len(connections.open) >= most or len(connections.half_open) >= settings.max_half_open_per_peer:
                 self._context.counters.add("forward.full")
                 connections.is_full = True
                 return
@@ -118,6 +127,10 @@ class TcpForwards:
     def _open(self, connections: ForwardedConnections, client: Accepted) -> None:
         """Connect a client to its guest, or refuse it."""
         forward, context = connections.forward, self._context
+        network = client_network(client.client[0])
+        if not connections.shares.may_take(network):
+            self._refuse(client, "client_share")
+            return
         place = self._locate(forward.vm)
         port = None if place is None else self._flows.ports.get(place.port)
         if place is None or port is None:
@@ -148,7 +161,8 @@ class TcpForwards:
         except OSError:  # it ended before anything could be done with it
             self._refuse(client, "lost")
             return
-        connections.open.add(key)
+        connections.open[key] = network
+        connections.shares.add(network)
         connections.half_open.add(key)
         context.counters.add("forward.connections")
 

@@ -288,6 +288,45 @@ def test_the_connections_of_a_forward_are_bounded_and_the_next_waits_for_the_end
     assert counters["forward.full"] >= 1
 
 
+def come_from(forwarded, host, number):
+    connections = [FakeConnection() for _ in range(number)]
+    for connection in connections:
+        connection.client = (host, 40_000)
+    forwarded.listeners.opened[0].connect(*connections)
+    forwarded.guest_answers(*forwarded.lan.received())
+    return states(connections)
+
+
+@pytest.mark.parametrize(
+    ("many", "neighbour", "other"),
+    [
+        ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"),
+    ],
+    ids=["IPv4", "IPv6"],
+)
+def test_no_client_address_has_all_connections_of_a_forward(loop, counters, many, neighbour, other):
+    limits = {"max_connections_per_forward": 100, "max_half_open_per_peer": 100}
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", **limits)
+    assert come_from(forwarded, many, 60) == ["in"] * 60
+    assert come_from(forwarded, many, 60) == ["in"] * 38 + ["refused"] * 22
+    assert come_from(forwarded, neighbour, 1) == ["refused"]
+    assert come_from(forwarded, other, 1) == ["in"]
+    assert counters["forward.drop.client_share"] == 23
+    loop.advance(7441)  # all are idle for too long
+    (connections,) = forwarded.connections()
+    assert (connections.shares.total, connections.shares.owners) == (0, 0)
+    assert come_from(forwarded, many, 1) == ["in"]
+
+
+@pytest.mark.parametrize("settings", [{"client_share": 0}, {"max_connections_per_forward": 63}])
+def test_unless_the_operator_wants_it_so_or_they_are_few(loop, counters, settings):
+    limits = {"max_connections_per_forward": 70, "max_half_open_per_peer": 100} | settings
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", **limits)
+    most = limits["max_connections_per_forward"]
+    assert come_from(forwarded, "192.0.2.1", most + 1) == ["in"] * most + ["waits"]
+
+
 def test_clients_that_nobody_answers_wait_no_longer_than_the_flows_before_them(loop, counters):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
     connections, _ = forwarded.crowd(2)
@@ -375,6 +414,7 @@ def test_nobody_waits_while_there_is_room(loop, counters, seed):
         syns = [frame for frame in syns if frame[TCP].flags == "S"]
         for served in forwarded.connections():
             full = len(served.half_open) == 3 or len(served.open) == 5
-            assert served.half_open <= served.open
+            assert served.half_open <= served.open.keys()
+            assert served.shares.total == len(served.open)
             assert full or not served.clients.waiting
             assert served.clients.is_watched or (full and served.is_full)
