@@ -6,6 +6,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
+from loguru import logger
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
 
 TOKEN_FIELD = "token"  # noqa: S105 - the field's name
 """Field of the query that holds a secret."""
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines, and events, about connections that find no room for one reason."""
 
 Carrier = Literal["webtransport", "websocket", "http"]
 """How the client would go on: with a session of either kind, or with the answer to a plain request."""
@@ -63,6 +68,27 @@ def refused(refusal: Refusal, remote: str, carrier: Carrier) -> dict[str, str | 
         "carrier": carrier,
         "why": refusal.reason,
     }
+
+
+class NoRoom:
+    """Tells of connections that find no room: not of each, for this is the way of a flood."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier: Carrier = carrier
+        self._next: dict[str, float] = {}
+        """When each reason may be told again."""
+
+    def tell(self, remote: str, reason: str, now: float) -> None:
+        """Log that a client at ``remote`` (``host:port``) is refused, unless others were just now.
+
+        There are few reasons.
+        """
+        if now >= self._next.get(reason, now):
+            self._next[reason] = now + TOLD_EVERY
+            event = refused(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason), remote, self._carrier)
+            logger.bind(reason=f"{self._carrier}: {reason}", **event).warning(
+                "{} and others are refused: {}", remote, reason
+            )
 
 
 class Lan(Protocol):

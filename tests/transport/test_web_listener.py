@@ -315,16 +315,24 @@ def test_rubbish_is_dropped_and_hurts_nobody(rubbish, monkeypatch):
 
 
 def test_connections_have_a_limit():
+    told = []
+    sink = logger.add(lambda message: told.append(message.record["extra"]), level="WARNING")
+
     async def scenario(web):
         async with web.client("/"), web.client("/"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
-            assert await reader.read() == b""
-            writer.close()
-            assert web.counters["web.drop.too_many_connections"] == 1
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+                assert await reader.read() == b""
+                writer.close()
+            assert web.counters["web.drop.too_many_connections"] == 3
         await until(lambda: web.listener.connection_count == 0)
         assert (await ask(web, get())).status == 200
 
     run(scenario, max_connections=2)
+    logger.remove(sink)
+    event = next(extra for extra in told if extra.get("event") == "refused")
+    assert (event["carrier"], event["why"], event["mac"]) == ("http", "too many TCP connections", None)
+    assert event["remote"].startswith("127.0.0.1:")
 
 
 @contextlib.asynccontextmanager

@@ -28,6 +28,7 @@ from loguru import logger
 
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
+from transport.admission import NoRoom
 from transport.end_of_turn import EndOfTurn
 from transport.quic.aioquic_internals import (
     CONNECTION_ID_LENGTH,
@@ -38,6 +39,7 @@ from transport.quic.aioquic_internals import (
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
 from transport.quic.path_mtu import LARGEST_PACKET
+from transport.quic.session import remote_text
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, UdpSocket
 from transport.work_shares import (
@@ -81,9 +83,6 @@ MAX_DATAGRAM_FRAME = 65535
 """Announced in the transport parameters; a packet bounds what really arrives."""
 MAX_STREAM_WINDOW = 64 * 1024
 """Flow control window of a stream and of all streams: a request fits, a flood does not."""
-
-COMPLAINT_EVERY = 10.0
-"""Seconds between two lines about clients that find no room."""
 
 MOST_READS = 1024
 """Reads of a turn while somebody waits: what the kernel has no room for may be anybody's."""
@@ -162,7 +161,7 @@ class Endpoint:
         self._resets = StatelessResets(reset_key or secrets.token_bytes(RESET_KEY_LENGTH))
         self._closed = asyncio.Event()
         self._closing = False
-        self._next_complaint = 0.0
+        self._no_room = NoRoom("webtransport")
 
     async def start(self) -> None:
         """Bind and listen. Raises OSError when the address cannot be had."""
@@ -584,8 +583,11 @@ class Endpoint:
             self.counters.add("endpoint.drop.malformed")
             return None
         client = client_network(address[0])
-        if self._closing or not (self._handshake_shares.may_take(client) and self._shares.may_take(client)):
-            self._refuse(client, now)
+        if self._closing:
+            self.counters.add("endpoint.drop.closing")
+            return None
+        if not (self._handshake_shares.may_take(client) and self._shares.may_take(client)):
+            self._refuse(address, now)
             return None
         original_cid, retry_source_cid = header.destination_cid, None
         if header.token:
@@ -614,15 +616,12 @@ class Endpoint:
         self.counters.add("endpoint.accepted")
         return connection
 
-    def _refuse(self, client: str, now: float) -> None:
+    def _refuse(self, address: Address, now: float) -> None:
         """Count a client that finds no room, and say whether that is its own address's doing."""
         full = self._shares.total >= MAX_CONNECTIONS or self._handshake_shares.total >= MAX_HANDSHAKES
         self.counters.add(f"endpoint.drop.too_many_{'connections' if full else 'of_one_address'}")
-        if now >= self._next_complaint:
-            # Not for each: this is the way of a flood.
-            self._next_complaint = now + COMPLAINT_EVERY
-            reason = "too many connections" if full else "too many connections from one address"
-            logger.warning("{} and others are refused: {}", client, reason)
+        reason = "too many connections" if full else "too many connections of one address"
+        self._no_room.tell(remote_text(address), reason, now)
 
     def _send_retry(self, header: QuicHeader, address: Address, now: float) -> None:
         source_cid = self._new_id()

@@ -24,11 +24,9 @@ import tempfile
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from loguru import logger
-
 from netstack.shares import HALF, Shares
 from transport import tls_alerts
-from transport.admission import ClientRequest, Refusal
+from transport.admission import ClientRequest, NoRoom, Refusal
 from transport.binding import bound_sockets
 from transport.end_of_turn import EndOfTurn
 from transport.host.heap import Crowd
@@ -129,6 +127,7 @@ class WebListener:
         self._requests = Shares(max_connections, client_share and HALF)
         """Of the connections, those that carry no session."""
         self._crowd = Crowd()
+        self._no_room = NoRoom("http")
         self._greeting: dict[asyncio.Task[None], str] = {}
         """Those of which nothing is known but the client, oldest first."""
         self._flushes = EndOfTurn[WebSocketConnection](turns.at_end, self._flush)
@@ -284,7 +283,7 @@ class WebListener:
             if not self._has_room_for(whose) and self._evict(whose):
                 await asyncio.sleep(0)  # a task that was cancelled has its turn
             if not self._has_room_for(whose):
-                self._log_refusal(remote)
+                self._refuse(remote)
                 client.close()
                 continue
             self._requests.add(whose)
@@ -323,12 +322,12 @@ class WebListener:
     def _has_room_for(self, client: str) -> bool:
         return self._requests.may_take(client) and self._shares.may_take(client)
 
-    def _log_refusal(self, remote: str) -> None:
+    def _refuse(self, remote: str) -> None:
+        """Count a client that finds no room, and say whether that is its own address's doing."""
         full = self._shares.total >= self._shares.limit
         self.counters.add(f"web.drop.too_many_{'connections' if full else 'of_one_address'}")
-        logger.bind(reason="TCP refused").warning(
-            "{} is refused: too many TCP connections{}", remote, "" if full else " from one address"
-        )
+        reason = "too many TCP connections" if full else "too many TCP connections of one address"
+        self._no_room.tell(remote, reason, self.clock())
 
     def _give_back(self, remote: str, *, request: bool) -> None:
         client = client_of(remote)
