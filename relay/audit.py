@@ -46,7 +46,8 @@ LEFT_OUT = "audit.refusals_left_out"
 """The counter of refusals that are not written, for there were too many."""
 
 REFUSALS_PER_SECOND = 1.0
-"""Refusals that are written, in the long run: strangers make many, and full files push out old ones."""
+"""Refusals that are written, in the long run: strangers make many, and full files push out old ones. Who left
+without ever having had an address counts as refused."""
 BURST_OF_REFUSALS = 600
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -130,7 +131,7 @@ class AuditLog:
 
     def _take(self, message: Message) -> None:
         extra = message.record["extra"]
-        if extra["event"] == "refused" and not self._refusals.take(time.monotonic()):
+        if _is_of_stranger(extra) and not self._refusals.take(time.monotonic()):
             self._left_out += 1
             return
         fields = {name: _plain(value) for name, value in extra.items() if name not in _NOT_TOLD}
@@ -143,6 +144,12 @@ class AuditLog:
 
 def _plain(value: object) -> object:
     return value if isinstance(value, bool | int | float) or value is None else redact(str(value))
+
+
+def _is_of_stranger(extra: dict[str, Any]) -> bool:
+    """Whether an event is one that anybody can make as often as he likes, and that tells of no address."""
+    event = extra["event"]
+    return bool(event == "refused" or (event == "left" and extra.get("address") is None))
 
 
 def _is_event(record: Record) -> bool:

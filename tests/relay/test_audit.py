@@ -76,6 +76,20 @@ def test_of_many_refusals_some_are_written_and_the_others_counted(path, monkeypa
     assert refused[0] == {"event": "refused", "room": None, "remote": "192.0.2.1:1", "why": "token"}
 
 
+def test_those_who_leave_without_an_address_count_as_refused(path, monkeypatch):
+    monkeypatch.setattr(audit, "REFUSALS_PER_SECOND", 0.0)
+    monkeypatch.setattr(audit, "BURST_OF_REFUSALS", 3)
+    log, counters = AuditLog(path, 0, 0), Counters()
+    for _ in range(5):
+        logger.bind(event="left", room="lab", mac=None, address=None, why="away").info("no")
+        logger.bind(event="left", room="lab", mac="m", address="10.0.2.15", why="away").info("bye")
+    log.count_losses(counters)
+    log.close()
+    addresses = [entry["address"] for entry in entries(path)]
+    assert (addresses.count(None), addresses.count("10.0.2.15")) == (3, 5)
+    assert counters == {audit.LEFT_OUT: 2}
+
+
 def test_the_file_is_private_and_goes_on(path):
     path.write_text("{}\n")
     path.chmod(0o644)
