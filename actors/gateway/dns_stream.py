@@ -99,6 +99,8 @@ class DnsStream:
     def _ask(self) -> None:
         """Ask some of what has come whole, as far as it may be asked now."""
         self._asks_soon = False
+        if self._closed:
+            return  # the name server may have forgotten the session, and would begin with it anew
         questions: list[DnsQuestion] = []
         while len(self._partial) >= 2 and self._unanswered < MAX_UNANSWERED:  # noqa: PLR2004 - of a length
             if len(questions) >= AT_ONCE:

@@ -51,6 +51,12 @@ def test_questions_in_and_answers_out(connection):
     assert stream.read(100) is None
 
 
+def test_nothing_is_asked_for_a_connection_that_was_closed(connection):
+    connection.stream.write([framed(b"one") + framed(b"two")])
+    connection.stream.close()
+    assert [question.query for question in connection.questions()] == [b"one"]
+
+
 def test_the_end_comes_after_the_last_answer(connection):
     stream = connection.stream
     stream.write([framed(b"one")])
