@@ -29,7 +29,6 @@ from netstack.ethernet import format_mac, parse_mac
 from netstack.forward import MAX_PORT
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.entrance import Guarded, caller_of
-from relay.admin.events import TooManyListenersError
 from relay.admin.guard import Guard
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE, exposition
@@ -47,6 +46,7 @@ from relay.admin.request_fields import (
     who_asks,
     whole,
 )
+from relay.admin.stream_places import NoPlaceError, Places
 from relay.admin.streams import Stream
 from relay.bans import BanError
 from relay.bpf import FilterError, Filters
@@ -79,6 +79,7 @@ class Api:
         self._served = served
         self._snapshots = Snapshots(served.operations.lans)
         self._filters = Filters()
+        self._captures = Places(MAX_CAPTURES)
 
     # -- what there is ------------------------------------------------------------------------------
 
@@ -265,8 +266,8 @@ class Api:
         room = request.query_params.get("room")
         taken = contextlib.ExitStack()
         try:
-            queue = taken.enter_context(self._served.events.subscribed())
-        except TooManyListenersError:
+            queue = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
+        except NoPlaceError:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
         return Stream(_server_sent(queue, room), "text/event-stream", taken, self._served.ending)
 
@@ -287,19 +288,18 @@ class Api:
             raise bad_request(str(error)) from None
         names = {peer.port: peer.name for peer in await self._snapshots.peers(room)}
         capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
-        taken = self._look_on(capture, room)
+        taken = self._look_on(capture, room, request)
         taken.callback(capture.log_end)
         logger.info("{} captures {}", who_asks(request).text, room or "all rooms")
         return Stream(capture.stream(), "application/x-pcapng", taken, self._served.ending)
 
-    def _look_on(self, observer: Observer, room: str | None) -> contextlib.ExitStack:
+    def _look_on(self, observer: Observer, room: str | None, request: Request) -> contextlib.ExitStack:
         """Have somebody look on at a room or all, if not too many do; closing what is returned ends it."""
-        captures = self._served.captures
-        if len(captures) >= MAX_CAPTURES:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
         taken = contextlib.ExitStack()
-        captures.add(observer)
-        taken.callback(captures.discard, observer)
+        try:
+            taken.enter_context(self._captures.taken(caller_of(request).room))
+        except NoPlaceError:
+            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many captures run already") from None
         lans = self._served.operations.lans
         lans.look_on(observer, room)
         taken.callback(lans.look_away, observer)
@@ -316,7 +316,7 @@ class Api:
             said = "destination must be an address or a name" if step is None else step.answer
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
         trace = Trace(parse_mac(mac), frozenset(address.packed for address in addresses))
-        taken = self._look_on(trace, lan.name)
+        taken = self._look_on(trace, lan.name, request)
         logger.info("{} traces {} and {}", who_asks(request).text, mac, destination)
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from netstack.shares import client_network
+from relay.admin.stream_places import Places
 from relay.logs import UNTHINNED, add_reader, redact
 
 if TYPE_CHECKING:
@@ -33,14 +34,11 @@ MAX_REFUSALS = 250
 """Of these, refusals: anybody can be refused as often as he likes."""
 
 
-class TooManyListenersError(Exception):
-    """There are MAX_LISTENERS already."""
-
-
 class Events:
     """Passes events on to listeners, and keeps the latest from :meth:`begin` to :meth:`end`."""
 
     def __init__(self) -> None:
+        self._places = Places(MAX_LISTENERS)
         self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
         """Listeners' queues, and how many events each has missed since its last one."""
         self._sink: int | None = None
@@ -84,10 +82,12 @@ class Events:
         return self._recent.pop(key, None)
 
     @contextlib.contextmanager
-    def subscribed(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
-        """Give a queue that gets all events. Raises TooManyListenersError."""
-        if len(self._queues) >= MAX_LISTENERS:
-            raise TooManyListenersError
+    def subscribed(self, room: str | None = None) -> Iterator[asyncio.Queue[dict[str, Any]]]:
+        """Give a queue that gets all events; ``room`` is as of ``Places.taken``. Raises NoPlaceError."""
+        with self._places.taken(room):
+            yield from self._subscribe()
+
+    def _subscribe(self) -> Iterator[asyncio.Queue[dict[str, Any]]]:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(MAX_WAITING)
         if self._sink is None:
             self._sink = add_reader(self._take, "DEBUG")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.admin.guard import Caller, Refused
-    from relay.observation import Observer
     from relay.operations import Operations
 
 LAG_INTERVAL = 0.5
@@ -98,8 +97,6 @@ class Served:
     everywhere: bool = False
     started: float = field(default_factory=time.monotonic)
     events: Events = field(default_factory=Events)
-    captures: set[Observer] = field(default_factory=set)
-    """Those that run."""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
 
 

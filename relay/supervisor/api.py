@@ -24,11 +24,11 @@ from netstack.forward import parse_forward
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.api import KEEP_ALIVE, ROUTES, assemble
 from relay.admin.entrance import caller_of
-from relay.admin.events import TooManyListenersError
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE
 from relay.admin.openapi import openapi
 from relay.admin.request_fields import WHO, asked_ban, body_of, fields_of, forward_room, who_asks, whole
+from relay.admin.stream_places import NoPlaceError, Places
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
 from relay.capture import MAX_CAPTURES
@@ -60,8 +60,8 @@ class WholeApi:
         self._served = served
         self._whole = served.whole
         self._totals = exposition.Totals()
-        self._streams = 0
-        """Captures and traces that run."""
+        self._captures = Places(MAX_CAPTURES)
+        """Of captures and traces."""
 
     async def is_in_room(self, port: int, room: str) -> bool:
         """Tell whether a session is of a room."""
@@ -275,13 +275,13 @@ class WholeApi:
 
     async def events(self, request: Request) -> Response:
         """Send what happens, as it happens (server-sent events)."""
+        asked = await _question(request)
         taken = contextlib.ExitStack()
         try:
-            own = taken.enter_context(self._served.events.subscribed())
-        except TooManyListenersError:
+            own = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
+        except NoPlaceError:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
         told: asyncio.Queue[str] = asyncio.Queue(MOST_WAITING)
-        asked = await _question(request)
 
         async def read(_: int, stream: asking.Stream) -> None:
             async for event in _events(stream.lines()):
@@ -327,7 +327,7 @@ class WholeApi:
     async def capture(self, request: Request) -> Response:
         """Send what passes all workers, also later ones, as pcapng, until the client has enough."""
         asked = await _question(request)
-        opened = await self._open_streams(asked)
+        opened, taken = await self._open_streams(asked, request)
         told: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
         told.put_nowait(pcapng.section("vmrelay"))
         interfaces = captures.Interfaces()
@@ -338,20 +338,20 @@ class WholeApi:
                 if mine := interfaces.renumber(worker, block):
                     await told.put(mine)
 
-        taken = self._followed(asked, opened, read)
+        self._follow_all(asked, opened, read, taken)
         return Stream(_from(told), "application/x-pcapng", taken, self._served.ending)
 
     async def trace(self, request: Request) -> Response:
         """Send what becomes of a guest's packets, wherever they pass and whichever worker has it later."""
         asked = await self._by_mac(await _question(request), request)
-        opened = await self._open_streams(asked)
+        opened, taken = await self._open_streams(asked, request)
         told: asyncio.Queue[bytes] = asyncio.Queue(MOST_WAITING)
 
         async def read(_: int, stream: asking.Stream) -> None:
             async for line in stream.lines():
                 await told.put(line)
 
-        taken = self._followed(asked, opened, read)
+        self._follow_all(asked, opened, read, taken)
         return Stream(_from(told), "application/jsonl", taken, self._served.ending)
 
     async def _by_mac(self, asked: Question, request: Request) -> Question:
@@ -367,55 +367,49 @@ class WholeApi:
         fields = {"mac": found["mac"], "room": found["room"], "destination": query.get("destination", "")}
         return asked._replace(target=f"/v1/trace?{urlencode(fields)}")
 
-    def _followed(
+    def _follow_all(
         self,
         asked: Question,
         opened: dict[int, asking.Stream],
         read: Callable[[int, asking.Stream], Awaitable[None]],
-    ) -> contextlib.ExitStack:
-        """Have streams of all workers read, those that are open and those to come; closing this ends it."""
-        taken = self._taken(opened)
+        taken: contextlib.ExitStack,
+    ) -> None:
+        """Have streams of all workers read, open ones and those to come; closing ``taken`` ends it."""
         for worker in range(self._whole.crew.count):
             following = self._follow(worker, asked, read, opened.get(worker))
             taken.callback(asyncio.create_task(following).cancel)
-        return taken
 
-    async def _open_streams(self, asked: Question) -> dict[int, asking.Stream]:
-        """Ask all for a stream; give those that have one."""
-        if self._streams >= MAX_CAPTURES:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CAPTURES} captures run already")
+    async def _open_streams(
+        self, asked: Question, request: Request
+    ) -> tuple[dict[int, asking.Stream], contextlib.ExitStack]:
+        """Ask all for a stream; give those that have one, and what lets go of these and of their place."""
         found: dict[int, asking.Stream] = {}
         refused: list[asking.Stream] = []
+        with contextlib.ExitStack() as taken:
+            try:
+                taken.enter_context(self._captures.taken(caller_of(request).room))
+            except NoPlaceError:
+                reason = "too many captures run already"
+                raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, reason) from None
 
-        async def open_one(worker: int, path: Path) -> None:
-            with contextlib.suppress(AskError):
-                stream = await asking.open_stream(path, asked)
-                if stream.status < HTTPStatus.BAD_REQUEST:
-                    found[worker] = stream
-                else:
-                    refused.append(stream)
+            async def open_one(worker: int, path: Path) -> None:
+                with contextlib.suppress(AskError):
+                    stream = await asking.open_stream(path, asked)
+                    if stream.status < HTTPStatus.BAD_REQUEST:
+                        found[worker] = stream
+                        taken.callback(stream.close)
+                    else:
+                        refused.append(stream)
 
-        # At once: each may take a while to compile the filter, or to look for the destination.
-        await asyncio.gather(*(open_one(*each) for each in self._whole.sockets().items()))
-        try:
-            if not found:
-                raise await _refusal(refused)
-        finally:
-            for stream in refused:
-                stream.close()
-        return found
-
-    def _taken(self, opened: dict[int, asking.Stream]) -> contextlib.ExitStack:
-        """Tell what is to be let go of when streams are no longer read."""
-        taken = contextlib.ExitStack()
-        self._streams += 1
-        taken.callback(self._end_stream)
-        for stream in opened.values():
-            taken.callback(stream.close)
-        return taken
-
-    def _end_stream(self) -> None:
-        self._streams -= 1
+            # At once: each may take a while to compile the filter, or to look for the destination.
+            await asyncio.gather(*(open_one(*each) for each in self._whole.sockets().items()))
+            try:
+                if not found:
+                    raise await _refusal(refused)
+            finally:
+                for stream in refused:
+                    stream.close()
+            return found, taken.pop_all()
 
     async def metrics(self, request: Request) -> Response:
         """Answer in Prometheus's text format."""

@@ -7,8 +7,10 @@ import socket
 
 import pytest
 from processes import PATIENCE, Relay, free_port
+from waiting import wait_until
 
 from relay.admin.api import ROUTES
+from relay.admin.events import MAX_LISTENERS
 from relay.supervisor.api import WholeApi
 
 TOKEN = "a-token-of-some-length"
@@ -54,3 +56,19 @@ def test_who_leaves_in_the_middle_of_a_body_leaves_no_trace_in_the_log(admin, re
         sock.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
         sock.shutdown(socket.SHUT_WR)
         sock.recv(1000)  # closed, or refused; then the fixture looks at the log
+
+
+def test_who_leaves_before_an_event_stream_begins_keeps_no_place(admin):
+    head = f"GET /v1/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+
+    def begins():
+        with socket.create_connection(("127.0.0.1", admin), timeout=PATIENCE) as sock:
+            sock.sendall(f"{head}\r\n".encode())
+            return sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+    for _ in range(MAX_LISTENERS + 1):
+        with socket.create_connection(("127.0.0.1", admin), timeout=PATIENCE) as sock:
+            sock.sendall(f"{head}Content-Length: 10\r\n\r\n".encode())
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1000)
+    wait_until(begins)

@@ -12,8 +12,8 @@ from relay.admin.events import (
     MAX_REFUSALS,
     MAX_WAITING,
     Events,
-    TooManyListenersError,
 )
+from relay.admin.stream_places import NoPlaceError
 
 
 def on_a_loop(scenario):
@@ -61,7 +61,7 @@ def test_the_number_of_listeners_is_bounded_and_places_are_given_back():
         with contextlib.ExitStack() as stack:
             for _ in range(MAX_LISTENERS):
                 stack.enter_context(events.subscribed())
-            with pytest.raises(TooManyListenersError), events.subscribed():
+            with pytest.raises(NoPlaceError), events.subscribed():
                 pass
         with events.subscribed() as queue:
             happen("joined")

@@ -17,6 +17,8 @@ from waiting import wait_until
 
 from guest.client import ConnectError
 from guest.relay_socket import RelayPeer
+from relay.admin.events import MAX_LISTENERS
+from relay.capture import MAX_CAPTURES
 from relay.tokens import make_key, public_half, sign
 
 KEY = make_key("EdDSA")
@@ -89,6 +91,16 @@ def test_a_token_with_the_right_opens_all_of_it(relay):
     assert (status, done["id"]) == (201, "address:192.0.2.1/32")
     assert ask(relay, "/v1/bans/address:192.0.2.1/32", "DELETE")[0] == 200
     relay.wait_for(r"the holder of token 'boss' lifted the ban address:192.0.2.1/32")
+
+
+@pytest.mark.parametrize(
+    ("path", "places"), [("/v1/capture?room=lab", MAX_CAPTURES), ("/v1/events", MAX_LISTENERS)]
+)
+def test_a_token_for_one_room_leaves_streams_for_others(relay, lab, path, places):
+    with contextlib.ExitStack() as stack:
+        answers = [stack.enter_context(opened(relay, path, by=LAB)).status for _ in range(places // 2)]
+        assert answers == [200] * (places // 4) + [503] * (places // 4)
+        assert stack.enter_context(opened(relay, path, by=ADMIN)).status == 200
 
 
 @pytest.mark.parametrize(
