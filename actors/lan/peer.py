@@ -14,7 +14,8 @@ takes the port (PortResumed), and the line that its flows use; this one hands ov
 (PortTaken). It is the same where the relay has not noticed yet that the former session is gone. Where another
 worker has the port (PortElsewhere), this actor passes on to it what the client sends (``detour``).
 
-Limits: CONTROL_RATE messages per second are looked at, the rest is dropped; one implicit registration per
+Limits: CONTROL_RATE messages per second are looked at, the rest is dropped; MAC_CHANGE_RATE registrations of
+another MAC than the one that the address is for, each of which is an event; one implicit registration per
 IMPLICIT_RETRY. Every end, planned or not, closes the session and tells the switch PortClosed.
 """
 
@@ -87,6 +88,12 @@ CONTROL_RATE = 10.0
 CONTROL_BURST = 20.0
 """Control messages at once: what a client says at its start, some times over."""
 
+MAC_CHANGE_RATE = 0.1
+"""Registrations per second of a session that has an address, for another MAC: guests are seldom given one."""
+
+MAC_CHANGE_BURST = 60.0
+"""How many at once: a client asks again and again for a MAC that another session is about to lose."""
+
 IMPLICIT_RETRY = 1.0
 """Seconds between attempts to register a MAC that another session holds: it may fall silent meanwhile."""
 
@@ -147,6 +154,7 @@ class PeerActor(EventLoopActor):
         self._refused = (b"", "")
         """MAC and reason of the last refusal that was logged."""
         self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
+        self._mac_changes = TokenBucket(MAC_CHANGE_RATE, MAC_CHANGE_BURST, now)
         self._next_implicit = now
         self._heard = now
         self._register_by = now + settings.registration_timeout
@@ -335,7 +343,7 @@ class PeerActor(EventLoopActor):
         match control.parse_control(text):
             case control.Register() as register:
                 self._detour.register = text
-                self._register(register)
+                self._register(register, now)
             case control.Heartbeat():
                 self._session.send([control.HEARTBEAT_ACK, *self._assigned_again()])
             case control.PeerListRequest():
@@ -361,9 +369,14 @@ class PeerActor(EventLoopActor):
 
     # -- registration -------------------------------------------------------------------------------
 
-    def _register(self, said: control.Register) -> None:
+    def _register(self, said: control.Register, now: float) -> None:
+        assignment = self._assigned.assignment
         if said.mac == self._mac and self._assigned.datagram is not None and self._asked_explicitly:
             self._session.send([self._assigned.datagram])
+            return
+        if assignment is not None and said.mac != assignment.mac and not self._mac_changes.take(now):
+            self._drops.add("peer.drop.mac_changes", 1)
+            self._send_error("this session changes its MAC too often")
             return
         self._ask_for(said, explicit=True)
 

@@ -147,6 +147,23 @@ def test_ten_thousand_registers_cost_the_lan_nothing(loop, peer):
     assert peer.session.controls()[0]["type"] == "HeartbeatAck"
 
 
+def test_a_session_changes_its_mac_now_and_then_and_not_all_the_time(loop, counters):
+    """Each change is an event, which the audit log keeps whatever there is."""
+    peer = Peer(counters).registered()
+    changes = 0
+    for number in range(400):
+        peer.hears(register(mac(2 + number % 2)))
+        for message in peer.to_switch():
+            changes += 1
+            peer.assign(f"10.0.2.{11 + number % 2}", message.mac)
+        loop.advance(1.0)
+    assert 60 < changes < 110
+    assert counters["peer.drop.mac_changes"] > 0
+    peer.session.take()
+    peer.hears(register(mac(4)), register(mac(5)))
+    assert peer.session.controls()[-1]["message"] == "this session changes its MAC too often"
+
+
 def test_disconnect_ends_the_session_after_what_came_before_it(peer):
     peer.registered()
     peer.hears(b"\1" + IP_FRAME, control(type="Disconnect"))
