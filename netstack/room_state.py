@@ -91,6 +91,9 @@ ABOUT_EVERY: Final = 5.0
 WANT_EVERY: Final = 0.5
 """Seconds between two requests for one worker's snapshot."""
 
+TOLD_EVERY: Final = WANT_EVERY / 2
+"""Seconds between two snapshots for one worker: a message of some bytes has megabytes for its answer."""
+
 GRANT_KEPT: Final = 5.0
 """Seconds for which a granted address is kept for its MAC, unless its binding is announced before."""
 
@@ -139,6 +142,8 @@ class _Worker:
         """Of which it is a member, and what client made them there, where it says so."""
         self.digest = 0
         self.want_at = now
+        self.tell_at = now
+        """When it may be told everything again."""
         self.snapshot = -1
         self.parts: dict[int, list[Heard]] = {}
 
@@ -543,7 +548,11 @@ class RoomState:
         for heard in said.values():
             self._hear(number, worker, heard)
 
-    def _hear_want(self, number: int, _worker: _Worker, _message: bytes, _now: float) -> None:
+    def _hear_want(self, number: int, worker: _Worker, _message: bytes, now: float) -> None:
+        if now < worker.tell_at:
+            self._counters.add("rooms.drop.snapshots_wanted")
+            return
+        worker.tell_at = now + TOLD_EVERY
         self._flush_changes()
         packed = (pack_change(Change(*key, told.version, told.binding)) for key, told in self._own.items())
         for body in pack_snapshot(self._version, packed):

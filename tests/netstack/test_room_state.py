@@ -492,3 +492,17 @@ def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
         state.receive(pack_head(Kind.CHANGES, worker, 1) + pack_changes(changes)[0], 0.0)
         state.lost(worker)
     assert len(state._former) == 10
+
+
+def test_a_worker_is_told_everything_now_and_then_however_often_it_asks():
+    counters = Counters()
+    state = rs.RoomState(1, 1, counters)
+    want = pack_head(Kind.WANT, 2, 7)
+
+    def snapshots(now):
+        for _ in range(50):
+            state.receive(want, now)
+        return sum(read_head(each.message).kind == Kind.SNAPSHOT for each in state.take_outgoing())
+
+    assert [snapshots(now) for now in (10.0, 10.0 + rs.TOLD_EVERY / 2, 10.0 + rs.TOLD_EVERY)] == [1, 0, 1]
+    assert counters["rooms.drop.snapshots_wanted"] == 148
