@@ -142,6 +142,29 @@ def test_within_strict_turns_little_is_forgiven_and_after_them_as_much_as_ever()
     assert account.excess == pytest.approx(0.010 - STRICT.relief - 0.05 * GENEROUS.relief)
 
 
+def test_what_a_turn_takes_whatever_is_in_it_is_nobodys_excess():
+    account, now = WorkAccount(0.0), 0.0
+    for _ in range(50 * 60):  # a minute of pings beside a flood
+        now += 0.02
+        account.begin_turn(STRICT)
+        account.charge(STRICT.packet + 0.0001, STRICT.packet, now)
+        account.end_turn(STRICT.packet + STRICT.frames + 0.9 * STRICT.turn, STRICT.frames, now)
+        assert not account.is_heavy(now)
+    assert account.excess == pytest.approx(0.0)
+
+
+def test_a_turn_s_own_cost_is_forgiven_once_and_not_later():
+    account = WorkAccount(0.0)
+    account.begin_turn(STRICT)
+    account.charge(0.002, 0.0, 0.0)
+    account.end_turn(0.005, 0.0, 0.0)
+    assert account.excess == pytest.approx(0.005 - STRICT.turn)
+    account.begin_turn(STRICT)
+    account.end_turn(0.0, 0.0, 0.0)
+    account.charge(0.001, 0.0, 0.0)
+    assert account.excess == pytest.approx(0.006 - STRICT.turn)
+
+
 class Client:
     """One that waits, and needs some turns of its own."""
 
