@@ -36,6 +36,9 @@ VERSION: Final = 1
 MAX_MESSAGE: Final = 60_000
 """Bytes of a message: a unix datagram takes it with the usual socket buffers, and NATS by default (1 MB)."""
 
+MAX_CHANGES: Final = MAX_MESSAGE - 64
+"""Bytes of changes in a message: its head and what stands before them have fewer than the rest."""
+
 MAX_ADDRESSES: Final = 32
 """IPv4 addresses of one binding, and as many of IPv6: more than the gateway lets a MAC have."""
 
@@ -220,13 +223,13 @@ def pack_change(change: Change) -> bytes:
     return b"".join(parts)
 
 
-def pack_changes(packed: Iterable[bytes], most: int = MAX_MESSAGE - 64) -> list[bytes]:
+def pack_changes(packed: Iterable[bytes]) -> list[bytes]:
     """Put changes together, as many as fit into one message; each is a body of CHANGES."""
     bodies: list[bytes] = []
     batch: list[bytes] = []
     size = 0
     for change in packed:
-        if batch and size + len(change) > most:
+        if batch and size + len(change) > MAX_CHANGES:
             bodies.append(len(batch).to_bytes(2, "big") + b"".join(batch))
             batch, size = [], 0
         batch.append(change)

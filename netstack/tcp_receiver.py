@@ -229,12 +229,11 @@ class Receiver:
         """The position to acknowledge: what the host took; the FIN counts when nothing is left before it."""
         return self.next if not self.ready else self.taken
 
-    def open_window(self, room: int, mss: int, *, wanted: int = 0, now: bool = False) -> bool:
+    def open_window(self, room: int, mss: int, *, wanted: int = 0) -> bool:
         """Move the edge to where the host can take ``room`` bytes more; return whether it moved.
 
-        Or to ``wanted`` bytes, more than it can take at once, while it takes all that there is.
-
-        By small steps only with ``now`` (RFC 9293 section 3.8.6.2.2).
+        Or to ``wanted`` bytes, more than it can take at once, while it takes all that there is. Not by small
+        steps (RFC 9293 section 3.8.6.2.2).
         """
         window = min(room, BASE_WINDOW)
         if room > 0 and not self.ready:
@@ -242,7 +241,7 @@ class Receiver:
         window = min(window, self.most)
         edge = self.acknowledged + max(0, window)
         step = edge - self.edge
-        if step <= 0 or (step < min(2 * mss, BASE_WINDOW // 2) and not now):
+        if step <= 0 or step < min(2 * mss, BASE_WINDOW // 2):
             return False
         self.edge = edge
         return True

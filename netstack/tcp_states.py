@@ -105,9 +105,6 @@ OPENING = frozenset({State.SYN_SENT, State.SYN_RECEIVED})
 SYNCHRONIZED = frozenset(State) - OPENING - {State.CLOSED}
 """Both sequence numbers are known and agreed."""
 
-MAY_SEND = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
-"""Our FIN has not been sent: data may still be."""
-
 MAY_RECEIVE = frozenset({State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2})
 """The guest's FIN has not come: data may still."""
 

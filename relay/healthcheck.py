@@ -156,12 +156,12 @@ def _flags_of_relay(words: Sequence[str]) -> Sequence[str] | None:
     return None if flags and not flags[0].startswith("-") else flags
 
 
-def _settings_of(process: Process | None, proc: Path = _PROC) -> settings.Settings:
+def _settings_of(process: Process | None) -> settings.Settings:
     """Work out the settings of a process as it did itself; of none, those of this environment."""
     environment = dict(os.environ)
     flags: dict[str, object] = {}
     if process is not None:
-        folder = proc / str(process.pid)
+        folder = _PROC / str(process.pid)
         with contextlib.suppress(OSError):
             pairs = os.fsdecode((folder / "environ").read_bytes()).split("\0")
             environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
@@ -187,9 +187,9 @@ def addresses_of(bind: str) -> list[str]:
     return [bind]
 
 
-def _open_ports(pid: int, proc: Path = _PROC) -> list[int]:
+def _open_ports(pid: int) -> list[int]:
     """Return the UDP ports that a process has open: first those that it has for TCP too, and the oldest."""
-    folder = proc / str(pid)
+    folder = _PROC / str(pid)
     inodes = set()
     with contextlib.suppress(OSError):
         for file in (folder / "fd").iterdir():

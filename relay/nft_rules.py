@@ -71,11 +71,6 @@ class Findings(NamedTuple):
     """They send it to somewhere else."""
 
 
-def closed_to_udp(rules: list[dict[str, Any]], port: int) -> list[tuple[str, str]]:
-    """Find the base chains that do not let a UDP port in: (family, table and name; why)."""
-    return look_at(rules, port).closed
-
-
 def look_at(rules: list[dict[str, Any]], port: int) -> Findings:
     """Tell what the base chains do with a UDP port."""
     findings = Findings([], [], [])

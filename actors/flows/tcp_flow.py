@@ -184,7 +184,6 @@ class TcpFlowActor(EventLoopActor):
         self._guest = guest
         self._context = context
         self._counters = context.counters
-        self._dial = dial
         self._remote = remote
         self._ends = remote.ip + guest.ip + remote.port.to_bytes(2, "big") + guest.port.to_bytes(2, "big")
         """Addresses and ports as they stand in segments to the guest."""

@@ -17,7 +17,6 @@ from netstack.malformed import MalformedPacket
 MAC = bytes.fromhex("525415ee0001")  # has the first address of the pool
 OTHER = bytes.fromhex("525415ee0002")
 GATEWAY = bytes((10, 0, 2, 2))
-BROADCAST_IP = "255.255.255.255"
 OPTIONS = DhcpOptions(GATEWAY, bytes((255, 255, 255, 0)), GATEWAY, "vm.internal", 3600)
 
 

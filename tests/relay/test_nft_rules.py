@@ -7,7 +7,7 @@ import json
 import pytest
 from namespaces import Namespace
 
-from relay.nft_rules import closed_to_udp, look_at
+from relay.nft_rules import look_at
 
 PORT = 4433
 CHAIN = "inet filter input"
@@ -46,7 +46,7 @@ def test_the_first_rule_that_names_the_port_decides_and_then_the_policy(namespac
     table = f"table inet filter {{ chain input {{ type filter hook input priority 0; {rules}; }}; }}"
     namespace.run("nft", "-f", "-", input=table.replace(";;", ";"))
     told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    assert closed_to_udp(told, PORT) == ([] if why is None else [(CHAIN, why)])
+    assert look_at(told, PORT).closed == ([] if why is None else [(CHAIN, why)])
 
 
 def test_chains_that_are_jumped_to_count_and_other_hooks_and_tables_do_not(namespace):
@@ -62,11 +62,11 @@ def test_chains_that_are_jumped_to_count_and_other_hooks_and_tables_do_not(names
         """,
     )
     told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    assert closed_to_udp(told, PORT) == []
+    assert look_at(told, PORT).closed == []
 
 
 def test_what_is_none_of_this_is_passed_over():
-    assert closed_to_udp([], PORT) == closed_to_udp([{"metainfo": {}}, {"rule": {"expr": []}}], PORT) == []
+    assert look_at([], PORT).closed == look_at([{"metainfo": {}}, {"rule": {"expr": []}}], PORT).closed == []
 
 
 NONE_NAMES_IT = f"drops what no rule names, and none names UDP port {PORT}"
@@ -177,7 +177,7 @@ def test_rules_are_followed_as_a_packet_to_the_port_goes_through_them(namespace,
     )
     namespace.run("nft", "-f", "-", input=table)
     told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    assert closed_to_udp(told, PORT) == ([] if why is None else [(CHAIN, why)])
+    assert look_at(told, PORT).closed == ([] if why is None else [(CHAIN, why)])
 
 
 def test_what_is_dropped_on_arrival_counts_and_what_is_translated_does_not(namespace):
@@ -187,7 +187,7 @@ def test_what_is_dropped_on_arrival_counts_and_what_is_translated_does_not(names
     ):
         namespace.run("nft", "-f", "-", input=rules)
     told = json.loads(namespace.run("nft", "-j", "list", "ruleset").stdout)["nftables"]
-    assert closed_to_udp(told, PORT) == [("ip early pre", f"has a rule for UDP port {PORT}: drop")]
+    assert look_at(told, PORT).closed == [("ip early pre", f"has a rule for UDP port {PORT}: drop")]
 
 
 def test_chains_that_lead_to_each_other_end():
@@ -199,7 +199,7 @@ def test_chains_that_lead_to_each_other_end():
 
     base = chain("a", hook="input", type="filter", policy="drop")
     rules = [base, chain("b"), jump("a", "b"), jump("b", "a"), jump("b", "nowhere")]
-    assert closed_to_udp(rules, PORT) == [("ip t a", NONE_NAMES_IT)]
+    assert look_at(rules, PORT).closed == [("ip t a", NONE_NAMES_IT)]
 
 
 def looked_at(namespace, text):

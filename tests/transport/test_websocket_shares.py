@@ -113,15 +113,6 @@ def test_of_two_that_wait_each_gets_a_slice_in_turn(monkeypatch):
     run(scenario, peer=BusyPeer)
 
 
-class ModestPeer(Peer):
-    """A session's actor that answers."""
-
-    def tell(self, message):
-        super().tell(message)
-        if isinstance(message, DatagramsFromClient):
-            self.session.send(message.datagrams)
-
-
 def test_who_sends_without_end_what_costs_little_is_not_closed():
     async def scenario(web):
         async with web.client("/") as client:

@@ -61,7 +61,7 @@ class FullPath:
         self._rate = 0.0
         self._rounds = 0
 
-    def look_again(self, rate: float = 0.0) -> None:
+    def look_again(self, rate: float) -> None:
         """Look for growth beyond ``rate`` from here on."""
         self._rate, self._rounds, self.now = rate, 0, False
 

@@ -43,9 +43,10 @@ SHORTEST: Final = CONNECTION_ID_END + 4 + 16
 TAG: Final = 16
 """Bytes of the AEAD's tag."""
 EXPECTED_FLAGS: Final = 0xDC
-"""Flags that must be as expected: short header, fixed bit, two reserved bits that are zero, key phase."""
-SPIN: Final = 0x20
-"""The latency spin bit; ignored, and sent as zero, which is a way to disable it (RFC 9000, 17.4)."""
+"""Flags that must be as expected: short header, fixed bit, two reserved bits that are zero, key phase.
+
+The spin bit is ignored, and sent as zero, which is a way to disable it (RFC 9000, 17.4).
+"""
 FIXED: Final = 0x40
 ACK_DELAY: Final = 0.002
 """Seconds that a lone packet's acknowledgement waits for a second one or for a datagram to ride on."""

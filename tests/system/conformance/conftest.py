@@ -33,7 +33,7 @@ def lab():
         device = outside.run("ip", "-o", "-4", "route", "show", "10.99.0.0/24").stdout.split()[2]
         for address in SERVERS[1:]:
             outside.run("ip", "address", "add", f"{address}/24", "dev", device)
-        yield Lab(relay, outside, device)
+        yield Lab(relay, outside)
 
 
 @pytest.fixture(scope="package", params=[Relay, Workers], ids=["one process", "two workers"])

@@ -29,7 +29,6 @@ _questions = itertools.count()
 class Lab(NamedTuple):
     relay: Namespace
     outside: Namespace
-    outside_device: str
 
 
 class Sockets:
