@@ -122,7 +122,7 @@ class EventLoopActor(pykka.Actor):
 
     Messages go to the methods marked with :func:`handles`; all of pykka's API works as documented. A
     handler that raises stops its actor as pykka says: logged, counted under ``actors.failed``, then
-    ``on_failure``, which must free what the actor owns. Nobody else notices.
+    :meth:`on_failure`, which frees what the actor owns. Nobody else notices.
     """
 
     actor_inbox: Inbox
@@ -175,6 +175,15 @@ class EventLoopActor(pykka.Actor):
         if handler is None:
             return super().on_receive(message)
         return handler(self, message)
+
+    def on_failure(
+        self,
+        _exception_type: type[BaseException] | None,
+        _exception_value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Free what the actor owns, as :meth:`on_stop` does, which is not called then."""
+        self.on_stop()
 
     @staticmethod
     def _create_actor_inbox() -> Inbox:

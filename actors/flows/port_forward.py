@@ -46,8 +46,6 @@ from netstack.shares import Shares, client_network
 from netstack.udp import MAX_PAYLOAD, UdpFrameTemplate, read_udp
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from actors.messages import DatagramFromNet
     from actors.ports import Listener, Listeners, RoomLink, UdpListener
     from actors.runtime import Mailbox
@@ -173,15 +171,6 @@ class PortForwardActor(EventLoopActor):
         self._give_port_back()
         forward = self._forward
         self._listeners.lead_no_more(forward.protocol, forward.host, forward.port)
-
-    def on_failure(
-        self,
-        _exception_type: type[BaseException] | None,
-        _exception_value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        """As :meth:`on_stop`."""
-        self.on_stop()
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:

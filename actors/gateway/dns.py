@@ -58,7 +58,6 @@ from netstack.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from types import TracebackType
 
     from actors.messages import DnsQuestion
     from actors.ports import Upstream
@@ -170,15 +169,6 @@ class DnsActor(EventLoopActor):
 
     def on_stop(self) -> None:
         """Give the questions up."""
-        self._upstream.close()
-
-    def on_failure(
-        self,
-        _exception_type: type[BaseException] | None,
-        _exception_value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        """As :meth:`on_stop`."""
         self._upstream.close()
 
     # -- questions ----------------------------------------------------------------------------------

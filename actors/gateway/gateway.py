@@ -85,7 +85,6 @@ from netstack.udp import count_alike, udp_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from actors.flows.buffer_budget import BufferBudget
     from actors.messages import FlowOpened
@@ -189,15 +188,6 @@ class GatewayActor(EventLoopActor):
     def on_stop(self) -> None:
         """Stop all flows, and give back what of the host's they had."""
         self._flows.stop()
-
-    def on_failure(
-        self,
-        _exception_type: type[BaseException] | None,
-        _exception_value: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        """As :meth:`on_stop`."""
-        self.on_stop()
 
     @handles(Describe)
     def _describe(self, _: Describe) -> GatewayDescription:

@@ -363,13 +363,17 @@ class SwitchActor(EventLoopActor):
         if message.peer is not None and message.peer is not port.peer:
             return  # another session has the port by now
         del self._ports[number]
-        if number in self._absent:
-            del self._absent[number]
-            self._absent_shares.give_back(port.owner)
-        else:
-            self._shares.give_back(port.owner)
+        self._give_share_back(number, port.owner)
         self._former.pop(port.opened_as, None)
         self._forget(number)
+
+    def _give_share_back(self, number: int, owner: Hashable) -> None:
+        """Note that a client has a port less: one that waits for its session, or one with a session."""
+        if number in self._absent:
+            del self._absent[number]
+            self._absent_shares.give_back(owner)
+        else:
+            self._shares.give_back(owner)
 
     def _forget(self, number: int) -> None:
         """Let go of all that is known of a port."""
@@ -469,11 +473,7 @@ class SwitchActor(EventLoopActor):
         port, opened = self._ports[number], self._ports.pop(newer)
         tell_alive(opened.peer, PortResumed(number, port.line))
         tell_alive(port.peer, PortTaken(opened.peer))
-        if number in self._absent:
-            del self._absent[number]
-            self._absent_shares.give_back(port.owner)
-        else:
-            self._shares.give_back(port.owner)
+        self._give_share_back(number, port.owner)
         self._forget(newer)
         self._former.pop(port.opened_as, None)
         self._former[newer] = number
