@@ -33,14 +33,9 @@ def urgent():
 
 
 @pytest.fixture(scope="module")
-def relay():
+def relay(live_relay):
     """One for all attacks of a file, as it is by default."""
-    from processes import Relay
-
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
+    return live_relay
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 from aioquic.h3.connection import ErrorCode, encode_frame
-from processes import Relay
 from quic_attacker import attacker, send_slowly
 from stream_frames import cut, in_packets, stream_frame
 from watch import spares_the_neighbour
@@ -21,11 +20,8 @@ SECTIONS = {
 
 
 @pytest.fixture
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
+def relay(fresh_relay):
+    return fresh_relay
 
 
 async def send_frames(client, forge, frames):

@@ -6,7 +6,6 @@ import pytest
 from aioquic.h3.connection import ErrorCode
 from aioquic.quic.packet import QuicErrorCode
 from forged_initials import ForgedInitials, crypto_frame
-from processes import Relay
 from quic_attacker import attacker, send_from_anywhere, send_slowly
 from stream_frames import in_packets, stream_frame
 from watch import spares_the_neighbour
@@ -15,11 +14,8 @@ GROWTH = 8 * 1024 * 1024
 
 
 @pytest.fixture
-def relay():
-    relay = Relay()
-    yield relay
-    relay.stop()
-    assert "Traceback" not in relay.output
+def relay(fresh_relay):
+    return fresh_relay
 
 
 def test_initials_of_pieces_with_gaps(relay):

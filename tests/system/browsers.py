@@ -21,6 +21,13 @@ CHROMIUM_OPTIONS = [
     "--no-first-run",
 ]
 
+CHATTERING_CARD = """async ([url, transport]) => {
+  const { connect } = await import("/client/index.js");
+  window.nic = await connect(url, { transport });
+  window.chatter = setInterval(() => nic.send(new Uint8Array(60).fill(2)), 50);
+}"""
+"""For a :func:`client_page`: a card by a carrier, of a guest that sends something now and then."""
+
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
@@ -63,3 +70,12 @@ def client_page(home):
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(f"{origin}client/client.js")
         yield page
+
+
+def steps(page):
+    """Have the relay's page test a connection; give what it tells of each step."""
+    page.fill("#name", "gateway.vm.internal")
+    page.click("#test button")
+    # Its policy forbids what Playwright's waiting for functions would do: compile text.
+    page.locator("#steps .bad, #steps .well:nth-child(5)").first.wait_for()
+    return page.locator("#steps li").all_inner_texts()

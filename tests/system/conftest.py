@@ -36,6 +36,15 @@ def relay_namespace():
     namespace.delete()
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium."""
+    from browsers import chromium  # Playwright is not on every machine that runs some of these tests
+
+    with chromium(tmp_path_factory.mktemp("home")) as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def load(relaybench):
     """Run one load against a relay and give its figures."""

@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from browsers import chromium, site
+from browsers import site
 from playwright.sync_api import Error
 from processes import PATIENCE, ROOT, Program, Relay
 from scapy.layers.dns import DNS, DNSQR
@@ -43,12 +43,6 @@ def origin(tmp_path_factory):
 
     with site(folder) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 class Tab:

@@ -34,15 +34,6 @@ STEADY = ROOT / "tests/system/steady_guest.py"
 NAME_SERVER = ROOT / "tests/system/name_server.py"
 
 
-@pytest.fixture
-def certificate_options(tmp_path):
-    """Options of a relay whose certificate outlives it."""
-    from relay import main
-
-    assert main.main(["certs", "generate", str(tmp_path)]) == 0
-    return ("--cert-pem", tmp_path / "relay-cert.pem", "--key-pem", tmp_path / "relay-key.pem")
-
-
 def steady_guest(relay, start=Program):
     """A guest that comes back by itself and pings all the time."""
     return start("env", f"PYTHONPATH={ROOT}", sys.executable, STEADY, relay.url, relay.hash)

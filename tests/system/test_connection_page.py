@@ -10,17 +10,11 @@ import threading
 from ipaddress import ip_address
 
 import pytest
-from browsers import chromium, site
+from browsers import site, steps
 from playwright.sync_api import expect
 from processes import PATIENCE, ROOT, Relay, free_port, run
 
 from relay.tokens import make_key, public_half
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +53,6 @@ def open_page(browser):
 @pytest.fixture
 def page(open_page, relay):
     return open_page(f"http://127.0.0.1:{relay.port}/")
-
-
-def steps(page):
-    page.fill("#name", "gateway.vm.internal")
-    page.click("#test button")
-    # Its policy forbids what Playwright's waiting for functions would do: compile text.
-    page.locator("#steps .bad, #steps .well:nth-child(5)").first.wait_for()
-    return page.locator("#steps li").all_inner_texts()
 
 
 def test_it_says_how_to_connect(page, relay):

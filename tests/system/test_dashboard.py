@@ -8,7 +8,7 @@ import time
 import urllib.request
 
 import pytest
-from browsers import chromium, site
+from browsers import site
 from operators import OperatedRelay
 from playwright.sync_api import expect
 from processes import PATIENCE, Program, Relay, free_port
@@ -25,12 +25,6 @@ GATEWAY, GATEWAY_MAC = "10.0.2.2", "52:54:00:12:34:56"
 MAC = "52:54:00:00:77:01"
 TOKEN = "a-token-of-some-length"
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

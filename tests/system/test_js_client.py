@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from browsers import chromium, site
+from browsers import site
 from processes import PATIENCE, ROOT, Relay, run
 from test_clusters import play
 
@@ -52,12 +52,6 @@ def origin(tmp_path_factory):
     (folder / "index.html").write_text("<!doctype html><title>VM</title>")
     with site(folder) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 @pytest.fixture

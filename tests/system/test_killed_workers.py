@@ -7,7 +7,7 @@ import signal
 import time
 
 import pytest
-from browsers import client_page
+from browsers import CHATTERING_CARD, client_page
 from test_workers import SOON, Workers
 
 
@@ -63,15 +63,7 @@ def test_chromium_knows_at_once_that_its_worker_is_gone(relay, page):
 @pytest.mark.alone
 @pytest.mark.parametrize("transport", ["webtransport", "websocket"])
 def test_the_npm_client_is_back_within_a_second_with_its_address(relay, page, transport):
-    page.evaluate(
-        """async ([url, transport]) => {
-             const { connect } = await import("/client/index.js");
-             window.nic = await connect(url, { transport });
-             // A guest that sends something now and then.
-             window.chatter = setInterval(() => nic.send(new Uint8Array(60).fill(2)), 50);
-           }""",
-        [f"http://127.0.0.1:{relay.port}/", transport],
-    )
+    page.evaluate(CHATTERING_CARD, [f"http://127.0.0.1:{relay.port}/", transport])
     address = page.evaluate("nic.assigned.ip.join('.')")
     for life in range(1, 3):
         page.wait_for_function(f"nic.statistics.framesSent > {25 * life}")

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from browsers import chromium, site
+from browsers import site, steps
 from operators import OperatedRelay
 from processes import PATIENCE, Relay
 from waiting import wait_until
@@ -23,12 +23,6 @@ KEY = make_key("EdDSA")
 
 def token(**claims):
     return sign(KEY, {"exp": time.time() + 600, **claims})
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("home")) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +77,6 @@ def page(browser):
     page.set_default_timeout(PATIENCE * 1000)
     yield page
     context.close()
-
-
-def steps(page):
-    page.fill("#name", "gateway.vm.internal")
-    page.click("#test button")
-    page.locator("#steps .bad, #steps .well:nth-child(5)").first.wait_for()
-    return page.locator("#steps li").all_inner_texts()
 
 
 def test_the_page_of_a_room_takes_the_token_out_of_its_address_and_joins(page, relay):

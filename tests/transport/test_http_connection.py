@@ -6,19 +6,10 @@ import random
 import pytest
 from admission_parts import OpenDoor
 from waiting import until
-from web_parts import PAGES, PATIENCE, ask, connected, get, raw, read_answer, serving, upgrade
+from web_parts import PAGES, ask, connected, get, raw, read_answer, run, upgrade
 
 from transport.web import http_connection, web_listener
 from transport.web.http1 import MAX_BODY, MAX_HEAD
-
-
-def run(scenario, **options):
-    async def main():
-        async with asyncio.timeout(PATIENCE), serving(**options) as web:
-            await scenario(web)
-
-    asyncio.run(main())
-
 
 POST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 CHUNKS = POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"

@@ -6,21 +6,13 @@ import asyncio
 
 import pytest
 from waiting import until
-from web_parts import PATIENCE, get, raw, serving, upgrade
+from web_parts import get, raw, run, upgrade
 
 from transport.web import tls_records
 from transport.web.tls_records import MAX_AFTER_END, RECORDS_PER_SLICE, TLS_BUFFER, WITHOUT_CONTENT
 from transport.web.websocket import WebSocketConnection
 
 RECORDS = 1000
-
-
-def run(scenario, **options):
-    async def main():
-        async with asyncio.timeout(PATIENCE), serving(**options) as web:
-            await scenario(web)
-
-    asyncio.run(main())
 
 
 def test_of_tiny_records_a_few_are_read_in_a_turn(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from host_parts import has_addresses
 from loguru import logger
 from waiting import until
-from web_parts import PATIENCE, ask, connected, get, read_answer, serving
+from web_parts import PATIENCE, ask, connected, get, read_answer, run
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -28,14 +28,6 @@ def lines():
     sink = logger.add(said.append, format="{level} {message}", level="WARNING")
     yield said
     logger.remove(sink)
-
-
-def run(scenario, **options):
-    async def main():
-        async with asyncio.timeout(PATIENCE), serving(**options) as web:
-            await scenario(web)
-
-    asyncio.run(main())
 
 
 def test_what_utf8_cannot_say_of_a_refusal_is_replaced():

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from raw_clients import RawTcp, RawTls
 from waiting import until
-from web_parts import PATIENCE, Peer, raw, serving, upgrade
+from web_parts import Peer, raw, run, upgrade
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.close_codes import CloseCode
@@ -14,14 +14,6 @@ from actors.messages import DatagramsFromClient, SessionClosed
 from transport.quic.session import QUEUE_BYTES, DatagramQueue
 from transport.web import http_connection, websocket
 from transport.web.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
-
-
-def run(scenario, **options):
-    async def main():
-        async with asyncio.timeout(PATIENCE), serving(**options) as web:
-            await scenario(web)
-
-    asyncio.run(main())
 
 
 def test_closing_codes_are_of_the_range_for_private_use():

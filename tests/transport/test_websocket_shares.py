@@ -8,20 +8,12 @@ from typing import ClassVar
 
 import pytest
 from waiting import until
-from web_parts import PATIENCE, Peer, serving
+from web_parts import Peer, run
 from websockets.exceptions import ConnectionClosed
 
 from actors.messages import DatagramsFromClient
 from transport.web import websocket as websocket_module
 from transport.web.websocket import LAST_BATCH
-
-
-def run(scenario, **options):
-    async def main():
-        async with asyncio.timeout(PATIENCE), serving(**options) as web:
-            await scenario(web)
-
-    asyncio.run(main())
 
 
 def compute(seconds):

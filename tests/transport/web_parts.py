@@ -179,3 +179,13 @@ async def serving(**options):
         yield web
     finally:
         await web.listener.close()
+
+
+def run(scenario, **options):
+    """Run a scenario beside a listener, which it is given."""
+
+    async def main():
+        async with asyncio.timeout(PATIENCE), serving(**options) as web:
+            await scenario(web)
+
+    asyncio.run(main())
