@@ -51,8 +51,8 @@ class Detour:
         if self.register and self.is_allowed:
             self._behind += frames[: MAX_BEHIND - len(self._behind)]
 
-    def is_settled(self) -> None:
-        """Know that the session has its place here."""
+    def settle(self) -> None:
+        """Keep nothing for another worker: the session has its place here."""
         self.register = b""
         self._behind = []
 

@@ -411,7 +411,7 @@ class PeerActor(EventLoopActor):
     def _address_assigned(self, message: AddressAssigned) -> None:
         if message.mac != self._mac:
             return  # it has asked for another one since
-        self._detour.is_settled()
+        self._detour.settle()
         if message.ip != self._ip:
             self._ip = message.ip
             address = format_ipv4(message.ip)

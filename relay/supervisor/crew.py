@@ -180,7 +180,7 @@ class Crew:
         first_port = self._first_port(number)
         life = self._life(number, first_port)
         child = await launch(
-            number, {**life.start, **self._membership()}, life.descriptors, lambda: self._is_ready(number)
+            number, {**life.start, **self._membership()}, life.descriptors, lambda: self._greet(number)
         )
         self.children[number] = child
         try:
@@ -198,7 +198,8 @@ class Crew:
             return 1 + number
         return last + self.count * PORTS_BETWEEN_BEATS
 
-    def _is_ready(self, number: int) -> None:
+    def _greet(self, number: int) -> None:
+        """Tell a worker that is ready what it has to know, and the others of it."""
         child = self.children[number]
         logger.bind(unthinned=True).info("worker {} is ready (pid {})", number, child.pid)
         child.send("state", **self._state())

@@ -86,7 +86,7 @@ def test_what_came_before_a_register_or_after_an_address_is_not_remembered(passa
     detour.came_behind([b"before"])
     detour.register = REGISTER
     detour.came_behind([b"behind"])
-    detour.is_settled()
+    detour.settle()
     detour.came_behind([b"after"])
     detour.register = REGISTER
     take(detour, passage)

@@ -10,7 +10,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
 from test_trunk import cut, heal, inet, run
-from waiting import until
+from waiting import PATIENCE, until
 
 from actors.descriptions import Describe
 from actors.runtime import ask_async
@@ -153,7 +153,7 @@ async def leads_to(worker, name):
 
 async def named(workers, name, ip):
     """Wait until the name servers of all workers say this of a name."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if {await leads_to(worker, name) for worker in workers} == {ip}:
                 return

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
-from waiting import until
+from waiting import PATIENCE, until
 from workers_of_one_loop import workers
 
 from actors.descriptions import Describe
@@ -51,7 +51,7 @@ async def listening(started):
 
 
 async def until_only(number, *started):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await listening(started) != [number]:  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 
@@ -163,7 +163,7 @@ async def connects_always(port, tasks):
     """Connect again and again, and be reset: by the guest, which refuses all, or where it is not any more."""
 
     async def connects():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(ConnectionResetError):
                 await read(port)
 

@@ -29,7 +29,7 @@ from endpoint_parts import (
 )
 from forged_initials import ForgedInitials, crypto_frame
 from quic_parts import CERTIFICATES, client_configuration
-from waiting import until
+from waiting import PATIENCE, until
 
 from actors.runtime import current_scheduler
 from guest.client import connect
@@ -436,7 +436,7 @@ def test_closing_tells_every_client_why():
         async with running_endpoint() as relay:
             clients = await asyncio.gather(*[connect(relay.url, pinned()) for _ in range(10)])
             relay.endpoint.close(6, "the relay stops")
-            await asyncio.wait_for(relay.endpoint.wait_closed(), 5)
+            await asyncio.wait_for(relay.endpoint.wait_closed(), PATIENCE)
             for client in clients:
                 await asyncio.wait_for(client.wait_closed(), 10)
                 assert client.end == "the relay stops"
@@ -472,7 +472,7 @@ def test_closing_leaves_no_timer_and_frees_the_port():
             relay.endpoint.close(6, "over")
             for client in clients:
                 await client.wait_closed()
-            await asyncio.wait_for(relay.endpoint.wait_closed(), 5)
+            await asyncio.wait_for(relay.endpoint.wait_closed(), PATIENCE)
             assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
                 other.bind(("127.0.0.1", port))

@@ -9,7 +9,7 @@ import socket
 import pytest
 from endpoint_parts import RunningEndpoint, ask, headers, pinned, running_endpoint, udp_client
 from quic_parts import client_configuration
-from waiting import until
+from waiting import PATIENCE, until
 
 from guest.client import connect
 from transport.quic.aioquic_client import RESET_REASON
@@ -99,7 +99,7 @@ def test_a_client_knows_a_reset_and_ends_at_once():
             client = await connect(relay.url, pinned(), keep_alive=1000.0, idle_timeout=1000.0)
             forget(relay)
             client.send([b"are you there?"])
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 await client.wait_closed()
             assert client.end == RESET_REASON
             assert relay.counters["endpoint.stateless_resets"] >= 1
@@ -118,7 +118,7 @@ def test_a_client_whose_relay_was_replaced_by_one_with_the_same_key_ends_at_once
             await relay.endpoint.wait_closed()
             async with running_with_key(KEY, port=port):
                 client.send([b"are you there?"])
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(PATIENCE):
                     await client.wait_closed()
                 assert client.end == RESET_REASON
                 again = await connect(url, pinned())
@@ -194,7 +194,7 @@ def test_packets_of_strangers_get_resets_that_are_counted_and_nothing_that_is_la
                 loop = asyncio.get_running_loop()
                 for length in (21, 22, 60, 1200):
                     stranger.send(packet(length, seed=length))
-                answers = [await asyncio.wait_for(loop.sock_recv(stranger, 2000), 5) for _ in range(3)]
+                answers = [await asyncio.wait_for(loop.sock_recv(stranger, 2000), PATIENCE) for _ in range(3)]
                 assert [len(answer) for answer in answers] == [21, 43, 43]
                 assert relay.counters["endpoint.drop.unknown_connection"] == 4
                 assert relay.counters["endpoint.stateless_resets"] == 3
