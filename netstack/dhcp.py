@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_options import COOKIE, OPTIONS_AT, Code, arrange, read_options
-from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH
+from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, MAC_LENGTH
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ CHADDR_AT = 28
 _MIN_UDP_FRAME = 14 + 20 + 8
 _CLIENT_PORT_BYTES = CLIENT_PORT.to_bytes(2, "big")
 _ETHERNET = 1
-_MAC_LENGTH = 6
 _BROADCAST_FLAG = 0x8000
 _HEADER = Struct("!BBBxIHH4s4s4s4s6s10x64s128s4s")
 _MIN_CLIENT_ID = 2
@@ -129,7 +128,7 @@ def parse_dhcp(payload: bytes) -> DhcpMessage:
     op, hardware, length, xid, _, flags, ciaddr, _, _, giaddr, mac, sname, file, cookie = _HEADER.unpack_from(
         payload
     )
-    if (op, hardware, length) != (BOOT_REQUEST, _ETHERNET, _MAC_LENGTH) or cookie not in (COOKIE, bytes(4)):
+    if (op, hardware, length) != (BOOT_REQUEST, _ETHERNET, MAC_LENGTH) or cookie not in (COOKIE, bytes(4)):
         raise MalformedPacket("bad_dhcp")
     options = read_options(payload[_HEADER.size :], sname, file) if cookie == COOKIE else {}
     message_type = _message_type(options)
@@ -196,7 +195,7 @@ def build_reply(
     header = _HEADER.pack(
         BOOT_REPLY,
         _ETHERNET,
-        _MAC_LENGTH,
+        MAC_LENGTH,
         request.xid,
         0,
         _BROADCAST_FLAG if request.broadcast else 0,

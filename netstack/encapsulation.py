@@ -34,7 +34,8 @@ _CONTROL_START: Final = b"\x00{"
 _DATA_PREFIX: Final = b"\x01"
 _MIN_DATA: Final = 1 + HEADER_LENGTH
 _MAX_DATA: Final = 1 + MAX_FRAME_LENGTH
-_MAX_QUERY_FIELDS: Final = 16
+MAX_QUERY_FIELDS: Final = 16
+"""Fields of a session's query: of ours there are a few, and others' are passed over."""
 _NO_OPTIONS: Final = 0x45
 """First byte of an IPv4 header."""
 _MAY_BE_CUT: Final = frozenset({6, 17, PROTOCOL_FRAGMENT, 58})
@@ -77,7 +78,7 @@ def kind_from_path(path: str) -> Kind | None:
     Raises ValueError when the value is neither ``framed`` nor ``raw``, or given more than once.
     """
     query = path.partition("?")[2]
-    values = parse_qs(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS).get("encap")
+    values = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS).get("encap")
     if values is None:
         return None
     if len(values) > 1:

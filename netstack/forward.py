@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.dns_zone import clean_label
+from netstack.ethernet import MAC_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +37,6 @@ _FORM = re.compile(
 )
 _OPEN_BRACKET = re.compile(r"(tcp|udp):\[[^\]]*")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_MAC_LENGTH = 6
 MAX_PORT = 65_535
 _FIRST_RESERVED = 240
 
@@ -202,4 +202,4 @@ def _parse_vm(text: str) -> bytes | str:
 def _vm_text(vm: bytes | str) -> str:
     if isinstance(vm, str):
         return vm
-    return vm.hex(":") if len(vm) == _MAC_LENGTH else str(IPv4Address(vm))
+    return vm.hex(":") if len(vm) == MAC_LENGTH else str(IPv4Address(vm))

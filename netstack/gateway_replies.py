@@ -15,7 +15,7 @@ from netstack.arp import ARP_FRAME_LENGTH
 from netstack.checksum import PROTOCOL_ICMP, add_up, finish
 from netstack.ethernet import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEADER_LENGTH, format_mac, is_station
 from netstack.icmp import ERROR_TYPES, IcmpError
-from netstack.ipv4 import DESTINATION, MIN_HEADER_LENGTH, SOURCE, format_ipv4
+from netstack.ipv4 import DESTINATION, FIRST_MULTICAST, MIN_HEADER_LENGTH, SOURCE, format_ipv4
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,6 @@ _MAX_QUOTE = MAX_ERROR_PACKET - MIN_HEADER_LENGTH - 8
 _FRAGMENT_OFFSET = 0x1FFF
 _LOOPBACK = 127
 _THIS_NETWORK = 0
-_FIRST_MULTICAST = 224
 
 _LENGTH = Struct("!H")
 
@@ -143,9 +142,9 @@ class GatewayReplies:
         if _LENGTH.unpack_from(frame, 20)[0] & _FRAGMENT_OFFSET:
             return False
         source, destination = frame[SOURCE], frame[DESTINATION]
-        if source[0] in (_THIS_NETWORK, _LOOPBACK) or source[0] >= _FIRST_MULTICAST:
+        if source[0] in (_THIS_NETWORK, _LOOPBACK) or source[0] >= FIRST_MULTICAST:
             return False
-        if destination[0] >= _FIRST_MULTICAST or not self._nobody.isdisjoint((source, destination)):
+        if destination[0] >= FIRST_MULTICAST or not self._nobody.isdisjoint((source, destination)):
             return False
         icmp_at = _IP + (frame[_IP] & 0x0F) * 4
         return frame[23] != PROTOCOL_ICMP or (len(frame) > icmp_at and frame[icmp_at] not in ERROR_TYPES)

@@ -17,9 +17,15 @@ from netstack.ethernet import ETHERTYPE_IPV4, HEADER_LENGTH, LAN_MTU
 from netstack.malformed import MalformedPacket
 from netstack.reassembly import Fragment, Whole
 
+IPV4_LENGTH: Final = 4
+"""Bytes of an address."""
+
 MIN_HEADER_LENGTH: Final = 20
 MAX_TOTAL_LENGTH: Final = 65_535
 DEFAULT_TTL: Final = 64
+
+FIRST_MULTICAST: Final = 224
+"""First byte from which on addresses are multicast, reserved or broadcast (RFC 1112 section 4)."""
 
 SOURCE = slice(26, 30)
 DESTINATION = slice(30, 34)

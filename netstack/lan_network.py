@@ -10,13 +10,14 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import NamedTuple
 
+from netstack.ipv4 import FIRST_MULTICAST
+
 DEFAULT_NETWORK = IPv4Network("10.0.2.0/24")
 
 LARGEST, SMALLEST = 16, 29
 """Lengths of the prefixes of networks that a LAN can have."""
 
 _GATEWAY, _DNS, _HOST, _FIRST_GUEST = 2, 3, 4, 10
-_FIRST_MULTICAST = 224
 _SMALL = 28
 """Length of the prefix from which on guests get all that is left."""
 
@@ -44,7 +45,7 @@ def addresses_of(network: IPv4Network) -> LanAddresses:
     """Tell whose the addresses of a network are. Raises ValueError for one that no LAN can have."""
     if not LARGEST <= network.prefixlen <= SMALLEST:
         raise ValueError(f"{network} is not a network of /{LARGEST} to /{SMALLEST}")
-    if network[0].is_loopback or network[0].is_link_local or not 0 < network[0].packed[0] < _FIRST_MULTICAST:
+    if network[0].is_loopback or network[0].is_link_local or not 0 < network[0].packed[0] < FIRST_MULTICAST:
         raise ValueError(f"{network} has no addresses for hosts")
     first = 1 if network.prefixlen >= _SMALL else _FIRST_GUEST
     numbers = (_GATEWAY, _DNS, _HOST, first, network.num_addresses - 2)

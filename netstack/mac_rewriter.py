@@ -53,6 +53,7 @@ from netstack.ipv6 import (
     multicast_mac,
     solicited_node,
 )
+from netstack.udp import UDP_HEADER_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,6 @@ _BOOTP_PORTS = frozenset(port.to_bytes(2, "big") for port in (dhcp.SERVER_PORT, 
 """4011 is PXE's (its specification, section 2.2.1)."""
 _DHCPV6_PORTS = frozenset(port.to_bytes(2, "big") for port in (dhcpv6.SERVER_PORT, dhcpv6.CLIENT_PORT))
 _ARP_HEADER_LENGTH = 8
-_UDP_HEADER_LENGTH = 8
 _UDP_CHECKSUM_AT = 6
 _ETHERNET_HARDWARE = b"\x01\x06"
 
@@ -80,7 +80,6 @@ _CHECKSUM_AT = {6: 16, PROTOCOL_UDP: _UDP_CHECKSUM_AT, 33: 6, PROTOCOL_ICMPV6: 2
 
 _LAST_ERROR = 4
 _QUOTE_AT = 8
-_TARGET = slice(8, 24)
 _ND_OPTIONS_AT = {
     ROUTER_SOLICITATION: 8,
     ROUTER_ADVERTISEMENT: 16,
@@ -233,7 +232,7 @@ class MacRewriter:
     def _bootp(self, packet: bytearray) -> None:
         udp_at = (packet[0] & 0x0F) * 4
         before = bytes(packet[udp_at:])
-        message_at = udp_at + _UDP_HEADER_LENGTH
+        message_at = udp_at + UDP_HEADER_LENGTH
         if packet[message_at + 1 : message_at + 3] == _ETHERNET_HARDWARE:
             self._swap_at(packet, message_at + dhcp.CHADDR_AT)
         for start, end in dhcp_options.option_spans(bytes(packet[message_at:]), dhcp_options.Code.CLIENT_ID):
@@ -260,7 +259,7 @@ class MacRewriter:
             if protocol == PROTOCOL_ICMPV6:
                 group = self._icmpv6(packet, at, way)
             else:
-                self._dhcpv6(packet, at + _UDP_HEADER_LENGTH)
+                self._dhcpv6(packet, at + UDP_HEADER_LENGTH)
             after_message = bytes(packet[at:])
         after = bytes(packet[8:40])
         _update_checksum(packet, at, protocol, before + before_message, after + after_message)

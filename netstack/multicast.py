@@ -55,8 +55,6 @@ MAX_MEMBERSHIPS_PER_PORT = 128
 MAX_RECORDS = 256
 """Records of one report that are read: more than a frame of 1500 bytes holds."""
 
-_HOP_BY_HOP = 0
-"""Extension header that MLD messages have, for their router alert."""
 _PROTOCOL4 = 23
 _DESTINATION4 = slice(30, 34)
 _GROUP_AT4 = slice(4, 8)

@@ -11,7 +11,16 @@ from typing import Literal
 
 LINKTYPE_ETHERNET = 1
 
-_SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
+SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6
+"""Types of blocks."""
+
+BLOCK_HEAD = struct.Struct("<II")
+"""Type and length of a block; the length is repeated at its end."""
+
+MIN_BLOCK = BLOCK_HEAD.size + 4
+MAX_BLOCK = 1 << 20
+"""Bytes of a block; a relay's have a frame and a comment at most."""
+
 _BYTE_ORDER = 0x1A2B3C4D
 _END, _COMMENT = 0, 1
 _SECTION_APPLICATION = 4
@@ -37,14 +46,14 @@ def _text(code: int, text: str) -> bytes:
 def _block(kind: int, body: bytes, *options: bytes) -> bytes:
     if options:
         body += b"".join(options) + _option(_END, b"")
-    length = struct.pack("<I", 12 + len(body))
-    return struct.pack("<I", kind) + length + body + length
+    head = BLOCK_HEAD.pack(kind, MIN_BLOCK + len(body))
+    return head + body + head[4:]
 
 
 def section(application: str) -> bytes:
     """Begin a capture that ``application`` has made."""
     body = struct.pack("<IHHq", _BYTE_ORDER, 1, 0, -1)
-    return _block(_SECTION, body, _text(_SECTION_APPLICATION, application))
+    return _block(SECTION, body, _text(_SECTION_APPLICATION, application))
 
 
 def interface(name: str, description: str, snap_length: int = 0) -> bytes:
@@ -52,7 +61,7 @@ def interface(name: str, description: str, snap_length: int = 0) -> bytes:
     body = struct.pack("<HHI", LINKTYPE_ETHERNET, 0, snap_length)
     resolution = _option(_INTERFACE_RESOLUTION, bytes((_NANOSECONDS,)))
     return _block(
-        _INTERFACE, body, _text(_INTERFACE_NAME, name), _text(_INTERFACE_DESCRIPTION, description), resolution
+        INTERFACE, body, _text(_INTERFACE_NAME, name), _text(_INTERFACE_DESCRIPTION, description), resolution
     )
 
 
@@ -71,4 +80,4 @@ def packet(
     body = struct.pack("<IIIII", number, stamp >> 32, stamp & 0xFFFFFFFF, len(kept), len(frame))
     body += kept + bytes(-len(kept) % 4)
     flags = _option(_PACKET_FLAGS, struct.pack("<I", _DIRECTIONS[direction]))
-    return _block(_PACKET, body, *((_text(_COMMENT, comment), flags) if comment else (flags,)))
+    return _block(PACKET, body, *((_text(_COMMENT, comment), flags) if comment else (flags,)))

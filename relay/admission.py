@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 from loguru import logger
 
+from netstack.encapsulation import MAX_QUERY_FIELDS
 from netstack.room_names import DEFAULT_ROOM, NAME_RULE, ROOM_NAME, SESSION_PATH
 from netstack.shares import client_network
 from relay.lan import ForwardError
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 NOWHERE = Refusal(
     HTTPStatus.NOT_FOUND, "Sessions are at / and /room/NAME, raw ones at /raw and /room/NAME/raw."
 )
-
-MAX_QUERY_FIELDS = 16
 
 
 class Target(NamedTuple):

@@ -56,6 +56,7 @@ from relay.tokens import KeysError
 from relay.trunk import open_trunk
 from relay.version import path_form, version
 from relay.web_pages import WebPages
+from transport.binding import PORT_ATTEMPTS
 from transport.host import early_signals
 from transport.host.descriptors import grow_table, own_budget
 from transport.origins import OriginPolicy
@@ -79,9 +80,6 @@ GARBAGE_THRESHOLD = 8_000
 
 SHUTDOWN_REASON = "relay is shutting down"
 """What clients are told; they may try again later."""
-
-PORT_ATTEMPTS = 8
-"""Port numbers tried, when any will do, until one is free for both UDP and TCP."""
 
 
 class StartError(Exception):

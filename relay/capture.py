@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from loguru import logger
 
+from actors.lan.forwarding import GATEWAY
 from actors.lan.peer import PeerActor
 from actors.messages import FlowOpened, FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
 from netstack import pcapng
@@ -32,9 +33,6 @@ MAX_NEW_FLOWS = 256
 
 MAX_CAPTURES = 8
 """At a time."""
-
-_GATEWAY = -1
-"""Key of the gateway's interface."""
 
 
 class Capture:
@@ -75,9 +73,9 @@ class Capture:
             case FramesToPeer(frames) if isinstance(handled.actor, PeerActor):
                 self._take(lan, handled.actor.port, frames, "out", _drops(handled.counted, "peer"))
             case FramesToGateway(_, frames):
-                self._take(lan, _GATEWAY, frames, "in", _drops(handled.counted, "gateway"))
+                self._take(lan, GATEWAY, frames, "in", _drops(handled.counted, "gateway"))
             case FramesFromGateway(frames):
-                self._take(lan, _GATEWAY, frames, "out", _drops(handled.counted, "switch"))
+                self._take(lan, GATEWAY, frames, "out", _drops(handled.counted, "switch"))
             case FlowOpened() as opened:
                 self._new_flows[lan.name, opened.protocol, opened.guest] = translation(opened)
                 if len(self._new_flows) > MAX_NEW_FLOWS:
@@ -101,7 +99,7 @@ class Capture:
                 self.missed += 1
                 continue
             number = self._interface(lan.name, port)
-            said = self._of_new_flow(lan.name, frame) if port == _GATEWAY and self._new_flows else ""
+            said = self._of_new_flow(lan.name, frame) if port == GATEWAY and self._new_flows else ""
             said = "; ".join(filter(None, (comment, said)))
             self._put(
                 pcapng.packet(number, now, frame, direction, comment=said, snap_length=self._snap_length)
@@ -120,8 +118,8 @@ class Capture:
         number = self._interfaces.get((room, port))
         if number is None:
             number = self._interfaces[room, port] = len(self._interfaces)
-            what = "gateway" if port == _GATEWAY else f"peer{port}"
-            called = "" if port == _GATEWAY else self._name_of(port) or ""
+            what = "gateway" if port == GATEWAY else f"peer{port}"
+            called = "" if port == GATEWAY else self._name_of(port) or ""
             self._put(pcapng.interface(f"{room}/{what}", called or what, self._snap_length))
         return number
 

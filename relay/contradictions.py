@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from actors.settings import LanSettings
 from netstack.address_pool import AddressPool
 from netstack.dns_zone import RESERVED_NAMES
-from netstack.ethernet import is_station
+from netstack.ethernet import MAC_LENGTH, is_station
 from netstack.forward import Clients
 from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from relay.room_tables import RoomTables
     from relay.settings import Settings, SettingsWithRooms
-
-_MAC_LENGTH = 6
 
 
 def refuse_half_a_certificate(settings: Settings) -> None:
@@ -148,7 +146,7 @@ def _refuse_forwards(settings: Settings) -> None:
 def _can_be_a_guest(vm: bytes | str, network: IPv4Network) -> bool:
     if isinstance(vm, str):
         return vm not in RESERVED_NAMES
-    if len(vm) == _MAC_LENGTH:
+    if len(vm) == MAC_LENGTH:
         return is_station(vm) and vm != LanSettings().gateway_mac
     nobody = {network.network_address.packed, network.broadcast_address.packed}
     return IPv4Address(vm) in network and vm not in nobody | addresses_of(network).services

@@ -26,8 +26,9 @@ MAPPED = "::ffff:"
 
 MAX_SOCKETS = 8
 """Addresses of one name that are listened on."""
+
 PORT_ATTEMPTS = 10
-"""How often a port of the system's choice is tried, which may be taken at another address."""
+"""How often a port of the system's choice is tried, which may be taken at another address, or for TCP."""
 
 _Place = tuple[socket.AddressFamily, int, tuple[Any, ...]]
 """Family, protocol and address, whose second part is the port."""

@@ -20,6 +20,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
+from netstack.forward import MAX_PORT
 from transport.admission import Refusal
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_][a-z0-9._
 _PATTERN = re.compile(r"([a-z][a-z0-9+.-]*://)\*\.(?=[a-z0-9_-]+\.[a-z0-9_-])")
 _MAX_ORIGIN = 300
 """Characters: a domain has 253 at most."""
-_MAX_PORT = 65535
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -84,7 +84,7 @@ def read_origin(text: str) -> Origin | None:
             host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
         except ValueError:
             return None
-    if port is not None and not 0 < port <= _MAX_PORT:
+    if port is not None and not 0 < port <= MAX_PORT:
         return None
     return Origin(scheme, host, None if port == _DEFAULT_PORTS.get(scheme) else port)
 

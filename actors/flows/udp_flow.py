@@ -18,6 +18,7 @@ from actors.messages import DatagramsFromNet, FramesToFlow
 from actors.ports import SendResult
 from actors.runtime import handles
 from netstack.ethernet import HEADER_LENGTH
+from netstack.name_servers import DNS_PORT
 from netstack.udp import UDP_HEADER_LENGTH
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from actors.flows.udp_frames import Run
     from actors.messages import DatagramFromNet, ErrorFromNet, FlowKey
     from actors.ports import UdpSocket
-
-
-DNS_PORT = 53
 
 
 class UdpFlowActor(FlowActor):

@@ -16,6 +16,7 @@ from netstack.address_probes import AddressProbes
 from netstack.contests import Contest, Contests
 from netstack.ethernet import format_mac
 from netstack.family import family_of
+from netstack.ipv4 import IPV4_LENGTH
 from netstack.neighbour import solicitation
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from actors.flows.flow import FlowContext
     from netstack.address_pool import AddressPool
     from netstack.neighbour import AddressBindings
-
-_IPV4_LENGTH = 4
 
 
 class AddressContests:
@@ -58,7 +57,7 @@ class AddressContests:
 
     def table_of(self, address: bytes) -> AddressPool | AddressBindings:
         """Tell in which table an address stands."""
-        return self._pool if len(address) == _IPV4_LENGTH else self._bindings
+        return self._pool if len(address) == IPV4_LENGTH else self._bindings
 
     def begin(self, address: bytes, challenger: bytes, port: int, now: float) -> None:
         """Ask the holder of ``address``, unless it was asked just now: ``challenger`` uses it too."""
@@ -110,7 +109,7 @@ class AddressContests:
         self.probes.forget(mac)
 
     def _probe(self, contest: Contest) -> bytes:
-        if len(contest.address) == _IPV4_LENGTH:
+        if len(contest.address) == IPV4_LENGTH:
             return self._context.replies.arp_request(contest.holder, contest.address)
         settings = self._context.settings
         return solicitation(

@@ -54,6 +54,7 @@ from netstack.dns_messages import Query, parse_query
 from netstack.dns_wire import MalformedMessageError
 from netstack.dns_zone import Zone
 from netstack.ethernet import format_mac
+from netstack.ipv4 import IPV4_LENGTH
 from netstack.shares import Shares
 
 if TYPE_CHECKING:
@@ -86,8 +87,6 @@ SHARE = 100
 IN_FLIGHT = 500
 """Questions to name servers at a time, until their answers are looked at: each holds a socket of the host,
 then up to 64 KB."""
-
-IPV4_LENGTH = 4
 
 
 class _Waiting(NamedTuple):

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 
 from actors.messages import DnsQuestion, DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 from actors.runtime import current_scheduler, tell_alive
+from netstack.dns_messages import MAX_QUERY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actors.runtime import Mailbox
-
-MAX_QUERY = 4096
-"""Bytes of one query: a name has 255 at most, and EDNS options are small."""
 
 MAX_UNREAD = 64 * 1024
 """Bytes of answers that wait for a guest before it is heard again: the largest answer."""

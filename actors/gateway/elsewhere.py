@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from actors.ports import GuestAddresses
 from actors.runtime import NEVER
+from netstack.ipv4 import IPV4_LENGTH
 from netstack.room_wire import MAX_CANDIDATES, Flag
 from netstack.shares import client_network
 
@@ -46,8 +47,6 @@ ATTEMPTS = 4
 
 ASKED_AGAIN_AFTER = 0.05
 """Seconds after which the home is asked for the same addresses again: by then it is known who has them."""
-
-_IPV4_LENGTH = 4
 
 
 class _Waiting:
@@ -211,8 +210,8 @@ class GuestsElsewhere:
         self._let_go(mac)
         if mac in guests.port_of:  # behind a port here by now
             return
-        ipv4 = tuple(address for address in binding.addresses if len(address) == _IPV4_LENGTH)
-        ipv6 = tuple(address for address in binding.addresses if len(address) != _IPV4_LENGTH)
+        ipv4 = tuple(address for address in binding.addresses if len(address) == IPV4_LENGTH)
+        ipv6 = tuple(address for address in binding.addresses if len(address) != IPV4_LENGTH)
         self._count(mac, client_network(binding.client), len(ipv4))
         guests.pool.hold_elsewhere(mac, ipv4)
         guests.bindings.hold_elsewhere(mac, tuple(reversed(ipv6)))

@@ -14,6 +14,7 @@ from actors.gateway.address_contests import AddressContests
 from actors.gateway.address_shares import AddressShares
 from actors.gateway.ipv6_addresses import Ipv6Addresses
 from netstack.address_pool import AddressPool
+from netstack.ethernet import MAC_LENGTH
 from netstack.ipv4 import format_ipv4
 from netstack.neighbour import AddressBindings
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_MACS_PER_PORT = 16
 """MACs of one port that may have addresses: twice what the switch takes at a time, since there they age."""
-
-_MAC_LENGTH = 6
 
 NOWHERE = -1
 """No port of the switch."""
@@ -98,7 +97,7 @@ class Guests:
 
     def holder_of(self, sought: bytes) -> bytes | None:
         """Tell the MAC of the guest, here or elsewhere, that has an address; or that is this MAC."""
-        if len(sought) == _MAC_LENGTH:
+        if len(sought) == MAC_LENGTH:
             return sought if sought in self.port_of or self.pool.is_elsewhere(sought) else None
         return self.contests.table_of(sought).holder_of(sought)
 

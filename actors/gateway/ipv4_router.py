@@ -15,7 +15,7 @@ from netstack.checksum import PROTOCOL_ICMP, PROTOCOL_UDP
 from netstack.ethernet import format_mac
 from netstack.family import IPV4
 from netstack.icmp import ECHO_REQUEST, IcmpError, parse_icmp
-from netstack.ipv4 import FLAGS, NOT_FRAGMENTED, format_ipv4, parse_ipv4
+from netstack.ipv4 import FIRST_MULTICAST, FLAGS, NOT_FRAGMENTED, format_ipv4, parse_ipv4
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import parse_udp
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _UNSPECIFIED = bytes(4)
 _EVERYONE = b"\xff" * 4
-_FIRST_MULTICAST = 224
 
 _CLAIM_DROPS = {
     Claim.TAKEN: "address_conflict",
@@ -79,7 +78,7 @@ class Ipv4Router(Router):
             self._admit(mac, packet.source, batch)
         if destination in self._served:
             return self._to_gateway(frame, packet, batch)
-        if destination[0] >= _FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:
+        if destination[0] >= FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:
             raise Dropped("not_routable")
         if packet.ttl <= 1:
             raise Dropped("ttl_exceeded", IcmpError.TTL_EXCEEDED)

@@ -26,12 +26,12 @@ from actors.messages import (
 from actors.runtime import tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import dhcp
-from netstack.checksum import PROTOCOL_UDP
 from netstack.dhcp_options import Code
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone, clean_label
 from netstack.family import family_of
 from netstack.icmp import IcmpError
+from netstack.name_servers import DNS_PORT
 from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from netstack.family import Family
     from netstack.udp import UdpDatagram
 
-DNS_PORT = 53
 
 DHCP_PER_SECOND = 10.0
 """DHCP messages of one session that are answered; a guest that boots sends two."""
@@ -55,8 +54,6 @@ DHCP_BURST = 20.0
 """DHCP messages at once: a bridge with all its guests."""
 
 _WANT_ADDRESS = frozenset({dhcp.MessageType.DISCOVER, dhcp.MessageType.REQUEST, dhcp.MessageType.BOOTP})
-_UDP = bytes((PROTOCOL_UDP,))
-_EVERYONE = b"\xff" * 4
 
 
 class LanServices:

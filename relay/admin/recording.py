@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import sys
 import time
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
+from netstack.pcapng import BLOCK_HEAD, INTERFACE, MAX_BLOCK, MIN_BLOCK, SECTION
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-_SECTION, _INTERFACE = 0x0A0D0D0A, 1
-_HEAD = struct.Struct("<II")
-MAX_BLOCK = 1 << 20
-"""Bytes of a block; a relay's have a frame and a comment at most."""
 
 
 class Readable(Protocol):
@@ -45,14 +41,14 @@ class Limits(NamedTuple):
 
 def blocks(source: Readable) -> Iterator[tuple[int, bytes]]:
     """Read block by block: its type, and all of it. Raises BlockError."""
-    while head := source.read(_HEAD.size):
-        if len(head) < _HEAD.size:
+    while head := source.read(BLOCK_HEAD.size):
+        if len(head) < BLOCK_HEAD.size:
             return
-        kind, length = _HEAD.unpack(head)
-        if not 12 <= length <= MAX_BLOCK or length % 4:  # noqa: PLR2004 - the smallest block
+        kind, length = BLOCK_HEAD.unpack(head)
+        if not MIN_BLOCK <= length <= MAX_BLOCK or length % 4:
             raise BlockError("the relay sent no pcapng")
-        rest = source.read(length - _HEAD.size)
-        if len(rest) < length - _HEAD.size:
+        rest = source.read(length - BLOCK_HEAD.size)
+        if len(rest) < length - BLOCK_HEAD.size:
             return
         yield kind, head + rest
 
@@ -78,11 +74,11 @@ class Recorder:
 
     def write(self, kind: int, block: bytes) -> None:
         """Write a block, to another file if it is time. Raises OSError."""
-        if kind in {_SECTION, _INTERFACE}:
+        if kind in {SECTION, INTERFACE}:
             self._headers.append(block)
         if self._file is None or (self._is_ring and self._is_full(block)):
             self._next_file()
-            if kind in {_SECTION, _INTERFACE}:
+            if kind in {SECTION, INTERFACE}:
                 return  # it is among the headers
         assert self._file is not None  # noqa: S101 - opened above
         self._file.write(block)

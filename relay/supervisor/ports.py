@@ -6,6 +6,7 @@ import contextlib
 import errno
 from typing import TYPE_CHECKING
 
+from transport.binding import PORT_ATTEMPTS
 from transport.quic.steering import steer
 from transport.quic.udp import bound_udp_sockets
 from transport.web.web_listener import listening_sockets
@@ -13,9 +14,6 @@ from transport.web.web_listener import listening_sockets
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
-
-PORT_ATTEMPTS = 8
-"""Port numbers tried, when any will do, until one is free for both UDP and TCP."""
 
 
 class WebPortError(OSError):

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from actors.messages import NameServerAnswered
-from netstack.dns_wire import MalformedMessageError, WireMessage
+from netstack.dns_wire import TRUNCATED, MalformedMessageError, WireMessage
 from netstack.name_servers import NameServer, ResolverOptions, parse_options, parse_resolv_conf
 from transport.turns import TaskTurns
 
@@ -84,7 +84,6 @@ MOST_BESIDE_A_CODE = 16
 """Records of a response that is looked through for the upper bits of its code (RFC 6891, section 6.1.3)."""
 _HEADER = 12
 _RECORD_COUNTS = struct.Struct("!HHH")
-_TRUNCATED = 0x02
 _RESPONSE = 0x80
 _RCODE = 0x0F
 _WITHOUT_EDNS = frozenset({1, 4, 16})
@@ -223,12 +222,12 @@ class HostResolvers:
                     response = self._outcome(attempt, server)
                     if response is None:
                         continue
-                    if _rcode(response) in _FINAL and not response[2] & _TRUNCATED:
+                    if _rcode(response) in _FINAL and not response[2] & TRUNCATED:
                         return response
-                    if response[2] & _TRUNCATED:
+                    if response[2] & TRUNCATED:
                         cut.add(server)
                         plan = [turn for turn in plan if turn[0] != server]
-                    if failure is None or not failure[2] & _TRUNCATED:
+                    if failure is None or not failure[2] & TRUNCATED:
                         failure = response
         finally:
             for attempt in attempts:
@@ -283,7 +282,7 @@ class HostResolvers:
             async with asyncio.timeout(TCP_TIMEOUT):
                 return await self._by_tcp(server, query)
         response = await self._by_udp(server, query)
-        if not response[2] & _TRUNCATED:
+        if not response[2] & TRUNCATED:
             return response
         self._counters.add("dns.upstream.by_tcp")
         try:
