@@ -35,7 +35,7 @@ from relay.capture import MAX_CAPTURES
 from relay.operations import DRAINS_NO_MORE, NotThereError, OperationError, drains, note_change
 from relay.own_certificate import describe_certificate
 from relay.supervisor import asking, captures, exposition, merging
-from relay.supervisor.asking import AskError, Question
+from relay.supervisor.asking import NoAnswerError, Question
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -308,7 +308,7 @@ class WholeApi:
         """
         while True:
             path = self._whole.sockets().get(worker)
-            with contextlib.suppress(AskError):
+            with contextlib.suppress(NoAnswerError):
                 if stream is None and path is not None:
                     stream = await asking.open_stream(path, asked)
                 if stream is not None:
@@ -393,7 +393,7 @@ class WholeApi:
                 raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, reason) from None
 
             async def open_one(worker: int, path: Path) -> None:
-                with contextlib.suppress(AskError):
+                with contextlib.suppress(NoAnswerError):
                     stream = await asking.open_stream(path, asked)
                     if stream.status < HTTPStatus.BAD_REQUEST:
                         found[worker] = stream

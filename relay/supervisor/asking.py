@@ -25,7 +25,7 @@ MAX_ANSWER = 256 << 20
 _CHUNK = 1 << 16
 
 
-class AskError(Exception):
+class NoAnswerError(Exception):
     """The worker did not answer."""
 
 
@@ -87,7 +87,7 @@ class Stream:
 
 
 async def open_stream(socket: Path, question: Question) -> Stream:
-    """Ask at a socket; the answer is read as it comes. Raises AskError."""
+    """Ask at a socket; the answer is read as it comes. Raises NoAnswerError."""
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_unix_connection(socket, limit=MAX_HEAD)
@@ -99,12 +99,12 @@ async def open_stream(socket: Path, question: Question) -> Stream:
                 writer.transport.abort()
                 raise
     except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError, IndexError) as error:
-        raise AskError(f"{socket}: {error}") from None
+        raise NoAnswerError(f"{socket}: {error}") from None
     return Stream(status, reader, writer)
 
 
 async def ask(socket: Path, question: Question) -> Answer:
-    """Ask at a socket, and wait for all of the answer. Raises AskError."""
+    """Ask at a socket, and wait for all of the answer. Raises NoAnswerError."""
     stream = await open_stream(socket, question)
     content = bytearray()
     try:
@@ -112,9 +112,9 @@ async def ask(socket: Path, question: Question) -> Answer:
             while data := await stream.read():
                 content += data
                 if len(content) > MAX_ANSWER:
-                    raise AskError(f"{socket}: more than {MAX_ANSWER} bytes")
+                    raise NoAnswerError(f"{socket}: more than {MAX_ANSWER} bytes")
     except TimeoutError:
-        raise AskError(f"{socket}: no whole answer in {PATIENCE:g} s") from None
+        raise NoAnswerError(f"{socket}: no whole answer in {PATIENCE:g} s") from None
     finally:
         stream.close()
     return Answer(stream.status, bytes(content))
@@ -127,7 +127,7 @@ async def ask_all(sockets: Mapping[int, Path], question: Question) -> dict[int, 
     for number, answer in zip(sockets, found, strict=True):
         if isinstance(answer, Answer):
             answers[number] = answer
-        elif isinstance(answer, AskError):
+        elif isinstance(answer, NoAnswerError):
             logger.bind(reason="worker not asked").warning("worker {} does not answer: {}", number, answer)
         else:
             raise answer

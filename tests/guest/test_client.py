@@ -22,7 +22,7 @@ from guest.client_connection import WEBTRANSPORT_ANNOUNCED
 from guest.target import Target, Trust, parse_certificate_hash
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
-from transport.quic.udp import UdpSocket
+from transport.quic.udp import ServerUdpSocket
 
 CERTIFICATES = EphemeralCertificateStore(["127.0.0.1", "localhost"], datetime.now(UTC))
 PINNED = pinned(CERTIFICATES)
@@ -227,7 +227,7 @@ def move_to_port(endpoint, port):
     """Have the relay vanish without a word: it hears no more, and what it still says comes from ``port``."""
     endpoint._loop.remove_reader(endpoint._socket.fileno())
     endpoint._socket.close()
-    endpoint._socket = UdpSocket("127.0.0.1", port, Counters())
+    endpoint._socket = ServerUdpSocket("127.0.0.1", port, Counters())
 
 
 def test_a_server_that_falls_silent_is_given_up():

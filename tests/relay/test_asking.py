@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from relay.supervisor import asking
-from relay.supervisor.asking import AskError, Question, ask, ask_all, open_stream
+from relay.supervisor.asking import NoAnswerError, Question, ask, ask_all, open_stream
 
 
 @contextlib.asynccontextmanager
@@ -71,7 +71,7 @@ def test_a_refusal_is_an_answer(tmp_path, status):
 def test_what_is_no_answer_is_told(tmp_path, said):
     async def scenario():
         async with server(tmp_path / "a", said):
-            with pytest.raises(AskError):
+            with pytest.raises(NoAnswerError):
                 await ask(tmp_path / "a", Question("GET", "/"))
 
     run(scenario)

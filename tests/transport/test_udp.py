@@ -10,13 +10,13 @@ from host_parts import add_ipv6, in_namespace, ip
 from netstack.counters import Counters
 from transport import packet_info
 from transport.quic import udp
-from transport.quic.udp import UdpSocket
+from transport.quic.udp import ServerUdpSocket
 
 
 @pytest.fixture
 def pair():
     counters = Counters()
-    left, right = UdpSocket("127.0.0.1", 0, counters), UdpSocket("127.0.0.1", 0, counters)
+    left, right = ServerUdpSocket("127.0.0.1", 0, counters), ServerUdpSocket("127.0.0.1", 0, counters)
     yield left, right, counters
     left.close()
     right.close()
@@ -162,7 +162,7 @@ def each_address(check):
         add_addresses()
         for anywhere, hosts in ADDRESSES.items():
             counters = Counters()
-            with closing(UdpSocket(anywhere, 0, counters)) as opened:
+            with closing(ServerUdpSocket(anywhere, 0, counters)) as opened:
                 for host in hosts:
                     with connected_client(host, opened.port) as client:
                         check(opened, counters, client, host)
@@ -210,7 +210,7 @@ def test_batches_of_a_client_come_with_the_address_that_they_were_sent_to():
 @pytest.mark.parametrize("anywhere", ["0.0.0.0", "::"])
 def test_a_client_that_writes_to_two_addresses_is_at_two(anywhere):
     with (
-        closing(UdpSocket(anywhere, 0, Counters())) as opened,
+        closing(ServerUdpSocket(anywhere, 0, Counters())) as opened,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
     ):
         for host in ("127.0.0.2", "127.0.0.3", "127.0.0.2"):
@@ -226,7 +226,7 @@ def test_a_packet_to_a_multicast_address_is_answered_from_an_address_of_this_mac
     async def main():
         add_addresses()
         with (
-            closing(UdpSocket("::", 0, Counters())) as opened,
+            closing(ServerUdpSocket("::", 0, Counters())) as opened,
             socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
         ):
             client.settimeout(5)
@@ -245,7 +245,7 @@ def test_an_address_that_is_gone_costs_its_clients_packets_only():
         counters = Counters()
         ip("address add 10.98.0.1/32 dev lo")
         with (
-            closing(UdpSocket("0.0.0.0", 0, counters)) as opened,
+            closing(ServerUdpSocket("0.0.0.0", 0, counters)) as opened,
             connected_client("10.98.0.1", opened.port) as client,
         ):
             client.send(b"x")
@@ -289,7 +289,7 @@ def test_a_system_that_does_not_tell_local_addresses(monkeypatch):
     monkeypatch.setattr(packet_info, "LINUX", False)
     for anywhere, host in (("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1")):
         with (
-            closing(UdpSocket(anywhere, 0, Counters())) as opened,
+            closing(ServerUdpSocket(anywhere, 0, Counters())) as opened,
             connected_client(host, opened.port) as client,
         ):
             client.send(b"x")
@@ -301,4 +301,4 @@ def test_a_system_that_does_not_tell_local_addresses(monkeypatch):
 
 def test_a_taken_port_is_an_oserror(pair):
     with pytest.raises(OSError, match="in use"):
-        UdpSocket("127.0.0.1", pair[0].port, Counters())
+        ServerUdpSocket("127.0.0.1", pair[0].port, Counters())

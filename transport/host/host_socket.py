@@ -40,7 +40,7 @@ _CANNOT_CUT = UNSUPPORTED_OFFLOAD - {errno.EINVAL}
 the one run: its datagrams are larger than the path's MTU, and have to leave in fragments."""
 
 
-class Family(NamedTuple):
+class SocketFamily(NamedTuple):
     """The socket options of one IP version; what a system has not is None."""
 
     number: socket.AddressFamily
@@ -66,7 +66,7 @@ _RECVTTL = {"linux": 12, "darwin": 24}.get(sys.platform)
 _RECVERR = 11 if _LINUX else None
 _IPV6_RECVERR = 25 if _LINUX else None
 
-IPV4 = Family(
+IPV4 = SocketFamily(
     number=socket.AF_INET,
     icmp=socket.IPPROTO_ICMP,
     level=socket.IPPROTO_IP,
@@ -80,7 +80,7 @@ IPV4 = Family(
     from_icmp=2,
     offender=slice(4, 8),
 )
-IPV6 = Family(
+IPV6 = SocketFamily(
     number=socket.AF_INET6,
     icmp=socket.IPPROTO_ICMPV6,
     level=socket.IPPROTO_IPV6,
@@ -138,7 +138,7 @@ class HostSocket:
     """Bytes of IP packet that the path takes, as the system told with the last TOO_BIG; 0 when it did not."""
 
     def __init__(
-        self, family: Family, kind: int, protocol: int, ready: Readiness, counters: Counters
+        self, family: SocketFamily, kind: int, protocol: int, ready: Readiness, counters: Counters
     ) -> None:
         """Open and bind to a port (or identifier) of the host's choice. Raises OSError."""
         self._counters = counters

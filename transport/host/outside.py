@@ -27,7 +27,7 @@ from netstack.egress import OWN_ADDRESS, Decision
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, ICMP_HEADER_LENGTH, build_echo
 from netstack.icmpv6 import ECHO_REPLY6, ECHO_REQUEST6, build_echo6
 from netstack.port_hold import PortHold
-from transport.host.host_socket import IPV4, IPV6, Family, HostSocket, Reported
+from transport.host.host_socket import IPV4, IPV6, HostSocket, Reported, SocketFamily
 from transport.host.interfaces import interface_addresses
 from transport.host.listeners import TcpListener, UdpListener
 from transport.host.local_routes import local_routes
@@ -207,7 +207,7 @@ class HostNetwork:
             HostSocket.close(other)
         return chosen
 
-    def release_udp(self, port: int, family: Family) -> None:
+    def release_udp(self, port: int, family: SocketFamily) -> None:
         """Take back the port of a flow that ended."""
         self._udp_ports.discard((_any_of(family), port))
         if self._mapped is not None:
@@ -332,7 +332,7 @@ def port_range() -> int:
     return DYNAMIC_PORTS
 
 
-def _any_of(family: Family) -> str:
+def _any_of(family: SocketFamily) -> str:
     return ANY_ADDRESS if family is IPV4 else ANY_ADDRESS6
 
 
@@ -346,7 +346,7 @@ def _is_routed(address: str) -> bool:
     return True
 
 
-def _can_open(kind: int, family: Family = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:
+def _can_open(kind: int, family: SocketFamily = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:
     try:
         with socket.socket(family.number, kind, protocol) as probe:
             probe.bind((family.any_address, 0))
@@ -358,7 +358,7 @@ def _can_open(kind: int, family: Family = IPV4, protocol: int = socket.IPPROTO_I
 class UdpFlowSocket(HostSocket):
     """A host UDP socket that belongs to one flow; implements ``actors.ports.UdpSocket``."""
 
-    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+    def __init__(self, family: SocketFamily, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
         super().__init__(family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, network.ready, counters)
         self._network = network
         self._flow = flow
@@ -400,7 +400,7 @@ class UdpFlowSocket(HostSocket):
 class _EchoSender(HostSocket):
     """Sends echo requests with the guest's TTL."""
 
-    def __init__(self, family: Family, kind: int, network: HostNetwork, counters: Counters) -> None:
+    def __init__(self, family: SocketFamily, kind: int, network: HostNetwork, counters: Counters) -> None:
         super().__init__(family, kind, family.icmp, network.ready, counters)
         self.network = network
 
@@ -429,7 +429,7 @@ class _EchoSender(HostSocket):
 class PingEchoSocket(_EchoSender):
     """An unprivileged ICMP socket: the kernel sets the identifier and gives only this socket's replies."""
 
-    def __init__(self, family: Family, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
+    def __init__(self, family: SocketFamily, network: HostNetwork, flow: Mailbox, counters: Counters) -> None:
         super().__init__(family, socket.SOCK_DGRAM, network, counters)
         self._flow = flow
 
@@ -453,7 +453,7 @@ class PingEchoSocket(_EchoSender):
 class _RawIcmpSocket(_EchoSender):
     """One raw socket for the echo flows of all guests; closed when the last of them is."""
 
-    def __init__(self, family: Family, network: HostNetwork, counters: Counters) -> None:
+    def __init__(self, family: SocketFamily, network: HostNetwork, counters: Counters) -> None:
         super().__init__(family, socket.SOCK_RAW, network, counters)
         if family is IPV6:
             self._socket.setsockopt(socket.IPPROTO_ICMPV6, _ICMP_FILTER, _ONLY_ECHO_REPLIES6)
@@ -526,7 +526,7 @@ class RawEchoSocket:
             self._raw = None
 
 
-def _echo_replies(received: list[DatagramFromNet], family: Family) -> list[DatagramFromNet]:
+def _echo_replies(received: list[DatagramFromNet], family: SocketFamily) -> list[DatagramFromNet]:
     """Keep the echo replies, without the IP header that raw sockets (and macOS) leave in front."""
     replies = []
     wanted = ECHO_REPLY if family is IPV4 else ECHO_REPLY6

@@ -41,7 +41,7 @@ from transport.quic.connection import Connection
 from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.session import remote_text
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
-from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, UdpSocket
+from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, ServerUdpSocket
 from transport.work_shares import (
     BEHIND_SHARE_OF_SMALL,
     LONG_TURN,
@@ -167,7 +167,7 @@ class Endpoint:
         """Bind and listen. Raises OSError when the address cannot be had."""
         self._loop = asyncio.get_running_loop()
         self.clock = self._loop.time
-        self._socket = UdpSocket(*self._bind, self.counters, self._opened)
+        self._socket = ServerUdpSocket(*self._bind, self.counters, self._opened)
         if self._socket.receive_buffer < ENOUGH_BUFFER:
             self.last_turns.share = BEHIND_SHARE_OF_SMALL
         for descriptor in self._socket.filenos():

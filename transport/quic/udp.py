@@ -293,7 +293,7 @@ class BatchedUdpSocket:
             self._on_error(error)
 
 
-class UdpSocket(BatchedUdpSocket):
+class ServerUdpSocket(BatchedUdpSocket):
     """A bound socket, for a server: clients come from everywhere.
 
     Where a name has several addresses, it is a socket for each. A client's address then tells which one it
