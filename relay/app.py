@@ -11,11 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
-import os
-import resource
 import signal
-import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,12 +22,10 @@ from actors.close_codes import CloseCode
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from relay import bans, forward_changes, logs
-from relay.admin.opening import AdminError, open_admin, read_token
 from relay.admin.passes import Passes
 from relay.admin.service import LoopLag, Served
 from relay.admission import RelayAdmission
-from relay.announcement import announce, describe, is_loopback, limits_of, reached_at
-from relay.audit import AuditError, AuditLog
+from relay.announcement import announce, describe, is_loopback, limits_of
 from relay.bans import Bans
 from relay.cluster import nats_servers, place_alone
 from relay.decisions import Decisions
@@ -42,7 +36,6 @@ from relay.lan import ForwardError, Lan, Shared
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.lease_store import LeaseStore
-from relay.line_writer import LineWriter
 from relay.memory import keep_giving_back
 from relay.operations import Operations
 from relay.own_certificate import CertificateKeeper, open_certificates, own_names
@@ -50,15 +43,23 @@ from relay.reload import merged, read_again, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.room_rules import RoomRules
-from relay.state import State, open_state
-from relay.token_gate import Clocks, TokenGate
+from relay.starting import (
+    StartError,
+    calm_garbage_collector,
+    cannot_listen,
+    facts_of,
+    open_admin_api,
+    open_audit_log,
+    prepared,
+    token_gate,
+)
+from relay.state import State
 from relay.tokens import KeysError
 from relay.trunk import open_trunk
-from relay.version import path_form, version
 from relay.web_pages import WebPages
 from transport.binding import PORT_ATTEMPTS
 from transport.host import early_signals
-from transport.host.descriptors import grow_table, own_budget
+from transport.host.descriptors import own_budget
 from transport.origins import OriginPolicy
 from transport.quic.endpoint import Endpoint
 from transport.web.web_listener import MAX_CONNECTIONS, WebListener
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
-    from relay.admin.service import AdminService, Offered
+    from relay.audit import AuditLog
     from relay.settings import Settings
     from relay.workers.place import Place
     from transport.certificates import CertificateStore
@@ -75,15 +76,8 @@ if TYPE_CHECKING:
 LOOK_EVERY = 1.0
 """Seconds between looks at whether the switch and the gateway still live."""
 
-GARBAGE_THRESHOLD = 8_000
-"""New container objects between two looks at the youngest generation: 6 ms, where a crowd has left."""
-
 SHUTDOWN_REASON = "relay is shutting down"
 """What clients are told; they may try again later."""
-
-
-class StartError(Exception):
-    """The relay cannot start; the message is one line for the operator."""
 
 
 def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
@@ -91,14 +85,10 @@ def serve(settings: Settings, reread: Callable[[], Settings] | None = None) -> i
 
     Raises SettingsError for a certificate that cannot be used, StartError when the port cannot be had.
     """
-    with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
-        limiter = logs.setup(settings.log_format, settings.log_level, log, settings.log_filter)
-        raise_file_limit()
-        with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
-            certificates = open_certificates(settings, state)
-            calm_garbage_collector()
-            relay = Relay(settings, certificates, lambda line: said.write(f"{line}\n"), state, reread)
-            return asyncio.run(relay.run(limiter))
+    with prepared(settings) as (limiter, state, say):
+        certificates = open_certificates(settings, state)
+        calm_garbage_collector()
+        return asyncio.run(Relay(settings, certificates, say, state, reread).run(limiter))
 
 
 class Relay:
@@ -439,65 +429,3 @@ class Relay:
     async def _refresh_keys(self) -> bool:
         """Read the keys again; whether they changed."""
         return await self._tokens.refresh()
-
-
-def token_gate(settings: Settings, revocations: Revocations) -> TokenGate:
-    """Make what tokens are checked by. Raises KeysError."""
-    files = None if settings.auth_keys is None else (settings.auth_keys, settings.auth_revoked)
-    return TokenGate(files, Clocks(time.time, asyncio.get_running_loop().time), revocations)
-
-
-def open_audit_log(settings: Settings) -> AuditLog | None:
-    """Begin the audit log; None where there is to be none. Raises StartError."""
-    if settings.audit_log is None:
-        return None
-    try:
-        return AuditLog(settings.audit_log, settings.audit_log_size, settings.audit_log_files)
-    except AuditError as error:
-        raise StartError(str(error)) from None
-
-
-def facts_of(settings: Settings, port: int) -> dict[str, object]:
-    """Tell what the admin API says of this process that never changes; ``port`` is the UDP port."""
-    address = f"https://{reached_at(settings.bind)}:{port}/"
-    return {"version": version(), "pid": os.getpid(), "address": address, "path": path_form()}
-
-
-def open_admin_api(settings: Settings, port: int, offered: Offered, passes: Passes) -> AdminService | None:
-    """Serve the admin API, to clients' tokens too where there are keys; None where there is to be none.
-
-    ``port`` is the UDP port. Raises StartError.
-    """
-    if settings.auth_keys is not None:
-        offered.read_token = passes.read
-    try:
-        token = None if settings.admin_token is None else read_token(settings.admin_token)
-        return open_admin(settings.admin, token, port, offered)
-    except AdminError as error:
-        raise StartError(str(error)) from None
-
-
-def cannot_listen(where: str, error: OSError | UnicodeError) -> str:
-    """Say why a port cannot be had."""
-    return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
-
-
-def calm_garbage_collector() -> None:
-    """Have cyclic garbage looked for less often, and never in what was loaded at the start.
-
-    The relay's objects go by reference counts; with Python's own thresholds every tenth session that opens
-    pays for a walk through all modules.
-    """
-    gc.collect()
-    gc.freeze()
-    # The oldest generation, which may take 30 ms, is looked at after 8 million objects.
-    gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
-
-
-def raise_file_limit() -> None:
-    """Take as many files as the system allows: every flow is a socket, and the usual limit is 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    grow_table()

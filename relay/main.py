@@ -269,6 +269,7 @@ def _serve(words: list[str], name: str | None) -> int:
     except settings.SettingsError as error:
         parser.error(str(error))
     from relay import app
+    from relay.starting import StartError
 
     def reread() -> settings.Settings:
         return settings.resolve(flags, os.environ)
@@ -282,7 +283,7 @@ def _serve(words: list[str], name: str | None) -> int:
         return app.serve(chosen, reread)
     except settings.SettingsError as error:
         parser.error(str(error))
-    except app.StartError as error:
+    except StartError as error:
         print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
 

@@ -22,12 +22,13 @@ from actors.runtime import run_ready, tell_alive
 from relay import forward_changes, logs
 from relay.admin.service import AdminService, Served
 from relay.admin_place import PlaceError, listen
-from relay.app import Relay, StartError, calm_garbage_collector, raise_file_limit
+from relay.app import Relay
 from relay.bans import Ban
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
+from relay.starting import StartError, calm_garbage_collector, raise_file_limit
 from relay.state import Folder, State, StateFile
 from relay.version import path_form, version
 from relay.workers import handed as handing

@@ -24,28 +24,26 @@ from relay import bans, forward_changes, logs
 from relay.admin.passes import Passes
 from relay.admin_place import PlaceError
 from relay.announcement import announce, describe
-from relay.app import (
-    StartError,
-    cannot_listen,
-    facts_of,
-    open_admin_api,
-    open_audit_log,
-    raise_file_limit,
-    token_gate,
-)
 from relay.bans import Bans
 from relay.cluster import nats_servers, node_of, room_key
 from relay.documents import Document
 from relay.forward_changes import ForwardChanges
 from relay.lease_store import LeaseStore
-from relay.line_writer import LineWriter
 from relay.operations import OperationError
 from relay.own_certificate import CertificateKeeper, open_certificates
 from relay.reload import merged, read_again, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.settings import SettingsError
-from relay.state import open_state
+from relay.starting import (
+    StartError,
+    cannot_listen,
+    facts_of,
+    open_admin_api,
+    open_audit_log,
+    prepared,
+    token_gate,
+)
 from relay.supervisor import run_directory
 from relay.supervisor.asking import Question, ask_all
 from relay.supervisor.crew import Crew, CrewError, Life
@@ -79,12 +77,8 @@ def serve(settings: Settings, count: int, reread: Callable[[], Settings]) -> int
     """
     if sys.platform != "linux":
         raise SettingsError("--workers needs Linux, whose kernel knows which of them a packet is for")
-    with LineWriter(sys.stdout, "standard output") as said, LineWriter(sys.stderr, "the log") as log:
-        limiter = logs.setup(settings.log_format, settings.log_level, log, settings.log_filter)
-        raise_file_limit()
-        with contextlib.closing(open_state(settings.state, settings.port, os.environ)) as state:
-            supervisor = Supervisor(settings, count, state, lambda line: said.write(f"{line}\n"), reread)
-            return asyncio.run(supervisor.run(limiter))
+    with prepared(settings) as (limiter, state, say):
+        return asyncio.run(Supervisor(settings, count, state, say, reread).run(limiter))
 
 
 class Supervisor:

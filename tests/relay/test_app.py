@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import resource
 import socket
 import threading
 from datetime import UTC, datetime, timedelta
@@ -24,9 +23,10 @@ from netstack import control
 from netstack.ethernet import ETHERTYPE_ARP
 from relay import announcement
 from relay.announcement import is_loopback, javascript
-from relay.app import Relay, StartError, serve
+from relay.app import Relay, serve
 from relay.logs import BURST, Limiter
 from relay.settings import Settings, SettingsError
+from relay.starting import StartError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
 from transport.host.outside import HostNetwork
 
@@ -60,6 +60,18 @@ class Started:
 
 def started(settings: Settings = LOCAL, certificates: EphemeralCertificateStore | None = None) -> Started:
     return Started(settings, certificates or EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC)))
+
+
+def start_and_stop(capsys) -> None:
+    """Have a relay run for a moment."""
+
+    async def scenario():
+        running = started()
+        await running.port(capsys)
+        running.stop()
+        await running.status()
+
+    asyncio.run(scenario())
 
 
 # -- what is printed ----------------------------------------------------------------------------------
@@ -345,39 +357,13 @@ def test_without_its_lan_the_relay_ends_with_status_1(capsys, lines, actor):
 def test_where_no_ping_is_possible_it_is_said_once(capsys, lines, monkeypatch, allowed):
     monkeypatch.setattr(HostNetwork, "can_ping", allowed)
 
-    async def scenario():
-        running = started()
-        await running.port(capsys)
-        running.stop()
-        await running.status()
-
-    asyncio.run(scenario())
+    start_and_stop(capsys)
     assert sum("guests cannot ping the outside" in line for line in lines) == (not allowed)
 
 
 def test_the_start_says_which_form_of_the_datagram_path_runs(capsys, lines):
-    async def scenario():
-        running = started()
-        await running.port(capsys)
-        running.stop()
-        await running.status()
-
-    asyncio.run(scenario())
+    start_and_stop(capsys)
     assert [line for line in lines if "datagram path" in line] == ["INFO datagram path: pure Python"]
-
-
-def test_all_files_that_the_system_allows_are_taken(monkeypatch):
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    asked = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-
-    async def not_run(_self, _limiter):
-        return 0
-
-    monkeypatch.setattr(Relay, "run", not_run)
-    assert serve(LOCAL) == 0
-    assert asked == [(hard, hard)]
 
 
 # -- the certificate ----------------------------------------------------------------------------------
