@@ -55,7 +55,7 @@ from relay.starting import (
 )
 from relay.state import State
 from relay.tokens import KeysError
-from relay.trunk import open_trunk
+from relay.trunk import Trunk
 from relay.web_pages import WebPages
 from transport.binding import PORT_ATTEMPTS
 from transport.host import early_signals
@@ -158,7 +158,7 @@ class Relay:
             trunk = None
             if place is not None:
                 servers = nats_servers(self._settings)
-                trunk = open_trunk(
+                trunk = Trunk(
                     place,
                     turns=current_scheduler(),
                     counters=self._counters,

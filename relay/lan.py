@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from netstack.forward import Forward
     from netstack.name_servers import NameServer
     from relay.forward_changes import RoomForwards
-    from relay.trunk import RoomLink, Trunk
+    from relay.room_link import RoomLink
+    from relay.trunk import Trunk
     from relay.workers.place import Place
     from transport.turns import Turns
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from ipaddress import IPv4Network, ip_address
-from types import SimpleNamespace
+from ipaddress import IPv4Network
 
 import pytest
 from lan_parts import control, mac
@@ -15,8 +13,8 @@ from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, ICMPv6NDOptDstLLAddr, IPv6
 from scapy.layers.l2 import ARP, Ether
+from trunk_parts import addresses_elsewhere, inet, run
 from waiting import until
-from workers_of_one_loop import workers
 
 import relay.trunk
 from actors.close_codes import CloseCode
@@ -35,25 +33,6 @@ from netstack.room_wire import (
     pack_frames,
     pack_head,
 )
-
-
-def inet(text):
-    return ip_address(text).packed
-
-
-inet6 = inet
-
-
-def addresses_elsewhere(trunk):
-    return {address for _, binding in trunk.state.all_elsewhere("default") for address in binding.addresses}
-
-
-def run(scenario, folder, count=2, **settings):
-    async def main():
-        async with workers(folder, count, **settings) as started:
-            return await scenario(*started)
-
-    return asyncio.run(main())
 
 
 def test_guests_of_two_workers_have_addresses_of_their_own_and_ping_each_other(tmp_path):
@@ -161,7 +140,7 @@ def test_a_neighbour_solicitation_for_a_guest_elsewhere_is_answered_here(tmp_pat
         address = "fd76:6d72:656c:6179::b"
         b.sends(b.to(b) / IPv6(src=address, dst="fd76:6d72:656c:6179::c") / UDP())
         await until(
-            lambda: any(inet6(address) in g.addresses for _, g in one.trunk.state.all_elsewhere("default"))
+            lambda: any(inet(address) in g.addresses for _, g in one.trunk.state.all_elsewhere("default"))
         )
         ether = Ether(src=a.mac.hex(":"), dst="33:33:ff:00:00:0b")
         a.sends(ether / IPv6(src="fe80::1", dst="ff02::1:ff00:b", hlim=255) / ICMPv6ND_NS(tgt=address))
@@ -238,74 +217,6 @@ def test_frames_stay_here_while_no_other_worker_has_the_room(tmp_path):
         return one.total("trunk.frames_sent")
 
     assert run(scenario, tmp_path) == 0
-
-
-def kinds_said(*both):
-    """Have noted what kinds of messages workers send from now on, except that they live."""
-    kinds = []
-    for worker in both:
-
-        def send(number, message, send=worker.trunk._unix.send):
-            if message[1] != Kind.HELLO:
-                kinds.append(Kind(message[1]))
-            send(number, message)
-
-        worker.trunk._unix.send = send
-    return kinds
-
-
-def test_a_guests_coming_is_one_message_at_the_home_of_its_room_and_three_elsewhere(tmp_path):
-    async def scenario(one, two):
-        is_one = one.trunk.state.home_of("default") == one.trunk.number
-        home, other = (one, two) if is_one else (two, one)
-        for number, worker in enumerate((home, other), 1):
-            await worker.guest(number).joins()
-        said = []
-        for number, worker in ((3, home), (4, other)):
-            await asyncio.sleep(2 * relay.trunk.TOLD_WITHIN)
-            kinds = kinds_said(home, other)
-            await worker.guest(number).joins()
-            await until(lambda kinds=kinds: Kind.CHANGES in kinds)
-            said.append(list(kinds))
-        return said
-
-    at_home, elsewhere = run(scenario, tmp_path)
-    assert at_home == [Kind.CHANGES]
-    assert elsewhere == [Kind.ASK, Kind.GRANT, Kind.CHANGES]
-
-
-def test_that_clients_are_away_is_told_of_all_together(tmp_path):
-    async def scenario(one, two):
-        guests = [await one.guest(n).joins() for n in range(1, 6)]
-        kinds = kinds_said(one)
-        for guest in guests:
-            guest.is_lost()
-        state = two.trunk.state
-        await until(lambda: all(state.elsewhere("default", g.mac)[1].flags & Flag.AWAY for g in guests))
-        return list(kinds)
-
-    assert run(scenario, tmp_path) == [Kind.CHANGES]
-
-
-def test_no_frame_overtakes_what_waits_to_be_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(relay.trunk, "TOLD_WITHIN", 60.0)
-    monkeypatch.setattr(relay.trunk, "HELLO_EVERY", 60.0)
-
-    async def scenario(one, two):
-        a, b = await one.guest(1).joins(), await one.guest(2).joins()
-        c = await two.guest(3).joins()
-        await until(lambda: one.trunk.state.elsewhere("default", c.mac))
-        kinds = kinds_said(one)
-        a.is_lost()
-        await asyncio.sleep(0)
-        waits = list(kinds)
-        b.sends(b.to(c) / IP(src=b.ip, dst=c.ip) / UDP())
-        await c.hears(lambda frame: UDP in frame)
-        return waits, list(kinds), two.trunk.state.elsewhere("default", a.mac)[1].flags
-
-    waits, kinds, flags = run(scenario, tmp_path)
-    assert (waits, kinds) == ([], [Kind.CHANGES, Kind.FRAMES])
-    assert flags & Flag.AWAY
 
 
 def test_the_rooms_of_other_workers_are_known_with_who_made_them_while_they_have_sessions(tmp_path):
@@ -543,77 +454,6 @@ def test_dhcp_clients_of_one_mac_get_what_nobody_elsewhere_has(tmp_path):
 
     given = run(scenario, tmp_path)
     assert len(set(given)) == 8, "the first client of a MAC has the MAC's own"
-
-
-async def cut(*started):
-    """Have workers not hear each other, until each takes the others for gone."""
-    for worker in started:
-        worker.trunk._unix.send = lambda *_: None
-    await until(lambda: all(len(worker.trunk.state.live()) == 1 for worker in started))
-
-
-def heal(*started):
-    for worker in started:
-        del worker.trunk._unix.send
-
-
-def same_address_macs(worker):
-    """Find two guests that would have the same address."""
-    pool = worker.lan().gateway._actor_weakref()._guests.pool
-    first = pool.candidates(mac(1), 1)
-    return 1, next(n for n in range(256, 60_000, 256) if pool.candidates(mac(n), 1) == first)
-
-
-def test_after_a_partition_the_guest_that_came_later_is_told_another_address(tmp_path, monkeypatch):
-    monkeypatch.setattr("netstack.room_state.DEAD_AFTER", 0.6)
-    clock = SimpleNamespace(time=time.time, time_ns=time.time_ns)
-    monkeypatch.setattr("relay.trunk.time", clock)
-
-    async def scenario(one, two):
-        first, second = same_address_macs(one)
-        await cut(one, two)
-        older = await two.guest(first).joins()
-        clock.time = lambda: time.time() + 1  # the announced times are whole seconds
-        younger = await one.guest(second).joins()
-        before = older.ip, younger.ip
-        heal(one, two)
-        await until(lambda: younger.look() and younger.ip != before[1])
-        older.look()
-        await younger.pings(older)
-        return before, older.ip, younger.ip, one.total("rooms.addresses_lost")
-
-    before, older, younger, lost = run(scenario, tmp_path)
-    assert before == (older, older)
-    assert younger != older
-    assert lost >= 1
-
-
-def test_after_a_partition_one_of_two_sessions_with_one_mac_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr("netstack.room_state.DEAD_AFTER", 0.6)
-
-    async def scenario(one, two):
-        await cut(one, two)
-        guests = [await one.guest(1).joins(), await two.guest(1, host="198.51.100.7").joins()]
-        heal(one, two)
-        await until(lambda: any(guest.session.closed for guest in guests))
-        await until(lambda: len(two.trunk.state.all_elsewhere("default")) == 1)
-        return [guest.session.closed and guest.session.closed[0] for guest in guests]
-
-    assert run(scenario, tmp_path) == [None, CloseCode.TAKEN_OVER]
-
-
-def test_nothing_is_left_of_a_room_that_ends(tmp_path):
-    async def scenario(one, two):
-        await one.guest(1, "lab").joins()
-        await two.guest(2, "lab").joins()
-        await until(lambda: one.trunk.state.all_elsewhere("lab"))
-        lab = two.lans.pop("lab")
-        lab.close_sessions(CloseCode.SHUTDOWN, "")
-        lab.stop()
-        await until(lambda: not one.trunk.state.all_elsewhere("lab"))
-        return one.trunk.state.members("lab"), one.lan("lab").switch._actor_weakref()._forwarding.trunks
-
-    assert run(scenario, tmp_path) == ({}, [])
 
 
 def test_a_static_address_that_its_holder_elsewhere_answers_for_stays(tmp_path):

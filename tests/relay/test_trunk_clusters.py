@@ -12,7 +12,7 @@ from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.room_state import RoomState
 from netstack.room_wire import Binding
-from relay.trunk import open_trunk
+from relay.trunk import Trunk
 from relay.workers.place import NODE_SHIFT, Place
 from transport.trunk.nats_servers import NatsServers
 
@@ -44,9 +44,7 @@ def run(monkeypatch, tmp_path):
         trunks, counters = [], [Counters(), Counters()]
         for number in (0, 1):
             place = Place(number, 2, tmp_path, bytes(32), HERE)
-            trunks.append(
-                open_trunk(place, turns=current_scheduler(), counters=counters[number], cluster=SERVERS)
-            )
+            trunks.append(Trunk(place, turns=current_scheduler(), counters=counters[number], cluster=SERVERS))
         try:
             await until(lambda: all(len(trunk.state.live()) == 2 for trunk in trunks))
             return await scenario(*trunks, counters[1])

@@ -9,7 +9,7 @@ from scapy.layers.dns import DNS, DNSQR
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6ND_NS, IPv6
 from scapy.layers.l2 import Ether
-from test_trunk import cut, heal, inet, run
+from trunk_parts import cut, heal, inet, run
 from waiting import PATIENCE, until
 
 from actors.descriptions import Describe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_trunk import run
+from trunk_parts import run
 from waiting import until
 
 from actors.close_codes import CloseCode

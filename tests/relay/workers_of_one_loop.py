@@ -17,7 +17,7 @@ from netstack.counters import Counters
 from relay.lan import Lan, Shared
 from relay.lan_plan import lan_plan
 from relay.settings import Settings
-from relay.trunk import open_trunk
+from relay.trunk import Trunk
 from relay.workers.place import Place
 
 KEY = bytes(range(32))
@@ -142,7 +142,7 @@ class Worker:
         self.counters = Counters()
         place = Place(number, count, folder, KEY)
         turns = current_scheduler()
-        self.trunk = open_trunk(place, turns=turns, counters=self.counters, urls=settings.url)
+        self.trunk = Trunk(place, turns=turns, counters=self.counters, urls=settings.url)
         self.shared = Shared(
             turns,
             max_flows=1000,
