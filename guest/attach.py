@@ -18,21 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from guest import card_identity, client_arguments
 from guest.client import ConnectError
+from guest.nic_changes import MIN_MTU, Attached, Change, Detached, Draining, Readdressed, Resized
 from guest.qemu import MODES, QemuError, open_socket
 from guest.resolver import Resolver
 from guest.tap import Tap, TapError, namespace_path
-from guest.vm_client import (
-    MIN_MTU,
-    Attached,
-    Change,
-    Detached,
-    Draining,
-    Readdressed,
-    Resized,
-    VirtualNic,
-    choose_kind,
-    vm_client,
-)
+from guest.vm_client import VirtualNic, choose_kind, vm_client
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac

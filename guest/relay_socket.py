@@ -39,7 +39,7 @@ from transport.admission import without_secrets
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from guest.vm_client import Assigned
+    from guest.nic_changes import Assigned
 
 RECEIVE_QUEUE = 4096
 """Frames that wait for one socket's ``recv``, about 4 MB; over it the oldest are dropped and counted."""

@@ -17,23 +17,30 @@ import json
 import secrets
 import socket
 from collections import deque
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from guest.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
 from guest.client_connection import one_line
+from guest.nic_changes import (
+    Assigned,
+    Attached,
+    Change,
+    Detached,
+    Draining,
+    Readdressed,
+    Resized,
+    parse_assigned,
+)
 from guest.places import Places
 from guest.retry_delays import RetryDelays
 from guest.target import Target, Trust
 from netstack import encapsulation
 from netstack.counters import Counters
-from netstack.dns_zone import LAN_DOMAIN, is_lan_domain
 from netstack.encapsulation import Kind, kind_from_path
-from netstack.ethernet import HEADER_LENGTH, LAN_MTU, format_mac, is_station, parse_mac
+from netstack.ethernet import HEADER_LENGTH, LAN_MTU, is_station, parse_mac
 from netstack.mac_rewriter import QEMU_DEFAULT, MacRewriter
-from netstack.room_names import DEFAULT_ROOM, ROOM_NAME, SESSION_PATH
+from netstack.room_names import SESSION_PATH
 from transport.admission import without_secrets
 
 if TYPE_CHECKING:
@@ -67,76 +74,6 @@ TAKEN_OVER = 4
 """The closing code that says so."""
 FRAME_QUEUE = 4096
 """Frames that wait for ``recv_batch``, about 4 MB; over it the oldest are dropped and counted."""
-MIN_MTU = 576
-"""Smallest MTU taken from a relay (RFC 791: what every host must be able to receive)."""
-
-
-class Assigned(NamedTuple):
-    """The address that the relay gave; ``mtu`` only where the relay names one."""
-
-    ip: IPv4Address
-    gateway: IPv4Address
-    netmask: IPv4Address
-    dns: IPv4Address
-    mtu: int | None
-    room: str = DEFAULT_ROOM
-    domain: str = LAN_DOMAIN
-    """Where the guests' names are."""
-
-    @property
-    def interface(self) -> IPv4Interface:
-        """Address and network: ``10.0.2.10/24``."""
-        return IPv4Interface(f"{self.ip}/{self.netmask}")
-
-
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """The NIC is on the LAN; its kernel should use ``mtu``.
-
-    ``assigned`` is None for the raw encapsulation, which knows no addresses.
-    """
-
-    assigned: Assigned | None
-    mtu: int
-    url: str = ""
-    """Of the relay, without what is secret."""
-
-
-@dataclass(frozen=True, slots=True)
-class Detached:
-    """There is no session, why, and in how many seconds the next attempt is made."""
-
-    reason: str
-    retry_in: float
-
-
-@dataclass(frozen=True, slots=True)
-class Readdressed:
-    """A guest has a default MAC of QEMU's and another on the LAN; 6 bytes each. Told once for each guest."""
-
-    guest_mac: bytes
-    lan_mac: bytes
-
-    def __str__(self) -> str:
-        guest, lan = format_mac(self.guest_mac), format_mac(self.lan_mac)
-        return f"{guest} is QEMU's default MAC, which others have too: on the LAN this guest is {lan}"
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """The path takes packets of another size than was known: the kernel should use ``mtu`` from now on."""
-
-    mtu: int
-
-
-@dataclass(frozen=True, slots=True)
-class Draining:
-    """The relay takes no new sessions, and ends this one in ``seconds``; None where it does not say when."""
-
-    seconds: float | None
-
-
-Change = Attached | Detached | Draining | Readdressed | Resized
 
 
 def random_mac() -> bytes:
@@ -148,25 +85,6 @@ def host_name() -> str:
     """Return what this machine is called, for the LAN's DNS; empty when that is nothing in particular."""
     name = socket.gethostname().partition(".")[0]
     return "" if name == "localhost" else name
-
-
-def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
-    """Read an Assigned message; None when it is malformed, which is as good as lost."""
-    try:
-        ip, gateway, netmask, dns = (
-            IPv4Address(bytes(fields[name])) for name in ("ip", "gateway", "netmask", "dns")
-        )
-        IPv4Interface(f"{ip}/{netmask}")
-    except (KeyError, TypeError, ValueError):
-        return None
-    mtu, room, domain = fields.get("mtu"), fields.get("room"), fields.get("domain")
-    return Assigned(
-        *(ip, gateway, netmask, dns),
-        mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
-        # What is no name is not for a terminal either, nor for a resolver's file.
-        room=room if isinstance(room, str) and ROOM_NAME.fullmatch(room) else DEFAULT_ROOM,
-        domain=str(domain) if is_lan_domain(domain) else LAN_DOMAIN,
-    )
 
 
 class VirtualNic:

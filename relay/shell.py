@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from guest import client_arguments
 from guest.client import ConnectError
-from guest.vm_client import Attached, Change
+from guest.nic_changes import Attached, Change
 from netstack.counters import Counters
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin import client as admin

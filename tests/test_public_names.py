@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vmrelay
-from guest import client, relay_socket, vm_client
+from guest import client, nic_changes, relay_socket, vm_client
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,7 +27,9 @@ def python(*words, path=(), cwd=ROOT):
 
 @pytest.mark.parametrize("name", sorted({*vmrelay.__all__} - {"__version__"}))
 def test_a_public_name_is_what_the_guests_side_has_by_that_name(name):
-    [home] = [module for module in (client, relay_socket, vm_client) if _is_defined_in(module, name)]
+    [home] = [
+        module for module in (client, nic_changes, relay_socket, vm_client) if _is_defined_in(module, name)
+    ]
     assert getattr(vmrelay, name) is getattr(home, name)
     assert name in dir(vmrelay)
 

@@ -15,17 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guest.client import ConnectError, SessionEndedError
+    from guest.nic_changes import Assigned, Attached, Detached, Draining, Readdressed, Resized
     from guest.relay_socket import RelayIPSocket, RelayPeer, RelaySocket, use_relay
-    from guest.vm_client import (
-        Assigned,
-        Attached,
-        Detached,
-        Draining,
-        Readdressed,
-        Resized,
-        VirtualNic,
-        vm_client,
-    )
+    from guest.vm_client import VirtualNic, vm_client
 
     __version__: str
 
@@ -50,16 +42,8 @@ __all__ = [
 _MODULES = {
     "guest.client": ("ConnectError", "SessionEndedError"),
     "guest.relay_socket": ("RelayIPSocket", "RelayPeer", "RelaySocket", "use_relay"),
-    "guest.vm_client": (
-        "Assigned",
-        "Attached",
-        "Detached",
-        "Draining",
-        "Readdressed",
-        "Resized",
-        "VirtualNic",
-        "vm_client",
-    ),
+    "guest.nic_changes": ("Assigned", "Attached", "Detached", "Draining", "Readdressed", "Resized"),
+    "guest.vm_client": ("VirtualNic", "vm_client"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 _OWN_PACKAGES = frozenset({"actors", "guest", "netstack", "relay", "transport"})

@@ -19,8 +19,9 @@ from websockets.asyncio.client import connect as websocket
 from websockets.exceptions import ConnectionClosed
 
 from guest import card_identity
+from guest.nic_changes import Readdressed
 from guest.relay_socket import RelayPeer, RelaySocket
-from guest.vm_client import Readdressed, vm_client
+from guest.vm_client import vm_client
 from netstack.mac_rewriter import QEMU_DEFAULT
 
 DEFAULT = QEMU_DEFAULT.hex(":")

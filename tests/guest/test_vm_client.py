@@ -21,8 +21,9 @@ from actors.runtime import current_scheduler
 from guest import retry_delays
 from guest import vm_client as vm_client_module
 from guest.client import ConnectError, SessionEndedError
+from guest.nic_changes import Attached, Detached, Resized
 from guest.places import Places
-from guest.vm_client import Assigned, Attached, Detached, Resized, choose_kind, parse_assigned, vm_client
+from guest.vm_client import choose_kind, vm_client
 from netstack import control
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
@@ -549,18 +550,6 @@ def test_no_control_message_harms(text):
     nic._on_control(text)
 
 
-def test_an_assignment_is_read_in_any_order():
-    fields = {
-        "dns": [8, 8, 8, 8],
-        "gateway": [10, 0, 2, 2],
-        "ip": [10, 0, 2, 10],
-        "netmask": [255, 255, 255, 0],
-        "mtu": 9000,
-    }
-    ip, gateway, netmask, dns = map(IPv4Address, ("10.0.2.10", "10.0.2.2", "255.255.255.0", "8.8.8.8"))
-    assert parse_assigned(fields) == Assigned(ip, gateway, netmask, dns, None)
-
-
 @pytest.mark.parametrize(
     ("url", "wanted", "result"),
     [
@@ -602,24 +591,3 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(arguments):
 
     with contextlib.closing(asyncio.new_event_loop()) as loop:
         loop.run_until_complete(scenario())
-
-
-@pytest.mark.parametrize(
-    ("said", "room"),
-    [("lab", "lab"), (None, "default"), (7, "default"), ("\x1b[2J", "default"), ("", "default")],
-)
-def test_the_room_is_taken_from_assigned_if_it_can_be_one(said, room):
-    fields = json.loads(ASSIGNED[1:]) | ({} if said is None else {"room": said})
-    assert parse_assigned(fields).room == room
-
-
-@pytest.mark.parametrize(
-    ("said", "domain"),
-    [
-        ("lab.example", "lab.example"),
-        *((bad, "vm.internal") for bad in (None, 7, "", "a\nnameserver 1.2.3.4", "A b")),
-    ],
-)
-def test_the_domain_is_taken_from_assigned_if_it_can_stand_in_a_file(said, domain):
-    fields = json.loads(ASSIGNED[1:]) | ({} if said is None else {"domain": said})
-    assert parse_assigned(fields).domain == domain

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from simulated_host import Host
 from waiting import until
 
-from guest.vm_client import Attached, vm_client
+from guest.nic_changes import Attached
+from guest.vm_client import vm_client
 
 KEEP_ALIVE, IDLE_TIMEOUT = 0.5, 3.0
 """Seconds; by default they are 10 and 30."""

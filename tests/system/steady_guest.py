@@ -12,7 +12,8 @@ import struct
 import sys
 
 from guest.client import SessionEndedError
-from guest.vm_client import Attached, Resized, vm_client
+from guest.nic_changes import Attached, Resized
+from guest.vm_client import vm_client
 from netstack.icmp import build_echo, parse_icmp
 from netstack.ipv4 import build_ipv4, pack_ipv4, parse_ipv4
 from netstack.malformed import MalformedPacket

@@ -17,7 +17,8 @@ from test_workers import OfWorkers
 from waiting import until
 
 from guest import vm_client as vm_client_module
-from guest.vm_client import Attached, vm_client
+from guest.nic_changes import Attached
+from guest.vm_client import vm_client
 from netstack.address_pool import AddressPool
 
 PATH = {"PATH": f"{os.environ['PATH']}:/usr/sbin"}

@@ -21,8 +21,8 @@ from websockets.sync.client import connect as websocket
 
 from actors.close_codes import CloseCode
 from guest.client import ConnectError
+from guest.nic_changes import Detached, Draining
 from guest.relay_socket import RelayPeer, RelaySocket
-from guest.vm_client import Detached, Draining
 from relay.settings import Settings
 from transport.web.websocket import websocket_code
 

@@ -10,8 +10,9 @@ from impairment import CALM, Conditions, ImpairmentProxy
 from processes import Relay
 
 from guest.client import ConnectError, connect
+from guest.nic_changes import Attached, Resized
 from guest.target import Trust
-from guest.vm_client import Attached, Resized, vm_client
+from guest.vm_client import vm_client
 
 NETWORKS = {
     "2 % loss": Conditions(loss=0.02, delay=0.005),

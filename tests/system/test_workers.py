@@ -21,7 +21,8 @@ from scapy.utils import RawPcapNgReader
 from waiting import until, wait_until
 
 from guest.client import ConnectError
-from guest.vm_client import Attached, Detached, vm_client
+from guest.nic_changes import Attached, Detached
+from guest.vm_client import vm_client
 from relay.admin_place import default_path
 
 SOON = 1.0
