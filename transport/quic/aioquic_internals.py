@@ -66,9 +66,11 @@ RESET_STREAM_AT_PARAMETERS = (0x1D, 0x17F7586D2CB571)
 WebTransport over HTTP/3 refuse servers without the one that they know."""
 
 LONGEST_PROBE_WAIT = 2.0
-"""Seconds between two probes at most, or a probe timeout where that is longer. RFC 9002, 6.2.1 has the timeout
-double each time: what comes back after an outage (a tunnel, a NAT box that restarts) stays dead for up to as
-long again, both ways. A packet in two seconds is no burden for any path."""
+"""Seconds between two probes at most, or a probe timeout where that is longer.
+
+RFC 9002, 6.2.1 has the timeout double each time: what comes back after an outage (a tunnel, a NAT box that
+restarts) stays dead for up to as long again, both ways. A packet in two seconds is no burden for any path.
+"""
 
 _FRAME_HANDLERS = "_QuicConnection__frame_handlers"
 
