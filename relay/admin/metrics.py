@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +21,8 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from transport.turns import sockets_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,11 +92,15 @@ async def exposition(served: Served, snapshots: Snapshots) -> bytes:
         *_of_what_there_is(peers, flows, rooms, snapshots.label),
         *_of_rooms(rooms, snapshots.label),
         *_of_paths(peers),
-        *_of_counters(snapshots.counters_by_label()),
     ]
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collected(metrics))
-    return generate_latest(registry)
+    written = []
+    # One a turn: fifty rooms have thousands of samples, and each takes some 10 µs.
+    for metric in chain(metrics, _of_counters(snapshots.counters_by_label())):
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collected([metric]))
+        written.append(generate_latest(registry))
+        await sockets_first()
+    return b"".join(written)
 
 
 def _of_process(served: Served) -> Iterator[Metric]:

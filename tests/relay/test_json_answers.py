@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
 from dataclasses import dataclass
 
-from relay.admin.json_answers import ApiResponse, told_bans
+import pytest
+
+from actors.descriptions import FlowDescription
+from relay.admin.json_answers import AT_A_TIME, MOST_IN_A_LINE, told_bans, written
 from relay.bans import parse_ban
 
 
@@ -16,7 +20,7 @@ class Part:
 
 
 def told(content):
-    return json.loads(bytes(ApiResponse(content).body))
+    return json.loads(asyncio.run(written(content)))
 
 
 def test_dataclasses_are_objects_however_deep_they_are():
@@ -25,6 +29,49 @@ def test_dataclasses_are_objects_however_deep_they_are():
 
 def test_numbers_that_json_lacks_are_null_and_others_are_short():
     assert told([math.inf, math.nan, 0.123456789, 3]) == [None, None, 0.123457, 3]
+
+
+FLOW = FlowDescription("udp", 1, "10.0.2.15:5000", "192.0.2.1:53", "open", 1.5, None, 100, 200)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"default": [FLOW] * 3 * AT_A_TIME},
+        {"default": {"names": {f"vm{n}": ("10.0.2.15",) for n in range(3 * AT_A_TIME)}, "cached": 0}},
+        {"relay": {"uptime": 1}, "seen": {"peers": [], "flows": [("default", FLOW)] * 3 * AT_A_TIME}},
+    ],
+)
+def test_a_long_answer_is_written_in_slices_with_others_served_in_between(content):
+    async def scenario():
+        turns = 0
+
+        async def others():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        text = await written(content)
+        task.cancel()
+        return text, turns
+
+    text, turns = asyncio.run(scenario())
+    assert turns >= 3
+    assert text.endswith(b"\n")
+    assert len(text.splitlines()) > 3 * AT_A_TIME, "an item has a line"
+    assert json.loads(text) == told(content)
+
+
+def test_a_short_list_stands_in_one_line():
+    numbers = list(range(MOST_IN_A_LINE))
+    assert json.dumps(numbers) in asyncio.run(written({"a": {"b": numbers}})).decode().splitlines()[2]
+
+
+@pytest.mark.parametrize("content", [{}, [], {"default": []}, None, "text", {"a": {}}, [[]], 1.5])
+def test_what_is_empty_or_single_is_json_too(content):
+    assert told(content) == content
 
 
 def test_bans_tell_for_how_long_they_last():

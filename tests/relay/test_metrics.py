@@ -73,13 +73,15 @@ class Relay:
         self.lans.look()
         assert self.lans.find(name) is None
 
-    def families(self):
+    async def exposition(self):
         operations = SimpleNamespace(certificate=lambda: {"expires_in": 60.0}, is_draining=False)
         served: Any = SimpleNamespace(
             facts={"version": "1", "path": "pure"}, started=0.0, lag=LoopLag(), operations=operations
         )
-        text = asyncio.run(exposition(served, self.snapshots)).decode()
-        return list(text_string_to_metric_families(text))
+        return await exposition(served, self.snapshots)
+
+    def families(self):
+        return list(text_string_to_metric_families(asyncio.run(self.exposition()).decode()))
 
     def counted(self):
         """Tell what all series of counters show."""
@@ -98,6 +100,27 @@ class Relay:
 
 def families():
     return {family.name: family.samples for family in Relay(ROOMS).families()}
+
+
+def test_what_is_told_of_rooms_is_written_with_others_served_in_between():
+    relay = Relay(ROOMS)
+    turns = 0
+
+    async def scenario():
+        async def others():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        text = await relay.exposition()
+        task.cancel()
+        return text
+
+    families = list(text_string_to_metric_families(asyncio.run(scenario()).decode()))
+    assert turns >= len(families) > 10
+    assert len({family.name for family in families}) == len(families)
 
 
 def test_a_room_that_ends_is_not_counted_again():
