@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
+import io
 import os
 import re
 import signal
@@ -115,6 +117,9 @@ _SIGNALS = {
 }
 """What signals mean to the commands that go on until one ends them."""
 
+_NOT_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""What a file system says that does not take what is written to it."""
+
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 """What argparse takes for a negative number."""
 
@@ -192,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Parser().error(f"no command {name[:80]!r}{perhaps(name, COMMANDS)} ({known}); see vmrelay --help")
     _open_standard_descriptors()
     _keep_scapy_from_a_closed_cache()
+    _write_what_the_locale_has_no_letters_for()
     try:
         with held(_SIGNALS.get(name or "serve", Wishes({}, ()))):
             return _serve(words, name) if name in (None, "serve") else _run(name, words)
@@ -214,6 +220,12 @@ def _open_standard_descriptors() -> None:
         except OSError:
             opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
             os.set_inheritable(opened, True)
+
+
+def _write_what_the_locale_has_no_letters_for() -> None:
+    """Have letters that the output's encoding lacks, as in guests' names, written as escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _keep_scapy_from_a_closed_cache() -> None:
@@ -303,7 +315,16 @@ def _about(name: str, module: Any) -> dict[str, Any]:
 
 
 def _run(name: str, words: list[str]) -> int:
-    status: int = _module(name).run(parser_of(name).parse_args(words))
+    args = parser_of(name).parse_args(words)
+    try:
+        status: int = _module(name).run(args)
+        if status == 0 and sys.stdout is not None:  # None where it was closed at the start
+            sys.stdout.flush()  # now, for at the end of the process nobody is told that the disk is full
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN or error.filename is not None:
+            raise
+        print(f"vmrelay: error: standard output: {error.strerror}", file=sys.stderr)  # noqa: T201
+        return 1
     return status
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,9 @@ from relay.printable import printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from relay.admin.recording import Readable
 
 MAX_FILES = 100_000
 """Of a ring."""
@@ -80,7 +84,7 @@ def record(source: Any, path: Path | None, limits: Limits) -> None:
     except BrokenPipeError:
         pass  # whoever read it has enough
     except OSError as error:
-        raise client.AskError(f"{path}: {error.strerror or error}") from None
+        raise client.AskError(f"{path or 'standard output'}: {error.strerror or error}") from None
     except BlockError as error:
         raise client.AskError(str(error)) from None
     finally:
@@ -89,16 +93,34 @@ def record(source: Any, path: Path | None, limits: Limits) -> None:
 
 def _tell_packets(source: client.Stream) -> None:
     from scapy.layers import dhcp, dns, inet6  # noqa: F401 - what packets are taken apart into
-    from scapy.layers.l2 import Ether
-    from scapy.utils import RawPcapNgReader
 
-    for data, told in RawPcapNgReader(source):
+    for data, told in packets(source):
         clock = time.strftime("%H:%M:%S", time.localtime((told.tshigh << 32 | told.tslow) / told.tsresol))
         said = b", ".join(told.comments or ()).decode(errors="replace")
         name = (told.ifname or b"").decode(errors="replace")
         arrow = {1: ">", 2: "<"}.get(told.direction, " ")
         comment = f"  # {said}" if said else ""
-        print(printable(f"{clock} {name} {arrow} {Ether(data).summary()}{comment}"), flush=True)  # noqa: T201
+        print(printable(f"{clock} {name} {arrow} {_summary(data)}{comment}"), flush=True)  # noqa: T201
+
+
+def packets(source: Readable) -> Iterator[tuple[bytes, Any]]:
+    """Read frames, each with what scapy tells of it; what has not come whole when it ends is none."""
+    from scapy.error import Scapy_Exception
+    from scapy.utils import RawPcapNgReader
+
+    logging.getLogger("scapy").setLevel(logging.ERROR)  # it remarks on where a capture ends
+    with contextlib.suppress(Scapy_Exception):  # it ended before there was anything
+        for packet in RawPcapNgReader(source):  # noqa: UP028 - "yield from" would close the source, too
+            yield packet
+
+
+def _summary(frame: bytes) -> str:
+    from scapy.layers.l2 import Ether
+
+    try:
+        return str(Ether(frame).summary())
+    except Exception:  # noqa: BLE001 - scapy's, of what was cut off (--snaplen), or what a guest makes up
+        return f"{len(frame)} bytes: {frame[:32].hex()}"
 
 
 def trace_arguments(parser: argparse.ArgumentParser) -> None:

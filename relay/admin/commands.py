@@ -76,7 +76,7 @@ class Command(NamedTuple):
         try:
             answer = self.ask(client.connect(args), args)
         except client.AskError as error:
-            print(f"vmrelay {self.name}: {printable(str(error))}", file=sys.stderr)  # noqa: T201
+            print(f"vmrelay: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
             return USAGE if isinstance(error, client.UsageError) else self.not_told
         said, status = answer if isinstance(answer, Verdict) else (answer, 0)
         if said:

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         for line in _extcap(args):
             print(line)  # noqa: T201
     except (AskError, OSError) as error:
-        print(f"vmrelay extcap: {error}", file=sys.stderr)  # noqa: T201
+        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

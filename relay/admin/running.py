@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from relay.admin.capture_command import packets as read_packets
 from relay.admin.client import AskError, port_of
 from relay.admin.tables import table
 
@@ -133,7 +134,6 @@ class RunningRelay:
         """
         from scapy.layers.l2 import Ether
         from scapy.plist import PacketList
-        from scapy.utils import RawPcapNgReader
 
         port = None if peer is None else str(port_of(self._client, str(peer)))
         packets: list[Any] = []
@@ -142,7 +142,7 @@ class RunningRelay:
             with self._client.stream(
                 "/v1/capture", {"room": room, "peer": port, "filter": filter}, deadline
             ) as source:
-                for data, told in RawPcapNgReader(source):
+                for data, told in read_packets(source):
                     packet = Ether(data)
                     packet.sniffed_on = (told.ifname or b"").decode(errors="replace")
                     packets.append(packet)

@@ -133,4 +133,4 @@ def test_without_a_relay_or_with_a_port_that_is_taken_it_says_so(tmp_path, relay
     assert (done.returncode, done.stdout) == (1, "")
     done = run(*command, relay.admin, "--http-port", dashboard.port, check=False)
     assert done.returncode == 1
-    assert re.fullmatch(rf"vmrelay dashboard: port {dashboard.port}: .*in use\n", done.stderr)
+    assert re.fullmatch(rf"vmrelay: error: port {dashboard.port}: .*in use\n", done.stderr)

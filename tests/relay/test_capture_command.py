@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from operators import GATEWAY, GATEWAY_MAC, GUEST_MAC
@@ -15,6 +17,8 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.utils import RawPcapNgReader
 
 from guest.relay_socket import RelayPeer, RelaySocket
+from netstack import pcapng
+from relay.admin.capture_command import packets
 
 
 class Running:
@@ -243,3 +247,34 @@ def test_arp_is_described(relay, guest):
 
     asked = Ether(src=GUEST_MAC) / ARP(hwsrc=GUEST_MAC, psrc="10.0.2.15", pdst="10.0.2.2", op=1)
     assert describe(bytes(asked)) == "ARP who has 10.0.2.2"
+
+
+def test_a_capture_may_end_anywhere_without_a_complaint(capfd):
+    head = pcapng.section("vmrelay") + pcapng.interface("default/peer1", "web", 0)
+    whole = head + pcapng.packet(0, 1.0, bytes(60), "in", comment="", snap_length=0)
+    for size in range(len(whole)):
+        assert not list(packets(io.BytesIO(whole[:size])))
+    [(frame, _)] = packets(io.BytesIO(whole))
+    assert frame == bytes(60)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_packets_of_which_little_is_kept_are_told_as_well(relay, guest):
+    running = Running(relay, "capture", "--snaplen", "6", logged="captures")
+    ping(guest)
+    running.read_until("6 bytes: " + GATEWAY_MAC.replace(":", ""))
+    running.stop()
+
+
+def test_a_capture_for_a_pipe_that_takes_no_more_says_so(relay):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "relay.main", "capture", "-w", "-", "--admin", str(relay.admin)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    said = "vmrelay: error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)

@@ -452,3 +452,35 @@ def test_whoever_reads_a_beginning_of_the_output_gets_no_complaint_about_the_res
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(PATIENCE) in {0, 1}
+
+
+@pytest.mark.parametrize("words", [("config", "print"), ("version",), ("completion", "bash")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_takes_no_output_is_said_and_is_no_success(words, unbuffered):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(*words),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment() | {"PYTHONUNBUFFERED": unbuffered},
+            timeout=PATIENCE,
+            check=False,
+        )
+    said = "vmrelay: error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_the_locale_has_no_letters_for_is_written_otherwise(encoding):
+    done = subprocess.run(
+        command("--help"),
+        capture_output=True,
+        cwd=ROOT,
+        env=environment() | {"PYTHONIOENCODING": encoding},
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u2026" in done.stdout

@@ -29,7 +29,7 @@ def ended(*words):
 def test_it_is_for_terminals(relay):
     for words in ((), ("--json",)):
         said = relay.vmrelay("top", *words, status=1)
-        assert said == "vmrelay top: this is for a terminal; vmrelay status --json is for programs\n"
+        assert said == "vmrelay: error: this is for a terminal; vmrelay status --json is for programs\n"
 
 
 def test_a_relay_that_cannot_be_asked_is_said_in_a_line(tmp_path):
