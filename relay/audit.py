@@ -168,6 +168,8 @@ class AuditFile:
         self._kept = kept
         self._failing = False
         """Whether the latest line was not written, which the log has been told."""
+        self._stays = False
+        """Whether another file could not be begun when it was time, which the log has been told."""
         self._torn = False
         """Whether what is written ends in the middle of a line: the disk became full there."""
         try:
@@ -186,8 +188,8 @@ class AuditFile:
     def write(self, text: str) -> None:
         """Write a line, to another file where it is time for that. Waits for the disk. Raises OSError."""
         data = (b"\n" if self._torn else b"") + text.encode()
+        self._follow_if_possible(len(data))
         try:
-            self._follow(len(data))
             while data:
                 written = os.write(self._descriptor, data)
                 self._torn = data[written - 1 : written] != b"\n"
@@ -213,14 +215,29 @@ class AuditFile:
             stack.pop_all()
         return descriptor
 
+    def _follow_if_possible(self, more: int) -> None:
+        """Go on in the file that is open where there can be no other one: better long than lost."""
+        try:
+            self._follow(more)
+        except OSError as error:
+            if not self._stays:
+                said = "the audit log goes on in the file that it has open, for it can begin no other one"
+                logger.error("{}: {}: {}", said, self._path, error.strerror or error)
+            self._stays = True
+        else:
+            self._stays = False
+
     def _follow(self, more: int) -> None:
         """Have the file of this path open, with room for ``more`` bytes. Raises OSError."""
         if not self._is_current():
             self._reopen()
         elif self._is_full(more):
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-            if self._is_current():  # else another process has just done it
-                self._rotate()
+            try:
+                if self._is_current():  # else another process has just done it
+                    self._rotate()
+            finally:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self._reopen()
 
     def _is_current(self) -> bool:

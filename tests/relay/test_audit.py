@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -214,6 +215,25 @@ def test_nobody_waits_for_the_disk_and_the_queue_is_bounded(path, monkeypatch):
     assert 10_000 < counters["audit.lost"] < 20_000
     goes_on.set()
     log.close()
+
+
+def test_where_no_other_file_can_be_begun_lines_go_on_in_this_one(path, lines):
+    taken = path.with_name(f"{path.name}.1")
+    (taken / "folder").mkdir(parents=True)
+    file = AuditFile(path, 100, 1)
+    for number in range(20):
+        file.write(f"{number:029}\n")
+    with path.open() as other:  # another process is not kept waiting
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert [int(line) for line in path.read_text().split()] == list(range(20))
+    said = "the audit log goes on in the file that it has open, for it can begin no other one"
+    assert lines == [f"ERROR {said}: {path}: Is a directory"]
+    (taken / "folder").rmdir()
+    taken.rmdir()
+    file.write("20\n")
+    file.close()
+    assert path.read_text() == "20\n"
+    assert len(taken.read_text().split()) == 20
 
 
 def test_a_torn_line_does_not_spoil_the_next(path, monkeypatch):
