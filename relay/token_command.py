@@ -116,6 +116,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="EdDSA",
         help="EdDSA (default; the relay needs the public half only), or HS256 (a secret that both have)",
     )
+    key.add_argument("--json", action="store_true", help="print as JSON")
     public = actions.add_parser(
         "public",
         help="print the keys as a relay needs them",
@@ -168,6 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         help="its jti, by which it can be revoked (default: a random one)",
     )
+    create.add_argument("--json", action="store_true", help="print the token, its id and its end as JSON")
     revoke = actions.add_parser(
         "revoke",
         help="have a running relay refuse a token for good",
@@ -217,7 +219,8 @@ def _add_key(args: argparse.Namespace) -> int:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     beside.replace(args.file)
-    print(made["kid"])  # noqa: T201
+    told = {"kid": made["kid"], "alg": args.algorithm}
+    print(json.dumps(told, indent=1) if args.json else made["kid"])  # noqa: T201
     return 0
 
 
@@ -234,8 +237,14 @@ def _create(args: argparse.Namespace) -> int:
     said["limits"] = {flag: value for flag, value in limits.items() if value is not None} or None
     claims |= {key: value for key, value in said.items() if value is not None}
     read_claims(claims, claims["exp"])
-    print(sign(read_entries(args.file)[-1], claims))  # noqa: T201
+    token = sign(read_entries(args.file)[-1], claims)
+    told = {"token": token, "id": claims["jti"], "expires": _moment(claims["exp"])}
+    print(json.dumps(told, indent=1) if args.json else token)  # noqa: T201
     return 0
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def _revoke(args: argparse.Namespace) -> int:
@@ -269,7 +278,7 @@ def _show(args: argparse.Namespace) -> int:
     header = jwt.get_unverified_header(said)
     for name in ("exp", "nbf", "iat"):
         if isinstance(claims.get(name), (int, float)) and 0 <= claims[name] < 1e11:  # noqa: PLR2004
-            claims[name] = datetime.fromtimestamp(claims[name], UTC).isoformat()
+            claims[name] = _moment(claims[name])
     print(json.dumps({"kid": header.get("kid"), "alg": header.get("alg"), **claims}, indent=2))  # noqa: T201
     if args.keys is not None:
         load_keys(args.keys).read(said, time.time())

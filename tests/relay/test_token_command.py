@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_what_a_token_says_is_shown(token, tmp_path, monkeypatch):
     assert said["exp"].endswith("+00:00")
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{made}\n"))
     assert json.loads(token("show", "-"))["jti"] == "t1"
+
+
+def test_programs_are_told_by_what_to_revoke_a_token_and_when_it_ends(token, tmp_path):
+    keys = tmp_path / "keys.json"
+    made = json.loads(token("key", keys, "--algorithm", "HS256", "--json"))
+    assert made == {"kid": next(iter(load_keys(keys).by_id)), "alg": "HS256"}
+    told = json.loads(token("create", keys, "--expires", "2h", "--json"))
+    found = load_keys(keys).read(told["token"], time.time())
+    assert told["id"] == found.id
+    assert datetime.fromisoformat(told["expires"]).timestamp() == found.expires
 
 
 def test_a_token_has_macs_limits_and_rights(token, tmp_path):
