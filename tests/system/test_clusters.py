@@ -110,6 +110,17 @@ def test_guests_of_three_machines_are_on_one_lan(tmp_path):
         hosts = [await cluster.host(machine) for machine in machines for _ in range(3)]
         assert len({host.ip for host in hosts}) == len(hosts)
         await all_ping_all(hosts)
+        here, there = hosts[0], hosts[-1]
+        for machine, asks, answers in ((machines[0], here, there), (machines[2], there, here)):
+            # Each is a guest of the room wherever one asks, and reaches the other.
+            for sender in (asks, answers):
+                target = answers if sender is asks else asks
+                words = (str(target.ip), "--from", str(sender.ip))
+                first, last = await asyncio.to_thread(machine.explained, *words)
+                places = ["session" in step["answer"] for step in (first, last)]
+                assert places == [sender is asks, target is asks], (first, last)
+                assert first["ok"]
+                assert last["ok"]
 
     play(tmp_path, scenario)
 
