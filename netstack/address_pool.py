@@ -163,6 +163,7 @@ class AddressPool:
             if address is None:
                 address = wanted if self.is_open(wanted) else self._next(mac)
         if address is not None:
+            self._claims.get(mac, {}).pop(address, None)  # a fixed one, which it used beside another lease
             self._give(address, mac, is_known=is_known)
             self._leases[mac] = address
         return address

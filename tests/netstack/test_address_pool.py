@@ -237,6 +237,20 @@ def test_a_fixed_address_is_one_guests_only():
     assert AddressPool(fixed={web: outside}).assign(web) == outside
 
 
+def test_a_fixed_address_that_its_guest_used_beside_its_lease_is_its_lease_alone_when_that_is_lost():
+    pool = AddressPool(fixed={mac(1): ip(50)})
+    assert pool.claim(mac(1), ip(60)) is pool.claim(mac(1), ip(50)) is Claim.GRANTED
+    assert pool.address_of(mac(1)) == ip(60)
+    pool.decline(mac(1))
+    assert pool.assign(mac(1)) == ip(50)
+    assert pool.addresses_of(mac(1)) == (ip(50),)
+    for last in range(61, 62 + MAX_CLAIMS_PER_MAC):
+        assert pool.claim(mac(1), ip(last)) is Claim.GRANTED
+    assert pool.holder_of(ip(50)) == mac(1)
+    pool.release(mac(1))
+    assert pool.held() == ()
+
+
 @pytest.mark.parametrize("address", ["10.0.2.2", "10.0.2.0", "10.0.2.255", "10.0.3.1"])
 def test_an_address_that_cannot_be_fixed(address):
     with pytest.raises(ValueError, match=rf"^{address} is not an address for a guest of 10\.0\.2\.0/24$"):
