@@ -30,6 +30,10 @@ BASE_WINDOW = 256 * 1024
 MAX_PIECES = 256
 """Separate pieces out of order."""
 
+SMALL = 512
+"""Bytes below which what came in order is joined to what came before it: an object for each byte of a window
+would be forty times that."""
+
 _start_of = attrgetter("start")
 
 
@@ -139,7 +143,10 @@ class Receiver:
             return False
         fresh = payload[self.next - position :] if position < self.next else payload
         if fresh:
-            self.ready.append(fresh)
+            if len(fresh) < SMALL:
+                self._join(fresh)
+            else:
+                self.ready.append(fresh)
             self.next += len(fresh)
         in_order = not self._early
         if self._early:
@@ -193,8 +200,16 @@ class Receiver:
             self._early_bytes -= len(piece.data)
             data = bytes(piece.data[self.next - piece.start :])
             if data:
-                self.ready.append(data)
+                self._join(data)
                 self.next += len(data)
+
+    def _join(self, data: bytes) -> None:
+        """Have data wait that may be little, in one piece with what is little before them."""
+        ready = self.ready
+        if ready and len(data) < SMALL and len(ready[-1]) < SMALL:
+            ready[-1] += data
+        else:
+            ready.append(data)
 
     def sack_blocks(self) -> list[tuple[int, int]]:
         """Return what came beyond the gap: the blocks that were added to last, the latest first.

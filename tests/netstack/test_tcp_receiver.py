@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.tcp_receiver import MAX_PIECES, Receiver
+from netstack.tcp_receiver import MAX_PIECES, SMALL, Receiver
 
 STREAM = bytes(i * 7 % 251 for i in range(4000))
 pieces = st.lists(st.tuples(st.integers(0, 3900), st.integers(1, 700)), max_size=60)
@@ -86,3 +87,20 @@ def test_a_fin_right_behind_all_that_the_window_took_is_taken():
     receiver = Receiver(0, 1000)
     assert receiver.accept(0, STREAM[:1000], fin=True)
     assert (receiver.finished, receiver.next, receiver.edge) == (True, 1001, 1001)
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["in order", "in pairs the other way round"])
+@pytest.mark.parametrize("size", [1, 100, SMALL - 1, SMALL])
+def test_what_comes_a_byte_at_a_time_waits_in_few_pieces(size, swapped):
+    stream = STREAM * 10
+    receiver = Receiver(0, len(stream))
+    starts = list(range(0, len(stream), size))
+    if swapped:
+        starts = [start for at in range(0, len(starts), 2) for start in reversed(starts[at : at + 2])]
+    for start in starts:
+        receiver.accept(start, stream[start : start + size], fin=False)
+    assert b"".join(receiver.ready) == stream
+    assert len(receiver.ready) <= 2 * len(stream) // SMALL + 2
+    receiver.take(SMALL + 1)
+    assert b"".join(receiver.ready) == stream[SMALL + 1 :]
+    assert receiver.held == len(stream) - SMALL - 1
