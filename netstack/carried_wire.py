@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_DATAGRAM: Final = MAX_MESSAGE - 64
 """Bytes of the longest datagram that fits one message."""
 
+MAX_CODE: Final = 0xFFFF_FFFF
+"""The highest code of an end; stands for the higher ones that a client may give (QUIC has 62 bits)."""
+
 MAX_REASON: Final = 255
 """Bytes of why a session ended."""
 
@@ -184,7 +187,7 @@ def pack_ended(number: int, ended: Ended) -> bytes:
     """Write an Ended."""
     return (
         _KEY.pack(Part.ENDED, number)
-        + _END.pack(ended.code, ended.lost)
+        + _END.pack(min(ended.code, MAX_CODE), ended.lost)
         + pack_text(ended.reason, MAX_REASON)
     )
 

@@ -67,6 +67,12 @@ def test_reasons_are_cut_and_not_refused():
     assert said.reason == "tired?"
 
 
+@pytest.mark.parametrize("code", [2**32 - 1, 2**32, 2**62 - 1])
+def test_an_end_with_the_highest_codes_of_quic_is_told(code):
+    _, said = wire.read_carried(HEAD + wire.pack_ended(NUMBER, wire.Ended(code, "", False)))
+    assert said == wire.Ended(wire.MAX_CODE, "", False)
+
+
 @pytest.mark.parametrize(("pack", "said"), WRITTEN[1:])
 def test_what_is_cut_short_or_too_long_is_malformed(pack, said):
     message = HEAD + pack(NUMBER, said)
