@@ -19,17 +19,15 @@ from loguru import logger
 from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
 from actors.runtime import run_ready, tell_alive
-from relay import forward_changes, logs
+from relay import logs
 from relay.admin.service import AdminService, Served
 from relay.admin_place import PlaceError, listen
 from relay.app import Relay
 from relay.bans import Ban
-from relay.documents import Document
-from relay.forward_changes import ForwardChanges
 from relay.line_writer import LineWriter
 from relay.settings import SettingsError
 from relay.starting import StartError, calm_garbage_collector, raise_file_limit
-from relay.state import Folder, State, StateFile
+from relay.state import Folder, State
 from relay.version import path_form, version
 from relay.workers import handed as handing
 from relay.workers.channel import Channel, ChannelError
@@ -73,9 +71,6 @@ class WorkerRelay(Relay):
         super().__init__(settings, self._handed_certificates, lambda _: None, state)
         self._forwards.take(start["forwards"])
         self._revocations.ids |= set(start["revoked"])
-        if handed.place.number == 0:  # all are told of changes, and one of them keeps them
-            file = StateFile(folder, forward_changes.FILE)
-            self._forwards = ForwardChanges(Document(file, forward_changes.HOLDS))
         for fields in start["bans"]:
             self._bans.add(Ban(*fields))
 

@@ -168,6 +168,7 @@ class Supervisor:
             self.forwards.try_all()
         except OperationError as error:
             raise StartError(str(error)) from None
+        await self.forwards.changes.keep()  # which the settings may have changed since
         try:
             self.tokens = token_gate(self.settings, self._revocations)
         except KeysError as error:

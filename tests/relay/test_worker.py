@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from guest.client import ConnectError, SessionEndedError, connect
 from guest.target import Trust
-from relay import logs
+from relay import forward_changes, logs
 from relay.logs import Limiter
 from relay.settings import Settings
 from relay.supervisor.asking import Question, ask
@@ -40,15 +40,15 @@ SETTINGS = Settings(bind="127.0.0.1", port=0, cert_poll_interval=0.1)
 
 
 class Working:
-    """The second of two workers; the first is not there."""
+    """The second of two workers, or another; no other is there."""
 
-    def __init__(self, ports, folder, settings=SETTINGS, **start):
+    def __init__(self, ports, folder, settings=SETTINGS, *, number=1, state=None, **start):
         self.certificates = EphemeralCertificateStore(["127.0.0.1"], datetime.now(UTC))
         self.port = ports.port
         self.ports = ports
-        place = Place(1, 2, folder, bytes(32))
-        udp, tcp = (tuple(opened.dup() for opened in found) for found in (ports.of(1), ports.tcp))
-        handed = Handed(place, udp, tcp, bytes(32), bytes(32), first_port=20, state=None)
+        place = Place(number, 2, folder, bytes(32))
+        udp, tcp = (tuple(opened.dup() for opened in found) for found in (ports.of(number), ports.tcp))
+        handed = Handed(place, udp, tcp, bytes(32), bytes(32), first_port=20, state=state)
         self.place = place
         self._start = {
             "settings": handing.pack_settings(settings),
@@ -125,6 +125,18 @@ def play(scenario, **start):
         folder = Path(name)
         asyncio.run(bounded())
         assert list(folder.iterdir()) == [], "its sockets are gone"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_forwards_are_those_that_it_is_told_whatever_is_kept(tmp_path, number):
+    change = {"room": "default", "forward": "udp:127.0.0.1:9:web:80", "change": "added"}
+    (tmp_path / forward_changes.FILE).write_text(json.dumps([change]))
+
+    async def scenario(working):
+        [room] = (await ask(working.place.admin_socket, Question("GET", "/v1/rooms"))).json()
+        assert room["forwards"] == 0
+
+    play(scenario, number=number, state=tmp_path)
 
 
 def test_it_serves_on_the_sockets_that_it_was_handed_and_says_that_it_lives():

@@ -361,16 +361,22 @@ def test_captures_and_events_are_of_all_workers(operated, tmp_path):
 
 
 def test_a_forward_that_is_added_outlives_the_worker_that_listens(operated):
-    text = f"tcp:127.0.0.1:{free_port()}:db:80"
+    port = free_port()
+    text = f"tcp:127.0.0.1:{port}:db:80"
 
     def forwards():
         return [(each["forward"], each["worker"]) for each in operated.asked("forwards").get("default", ())]
+
+    def is_open():
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return True
+        return False
 
     operated.vmrelay("forwards", "--add", text)
     wait_until(lambda: forwards() == [(text, 0)])
     assert "already" in operated.vmrelay("forwards", "--add", text, status=1)
     os.kill(operated.pid_of(0), signal.SIGKILL)
-    wait_until(lambda: forwards() == [(text, 1)])
+    wait_until(is_open)  # at worker 1, for less time than a command may take to ask
     wait_until(lambda: forwards() == [(text, 0)])
     operated.vmrelay("forwards", "--remove", text)
     wait_until(lambda: not forwards())
@@ -448,6 +454,14 @@ def test_a_trace_goes_on_with_workers_that_come_later_and_with_the_guests_next_s
             trace.stop()
 
     play(scenario)
+
+
+def test_a_forward_that_the_configuration_names_by_now_is_no_longer_kept(tmp_path):
+    text = f"tcp:127.0.0.1:{free_port()}:web:80"
+    file = tmp_path / "forwards.json"
+    file.write_text(json.dumps([{"room": "default", "forward": text, "change": "added"}]))
+    Workers("--state", tmp_path, "--forward", text).stop()
+    assert json.loads(file.read_text()) == []
 
 
 def test_a_forward_whose_port_is_taken_is_told_at_the_start():
