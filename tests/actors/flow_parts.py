@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gateway_parts import Lan, packet
 from scapy.layers.inet import ICMP, UDP
 from scapy.packet import Raw
-from test_gateway import Lan, packet
 from test_ipv6_router import packet as packet6
 
 from actors.settings import LanSettings

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway_parts import Lan, ether, packet
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
-from test_gateway import Lan, ether, packet
 
 from actors.flows.port_forward import PortForwardActor
 from actors.messages import ClientsWaiting, ConnectionMade, DatagramFromNet, DatagramsFromNet

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from gateway_parts import Lan, packet
 from lan_parts import Box, ip, mac
 from scapy.layers.inet import UDP
-from test_gateway import Lan, packet
 
 from actors.messages import AssignAddress, ForwardOpened, GuestFound, GuestWanted, PortClosed
 from actors.runtime import EventLoopActor

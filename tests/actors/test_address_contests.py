@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from gateway_parts import Lan, echoes, ether, guest_ip, packet, who_asks
 from lan_parts import GATEWAY_MAC, ip, mac
 from scapy.layers.inet import ICMP, UDP
 from scapy.layers.l2 import ARP
-from test_gateway import Lan, echoes, ether, guest_ip, packet, who_asks
 
 from actors.messages import PortClosed
 from actors.settings import FixedLease

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pykka
 import pytest
 from flow_parts import SERVER, echo_reply, lan_of_both, lan_of_three, ping, udp, udp6
+from gateway_parts import Lan, assert_intact, guest_ip, packet
 from lan_parts import GATEWAY_MAC, mac
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from test_gateway import Lan, assert_intact, guest_ip, packet
 
 from actors.flows.flow import MAX_HEADS, MAX_REMOTES
 from actors.flows.udp_flow import UdpFlowActor

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pykka
 import pytest
 from flow_parts import SERVER, lan_of_both, lan_of_three, ping, udp, udp6
+from gateway_parts import Lan
 from lan_parts import mac
 from scapy.layers.inet import ICMP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest
-from test_gateway import Lan
 from test_ipv6_router import packet as packet6
 
 from actors.flows.icmp_flow import IcmpFlowActor

@@ -1,21 +1,19 @@
 from __future__ import annotations
 
 import pytest
+from flow_parts import lan_of_three
+from gateway_parts import GRE, Lan, assert_intact, echoes, ether, packet
 from lan_parts import GATEWAY_MAC, mac
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
-from test_gateway import GRE, Lan, assert_intact, echoes, ether, packet
 
 
 @pytest.fixture
 def lan(loop, counters):
     """A LAN with guests at ports 1, 2, 3: 10.0.2.10, .11, .12."""
-    lan = Lan(counters)
-    for port in (1, 2, 3):
-        lan.assign(port)
-    return lan
+    return lan_of_three(counters)
 
 
 # -- ARP --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from functools import partial, reduce
 from itertools import product
 
 import pytest
+from gateway_parts import Lan, ether
 from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box, mac
@@ -32,7 +33,6 @@ from scapy.layers.inet6 import (
     fragment6,
 )
 from scapy.packet import Raw
-from test_gateway import Lan, ether
 
 from actors.gateway.discovery import UPLINK_INTERVAL, UPLINK_REPEATS
 from actors.gateway.ipv6_router import _for_flows

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from gateway_parts import Lan, echoes, ether, packet
 from lan_parts import Box, ip, mac
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP
-from test_gateway import Lan, echoes, ether, packet
 
 from actors.messages import AddressAssigned, AddressUsed, AssignAddress, GatewayAttached, PortClosed
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from forward_parts import CLIENT, FakeListeners, Forwarded
+from gateway_parts import assert_intact, ether, packet
 from lan_parts import GATEWAY_MAC, Box, ip, mac
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from test_gateway import assert_intact, ether, packet
 from test_ipv6_router import PREFIX
 
 from actors.descriptions import Describe

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from gateway_parts import Lan
+from gateway_parts import packet as packet4
 from lan_parts import mac
 from scapy.layers.inet import ICMP, IP, UDP, IPerror, UDPerror, fragment
 from scapy.layers.inet6 import (
@@ -16,8 +18,6 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
-from test_gateway import Lan
-from test_gateway import packet as packet4
 from test_ipv6_router import GATEWAY, PREFIX, guest
 from test_ipv6_router import packet as packet6
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address
 
 import dns.message
+import gateway_parts
 import pytest
-from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac, nobody_is_away
+from lan_parts import GATEWAY_IP, GATEWAY_MAC, Box, FakeOutside, ip, mac
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dns import DNS
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -17,7 +18,6 @@ from actors.gateway.guests import MAX_MACS_PER_PORT
 from actors.gateway.services import DHCP_BURST
 from actors.messages import (
     AddressUsed,
-    AssignAddress,
     ConnectionMade,
     DnsQuestions,
     DnsStreamOpened,
@@ -36,39 +36,13 @@ from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.dhcp_boot import BootFile
 
 
-class Lan:
-    """A gateway; the test plays the switch, the guests and the name server."""
+class Lan(gateway_parts.Lan):
+    """One with IPv6; the test plays the name server too."""
 
     def __init__(self, counters, **settings):
-        self.counters = counters
-        self.switch = Box()
         self.dns = Box()
-        lan_settings = LanSettings(**settings)
-        self.ref = GatewayActor.start(self.switch, FakeOutside(), counters, lan_settings, self.dns)
-        run_ready()
-
-    def tell(self, message):
-        self.ref.tell(message)
-        run_ready()
-
-    def assign(self, port, **more):
-        peer = Box()
-        self.tell(AssignAddress(port, mac(port), peer, **more))
-        nobody_is_away(self.switch, self.tell)
-        return peer[0]
-
-    def settle(self, port, **more):
-        """Register a guest that has used its address for a while."""
-        address = self.assign(port, **more).ip
-        self.ref._actor_weakref()._guests.pool.claim(mac(port), address)
-
-    def sends(self, port, *packets):
-        self.tell(FramesToGateway(port, [bytes(p) for p in packets]))
-        return self.received()
-
-    def received(self):
-        run_ready()
-        return [Ether(frame) for m in self.switch.take(FramesFromGateway) for frame in m.frames]
+        prefix = {"ipv6_prefix": LanSettings().ipv6_prefix}
+        super().__init__(counters, dns=self.dns, **prefix | settings)
 
     def dhcp(self, port, kind, *options, source="0.0.0.0", hardware=None, **fields):
         """Send a DHCP message by broadcast; give what comes back."""

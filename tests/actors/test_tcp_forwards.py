@@ -8,11 +8,11 @@ import random
 import pykka
 import pytest
 from forward_parts import FakeConnection, FakeListener, Forwarded
+from gateway_parts import assert_intact, ether, guest_ip, packet
 from lan_parts import GATEWAY_MAC
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6DestUnreach, ICMPv6ND_NS, IPv6
 from scapy.packet import Raw
-from test_gateway import assert_intact, ether, guest_ip, packet
 from test_ipv6_router import PREFIX
 
 from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
