@@ -528,7 +528,10 @@ class FlowAnswered:
 
 
 class DatagramsLost(NamedTuple):
-    """Session -> PeerActor: datagrams that QUIC takes as lost, each with the time at which it left."""
+    """Session -> PeerActor: datagrams that QUIC takes as lost, each with the time at which it left.
+
+    Or those that waited too long for that, and since when.
+    """
 
     datagrams: list[tuple[bytes, float]]
 

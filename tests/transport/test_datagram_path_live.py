@@ -134,9 +134,8 @@ def test_the_sessions_actor_is_told_of_what_did_not_arrive(established, name):
     pair.relay.session.send([datagram(b"down", 0)])
     pair.settle(1)
     arrived, lost = set(pair.client.datagrams), {content for content, _ in pair.relay.peer.lost}
-    dropped = pair.relay.host.counters["session.drop.stale"]
     sent = {datagram(b"down", number) for number in range(traffic.sent)}
-    assert len(sent - arrived - lost) <= dropped
+    assert sent == arrived | lost
     assert lost <= sent
     assert bool(lost) == (name != "calm")
     assert all(when <= pair.now for _, when in pair.relay.peer.lost)
@@ -542,6 +541,21 @@ def test_what_is_stale_is_not_sent_when_acknowledgements_come_again(established)
     pair.settle(3)
     assert [content for content in pair.client.datagrams if content.startswith(b"stale")] == []
     assert_nothing_left(pair.relay)
+
+
+def test_the_sessions_actor_is_told_of_what_has_become_stale(established):
+    pair = live(established)
+    relay = pair.relay
+    relay.send(*[bytes([number]) * 1000 for number in range(100)])
+    queued = list(relay.session.queue.items)
+    assert len(queued) > 10
+    since = relay.host.now
+    relay.pass_time(QUEUE_SECONDS + LONGEST_PROBE_WAIT + 0.1)
+    assert relay.session.queued_bytes == 0
+    dropped = relay.host.counters["session.drop.stale"]
+    assert dropped > 50
+    stale = [(datagram, since) for datagram in queued[-dropped:]]
+    assert [each for each in relay.peer.lost if each in stale] == stale
 
 
 def test_what_is_stale_is_dropped_before_the_window_opens(established):

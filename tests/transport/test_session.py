@@ -74,14 +74,14 @@ def test_a_session_is_writable_when_half_of_its_room_is_free():
     assert port.writable
 
 
-def test_what_waited_too_long_is_dropped_and_counted():
+def test_what_waited_too_long_is_dropped_counted_and_told():
     counters = Counters()
     queue = DatagramQueue(counters)
-    queue.extend([b"old", b"old"], now=10)
+    queue.extend([b"old", b"older"], now=10)
     queue.extend([b"new"], now=10 + QUEUE_SECONDS)
-    queue.drop_stale(10 + QUEUE_SECONDS)
+    assert queue.drop_stale(10 + QUEUE_SECONDS) == []
     assert len(queue) == 3
-    queue.drop_stale(10.001 + QUEUE_SECONDS)
+    assert queue.drop_stale(10.001 + QUEUE_SECONDS) == [(b"old", 10), (b"older", 10)]
     assert queue.take_all() == [b"new"]
     assert counters["session.drop.stale"] == 2
 

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
+from transport.quic import session as session_module
 from transport.quic.session import QUEUE_BYTES, DatagramQueue
 from transport.web import http_connection, websocket
 from transport.web.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
@@ -203,6 +204,25 @@ def test_a_client_that_closes_and_takes_nothing_is_given_up(monkeypatch):
             client.transport.write(close(1000))
             await until(lambda: peer.closed)
             await until(lambda: web.listener.connection_count == 0)
+
+    run(scenario)
+
+
+def test_the_sessions_actor_is_told_of_what_has_waited_for_too_long(monkeypatch):
+    async def scenario(web):
+        async with web.client("/") as client:
+            peer = await web.peer()
+            client.transport.pause_reading()
+            await web.fill()
+            before = web.listener.clock()
+            peer.session.send([b"the last"])
+            monkeypatch.setattr(session_module, "QUEUE_SECONDS", 0.0)
+            client.transport.resume_reading()
+            await until(lambda: peer.lost)
+            content, since = peer.lost[-1]
+            assert content == b"the last"
+            assert before <= since <= web.listener.clock()
+            assert len(peer.lost) == web.counters["session.drop.stale"]
 
     run(scenario)
 

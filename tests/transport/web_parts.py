@@ -13,7 +13,7 @@ from raw_clients import RawTls
 from waiting import until
 from websockets.asyncio.client import connect
 
-from actors.messages import DatagramsFromClient, SessionClosed
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from transport.certificates import EphemeralCertificateStore
@@ -35,11 +35,14 @@ class Peer:
     def __init__(self, session):
         self.session = session
         self.datagrams = []
+        self.lost = []
         self.closed = None
 
     def tell(self, message):
         if isinstance(message, DatagramsFromClient):
             self.datagrams += message.datagrams
+        elif isinstance(message, DatagramsLost):
+            self.lost += message.datagrams
         elif isinstance(message, SessionClosed):
             self.closed = message
 

@@ -187,7 +187,9 @@ class Carrier(Generic[Quic, HostOfRole]):
                 path.refresh()
             self._charge(thread_time() - started, self.ordinary_cost, now)
         if session is not None and path is not None:
-            session.queue.drop_stale(now)
+            stale = session.queue.drop_stale(now)
+            if stale:
+                self._on_stale(stale)
             packets = path.flush(session.queue, now)
             if packets:
                 self._host.send_packets(packets, self._address)
@@ -294,6 +296,9 @@ class Carrier(Generic[Quic, HostOfRole]):
 
     def _on_end(self, end: ConnectionTerminated) -> None:
         """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
+
+    def _on_stale(self, datagrams: list[tuple[bytes, float]]) -> None:
+        """Take note of the session's datagrams that waited for too long, each with the time since when."""
 
     def _on_deadline(self, name: str) -> None:
         """Do what is to be done when a deadline of the role's has passed, which is over then."""

@@ -234,6 +234,11 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._h3 = None
         super().dissolve()
 
+    def _on_stale(self, datagrams: list[tuple[bytes, float]]) -> None:
+        """Have TCP send it again, and not only at its time-out, which an outage makes as long as it was."""
+        if self._mailbox is not None:
+            self._mailbox.tell(DatagramsLost(datagrams))
+
     def _on_deadline(self, name: str) -> None:
         if name == NO_SESSION:
             self._host.counters.add("connection.no_session")

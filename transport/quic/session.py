@@ -97,15 +97,16 @@ class DatagramQueue:
         self._since.clear()
         self.bytes = 0
 
-    def drop_stale(self, now: float) -> None:
-        """Drop what has waited longer than the bound in time."""
+    def drop_stale(self, now: float) -> list[tuple[bytes, float]]:
+        """Drop what has waited longer than the bound in time; return it, with the times since when it did."""
         oldest_allowed = now - QUEUE_SECONDS
-        dropped = 0
+        dropped: list[tuple[bytes, float]] = []
         while self._since and self._since[0] < oldest_allowed:
-            self.pop()
-            dropped += 1
+            since = self._since[0]
+            dropped.append((self.pop(), since))
         if dropped:
-            self._counters.add("session.drop.stale", dropped)
+            self._counters.add("session.drop.stale", len(dropped))
+        return dropped
 
 
 class SessionCarrier(Protocol):

@@ -44,7 +44,7 @@ from websockets.typing import Subprotocol
 
 from actors.close_codes import CloseCode
 from actors.descriptions import PathState
-from actors.messages import DatagramsFromClient, SessionClosed
+from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from netstack.shares import client_network
 from transport.slices import SLICE
 from transport.web.cycles import dissolve_protocol, dissolve_transport
@@ -337,7 +337,9 @@ class WebSocketConnection(asyncio.Protocol):
         """Send what the session has queued, and what the protocol has to say."""
         if self._session is not None and self._session.queue and not self._paused:
             queue = self._session.queue
-            queue.drop_stale(now)
+            stale = queue.drop_stale(now)
+            if stale and self._mailbox is not None:
+                self._mailbox.tell(DatagramsLost(stale))
             if self._protocol.state is OPEN:
                 for datagram in queue.take_all():
                     self._protocol.send_binary(datagram)
