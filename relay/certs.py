@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import shlex
 import socket
 import sys
 import tempfile
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
         return _refuse(f"{error.filename or directory}: {error.strerror or error}")
     print(f"Certificate SHA-256 Hash: {certificate.sha256}")  # noqa: T201
     print(f"Valid until {certificate.not_after:%Y-%m-%d %H:%M} UTC")  # noqa: T201
-    print(f"vmrelay --cert-pem {certificate_path} --key-pem {key_path}")  # noqa: T201
+    words = ("vmrelay", "--cert-pem", str(certificate_path), "--key-pem", str(key_path))
+    print(shlex.join(words))  # noqa: T201
     return 0
 
 

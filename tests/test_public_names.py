@@ -72,7 +72,7 @@ def test_what_others_have_by_the_names_of_our_packages_is_told_of(tmp_path):
     assert command.returncode == 1
     assert command.stderr == (
         f"vmrelay: error: vmrelay's package 'relay' is hidden by {tmp_path}/relay.py; "
-        "give vmrelay an environment of its own (pipx install vmrelay)\n"
+        "give vmrelay an environment of its own (pipx install FOLDER, that of its sources)\n"
     )
     program = python("-c", "from vmrelay import vm_client", path=(tmp_path,))
     said = f"HiddenPackageError: vmrelay's package 'guest' is hidden by {tmp_path}/guest.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,24 @@ def test_urls_without_tls_are_told_with_the_bind_that_they_need():
                 assert "--bind 127.0.0.1" in part, f"{document.name}: {part}"
                 told += 1
     assert told
+
+
+def test_certbots_hook_hands_on_the_certificate_that_is_there_too(tmp_path):
+    text = (ROOT / "docs/deployment.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "RENEWED_LINEAGE" in block)
+    live = tmp_path / "letsencrypt/live/relay.example.org"
+    live.mkdir(parents=True)
+    (tmp_path / "letsencrypt/renewal-hooks/deploy").mkdir(parents=True)
+    for name in ("fullchain.pem", "privkey.pem"):
+        (live / name).write_text(name)
+    for folder in ("/etc/letsencrypt", "/srv"):
+        block = block.replace(folder, str(tmp_path / Path(folder).name))
+    subprocess.run(["sh", "-ec", block], check=True)
+    copies = tmp_path / "srv/vmrelay/certs"
+    assert {file.name: file.read_text() for file in copies.iterdir()} == {
+        "fullchain.pem": "fullchain.pem",
+        "privkey.pem": "privkey.pem",
+    }
+    key = (copies / "privkey.pem").stat()
+    assert (key.st_uid, key.st_mode & 0o777) == (10001, 0o400)

@@ -85,5 +85,5 @@ def load(module: str) -> Any:
         place = found.origin or next(iter(found.submodule_search_locations or ()), "another one")
         raise HiddenPackageError(
             f"vmrelay's package {package!r} is hidden by {place}; "
-            "give vmrelay an environment of its own (pipx install vmrelay)"
+            "give vmrelay an environment of its own (pipx install FOLDER, that of its sources)"
         ) from error

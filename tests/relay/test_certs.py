@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import socket
 import stat
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,14 @@ def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
     assert {"127.0.0.1", "::1", "192.0.2.7"} <= {
         str(address) for address in names.get_values_for_type(x509.IPAddress)
     }
+
+
+def test_the_command_that_is_printed_can_be_pasted(tmp_path, capsys):
+    directory = tmp_path / "the relay's certificates"
+    assert main(["certs", "generate", str(directory)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    files = str(directory / "relay-cert.pem"), str(directory / "relay-key.pem")
+    assert command == ["vmrelay", "--cert-pem", files[0], "--key-pem", files[1]]
 
 
 ADDRESSES = [
