@@ -32,7 +32,7 @@ from relay.decisions import Decisions
 from relay.documents import Document
 from relay.draining import Draining
 from relay.forward_changes import ForwardChanges
-from relay.lan import ForwardError, Lan, Shared
+from relay.lan import ForwardError, Lan
 from relay.lan_plan import bounds_of_rooms, lan_plan, max_flows
 from relay.lans import Lans
 from relay.lease_store import LeaseStore
@@ -43,6 +43,7 @@ from relay.reload import merged, read_again, tell_reload
 from relay.revocations import FILE as REVOKED
 from relay.revocations import Revocations
 from relay.room_rules import RoomRules
+from relay.shared import Shared
 from relay.starting import (
     StartError,
     calm_garbage_collector,

@@ -6,16 +6,13 @@ What LANs have in common because the machine has it once, sockets and the watch 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from loguru import logger
 
-from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.port_forward import PortForwardActor
 from actors.gateway.dns import DnsActor
 from actors.gateway.gateway import GatewayActor
@@ -36,16 +33,13 @@ from actors.settings import CHANGEABLE
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS, parse_forward
 from netstack.ipv4 import format_ipv4
-from netstack.shares import Shares
 from relay.forward_changes import ForwardChanges, TooManyChangesError
 from relay.observation import Observation
-from transport.host.mapped_ports import MappedPorts
-from transport.host.outside import EchoIdentifiers, HostNetwork
-from transport.host.readiness import Readiness
+from transport.host.outside import HostNetwork
 from transport.host.upstream_dns import HostResolvers, NoResolvers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     import pykka
@@ -61,9 +55,7 @@ if TYPE_CHECKING:
     from netstack.name_servers import NameServer
     from relay.forward_changes import RoomForwards
     from relay.room_link import RoomLink
-    from relay.trunk import Trunk
-    from relay.workers.place import Place
-    from transport.turns import Turns
+    from relay.shared import Shared
 
     Observer = Callable[[EventLoopActor, Any], AbstractContextManager[object]]
 
@@ -86,70 +78,6 @@ class LanPlan(NamedTuple):
     forwards: Sequence[Forward] = ()
     port_hold: float = 0.0
     ports_held: int = 0
-
-
-class Shared:
-    """What all LANs of a process draw from."""
-
-    def __init__(
-        self,
-        turns: Turns,
-        *,
-        max_flows: int,
-        max_questions: int,
-        tcp_buffers: int = TOTAL,
-        place: Place | None = None,
-        first_port: int = 1,
-        trunk: Trunk | None = None,
-        urls: Sequence[str] = (),
-    ) -> None:
-        """Share sockets of flows, questions to name servers and TCP buffers (bytes); needs a running loop.
-
-        ``place`` is this process's among the relay's workers, None where it is alone; ``first_port`` is the
-        number of its first session, and ``trunk`` joins its rooms with those of the other workers.
-        ``urls`` are this machine's, for clients.
-        """
-        self.turns = turns
-        self.place = place
-        self.trunk = trunk
-        self._urls = urls
-        self.mapped: MappedPorts | None = None
-        if place is not None and place.count > 1:
-            self.mapped = MappedPorts(place.folder / "udp-ports", place.number)
-        self.ready = Readiness(turns)
-        self.flows = Shares(max_flows)
-        self.udp_flows = Shares(max_flows)
-        """Of these, those that have a UDP port of the host; the gateways keep the limit."""
-        self.buffers = BufferBudget(tcp_buffers)
-        self.questions = asyncio.Semaphore(max_questions)
-        """Those to name servers at a time: each has a few sockets."""
-        self.identifiers = EchoIdentifiers()
-        self.port_numbers = count(first_port, 1 if place is None else place.count)
-        """Numbers of the switches' ports: no two sessions of the relay have the same, in logs too."""
-        self.last_port = 0
-        self.journal: Callable[[str, FlowOpened], object] | None = None
-        """Who is told of each flow of a room; to be set before there are LANs."""
-
-    def urls(self, room: str | None = None) -> Sequence[str]:
-        """Tell where clients reach the room, or any; this machine's come first, or those with most of it."""
-        return self._urls if self.trunk is None else self.trunk.urls(room)
-
-    def rooms_elsewhere(self) -> Mapping[str, str]:
-        """Tell the rooms that other workers of this machine have, and by what client each was made."""
-        return {} if self.trunk is None else self.trunk.rooms_elsewhere()
-
-    async def wait_closed(self) -> None:
-        """Wait until the others were told; after ``close``."""
-        if self.trunk is not None:
-            await self.trunk.wait_closed()
-
-    def close(self) -> None:
-        """Watch nothing any more, and leave the rooms that span workers."""
-        if self.trunk is not None:
-            self.trunk.close()
-        if self.mapped is not None:
-            self.mapped.close()
-        self.ready.close()
 
 
 class Lan:

@@ -36,8 +36,8 @@ from transport.quic.siblings import Siblings
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from relay.lan import Shared
     from relay.settings import Settings
+    from relay.shared import Shared
     from relay.workers.channel import Message
     from relay.workers.handed import Handed
     from transport.quic.endpoint import Endpoint

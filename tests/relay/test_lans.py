@@ -20,11 +20,12 @@ from actors.runtime import current_scheduler, run_ready
 from actors.settings import FixedLease
 from netstack.counters import Counters
 from netstack.forward import parse_forwards
-from relay.lan import ForwardError, Lan, Shared
+from relay.lan import ForwardError, Lan
 from relay.lan_plan import lan_plan
 from relay.lans import CREATION_BURST, Bounds, Lans, NoRoomError
 from relay.room_tables import RoomTables
 from relay.settings import Settings, SettingsWithRooms
+from relay.shared import Shared
 
 ARP_PROBE = bytes.fromhex("0001080006040001")
 

@@ -12,10 +12,11 @@ from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient
 from actors.runtime import current_scheduler, run_ready
 from netstack.counters import Counters
-from relay.lan import Lan, Shared
+from relay.lan import Lan
 from relay.lan_plan import lan_plan
 from relay.lans import Bounds, Lans
 from relay.settings import Settings
+from relay.shared import Shared
 from relay.snapshots import AT_A_TIME, Snapshots
 
 

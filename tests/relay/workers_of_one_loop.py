@@ -14,9 +14,10 @@ from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient, SessionClosed
 from actors.runtime import current_scheduler, run_ready
 from netstack.counters import Counters
-from relay.lan import Lan, Shared
+from relay.lan import Lan
 from relay.lan_plan import lan_plan
 from relay.settings import Settings
+from relay.shared import Shared
 from relay.trunk import Trunk
 from relay.workers.place import Place
 

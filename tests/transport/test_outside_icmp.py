@@ -19,7 +19,7 @@ from netstack.counters import Counters
 from netstack.egress import EgressPolicy
 from netstack.icmp import ECHO_REPLY, ECHO_REQUEST, build_echo, parse_icmp
 from netstack.icmpv6 import read_icmpv6
-from transport.host.outside import EchoIdentifiers, PingEchoSocket, RawEchoSocket
+from transport.host.echo_sockets import EchoIdentifiers, PingEchoSocket, RawEchoSocket
 
 # -- ICMP ---------------------------------------------------------------------------------------------
 
