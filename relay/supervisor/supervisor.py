@@ -123,6 +123,9 @@ class Supervisor:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(logs.write_summaries, limiter)
             await self._start(stack)
+            if self._stop.is_set():
+                logger.info("the relay is shutting down")
+                return self._status
             async with asyncio.TaskGroup() as tasks:
                 others = [
                     tasks.create_task(logs.keep_summing_up(limiter)),
@@ -180,7 +183,10 @@ class Supervisor:
         try:
             await self.crew.start()
         except CrewError as error:
-            raise StartError(str(error)) from None
+            if not self._drain_asked.is_set():
+                raise StartError(str(error)) from None
+            self._stop.set()  # who told all processes of a service to end has told that worker, too
+            return
         logger.info("{} workers share the port", self._count)
         await self._open_admin(stack)
         describe(self.settings)

@@ -456,6 +456,16 @@ def test_a_trace_goes_on_with_workers_that_come_later_and_with_the_guests_next_s
     play(scenario)
 
 
+def test_who_tells_all_its_processes_to_end_while_it_starts_hears_of_no_error():
+    started = Program(*THIS_TREE, "--workers", 2, "--bind", "127.0.0.1", "--port", 0, "--state", "none")
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 2)
+    for pid in (started.pid, *map(int, children.read_text().split())):  # the main one first, as systemd does
+        os.kill(pid, signal.SIGTERM)
+    assert started.wait() == 0
+    assert "error" not in started.output
+
+
 def test_a_forward_that_the_configuration_names_by_now_is_no_longer_kept(tmp_path):
     text = f"tcp:127.0.0.1:{free_port()}:web:80"
     file = tmp_path / "forwards.json"
