@@ -69,3 +69,26 @@ def test_the_relays_service_reads_a_key_by_a_group(group, can_read):
         user = ["setpriv", "--reuid=65533", "--regid=65533", f"--groups={group}"]
         tried = subprocess.run([*user, *PRIVATE, "cat", key], capture_output=True, text=True, check=False)
     assert (tried.returncode == 0) == can_read, tried.stderr
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_no_service_keeps_its_folder_where_only_root_may_enter(unit):
+    """Of a dynamic user, systemd puts one that is to outlive the service below /run/private, of mode 0700."""
+    lines = unit.read_text().splitlines()
+    assert "DynamicUser=yes" in lines
+    assert not [line for line in lines if line.startswith("RuntimeDirectoryPreserve=")]
+
+
+def test_the_group_of_a_machine_has_the_folder_of_its_cards_socket(tmp_path):
+    unit = (EXAMPLES / "vmrelay-attach.service").read_text()
+    command = re.search(r"^ExecStartPre=\+(.*) (/run/\S+)$", unit, re.MULTILINE)
+    socket = re.search(r" --qemu (\S+) ", unit)[1]
+    assert Path(socket).parent == Path(command[2])
+    assert f"\nReadWritePaths=-{command[2]}\n" in unit
+    folder, words = tmp_path / "run", command[1].replace("-g kvm", "-g 12345").split()
+    for _ in range(2):
+        subprocess.run([*words, folder], check=True)
+        (folder / "vm0").touch()
+    found = folder.stat()
+    assert (found.st_gid, found.st_mode & 0o7777) == (12345, 0o2770)
+    assert (folder / "vm0").stat().st_gid == 12345
