@@ -38,10 +38,13 @@ class SendResult(Enum):
 
 
 class LeaseMemory(Protocol):
-    """What is known of a LAN's guests when its gateway starts; no call waits for a disk."""
+    """What is known of a LAN's guests, those that are gone too; no call waits for a disk."""
 
     def recall(self) -> Iterable[tuple[bytes, bytes, str]]:
         """Tell MAC, address and name (empty if it has none) of each guest, the one seen longest ago first."""
+
+    def name_of(self, mac: bytes) -> str:
+        """Tell what a guest was called last; empty where that is not known."""
 
     def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
         """Keep in mind that a guest has this lease now; an empty name leaves the one that is known."""

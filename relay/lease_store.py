@@ -104,6 +104,11 @@ class LeaseStore:
             lease = self._leases[room, mac]
             yield mac, lease.address, lease.name
 
+    def name_of(self, room: str, mac: bytes) -> str:
+        """Tell what a guest was called last; empty where that is not known."""
+        lease = self._leases.get((room, mac))
+        return "" if lease is None else lease.name
+
     def keep(self, room: str, mac: bytes, address: bytes, name: str) -> None:
         """Note that a guest is there; an empty name leaves the one that is known."""
         key, now = (room, mac), int(self._clock())
@@ -219,6 +224,10 @@ class RoomMemory:
     def recall(self) -> Iterator[tuple[bytes, bytes, str]]:
         """Yield MAC, address and name of each guest, the one seen longest ago first."""
         return self._store.recall(self._room)
+
+    def name_of(self, mac: bytes) -> str:
+        """Tell what a guest was called last; empty where that is not known."""
+        return self._store.name_of(self._room, mac)
 
     def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
         """Note that a guest is there."""

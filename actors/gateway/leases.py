@@ -34,6 +34,10 @@ class NoMemory:
         """Know of nobody."""
         return ()
 
+    def name_of(self, mac: bytes) -> str:  # noqa: ARG002
+        """Know of no name."""
+        return ""
+
     def keep(self, mac: bytes, address: bytes, name: str = "") -> None:
         """Forget it."""
 
@@ -64,12 +68,8 @@ class Leases:
         """Whether a MAC, which may want a certain address, has to wait for one; then a function is called."""
         self._changed: dict[bytes, bytes | None] = {}
         """MACs with other leases than they were given, and what they were given."""
-        self._names: dict[bytes, str] = {}
-        """Of guests that have not come back yet."""
-        for mac, address, name in memory.recall():
+        for mac, address, _ in memory.recall():
             pool.remember(mac, address)
-            if name:
-                self._names[mac] = name
         pool.lease_changed = self._note_change
         services.on_name = memory.keep
 
@@ -98,10 +98,9 @@ class Leases:
 
     def _name(self, registration: AssignAddress, address: bytes) -> None:
         """Let a guest be found by its name; by the one that it had before, if it says none."""
-        kept = self._names.pop(registration.mac, "")
-        name = registration.name or ("" if registration.name_is_fixed else kept)
+        granted = registration.name_is_fixed
+        name = registration.name or ("" if granted else self._memory.name_of(registration.mac))
         if name:
-            granted = registration.name_is_fixed
             self._services.name(registration.mac, address, name, granted=granted)
 
     def _tell(self, registration: AssignAddress, address: bytes) -> None:

@@ -21,6 +21,10 @@ class Memory:
     def recall(self):
         return self.known
 
+    def name_of(self, hardware):
+        said = [known[2] for known in (*self.known, *self.kept) if known[0] == hardware and known[2]]
+        return said[-1] if said else ""
+
     def keep(self, hardware, address, name=""):
         self.kept.append((hardware, address, name))
 
@@ -144,7 +148,18 @@ def test_what_is_remembered_is_given_again_with_the_name(loop, counters):
     assert [lan.told(number) for number in (1, 2, 3)] == [[99], [10], [12]]
     names = lan.ref._actor_weakref()._services.names
     assert names.name_of(ip("10.0.2.99")) == "web"
-    assert lan.ref._actor_weakref()._leases._names == {}
+
+
+def test_a_guest_that_was_away_is_called_as_before_though_its_client_says_no_name(loop, counters):
+    """As one of a raw session, which said its name by DHCP and does not ask again before half its lease."""
+    lan = Guests(counters, Memory())
+    services = lan.ref._actor_weakref()._services
+    lan.register(1)
+    services.name(mac(1), ip("10.0.2.10"), "web", granted=False)
+    lan.tell(PortClosed(1))
+    assert services.names.name_of(ip("10.0.2.10")) is None
+    lan.register(1)
+    assert services.names.name_of(ip("10.0.2.10")) == "web"
 
 
 def test_the_name_that_a_guest_has_by_its_token_is_the_tokens(loop, counters):

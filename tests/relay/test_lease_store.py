@@ -100,6 +100,16 @@ def test_what_was_kept_is_on_the_disk_a_moment_later(folder, monkeypatch):
     store.close()
 
 
+def test_the_name_that_a_guest_said_last_is_known(reopen):
+    first = reopen()
+    first.keep("lab", mac(1), ip(1), "web")
+    first.keep("lab", mac(1), ip(2), "")
+    for store in (first, reopen()):
+        lab = store.of_room("lab")
+        assert [lab.name_of(mac(number)) for number in (1, 2)] == ["web", ""]
+        assert store.of_room("default").name_of(mac(1)) == ""
+
+
 def test_the_files_are_for_their_user_only(reopen, folder):
     reopen().keep("default", mac(1), ip(11), "")
     reopen()
