@@ -52,6 +52,7 @@ from relay.starting import (
     open_admin_api,
     open_audit_log,
     prepared,
+    renew_admin_token,
     token_gate,
 )
 from relay.state import State
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine, Sequence
 
+    from relay.admin.service import Offered
     from relay.audit import AuditLog
     from relay.settings import Settings
     from relay.workers.place import Place
@@ -128,6 +130,8 @@ class Relay:
         self._read_certificate = asyncio.Event()
         self._tell_counters = asyncio.Event()
         self._audit: AuditLog | None = None
+        self._offered: Offered | None = None
+        """What the admin API serves."""
         self._lag = LoopLag()
         self._decisions = Decisions()
 
@@ -263,7 +267,7 @@ class Relay:
     async def _open_admin(self, stack: contextlib.AsyncExitStack, port: int) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
         facts = facts_of(self._settings, port)
-        served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
+        self._offered = served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
         service = open_admin_api(self._settings, port, served, Passes(self._tokens, self._bans))
         if service is not None:
             stack.push_async_callback(service.close)
@@ -409,6 +413,7 @@ class Relay:
         if found is not None:
             self._take_over(found)
             await self._forwards.keep()
+            await renew_admin_token(self._settings, self._offered, told)
             tell_reload(told)
         told["certificate"] = await self._keeper.refresh(asked=True)
         told["keys"] = await self._refresh_keys()

@@ -9,7 +9,9 @@ import os
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from loguru import logger
 
 from relay import logs
 from relay.admin.opening import AdminError, open_admin, read_token
@@ -91,6 +93,21 @@ def open_admin_api(settings: Settings, port: int, offered: Offered, passes: Pass
         return open_admin(settings.admin, token, port, offered)
     except AdminError as error:
         raise StartError(str(error)) from None
+
+
+async def renew_admin_token(settings: Settings, offered: Offered | None, told: dict[str, Any]) -> None:
+    """Read the token of the admin API again, where it has one; note what came of it in ``told``."""
+    if offered is None or offered.token is None or settings.admin_token is None:
+        return
+    try:
+        token = await asyncio.to_thread(read_token, settings.admin_token)
+    except AdminError as error:
+        logger.error("the admin API's token stays as it was: {}", error)
+        told["errors"].append(str(error))
+        return
+    if token != offered.token:
+        offered.token = token
+        told["changed"].append("admin-token")
 
 
 def cannot_listen(where: str, error: OSError | UnicodeError) -> str:

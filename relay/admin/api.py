@@ -507,7 +507,10 @@ def assemble(api: Any, offered: Offered) -> ASGIApp:
             ClientDisconnect: _gone,
         },
     )
-    guard = Guard(offered.hosts, offered.token, offered.read_token, offered.everywhere)
+
+    def guard() -> Guard:
+        return Guard(offered.hosts, offered.token, offered.read_token, offered.everywhere)
+
     return Guarded(app, guard, api.is_in_room)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from relay.admin.confinement import confine
-from relay.admin.guard import Caller, Refused
+from relay.admin.guard import ANYBODY, Caller, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -30,8 +30,10 @@ class _TokenEndedError(Exception):
 class Guarded:
     """Lets in who may use the API, before anything else is looked at."""
 
-    def __init__(self, app: ASGIApp, guard: Guard, is_in_room: Callable[[int, str], Awaitable[bool]]) -> None:
-        """``is_in_room`` tells whether the session with a port number is of a room."""
+    def __init__(
+        self, app: ASGIApp, guard: Callable[[], Guard], is_in_room: Callable[[int, str], Awaitable[bool]]
+    ) -> None:
+        """``guard`` is that of the moment; ``is_in_room`` tells whether a session's port is of a room."""
         self._app = app
         self._guard = guard
         self._is_in_room = is_in_room
@@ -40,7 +42,10 @@ class Guarded:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
             return
-        caller = self._guard.admit(scope["path"], _joined(scope["headers"]))
+        guard = self._guard()
+        caller = guard.admit(scope["path"], _joined(scope["headers"]))
+        if caller is ANYBODY:
+            caller = Caller(still_may=lambda: self._guard().token == guard.token)
         refusal = caller if isinstance(caller, Refused) else await self._confine(scope, caller)
         if refusal is not None:
             await _refuse(refusal)(scope, receive, send)

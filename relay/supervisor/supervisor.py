@@ -42,6 +42,7 @@ from relay.starting import (
     open_admin_api,
     open_audit_log,
     prepared,
+    renew_admin_token,
     token_gate,
 )
 from relay.supervisor import run_directory
@@ -106,6 +107,7 @@ class Supervisor:
         self._keeper = CertificateKeeper(self.certificates, say)
         self._stop = asyncio.Event()
         self._status = 0
+        self._offered: ServedWhole | None = None
         self.bans = Bans(time.time, Document(state.file(bans.FILE), bans.HOLDS))
         changes = ForwardChanges(Document(state.file(forward_changes.FILE), forward_changes.HOLDS))
         self.forwards = WholeForwards(changes, lambda: self.settings)
@@ -200,7 +202,7 @@ class Supervisor:
 
     async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
-        served = ServedWhole(self, facts_of(self.settings, self.port))
+        self._offered = served = ServedWhole(self, facts_of(self.settings, self.port))
         service = open_admin_api(self.settings, self.port, served, Passes(self.tokens, self.bans))
         if service is not None:
             stack.push_async_callback(service.close)
@@ -316,6 +318,7 @@ class Supervisor:
             self.forwards.follow()
             await self.forwards.changes.keep()
             logs.set_level(self.settings.log_level, self.settings.log_filter)
+            await renew_admin_token(self.settings, self._offered, told)
             tell_reload(told)
         told["certificate"] = await self._refresh_certificate(asked=True)
         await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)

@@ -182,6 +182,25 @@ def test_an_address_without_a_token_is_refused_at_the_start(tmp_path):
         assert (status, said.splitlines()[-1].startswith("vmrelay: error: --admin-token: ")) == (1, True)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_takes_over_the_token_that_the_file_has_now(tmp_path, workers):
+    file, port, other = tmp_path / "token", free_port(), "another-token-of-length"
+    file.write_text(TOKEN)
+    relay: Any = Relay("--admin", f"127.0.0.1:{port}", "--admin-token", file, "--workers", workers)
+    relay.admin = port
+    try:
+        file.write_text("short")
+        (wrong,) = json.loads(ask(relay, "/v1/reload", "POST")[1])["errors"]
+        assert "--admin-token" in wrong
+        file.write_text(other)
+        assert ask(relay, "/v1/rooms")[0] == 200, "as it was until it is told to"
+        assert json.loads(ask(relay, "/v1/reload", "POST")[1])["changed"] == ["admin-token"]
+        assert [ask(relay, "/v1/rooms", token=token)[0] for token in (TOKEN, other)] == [401, 200]
+        assert json.loads(ask(relay, "/v1/reload", "POST", token=other)[1])["changed"] == []
+    finally:
+        relay.stop()
+
+
 def test_a_socket_that_cannot_be_had_is_refused_at_the_start(tmp_path):
     status, said = refused("--admin", tmp_path / "no" / "folder.sock")
     assert (status, "No such file" in said.splitlines()[-1]) == (1, True)

@@ -39,7 +39,7 @@ def ask(app, target, *, method="GET", caller=None, in_room=True, headers=()):
         return in_room
 
     guard = Guard(LOOPBACK_HOSTS, None if caller else "x", (lambda _: caller) if caller else None)
-    asyncio.run(Guarded(app, guard, is_in_room)(scope, receive, send))
+    asyncio.run(Guarded(app, lambda: guard, is_in_room)(scope, receive, send))
     start, *bodies = sent
     return start["status"], bodies
 
@@ -109,3 +109,41 @@ def test_what_goes_on_ends_with_the_token_and_what_is_said_at_once_is_whole():
     assert (status, text(bodies), bodies[-1]["more_body"]) == (200, "xx", False)
     over = Caller("boss", None, lambda: False)
     assert text(ask(echo, "/v1/flows", caller=over)[1]) == "boss "
+
+
+def test_what_was_begun_with_the_operators_token_ends_with_it():
+    token = "x"
+
+    async def stream(scope, receive, send):
+        nonlocal token
+
+        async def pieces():
+            nonlocal token
+            yield "one"
+            token = "y"
+            yield "two"
+
+        await StreamingResponse(pieces())(scope, receive, send)
+
+    async def scenario():
+        sent = []
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        async def send(message):
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"authorization", b"Bearer x")]
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/v1/events",
+            "query_string": b"",
+            "headers": headers,
+        }
+        guarded = Guarded(stream, lambda: Guard(LOOPBACK_HOSTS, token), lambda *_: None)
+        await guarded(scope, receive, send)
+        return sent
+
+    assert text(asyncio.run(scenario())[1:]) == "one"
