@@ -243,7 +243,8 @@ def _ping(_: Settings) -> Iterator[Finding]:
             continue
         yield Finding("ok", "ping", f"guests can ping the outside by {name}")
         return
-    fix = "as root: sysctl net.ipv4.ping_group_range='0 2147483647' (in Docker: --sysctl), or CAP_NET_RAW"
+    # Larger numbers are refused in containers that have 65,536 users of their own, as those of podman have.
+    fix = "as root: sysctl net.ipv4.ping_group_range='0 65535' (in a container: --sysctl), or CAP_NET_RAW"
     yield Finding("warning", "ping", "guests cannot ping the outside: no ICMP sockets are allowed", fix)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,42 @@ def test_certbots_hook_hands_on_the_certificate_that_is_there_too(tmp_path):
     }
     key = (copies / "privkey.pem").stat()
     assert (key.st_uid, key.st_mode & 0o777) == (10001, 0o400)
+
+
+AS_WITHOUT_ROOT = """
+import ctypes, os, socket, sys
+system = ctypes.CDLL(None, use_errno=True)
+to_child, to_parent = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.read(to_parent[0], 1)
+    for kind in ("uid_map", "gid_map"):
+        with open(f"/proc/{child}/{kind}", "w") as file:
+            file.write("0 100000 65536")
+    os.write(to_child[1], b"x")
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+system.unshare(0x10000000)  # CLONE_NEWUSER
+os.write(to_parent[1], b"x")
+os.read(to_child[0], 1)
+os.setgid(0)
+os.setuid(0)
+system.unshare(0x40000000)  # CLONE_NEWNET
+os.write(os.open("/proc/sys/net/ipv4/ping_group_range", os.O_WRONLY), sys.argv[1].encode())
+os.setgid(10001)
+os.setuid(10001)
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+"""
+"""A container of podman's, started by a user, has so many users and groups of its own."""
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["README.md", "docs/deployment.md", "docker/docker-compose.yml", "examples/kubernetes/statefulset.yaml"],
+)
+def test_guests_can_ping_by_the_sysctl_for_containers_wherever_these_run(file):
+    found = re.findall(r'ping_group_range\S*\s*(?:value:)?\s*"?(\d+ \d+)"', (ROOT / file).read_text())
+    assert len(found) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", AS_WITHOUT_ROOT, *found], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

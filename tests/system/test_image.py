@@ -94,7 +94,7 @@ def start(podman):
         podman(
             *("run", "--detach", "--name", names[-1], *LIMITS, "--publish", f"127.0.0.1:{port}:4433/udp"),
             *("--read-only", "--tmpfs", "/tmp", "--cap-drop=ALL", "--security-opt", "no-new-privileges"),
-            *("--sysctl", "net.ipv4.ping_group_range=0 2147483647", *options, image, *words),
+            *("--sysctl", "net.ipv4.ping_group_range=0 65535", *options, image, *words),
         )
         return Container(podman, names[-1], port)
 
