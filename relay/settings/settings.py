@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, get_type_hints
 
 from netstack.room_names import DEFAULT_ROOM
+from relay.cpus import usable_cpus
 from relay.room_tables import NO_TABLES, OF_ONE_ROOM, RoomTables
 from relay.setting_kinds import MAX_WORKERS
 from relay.settings.clients import ClientSettings, RoomSettings
@@ -70,4 +69,4 @@ def count_of_workers(settings: Settings) -> int:
     """Tell how many processes the relay is to have; for ``auto`` as many as CPUs that this one may use."""
     if isinstance(settings.workers, int):
         return settings.workers
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1)
+    return min(MAX_WORKERS, usable_cpus())
