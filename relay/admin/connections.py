@@ -3,7 +3,8 @@
 uvicorn waits for a client's first request as long as the client likes, and has no bound but one from which on
 all are answered 503, whatever the others do. Over TCP anyone can open connections: here a client has
 REQUEST_TIMEOUT for each request, and where there are MAX_CONNECTIONS, a newcomer gets the place of one that
-asks for nothing, or does not take its answer, the oldest first.
+asks for nothing, or does not take its answer, the oldest first. However many send something at once, they are
+read for 2 ms of a turn (``transport.web.client_sockets``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable
 
+    from transport.web.client_sockets import ClientSockets
+
 MAX_CONNECTIONS = 160
 """At a time; of these MAX_LISTENERS and MAX_CAPTURES may be streams."""
 
@@ -29,12 +32,15 @@ REQUEST_TIMEOUT = 10.0
 class Connection(H11Protocol):
     """uvicorn's, within these bounds."""
 
+    client_sockets: ClientSockets
+    """What reads them; of a class for each server."""
     _began_at: float
     _due: asyncio.TimerHandle | None = None
     """Ends the connection of a client that owes a request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         """Take a client, in the place of another where there are too many."""
+        self.client_sockets.adopt(transport)
         super().connection_made(transport)
         self._began_at = self.loop.time()
         others = [other for other in self.connections if other is not self and isinstance(other, Connection)]
@@ -99,3 +105,8 @@ class Connection(H11Protocol):
 
 def _least_busy(connections: Iterable[Connection]) -> Connection | None:
     return min((each for each in connections if each.may_go), key=lambda each: each.rank, default=None)
+
+
+def connections_read_by(sockets: ClientSockets) -> type[Connection]:
+    """Give uvicorn what it makes of clients of one server."""
+    return type("Connection", (Connection,), {"client_sockets": sockets})

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from relay.admin.confinement import confine
 from relay.admin.guard import ANYBODY, Caller, Refused
+from transport.turns import TaskTurns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from relay.admin.guard import Guard
+
+REQUESTS_PER_TURN = 4
+"""Requests that go on in a turn of the event loop, some 0.5 ms each: anyone may send many over TCP, and the
+loop carries frames."""
 
 CALLER = "vmrelay.caller"
 """Where a request's scope has who asks."""
@@ -37,11 +42,13 @@ class Guarded:
         self._app = app
         self._guard = guard
         self._is_in_room = is_in_room
+        self._turns = TaskTurns(REQUESTS_PER_TURN)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or refuse it."""
         if scope["type"] != "http":
             return
+        await self._turns.next()
         guard = self._guard()
         caller = guard.admit(scope["path"], _joined(scope["headers"]))
         if caller is ANYBODY:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from loguru import logger
 
 from relay.admin.events import Events
+from transport.web.client_sockets import ClientSockets
 
 if TYPE_CHECKING:
     import socket
@@ -110,6 +111,7 @@ class AdminService:
         self._path = path
         self._task: asyncio.Task[None] | None = None
         self._server: Any = None
+        self._client_sockets: ClientSockets | None = None
 
     def start(self) -> None:
         """Wait for the first client."""
@@ -125,6 +127,7 @@ class AdminService:
             uvicorn = await asyncio.to_thread(importlib.import_module, "uvicorn")
             api = await asyncio.to_thread(importlib.import_module, self._served.module)
             connections = await asyncio.to_thread(importlib.import_module, "relay.admin.connections")
+            self._client_sockets = ClientSockets(asyncio.get_running_loop())
             config = uvicorn.Config(
                 api.application(self._served),
                 lifespan="off",
@@ -132,7 +135,7 @@ class AdminService:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=CLOSE_PATIENCE,
-                http=connections.Connection,
+                http=connections.connections_read_by(self._client_sockets),
                 ws="none",
             )
             logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -156,6 +159,8 @@ class AdminService:
         if self._task is not None:
             await asyncio.wait([self._task], timeout=CLOSE_PATIENCE + 1)
             self._task.cancel()
+        if self._client_sockets is not None:
+            self._client_sockets.close()
         self._listener.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)

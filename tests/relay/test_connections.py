@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from relay.admin import connections
 from relay.admin.events import Events
 from relay.admin.service import AdminService
+from transport.turns import sockets_first
+from transport.web import client_sockets
 
 PATIENCE = 60.0
 LARGE = 16 * 1024 * 1024
@@ -112,6 +115,31 @@ def test_clients_that_say_nothing_keep_nobody_out():
         assert await goes_on(stream, go_on)
 
     served(scenario)
+
+
+def test_of_many_that_send_at_once_some_are_read_in_a_turn(monkeypatch):
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 100)
+    monkeypatch.setattr(client_sockets, "LOOK", 0.0)
+    read_at = []
+    take = connections.Connection.data_received
+
+    def data_received(self, data):
+        read_at.append(turns[0])
+        take(self, data)
+
+    monkeypatch.setattr(connections.Connection, "data_received", data_received)
+    turns = [0]
+
+    async def scenario(connect, go_on):
+        clients = [await connect() for _ in range(60)]
+        for client in clients:
+            client[1].write(REQUEST % b"/")
+        while len(read_at) < 60:
+            await sockets_first()
+            turns[0] += 1
+
+    served(scenario)
+    assert max(Counter(read_at).values()) <= 2 * client_sockets.SOCKETS_AT_A_TIME
 
 
 def test_who_takes_no_answer_goes_only_after_all_that_ask_for_nothing():

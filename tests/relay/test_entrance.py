@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 
-from relay.admin.entrance import Guarded, caller_of
+from relay.admin.entrance import REQUESTS_PER_TURN, Guarded, caller_of
 from relay.admin.guard import LOOPBACK_HOSTS, Caller, Guard
+from transport.turns import sockets_first
 
 
 async def echo(scope, receive, send):
@@ -92,6 +94,34 @@ def test_a_session_elsewhere_is_none():
     assert ask(echo, "/v1/peers/7", method="DELETE", caller=caller)[0] == 200
     status, bodies = ask(echo, "/v1/peers/7", method="DELETE", caller=caller, in_room=False)
     assert (status, json.loads(text(bodies))["error"]) == (404, "there is no session 7")
+
+
+def test_of_many_requests_at_once_a_few_go_on_in_a_turn():
+    at_once = []
+
+    async def scenario():
+        turn = 0
+
+        async def send(_message):
+            at_once.append(turn)
+
+        async def receive():
+            await asyncio.Event().wait()
+
+        async def no_room(_port, _room):
+            return False
+
+        guarded = Guarded(echo, lambda: Guard(LOOPBACK_HOSTS, "x"), no_room)
+        scope = {"type": "http", "method": "GET", "path": "/v1/flows", "query_string": b"", "headers": []}
+        asking = [asyncio.create_task(guarded(dict(scope), receive, send)) for _ in range(40)]
+        while not all(task.done() for task in asking):
+            await sockets_first()
+            turn += 1
+
+    asyncio.run(scenario())
+    messages = 2  # of each answer, which is that no name was given
+    assert len(at_once) == 40 * messages
+    assert max(Counter(at_once).values()) <= 2 * REQUESTS_PER_TURN * messages
 
 
 def test_what_goes_on_ends_with_the_token_and_what_is_said_at_once_is_whole():
