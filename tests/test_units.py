@@ -71,6 +71,23 @@ def test_the_relays_service_reads_a_key_by_a_group(group, can_read):
     assert (tried.returncode == 0) == can_read, tried.stderr
 
 
+def test_what_is_to_be_typed_puts_things_where_the_units_find_them(tmp_path):
+    text = (EXAMPLES.parent / "docs/deployment.md").read_text()
+    (block,) = re.findall(r"^```sh\n(python3 -m venv .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    words = [line.split() for line in block.splitlines()]
+    for folder in ("etc/systemd/system", "usr/local/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for line in words:
+        if line[0] in {"install", "ln"}:
+            here = [f"{tmp_path}{word}" if word[0] == "/" else word for word in line]
+            subprocess.run(here, cwd=EXAMPLES.parent, check=True)
+    assert words[-1] == ["systemctl", "enable", "--now", "vmrelay"]
+    unit = (tmp_path / "etc/systemd/system/vmrelay.service").read_text()
+    program, _, settings = re.search(r"^ExecStart=(\S+) (\S+) (\S+)", unit, re.MULTILINE).groups()
+    assert Path(f"{tmp_path}{settings}").is_file()
+    assert str(Path(f"{tmp_path}{program}").readlink()) == f"{tmp_path}{words[0][-1]}/bin/vmrelay"
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_no_service_keeps_its_folder_where_only_root_may_enter(unit):
     """Of a dynamic user, systemd puts one that is to outlive the service below /run/private, of mode 0700."""
