@@ -27,7 +27,16 @@ from relay.admin.entrance import caller_of
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE
 from relay.admin.openapi import openapi
-from relay.admin.request_fields import WHO, asked_ban, body_of, fields_of, forward_room, who_asks, whole
+from relay.admin.request_fields import (
+    MAX_USER,
+    WHO,
+    asked_ban,
+    body_of,
+    fields_of,
+    forward_room,
+    who_asks,
+    whole,
+)
 from relay.admin.stream_places import NoPlaceError, Places
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
@@ -193,8 +202,8 @@ class WholeApi:
         ban = asked_ban(asked.body)
         self._whole.bans.add(ban)
         note_change(who_asks(request), f"banned {ban}")
+        await self._whole.bans.keep()  # first: it holds whether a worker answers or not
         found = await self._ask(asked)
-        await self._whole.bans.keep()
         ended = sum(answer.json()["ended"] for answer in found.values())
         return ApiResponse({"id": ban.id, "ended": ended}, HTTPStatus.CREATED)
 
@@ -262,8 +271,13 @@ class WholeApi:
     async def drain(self, request: Request) -> Response:
         """Refuse new sessions, or take them again."""
         asked = await _question(request)
-        found = await self._ask(asked)
+        # First: a worker that becomes ready meanwhile is told.
         was, self._whole.draining = self._whole.draining, request.method != "DELETE"
+        try:
+            found = await self._ask(asked)
+        except HTTPException:
+            self._whole.draining = was
+            raise
         if self._whole.draining:
             fields = json.loads(asked.body or b"{}")
             note_change(who_asks(request), drains(fields.get("seconds")))
@@ -474,7 +488,7 @@ async def _question(request: Request) -> Question:
     path = request.scope.get("raw_path", b"").partition(b"?")[0].decode("latin-1") or request.url.path
     query = f"?{request.url.query}" if request.url.query else ""
     token, said = caller_of(request).token, request.headers.get(WHO, "")
-    who = said if token is None else f"token {token}"
+    who = said if token is None else f"token {token}"[:MAX_USER]
     headers = {WHO: who} if who and who.isprintable() else {}
     method = "GET" if request.method == "HEAD" else request.method  # what is answered is put together first
     return Question(method, f"{path}{query}", await body_of(request), headers)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
+import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from processes import PATIENCE, Relay, free_port
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from waiting import wait_until
 
 from relay.admin.api import ROUTES
+from relay.admin.entrance import CALLER
 from relay.admin.events import MAX_LISTENERS
+from relay.admin.guard import Caller
+from relay.admin.request_fields import who_asks
+from relay.bans import Bans
+from relay.supervisor import asking
 from relay.supervisor.api import WholeApi
 
 TOKEN = "a-token-of-some-length"
@@ -72,3 +83,67 @@ def test_who_leaves_before_an_event_stream_begins_keeps_no_place(admin):
             sock.shutdown(socket.SHUT_WR)
             sock.recv(1000)
     wait_until(begins)
+
+
+def request_of(method, path, body=b"", caller=None):
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    return Request({**scope, CALLER: caller or Caller()}, receive)
+
+
+def api(monkeypatch, answer=None, **whole):
+    """Make the API of a supervisor whose one worker answers so; without an answer there is no worker."""
+
+    async def ask_all(_, question):
+        return {} if answer is None else {0: answer(question)}
+
+    monkeypatch.setattr(asking, "ask_all", ask_all)
+    made: Any = SimpleNamespace(sockets=dict, draining=False, **whole)
+    served: Any = SimpleNamespace(whole=made)
+    return WholeApi(served)
+
+
+def test_a_ban_is_kept_whether_a_worker_answers_or_not(monkeypatch):
+    kept = []
+
+    async def keep(entries):
+        kept.extend(entries)
+
+    document: Any = SimpleNamespace(read=list, tell_unreadable=lambda _: None, keep=keep)
+    asked = request_of("POST", "/v1/bans", b'{"kind": "address", "what": "192.0.2.1"}')
+    with pytest.raises(HTTPException, match="no worker answers"):
+        asyncio.run(api(monkeypatch, bans=Bans(time.time, document)).ban(asked))
+    assert [entry["what"] for entry in kept] == ["192.0.2.1/32"]
+
+
+@pytest.mark.parametrize(("status", "ends_as"), [(200, True), (400, False)])
+def test_a_worker_that_becomes_ready_while_others_begin_to_drain_drains_too(monkeypatch, status, ends_as):
+    told = []
+
+    def answer(_):
+        told.append(made._whole.draining)  # what a worker is told that is ready now
+        return asking.Answer(status, b"{}")
+
+    made = api(monkeypatch, answer)
+    try:
+        asyncio.run(made.drain(request_of("POST", "/v1/drain")))
+    except HTTPException:
+        assert status == 400
+    assert (told, made._whole.draining) == ([True], ends_as)
+
+
+@pytest.mark.parametrize("token", ["boss", "x" * 200])
+def test_workers_are_told_whose_token_it_is_however_long_its_id_is(monkeypatch, token):
+    asked = []
+
+    def answer(question):
+        asked.append(question)
+        return asking.Answer(200, b"{}")
+
+    request = request_of("DELETE", "/v1/peers/1", caller=Caller(token))
+    asyncio.run(api(monkeypatch, answer).disconnect(request))
+    fields = [(name.encode(), value.encode()) for name, value in asked[0].headers.items()]
+    of_worker = Request({"type": "http", "headers": fields, CALLER: Caller()})
+    assert f"(token {token[:50]}" in who_asks(of_worker).text
