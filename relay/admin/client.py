@@ -30,6 +30,9 @@ TOKEN_VARIABLE = "VMRELAY_ADMIN_TOKEN"  # noqa: S105 - the variable's name
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
+MAX_DIGITS = 18
+"""Of a session's number."""
+
 STREAMS = frozenset({"/v1/capture", "/v1/trace", "/v1/events"})
 """What is answered without an end."""
 
@@ -203,7 +206,7 @@ class AdminClient:
 
 def port_of(relay: AdminClient, who: str) -> int:
     """Find a session by its port, name, address or MAC. Raises AskError."""
-    if who.isdecimal():
+    if who.isdecimal() and len(who) <= MAX_DIGITS:
         return int(who)
     found = [
         peer["port"]

@@ -273,7 +273,8 @@ def events(relay: client.AdminClient, args: argparse.Namespace) -> str:
 def _event_line(event: dict[str, Any], args: argparse.Namespace) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
     times = f" ({event['times']} times)" if "times" in event else ""
-    return json.dumps(event) if args.json else printable(f"{clock} {event['message']}{times}")
+    missed = f" ({event['missed']} events before it were missed)" if "missed" in event else ""
+    return json.dumps(event) if args.json else printable(f"{clock} {event['message']}{times}{missed}")
 
 
 def events_arguments(parser: argparse.ArgumentParser) -> None:

@@ -166,12 +166,12 @@ class RunningRelay:
     def inject(self, frames: Any, *, as_: str | int | None = None, to: str | int | None = None) -> int:
         """Have the switch take frames as if a guest had sent them, or give them to a guest.
 
-        ``frames`` is a packet or a list of them. Returns how many. Raises AskError.
+        ``frames`` is a packet, of scapy's or its bytes, or a list of them. Returns how many. Raises AskError.
         """
         if (as_ is None) == (to is None):
             raise AskError("as whom, or to whom? as_= is the guest that seems to send, to= who gets it")
         port = port_of(self._client, str(to if as_ is None else as_))
-        several = frames if isinstance(frames, list | tuple) else list(frames)
+        several = [frames] if isinstance(frames, bytes | bytearray) else list(frames)
         fields = {"frames": [bytes(frame).hex() for frame in several], "to_guest": as_ is None}
         return int(self._client.post(f"/v1/peers/{port}/frames", fields)["frames"])
 

@@ -22,6 +22,7 @@ NO_UTF8 = "\udcff"
         (("ban", "planet=earth"), "address, mac or token can be banned"),
         (("peers", "--room", "nope"), "there is no room nope"),
         (("forwards", "--add", "tcp:1"), "must be"),
+        (("disconnect", "9" * 5000), "no session is called 999"),
         (("forwards", "--room", "nope", "--add", "tcp::1:web:1"), "there is no room nope"),
     ],
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 from operators import GATEWAY, GATEWAY_MAC, GUEST_MAC, pings
 from processes import PATIENCE, free_port
@@ -14,6 +17,7 @@ from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import Ether
 
 from guest.relay_socket import RelayPeer, RelaySocket
+from relay.admin.inspection import events
 
 
 def test_status_tells_the_relay_and_each_session(relay, guest):
@@ -130,3 +134,10 @@ def test_what_a_guest_sent_and_was_dropped_on_the_way_is_its_sessions(relay, gue
     (peer,) = relay.asked("peers")
     assert peer["drops"] == {"switch.drop.foreign_source": 1, "gateway.drop.denied": 1}
     assert re.search(rf"{GUEST_MAC} .* 2 \((switch|gateway)\.drop\.\w+\)", relay.vmrelay("status"))
+
+
+def test_who_follows_events_too_slowly_is_told_how_many_were_missed(capsys):
+    told = {"time": 0.0, "message": "peer 1 registered", "event": "joined", "missed": 7}
+    relay: Any = SimpleNamespace(lines=lambda *_: [": connected", f"data: {json.dumps(told)}"])
+    events(relay, argparse.Namespace(past=False, room=None, json=False))
+    assert capsys.readouterr().out.endswith("peer 1 registered (7 events before it were missed)\n")

@@ -78,11 +78,12 @@ def test_a_frame_is_injected_as_a_guest_and_to_it(relay, guest):
     program = f"""
 ping = Ether(src="{mac}", dst="{GATEWAY_MAC}")/IP(src="{address}", dst="{GATEWAY}")/ICMP()
 told = Ether(src="{GATEWAY_MAC}", dst="{mac}")/IP(src="{GATEWAY}", dst="{address}")/ICMP(type=13)
-print(relay.inject(ping, as_="web"), relay.inject([told, told], to="web"))
+as_guest = [relay.inject(frames, as_="web") for frames in (ping, bytes(ping))]
+print(*as_guest, relay.inject([told, told], to="web"))
 """
     with RelaySocket(guest) as one:
-        assert shell(relay, program) == "1 2\n"
-        assert [received(one) for _ in range(3)] == [0, 13, 13]
+        assert shell(relay, program) == "1 1 2\n"
+        assert [received(one) for _ in range(4)] == [0, 0, 13, 13]
     relay.wait_for(r"injected 2 frames to peer \d+")
 
 
