@@ -88,6 +88,13 @@ def test_what_is_to_be_typed_puts_things_where_the_units_find_them(tmp_path):
     assert str(Path(f"{tmp_path}{program}").readlink()) == f"{tmp_path}{words[0][-1]}/bin/vmrelay"
 
 
+def test_the_relays_service_may_write_where_the_configuration_has_its_audit_log():
+    unit = (EXAMPLES / "vmrelay.service").read_text()
+    folder = re.search(r"^LogsDirectory=(.*)$", unit, re.MULTILINE)[1]
+    log = re.search(r'^#audit-log = "(.*)"$', (EXAMPLES / "vmrelay.toml").read_text(), re.MULTILINE)[1]
+    assert Path(log).parent == Path("/var/log", folder)
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_no_service_keeps_its_folder_where_only_root_may_enter(unit):
     """Of a dynamic user, systemd puts one that is to outlive the service below /run/private, of mode 0700."""
