@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kernel_guest import KernelGuest
-from test_workers import Workers
+from worker_relays import Workers
 
 
 def two_guests(relay, namespace, *options, first=()):

@@ -15,8 +15,8 @@ from processes import PATIENCE, Program
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 from test_lost_connections import GATEWAY_MAC, HOST
-from test_workers import SOON, Workers
 from waiting import wait_until
+from worker_relays import SOON, Workers
 
 MOST_BREAKS = 12
 """That the kernel gives the client to the worker of before each time is as likely as 1 in 4,000."""

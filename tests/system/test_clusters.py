@@ -14,8 +14,8 @@ from cut_wire import CutWire
 from operators import OperatedRelay
 from processes import PATIENCE, ROOT, Program, free_port
 from simulated_host import Host
-from test_workers import OfWorkers
 from waiting import until
+from worker_relays import OfWorkers
 
 from guest import vm_client as vm_client_module
 from guest.nic_changes import Attached

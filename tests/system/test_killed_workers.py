@@ -8,7 +8,7 @@ import time
 
 import pytest
 from browsers import CHATTERING_CARD, client_page
-from test_workers import SOON, Workers
+from worker_relays import SOON, Workers
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from test_kernels import (
     test_ping_each_other,  # noqa: F401
     test_the_kernel_has_the_address_that_the_relay_assigned,  # noqa: F401
 )
-from test_workers import Workers
+from worker_relays import Workers
 
 
 @pytest.fixture(scope="module")

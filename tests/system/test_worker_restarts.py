@@ -16,11 +16,11 @@ import pytest
 from kernel_guest import KernelGuest
 from namespaces import Namespace, connect
 from processes import PATIENCE, ROOT
-from test_workers import Guests, Workers, play
 from transfers import connection, tell
 from waiting import wait_until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websocket
+from worker_relays import Guests, Workers, play
 
 from transport.certificates import generate
 

@@ -8,8 +8,8 @@ import signal
 
 import pytest
 from simulated_host import Host
-from test_workers import Guests, Workers, play
 from waiting import until
+from worker_relays import Guests, Workers, play
 
 from guest.client import ConnectError
 from guest.vm_client import vm_client

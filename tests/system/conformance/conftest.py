@@ -19,7 +19,7 @@ from kernel_guest import KernelGuest
 from lab import EXTERNAL, SERVERS, Lab
 from namespaces import Namespace, connect
 from processes import Relay
-from test_workers import Workers
+from worker_relays import Workers
 
 
 @pytest.fixture(scope="package")

@@ -19,7 +19,7 @@ from namespaces import reset_at_close
 from processes import Relay
 from scapy.layers.inet import ICMP, IP, TCP
 from scapy.packet import Raw
-from test_workers import Workers
+from worker_relays import Workers
 
 from actors.settings import LanSettings
 
