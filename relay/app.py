@@ -267,7 +267,12 @@ class Relay:
     async def _open_admin(self, stack: contextlib.AsyncExitStack, port: int) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
         facts = facts_of(self._settings, port)
-        self._offered = served = Served(self._operations, facts, lambda: limits_of(self._settings), self._lag)
+        self._offered = served = Served(
+            facts=facts,
+            operations=self._operations,
+            limits=lambda: limits_of(self._settings),
+            lag=self._lag,
+        )
         service = open_admin_api(self._settings, port, served, Passes(self._tokens, self._bans))
         if service is not None:
             stack.push_async_callback(service.close)

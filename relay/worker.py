@@ -97,7 +97,7 @@ class WorkerRelay(Relay):
     async def _open_admin(self, stack: contextlib.AsyncExitStack, port: int) -> None:
         path = self._place.admin_socket
         facts = {"version": version(), "path": path_form(), "address": "", "port": port}
-        served = Served(self._operations, facts, dict, self._lag)
+        served = Served(facts=facts, operations=self._operations, limits=dict, lag=self._lag)
         try:
             service = AdminService(listen(path), served, path)
         except PlaceError as error:

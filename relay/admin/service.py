@@ -12,7 +12,7 @@ import importlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from loguru import logger
 
@@ -64,41 +64,37 @@ class LoopLag:
             self.note(loop.time() - due)
 
 
-class Offered(Protocol):
+@dataclass(kw_only=True)
+class Offered:
     """What is served at a socket, and to whom."""
 
     module: ClassVar[str]
     """What makes the application, by ``application(offered)``; loaded when the first client comes."""
-    hosts: frozenset[str] | None
+    facts: Mapping[str, object]
+    """What never changes: ``version``, ``pid``, ``address``, ``path`` (the form of the datagram path)."""
+    hosts: frozenset[str] | None = None
     """Names by which the API may be called; None for any, on a unix socket."""
-    token: str | None
+    token: str | None = None
     """What the operator's requests show; None on a unix socket, which only the relay's user can open."""
-    read_token: Callable[[str], Caller | Refused] | None
+    read_token: Callable[[str], Caller | Refused] | None = None
     """Reads the token of a client's with the right to use the API; None where none is taken."""
-    everywhere: bool
+    everywhere: bool = False
     """Whether it listens at all addresses of the machine."""
-    events: Events
-    ending: asyncio.Event
+    started: float = field(default_factory=time.monotonic)
+    events: Events = field(default_factory=Events)
+    """What this process itself has to tell."""
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the relay ends, for streams to end too."""
 
 
-@dataclass
-class Served:
-    """What the API knows of the relay; one that is :class:`Offered`."""
+@dataclass(kw_only=True)
+class Served(Offered):
+    """What the API of one process knows of it."""
 
     module: ClassVar[str] = "relay.admin.api"
     operations: Operations
-    facts: Mapping[str, object]
-    """What never changes: ``version``, ``pid``, ``address``, ``path`` (the form of the datagram path)."""
     limits: Callable[[], dict[str, Any]]
     lag: LoopLag
-    hosts: frozenset[str] | None = None
-    token: str | None = None
-    read_token: Callable[[str], Caller | Refused] | None = None
-    everywhere: bool = False
-    started: float = field(default_factory=time.monotonic)
-    events: Events = field(default_factory=Events)
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AdminService:

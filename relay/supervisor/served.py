@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from relay.admin.events import Events
+from relay.admin.service import Offered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from relay.admin.guard import Caller, Refused
     from relay.bans import Bans
     from relay.settings import Settings
     from relay.supervisor.crew import Crew
@@ -47,19 +43,9 @@ class Whole(Protocol):
         """Begin to replace the workers one by one."""
 
 
-@dataclass
-class ServedWhole:
-    """One that is ``relay.admin.service.Offered``."""
+@dataclass(kw_only=True)
+class ServedWhole(Offered):
+    """What the API of a relay with workers knows of it."""
 
     module: ClassVar[str] = "relay.supervisor.api"
     whole: Whole
-    facts: Mapping[str, object]
-    """What never changes: ``version``, ``pid``, ``address``, ``path`` (the form of the datagram path)."""
-    hosts: frozenset[str] | None = None
-    token: str | None = None
-    read_token: Callable[[str], Caller | Refused] | None = None
-    everywhere: bool = False
-    started: float = field(default_factory=time.monotonic)
-    events: Events = field(default_factory=Events)
-    """What the supervisor itself has to tell."""
-    ending: asyncio.Event = field(default_factory=asyncio.Event)

@@ -202,7 +202,7 @@ class Supervisor:
 
     async def _open_admin(self, stack: contextlib.AsyncExitStack) -> None:
         """Serve the admin API, where there is to be one. Raises StartError."""
-        self._offered = served = ServedWhole(self, facts_of(self.settings, self.port))
+        self._offered = served = ServedWhole(facts=facts_of(self.settings, self.port), whole=self)
         service = open_admin_api(self.settings, self.port, served, Passes(self.tokens, self.bans))
         if service is not None:
             stack.push_async_callback(service.close)
