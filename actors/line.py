@@ -131,6 +131,11 @@ class Line:
             return free
         return min(free, self._limit.room(current_scheduler().loop.time()) - under_way)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the client is: what stands for its session has no room at all."""
+        return self._session is not None and self._session.room <= 0
+
     def grant(self, size: int) -> None:
         """Note that ``size`` bytes are on their way to the session."""
         self._granted += size

@@ -453,10 +453,11 @@ class TcpFlowActor(EventLoopActor):
                 connection.abort()
                 self._send(connection, now)
             self._end()
-        elif connection is not None:
-            self._advance(connection, now)
-        else:
+        elif connection is None or (self._link.line.is_away and self._drain is None):
+            # Time-outs say nothing of a guest whose client is away: LineReplaced tells that it is back.
             self.poll_at = self._idle_at
+        else:
+            self._advance(connection, now)
 
     def _advance(self, connection: TcpConnection, now: float) -> None:
         """Move what can be moved, send what may be sent."""

@@ -483,12 +483,22 @@ class PeerActor(EventLoopActor):
             self._next_check = now + self._check_every
             if now - self._last_sign() >= self._settings.peer_timeout:
                 self._counters.add("peer.timeouts")
-                self._close(CloseCode.SILENT, f"silent for {self._settings.peer_timeout:g} s")
+                self._give_up(f"silent for {self._settings.peer_timeout:g} s", now)
                 return
         due = self._assigned.take_due(now)
         if due:
             self._session.send(due)
         self._set_timer()
+
+    def _give_up(self, reason: str, now: float) -> None:
+        """End a session whose client is silent; as lost, if that leaves anything of the grace."""
+        grace = self._last_sign() + self._settings.resume_grace - now
+        if grace <= 0 or not self._may_come_back():
+            self._close(CloseCode.SILENT, reason)
+            return
+        session = self._session
+        self._wait_for_client(reason, grace)
+        session.close(CloseCode.SILENT, reason)
 
     def _awaits_registration(self) -> bool:
         speaks = self._encapsulation
@@ -627,7 +637,7 @@ class PeerActor(EventLoopActor):
         if self._detour.closed(message):
             self._closed = True  # the other worker says the rest
         if message.lost and not self._closed and self._may_come_back():
-            self._wait_for_client(reason)
+            self._wait_for_client(reason, self._settings.resume_grace)
             return
         if not self._closed:
             self._closed = True
@@ -641,8 +651,7 @@ class PeerActor(EventLoopActor):
             return False
         return bool(assignment.resume) and self._settings.resume_grace > 0
 
-    def _wait_for_client(self, reason: str) -> None:
-        grace = self._settings.resume_grace
+    def _wait_for_client(self, reason: str, grace: float) -> None:
         logger.info("peer {} was lost ({}); its port is kept for {:g} s", self._port, reason, grace)
         self._counters.add("peer.absences")
         self._traffic.bring_up_to_date(self._session.path_state())

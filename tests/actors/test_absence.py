@@ -137,6 +137,23 @@ def test_after_the_grace_time_nothing_is_left(loop, lan):
     assert lan.counters["switch.resumed"] == 0
 
 
+def test_who_is_silent_for_longer_than_the_grace_allows_sessions_is_waited_for_too(loop, counters):
+    grace, timeout = 600.0, 150.0
+    lan = Lan(loop, counters, resume_grace=grace, peer_timeout=timeout, udp_idle_timeout=grace)
+    guest = Guest(lan, 1)
+    guest.asks()
+    (socket,) = lan.outside.udp
+    loop.advance(timeout + lan.settings.heartbeat_interval + 1)
+    assert guest.client.session.closed == (CloseCode.SILENT, "silent for 150 s")
+    loop.advance(grace - timeout - lan.settings.heartbeat_interval - 2)
+    assert guest.comes_back() == [guest.assigned]
+    socket.reply(b"answer", SERVER)
+    assert guest.hears() == [b"answer"]
+    loop.advance(grace + timeout)
+    assert not guest.client.alive
+    assert lan.outside.open_sockets() == []
+
+
 @pytest.mark.parametrize("how", ["left", "disconnected", "kicked", "kicked while away", "raw", "no grace"])
 def test_who_leaves_or_is_shown_out_is_not_waited_for(loop, counters, how):
     lan = Lan(loop, counters, **({"resume_grace": 0.0} if how == "no grace" else {}))

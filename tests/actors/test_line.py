@@ -289,3 +289,16 @@ def test_downloads_go_on_at_once_when_the_client_is_back(loop, counters, away, n
         downloads.step()
     assert downloads.received == [size] * 3
     assert counters["tcp.stalled"] == 0
+
+
+def test_downloads_outlast_an_absence_that_is_longer_than_their_time_outs(loop, counters):
+    size = 1_000_000
+    downloads = LostAndBack(loop, counters, 3, size=size, delay=0.02)
+    while min(downloads.received) < 100_000:
+        downloads.step()
+    downloads.go_away(noticed=True)
+    loop.advance(3000)
+    downloads.come_back()
+    for _ in range(int(3 / STEP)):
+        downloads.step()
+    assert downloads.received == [size] * 3
