@@ -7,8 +7,13 @@ reserve, and there guests get all that is left.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-from typing import NamedTuple
+from ipaddress import IPv4Address, IPv4Network
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from netstack.dhcp_options import Route
 
 from netstack.ipv4 import FIRST_MULTICAST
 
@@ -50,3 +55,9 @@ def addresses_of(network: IPv4Network) -> LanAddresses:
     first = 1 if network.prefixlen >= _SMALL else _FIRST_GUEST
     numbers = (_GATEWAY, _DNS, _HOST, first, network.num_addresses - 2)
     return LanAddresses(network.netmask.packed, *(network[number].packed for number in numbers))
+
+
+def is_reached_inside(address: IPv4Address, network: IPv4Network, routes: Iterable[Route] = ()) -> bool:
+    """Whether guests reach an address on the LAN, or behind a guest that ``routes`` lead to."""
+    others = (IPv4Network((route.network, route.prefix_length)) for route in routes)
+    return any(address in each for each in (network, *others))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from actors.settings import LanSettings
 from netstack.address_pool import AddressPool
 from netstack.dns_zone import RESERVED_NAMES
+from netstack.egress import EgressPolicy
 from netstack.ethernet import MAC_LENGTH, is_station
 from netstack.forward import Clients
 from netstack.ipv4 import format_ipv4
-from netstack.lan_network import addresses_of
+from netstack.lan_network import addresses_of, is_reached_inside
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin_place import Address
 from relay.room_tables import ALL_OTHERS, LISTED, OTHERS, ROOMS
@@ -52,6 +53,7 @@ def refuse_contradictions(settings: Settings) -> None:
     _refuse_half_a_cluster(settings)
     _refuse_idle_dhcp(settings)
     _refuse_misplaced_addresses(settings)
+    _refuse_name_servers_out_of_reach(settings)
     _refuse_forwards(settings)
 
 
@@ -61,17 +63,25 @@ def refuse_ways_out_of_islands(settings: Settings, tables: RoomTables) -> None:
     A room that ``internet = false`` closes may take such a setting over from the whole relay: it is for the
     others. One that no LAN can use which has it is a mistake. Forwards lead in, and are no way out.
     """
-    for name in ("allow_cidr", "allow_smtp", "upstream_dns", "dns_allow_private"):
+    for name in ("allow_cidr", "allow_smtp", "upstream_dns", "dns_allow_private", "dns"):
         with_a_way_out: dict[str, bool] = {}
         for room in (DEFAULT_ROOM, ALL_OTHERS, *sorted(tables.named)):
             own = settings.of_room(room)
-            if getattr(own, name):
+            if _leads_out(own, name):
                 place = _place_of(name, room, tables)
                 with_a_way_out[place] = with_a_way_out.get(place, False) or own.internet
         for place, out in with_a_way_out.items():
             if not out:
                 where = f"{place}: " if place else ""
                 raise SettingsError(f"{where}{flag(name)} needs a way out, which --no-internet takes away")
+
+
+def _leads_out(settings: Settings, name: str) -> bool:
+    """Whether a LAN's setting asks for a way out."""
+    if name == "dns":
+        dns = settings.dns
+        return dns is not None and not is_reached_inside(dns, settings.network, settings.dhcp_route)
+    return bool(getattr(settings, name))
 
 
 def _place_of(name: str, room: str, tables: RoomTables) -> str:
@@ -133,6 +143,18 @@ def _refuse_misplaced_addresses(settings: Settings) -> None:
         lan = lans.get(allowed.version)
         if lan is not None and allowed.network_address in lan and allowed.prefixlen >= lan.prefixlen:
             raise SettingsError(f"--allow-cidr: {allowed} is inside {lan}, which is the guests' own network")
+
+
+def _refuse_name_servers_out_of_reach(settings: Settings) -> None:
+    """Refuse to tell guests to ask a host that they may not reach. One on their LAN is a guest."""
+    dns = settings.dns
+    if dns is None or not settings.internet or not _leads_out(settings, "dns"):
+        return
+    policy = EgressPolicy(map(str, settings.allow_cidr), map(str, settings.deny_cidr))
+    decision = policy.decide(dns.packed)
+    if not decision.allowed:
+        why = "--deny-cidr" if decision.reason == "denied_by_rule" else f"--allow-cidr {dns}/32 lets them"
+        raise SettingsError(f"--dns: {dns} is not in {settings.network}, and guests may not reach it: {why}")
 
 
 def _refuse_forwards(settings: Settings) -> None:

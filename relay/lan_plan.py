@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from actors.settings import LanSettings
 from netstack.egress import EgressPolicy
 from netstack.ipv4 import format_ipv4
-from netstack.lan_network import addresses_of
+from netstack.lan_network import addresses_of, is_reached_inside
 from netstack.room_names import DEFAULT_ROOM
 from relay.lan import LanPlan
 from relay.lans import Bounds
@@ -63,7 +63,7 @@ def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:
     return LanSettings(
         room=room,
         **addresses._asdict(),
-        dns=addresses.gateway_ip if settings.dns is None else settings.dns.packed,
+        dns=_name_server(settings) or addresses.gateway_ip,
         domain=settings.domain,
         dns_allow_private=settings.dns_allow_private,
         fixed_leases=settings.static_lease,
@@ -102,3 +102,15 @@ def lan_settings(settings: Settings, room: str = DEFAULT_ROOM) -> LanSettings:
         icmp_idle_timeout=settings.icmp_timeout,
         endpoint_independent_filtering=settings.udp_filtering == "endpoint-independent",
     )
+
+
+def _name_server(settings: Settings) -> bytes | None:
+    """Tell the name server that guests are told of, where it is not the gateway.
+
+    One outside that is the whole relay's is not for a LAN without a way out.
+    """
+    dns = settings.dns
+    if dns is None:
+        return None
+    inside = is_reached_inside(dns, settings.network, settings.dhcp_route)
+    return dns.packed if settings.internet or inside else None

@@ -5,7 +5,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from netstack.address_pool import AddressPool
-from netstack.lan_network import addresses_of
+from netstack.dhcp_options import Route
+from netstack.lan_network import addresses_of, is_reached_inside
 
 
 def told(network):
@@ -41,3 +42,11 @@ def test_other_sizes_are_refused(network):
 def test_networks_without_hosts_are_refused(network):
     with pytest.raises(ValueError, match=f"^{network} has no addresses for hosts$"):
         addresses_of(IPv4Network(network))
+
+
+def test_what_is_reached_inside_is_on_the_lan_or_behind_a_guest():
+    network, routes = IPv4Network("10.0.2.0/24"), [Route(bytes((192, 168, 0, 0)), 16, bytes((10, 0, 2, 15)))]
+    assert is_reached_inside(IPv4Address("10.0.2.53"), network)
+    assert not is_reached_inside(IPv4Address("192.168.1.1"), network)
+    assert is_reached_inside(IPv4Address("192.168.1.1"), network, routes)
+    assert not is_reached_inside(IPv4Address("192.169.1.1"), network, routes)

@@ -23,10 +23,10 @@ def vmrelay(*words, status=0, **environment):
 def test_each_value_is_told_with_its_origin(tmp_path):
     file = tmp_path / "relay.toml"
     file.write_text("max-peers = 5\nport = 1\n")
-    told = vmrelay("print", "--config", file, "--dns", "192.0.2.1", VMRELAY_PORT="2")
+    told = vmrelay("print", "--config", file, "--dns", "9.9.9.9", VMRELAY_PORT="2")
     assert f"max-peers = 5  # file {file}" in told
     assert "port = 2  # environment VMRELAY_PORT" in told
-    assert 'dns = "192.0.2.1"  # flag --dns' in told
+    assert 'dns = "9.9.9.9"  # flag --dns' in told
     assert '#bind = "::"\n' in told
     as_json = json.loads(vmrelay("print", "--json", "--config", file))
     assert as_json["port"] == {"value": 1, "from": f"file {file}"}
@@ -97,7 +97,7 @@ def test_texts_of_any_characters_are_printed_as_toml_has_them(tmp_path):
 
 
 def test_origins_are_told_for_all_settings():
-    _, origins = explain({"port": "5"}, {"VMRELAY_DNS": "192.0.2.1"})
+    _, origins = explain({"port": "5"}, {"VMRELAY_DNS": "9.9.9.9"})
     assert list(origins) == list(OPTIONS)
     assert {name: str(origin) for name, origin in origins.items() if origin.kind != "default"} == {
         "port": "flag --port",

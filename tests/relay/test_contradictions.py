@@ -31,6 +31,15 @@ def settings(**values):
         (LAB | {"dns": "172.20.0.4"}, "--dns: 172.20.0.4 is this machine, which needs --host-access"),
         (LAB | {"dns": "172.20.255.255"}, "--dns: 172.20.255.255 is nobody's address in 172.20.0.0/16"),
         (
+            LAB | {"dns": "10.0.2.53"},
+            "--dns: 10.0.2.53 is not in 172.20.0.0/16, and guests may not reach it: --allow-cidr",
+        ),
+        (
+            {"dns": "9.9.9.9", "deny_cidr": "9.0.0.0/8"},
+            "--dns: 9.9.9.9 is not in 10.0.2.0/24, and guests may not reach it: --deny-cidr",
+        ),
+        ({"internet": "0", "dns": "9.9.9.9"}, "--dns needs a way out, which --no-internet takes away"),
+        (
             LAB | {"dhcp_route": "10.1.0.0/16=10.0.2.15"},
             "--dhcp-route: 10.0.2.15 is no router for guests of 172.20.0.0/16",
         ),
@@ -73,6 +82,9 @@ def test_what_cannot_be_had_together_is_one_line(values, complaint):
         LAB | {"host_access": "1", "dhcp_ntp": "172.20.0.4", "dns": "172.20.0.4"},
         LAB | {"static_lease": "52:54:00:00:00:01=172.20.255.254", "forward": "udp::53:172.20.0.1:53"},
         LAB | {"dhcp_route": "10.1.0.0/16=172.20.200.1", "dns": "9.9.9.9"},
+        {"dns": "192.168.1.1", "allow_cidr": "192.168.1.0/24"},
+        {"dns": "192.168.1.1", "dhcp_route": "192.168.0.0/16=10.0.2.15", "internet": "0"},
+        {"dns": "10.0.2.53", "internet": "0"},
         # What is wider than the LAN has other hosts too.
         LAB | {"allow_cidr": "172.16.0.0/12,10.0.2.0/24"},
         {"ipv6": "0", "allow_cidr": "fd76:6d72:656c:6179::/64"},

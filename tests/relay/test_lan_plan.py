@@ -3,11 +3,13 @@ from __future__ import annotations
 import dataclasses
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
+
 from actors.settings import FixedLease, LanSettings
 from netstack.forward import parse_forwards
 from relay.lan_plan import bounds_of_rooms, lan_plan, lan_settings, max_flows
 from relay.lans import Bounds
-from relay.settings import Settings
+from relay.settings import Settings, resolve
 from transport.host.descriptors import own_budget
 
 BY_THE_MACHINE = {"max_flows", "max_questions"}
@@ -65,6 +67,27 @@ def test_a_room_has_its_name_and_nothing_that_only_one_can_have():
     assert (home.forwards, lab.forwards) == ((forward,), ())
     assert (home.settings.fixed_leases, lab.settings.fixed_leases) == ((lease,), ())
     assert home.settings.max_peers == lab.settings.max_peers == 7
+
+
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [("default", "9.9.9.9"), ("quiet", "10.0.2.2"), ("inside", "10.0.2.53"), ("routed", "192.168.1.1")],
+)
+def test_rooms_without_a_way_out_are_not_told_of_the_relays_name_server_outside(tmp_path, room, told):
+    file = tmp_path / "relay.toml"
+    file.write_text(
+        """
+        dns = "9.9.9.9"
+        [rooms]
+        internet = false
+        [room.inside]
+        dns = "10.0.2.53"
+        [room.routed]
+        dns = "192.168.1.1"
+        dhcp-route = ["192.168.0.0/16=10.0.2.15"]
+        """
+    )
+    assert lan_plan(resolve({"config": str(file)}, {}), room).settings.dns == IPv4Address(told).packed
 
 
 def test_rooms_are_bounded_as_the_operator_says():
