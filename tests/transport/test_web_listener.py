@@ -408,6 +408,35 @@ def test_who_has_said_least_makes_room_for_a_newcomer(secure, said):
     run(scenario, max_connections=4)
 
 
+def test_a_handshake_that_one_newcomer_has_ended_is_no_place_for_another():
+    """Each listening socket has a task, and two may look for room in one turn."""
+
+    async def scenario(web):
+        listener = web.listener
+        _, writer = await asyncio.open_connection("127.0.0.1", web.port)
+        writer.write(b"\x16\3\1\2\0\1")
+        await until(lambda: len(listener._connections) == 1)
+        assert listener._evict("127.0.0.1")
+        assert not listener._evict("127.0.0.1")
+        await until(lambda: web.listener.connection_count == 0)
+        writer.close()
+
+    run(scenario, max_connections=1)
+
+
+def test_a_client_that_cannot_be_taken_costs_the_port_nothing(monkeypatch):
+    async def scenario(web):
+        with monkeypatch.context() as patched:
+            patched.setattr(web.listener, "_has_room_for", None)
+            reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+            assert await is_closed(reader)
+            writer.close()
+        assert web.counters["web.failed"] == 1
+        assert (await ask(web, get())).status == 200
+
+    run(scenario)
+
+
 def test_new_connections_get_a_renewed_certificate_and_old_sessions_go_on():
     async def scenario(web):
         before = web.certificates.current

@@ -76,6 +76,8 @@ class HttpConnection(asyncio.Protocol):
         self._secure = secure
         self._reader = RequestReader()
         self._transport: asyncio.Transport
+        self.is_open = False
+        """Whether there is a connection to be closed: not before the TLS handshake is over."""
         self._timer: asyncio.TimerHandle | None = None
         self.requests = 0
         """Requests that were answered."""
@@ -92,6 +94,7 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request."""
         self._transport = cast("asyncio.Transport", transport)
+        self.is_open = True
         if not self._secure:
             self._host.client_sockets.adopt(transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER)

@@ -24,6 +24,8 @@ import tempfile
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from netstack.shares import HALF, Shares
 from transport import tls_alerts
 from transport.admission import ClientRequest, NoRoom, Refusal
@@ -278,22 +280,30 @@ class WebListener:
                 self.counters.add("web.accept_failed")
                 await asyncio.sleep(ACCEPT_PAUSE)
                 continue
-            remote = remote_text(address)
-            whose = client_of(remote)
-            if not self._has_room_for(whose) and self._evict(whose):
-                await asyncio.sleep(0)  # a task that was cancelled has its turn
-            if not self._has_room_for(whose):
-                self._refuse(remote)
+            try:
+                await self._take(client, remote_text(address))
+            except Exception:  # noqa: BLE001 - whatever it is, others come to this port
+                self.counters.add("web.failed")
+                logger.exception("A TCP connection cannot be taken and is dropped")
                 client.close()
-                continue
-            self._requests.add(whose)
-            self._shares.add(whose)
-            self._crowd.counted(self._shares.total)
-            task = self._loop.create_task(self._greet(client, remote))
-            self._greeting[task] = whose
-            task.add_done_callback(lambda done: self._greeting.pop(done, None))
-            # What is cancelled before it has begun would clean nothing up; and others have their turn.
-            await asyncio.sleep(0)
+
+    async def _take(self, client: socket.socket, remote: str) -> None:
+        """Greet a client, or refuse it."""
+        whose = client_of(remote)
+        if not self._has_room_for(whose) and self._evict(whose):
+            await asyncio.sleep(0)  # a task that was cancelled has its turn
+        if not self._has_room_for(whose):
+            self._refuse(remote)
+            client.close()
+            return
+        self._requests.add(whose)
+        self._shares.add(whose)
+        self._crowd.counted(self._shares.total)
+        task = self._loop.create_task(self._greet(client, remote))
+        self._greeting[task] = whose
+        task.add_done_callback(lambda done: self._greeting.pop(done, None))
+        # What is cancelled before it has begun would clean nothing up; and others have their turn.
+        await asyncio.sleep(0)
 
     def _evict(self, client: str) -> bool:
         """End the connection that has said least, so that a newcomer finds room; return whether there is one.
@@ -309,7 +319,8 @@ class WebListener:
             victims = [
                 found
                 for found, whose in self._connections.items()
-                if isinstance(found, HttpConnection) and (of_anybody or whose == client)
+                # One whose TLS handshake another newcomer has just ended is about to go.
+                if isinstance(found, HttpConnection) and found.is_open and (of_anybody or whose == client)
             ]
             if not victims:
                 return False
