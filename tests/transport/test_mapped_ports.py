@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,12 @@ def test_a_port_is_known_to_all_workers_in_its_room_and_family_only(start):
     assert not two.of_room("other").has(40_000, ipv6=False)
     one.of_room("lab").discard(40_000, ipv6=False)
     assert not two.of_room("lab").has(40_000, ipv6=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system has such a device")
+def test_a_disk_that_has_no_room_for_the_table_is_an_error_at_once():
+    with pytest.raises(OSError, match="No space left"):
+        MappedPorts(Path("/dev/full"), 0)
 
 
 @pytest.mark.parametrize("port", [0, PORTS - 1])

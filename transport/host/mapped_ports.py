@@ -28,7 +28,8 @@ class MappedPorts:
         """Map the table, which the first worker makes; ``worker`` has no entries yet. Raises OSError."""
         size = _FAMILIES * PORTS * _ENTRY
         with path.open("ab") as file:
-            file.truncate(size)
+            # All of it, and now: a page for which there is no room once it is written to ends the process.
+            file.write(bytes(max(0, size - file.tell())))
         path.chmod(0o600)
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), size)
