@@ -79,6 +79,7 @@ class Crew:
         self._planned: set[int] = set()
         """Those that are to end, in a rolling restart."""
         self._changed = asyncio.Condition()
+        self._reloading = asyncio.Lock()
         self._keepers: list[asyncio.Task[None]] = []
         """One for each worker, by its number."""
         self._notes: set[asyncio.Task[None]] = set()
@@ -106,12 +107,13 @@ class Crew:
 
     async def reload(self, settings: str, patience: float) -> None:
         """Have all take over settings, and wait until they have; those that are slow go on by themselves."""
-        waiting = []
-        for child in self._running():
-            child.reload_told = asyncio.get_running_loop().create_future()
-            child.send("reload", settings=settings)
-            waiting.append(child.reload_told)
-        late = (await asyncio.wait(waiting, timeout=patience))[1] if waiting else ()
+        async with self._reloading:  # what they say of one would be taken for what they say of another
+            waiting = []
+            for child in self._running():
+                child.reload_told = asyncio.get_running_loop().create_future()
+                child.send("reload", settings=settings)
+                waiting.append(child.reload_told)
+            late = (await asyncio.wait(waiting, timeout=patience))[1] if waiting else ()
         if late:
             logger.error("{} workers have not said that they have reloaded", len(late))
 

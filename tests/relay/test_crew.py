@@ -94,7 +94,7 @@ def test_all_are_ready_before_the_start_is_over_and_are_steered_to(monkeypatch, 
         assert running.ports.steered[-1] == [0, 1]
         assert sorted(running.first_ports) == [1, 2]
         assert [each.version for each in running.crew.children.values()] == ["1", "1"]
-        await running.crew.reload("new", 5)
+        await asyncio.gather(*(running.crew.reload("new", 5) for _ in range(3)))
 
     play(monkeypatch, OBEDIENT, scenario)
     assert not any("reloaded" in line for line in lines)
