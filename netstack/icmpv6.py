@@ -11,7 +11,6 @@ from netstack.ipv6 import (
     DESTINATION6,
     IPV6_HEADER_LENGTH,
     MIN_MTU,
-    NEXT_HEADER,
     PAYLOAD_AT,
     SOURCE6,
     UNSPECIFIED,
@@ -20,6 +19,7 @@ from netstack.ipv6 import (
     is_link_local,
     is_multicast,
     parse_ipv6,
+    protocol_at,
 )
 from netstack.malformed import MalformedPacket
 
@@ -111,8 +111,8 @@ class Icmpv6Replies:
             return None
         source = self._link_local if is_link_local(frame[SOURCE6]) else self._address
         kind, code = ERRORS[error]
-        # A parameter problem points at what was not understood: the next header field.
-        value = NEXT_HEADER - HEADER_LENGTH if error is IcmpError.PROTOCOL_UNREACHABLE else mtu
+        # A parameter problem points at what was not understood: the field that names the protocol.
+        value = protocol_at(frame) - HEADER_LENGTH if error is IcmpError.PROTOCOL_UNREACHABLE else mtu
         end = PAYLOAD_AT + int.from_bytes(frame[18:20], "big")
         quote = frame[HEADER_LENGTH : min(end, HEADER_LENGTH + _MAX_QUOTE)]
         message = build_error6(kind, code, value, quote)

@@ -128,6 +128,15 @@ def parse_ipv6(frame: bytes) -> Ipv6Packet:
     raise MalformedPacket("bad_extension_header")
 
 
+def protocol_at(frame: bytes) -> int:
+    """Tell where in a frame that :func:`parse_ipv6` accepts the protocol's number stands."""
+    at, behind = NEXT_HEADER, PAYLOAD_AT
+    while (kind := frame[at]) == PROTOCOL_FRAGMENT or kind in _OPTIONS:
+        at = behind
+        behind += 8 if kind == PROTOCOL_FRAGMENT else 8 + frame[at + 1] * 8
+    return at
+
+
 def parse_fragment6(frame: bytes) -> Fragment:
     """Take the fragment out of a frame; raises MalformedPacket, also for a frame that holds none."""
     end = _check(frame)

@@ -25,6 +25,7 @@ from scapy.layers.inet6 import (
     ICMPv6NDOptMTU,
     ICMPv6NDOptRDNSS,
     ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
     ICMPv6TimeExceeded,
     IPv6,
     IPv6ExtHdrDestOpt,
@@ -316,6 +317,16 @@ def test_what_is_behind_extension_headers_goes_where_it_says(lan, chain):
     socket.reply(b"answer", (REMOTE, 53))
     (told,) = lan.received()
     assert (told[UDP].dport, bytes(told[UDP].payload)) == (4000, b"answer")
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(kind.__name__[10:] for kind in chain))
+def test_a_parameter_problem_points_at_the_protocol_that_is_not_carried(lan, chain):
+    *headers, last = [packet(1), *[kind() for kind in chain]]
+    last.nh = 47
+    (error,) = lan.sends(1, reduce(operator.truediv, [*headers, last, Raw(bytes(8))]))
+    problem = error[ICMPv6ParamProblem]
+    assert (problem.code, problem.ptr) == (1, 32 + 8 * len(chain) if chain else 6)
+    assert bytes(problem.payload)[problem.ptr] == 47
 
 
 def test_so_does_what_came_in_fragments_with_a_header_in_the_first(lan):
