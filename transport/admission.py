@@ -6,8 +6,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 from urllib.parse import unquote_plus
 
-from loguru import logger
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,6 +82,8 @@ class NoRoom:
         There are few reasons.
         """
         if now >= self._next.get(reason, now):
+            from loguru import logger  # settings, of which --help tells, read origins by this module
+
             self._next[reason] = now + TOLD_EVERY
             event = refused(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, reason), remote, self._carrier)
             logger.bind(reason=f"{self._carrier}: {reason}", **event).warning(
