@@ -26,6 +26,10 @@ LOOPBACK_ADDRESS = "127.0.0.1"
 OWN_ADDRESS = "own_address"
 """Reason of a refusal: the address is one of the relay host's."""
 
+IPV6_INTERNET = IPv6Network("2000::/3")
+SOMEWHERE_IPV6 = "2606:4700:4700::1111"
+"""An address of the IPv6 internet; nothing is sent there."""
+
 CACHED_DECISIONS = 4096
 """Addresses remembered, since policy is asked once per datagram; about 1 MB."""
 
@@ -187,13 +191,20 @@ class EgressPolicy:
         self._allow_hosts = frozenset(
             str(network.network_address) for network in allowed if network.prefixlen == network.max_prefixlen
         )
-        self.allowed_ipv6 = tuple(
-            str(network.network_address + (network.num_addresses > 1))
+        denied = parse_cidrs(deny)
+        open_ipv6 = {IPV6_INTERNET: SOMEWHERE_IPV6} | {
+            network: str(network.network_address + (network.num_addresses > 1))
             for network in allowed
             if network.version == 6 and not network.is_loopback and network.prefixlen > 0  # noqa: PLR2004
+        }
+        self.open_ipv6 = tuple(
+            address
+            for network, address in open_ipv6.items()
+            if not any(_is_inside(network, closed) for closed in denied)
         )
-        """An address of each allowed IPv6 network, by which one sees whether there is a route to it."""
-        self._deny = _Networks(parse_cidrs(deny))
+        """An address of the IPv6 internet, and of each allowed network, by which one sees whether there is a
+        route; of what ``deny`` closes as a whole none."""
+        self._deny = _Networks(denied)
         self._default = _Networks(DEFAULT_DENY)
         self._host_address = host_address if host_access else None
         self._allow_smtp = allow_smtp

@@ -256,7 +256,7 @@ class Relay:
 
     def _tell_what_lacks(self) -> None:
         network = self._lans.default.network
-        if self._settings.ipv6 and not network.has_ipv6_route:
+        if self._settings.ipv6 and network.policy.open_ipv6 and not network.has_ipv6_route:
             logger.info("this machine has no way to the IPv6 internet: there guests get no answer but that")
         if not network.can_ping:
             logger.warning(

@@ -255,3 +255,28 @@ def test_a_host_knows_whether_it_reaches_the_ipv6_internet():
         assert network.has_ipv6_route
 
     in_namespace(main)
+
+
+@pytest.mark.parametrize(
+    ("deny", "allow", "has_way"),
+    [
+        (["::/0"], [], False),
+        (["0.0.0.0/0", "2000::/3"], [], False),
+        (["::/0"], ["fd00:7::/64"], False),
+        (["2000::/3"], ["fd00:7::/64"], True),
+        (["2000::/3", "fd00:7::/48"], ["fd00:7::/64"], False),
+        (["2606::/16", "0.0.0.0/0"], [], True),
+    ],
+)
+def test_what_the_policy_closes_is_no_way_to_the_ipv6_internet(deny, allow, has_way):
+    async def main():
+        ip("-6 route add default dev lo")
+        network = Network(EgressPolicy(allow=allow, deny=deny), Counters())
+        assert network.has_ipv6_route is has_way
+        # The clients of forwards may be answered nevertheless, at their own addresses.
+        network.lead_to_guests("tcp", "::", 8080)
+        assert network.has_ipv6_route
+        network.lead_no_more("tcp", "::", 8080)
+        assert network.has_ipv6_route is has_way
+
+    in_namespace(main)

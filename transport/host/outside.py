@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from actors.messages import DatagramFromNet, DatagramsFromNet, ErrorFromNet, ErrorsFromNet
 from actors.ports import SendResult
-from netstack.egress import OWN_ADDRESS, Decision
+from netstack.egress import OWN_ADDRESS, SOMEWHERE_IPV6, Decision
 from netstack.port_hold import PortHold
 from transport.host.echo_sockets import EchoIdentifiers, PingEchoSocket, RawEchoSocket, RawIcmpSocket
 from transport.host.host_socket import IPV4, IPV6, HostSocket, Reported, SocketFamily
@@ -61,8 +61,6 @@ PORT_TRIES = 16
 _IP_VERSION_4 = 4
 _IP_VERSION_6 = 6
 _FAMILIES = {_IP_VERSION_4: IPV4, _IP_VERSION_6: IPV6}
-_SOMEWHERE_IPV6 = "2606:4700:4700::1111"
-"""An address of the IPv6 internet; nothing is sent there."""
 
 
 class HostNetwork:
@@ -116,8 +114,12 @@ class HostNetwork:
 
     @property
     def has_ipv6_route(self) -> bool:
-        """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere."""
-        return any(map(_is_routed, (_SOMEWHERE_IPV6, *self.policy.allowed_ipv6)))
+        """Whether IPv6 packets for the internet, or for a network that was allowed, would go anywhere.
+
+        What the policy closes is no way out, but it is one for answers to the clients of forwards.
+        """
+        ways = (SOMEWHERE_IPV6, *self.policy.open_ipv6) if self._forwards else self.policy.open_ipv6
+        return any(map(_is_routed, ways))
 
     @property
     def udp_ports(self) -> int:
