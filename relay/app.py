@@ -420,8 +420,8 @@ class Relay:
             await self._forwards.keep()
             await renew_admin_token(self._settings, self._offered, told)
             tell_reload(told)
-        told["certificate"] = await self._keeper.refresh(asked=True)
-        told["keys"] = await self._refresh_keys()
+        told["certificate"] = await self._keeper.refresh(asked=True, errors=told["errors"])
+        told["keys"] = await self._tokens.refresh(told["errors"])
         return told
 
     def _take_over(self, settings: Settings) -> None:

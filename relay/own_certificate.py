@@ -104,15 +104,19 @@ class CertificateKeeper:
                 logger.warning("{}", complaint)
         self._told = found
 
-    async def refresh(self, *, asked: bool) -> bool:
-        """Read or renew the certificate where it is time, or where it was asked for; whether it changed."""
+    async def refresh(self, *, asked: bool, errors: list[str] | None = None) -> bool:
+        """Read or renew the certificate where it is time, or where it was asked for; whether it changed.
+
+        What is wrong with the files is logged, and noted in ``errors``.
+        """
         try:
             changed = await asyncio.to_thread(self._certificates.refresh, datetime.now(UTC), force=asked)
-        except CertificateError as error:
-            logger.error("the certificate stays as it was: {}", error)
-            return False
-        except Exception:  # noqa: BLE001 - whatever a file may contain, sessions go on
-            logger.exception("the certificate stays as it was")
+        except Exception as error:  # noqa: BLE001 - whatever a file may contain, sessions go on
+            is_known = isinstance(error, CertificateError)
+            said = f"the certificate stays as it was: {error if is_known else repr(error)}"
+            logger.opt(exception=not is_known).error("{}", said)
+            if errors is not None:
+                errors.append(said)
             return False
         if changed:
             self._say(f"Certificate SHA-256 Hash: {self._certificates.current.sha256}")

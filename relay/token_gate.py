@@ -138,9 +138,10 @@ class TokenGate:
         self._end(lambda ticket: not keys.have(ticket.key), CloseCode.EXPIRED, NO_KEY)
         return True
 
-    async def refresh(self) -> bool:
-        """Read the files again, and go by them; whether that is new. What is wrong with them is logged.
+    async def refresh(self, errors: list[str] | None = None) -> bool:
+        """Read the files again, and go by them; whether that is new.
 
+        What is wrong with them is logged, and noted in ``errors``.
         Ends sessions of tokens that have expired, too: the actors' clock stands still while a machine sleeps.
         """
         now = self._clocks.unix()
@@ -148,7 +149,10 @@ class TokenGate:
         try:
             changed = self.take(await asyncio.to_thread(self.load))
         except KeysError as error:
-            logger.error("the keys and revoked tokens stay as they were: {}", error)
+            said = f"the keys and revoked tokens stay as they were: {error}"
+            logger.error("{}", said)
+            if errors is not None:
+                errors.append(said)
             return False
         if changed:
             logger.info("other keys or revoked tokens are in force")

@@ -303,8 +303,8 @@ class Supervisor:
         await self._refresh_certificate(asked=False)
         await self.tokens.refresh()
 
-    async def _refresh_certificate(self, *, asked: bool) -> bool:
-        changed = await self._keeper.refresh(asked=asked)
+    async def _refresh_certificate(self, *, asked: bool, errors: list[str] | None = None) -> bool:
+        changed = await self._keeper.refresh(asked=asked, errors=errors)
         if changed:
             self.crew.broadcast("certificates", certificates=handing.pack_certificates(self.certificates))
         return changed
@@ -320,9 +320,9 @@ class Supervisor:
             logs.set_level(self.settings.log_level, self.settings.log_filter)
             await renew_admin_token(self.settings, self._offered, told)
             tell_reload(told)
-        told["certificate"] = await self._refresh_certificate(asked=True)
+        told["certificate"] = await self._refresh_certificate(asked=True, errors=told["errors"])
         await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)
-        told["keys"] = await self.tokens.refresh()
+        told["keys"] = await self.tokens.refresh(told["errors"])
         return told
 
 

@@ -48,9 +48,11 @@ def test_one_that_cannot_be_renewed_stays(lines, error):
         def refresh(self, now, *, force):
             raise error
 
-    said = []
-    assert not asyncio.run(CertificateKeeper(cast("Any", Broken()), said.append).refresh(asked=True))
+    said, errors = [], []
+    keeper = CertificateKeeper(cast("Any", Broken()), said.append)
+    assert not asyncio.run(keeper.refresh(asked=True, errors=errors))
     assert said == []
+    assert [str(error) in one for one in errors] == [True]
     assert any("the certificate stays as it was" in line for line in lines)
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from processes import Relay, free_port, run
 from relay.reload import LIVE, differences, merged
 from relay.room_tables import RoomTables
 from relay.settings import OPTIONS, Settings, SettingsWithRooms
+from relay.tokens import make_key
+from transport.certificates import generate
 
 
 def test_all_live_settings_exist():
@@ -135,3 +138,26 @@ def test_a_file_with_a_mistake_changes_nothing(relay):
     assert "unknown setting 'bit-rat', perhaps 'bit-rate'" in told["errors"][0]
     relay.wait_for("the settings stay as they were")
     assert reload(relay, 'log-level = "warning"')["changed"] == ["log-level"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_certificate_and_keys_that_cannot_be_used_are_errors_and_those_of_before_stay(tmp_path, workers):
+    made, keys = generate(["localhost"], datetime.now(UTC)), tmp_path / "keys.json"
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(made.chain_pem())
+    key.write_bytes(made.private_key_pem())
+    keys.write_text(json.dumps({"keys": [make_key("HS256")]}))
+    relay: Any = Relay(
+        *("--cert-pem", chain, "--key-pem", key, "--auth", "optional", "--auth-keys", keys),
+        *("--admin", tmp_path / "admin.sock", "--workers", workers),
+    )
+    relay.file, relay.admin = tmp_path / "relay.toml", tmp_path / "admin.sock"
+    try:
+        assert reload(relay, "")["errors"] == []
+        key.write_bytes(generate(["localhost"], datetime.now(UTC)).private_key_pem())
+        keys.write_text("[")
+        of_certificate, of_keys = reload(relay, "", status=1)["errors"]
+        assert "the certificate stays as it was: " in of_certificate
+        assert "the keys and revoked tokens stay as they were: " in of_keys
+    finally:
+        relay.stop()
