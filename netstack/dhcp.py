@@ -27,6 +27,9 @@ BOOT_REPLY = 2
 MIN_LENGTH = 300
 """Bytes that a reply is padded to: BOOTP relays and old clients drop shorter ones (RFC 1542 section 2.1)."""
 
+MAX_LENGTH = 2048
+"""Bytes of a client's message; more than a frame takes. In fragments it could have 64 KB."""
+
 MIN_MESSAGE_SIZE = 576
 """What every client takes (RFC 2131 section 2), with the headers of IP and UDP."""
 _IP_AND_UDP = 28
@@ -123,7 +126,7 @@ def parse_dhcp(payload: bytes) -> DhcpMessage:
     """
     if len(payload) == _HEADER.size - len(COOKIE):
         payload += bytes(len(COOKIE))
-    if len(payload) < _HEADER.size:
+    if not _HEADER.size <= len(payload) <= MAX_LENGTH:
         raise MalformedPacket("bad_dhcp")
     op, hardware, length, xid, _, flags, ciaddr, _, _, giaddr, mac, sname, file, cookie = _HEADER.unpack_from(
         payload

@@ -21,6 +21,9 @@ FILE_LENGTH, SNAME_LENGTH = 128, 64
 MAX_VALUE = 255
 """Bytes of an option; a longer value is in several of the same code (RFC 3396)."""
 
+MAX_FIELDS = 128
+"""Options of one area that are read, parts of long ones included: clients have some twenty."""
+
 _OVERLOAD_OPTION = 3
 _LABEL_POINTER = 0xC000
 _MAX_POINTED = 0x3FFF
@@ -96,12 +99,13 @@ def _collect(area: bytes, options: dict[int, bytes]) -> dict[int, bytes]:
 
 
 def _fields(area: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
+    at, left = 0, MAX_FIELDS
     while at < len(area) and area[at] != END:
         if area[at] == PAD:
             at += 1
             continue
-        if at + 1 >= len(area) or at + 2 + area[at + 1] > len(area):
+        left -= 1
+        if left < 0 or at + 1 >= len(area) or at + 2 + area[at + 1] > len(area):
             raise MalformedPacket("bad_dhcp")
         end = at + 2 + area[at + 1]
         yield area[at], area[at + 2 : end]

@@ -45,9 +45,10 @@ def parse_information_request(payload: bytes) -> InformationRequest | None:
     if payload[0] != INFORMATION_REQUEST:
         return None
     options: dict[int, bytes] = {}
-    at = 4
+    at, left = 4, MAX_OPTIONS
     while at < len(payload):
-        if len(payload) < at + 4 or len(options) >= MAX_OPTIONS:
+        left -= 1
+        if len(payload) < at + 4 or left < 0:
             raise MalformedPacket("bad_dhcpv6")
         kind, length = _OPTION.unpack_from(payload, at)
         at += 4

@@ -11,8 +11,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netstack.dhcp import MessageType, build_reply, is_for_client, parse_dhcp
-from netstack.dhcp_options import Code
+from netstack.dhcp import MAX_LENGTH, MessageType, build_reply, is_for_client, parse_dhcp
+from netstack.dhcp_options import MAX_FIELDS, Code
 from netstack.malformed import MalformedPacket
 
 MAC = bytes.fromhex("525400aa0001")
@@ -47,6 +47,24 @@ def test_what_scapy_builds_is_understood(kind):
 
 def test_an_option_in_pieces_is_joined():
     assert parse_dhcp(message((12, b"lo"), ("pad"), (12, b"ng"))).host_name == "long"
+
+
+@pytest.mark.parametrize("option", [b"\x0c\0", b"\x0c\1a", b"\0"], ids=["empty", "a byte", "padding"])
+def test_what_fragments_may_bring_beyond_any_message_is_refused_unread(option):
+    """64 KB of options of a byte took 50 ms."""
+    beginning = message(("hostname", b"web"))[:-1]
+    with pytest.raises(MalformedPacket):
+        parse_dhcp(beginning + option * (60_000 // len(option)))
+    parse_dhcp((beginning + option * 100).ljust(MAX_LENGTH, b"\0"))
+    with pytest.raises(MalformedPacket):
+        parse_dhcp(beginning.ljust(MAX_LENGTH + 1, b"\0"))
+
+
+def test_so_many_options_are_read():
+    beginning = message()[:-1]
+    assert parse_dhcp(beginning + b"\x0c\1a" * (MAX_FIELDS - 1)).host_name == "a" * (MAX_FIELDS - 1)
+    with pytest.raises(MalformedPacket):
+        parse_dhcp(beginning + b"\x0c\1a" * MAX_FIELDS)
 
 
 def test_options_continue_in_file_and_sname():

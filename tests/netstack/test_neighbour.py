@@ -241,6 +241,13 @@ def test_an_information_request_gets_name_server_and_domain():
     assert reply[DHCP6OptDNSDomains].dnsdomains == ["vm.internal."]
 
 
+def test_so_many_options_of_a_request_are_read_and_no_more():
+    options = b"\0\x0e\0\0" * dhcpv6.MAX_OPTIONS
+    assert dhcpv6.parse_information_request(b"\x0babc" + options) is not None
+    with pytest.raises(MalformedPacket):
+        dhcpv6.parse_information_request(b"\x0babc" + options + b"\0\x0e\0\0")
+
+
 def test_an_option_without_a_value_is_one_at_the_end_too():
     """RFC 8415 section 21.14: rapid commit has none."""
     request = dhcpv6.parse_information_request(b"\x0babc" + b"\0\x0e\0\0" * 2)
