@@ -136,7 +136,7 @@ class MulticastGroups:
             return None
         live = [port for port, until in ports.items() if now < until]
         if len(live) < len(ports):
-            for port in [port for port in ports if port not in live]:
+            for port in [port for port, until in ports.items() if now >= until]:
                 self._leave(group, port)
             if not live:
                 return None
