@@ -134,6 +134,8 @@ def _packet(frame: bytes, ends: tuple[bytes, ...]) -> tuple[int, int, str, str]:
     header = 14 + ((frame[14] & 0xF) * 4 if family is IPV4 else 40)
     protocol = frame[23] if family is IPV4 else frame[20]
     names = [family.format(end) for end in ends]
+    if family is IPV4 and frame[20] & 0x1F | frame[21]:
+        header = len(frame)  # a later fragment has data only, which is no header of what it carries
     if protocol in _WITH_PORTS and len(frame) >= header + 4:
         numbers = [int.from_bytes(frame[start : start + 2], "big") for start in (header, header + 2)]
         names = list(map(endpoint_text, names, numbers))

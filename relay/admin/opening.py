@@ -72,7 +72,12 @@ def _on_tcp(address: Address, token: str | None, served: Offered) -> AdminServic
         raise AdminError(f"--admin {address} needs --admin-token, for others can connect there")
     try:
         family = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server(
+            (address.host, address.port),
+            family=family,
+            backlog=BACKLOG,
+            dualstack_ipv6=address.host == "::" and socket.has_dualstack_ipv6(),  # as --bind :: has it
+        )
     except OSError as error:
         raise AdminError(f"--admin {address}: {error.strerror or error}") from None
     except UnicodeError:

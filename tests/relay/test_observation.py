@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 from lan_parts import mac
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 from test_snapshots import join, on_lans
 
 from actors.lan.peer import PeerActor
@@ -117,6 +120,15 @@ CUT = [b"", b"x", bytes(14), bytes(12) + b"\x08\x00", bytes(12) + b"\x86\xdd\x60
 def test_frames_that_are_cut_are_described_too(data):
     assert describe(data).startswith("Ethernet ")
     assert ends_of(data) == ()
+
+
+@pytest.mark.parametrize("transport", [UDP(sport=5, dport=6), TCP(sport=5, dport=6, flags="S")])
+def test_later_fragments_are_told_without_the_ports_that_their_data_seem_to_be(transport):
+    whole = Ether() / IP(src="10.0.2.15", dst="192.0.2.1") / transport / Raw(bytes(range(200)))
+    first, later, _ = (bytes(frame) for frame in fragment(whole, 80))
+    name = transport.name
+    assert describe(first).startswith(f"{name} 10.0.2.15:5 > 192.0.2.1:6, ")
+    assert describe(later) == f"{name} 10.0.2.15 > 192.0.2.1, {len(later)} bytes"
 
 
 def test_who_looks_on_and_fails_ends_nobody():

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import signal
+import urllib.request
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from processes import Relay, free_port
+from processes import PATIENCE, Relay, free_port
 
 from relay.admin.opening import LEAST_TOKEN, AdminError, open_admin, read_token
 from relay.admin_place import Address
@@ -47,3 +48,15 @@ def test_a_relay_that_starts_removes_what_a_killed_one_has_left(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [f"{running.port}.sock"]
     finally:
         running.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_at_all_ipv6_addresses_it_is_at_those_of_ipv4_too(tmp_path, host):
+    token, port = tmp_path / "token", free_port()
+    token.write_text("x" * LEAST_TOKEN)
+    relay = Relay("--admin", f"[::]:{port}", "--admin-token", token)
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/livez", timeout=PATIENCE) as answer:
+            assert answer.read() == b"ok\n"
+    finally:
+        relay.stop()
