@@ -106,6 +106,14 @@ class FramesFromGateway(NamedTuple):
 
 
 @data_message
+class FramesToPort(NamedTuple):
+    """GatewayActor -> SwitchActor: frames for whoever is behind ``port``, wherever they say that they go."""
+
+    port: int
+    frames: list[bytes]
+
+
+@data_message
 class FramesToFlow(NamedTuple):
     """GatewayActor -> flow actor: the guest's frames of one mapping, checked (lengths, checksums)."""
 

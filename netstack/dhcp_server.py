@@ -203,8 +203,10 @@ class DhcpServer:
     def _refuse(self, request: DhcpMessage, reason: str) -> Reply:
         options = {Code.SERVER_ID: self._options.server, Code.MESSAGE: reason.encode()}
         payload = build_reply(request, MessageType.NAK, _UNSPECIFIED, options)
-        # Broadcast, since the guest may have no valid address; to its own NIC only, since it is known.
-        return Reply(MessageType.NAK, request.mac, _BROADCAST_IP, payload, None)
+        # Broadcast, since the guest may have no valid address; to its own NIC only, since it is known. Where
+        # several clients share one (ipvlan) only what is for all NICs is handed to each.
+        mac = BROADCAST if request.broadcast else request.mac
+        return Reply(MessageType.NAK, mac, _BROADCAST_IP, payload, None)
 
     def _build(
         self, request: DhcpMessage, kind: MessageType, address: bytes, options: dict[Code, bytes], mtu: int

@@ -16,7 +16,14 @@ from loguru import logger
 
 from actors.lan.forwarding import GATEWAY
 from actors.lan.peer import PeerActor
-from actors.messages import FlowOpened, FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
+from actors.messages import (
+    FlowOpened,
+    FramesFromGateway,
+    FramesFromPeer,
+    FramesToGateway,
+    FramesToPeer,
+    FramesToPort,
+)
 from netstack import pcapng
 from relay.trace import flow_of, translation
 
@@ -74,7 +81,7 @@ class Capture:
                 self._take(lan, handled.actor.port, frames, "out", _drops(handled.counted, "peer"))
             case FramesToGateway(_, frames):
                 self._take(lan, GATEWAY, frames, "in", _drops(handled.counted, "gateway"))
-            case FramesFromGateway(frames):
+            case FramesFromGateway(frames) | FramesToPort(_, frames):
                 self._take(lan, GATEWAY, frames, "out", _drops(handled.counted, "switch"))
             case FlowOpened() as opened:
                 self._new_flows[lan.name, opened.protocol, opened.guest] = translation(opened)

@@ -20,6 +20,7 @@ from actors.messages import (
     FramesToFlow,
     FramesToGateway,
     FramesToPeer,
+    FramesToPort,
 )
 from relay import logs
 from relay.trace import describe
@@ -78,7 +79,7 @@ def _contents(handled: Handled) -> tuple[str, int | None, str]:
             return f"from peer {port}", port, _described(frames)
         case FramesToPeer(frames) if isinstance(handled.actor, PeerActor):
             return f"to peer {handled.actor.port}", handled.actor.port, _described(frames)
-        case FramesFromGateway(frames):
+        case FramesFromGateway(frames) | FramesToPort(_, frames):
             return "from the gateway", None, _described(frames)
         case FramesToFlow(frames):
             port = getattr(handled.actor, "port", None)

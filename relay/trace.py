@@ -11,7 +11,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from actors.messages import FlowOpened, FramesFromGateway, FramesFromPeer, FramesToGateway, FramesToPeer
+from actors.messages import (
+    FlowOpened,
+    FramesFromGateway,
+    FramesFromPeer,
+    FramesToGateway,
+    FramesToPeer,
+    FramesToPort,
+)
 from netstack.ethernet import ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, format_mac
 from netstack.family import IPV4, IPV6, endpoint_text
 
@@ -53,7 +60,7 @@ class Trace:
                 where, direction = f"switch, from peer {port}", "to net"
             case FramesToGateway(port, frames):
                 where, direction = f"gateway, from peer {port}", "to net"
-            case FramesFromGateway(frames):
+            case FramesFromGateway(frames) | FramesToPort(_, frames):
                 where, direction = "switch, from the gateway", "from net"
             case FramesToPeer(frames):
                 where, direction = f"peer {getattr(handled.actor, 'port', '')}", "to the guest"

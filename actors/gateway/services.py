@@ -18,6 +18,7 @@ from actors.messages import (
     DnsQuestions,
     FramesFromGateway,
     FramesReturned,
+    FramesToPort,
     Ipv6AddressesKnown,
     NameBound,
     NameForgotten,
@@ -29,6 +30,7 @@ from netstack import dhcp
 from netstack.dhcp_options import Code
 from netstack.dhcp_server import DhcpOptions, DhcpServer, Unanswered
 from netstack.dns_zone import Zone, clean_label
+from netstack.ethernet import BROADCAST
 from netstack.family import family_of
 from netstack.icmp import IcmpError
 from netstack.name_servers import DNS_PORT
@@ -152,7 +154,11 @@ class LanServices:
             reply.address,
             dhcp.CLIENT_PORT,
         )
-        batch.replies.append(template.build(reply.payload, 0))
+        frame = template.build(reply.payload, 0)
+        if reply.mac == BROADCAST:  # for all clients of one NIC: no other guest is to see it
+            tell_alive(self._switch, FramesToPort(batch.port.number, [frame]))
+        else:
+            batch.replies.append(frame)
         return "gateway.answered"
 
     def _again(self, port: int, frame: bytes) -> None:

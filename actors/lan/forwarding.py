@@ -506,6 +506,17 @@ class Forwarding:
             self._counters.add("switch.drop.unknown_destination", batch.dropped)
         self._deliver(batch, len(frames))
 
+    def to_port(self, number: int, frames: list[bytes]) -> None:
+        """Pass on the gateway's frames for one port, those for all too."""
+        self._counters.add("switch.received", len(frames))
+        batch = _Batch(GATEWAY, self.gateway.role, self.ports)
+        if number in self.ports:
+            batch.unicast_to(number).extend(frames)
+        else:
+            batch.dropped = len(frames)
+            self._counters.add("switch.drop.unknown_destination", len(frames))
+        self._deliver(batch, len(frames))
+
     def _deliver(self, batch: _Batch, received: int) -> None:
         counters, flooded = self._counters, batch.flooded
         unicast = received - len(flooded) - batch.dropped - batch.multicast

@@ -22,7 +22,8 @@ Guests do not serve DHCP: what is for a client's port is dropped, whoever it is 
 carry a priority are taken off first, and all checks look through those of VLANs (``netstack.vlan``).
 
 A guest sends from its own addresses only (``netstack.source_guard``); the gateway, which keeps the tables, is
-told of those that it did not hold. The gateway's own frames are flooded only if they are for all.
+told of those that it did not hold. The gateway's own frames are flooded only if they are for all, and not for
+whoever is behind one port (FramesToPort).
 
 Multicast frames go to the ports that asked for their group (``netstack.multicast``), and to the gateway, in
 whose name the switch asks for reports: all ports now and then, a new one once it is known. What goes to many
@@ -63,6 +64,7 @@ from actors.messages import (
     FramesFromGateway,
     FramesFromPeer,
     FramesToPeer,
+    FramesToPort,
     GatewayAttached,
     MacAgedOut,
     PeerAt,
@@ -186,6 +188,10 @@ class SwitchActor(EventLoopActor):
     @handles(FramesFromGateway)
     def _from_gateway(self, message: FramesFromGateway) -> None:
         self._forwarding.from_gateway(message.frames)
+
+    @handles(FramesToPort)
+    def _to_port(self, message: FramesToPort) -> None:
+        self._forwarding.to_port(message.port, message.frames)
 
     @handles(SettingsChanged)
     def _settings_changed(self, message: SettingsChanged) -> None:

@@ -8,6 +8,7 @@ import pytest
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, mac, register
 from scapy.contrib.igmp import IGMP
+from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from switch_parts import BROADCAST, frame
@@ -96,6 +97,23 @@ def test_multicast_of_a_group_is_not_for_an_isolated_member(counters, loop):
     to_group = bytes(Ether(src=mac(1).hex(":"), dst=group.hex(":")) / IP(dst="225.1.2.3") / UDP())
     switch.sends(1, to_group)
     assert (switch.got(2)[-1:], switch.got(3), switch.got(7)) == ([to_group], [], [])
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_what_dhcp_tells_all_of_one_nic_is_for_no_other_guest(lan, isolated):
+    asker, other = (enter(lan, n, isolated=isolated) for n in (1, 2))
+    other.frames()
+    said = BOOTP(chaddr=asker.mac + bytes(10), xid=7, flags="B") / DHCP(
+        options=[("message-type", "discover"), "end"]
+    )
+    ends = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67)
+    lan.counters.clear()
+    asker.sends(asker.to(BROADCAST) / ends / said)
+    (offer,) = asker.frames()
+    assert (offer.dst, offer[BOOTP].op) == ("ff:ff:ff:ff:ff:ff", 2)
+    assert not [heard for heard in other.frames() if heard[BOOTP].op == 2]
+    switch = {name: count for name, count in lan.counters.items() if name.startswith("switch.")}
+    assert switch.pop("switch.received") == sum(switch.values()) == 2
 
 
 @pytest.mark.parametrize("isolated", [1, 2])

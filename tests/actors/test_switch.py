@@ -18,6 +18,7 @@ from actors.messages import (
     FramesFromPeer,
     FramesToGateway,
     FramesToPeer,
+    FramesToPort,
     MacAgedOut,
     PeerList,
     PeerListRequest,
@@ -37,6 +38,13 @@ from netstack.ethernet import ETHERTYPE_IPV6
 from netstack.mac_table import AGEING_TIME, MAX_MACS_PER_PORT
 
 # -- forwarding -------------------------------------------------------------------------------------
+
+
+def test_the_gateways_frames_for_a_port_that_is_gone_are_counted(trio):
+    trio.tell(FramesToPort(9, [frame(GATEWAY_MAC, BROADCAST)] * 2))
+    assert [trio.got(number) for number in (1, 2, 3)] == [[], [], []]
+    assert trio.counters["switch.received"] == trio.counters["switch.drop.unknown_destination"] == 2
+    assert trio.counters["switch.unicast"] == 0
 
 
 def test_the_gateway_hears_of_macs_that_made_room_for_others(loop, lan):

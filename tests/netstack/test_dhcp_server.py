@@ -80,6 +80,8 @@ def test_it_is_the_address_that_the_pool_gave_already(dhcp):
 def test_a_broadcast_is_answered_by_broadcast_where_the_guest_wants_it(dhcp):
     offer = dhcp.says("discover", flags="B")
     assert (offer.mac, offer.address) == (b"\xff" * 6, b"\xff" * 4)
+    nak = dhcp.says("request", ("requested_addr", "10.0.2.2"), flags="B")
+    assert (nak.kind, nak.mac, nak.address) == (MessageType.NAK, b"\xff" * 6, b"\xff" * 4)
 
 
 def test_renewing(dhcp):
