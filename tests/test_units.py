@@ -88,6 +88,14 @@ def test_what_is_to_be_typed_puts_things_where_the_units_find_them(tmp_path):
     assert str(Path(f"{tmp_path}{program}").readlink()) == f"{tmp_path}{words[0][-1]}/bin/vmrelay"
 
 
+def test_the_relays_service_is_not_tried_again_with_a_wrong_setting():
+    unit = (EXAMPLES / "vmrelay.service").read_text()
+    status = re.search(r"^RestartPreventExitStatus=(\d+)$", unit, re.MULTILINE)[1]
+    words = [sys.executable, "-m", "vmrelay", "--port", "70000"]
+    ended = subprocess.run(words, capture_output=True, cwd=EXAMPLES.parent, check=False, timeout=60)
+    assert ended.returncode == int(status)
+
+
 def test_the_relays_service_may_write_where_the_configuration_has_its_audit_log():
     unit = (EXAMPLES / "vmrelay.service").read_text()
     folder = re.search(r"^LogsDirectory=(.*)$", unit, re.MULTILINE)[1]
