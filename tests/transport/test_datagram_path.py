@@ -7,7 +7,18 @@ from aioquic.buffer import encode_uint_var
 from aioquic.tls import CipherSuite, Epoch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from quic_parts import NEVER, PREFIX, Forge, Pair, close_capsule_frame, datagram_frame
+from quic_parts import (
+    CLIENT_ADDRESS,
+    NEVER,
+    PREFIX,
+    START,
+    Forge,
+    Pair,
+    close_capsule_frame,
+    datagram_frame,
+)
+
+from transport.quic.frames import MAX_SIGNS_READ
 
 CLOCKS_DIFFER = 1e-4
 """Seconds: the relays' timers fire at different times, and each fires a little late."""
@@ -454,3 +465,14 @@ def test_an_acknowledgement_beside_a_stream_frame_counts_too(both):
     both.assert_same_round_trips()
     for relay in both.relays:
         assert relay.bytes_in_flight == 0
+
+
+def test_a_packet_of_many_frames_is_the_last_of_its_look(pair128):
+    """Of others as many are read as there are: a hundred milliseconds, if each has a thousand PINGs."""
+    pair = pair128.fork()
+    forge, path = Forge(pair.client), pair.relay.connection._path
+    usual = [forge.packet(b"\1" * MAX_SIGNS_READ) for _ in range(5)]
+    costly = [forge.packet(b"\1" * (MAX_SIGNS_READ + 1)) for _ in range(5)]
+    assert path.receive(usual, CLIENT_ADDRESS, START, []) == 5
+    assert path.receive(costly, CLIENT_ADDRESS, START, []) == 1
+    assert path.receive(usual[:1] + costly[1:], CLIENT_ADDRESS, START, []) == 2

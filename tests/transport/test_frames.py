@@ -228,3 +228,16 @@ def test_what_is_accepted_is_what_aioquic_sees(plain):
 @given(payloads)
 def test_every_packet_of_known_frames_is_accepted(plain):
     assert read_frames(plain) == aioquic_reads(plain)
+
+
+ACK_OF_0 = b"\x02\0\0\0\0"
+
+
+@pytest.mark.parametrize("sign", [b"\1", b"\1\0", ACK_OF_0, ACK_OF_0 + b"\0", b"\1" + ACK_OF_0])
+def test_packets_of_more_signs_than_anybody_sends_are_for_aioquic(sign):
+    """Each costs microseconds, there is room for a thousand, and 64 packets are read between two looks."""
+    many = sign * frames.MAX_SIGNS_READ
+    datagrams = b"\x31\1x" * 500
+    assert read_frames(many + sign) is None
+    assert read_frames(datagrams + many + sign) is None
+    assert read_frames(datagrams + sign) is not None

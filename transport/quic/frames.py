@@ -20,6 +20,9 @@ DATAGRAM_WITH_LENGTH: Final = 0x31
 
 MAX_RANGES_READ: Final = 256
 """Ranges of an ACK frame that are looked at here; more are legal and left to aioquic."""
+MAX_SIGNS_READ: Final = 8
+"""ACK and PING frames and stretches of padding of one packet that are read here; usual are one or two. There
+may be 2,000, and each costs microseconds: such a packet is left to aioquic, which is asked for one at a time."""
 MAX_RANGES_WRITTEN: Final = 32
 """Ranges of an ACK frame that are sent, newest first: older ones were sent many times before."""
 
@@ -69,6 +72,7 @@ def read_frames(plain: bytes) -> Frames | None:
     datagrams: list[bytes] = []
     acks: list[Ack] = []
     ack_eliciting = False
+    signs = 0
     at, end = 0, len(plain)
     try:
         while at < end:
@@ -82,7 +86,11 @@ def read_frames(plain: bytes) -> Frames | None:
                 datagrams.append(plain[at:stop])
                 at = stop
                 ack_eliciting = True
-            elif kind in (ACK, ACK_ECN):
+                continue
+            signs += 1
+            if signs > MAX_SIGNS_READ:
+                return None
+            if kind in (ACK, ACK_ECN):
                 ack, at = _read_ack(plain, at, ecn=kind == ACK_ECN)
                 if ack is None:
                     return None
