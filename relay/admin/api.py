@@ -1,9 +1,8 @@
 """The admin API: HTTP and JSON for whoever operates the relay.
 
 Reads are snapshots of the actors, writes are the relay's operations (``relay.operations``). What may be asked
-stands once, in ``ROUTES``, from which the OpenAPI document is made too; ``relay.admin.request_fields`` reads
-what requests say. Loaded only when the first client comes: Starlette takes a while, and most relays are never
-asked.
+stands in ``relay.admin.routes``; ``relay.admin.request_fields`` reads what requests say. Loaded only when the
+first client comes: Starlette takes a while, and most relays are never asked.
 
 Who may use it says ``relay.admin.guard``; the page that shows it in a browser is ``relay.admin.page``.
 """
@@ -19,22 +18,16 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from netstack.ethernet import format_mac, parse_mac
 from netstack.forward import MAX_PORT
 from netstack.room_names import DEFAULT_ROOM
-from relay.admin.entrance import Guarded, caller_of
-from relay.admin.guard import Guard
+from relay.admin.entrance import caller_of
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE, exposition
-from relay.admin.openapi import Endpoint, openapi
 from relay.admin.overview import overview
-from relay.admin.page import page_routes
 from relay.admin.request_fields import (
     asked_ban,
     bad_request,
@@ -48,21 +41,19 @@ from relay.admin.request_fields import (
 )
 from relay.admin.stream_places import NoPlaceError, Places
 from relay.admin.streams import Stream
-from relay.bans import BanError
 from relay.bpf import FilterError, Filters
 from relay.capture import MAX_CAPTURES, Capture
-from relay.operations import NotThereError, OperationError
+from relay.operations import OperationError
 from relay.snapshots import Snapshots
 from relay.trace import Trace
 from relay.why import Question, addresses_of, explain
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp
 
-    from relay.admin.service import Offered, Served
+    from relay.admin.service import Served
     from relay.observation import Observer
 
 KEEP_ALIVE = 15.0
@@ -348,9 +339,9 @@ class Api:
             return PlainTextResponse("draining\n", HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ready\n")
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, request: Request) -> Response:
         """Answer with the description of all this."""
-        return ApiResponse(openapi(ROUTES, str(self._served.facts["version"])))
+        return ApiResponse(request.app.state.described)
 
 
 async def _server_sent(queue: asyncio.Queue[dict[str, Any]], room: str | None) -> AsyncIterator[str]:
@@ -368,169 +359,3 @@ async def _server_sent(queue: asyncio.Queue[dict[str, Any]], room: str | None) -
 async def _json_lines(trace: Trace) -> AsyncIterator[str]:
     async for line in trace.lines():
         yield f"{json.dumps(line)}\n"
-
-
-_ROOM = {"room": "name of a room; all of them without it"}
-
-ROUTES = (
-    Endpoint("GET", "/v1/status", "The relay at a glance", Api.status, _ROOM),
-    Endpoint(
-        *("GET", "/v1/overview", "Rooms, sessions, flows and drops; of each kind some", Api.overview),
-        {**_ROOM, "find": "text in the name or an address of the sessions"},
-    ),
-    Endpoint("GET", "/v1/rooms", "Rooms", Api.rooms, _ROOM),
-    Endpoint(
-        "GET", "/v1/peers", "Sessions, with what they moved and what of it was dropped", Api.peers, _ROOM
-    ),
-    Endpoint("DELETE", "/v1/peers/{port}", "End a session", Api.disconnect, {"reason": "told to its client"}),
-    Endpoint(
-        *(
-            "POST",
-            "/v1/peers/{port}/frames",
-            "Put frames on the LAN, as a session's or for it",
-            Api.inject,
-            {},
-        ),
-        {"frames": "Ethernet frames in hexadecimal", "to_guest": "true: give them to its guest instead"},
-    ),
-    Endpoint("GET", "/v1/macs", "MAC tables, by room", Api.macs, _ROOM),
-    Endpoint("GET", "/v1/leases", "Who holds which address, by room", Api.leases, _ROOM),
-    Endpoint(
-        *("GET", "/v1/flows", "NAT mappings and connections, by room", Api.flows),
-        {**_ROOM, "port": "only those of this session"},
-    ),
-    Endpoint("GET", "/v1/names", "Guests' names, and the name servers' state, by room", Api.names, _ROOM),
-    Endpoint("GET", "/v1/forwards", "Forwards, by room", Api.forwards, _ROOM),
-    Endpoint(
-        *("POST", "/v1/forwards", "Open a port of this machine to a guest", Api.add_forward, {}),
-        {
-            "room": "name of the room, default without it",
-            "forward": "PROTOCOL:ADDRESS:PORT:VM:PORT, as --forward",
-        },
-    ),
-    Endpoint(
-        *("DELETE", "/v1/forwards", "Close a forward", Api.remove_forward),
-        {"room": "name of the room, default without it", "forward": "as it is listed"},
-    ),
-    Endpoint("GET", "/v1/counters", "All counters, of a room or of the relay", Api.counters, _ROOM),
-    Endpoint(
-        "GET", "/v1/drops", "What was dropped and why, the most frequent reason first", Api.drops, _ROOM
-    ),
-    Endpoint("GET", "/v1/limits", "The limits that are set", Api.limits),
-    Endpoint(
-        *("GET", "/v1/why", "Whether a guest would reach something, and what decides", Api.why),
-        {
-            "target": "an address or a name",
-            "protocol": "tcp (as without it), udp or icmp",
-            "port": "of the target",
-            "from": "name, MAC or address of the guest",
-            "room": "name of the room, default without it",
-        },
-    ),
-    Endpoint("GET", "/v1/certificate", "The certificate of new sessions", Api.certificate),
-    Endpoint("GET", "/v1/bans", "Who is kept out", Api.bans),
-    Endpoint(
-        *("POST", "/v1/bans", "Keep somebody out, and end their sessions", Api.ban, {}),
-        {
-            "kind": "address, mac or token",
-            "what": "an address or network, a MAC, or a token's id (jti)",
-            "seconds": "for how long; for ever without it",
-            "reason": "told to the clients",
-        },
-    ),
-    Endpoint("DELETE", "/v1/bans/{id:path}", "Let somebody in again", Api.unban),
-    Endpoint("GET", "/v1/tokens/revoked", "Ids of the tokens that were revoked", Api.revoked),
-    Endpoint("POST", "/v1/tokens/{id:path}/revoke", "Revoke a token by its id (jti), for good", Api.revoke),
-    Endpoint("POST", "/v1/reload", "Read configuration, certificate and keys again", Api.reload),
-    Endpoint("POST", "/v1/restart", "Replace the workers one by one (--workers)", Api.restart),
-    Endpoint(
-        *("POST", "/v1/drain", "Refuse new sessions", Api.drain, {}),
-        {"seconds": "close those that stand after this time; never without it"},
-    ),
-    Endpoint("DELETE", "/v1/drain", "Take new sessions again", Api.drain),
-    Endpoint("GET", "/v1/events", "What happens, as server-sent events", Api.events, _ROOM),
-    Endpoint("GET", "/v1/events/recent", "What has happened lately", Api.recent_events, _ROOM),
-    Endpoint(
-        *("GET", "/v1/capture", "What passes, as a stream of pcapng", Api.capture),
-        {
-            **_ROOM,
-            "peer": "only what comes from and goes to this session",
-            "filter": "in tcpdump's syntax",
-            "snaplen": "bytes of each frame; all of them without it",
-        },
-    ),
-    Endpoint(
-        *(
-            "GET",
-            "/v1/trace",
-            "What becomes of a guest's packets, a line of JSON for each decision",
-            Api.trace,
-        ),
-        {
-            "peer": "port of the session; or in its place",
-            "mac": "MAC of the guest, in whichever session it comes",
-            "room": "its room; the default one without it",
-            "destination": "address or name that it talks to",
-        },
-    ),
-    Endpoint("GET", "/metrics", "Metrics for Prometheus", Api.metrics),
-    Endpoint("GET", "/livez", "Whether the relay lives", Api.livez),
-    Endpoint("GET", "/readyz", "Whether new sessions are taken; 503 while draining", Api.readyz),
-    Endpoint("GET", "/openapi.json", "This description", Api.openapi),
-)
-
-
-def application(served: Served) -> ASGIApp:
-    """Make the application that answers."""
-    return assemble(Api(served), served)
-
-
-def assemble(api: Any, offered: Offered) -> ASGIApp:
-    """Make an application of an object that has the methods of :class:`Api`."""
-
-    def route(endpoint: Endpoint) -> Route:
-        handle: Callable[[Request], Awaitable[Response]] = getattr(api, endpoint.handle.__name__)
-
-        async def answer(request: Request) -> Response:
-            return await handle(request)
-
-        return Route(endpoint.path, answer, methods=[endpoint.method])
-
-    app = Starlette(
-        routes=[*map(route, ROUTES), *page_routes()],
-        exception_handlers={
-            HTTPException: _refused,
-            NotThereError: _not_there,
-            OperationError: _impossible,
-            BanError: _impossible,
-            KeyError: _no_room,
-            ClientDisconnect: _gone,
-        },
-    )
-
-    def guard() -> Guard:
-        return Guard(offered.hosts, offered.token, offered.read_token, offered.everywhere)
-
-    return Guarded(app, guard, api.is_in_room)
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
-    return ApiResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _not_there(_: Request, error: Exception) -> Response:
-    return ApiResponse({"error": str(error)}, HTTPStatus.NOT_FOUND)
-
-
-async def _impossible(_: Request, error: Exception) -> Response:
-    return ApiResponse({"error": str(error)}, HTTPStatus.CONFLICT)
-
-
-async def _gone(_: Request, __: Exception) -> Response:
-    """Answer whoever has left in the middle of a body: nobody hears it."""
-    return Response(status_code=HTTPStatus.BAD_REQUEST)
-
-
-async def _no_room(_: Request, error: Exception) -> Response:
-    return ApiResponse({"error": f"there is no room {str(error.args[0])[:70]}"}, HTTPStatus.NOT_FOUND)

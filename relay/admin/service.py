@@ -91,7 +91,7 @@ class Offered:
 class Served(Offered):
     """What the API of one process knows of it."""
 
-    module: ClassVar[str] = "relay.admin.api"
+    module: ClassVar[str] = "relay.admin.routes"
     operations: Operations
     limits: Callable[[], dict[str, Any]]
     lag: LoopLag

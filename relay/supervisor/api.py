@@ -1,6 +1,6 @@
 """The admin API of a relay with workers: asked of all of them, and answered as by one.
 
-It has the routes of ``relay.admin.api``, for which each worker has an API of its own at a private socket.
+It has the routes of ``relay.admin.routes``, for which each worker has an API of its own at a private socket.
 Reads are asked of all workers and put together (``relay.supervisor.merging``); changes are made in all, and
 what is to last is kept by the supervisor, for workers that start later. Streams follow workers that come and
 go.
@@ -22,11 +22,10 @@ from starlette.responses import PlainTextResponse, Response
 from netstack import pcapng
 from netstack.forward import parse_forward
 from netstack.room_names import DEFAULT_ROOM
-from relay.admin.api import KEEP_ALIVE, ROUTES, assemble
+from relay.admin.api import KEEP_ALIVE
 from relay.admin.entrance import caller_of
 from relay.admin.json_answers import ApiResponse, told_bans
 from relay.admin.metrics import CONTENT_TYPE
-from relay.admin.openapi import openapi
 from relay.admin.request_fields import (
     MAX_USER,
     WHO,
@@ -37,6 +36,7 @@ from relay.admin.request_fields import (
     who_asks,
     whole,
 )
+from relay.admin.routes import assemble
 from relay.admin.stream_places import NoPlaceError, Places
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
@@ -453,9 +453,9 @@ class WholeApi:
             return PlainTextResponse("no worker is ready\n", HTTPStatus.SERVICE_UNAVAILABLE)
         return PlainTextResponse("ready\n")
 
-    async def openapi(self, _: Request) -> Response:
+    async def openapi(self, request: Request) -> Response:
         """Answer with the description of all this."""
-        return ApiResponse(openapi(ROUTES, str(self._served.facts["version"])))
+        return ApiResponse(request.app.state.described)
 
     # -- asking the workers -------------------------------------------------------------------------
 

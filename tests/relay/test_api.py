@@ -19,8 +19,8 @@ from scapy.layers.l2 import ARP, Ether
 from waiting import wait_until
 
 from guest.relay_socket import RelayPeer, RelaySocket
-from relay.admin.api import ROUTES
 from relay.admin.guard import MAX_BODY
+from relay.admin.routes import ROUTES
 from relay.capture import MAX_CAPTURES
 
 TOKEN = "a-token-of-some-length"

@@ -15,11 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from waiting import wait_until
 
-from relay.admin.api import ROUTES
 from relay.admin.entrance import CALLER
 from relay.admin.events import MAX_LISTENERS
 from relay.admin.guard import Caller
 from relay.admin.request_fields import who_asks
+from relay.admin.routes import ROUTES
 from relay.bans import Bans
 from relay.supervisor import asking
 from relay.supervisor.api import WholeApi

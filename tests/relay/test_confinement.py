@@ -4,9 +4,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from relay.admin.api import ROUTES
 from relay.admin.confinement import Confined, confine
 from relay.admin.guard import Refused
+from relay.admin.routes import ROUTES
 
 OF_THE_WHOLE_RELAY = {
     ("GET", "/v1/limits"),

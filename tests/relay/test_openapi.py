@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from relay.admin.api import ROUTES, Api
+from relay.admin.api import Api
 from relay.admin.openapi import Endpoint, openapi
+from relay.admin.routes import ROUTES
 
 
 def operation(*endpoint):
