@@ -21,6 +21,7 @@ MIN_BLOCK = BLOCK_HEAD.size + 4
 MAX_BLOCK = 1 << 20
 """Bytes of a block; a relay's have a frame and a comment at most."""
 
+_NUMBER = struct.Struct("<I")
 _BYTE_ORDER = 0x1A2B3C4D
 _END, _COMMENT = 0, 1
 _SECTION_APPLICATION = 4
@@ -81,3 +82,14 @@ def packet(
     body += kept + bytes(-len(kept) % 4)
     flags = _option(_PACKET_FLAGS, struct.pack("<I", _DIRECTIONS[direction]))
     return _block(PACKET, body, *((_text(_COMMENT, comment), flags) if comment else (flags,)))
+
+
+def interface_of(block: bytes) -> int:
+    """Tell the number of the interface that a packet's block names."""
+    number: int = _NUMBER.unpack_from(block, BLOCK_HEAD.size)[0]
+    return number
+
+
+def with_interface(block: bytes, number: int) -> bytes:
+    """Give a packet's block the number of another interface."""
+    return block[: BLOCK_HEAD.size] + _NUMBER.pack(number) + block[BLOCK_HEAD.size + _NUMBER.size :]

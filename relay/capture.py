@@ -38,6 +38,9 @@ MAX_WAITING = 8 * 2**20
 MAX_NEW_FLOWS = 256
 """Flows that have begun and of which nothing was seen since."""
 
+MAX_INTERFACES = 4096
+"""Of which a number is known; one that was begun before these is begun again with its next packet."""
+
 MAX_CAPTURES = 8
 """At a time."""
 
@@ -66,6 +69,8 @@ class Capture:
         self._news = asyncio.Event()
         self._news.set()
         self._interfaces: dict[tuple[str, int], int] = {}
+        self._begun = 0
+        """Interfaces so far."""
         self._new_flows: dict[tuple[str, str, str], str] = {}
         """What is to be said of flows with their next packet, by room, protocol and the guest's end."""
         self.seen = 0
@@ -124,7 +129,10 @@ class Capture:
     def _interface(self, room: str, port: int) -> int:
         number = self._interfaces.get((room, port))
         if number is None:
-            number = self._interfaces[room, port] = len(self._interfaces)
+            number = self._interfaces[room, port] = self._begun
+            self._begun += 1
+            if len(self._interfaces) > MAX_INTERFACES:
+                del self._interfaces[next(iter(self._interfaces))]
             what = "gateway" if port == GATEWAY else f"peer{port}"
             called = "" if port == GATEWAY else self._name_of(port) or ""
             self._put(pcapng.interface(f"{room}/{what}", called or what, self._snap_length))

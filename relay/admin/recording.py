@@ -8,11 +8,24 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING, NamedTuple, Protocol
 
-from netstack.pcapng import BLOCK_HEAD, INTERFACE, MAX_BLOCK, MIN_BLOCK, SECTION
+from netstack.pcapng import (
+    BLOCK_HEAD,
+    INTERFACE,
+    MAX_BLOCK,
+    MIN_BLOCK,
+    PACKET,
+    SECTION,
+    interface_of,
+    with_interface,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+MAX_INTERFACES = 1 << 16
+"""Of which a description is kept: as many as sixteen workers may speak of (``relay.capture``)."""
 
 
 class Readable(Protocol):
@@ -60,8 +73,14 @@ class Recorder:
         """Write to ``path`` (with a number before its suffix where there are several), or standard output."""
         self._path = path
         self._limits = limits
-        self._headers: list[bytes] = []
-        """The section's beginning and all interfaces: each file begins with them."""
+        self._section = b""
+        """What each file begins with."""
+        self._interfaces: dict[int, bytes] = {}
+        """By their numbers in what is recorded."""
+        self._begun = 0
+        """Interfaces so far."""
+        self._numbers: dict[int, int] = {}
+        """Numbers in the file of those that it has: it has them before their first packet."""
         self._file: IO[bytes] | None = None
         self._written = 0
         self._opened_at = 0.0
@@ -73,16 +92,34 @@ class Recorder:
         return self._path is not None and bool(self._limits.file_size or self._limits.file_seconds)
 
     def write(self, kind: int, block: bytes) -> None:
-        """Write a block, to another file if it is time. Raises OSError."""
-        if kind in {SECTION, INTERFACE}:
-            self._headers.append(block)
-        if self._file is None or (self._is_ring and self._is_full(block)):
+        """Write a block, to another file if it is time. Raises OSError, BlockError."""
+        if kind == SECTION:
+            self._section = block
             self._next_file()
-            if kind in {SECTION, INTERFACE}:
-                return  # it is among the headers
-        assert self._file is not None  # noqa: S101 - opened above
-        self._file.write(block)
-        self._written += len(block)
+        elif kind == INTERFACE:
+            self._interfaces[self._begun] = block
+            self._interfaces.pop(self._begun - MAX_INTERFACES, None)
+            self._begun += 1
+        elif kind == PACKET and self._section:
+            if self._is_ring and self._numbers and self._is_full(block):
+                self._next_file()
+            self._put(self._numbered(block))
+
+    def _numbered(self, packet: bytes) -> bytes:
+        """Give a packet the number that its interface has in the file, behind that if the file is without."""
+        its = interface_of(packet)
+        number = self._numbers.get(its)
+        if number is not None:
+            return with_interface(packet, number)
+        if its not in self._interfaces:
+            raise BlockError("the relay sent no pcapng")
+        number = self._numbers[its] = len(self._numbers)
+        return self._interfaces[its] + with_interface(packet, number)
+
+    def _put(self, data: bytes) -> None:
+        assert self._file is not None  # noqa: S101 - begun with the section
+        self._file.write(data)
+        self._written += len(data)
         self._file.flush()  # whoever follows it, through a pipe or the file, sees it now
 
     def _is_full(self, block: bytes) -> bool:
@@ -106,10 +143,9 @@ class Recorder:
             self._kept.append(path)
             if self._limits.files and len(self._kept) > self._limits.files:
                 self._kept.pop(0).unlink(missing_ok=True)
-        self._file.write(b"".join(self._headers))
-        self._file.flush()
-        self._written = sum(map(len, self._headers))
+        self._written, self._numbers = 0, {}
         self._opened_at = time.monotonic()
+        self._put(self._section)
 
     def close(self) -> None:
         """Finish the file."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
-from netstack.pcapng import BLOCK_HEAD, INTERFACE, MAX_BLOCK, MIN_BLOCK, PACKET
+from netstack.pcapng import (
+    BLOCK_HEAD,
+    INTERFACE,
+    MAX_BLOCK,
+    MIN_BLOCK,
+    PACKET,
+    interface_of,
+    with_interface,
+)
+from relay.capture import MAX_INTERFACES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from relay.supervisor.asking import Stream
-
-_NUMBER = struct.Struct("<I")
 
 
 class Interfaces:
@@ -25,7 +31,8 @@ class Interfaces:
 
     def begin(self, worker: int) -> None:
         """Have what comes from a worker be a new capture: its interfaces are counted anew."""
-        for its in range(self._of_worker.pop(worker, 0)):
+        count = self._of_worker.pop(worker, 0)
+        for its in range(max(0, count - MAX_INTERFACES), count):
             del self._numbers[worker, its]
 
     def renumber(self, worker: int, block: bytes) -> bytes:
@@ -35,14 +42,12 @@ class Interfaces:
             its = self._of_worker.get(worker, 0)
             self._of_worker[worker] = its + 1
             self._numbers[worker, its] = self._count
+            self._numbers.pop((worker, its - MAX_INTERFACES), None)  # of which it says no more
             self._count += 1
             return block
         if kind != PACKET:
             return b""
-        [its] = _NUMBER.unpack_from(block, BLOCK_HEAD.size)
-        return (
-            block[: BLOCK_HEAD.size] + _NUMBER.pack(self._numbers[worker, its]) + block[BLOCK_HEAD.size + 4 :]
-        )
+        return with_interface(block, self._numbers[worker, interface_of(block)])
 
 
 async def blocks(stream: Stream) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from typing import Any, cast
 from scapy.utils import RawPcapNgReader
 
 from netstack import pcapng
+from relay.supervisor import captures
 from relay.supervisor.captures import Interfaces, blocks
 
 
@@ -69,6 +70,18 @@ def test_a_worker_that_comes_again_has_interfaces_of_its_own():
         whole += b"".join(interfaces.renumber(0, block) for block in life)
     found = [(data, told.ifname) for data, told in RawPcapNgReader(io.BytesIO(whole))]
     assert found == [(frame(1), b"default/peer1"), (frame(2), b"default/peer9")]
+
+
+def test_interfaces_of_long_ago_are_forgotten(monkeypatch):
+    monkeypatch.setattr(captures, "MAX_INTERFACES", 3)
+    interfaces = Interfaces()
+    for number in range(10):
+        interfaces.renumber(0, pcapng.interface(f"default/peer{number}", ""))
+    assert len(interfaces._numbers) == 3
+    for number in (7, 8, 9):
+        interfaces.renumber(0, pcapng.packet(number, 0.0, b"", "in"))
+    interfaces.begin(0)
+    assert not interfaces._numbers
 
 
 def test_what_is_no_block_ends_it():

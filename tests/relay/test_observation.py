@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lan_parts import mac
 from scapy.layers.inet import IP, TCP, UDP, fragment
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
+from scapy.utils import RawPcapNgReader
 from test_snapshots import join, on_lans
 
 from actors.lan.peer import PeerActor
@@ -16,6 +20,7 @@ from actors.lan.switch import SwitchActor
 from actors.messages import DatagramsFromClient, FlowOpened, FramesFromPeer
 from actors.runtime import run_ready
 from relay.capture import MAX_NEW_FLOWS, MAX_WAITING, Capture
+from relay.observation import Handled
 from relay.trace import MAX_LINES, Trace, describe, ends_of
 
 
@@ -146,6 +151,22 @@ def test_who_looks_on_and_fails_ends_nobody():
         return lan.is_alive, session.controls()[-1]["type"], bool(seen)
 
     assert on_lans(scenario) == (True, "Assigned", True)
+
+
+def test_a_capture_knows_the_latest_interfaces_and_begins_older_ones_again(monkeypatch):
+    monkeypatch.setattr("relay.capture.MAX_INTERFACES", 3)
+    ports = [*range(1, 11), 1]
+
+    async def scenario():
+        capture = Capture()
+        lan: Any = SimpleNamespace(name="default")
+        for port in ports:
+            capture.see(lan, Handled(None, FramesFromPeer(port, [frame()]), {}))
+        assert len(capture._interfaces) == 3
+        return await anext(capture.stream())
+
+    told = [about.ifname for _, about in RawPcapNgReader(io.BytesIO(asyncio.run(scenario())))]
+    assert told == [b"default/peer%d" % port for port in ports]
 
 
 @pytest.mark.parametrize("direction", ["out", "in"])
