@@ -34,7 +34,7 @@ from actors.runtime import current_scheduler, tell_alive
 from netstack.tcp_segment import trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from actors.ports import Session
     from actors.rate_limit import RateLimit
@@ -90,7 +90,7 @@ class Line:
             "_timer",
             "_turns",
         ),
-        *("_waiting", "upload"),
+        *("_waiting", "packet_limit", "upload"),
     )
 
     def __init__(
@@ -100,6 +100,8 @@ class Line:
         self._limit = limit
         self.upload = upload
         """What flows ask before they take what the guest sent; None where that is not limited."""
+        self.packet_limit: Callable[[], int] | None = None
+        """Tells the largest IP packet that travels in one datagram at present; None where there are none."""
         self._timer: TimerHandle | None = None
         """Runs :meth:`_wake_by_time` when the rate leaves room for a turn."""
         self._session = session

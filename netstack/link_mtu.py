@@ -27,3 +27,13 @@ def link_mtu(kind: Kind, datagram_limit: int) -> int:
     if kind is Kind.RAW:
         return min(MAX_RAW_MTU, max(MIN_IPV4_MTU, datagram_limit - HEADER_LENGTH))
     return min(LAN_MTU, max(MIN_IPV6_MTU, datagram_limit - _FRAMED_OVERHEAD))
+
+
+def packet_limit(kind: Kind, datagram_limit: int) -> int:
+    """Bytes of IP packet that travel in one datagram: for what need not be as large as the MTU allows.
+
+    Of a frame that travels in chunks nobody tells that it was lost, and it is lost twice as often.
+    """
+    if kind is Kind.RAW:
+        return link_mtu(kind, datagram_limit)
+    return min(LAN_MTU, max(MIN_IPV4_MTU, datagram_limit - _FRAMED_OVERHEAD))

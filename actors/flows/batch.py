@@ -105,8 +105,12 @@ class PortState:
             self.new_flows = TokenBucket(policy.new_flows_per_second, policy.max_flows, now)
 
     def mtu(self) -> int:
-        """Tell the largest IP packet that guests should be sent at present, whichever session they have."""
-        return self.link_mtu()
+        """Tell the largest IP packet of TCP's for guests at present, whichever session they have.
+
+        Where the path is too narrow for IPv6's MTU it is less than that, so that segments need no chunks.
+        """
+        fits = self.line.packet_limit
+        return self.link_mtu() if fits is None else fits()
 
 
 class Batch:

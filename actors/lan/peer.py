@@ -66,7 +66,7 @@ from netstack.counters import PartCounters
 from netstack.encapsulation import DATA, Kind
 from netstack.ethernet import format_mac, is_station
 from netstack.ipv4 import format_ipv4
-from netstack.link_mtu import link_mtu
+from netstack.link_mtu import link_mtu, packet_limit
 from netstack.room_names import DEFAULT_ROOM
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class PeerActor(EventLoopActor):
         self._from_limit: UploadLimit | None = None
         self._to_limit: RateLimit | None = None
         self._line = Line(session)
+        self._line.packet_limit = self._packet_limit
         self._set_rates(usual_policy(settings) if policy is None else policy)
         self._encapsulation: Encapsulation | None = None
         self._mac: bytes | None = None
@@ -218,8 +219,14 @@ class PeerActor(EventLoopActor):
         )
 
     def _link_mtu(self) -> int:
-        kind = Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
-        return link_mtu(kind, self._session.datagram_limit)
+        return link_mtu(self._kind, self._session.datagram_limit)
+
+    def _packet_limit(self) -> int:
+        return packet_limit(self._kind, self._session.datagram_limit)
+
+    @property
+    def _kind(self) -> Kind:
+        return Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
 
     def on_stop(self) -> None:
         """Leave nothing behind: neither the session nor what the LAN keeps for it."""
@@ -676,6 +683,7 @@ class PeerActor(EventLoopActor):
             self._line = line
             self._to_limit = line.limit
             self._from_limit = None if line.upload is None else line.upload.limit
+            line.packet_limit = self._packet_limit
             line.carry(self._session)
             self._set_timer()
 
@@ -693,6 +701,8 @@ class PeerActor(EventLoopActor):
         self.stop()
 
     def _leave(self, code: int, reason: str) -> None:
+        if self._line.packet_limit == self._packet_limit:
+            self._line.packet_limit = None  # they would keep each other for the garbage collector
         if self._has_port:
             tell_alive(self._switch, PortClosed(self._port, self.actor_ref))
             waiting = [] if self._from_limit is None else self._from_limit.give_up()

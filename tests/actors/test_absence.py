@@ -8,8 +8,9 @@ import pytest
 import switch_parts
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, FakeSession, control, mac, register
-from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
+from tcp_parts import TcpOutside
 
 from actors.close_codes import CloseCode
 from actors.lan.absence import HELD_BYTES, AbsentSession, HeldFrames
@@ -19,11 +20,13 @@ from actors.messages import (
     AddressWanted,
     AssignAddress,
     ClosePeer,
+    ConnectionMade,
     DatagramsFromClient,
     PortAbsent,
     PortClosed,
     SessionClosed,
     SettingsChanged,
+    SocketReadable,
 )
 from actors.port_policy import usual_policy
 from actors.runtime import run_ready
@@ -152,6 +155,38 @@ def test_who_is_silent_for_longer_than_the_grace_allows_sessions_is_waited_for_t
     loop.advance(grace + timeout)
     assert not guest.client.alive
     assert lan.outside.open_sockets() == []
+
+
+def test_segments_fit_the_datagrams_of_whichever_session_there_is(loop, counters):
+    """Also where that is less than IPv6's MTU, of which the guest is told."""
+    lan = Lan(loop, counters, outside=TcpOutside())
+    guest = Guest(lan, 1)
+    assert guest.assigned["mtu"] == 1280
+    first, acknowledged = guest.client.session.datagram_limit, 0
+
+    def says(**fields):
+        ends = IP(src=guest.ip, dst=SERVER[0]) / TCP(sport=4000, dport=80, **fields)
+        guest.client.sends(guest.client.to(GATEWAY_MAC) / ends)
+
+    says(flags="S", seq=100, options=[("MSS", 1460)])
+    (socket,) = lan.outside.tcp
+    socket.tell(ConnectionMade())
+    (answer,) = guest.client.frames()
+    assert dict(answer[TCP].options)["MSS"] == first - 1 - 14 - 40
+    says(flags="A", seq=101, ack=answer.seq + 1)
+    for limit in (first, 1100, 900):
+        if limit == 900:
+            guest.is_lost()
+            guest.comes_back()
+        guest.client.session.datagram_limit = limit
+        socket.to_read.append(bytes(3000))
+        socket.tell(SocketReadable())
+        sent = guest.client.session.take()
+        assert {datagram[:1] for datagram in sent} == {b"\1"}, "no chunks"
+        assert max(map(len, sent)) == limit
+        payloads = [bytes(Ether(datagram[1:])[TCP].payload) for datagram in sent]
+        acknowledged += sum(map(len, payloads))
+        says(flags="A", seq=101, ack=answer.seq + 1 + acknowledged)
 
 
 @pytest.mark.parametrize("how", ["left", "disconnected", "kicked", "kicked while away", "raw", "no grace"])
