@@ -64,6 +64,9 @@ CLAIM_BURST: Final = 100.0
 FLOOD_BURST: Final = 2.0
 """Seconds' worth of flooded frames that a port may send at once: a guest boots, a paused tab catches up."""
 
+REPORT_BYTES: Final = 128
+"""Bytes of a membership report for which another flooded frame is counted: a long one names 180 groups."""
+
 MULTICAST_COPIES: Final = 8
 """Ports that a group's frame may go to without counting as flooded."""
 
@@ -316,6 +319,7 @@ class Forwarding:
         if may_be_membership(frame):
             if not port.floods.take(now):
                 return "switch.drop.flood_rate"
+            port.floods.charge(len(frame) // REPORT_BYTES)
             said = self.groups.hear(frame, batch.sender, now)
             if said is Said.LEAVE and self.queries is not None and port.leaves.take(now):
                 tell_alive(port.peer, FramesToPeer(self.queries.urgent))

@@ -15,6 +15,7 @@ from scapy.layers.inet6 import (
     RouterAlert,
 )
 from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 from switch_parts import Lan
 
 from actors.lan.forwarding import FLOOD_BURST, LEAVE_BURST, MULTICAST_COPIES
@@ -22,6 +23,7 @@ from actors.lan.switch import FIRST_QUERY_AFTER
 from actors.messages import GatewayAttached, PortClosed
 from actors.runtime import run_ready
 from actors.settings import LanSettings
+from netstack.checksum import add_up, finish
 from netstack.multicast import LEAVE_TIME, MEMBERSHIP_TIME, QUERY_INTERVAL, Queries
 
 GROUPS = {4: "239.1.2.3", 6: "ff05::1234"}
@@ -191,6 +193,21 @@ def test_reports_count_as_floods(loop, counters):
     lan = Lan(counters, settings=LanSettings(floods_per_second=20))
     lan.sends(1, *[membership(1, 4)] * 50)
     assert lan.drops() == {"flood_rate": 10}
+
+
+def test_reports_of_many_groups_count_as_many_floods(loop, counters):
+    """One of 180 groups takes 0.4 ms, and is one frame."""
+    lan = Lan(counters, settings=LanSettings(floods_per_second=50))
+    lan.register(1, mac(1))
+    records = b"".join(b"\4\0\0\0" + bytes((239, 1, 0, number)) for number in range(120))
+    head = bytes((0x22, 0, 0, 0, 0, 0, 0, 120))
+    checksum = finish(add_up(head + records)).to_bytes(2, "big")
+    report = head[:2] + checksum + head[4:] + records
+    frame = bytes(ether(1) / IP(src="10.0.2.10", dst="224.0.0.22", proto=2, ttl=1) / Raw(report))
+    lan.sends(1, *[frame] * 100)
+    heard = counters["switch.multicast.reports"]
+    assert heard == -(-100 // (1 + len(frame) // 128))
+    assert lan.drops() == {"flood_rate": 100 - heard}
 
 
 def test_without_queries_nobody_is_asked(loop, counters):

@@ -22,7 +22,7 @@ MAX_RANGES_READ: Final = 256
 """Ranges of an ACK frame that are looked at here; more are legal and left to aioquic."""
 MAX_SIGNS_READ: Final = 8
 """ACK and PING frames and stretches of padding of one packet that are read here; usual are one or two. There
-may be 2,000, and each costs microseconds: such a packet is left to aioquic, which is asked for one at a time."""
+may be 2,000, and each costs microseconds: such a packet is left to aioquic, one between two looks."""
 MAX_RANGES_WRITTEN: Final = 32
 """Ranges of an ACK frame that are sent, newest first: older ones were sent many times before."""
 
