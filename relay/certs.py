@@ -7,12 +7,12 @@ import ipaddress
 import os
 import shlex
 import socket
-import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from relay.complaint import complain
 from transport.certificates import generate
 from transport.host.interfaces import interface_addresses
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     certificate_path, key_path = directory / CERTIFICATE_NAME, directory / KEY_NAME
     existing = [str(path) for path in (certificate_path, key_path) if os.path.lexists(path)]
     if existing and not args.force:
-        return _refuse(f"{existing[0]} is there already; --force replaces it")
+        return complain(f"{existing[0]} is there already; --force replaces it", 2)
     certificate = generate((*local_names(), *args.name), datetime.now(UTC))
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -85,17 +85,12 @@ def run(args: argparse.Namespace) -> int:
         _write(key_path, certificate.private_key_pem(), 0o600)
         _write(certificate_path, certificate.chain_pem(), 0o644)
     except OSError as error:
-        return _refuse(f"{error.filename or directory}: {error.strerror or error}")
+        return complain(f"{error.filename or directory}: {error.strerror or error}", 2)
     print(f"Certificate SHA-256 Hash: {certificate.sha256}")  # noqa: T201
     print(f"Valid until {certificate.not_after:%Y-%m-%d %H:%M} UTC")  # noqa: T201
     words = ("vmrelay", "--cert-pem", str(certificate_path), "--key-pem", str(key_path))
     print(shlex.join(words))  # noqa: T201
     return 0
-
-
-def _refuse(reason: str) -> int:
-    print(f"vmrelay: error: {reason}", file=sys.stderr)  # noqa: T201
-    return 2
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from relay import settings
+from relay.complaint import complain
 from relay.room_tables import OTHERS, ROOMS
 from relay.setting_kinds import flag
 from relay.spelling import CONFIG_VARIABLE
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"ok": False, "error": str(error)}))  # noqa: T201
         else:
-            print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
+            complain(error)
         return 2
     if args.action == "print" and args.json:
         file = flags.get("config") or os.environ.get(CONFIG_VARIABLE)

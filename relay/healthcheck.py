@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay import settings
+from relay.complaint import complain
 from relay.spelling import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     elif found.ok:
         print(found.told)  # noqa: T201
     else:
-        print(f"vmrelay: error: {found.told}", file=sys.stderr)  # noqa: T201
+        complain(found.told)
     return 0 if found.ok else 1
 
 

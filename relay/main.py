@@ -22,6 +22,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from relay.complaint import complain
 from relay.spelling import perhaps
 from transport.host.early_signals import Wishes, held
 
@@ -296,8 +297,7 @@ def _serve(words: list[str], name: str | None) -> int:
     except settings.SettingsError as error:
         parser.error(str(error))
     except StartError as error:
-        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return complain(error)
 
 
 def _module(name: str) -> Any:
@@ -323,8 +323,7 @@ def _run(name: str, words: list[str]) -> int:
     except OSError as error:
         if error.errno not in _NOT_WRITTEN or error.filename is not None:
             raise
-        print(f"vmrelay: error: standard output: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return 1
+        return complain(f"standard output: {error.strerror}")
     return status
 
 

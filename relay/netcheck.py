@@ -17,7 +17,6 @@ import os
 import socket
 import ssl
 import statistics
-import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -28,6 +27,7 @@ from guest.client_connection import MAX_EXPLANATION, one_line
 from guest.target import Target, Trust
 from guest.vm_client import choose_kind
 from netstack.encapsulation import Kind
+from relay.complaint import complain
 from relay.healthcheck import speaks_quic
 from transport.admission import without_secrets
 
@@ -83,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
         check = Check(args.url, trust, say, "" if token is None else token())
         asyncio.run(check.run())
     except ValueError as error:
-        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return complain(error, 2)
     reached, verdict = check.verdict()
     if args.json:
         steps = {step.name: {"ok": step.ok, "said": step.said} for step in check.steps}

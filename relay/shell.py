@@ -26,6 +26,7 @@ from netstack.room_names import DEFAULT_ROOM
 from relay.admin import client as admin
 from relay.admin.running import BANNER as RUNNING_BANNER
 from relay.admin.running import RunningRelay
+from relay.complaint import complain
 from relay.console import interact, run_program
 from transport.host import early_signals
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         program, source = _program(args)
     except OSError as error:
-        return _complain(f"{args.script}: {error.strerror or error}", 2)
+        return complain(f"{args.script}: {error.strerror or error}", 2)
     # Its remarks on the machine's own interfaces and libraries are of no interest here.
     logging.getLogger("scapy").setLevel(logging.ERROR)
     leaving = _Leaving()
@@ -77,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
         shell = _Shell(args, counters)
         return shell.run(program, source)
     except ValueError as error:
-        return _complain(str(error), 2)
+        return complain(error, 2)
     except (ConnectError, admin.AskError) as error:
-        return _complain(str(error), 2 if isinstance(error, admin.UsageError) else 1)
+        return complain(error, 2 if isinstance(error, admin.UsageError) else 1)
     finally:
         leaving.close()
         if shell is not None:
@@ -107,11 +108,6 @@ def _run_on_relay(args: argparse.Namespace, program: str | None, source: str) ->
         interact(names, RUNNING_BANNER.format(relay=said))
         return 0
     return run_program(names, program, source)
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"vmrelay: error: {message}", file=sys.stderr)  # noqa: T201
-    return status
 
 
 def _print_counters(counters: Counters) -> None:

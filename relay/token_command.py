@@ -18,6 +18,7 @@ from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import format_mac, is_station, parse_mac
 from netstack.room_names import NAME_RULE, ROOM_NAME
 from relay.admin import client
+from relay.complaint import complain
 from relay.revocations import TOKEN_ID
 from relay.setting_kinds import parse_duration
 from relay.settings import OPTIONS
@@ -205,8 +206,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         return actions[args.action](args)
     except (KeysError, TokenError, client.AskError, OSError, ValueError) as error:
-        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return complain(error)
 
 
 def _add_key(args: argparse.Namespace) -> int:

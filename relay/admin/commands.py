@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.admin import client
@@ -39,6 +38,7 @@ from relay.admin.inspection import (
     why_arguments,
 )
 from relay.admin.top_command import top, top_arguments
+from relay.complaint import complain
 from relay.printable import printable
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ class Command(NamedTuple):
         try:
             answer = self.ask(client.connect(args), args)
         except client.AskError as error:
-            print(f"vmrelay: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
-            return USAGE if isinstance(error, client.UsageError) else self.not_told
+            status = USAGE if isinstance(error, client.UsageError) else self.not_told
+            return complain(printable(str(error)), status)
         said, status = answer if isinstance(answer, Verdict) else (answer, 0)
         if said:
             print("\n".join(map(printable, said.split("\n"))))  # noqa: T201

@@ -11,6 +11,7 @@ from relay.admin.capture_command import record
 from relay.admin.client import AdminClient, AskError, port_of
 from relay.admin.recording import Limits
 from relay.admin_place import find
+from relay.complaint import complain
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
         for line in _extcap(args):
             print(line)  # noqa: T201
     except (AskError, OSError) as error:
-        print(f"vmrelay: error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+        return complain(error)
     return 0
 
 
