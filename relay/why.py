@@ -187,6 +187,8 @@ async def _on_lan(lan: Lan, snapshots: Snapshots, address: Address) -> list[Step
 def _outside(lan: Lan, address: Address, asked: Question) -> list[Step]:
     question = f"may guests reach {address}?"
     decision = lan.network.judge(str(address))
+    if lan.network.has_forward(asked.protocol, str(address), asked.port):
+        return [Step(question, ok=True, answer="it is this machine, where the port leads to a guest")]
     if not decision.allowed:
         return [Step(question, ok=False, answer=_REASONS.get(decision.reason, decision.reason))]
     if asked.protocol == "tcp" and asked.port is not None and not lan.network.policy.may_connect(asked.port):

@@ -24,6 +24,7 @@ from scapy.layers.l2 import Ether
 from actors.descriptions import HolderDescription, NamesDescription
 from actors.settings import LanSettings
 from guest.relay_socket import RelayPeer
+from netstack.egress import Decision
 from relay.why import Question, explain
 
 MAC = "52:54:00:00:78:01"
@@ -102,6 +103,18 @@ def test_guests_of_other_workers_are_known(sender, target, isolated):
     assert "at another worker" in steps[0].answer
     assert steps[-1].ok is not isolated
     assert ("--isolated" if isolated else "web, at another worker") in steps[-1].answer
+
+
+@pytest.mark.parametrize(("port", "ok"), [(8080, True), (8081, False), (None, False)])
+def test_a_port_of_the_relays_machine_that_leads_to_a_guest_is_reached(port, ok):
+    network = SimpleNamespace(
+        judge=lambda _: Decision(allowed=False, reason="own_address"),
+        has_forward=lambda *asked: asked == ("tcp", "198.51.100.1", 8080),
+    )
+    lan: Any = SimpleNamespace(name="default", settings=LanSettings(), network=network)
+    snapshots: Any = None
+    (step,) = asyncio.run(explain(lan, snapshots, Question("198.51.100.1", port=port)))
+    assert (step.ok, "leads to a guest" in step.answer) == (ok, ok)
 
 
 def why(relay, *words):

@@ -197,8 +197,13 @@ def test_a_port_whose_forward_has_ended_is_another_programs_for_guests(host):
                 network.lead_to_guests(protocol, host, 7001)
             network.lead_no_more(protocol, host, 7001)
             assert decide(("198.18.9.9", 7001)).reason == "hairpin"
+            assert network.has_forward(protocol, "198.18.9.9", 7001)
+            assert not network.has_forward(protocol, "198.18.9.9", 7002)
+            assert not network.has_forward("icmp", "198.18.9.9", 7001)
+            assert not network.has_forward(protocol, "198.18.9.9", None)
             network.lead_no_more(protocol, host, 7001)
             assert decide(("198.18.9.9", 7001)).reason == "own_address"
+            assert not network.has_forward(protocol, "198.18.9.9", 7001)
 
     in_namespace(main)
 

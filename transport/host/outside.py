@@ -209,6 +209,11 @@ class HostNetwork:
             self._counters.add(f"outside.denied.{decision.reason}")
         return decision
 
+    def has_forward(self, protocol: str, host: str, port: int | None) -> bool:
+        """Whether a UDP or TCP port of this machine, at an address that is else closed, leads to a guest."""
+        forwards = ((protocol, at, port) for at in (host, ANY_ADDRESS6 if ":" in host else ANY_ADDRESS))
+        return any(map(self._forwards.__contains__, forwards)) and self.judge(host).reason == OWN_ADDRESS
+
     def judge(self, address: str) -> Decision:
         """Ask the policy without counting what it says, knowing the machine's addresses of the moment."""
         if self._loop.time() >= self._read_interfaces_at:
