@@ -242,6 +242,23 @@ def test_fields_that_are_short_only_when_encoded_are_not_decoded(monkeypatch):
     assert pair.relay.host.counters["request.status_431"] == 1
 
 
+@pytest.mark.parametrize("end", ["at once", "later", "reset"])
+def test_nothing_is_kept_of_a_request_that_was_refused_and_has_ended(end):
+    """A few hundred bytes make one, and a connection may make thousands."""
+    pair = Pair.established()
+    forge, h3 = Forge(pair.client), pair.relay.connection._h3
+    frame = headers_frame(BOMB)
+    pair.relay.receive(forge.packet(stream_frame(4, 0, frame, fin=end == "at once")), now=pair.now)
+    assert (4 in h3._stream) is (end != "at once")
+    reset = b"\x04" + encode_uint_var(4) + encode_uint_var(0) + encode_uint_var(len(frame))
+    last = reset if end == "reset" else stream_frame(4, len(frame), b"", fin=True)
+    pair.relay.receive(forge.packet(last), now=pair.now)
+    assert pair.relay.quic.ended is None
+    assert pair.relay.host.counters["request.status_431"] == 1
+    assert 4 not in h3._stream
+    assert h3._refused == set()
+
+
 def test_large_trailers_close_the_connection():
     pair = Pair.established()
     used = pair.client.quic._streams[0].sender.highest_offset

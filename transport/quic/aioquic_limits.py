@@ -18,7 +18,7 @@ from aioquic.h3.connection import (
 )
 from aioquic.h3.events import H3Event
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
-from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.events import StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver
 from aioquic.tls import AlertDescription, Epoch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aioquic.buffer import Buffer
     from aioquic.h3.connection import Headers
     from aioquic.quic.connection import NetworkAddress, QuicReceiveContext
-    from aioquic.quic.events import QuicEvent, StreamReset
+    from aioquic.quic.events import QuicEvent
     from aioquic.quic.packet import QuicStreamFrame
     from aioquic.quic.stream import QuicStream
 
@@ -252,18 +252,32 @@ class BoundedH3Connection(H3Connection):
     def handle_event(self, event: QuicEvent) -> list[H3Event]:
         """Handle a QUIC event; also gives FieldsTooLarge and TooMuchData."""
         if not isinstance(event, StreamDataReceived):
+            if isinstance(event, StreamReset):
+                self._refused.discard(event.stream_id)
             return super().handle_event(event)
         stream_id = event.stream_id
         if stream_id in self._refused:
+            if event.end_stream:
+                self._forget_refused(stream_id)
             return []
         try:
             return super().handle_event(event)
         except _FieldsTooLargeError:
-            self._refused.add(stream_id)
+            if not event.end_stream:
+                self._refused.add(stream_id)
             self._stream[stream_id].buffer = b""
             return [FieldsTooLarge(stream_id)]
         except _TooMuchDataError:
             return [TooMuchData()]
+
+    def _forget_refused(self, stream_id: int) -> None:
+        """Keep nothing of a request that was refused once its client has ended it."""
+        self._refused.discard(stream_id)
+        stream = self._stream.get(stream_id)
+        if stream is not None:
+            stream.receiving_ended = True
+            if stream.is_ended():
+                del self._stream[stream_id]
 
     def _receive_stream_data(self, event: StreamDataReceived) -> list[H3Event]:
         events = super()._receive_stream_data(event)
