@@ -38,6 +38,9 @@ MAX_PER_ROOM = 4096
 MAX_LEASES = 16_384
 """Rows in all, 9 MB in memory, and 15 where each is of a room of its own."""
 
+NO_ADDRESS = bytes(4)
+"""Stands for that of a guest which another has had since: its name is kept all the same."""
+
 MAX_PENDING = 2 * MAX_LEASES
 """Changes that wait for a disk that takes nothing; the oldest are lost."""
 
@@ -82,6 +85,8 @@ class LeaseStore:
         """The one seen longest ago first."""
         self._rooms: dict[str, OrderedDict[bytes, None]] = {}
         """The MACs of each room that has any, in the same order."""
+        self._had_last: dict[tuple[str, bytes], bytes] = {}
+        """The MAC whose lease an address of a room was last."""
         self._pending: dict[tuple[str, bytes], Lease | None] = {}
         """What is to be written; None for what is to be deleted."""
         self._lock = threading.Lock()
@@ -99,7 +104,10 @@ class LeaseStore:
         return RoomMemory(self, room)
 
     def recall(self, room: str) -> Iterator[tuple[bytes, bytes, str]]:
-        """Yield MAC, address and name of a room's guests, the one seen longest ago first."""
+        """Yield MAC, address and name of a room's guests, the one seen longest ago first.
+
+        No two have one address; who lost its to another has NO_ADDRESS.
+        """
         for mac in self._rooms.get(room, ()):
             lease = self._leases[room, mac]
             yield mac, lease.address, lease.name
@@ -132,11 +140,24 @@ class LeaseStore:
 
     def _place_last(self, key: tuple[str, bytes], lease: Lease) -> None:
         room, mac = key
+        self._disown(key)
+        if lease.address != NO_ADDRESS:
+            former = self._had_last.get((room, lease.address))
+            if former is not None:
+                lost = self._leases[room, former] = self._leases[room, former]._replace(address=NO_ADDRESS)
+                self._put((room, former), lost)
+            self._had_last[room, lease.address] = mac
         macs = self._rooms.setdefault(room, OrderedDict())
         self._leases[key] = lease
         self._leases.move_to_end(key)
         macs[mac] = None
         macs.move_to_end(mac)
+
+    def _disown(self, key: tuple[str, bytes]) -> None:
+        """Let a guest have no address, if it has one."""
+        lease = self._leases.get(key)
+        if lease is not None and lease.address != NO_ADDRESS:
+            del self._had_last[key[0], lease.address]
 
     def _make_room(self, room: str) -> None:
         macs = self._rooms.get(room, ())
@@ -147,6 +168,7 @@ class LeaseStore:
 
     def _forget(self, key: tuple[str, bytes]) -> None:
         room, mac = key
+        self._disown(key)
         del self._leases[key]
         del self._rooms[room][mac]
         if not self._rooms[room]:

@@ -100,6 +100,25 @@ def test_what_was_kept_is_on_the_disk_a_moment_later(folder, monkeypatch):
     store.close()
 
 
+def test_an_address_is_its_last_guests_whenever_that_was(reopen, clock):
+    """Within one second, or by a clock that was set back; the others keep their names."""
+    first = reopen()
+    first.keep("lab", mac(9), ip(1), "web")
+    first.keep("lab", mac(1), ip(1), "")
+    clock.now -= 7 * 86_400
+    first.keep("lab", mac(5), ip(1), "db")
+    first.keep("default", mac(1), ip(1), "")
+    for store in (first, reopen()):
+        lab = {known[0]: known[1:] for known in store.recall("lab")}
+        assert lab == {mac(9): (bytes(4), "web"), mac(1): (bytes(4), ""), mac(5): (ip(1), "db")}
+        assert list(store.recall("default")) == [(mac(1), ip(1), "")]
+    store.keep("lab", mac(9), ip(1), "")
+    assert {known[0]: known[1] for known in store.recall("lab")}[mac(9)] == ip(1), "it has it again"
+    store.keep("lab", mac(9), ip(2), "")
+    store.keep("lab", mac(5), ip(1), "")
+    assert {known[1] for known in reopen().recall("lab")} == {bytes(4), ip(1), ip(2)}
+
+
 def test_the_name_that_a_guest_said_last_is_known(reopen):
     first = reopen()
     first.keep("lab", mac(1), ip(1), "web")
