@@ -29,6 +29,7 @@ from guest.vm_client import choose_kind
 from netstack.encapsulation import Kind
 from relay.complaint import complain
 from relay.healthcheck import speaks_quic
+from relay.printable import printable
 from transport.admission import without_secrets
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _say(step: Step) -> None:
     mark = "ok" if step.ok else "no"
-    print(f"{step.name:<13} {mark}  {step.said}", flush=True)  # noqa: T201
+    print(f"{step.name:<13} {mark}  {printable(step.said)}", flush=True)  # noqa: T201
 
 
 class Check:

@@ -14,7 +14,7 @@ import pytest
 from processes import Relay, free_port
 
 from relay import main
-from relay.netcheck import HEARTBEAT, HEARTBEATS, _measure
+from relay.netcheck import HEARTBEAT, HEARTBEATS, Step, _measure, _say
 
 
 @pytest.fixture
@@ -213,3 +213,11 @@ def test_what_is_lost_is_counted(monkeypatch):
     times = asyncio.run(_measure(session))
     assert session.sent == HEARTBEATS
     assert len(times) == HEARTBEATS // 2
+
+
+def test_what_a_server_says_steers_no_terminal(capsys):
+    # As the reason of a WebSocket's close, or a header of an answer that is none.
+    _say(Step("WebSocket", ok=False, said="received 1008 (policy violation) \x1b[2J\x1b]0;x\x07\nverdict ok"))
+    assert capsys.readouterr().out == (
+        "WebSocket     no  received 1008 (policy violation) \\x1b[2J\\x1b]0;x\\x07\\nverdict ok\n"
+    )
