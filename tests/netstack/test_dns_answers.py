@@ -351,7 +351,7 @@ def test_long_answers_are_looked_at_in_slices():
         assert sum(1 for _ in work) == steps
 
 
-LOOPS = 150_000
+LOOPS = 200_000
 """Rounds of the simplest loop that take some 10 ms of a usual processor."""
 
 
