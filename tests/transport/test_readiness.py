@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -247,5 +248,33 @@ def test_a_look_has_a_bound_and_the_rest_is_next(monkeypatch):
             found = {await bench.next() for _ in bench.pairs}
             assert len(found) == 10
             assert bench.turns.count >= 3
+
+    asyncio.run(main())
+
+
+def test_after_a_long_look_the_next_ones_serve_fewer_sockets_until_they_are_quick_again(request):
+    if "[epoll]" not in request.node.name:
+        pytest.skip("there are no looks")
+
+    async def main():
+        served = {}
+        cost = 0.002
+
+        def serve():  # and leave what there is to read: all are ready again
+            time.sleep(cost)
+            served[bench.turns.count] = served.get(bench.turns.count, 0) + 1
+
+        with Bench(20) as bench:
+            for ours, theirs in bench.pairs:
+                theirs.send(b"x")
+                bench.ready.add_reader(ours, serve)
+            await until(lambda: len(served) > 5)
+            first, *others = served.values()
+            assert first == 20
+            assert max(others) <= 10
+            assert sum(others) / len(others) <= 6
+            cost = 0
+            served.clear()
+            await until(lambda: 20 in served.values())
 
     asyncio.run(main())

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from transport.turns import Turns
 
 SOCKETS_PER_LOOK = 256
-"""Sockets served per turn of the loop, so that sessions and timers get theirs; the others are next."""
+"""Sockets served per turn of the loop at most: sessions and timers get theirs, the others are next."""
+FIRST_LOOK = 32
+"""Sockets the first look serves at most."""
+LONG_LOOK = 0.005
+"""Seconds after which a look was too long: the next serves fewer sockets, until looks are quick again.
+
+What waits at one socket is anything between a datagram and what its buffer holds, as whoever sends it wants.
+"""
+MORE_PER_LOOK = 4
+"""Sockets more that the next look may serve after one that was full and not too long."""
 
 
 class Readiness:
@@ -34,6 +43,7 @@ class Readiness:
         self._turns = turns
         self._readers: dict[int, Callable[[], object]] = {}
         self._writers: dict[int, Callable[[], object]] = {}
+        self._most = min(FIRST_LOOK, SOCKETS_PER_LOOK)
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
         if self._epoll is not None:
             self._loop.add_reader(self._epoll.fileno(), self._look)
@@ -111,8 +121,16 @@ class Readiness:
             self._loop.remove_writer(descriptor)
 
     def _look(self) -> None:
-        if self._epoll is not None:
-            self._turns.turn(partial(self._serve, self._epoll.poll(0, SOCKETS_PER_LOOK)))
+        if self._epoll is None:
+            return
+        events = self._epoll.poll(0, self._most)
+        began = self._loop.time()
+        self._turns.turn(partial(self._serve, events))
+        took = self._loop.time() - began
+        if took > LONG_LOOK:
+            self._most = int(len(events) * LONG_LOOK / took) or 1
+        elif len(events) == self._most:
+            self._most = min(SOCKETS_PER_LOOK, self._most + MORE_PER_LOOK)
 
     def _serve(self, events: list[tuple[int, int]]) -> None:
         # Callbacks only tell actors, which work afterwards: nothing is closed or opened meanwhile.
