@@ -116,6 +116,9 @@ class Sender:
         """Where the last DUPLICATES of these start, in order."""
         self._blocks: dict[int, int] = {}
         """SACK blocks of the last acknowledgement, start to end: their records are marked."""
+        self._clear_from = -NEVER
+        """What was sent before measures no round trip: it may have arrived, and its acknowledgement be lost, long
+        before the one that came (Karn)."""
         self._duplicates = self._persist_backoff = 0
         self._recovering = False
         self._recover = first
@@ -231,7 +234,7 @@ class Sender:
                 self._sacked -= 1
                 continue
             self._arrived(record)
-            if record.times == 1:
+            if record.times == 1 and record.when >= self._clear_from:
                 measured = record.when
             # What follows a retransmission at once may acknowledge the first try (RFC 8985 section 6.2).
             if record.times == 1 or now - record.when >= self.round_trip.latest / 2:
@@ -274,7 +277,7 @@ class Sender:
                 self._sacked += 1
                 self._delivered = max(self._delivered, (record.when, record.end))
                 self._arrived(record)
-                if record.times == 1:
+                if record.times == 1 and record.when >= self._clear_from:
                     latest = max(latest, record.when)
                 insort(highest, record.start)
                 del highest[:-DUPLICATES]
@@ -432,6 +435,7 @@ class Sender:
             self._persist_at, self._persist_backoff = now, 0
 
     def _lose_all(self, now: float) -> None:
+        self._clear_from = now
         self._blamed.clear()
         self._excused = False
         # A guest that says it holds the first missing byte has dropped it again (RFC 2018 section 8).

@@ -410,6 +410,39 @@ LOSS = {
         wait 10
         << nothing
     """,
+    "an ACK that a repeated segment has brought measures no round trip": """
+        open mss 1000
+        host writes 2000
+        << A 1:1000
+        << PA 1001:1000
+        wait 0.25                     # the guest has both, and its ACKs are lost
+        << PA 1:1000
+        wait 0.5
+        << PA 1:1000
+        wait 0.5
+        >> A 1 ack 2001
+        host writes 1000
+        << PA 2001:1000
+        wait 0.35
+        << PA 2001:1000
+    """,
+    "nor does a SACK behind a time-out": """
+        open mss 1000 sackok
+        host writes 2000
+        << A 1:1000
+        << PA 1001:1000
+        wait 0.25
+        << PA 1:1000
+        wait 0.5
+        << PA 1:1000
+        wait 0.5
+        >> A 1 ack 1 sack 1001-2001
+        >> A 1 ack 2001
+        host writes 1000
+        << PA 2001:1000
+        wait 0.35
+        << PA 2001:1000
+    """,
     "time-outs double, and the guest is given up": """
         open mss 1000
         host writes 100
