@@ -117,8 +117,8 @@ class Sender:
         self._blocks: dict[int, int] = {}
         """SACK blocks of the last acknowledgement, start to end: their records are marked."""
         self._clear_from = -NEVER
-        """What was sent before measures no round trip: it may have arrived, and its acknowledgement be lost, long
-        before the one that came (Karn)."""
+        """What was sent before measures no round trip: it may have arrived long before that acknowledgement
+        of it which was not lost (Karn)."""
         self._duplicates = self._persist_backoff = 0
         self._recovering = False
         self._recover = first
