@@ -141,6 +141,8 @@ class _Worker:
         self.rooms: dict[str, str] = {}
         """Of which it is a member, and what client made them there, where it says so."""
         self.digest = 0
+        self.is_known = False
+        """Whether all was heard that it had announced at some time."""
         self.want_at = now
         self.tell_at = now
         """When it may be told everything again."""
@@ -207,6 +209,11 @@ class RoomState:
             return self.incarnation
         known = self._workers.get(worker)
         return None if known is None else known.incarnation
+
+    def knows(self, worker: int) -> bool:
+        """Whether a worker that lives was heard with all that it had announced at some time."""
+        known = self._workers.get(worker)
+        return known is not None and known.is_known
 
     def urls_of(self, worker: int) -> tuple[str, ...]:
         """Tell where clients reach a worker's machine, as far as it has said."""
@@ -507,7 +514,10 @@ class RoomState:
 
     def _hello(self, number: int, worker: _Worker, message: bytes, now: float) -> None:
         hello = read_hello(message)
-        if hello == (worker.digest, len(worker.told)) or now < worker.want_at:
+        if hello == (worker.digest, len(worker.told)):
+            worker.is_known = True
+            return
+        if now < worker.want_at:
             return
         worker.want_at = now + WANT_EVERY
         self._counters.add("rooms.snapshots_wanted")
@@ -547,6 +557,7 @@ class RoomState:
                 self._hold(number, worker, key, None)
         for heard in said.values():
             self._hear(number, worker, heard)
+        worker.is_known = True
 
     def _hear_want(self, number: int, worker: _Worker, _message: bytes, now: float) -> None:
         if now < worker.tell_at:

@@ -10,6 +10,7 @@ belonged to has been sent again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import time
 from itertools import count
@@ -38,7 +39,7 @@ from transport.end_of_turn import EndOfTurn
 from transport.trunk.unix_trunk import UnixTrunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actors.runtime import Mailbox
     from netstack.counters import Counters
@@ -56,6 +57,9 @@ TOLD_WITHIN = 0.02
 
 ANSWERED_WITHIN = 0.1
 """Seconds that a room's home has to say which address a guest may have."""
+
+LOOK_EVERY = 0.005
+"""Seconds between looks whether what others have announced is known, at the start."""
 
 COMPLAINT_EVERY = 30.0
 """Seconds between two lines about another relay of this one's name."""
@@ -200,6 +204,14 @@ class Trunk:
         self.state.lost(self._node << NODE_SHIFT | number)
         self.carrying.look()
         self.work_at_end()
+
+    async def until_known(self, workers: Iterable[int], patience: float) -> None:
+        """Wait until it is known what these others of this machine have, for so many seconds at most."""
+        wanted = {self._node << NODE_SHIFT | number for number in workers} - {self.number}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while not all(map(self.state.knows, wanted)):  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(LOOK_EVERY)
 
     @property
     def has_siblings(self) -> bool:

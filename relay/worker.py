@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 BEAT_EVERY = 0.5
 """Seconds between two signs of life."""
 
+KNOWN_WITHIN = 1.0
+"""Seconds for which the start waits for what the others say of their guests; one that hangs does not."""
+
 MOVING = "the relay restarts this process; connect again at once"
 """What clients are told that are to move to another worker."""
 
@@ -81,6 +84,9 @@ class WorkerRelay(Relay):
 
     async def _listen(self) -> tuple[Endpoint, WebListener | None]:
         place, handed = self._place, self._handed
+        if self._shared.trunk is not None:
+            # Until then a MAC or an address of another worker's guest would be anybody's here.
+            await self._shared.trunk.until_known(self._start_message["live"], KNOWN_WITHIN)
         try:
             self._siblings = Siblings(place.number, place.count, place.folder, self._counters)
         except OSError as error:

@@ -494,6 +494,32 @@ def test_what_is_remembered_of_lost_workers_is_bounded(monkeypatch):
     assert len(state._former) == 10
 
 
+def test_a_worker_is_known_once_it_was_heard_with_all_that_it_has():
+    one, two = rs.RoomState(1, 1, Counters()), rs.RoomState(2, 1, Counters())
+    one.bind(ROOM, Binding(MACS[0]), UNIX)
+    one.take_outgoing()  # the other is not there yet
+
+    def says(sender, receiver, kind):
+        kinds = set()
+        for _, message in sender.take_outgoing():
+            receiver.receive(message, 1.0)
+            kinds.add(read_head(message).kind)
+        assert kind in kinds
+
+    two.tick(1.0)
+    says(two, one, Kind.HELLO)
+    assert one.knows(2), "it has nothing"
+    assert not two.knows(1)
+    says(one, two, Kind.HELLO)
+    assert not two.knows(1)
+    two.tick(1.6)
+    says(two, one, Kind.WANT)
+    says(one, two, Kind.SNAPSHOT)
+    assert two.knows(1)
+    two.lost(1)
+    assert not two.knows(1)
+
+
 def test_a_worker_is_told_everything_now_and_then_however_often_it_asks():
     counters = Counters()
     state = rs.RoomState(1, 1, counters)

@@ -20,12 +20,16 @@ from websockets.exceptions import InvalidStatus
 
 from guest.client import ConnectError, SessionEndedError, connect
 from guest.target import Trust
-from relay import forward_changes, logs
+from netstack.counters import Counters
+from netstack.room_state import RoomState
+from netstack.room_wire import Binding, Kind
+from relay import forward_changes, logs, worker
 from relay.logs import Limiter
 from relay.settings import Settings
 from relay.supervisor.asking import Question, ask
 from relay.supervisor.ports import Ports
 from relay.tokens import make_key, public_half, sign
+from relay.trunk import KIND_AT
 from relay.worker import WorkerRelay
 from relay.workers import handed as handing
 from relay.workers.channel import Channel
@@ -105,11 +109,14 @@ def _logs_as_they_are(monkeypatch):
     monkeypatch.setattr(logs, "set_level", lambda *_: None)
 
 
-def play(scenario, **start):
+def play(scenario, *, beside=lambda _: contextlib.nullcontext(), **start):
+    """Play with one worker; ``beside`` makes what is there before it, in the folder of their sockets."""
+
     async def bounded():
         with (
             tempfile.TemporaryDirectory() as folder,
             contextlib.closing(Ports("127.0.0.1", 0, 2, web=True)) as ports,
+            beside(Path(folder)),
         ):
             working = Working(ports, Path(folder), **start)
             await working.begin()
@@ -125,6 +132,52 @@ def play(scenario, **start):
         folder = Path(name)
         asyncio.run(bounded())
         assert list(folder.iterdir()) == [], "its sockets are gone"
+
+
+class SlowSibling:
+    """Another worker, which has a guest in a room, and takes its time to say so."""
+
+    def __init__(self, folder, *, answers):
+        self._answers = answers
+        self.has_told = False
+        state = self._state = RoomState(0, 7, Counters())
+        state.bind("default", Binding(bytes.fromhex("525400000001")), 0)
+        state.take_outgoing()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(folder / "trunk-0"))
+        self._socket.setblocking(False)
+        self._other = str(folder / "trunk-1")
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self):
+        loop = asyncio.get_running_loop()
+        while True:
+            message = await loop.sock_recv(self._socket, 65536)
+            if self._answers:
+                await asyncio.sleep(0.2)
+                self._state.receive(message, loop.time())
+                for said in self._state.take_outgoing():
+                    self._socket.sendto(said.message, self._other)
+                    self.has_told = self.has_told or said.message[KIND_AT] == Kind.SNAPSHOT
+
+    def close(self):
+        self._reading.cancel()
+        self._socket.close()
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_it_is_ready_once_it_knows_whom_the_others_have_or_they_do_not_say(monkeypatch, answers):
+    monkeypatch.setattr(worker, "KNOWN_WITHIN", 60 if answers else 0.1)
+    siblings = []
+
+    def beside(folder):
+        siblings.append(SlowSibling(folder, answers=answers))
+        return contextlib.closing(siblings[0])
+
+    async def scenario(_):
+        assert siblings[0].has_told == answers
+
+    play(scenario, beside=beside, live=[0], accepting=[0])
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -61,7 +61,7 @@ class Workers(OfWorkers):
 
     def stop(self):
         super().stop()
-        assert "Traceback" not in self.output
+        assert "Traceback" not in self.output, self.output
 
 
 class OperatedWorkers(OfWorkers, OperatedRelay):
