@@ -104,9 +104,12 @@ class NewReno:
         self.window = min(self.window, self.ceiling)
 
     def lost(self, in_flight: int) -> None:
-        """Give way: something was lost, and the receiver's acknowledgements said so."""
+        """Give way: something was lost, and the receiver's acknowledgements said so.
+
+        Of ``in_flight`` much may have arrived, behind gaps: the window does not grow by it.
+        """
         self._before = (self.window, self.threshold)
-        self.threshold = max(int(in_flight * LOSS_FACTOR), 2 * self.mss)
+        self.threshold = max(min(int(in_flight * LOSS_FACTOR), self.window), 2 * self.mss)
         self.window = self.threshold
         self._growth = 0
 

@@ -54,6 +54,12 @@ def test_window_doubles_each_round_trip_then_grows_by_a_segment():
     assert reno.window == 15 * MSS
 
 
+def test_a_loss_never_makes_the_window_larger():
+    reno = NewReno(MSS, CEILING)
+    reno.lost(100 * MSS)
+    assert reno.window == reno.threshold == 10 * MSS
+
+
 def test_window_has_a_ceiling():
     reno = NewReno(MSS, CEILING)
     for _ in range(100):

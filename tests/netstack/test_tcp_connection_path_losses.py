@@ -54,8 +54,10 @@ def test_a_guest_whose_nic_has_few_buffers_is_still_paced(tells_after, sack):
     assert path.dropped_by_nic < 0.1 * (path.taken[1] / MSS)
 
 
-def test_a_dropping_nic_is_told_apart_on_a_path_that_loses_too():
+@pytest.mark.parametrize("seed", [2, 4, 7])
+def test_a_dropping_nic_is_told_apart_on_a_path_that_loses_too(seed):
     path = Path(rate=10 * RATE, delay=0.005, loss=0.01, tells_after=0.015, nic=(8, MSS / 1_000_000))
+    path.rng.seed(seed)
     rate = download(path, 4)
     assert path.reported > 0
     assert path.relay.sender.cuts > 0
