@@ -351,8 +351,13 @@ class Sender:
     def lost_on_path(self, position: int, sent_at: float) -> bool:
         """Take the segment from ``position``, as sent at ``sent_at``, as lost on the way to the client.
 
-        Returns whether it is to be sent again that would not have been by now.
+        Returns whether it is to be sent again that would not have been by now. So is a probe of the guest's
+        closed window, which may have opened meanwhile, and was told in a segment that was lost, too.
         """
+        if position == self.una - 1 and self._persist_at < NEVER:
+            self._persist_at = sent_at
+            self._persist_backoff = max(0, self._persist_backoff - 1)
+            return True
         if position in self._blamed:
             self._excuse(position)
         index = bisect_left(self._sent, position, key=_start_of)

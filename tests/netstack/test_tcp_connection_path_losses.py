@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from tcp_path import MSS, Path
 
+from netstack.tcp_segment import read_tcp
+
 RATE = 2_500_000
 SOON, LATE = 0.101, 0.13
 """Seconds until a loss is known, with a round trip of 0.1: before SACK blocks show it, or after."""
@@ -90,6 +92,22 @@ def test_a_lost_segment_goes_again_at_once():
     path.step()
     assert sender.retransmitted == 1
     assert sender.congestion.window == window
+
+
+def test_a_lost_probe_of_a_closed_window_goes_again_at_once():
+    path = Path(rate=RATE, delay=0.05)
+    path.run(0.2)
+    relay = path.relay
+    relay.sender.set_window(relay.sender.una, 0)
+    relay.write(b"waits")
+    assert relay.dispatch(path.now) == []
+    for _ in range(20):  # an outage: what is asked gets lost
+        (probe,) = relay.dispatch(now := relay.poll_at)
+        assert relay.lost_on_path([(read_tcp(probe).sequence, now)]) == 1
+        assert relay.poll_at <= now
+    (_,) = relay.dispatch(now)
+    assert relay.poll_at < now + 1, "the next is not put off for it"
+    assert relay.lost_on_path([(read_tcp(probe).sequence - 1, now)]) == 0
 
 
 def test_what_left_again_since_is_not_taken_as_lost_once_more():
