@@ -252,10 +252,8 @@ def test_a_look_has_a_bound_and_the_rest_is_next(monkeypatch):
     asyncio.run(main())
 
 
-def test_after_a_long_look_the_next_ones_serve_fewer_sockets_until_they_are_quick_again(request):
-    if "[epoll]" not in request.node.name:
-        pytest.skip("there are no looks")
-
+@pytest.mark.parametrize("system", ["epoll"], indirect=True)  # the other has no looks
+def test_after_a_long_look_the_next_ones_serve_fewer_sockets_until_they_are_quick_again():
     async def main():
         served = {}
         cost = 0.002
