@@ -6,7 +6,8 @@ this one, which has loaded by then all that it needs, and that takes a second. I
 
 Processes of their own, so that the times they tell hold nothing of the work of whoever attacks the relay.
 They are told twice: as they were (``round_trips``), and without the time that the relay or the neighbour was
-ready to run and waited for a core (``served_in``), which is the doing of whatever else runs on this machine.
+ready to run and waited for a core (``served_in``), which is the doing of whatever else runs on this machine,
+or of its host where the machine is a virtual one.
 They themselves run at once where their user may have that (sched(7)).
 """
 
@@ -17,6 +18,7 @@ import contextlib
 import gc
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -35,16 +37,32 @@ from scapy.packet import Raw
 IPV4 = bytes.fromhex("0800")
 ARP_REQUEST = bytes.fromhex("08060001080006040001")
 
+STAT = Path("/proc/stat")
+CORE = re.compile(r"cpu\d")
+STEAL = 8
+TICKS = os.sysconf("SC_CLK_TCK")
+
 
 class Waits:
-    """How long processes were ready to run and did not, so far, in seconds each (Linux; elsewhere none)."""
+    """How long processes were ready to run and did not, so far, in seconds each (Linux; elsewhere none).
+
+    And for how long each core was another virtual machine's, in ticks of 10 ms (proc(5), ``steal``).
+    """
 
     def __init__(self, *processes):
         self._files = [Path(f"/proc/{process}/schedstat") for process in processes]
         self._files = [file for file in self._files if file.exists()]
 
     def read(self):
-        return [int(file.read_bytes().split()[1]) / 1e9 for file in self._files]
+        return [int(file.read_bytes().split()[1]) / 1e9 for file in self._files] + stolen()
+
+
+def stolen():
+    """Tell for how many seconds each core was not this machine's so far."""
+    if not STAT.exists():
+        return []
+    cores = [line.split() for line in STAT.read_text().splitlines() if CORE.match(line)]
+    return [int(fields[STEAL]) / TICKS for fields in cores if len(fields) > STEAL]
 
 
 class Pings:
