@@ -5,7 +5,7 @@ Theory of operation
 The encapsulation is named by the URL or told by the first datagram. Frames of one batch go to the switch as
 one message. A framed client registers its MAC with ``Register`` and is told its address with ``Assigned``,
 until its guest has shown it (``assigned``); a raw client, or a framed one whose Register was lost, is
-registered by its first frame's source MAC.
+registered by its first frame's source MAC (``registration``).
 
 A client whose session is lost, neither side having ended it, may come back within ``resume_grace`` seconds,
 if it was told a secret: until then this actor keeps the port, with the addresses and flows on it, and the
@@ -30,6 +30,7 @@ from actors.descriptions import Describe, PeerDescription
 from actors.lan.absence import AbsentSession, HeldFrames
 from actors.lan.assigned import Assigned
 from actors.lan.detour import Detour
+from actors.lan.registration import Registration
 from actors.lan.traffic import Traffic
 from actors.line import Line
 from actors.messages import (
@@ -46,7 +47,6 @@ from actors.messages import (
     PortOpened,
     PortResumed,
     PortTaken,
-    RegisterMac,
     RegistrationRefused,
     RelayDrains,
     SessionClosed,
@@ -64,7 +64,7 @@ from actors.upload_limit import QUEUE_FULL, UploadLimit
 from netstack import control, encapsulation
 from netstack.counters import PartCounters
 from netstack.encapsulation import DATA, Kind
-from netstack.ethernet import format_mac, is_station
+from netstack.ethernet import format_mac
 from netstack.ipv4 import format_ipv4
 from netstack.link_mtu import link_mtu, packet_limit
 from netstack.room_names import DEFAULT_ROOM
@@ -87,15 +87,6 @@ CONTROL_RATE = 10.0
 
 CONTROL_BURST = 20.0
 """Control messages at once: what a client says at its start, some times over."""
-
-MAC_CHANGE_RATE = 0.1
-"""Registrations per second of a session that has an address, for another MAC: guests are seldom given one."""
-
-MAC_CHANGE_BURST = 60.0
-"""How many at once: a client asks again and again for a MAC that another session is about to lose."""
-
-IMPLICIT_RETRY = 1.0
-"""Seconds between attempts to register a MAC that another session holds: it may fall silent meanwhile."""
 
 REFUSALS = frozenset({CloseCode.BAD_REQUEST, CloseCode.NOT_REGISTERED, CloseCode.FULL})
 """Ends for which the operator, or whoever wrote the client, can do something."""
@@ -128,7 +119,6 @@ class PeerActor(EventLoopActor):
         worker may have the session, for one has it already.
         """
         super().__init__()
-        self._name = name
         self._token = {"token_id": token} if token else {}
         self._expires = expires
         self._detour = Detour(SessionTerms(name, expires, policy, token), is_allowed=not stays)
@@ -147,16 +137,10 @@ class PeerActor(EventLoopActor):
         self._line.packet_limit = self._packet_limit
         self._set_rates(usual_policy(settings) if policy is None else policy)
         self._encapsulation: Encapsulation | None = None
-        self._mac: bytes | None = None
-        """The MAC that was asked for last."""
-        self._asked_explicitly = False
+        self._registration = Registration(name, now)
         self._assigned = Assigned(urls)
         self._ip: bytes = _ZERO_IP
-        self._refused = (b"", "")
-        """MAC and reason of the last refusal that was logged."""
         self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, now)
-        self._mac_changes = TokenBucket(MAC_CHANGE_RATE, MAC_CHANGE_BURST, now)
-        self._next_implicit = now
         self._heard = now
         self._register_by = now + settings.registration_timeout
         self._check_every = min(settings.heartbeat_interval, settings.peer_timeout)
@@ -167,8 +151,6 @@ class PeerActor(EventLoopActor):
         self._held: HeldFrames | None = None
         """Frames for a client that is away."""
         self._opened_at = now
-        self._called = name
-        """What the guest is called, or asked to be."""
         self._traffic = Traffic(counters)
         self._drops = PartCounters(counters)  # of this session; the LAN counts them too
 
@@ -228,6 +210,11 @@ class PeerActor(EventLoopActor):
     def _kind(self) -> Kind:
         return Kind.FRAMED if self._encapsulation is None else self._encapsulation.kind
 
+    @property
+    def _is_framed(self) -> bool:
+        """Whether the client is known to be so: only then does it understand control messages."""
+        return self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED
+
     def on_stop(self) -> None:
         """Leave nothing behind: neither the session nor what the LAN keeps for it."""
         self._leave(CloseCode.DONE, "")
@@ -261,7 +248,9 @@ class PeerActor(EventLoopActor):
             self._from_control(text, now)
         if frames:
             if self._assigned.datagram is None:
-                self._register_implicitly(frames, now)
+                implied = self._registration.implied(frames, self._settings.gateway_mac, now)
+                if implied is not None:
+                    self._ask_for(implied, explicit=False)
                 self._detour.came_behind(frames)
             elif not self._assigned.is_shown:
                 self._assigned.look(frames)
@@ -364,7 +353,7 @@ class PeerActor(EventLoopActor):
                 self._send_error(reason)
 
     def _send_error(self, reason: str) -> None:
-        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+        if self._is_framed:
             self._session.send([control.encode_error(reason)])
 
     @handles(PeerList)
@@ -377,57 +366,33 @@ class PeerActor(EventLoopActor):
     # -- registration -------------------------------------------------------------------------------
 
     def _register(self, said: control.Register, now: float) -> None:
-        assignment = self._assigned.assignment
-        if said.mac == self._mac and self._assigned.datagram is not None and self._asked_explicitly:
-            self._session.send([self._assigned.datagram])
-            return
-        if assignment is not None and said.mac != assignment.mac and not self._mac_changes.take(now):
+        asked, assigned = self._registration, self._assigned
+        if said.mac == asked.mac and assigned.datagram is not None and asked.is_explicit:
+            self._session.send([assigned.datagram])
+        elif asked.may_change(said.mac, assigned.assignment, now):
+            self._ask_for(said, explicit=True)
+        else:
             self._drops.add("peer.drop.mac_changes", 1)
             self._send_error("this session changes its MAC too often")
-            return
-        self._ask_for(said, explicit=True)
-
-    def _register_implicitly(self, frames: list[bytes], now: float) -> None:
-        """Take the first usable source MAC as the registration that was lost, or that raw clients lack."""
-        if now < self._next_implicit or (self._mac is not None and self._asked_explicitly):
-            return
-        gateway_mac = self._settings.gateway_mac
-        sources = (frame[6:12] for frame in frames)
-        mac = next((mac for mac in sources if is_station(mac) and mac != gateway_mac), None)
-        if mac is not None:
-            self._next_implicit = now + IMPLICIT_RETRY
-            self._ask_for(control.Register(mac), explicit=False)
 
     def _ask_for(self, said: control.Register, *, explicit: bool) -> None:
-        self._mac = said.mac
-        self._called = self._name or said.name
-        self._asked_explicitly = explicit
-        register = RegisterMac(
-            self._port,
-            said.mac,
-            explicit,
-            self._called,
-            said.resume,
-            name_is_fixed=bool(self._name),
-            wanted=said.ip,
-            stays=not self._detour.is_allowed,
-        )
-        tell_alive(self._switch, register)
+        stays = not self._detour.is_allowed
+        tell_alive(self._switch, self._registration.ask(said, self._port, explicit=explicit, stays=stays))
 
     @handles(AddressAssigned)
     def _address_assigned(self, message: AddressAssigned) -> None:
-        if message.mac != self._mac:
+        if message.mac != self._registration.mac:
             return  # it has asked for another one since
         self._detour.settle()
         if message.ip != self._ip:
             self._ip = message.ip
             address = format_ipv4(message.ip)
-            self._log("joined", unthinned=True, address=address, name=self._called or None).info(
+            self._log("joined", unthinned=True, address=address, name=self._registration.called or None).info(
                 "peer {} registered {} as {}", self._port, format_mac(message.mac), address
             )
         limit = self._session.datagram_limit
         assigned = self._assigned.make(message, self._link_mtu(), self._settings, limit)
-        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+        if self._is_framed:
             self._session.send([assigned])
             self._assigned.was_sent(self.now())
         else:
@@ -438,30 +403,30 @@ class PeerActor(EventLoopActor):
     def _registration_refused(self, message: RegistrationRefused) -> None:
         self._counters.add("peer.registrations_refused")
         self._warn_of(message.mac, message.reason)
-        if self._asked_explicitly:
-            self._mac = None  # the client may ask again, or be registered by a frame
+        if self._registration.is_explicit:
+            self._registration.mac = None  # the client may ask again, or be registered by a frame
             self._send_error(message.reason)
 
     @handles(SourceRefused)
     def _source_refused(self, message: SourceRefused) -> None:
-        is_new = (message.mac, message.reason) != self._refused
-        self._warn_of(message.mac, message.reason)
+        is_new = self._warn_of(message.mac, message.reason)
         if message.mac != self._settings.gateway_mac:
             return
-        if self._mac is None and self._encapsulation is not None and self._encapsulation.kind is Kind.RAW:
+        if self._registration.mac is None and self._kind is Kind.RAW:
             # Its guest can never get on, and there is no other way to say so.
             self._close(CloseCode.REFUSED, message.reason)
         elif is_new:
             self._send_error(message.reason)
 
-    def _warn_of(self, mac: bytes, reason: str) -> None:
-        """Log a refusal, unless it is the same as before: clients try again, and guests send on."""
-        if (mac, reason) != self._refused:
-            self._refused = (mac, reason)
+    def _warn_of(self, mac: bytes, reason: str) -> bool:
+        """Log a refusal, unless it is the same as before; whether it is not."""
+        is_new = self._registration.refuse(mac, reason)
+        if is_new:
             self._log("refused", why=reason).bind(reason=f"refused: {reason}").warning(
                 "peer {} from {}: MAC {} refused: {}",
                 *(self._port, self._session.remote, format_mac(mac), reason),
             )
+        return is_new
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -508,17 +473,14 @@ class PeerActor(EventLoopActor):
         session.close(CloseCode.SILENT, reason)
 
     def _awaits_registration(self) -> bool:
-        speaks = self._encapsulation
-        return speaks is not None and speaks.kind is Kind.FRAMED and self._assigned.datagram is None
+        return self._is_framed and self._assigned.datagram is None
 
     def _last_sign(self) -> float:
         """When the client last showed life: framed ones send heartbeats, others have only QUIC's.
 
         That counts once they are registered: who never said anything must not keep a port.
         """
-        if self._assigned.datagram is None or (
-            self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED
-        ):
+        if self._assigned.datagram is None or self._is_framed:
             return self._heard
         return max(self._heard, self._session.last_heard)
 
@@ -541,12 +503,17 @@ class PeerActor(EventLoopActor):
             event=event,
             room=self._settings.room,
             peer=self._port,
-            mac=None if self._mac is None else format_mac(self._mac),
+            mac=self._mac_text,
             remote=self._session.remote,
             carrier=self._session.path_state().carrier,
             **self._token,
             **fields,
         )
+
+    @property
+    def _mac_text(self) -> str | None:
+        mac = self._registration.mac
+        return None if mac is None else format_mac(mac)
 
     def _log_end(self, why: str) -> Logger:
         joined = self._ip != _ZERO_IP
@@ -554,7 +521,7 @@ class PeerActor(EventLoopActor):
             "left",
             unthinned=joined,
             address=format_ipv4(self._ip) if joined else None,
-            name=self._called or None,
+            name=self._registration.called or None,
             why=why,
             duration=round(self.now() - self._opened_at, 3),
             bytes_in=self._traffic.bytes_in,
@@ -599,8 +566,8 @@ class PeerActor(EventLoopActor):
             remote=session.remote,
             carrier=path.carrier,
             encapsulation=None if speaks is None else speaks.kind.value,
-            name=self._called or None,
-            mac=None if self._mac is None else format_mac(self._mac),
+            name=self._registration.called or None,
+            mac=self._mac_text,
             address=None if self._ip == _ZERO_IP else format_ipv4(self._ip),
             mtu=self._link_mtu(),
             age=now - self._opened_at,
@@ -631,7 +598,7 @@ class PeerActor(EventLoopActor):
 
     @handles(RelayDrains)
     def _relay_drains(self, message: RelayDrains) -> None:
-        if self._encapsulation is not None and self._encapsulation.kind is Kind.FRAMED:
+        if self._is_framed:
             self._session.send([control.encode_draining(message.seconds)])
 
     @handles(ClosePeer)
@@ -653,8 +620,8 @@ class PeerActor(EventLoopActor):
 
     def _may_come_back(self) -> bool:
         """Whether the client has what shows that it is the same."""
-        speaks, assignment = self._encapsulation, self._assigned.assignment
-        if speaks is None or speaks.kind is not Kind.FRAMED or assignment is None:
+        assignment = self._assigned.assignment
+        if not self._is_framed or assignment is None:
             return False
         return bool(assignment.resume) and self._settings.resume_grace > 0
 
@@ -719,7 +686,7 @@ class PeerActor(EventLoopActor):
             return
         self._closed = True
         if not self._detour.leave(code, reason):
-            who = [self._session.remote, *([format_mac(self._mac)] if self._mac else [])]
+            who = filter(None, (self._session.remote, self._mac_text))
             ended = self._log_end(reason or f"code {code}")
             ended.bind(reason=f"peer closed with {code}").log(
                 "WARNING" if code in REFUSALS else "INFO",
