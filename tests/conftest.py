@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -72,6 +73,15 @@ def lines():
     number = logger.add(
         lambda message: found.append(message.rstrip("\n")), format="{level} {message}", level="INFO"
     )
+    yield found
+    logger.remove(number)
+
+
+@pytest.fixture
+def bound():
+    """What is bound to the lines that are logged, from INFO on."""
+    found: list[dict[str, Any]] = []
+    number = logger.add(lambda message: found.append(message.record["extra"]), level="INFO")
     yield found
     logger.remove(number)
 

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import pytest
-from loguru import logger
-
 from transport import admission
 from transport.admission import ClientRequest, NoRoom
 
@@ -15,22 +12,14 @@ def test_a_request_gives_all_values_of_a_header():
     assert request.values("authorization") == []
 
 
-@pytest.fixture
-def refusals():
-    told = []
-    sink = logger.add(lambda message: told.append(message.record["extra"]), level="INFO")
-    yield told
-    logger.remove(sink)
-
-
-def test_of_connections_that_find_no_room_one_event_in_a_while_is_told_for_each_reason(refusals):
+def test_of_connections_that_find_no_room_one_event_in_a_while_is_told_for_each_reason(bound):
     no_room = NoRoom("webtransport")
     for number in range(100):
         no_room.tell(f"192.0.2.1:{number}", "too many", 5.0)
         no_room.tell(f"192.0.2.1:{number}", "too many of one", 5.0)
-    assert [event["why"] for event in refusals] == ["too many", "too many of one"]
-    del refusals[0]["reason"]
-    assert refusals[0] == {
+    assert [event["why"] for event in bound] == ["too many", "too many of one"]
+    del bound[0]["reason"]
+    assert bound[0] == {
         "event": "refused",
         "room": None,
         "mac": None,
@@ -40,4 +29,4 @@ def test_of_connections_that_find_no_room_one_event_in_a_while_is_told_for_each_
     }
     no_room.tell("192.0.2.2:1", "too many", 4.9 + admission.TOLD_EVERY)
     no_room.tell("192.0.2.2:2", "too many", 5.0 + admission.TOLD_EVERY)
-    assert [event["remote"] for event in refusals[2:]] == ["192.0.2.2:2"]
+    assert [event["remote"] for event in bound[2:]] == ["192.0.2.2:2"]

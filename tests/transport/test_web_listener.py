@@ -306,10 +306,7 @@ def test_rubbish_is_dropped_and_hurts_nobody(rubbish, monkeypatch):
     run(scenario)
 
 
-def test_connections_have_a_limit():
-    told = []
-    sink = logger.add(lambda message: told.append(message.record["extra"]), level="WARNING")
-
+def test_connections_have_a_limit(bound):
     async def scenario(web):
         async with web.client("/"), web.client("/"):
             for _ in range(3):
@@ -321,8 +318,7 @@ def test_connections_have_a_limit():
         assert (await ask(web, get())).status == 200
 
     run(scenario, max_connections=2)
-    logger.remove(sink)
-    event = next(extra for extra in told if extra.get("event") == "refused")
+    event = next(extra for extra in bound if extra.get("event") == "refused")
     assert (event["carrier"], event["why"], event["mac"]) == ("http", "too many TCP connections", None)
     assert event["remote"].startswith("127.0.0.1:")
 
