@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+Result = TypeVar("Result")
 
 PATIENCE = 20.0
 """Seconds after which what has not come is taken for lost."""
@@ -21,6 +23,23 @@ async def until(condition: Callable[[], object], *, every: float = 0.002, patien
     async with asyncio.timeout(patience):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(every)
+
+
+async def counting_turns(awaited: Awaitable[Result]) -> tuple[Result, int]:
+    """Await something; return what it gives, and how many turns others had meanwhile."""
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    try:
+        return await awaited, turns
+    finally:
+        task.cancel()
 
 
 def wait_until(

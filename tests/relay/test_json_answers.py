@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from waiting import counting_turns
 
 from actors.descriptions import FlowDescription
 from relay.admin.json_answers import AT_A_TIME, MOST_IN_A_LINE, told_bans, written
@@ -43,21 +44,7 @@ FLOW = FlowDescription("udp", 1, "10.0.2.15:5000", "192.0.2.1:53", "open", 1.5, 
     ],
 )
 def test_a_long_answer_is_written_in_slices_with_others_served_in_between(content):
-    async def scenario():
-        turns = 0
-
-        async def others():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(others())
-        text = await written(content)
-        task.cancel()
-        return text, turns
-
-    text, turns = asyncio.run(scenario())
+    text, turns = asyncio.run(counting_turns(written(content)))
     assert turns >= 3
     assert text.endswith(b"\n")
     assert len(text.splitlines()) > 3 * AT_A_TIME, "an item has a line"

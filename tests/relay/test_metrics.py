@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import counting_turns
 
 from netstack.counters import Counters
 from relay.admin.metrics import exposition
@@ -103,22 +104,8 @@ def families():
 
 
 def test_what_is_told_of_rooms_is_written_with_others_served_in_between():
-    relay = Relay(ROOMS)
-    turns = 0
-
-    async def scenario():
-        async def others():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(others())
-        text = await relay.exposition()
-        task.cancel()
-        return text
-
-    families = list(text_string_to_metric_families(asyncio.run(scenario()).decode()))
+    text, turns = asyncio.run(counting_turns(Relay(ROOMS).exposition()))
+    families = list(text_string_to_metric_families(text.decode()))
     assert turns >= len(families) > 10
     assert len({family.name for family in families}) == len(families)
 

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 from lan_parts import FakeSession, control, mac, register
+from waiting import counting_turns
 
 from actors.close_codes import CloseCode
 from actors.messages import DatagramsFromClient
@@ -80,17 +81,7 @@ def test_a_room_that_is_not_there_is_an_error():
 def test_others_get_their_turns_while_many_are_asked():
     async def scenario(lans, snapshots):
         kept = [join(lans.default, number) for number in range(1, 3 * AT_A_TIME // 2)]
-        turns = 0
-
-        async def others():
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
-
-        task = asyncio.create_task(others())
-        peers = await snapshots.peers()
-        task.cancel()
+        peers, turns = await counting_turns(snapshots.peers())
         return len(peers) == len(kept), turns
 
     complete, turns = on_lans(scenario)
