@@ -90,16 +90,8 @@ class Passage(Protocol):
         """Say that the session is gone, as SessionClosed does; harmless when the passage has ended."""
 
 
-class RoomLink(Protocol):
-    """What joins a LAN of this process with the parts of the same room at other workers.
-
-    Events are told to the switch: WorkersChanged, GuestElsewhere, GuestNowhereElse, AddressTaken,
-    AddressContested, AddressNeededElsewhere, FramesFromTrunk.
-    """
-
-    @property
-    def share(self) -> tuple[int, int]:
-        """Which of how many parts of a pool this worker begins with, where it decides alone."""
+class WorkerPlace(Protocol):
+    """Which place a worker has among the others of its machine."""
 
     @property
     def has_siblings(self) -> bool:
@@ -112,6 +104,18 @@ class RoomLink(Protocol):
     @property
     def is_settled(self) -> bool:
         """Whether this worker has been there for long enough to know the others."""
+
+
+class RoomLink(WorkerPlace, Protocol):
+    """What joins a LAN of this process with the parts of the same room at other workers.
+
+    Events are told to the switch: WorkersChanged, GuestElsewhere, GuestNowhereElse, AddressTaken,
+    AddressContested, AddressNeededElsewhere, FramesFromTrunk.
+    """
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many parts of a pool this worker begins with, where it decides alone."""
 
     def attach(self, switch: Mailbox) -> None:
         """Tell a switch from now on what happens elsewhere, and what has happened so far."""

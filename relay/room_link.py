@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from loguru import logger
 
+from actors.ports import WorkerPlace
 from actors.runtime import tell_alive
 from actors.trunk_messages import (
     AddressContested,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from relay.carrying import Accept, Carrying
 
 
-class RoomTrunk(Protocol):
+class RoomTrunk(WorkerPlace, Protocol):
     """What a room asks of the worker's trunk, ``relay.trunk.Trunk``."""
 
     number: int
@@ -45,18 +46,6 @@ class RoomTrunk(Protocol):
     state: RoomState
     carrying: Carrying
     maker_of: Callable[[str], str]
-
-    @property
-    def has_siblings(self) -> bool:
-        """As of ``actors.ports.RoomLink``."""
-
-    @property
-    def is_lowest(self) -> bool:
-        """As of ``actors.ports.RoomLink``."""
-
-    @property
-    def is_settled(self) -> bool:
-        """As of ``actors.ports.RoomLink``."""
 
     def leave(self, link: RoomLink) -> None:
         """Forget a room."""
