@@ -43,6 +43,7 @@ MAX_INTERFACES = 4096
 
 MAX_CAPTURES = 8
 """At a time."""
+TOO_MANY_CAPTURES = "too many captures run already"
 
 
 class Capture:

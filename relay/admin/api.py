@@ -39,10 +39,10 @@ from relay.admin.request_fields import (
     who_asks,
     whole,
 )
-from relay.admin.stream_places import NoPlaceError, Places
+from relay.admin.stream_places import Places
 from relay.admin.streams import Stream
 from relay.bpf import FilterError, Filters
-from relay.capture import MAX_CAPTURES, Capture
+from relay.capture import MAX_CAPTURES, TOO_MANY_CAPTURES, Capture
 from relay.operations import OperationError
 from relay.snapshots import Snapshots
 from relay.trace import Trace
@@ -70,7 +70,7 @@ class Api:
         self._served = served
         self._snapshots = Snapshots(served.operations.lans)
         self._filters = Filters()
-        self._captures = Places(MAX_CAPTURES)
+        self._captures = Places(MAX_CAPTURES, TOO_MANY_CAPTURES)
 
     # -- what there is ------------------------------------------------------------------------------
 
@@ -256,10 +256,7 @@ class Api:
         """Send what happens, as it happens (server-sent events)."""
         room = request.query_params.get("room")
         taken = contextlib.ExitStack()
-        try:
-            queue = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
-        except NoPlaceError:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
+        queue = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
         return Stream(_server_sent(queue, room), "text/event-stream", taken, self._served.ending)
 
     async def recent_events(self, request: Request) -> Response:
@@ -287,10 +284,7 @@ class Api:
     def _look_on(self, observer: Observer, room: str | None, request: Request) -> contextlib.ExitStack:
         """Have somebody look on at a room or all, if not too many do; closing what is returned ends it."""
         taken = contextlib.ExitStack()
-        try:
-            taken.enter_context(self._captures.taken(caller_of(request).room))
-        except NoPlaceError:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many captures run already") from None
+        taken.enter_context(self._captures.taken(caller_of(request).room))
         lans = self._served.operations.lans
         lans.look_on(observer, room)
         taken.callback(lans.look_away, observer)

@@ -38,7 +38,7 @@ class Events:
     """Passes events on to listeners, and keeps the latest from :meth:`begin` to :meth:`end`."""
 
     def __init__(self) -> None:
-        self._places = Places(MAX_LISTENERS)
+        self._places = Places(MAX_LISTENERS, "too many listen already")
         self._queues: dict[asyncio.Queue[dict[str, Any]], int] = {}
         """Listeners' queues, and how many events each has missed since its last one."""
         self._sink: int | None = None

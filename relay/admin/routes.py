@@ -20,6 +20,7 @@ from relay.admin.guard import Guard
 from relay.admin.json_answers import ApiResponse
 from relay.admin.openapi import Endpoint, openapi
 from relay.admin.page import page_routes
+from relay.admin.stream_places import NoPlaceError
 from relay.bans import BanError
 from relay.operations import NotThereError, OperationError
 
@@ -164,6 +165,7 @@ def assemble(api: Any, offered: Offered) -> ASGIApp:
             NotThereError: _not_there,
             OperationError: _impossible,
             BanError: _impossible,
+            NoPlaceError: _no_place,
             KeyError: _no_room,
             ClientDisconnect: _gone,
         },
@@ -187,6 +189,10 @@ async def _not_there(_: Request, error: Exception) -> Response:
 
 async def _impossible(_: Request, error: Exception) -> Response:
     return ApiResponse({"error": str(error)}, HTTPStatus.CONFLICT)
+
+
+async def _no_place(_: Request, error: Exception) -> Response:
+    return ApiResponse({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _gone(_: Request, __: Exception) -> Response:

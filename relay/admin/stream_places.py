@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 class NoPlaceError(Exception):
-    """All places are taken, or as many as there are for one room."""
+    """All places are taken, or as many as there are for one room; the message says of what."""
 
 
 class Places:
     """So many; who may ask about one room only has no more than half, and no room all of these."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, refusal: str) -> None:
+        """``refusal`` is what those are told who find none."""
+        self._refusal = refusal
         self._all = Shares(most, 0)
         self._of_rooms = Shares(most // 2)
 
@@ -26,7 +28,7 @@ class Places:
     def taken(self, room: str | None) -> Iterator[None]:
         """Have a place; ``room`` is the one that the caller is kept to, if any. Raises NoPlaceError."""
         if not self._all.may_take(None) or (room is not None and not self._of_rooms.take(room)):
-            raise NoPlaceError
+            raise NoPlaceError(self._refusal)
         self._all.add(None)
         try:
             yield

@@ -37,10 +37,10 @@ from relay.admin.request_fields import (
     whole,
 )
 from relay.admin.routes import assemble
-from relay.admin.stream_places import NoPlaceError, Places
+from relay.admin.stream_places import Places
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
-from relay.capture import MAX_CAPTURES
+from relay.capture import MAX_CAPTURES, TOO_MANY_CAPTURES
 from relay.operations import DRAINS_NO_MORE, NotThereError, OperationError, drains, note_change
 from relay.own_certificate import describe_certificate
 from relay.supervisor import asking, captures, exposition, merging
@@ -69,7 +69,7 @@ class WholeApi:
         self._served = served
         self._whole = served.whole
         self._totals = exposition.Totals()
-        self._captures = Places(MAX_CAPTURES)
+        self._captures = Places(MAX_CAPTURES, TOO_MANY_CAPTURES)
         """Of captures and traces."""
 
     async def is_in_room(self, port: int, room: str) -> bool:
@@ -291,10 +291,7 @@ class WholeApi:
         """Send what happens, as it happens (server-sent events)."""
         asked = await _question(request)
         taken = contextlib.ExitStack()
-        try:
-            own = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
-        except NoPlaceError:
-            raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "too many listen already") from None
+        own = taken.enter_context(self._served.events.subscribed(caller_of(request).room))
         told: asyncio.Queue[str] = asyncio.Queue(MOST_WAITING)
 
         async def read(_: int, stream: asking.Stream) -> None:
@@ -400,11 +397,7 @@ class WholeApi:
         found: dict[int, asking.Stream] = {}
         refused: list[asking.Stream] = []
         with contextlib.ExitStack() as taken:
-            try:
-                taken.enter_context(self._captures.taken(caller_of(request).room))
-            except NoPlaceError:
-                reason = "too many captures run already"
-                raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, reason) from None
+            taken.enter_context(self._captures.taken(caller_of(request).room))
 
             async def open_one(worker: int, path: Path) -> None:
                 with contextlib.suppress(NoAnswerError):

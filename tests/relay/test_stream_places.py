@@ -18,7 +18,7 @@ def count(places, room, stack):
 
 
 def test_the_operator_may_have_all_and_gives_them_back():
-    places = Places(8)
+    places = Places(8, "none is left")
     for _ in range(2):
         with contextlib.ExitStack() as stack:
             assert count(places, None, stack) == 8
@@ -26,7 +26,7 @@ def test_the_operator_may_have_all_and_gives_them_back():
 
 
 def test_one_room_leaves_places_for_others_and_all_rooms_for_the_operator():
-    places = Places(16)
+    places = Places(16, "none is left")
     for _ in range(2):
         with contextlib.ExitStack() as stack:
             assert count(places, "lab", stack) == 4
@@ -36,7 +36,7 @@ def test_one_room_leaves_places_for_others_and_all_rooms_for_the_operator():
 
 
 def test_a_place_is_given_back_whatever_becomes_of_its_user():
-    places = Places(2)
+    places = Places(2, "none is left")
     for _ in range(5):
         with pytest.raises(ZeroDivisionError), places.taken("lab"):
             raise ZeroDivisionError
