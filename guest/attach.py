@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from guest import card_identity, client_arguments
 from guest.client import ConnectError
-from guest.nic_changes import MIN_MTU, Attached, Change, Detached, Draining, Readdressed, Resized
+from guest.nic_changes import Attached, Change, Detached, Draining, Readdressed, Resized
 from guest.qemu import MODES, QemuError, open_socket
 from guest.resolver import Resolver
 from guest.tap import Tap, TapError, namespace_path
@@ -26,6 +26,7 @@ from guest.vm_client import VirtualNic, choose_kind, vm_client
 from netstack.counters import Counters
 from netstack.encapsulation import Kind
 from netstack.ethernet import LAN_MTU, format_mac, is_station, parse_mac
+from netstack.ipv4 import MIN_IPV4_MTU
 from netstack.mac_rewriter import MacRewriter, is_qemu_default
 from netstack.room_names import DEFAULT_ROOM
 from transport.host import early_signals
@@ -102,8 +103,8 @@ async def _attach(args: argparse.Namespace) -> None:
     _, kind = choose_kind(args.url[0], args.encap)
     if args.configure and kind is Kind.RAW:
         raise ValueError("--configure needs the framed encapsulation; the raw one assigns no addresses")
-    if args.mtu is not None and not MIN_MTU <= args.mtu <= LAN_MTU:
-        raise ValueError(f"--mtu must be from {MIN_MTU} to {LAN_MTU}")
+    if args.mtu is not None and not MIN_IPV4_MTU <= args.mtu <= LAN_MTU:
+        raise ValueError(f"--mtu must be from {MIN_IPV4_MTU} to {LAN_MTU}")
     counters = Counters()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _print_counters, counters)
     if early_signals.came(signal.SIGUSR1):

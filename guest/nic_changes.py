@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 from netstack.dns_zone import LAN_DOMAIN, is_lan_domain
 from netstack.ethernet import LAN_MTU, format_mac
+from netstack.ipv4 import MIN_IPV4_MTU
 from netstack.room_names import DEFAULT_ROOM, ROOM_NAME
-
-MIN_MTU = 576
-"""Smallest MTU taken from a relay (RFC 791: what every host must be able to receive)."""
 
 
 class Assigned(NamedTuple):
@@ -94,7 +92,7 @@ def parse_assigned(fields: dict[str, Any]) -> Assigned | None:
     mtu, room, domain = fields.get("mtu"), fields.get("room"), fields.get("domain")
     return Assigned(
         *(ip, gateway, netmask, dns),
-        mtu=mtu if type(mtu) is int and MIN_MTU <= mtu <= LAN_MTU else None,
+        mtu=mtu if type(mtu) is int and MIN_IPV4_MTU <= mtu <= LAN_MTU else None,
         # What is no name is not for a terminal either, nor for a resolver's file.
         room=room if isinstance(room, str) and ROOM_NAME.fullmatch(room) else DEFAULT_ROOM,
         domain=str(domain) if is_lan_domain(domain) else LAN_DOMAIN,

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
+from netstack.checksum import PROTOCOL_UDP
 from netstack.chunks import CHUNK_HEADER_LENGTH, Chunker, ChunkReassembler
 from netstack.ethernet import (
     ETHERTYPE_IPV4,
@@ -18,8 +19,10 @@ from netstack.ethernet import (
     KNOWN_ETHERTYPES,
     MAX_FRAME_LENGTH,
 )
-from netstack.ipv4 import DONT_FRAGMENT, FLAGS, fragment
+from netstack.icmpv6 import PROTOCOL_ICMPV6
+from netstack.ipv4 import DONT_FRAGMENT, FLAGS, MIN_IPV4_MTU, fragment
 from netstack.ipv6 import NEXT_HEADER, PAYLOAD_AT, PROTOCOL_FRAGMENT, fragment6
+from netstack.tcp_segment import PROTOCOL_TCP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +41,8 @@ MAX_QUERY_FIELDS: Final = 16
 """Fields of a session's query: of ours there are a few, and others' are passed over."""
 _NO_OPTIONS: Final = 0x45
 """First byte of an IPv4 header."""
-_MAY_BE_CUT: Final = frozenset({6, 17, PROTOCOL_FRAGMENT, 58})
-"""What stands behind an IPv6 header without extensions: TCP, UDP, a fragment, ICMPv6."""
-_MIN_MTU: Final = 576
-"""Bytes of the smallest fragments that are made: what every IPv4 host takes (RFC 791 section 3.1)."""
+_MAY_BE_CUT: Final = frozenset({PROTOCOL_TCP, PROTOCOL_UDP, PROTOCOL_FRAGMENT, PROTOCOL_ICMPV6})
+"""What stands behind an IPv6 header without extensions."""
 
 
 class Kind(Enum):
@@ -215,7 +216,7 @@ def _fragments(frame: bytes, mtu: int) -> list[bytes]:
     Over IPv6 routers leave packets as they are, but links that take less than 1,280 bytes have to cut them
     (RFC 8200 section 5).
     """
-    if mtu < _MIN_MTU or len(frame) < PAYLOAD_AT:
+    if mtu < MIN_IPV4_MTU or len(frame) < PAYLOAD_AT:
         return []
     kind = frame[12:HEADER_LENGTH]
     if kind == ETHERTYPE_IPV4 and frame[HEADER_LENGTH] == _NO_OPTIONS:

@@ -31,6 +31,7 @@ from netstack.icmpv6 import (
 from netstack.ipv4 import (
     DONT_FRAGMENT,
     FLAGS,
+    MIN_IPV4_MTU,
     TTL,
     build_ipv4,
     build_whole,
@@ -63,9 +64,6 @@ if TYPE_CHECKING:
     from netstack.ipv6 import Ipv6Packet
     from netstack.reassembly import Fragment, Whole
 
-
-MIN_PATH_MTU = 576
-"""Bytes of an IPv4 packet that every host takes (RFC 791); no smaller ones are made of what a guest says."""
 
 _REFUSALS = frozenset({0, 1, 2, 3, 9, 10, 13})
 """Codes of "destination unreachable": network, host, protocol or port; the others are prohibitions."""
@@ -117,7 +115,7 @@ class Family(NamedTuple):
 def _path_mtu4(message: IcmpMessage) -> int:
     """RFC 1191 section 3; routers that are older than it say 0."""
     is_too_big = (message.type, message.code) == IcmpError.FRAGMENTATION_NEEDED.value
-    return max(message.sequence, MIN_PATH_MTU) if is_too_big else 0
+    return max(message.sequence, MIN_IPV4_MTU) if is_too_big else 0
 
 
 def _path_mtu6(message: IcmpMessage) -> int:

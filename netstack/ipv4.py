@@ -20,6 +20,9 @@ from netstack.reassembly import Fragment, Whole
 IPV4_LENGTH: Final = 4
 """Bytes of an address."""
 
+MIN_IPV4_MTU: Final = 576
+"""Bytes of a packet that every host takes (RFC 791 section 3.1)."""
+
 MIN_HEADER_LENGTH: Final = 20
 MAX_TOTAL_LENGTH: Final = 65_535
 DEFAULT_TTL: Final = 64

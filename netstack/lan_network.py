@@ -10,12 +10,12 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, NamedTuple
 
+from netstack.ipv4 import FIRST_MULTICAST
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from netstack.dhcp_options import Route
-
-from netstack.ipv4 import FIRST_MULTICAST
 
 DEFAULT_NETWORK = IPv4Network("10.0.2.0/24")
 

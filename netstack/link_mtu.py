@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from netstack.encapsulation import Kind
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
+from netstack.ipv4 import MIN_IPV4_MTU
 
 MIN_IPV6_MTU = 1280
 """Below it kernels switch IPv6 off (RFC 8200 section 5); a framed session rather sends two chunks."""
-
-MIN_IPV4_MTU = 576
-"""What every IPv4 host must be able to receive (RFC 791 section 3.1)."""
 
 MAX_RAW_MTU = 1141
 """What a QUIC packet of 1200 bytes (RFC 9000 section 14) leaves of a datagram, without Ethernet's header."""
