@@ -143,10 +143,7 @@ class Receiver:
             return False
         fresh = payload[self.next - position :] if position < self.next else payload
         if fresh:
-            if len(fresh) < SMALL:
-                self._join(fresh)
-            else:
-                self.ready.append(fresh)
+            self._join(fresh)
             self.next += len(fresh)
         in_order = not self._early
         if self._early:
