@@ -558,6 +558,19 @@ def test_the_sessions_actor_is_told_of_what_has_become_stale(established):
     assert [each for each in relay.peer.lost if each in stale] == stale
 
 
+def test_the_sessions_actor_is_told_of_it_also_where_aioquic_sends_the_datagrams():
+    relay = Pair.established(cipher=CipherSuite.CHACHA20_POLY1305_SHA256).relay
+    assert relay.connection._path is None
+    relay.send(*[bytes([number]) * 1000 for number in range(200)])
+    since, queued = relay.host.now, list(relay.session.queue.items)
+    assert len(queued) > 10
+    relay.pass_time(QUEUE_SECONDS + LONGEST_PROBE_WAIT + 0.1)
+    assert relay.session.queued_bytes == 0
+    dropped = relay.host.counters["session.drop.stale"]
+    assert dropped > 10
+    assert relay.peer.lost == [(datagram, since) for datagram in queued[-dropped:]]
+
+
 def test_what_is_stale_is_dropped_before_the_window_opens(established):
     pair = live(established)
     relay = pair.relay

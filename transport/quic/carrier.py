@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aioquic.quic.events import ConnectionTerminated, QuicEvent
 
     from netstack.counters import Counters
-    from transport.quic.session import WebTransportSession
+    from transport.quic.session import DatagramQueue, WebTransportSession
     from transport.quic.udp import Address
 
 DATAGRAMS_IN_AIOQUIC: Final = 64
@@ -187,9 +187,7 @@ class Carrier(Generic[Quic, HostOfRole]):
                 path.refresh()
             self._charge(thread_time() - started, self.ordinary_cost, now)
         if session is not None and path is not None:
-            stale = session.queue.drop_stale(now)
-            if stale:
-                self._on_stale(stale)
+            self._drop_stale(session.queue, now)
             packets = path.flush(session.queue, now)
             if packets:
                 self._host.send_packets(packets, self._address)
@@ -199,9 +197,15 @@ class Carrier(Generic[Quic, HostOfRole]):
     def _queue_in_aioquic(self, session: WebTransportSession, now: float) -> None:
         """Send the session's datagrams with aioquic's own means."""
         queue = session.queue
-        queue.drop_stale(now)
+        self._drop_stale(queue, now)
         for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
             self.quic.send_datagram_frame(self._prefix + queue.pop())
+
+    def _drop_stale(self, queue: DatagramQueue, now: float) -> None:
+        """Send no more what has waited for too long."""
+        stale = queue.drop_stale(now)
+        if stale:
+            self._on_stale(stale)
 
     def _open_path(self) -> DatagramPath | None:
         state = self.quic.one_rtt()
