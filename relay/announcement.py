@@ -13,7 +13,7 @@ from relay.certs import network_addresses
 from relay.room_tables import ALL_OTHERS
 from relay.setting_kinds import REQUIRED
 from relay.version import path_form
-from transport.binding import EVERY, EVERY_ADDRESS
+from transport.binding import EVERY, EVERY_ADDRESS, is_address
 from transport.host.interfaces import interface_addresses
 
 if TYPE_CHECKING:
@@ -101,14 +101,7 @@ def trusted_names(here: str, certificate: Certificate) -> list[str]:
     if certificate.can_be_pinned or here.strip("[]") in certificate.names:
         return []
     names = [name for name in certificate.names if not name.startswith("*")]
-    return [_in_url(name) for name in sorted(names, key=lambda name: (_is_address(name), name))]
-
-
-def _is_address(name: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True
-    return False
+    return [_in_url(name) for name in sorted(names, key=lambda name: (is_address(name), name))]
 
 
 def _own_addresses() -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,15 @@ def bound_sockets(kind: socket.SocketKind, host: str, port: int, prepare: Prepar
                 raise
             failure = error
     raise failure
+
+
+def is_address(text: str) -> bool:
+    """Whether a host is named by an address, of either IP version and without brackets."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _places(kind: socket.SocketKind, host: str, port: int) -> list[_Place]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hmac
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
+
+from transport.binding import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,7 +88,7 @@ class Guard(NamedTuple):
         return found if isinstance(found, Refused) else None
 
     def _is_own(self, name: str, hosts: frozenset[str]) -> bool:
-        return name in hosts or (self.everywhere and _is_address(name))
+        return name in hosts or (self.everywhere and is_address(name))
 
     def _check(self, token: str) -> Caller | Refused:
         if self.token is not None and hmac.compare_digest(token.encode(), self.token.encode()):
@@ -104,11 +105,3 @@ class Guard(NamedTuple):
 def _without_port(host: str) -> str:
     name, _, port = host.rpartition(":")
     return (name if name and port.isdecimal() else host).strip("[]").lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True

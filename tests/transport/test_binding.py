@@ -8,7 +8,7 @@ import socket
 import pytest
 from host_parts import has_addresses, in_namespace, sysctl
 
-from transport.binding import PORT_ATTEMPTS, bound_sockets, unmapped
+from transport.binding import PORT_ATTEMPTS, bound_sockets, is_address, unmapped
 
 KINDS = [socket.SOCK_DGRAM, socket.SOCK_STREAM]
 
@@ -196,3 +196,11 @@ def failing(_opened, _host):
 )
 def test_mapped_addresses_are_told_from_others(host, expected):
     assert unmapped(host) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("192.0.2.1", True), ("2001:db8::1", True), ("[::1]", False), ("localhost", False), ("1.2.3", False)],
+)
+def test_addresses_are_told_from_names(text, expected):
+    assert is_address(text) is expected
