@@ -1,7 +1,8 @@
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { attachV86, connect, connectV86, connectVirtio } from "../src/index.js";
 import type { NetworkInterface, Options } from "../src/index.js";
-import { FakeRelay, control } from "./fakes.js";
+import { closeAtTheEnd, relay } from "./cards.js";
+import { control } from "./fakes.js";
 
 const URL = "https://relay.example/";
 const MAC = [0x00, 0x22, 0x15, 1, 2, 3];
@@ -12,27 +13,11 @@ const from = (mac: readonly number[]): Uint8Array => Uint8Array.of(...EVERYBODY,
 const to = (mac: readonly number[]): Uint8Array => Uint8Array.of(...mac, ...EVERYBODY, ...body);
 const text = (mac: readonly number[]): string => mac.map((byte) => byte.toString(16).padStart(2, "0")).join(":");
 
-let relay: FakeRelay;
-let nics: NetworkInterface[];
-
-beforeEach(() => {
-  vi.useFakeTimers();
-  relay = new FakeRelay();
-  relay.install();
-  nics = [];
-});
-
-afterEach(async () => {
-  for (const nic of nics) nic.close();
-  await vi.advanceTimersByTimeAsync(0);
-  expect(vi.getTimerCount()).toBe(0);
-  vi.useRealTimers();
-  vi.unstubAllGlobals();
-});
+beforeEach(() => relay.install());
 
 /** Waits for a card while the fake clock runs. */
 async function card(pending: Promise<NetworkInterface>, patience = 2000): Promise<NetworkInterface> {
-  pending.then((nic) => nics.push(nic), () => {});
+  pending.then(closeAtTheEnd, () => {});
   await vi.advanceTimersByTimeAsync(patience);
   return pending;
 }

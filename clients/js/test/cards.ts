@@ -26,11 +26,14 @@ afterEach(async () => {
   vi.unstubAllGlobals();
 });
 
+/** Has a card closed when its test is over. */
+export const closeAtTheEnd = (nic: NetworkInterface): void => void nics.push(nic);
+
 /** Connects while the fake clock runs. */
 export async function attach(...arguments_: Parameters<typeof connect>): Promise<NetworkInterface> {
   const outcome = connect(...arguments_).then(
     (nic) => {
-      nics.push(nic);
+      closeAtTheEnd(nic);
       return nic;
     },
     (error: unknown) => error as Error,
