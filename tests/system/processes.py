@@ -85,7 +85,10 @@ class Program:
                 left = deadline - time.monotonic()
                 if self._ended or left <= 0 or not self._changed.wait(left):
                     said = "\n".join(self._lines)
-                    raise AssertionError(f"{self.command} never said {pattern!r} {count} times:\n{said}")
+                    until = "until it ended" if self._ended else f"within {patience:.0f} s"
+                    raise AssertionError(
+                        f"{self.command} never said {pattern!r} {count} times {until}:\n{said}"
+                    )
 
     def wait(self, *, patience=PATIENCE):
         """Wait for the end; give the exit status."""
