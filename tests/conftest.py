@@ -56,7 +56,7 @@ def pytest_make_collect_report():
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item):
-    """Take coverage's tracer away from tests of processor time; pytest-cov does not in workers of xdist."""
+    """Take coverage's tracer away from ``no_cover`` tests; pytest-cov does not in workers of xdist."""
     tracer = sys.gettrace()
     if item.get_closest_marker("no_cover"):
         sys.settrace(None)

@@ -152,6 +152,7 @@ def test_a_mapping_for_more_than_name_servers_lives_its_full_time(loop, both, qu
     assert socket.open
 
 
+@pytest.mark.no_cover
 @NAME_SERVERS
 def test_name_servers_are_asked_twenty_times_a_second_without_end(loop, both, question, server):
     for number in range(20 * 60):

@@ -195,6 +195,7 @@ def test_an_address_that_another_guest_has_got_leaves_no_old_connection_in_its_w
     assert len(lan.outside.tcp) == 2
 
 
+@pytest.mark.no_cover
 def test_2000_short_connections_in_a_row_stay_far_from_the_limit(loop, counters):
     lan = Lan(loop, counters, max_flows_per_peer=4, new_flows_per_second=10_000)
     for number in range(2000):

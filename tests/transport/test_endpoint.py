@@ -546,6 +546,7 @@ def test_timers_do_not_grow_with_packets():
     run(scenario)
 
 
+@pytest.mark.no_cover
 def test_a_crowd_that_leaves_at_once_is_handled_in_one_go():
     async def scenario():
         async with running_endpoint() as relay:

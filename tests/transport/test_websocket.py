@@ -310,6 +310,7 @@ def test_much_at_once_is_worked_off_whole_and_in_order():
     run(scenario, peer=Counting)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("scheme", ["ws", "wss"])
 def test_a_client_that_asks_for_pongs_and_takes_none_is_not_read_until_it_does(scheme):
     async def scenario(web):
