@@ -6,6 +6,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # On all cores, the tests of one file on one of them.
 PARALLEL := --numprocesses logical --dist loadfile
+# Where tests wait more than they work: half again as many files at a time, in the order of tests/system/conftest.py.
+BESIDE := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) --dist loadfile --no-loadscope-reorder
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
@@ -56,7 +58,7 @@ js: ## the npm package in clients/js: types, tests, and what would be published
 system: tools ## tests on real browsers, kernels, containers, loads and attacks: pytest options in ARGS
 	RELAYBENCH=$$(scripts/relaybench.sh --tested) && export RELAYBENCH && \
 		$(if $(ARGS),$(SUDO) $(PYTEST) tests/system tests/security $(ARGS),\
-		$(SUDO) $(PYTEST) $(PARALLEL) -m "not alone" tests/system --durations 20 && \
+		$(SUDO) $(PYTEST) $(BESIDE) -m "not alone" tests/system --durations 20 && \
 		$(SUDO) $(PYTEST) -m alone tests/security tests/system --durations 20)
 
 # What the targets above build when they need it; "make test" has both built beside the types, which take one core.

@@ -8,8 +8,8 @@ import time
 
 from guests import Neighbour
 
-QUIET_SECONDS = 1.0
-"""How long the neighbour is watched before the attacks, and after each of them."""
+AFTERMATH = 0.5
+"""Seconds for which the neighbour is watched after an attack."""
 WATCHED_SECONDS = 105 * Neighbour.INTERVAL
 """How long it is watched at least with an attack: of fewer than 100 pings none would be the one of 100."""
 P99_ALLOWED = 0.02
@@ -28,7 +28,7 @@ def spares_the_neighbour(relay, attack):
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
         # Whatever the attack left to be done is done meanwhile.
-        time.sleep(max(QUIET_SECONDS, began + WATCHED_SECONDS - time.monotonic()))
+        time.sleep(max(AFTERMATH, began + WATCHED_SECONDS - time.monotonic()))
     assert neighbour.intact == neighbour.sent > 0
     measured = f"p99 {neighbour.p99 * 1000:.1f} ms ({neighbour.p99_with_waits * 1000:.1f} with waits)"
     told = f"{measured}, {quiet * 1000:.1f} ms without an attack"
@@ -44,6 +44,6 @@ def p99_of_a_quiet_relay(relay):
     """What this machine's noise alone does to the pings; measured once, for relays do not differ in it."""
     if not _quiet:
         with Neighbour(relay) as neighbour:
-            time.sleep(QUIET_SECONDS)
+            time.sleep(WATCHED_SECONDS)
         _quiet.append(neighbour.p99)
     return _quiet[0]

@@ -13,8 +13,8 @@ from processes import ROOT, free_port, run
 pytestmark = pytest.mark.alone
 
 SECONDS = 18
-SECONDS_OF_FAULTS = 54
-"""Two faults, and some 20 s between them."""
+SECONDS_OF_FAULTS = 44
+"""Two faults, and some 15 s between them."""
 
 sys.path.insert(0, str(ROOT / "bench/soak"))
 from faults import SILENCE_WITHIN, FaultError, Faults, Residents  # noqa: E402 - where the harness lies is said above
@@ -61,7 +61,7 @@ def test_every_kind_of_load_gets_through(relaybench, tmp_path):
 
 
 def test_guests_who_stay_get_over_faults_of_workers(relaybench, tmp_path):
-    options = ("--workers", 2, "--faults", "--between", 15)
+    options = ("--workers", 2, "--faults", "--between", 10)
     said = soak(relaybench, tmp_path / "report.md", SECONDS_OF_FAULTS, *options)
     assert re.search(r"got over with their addresses: \d times killed, \d times frozen", said), said
     assert not re.search(r"^- fault \d", said, re.MULTILINE), said
