@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from netstack.control import MAX_NAME_LENGTH, encodable
+from netstack.dns_zone import RESERVED_NAMES, clean_label
 from netstack.ethernet import is_station, parse_mac
 from netstack.room_names import ROOM_NAME
 from relay.settings import OPTIONS
@@ -28,6 +29,9 @@ BRIDGE, FORWARD, ADMIN = RIGHTS = ("bridge", "forward", "admin")
 """More than one MAC; being reached through forwards; the admin API, which asks for this one."""
 USUAL_RIGHTS = frozenset({BRIDGE, FORWARD})
 """What a session without a token may, and one whose token does not speak of rights."""
+
+NOT_FOR_GUESTS = RESERVED_NAMES | {""}
+"""What ``clean_label`` may make of a name that cannot be kept."""
 
 MAX_MACS = 16
 """MACs that a token may name: as many as the gateway gives addresses to, of one session."""
@@ -69,6 +73,10 @@ def read_claims(claims: Mapping[str, Any], expires: float) -> Pass:
         raise TokenError("The token's room is none.")
     if not isinstance(name, str) or len(name) > MAX_NAME_LENGTH or not isinstance(identifier, str):
         raise TokenError("The token's claims are not as they should be.")
+    if name and clean_label(name) in NOT_FOR_GUESTS:
+        raise TokenError("The token's name is none that a guest can have.")
+    if identifier and identifier.split() != [identifier]:
+        raise TokenError("The token's jti has white space in it, so nobody could revoke it.")
     audience = claims.get("aud", AUDIENCE)
     if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
         raise TokenError(f"The token is not for {AUDIENCE}: its aud names others.")
