@@ -22,7 +22,7 @@ CHANGEABLE = frozenset(
         *("bits_per_second", "packets_per_second", "heartbeat_interval", "peer_timeout", "resume_grace"),
         *("max_peers", "peer_list", "max_flows_per_peer", "new_flows_per_second", "max_half_open_per_peer"),
         *("max_connections_per_forward", "udp_idle_timeout", "dns_answered_timeout", "icmp_idle_timeout"),
-        *("tcp_idle_timeout", "tcp_transitory_timeout", "tcp_keep_alive"),
+        *("tcp_idle_timeout", "tcp_transitory_timeout", "tcp_keep_alive", "max_flows"),
     }
 )
 """Fields of ``LanSettings`` that may change while the LAN runs (``SettingsChanged``)."""

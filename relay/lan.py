@@ -99,6 +99,8 @@ class Lan:
         self._memory = memory
         self._changes = ForwardChanges().of_room(name) if changes is None else changes
         self.settings = plan.settings
+        self.is_outdated = False
+        """Whether it is to be made by another plan, which it cannot follow."""
         self.counters = Counters()
         """Of what happens on this LAN; the relay's totals are the sum of these."""
         self._journals: list[Callable[[FlowOpened], object]] = []
@@ -249,6 +251,8 @@ class Lan:
         """Take over what of a plan can change, for the sessions that stand too."""
         changed = {name: getattr(plan.settings, name) for name in CHANGEABLE}
         self.settings = replace(self.settings, **changed)
+        is_offline = isinstance(self._resolvers, NoResolvers)
+        self.is_outdated = (self.settings, is_offline) != (plan.settings, plan.offline)
         # The network stays as it is, and so does the address at which guests reach the host.
         policy = plan.policy(format_ipv4(self.settings.host_ip))
         policy.own_addresses = self.network.policy.own_addresses
@@ -308,6 +312,11 @@ class Lan:
     def is_empty(self) -> bool:
         """Whether no session is on it."""
         return not self.peers
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers have, or may have, parts of it."""
+        return self._link is not None
 
     def next_port(self) -> int:
         """Return a number for a session, which is its port of the switch; no other session had it."""

@@ -166,6 +166,12 @@ class Lans:
                 self._end(name)
                 if name in self._kept:
                     self._begin_kept(name)
+            elif lan.is_outdated and lan.is_empty and not lan.is_shared:
+                # Its table came when the room was there already; parts at several workers must not differ.
+                logger.info("room {} is made anew, by its table", name)
+                self._end(name)
+                if name in self._kept:
+                    self._begin_kept(name)
             elif name in self._kept or not lan.is_empty:
                 self._empty_since.pop(name, None)
             elif now - self._empty_since.setdefault(name, now) >= self.bounds.idle_time:

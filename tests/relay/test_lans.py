@@ -37,9 +37,9 @@ class House:
         self.counters = Counters()
         self.now = 0.0
         self.shared = Shared(current_scheduler(), max_flows=100, max_questions=100)
-        planned = settings or Settings()
+        self.settings = settings or Settings()
         self.lans = Lans(
-            lambda name: Lan(name, lan_plan(planned, name), self.shared),
+            lambda name: Lan(name, lan_plan(self.settings, name), self.shared),
             self.counters,
             Bounds(**({"total": 256, "per_client": 16, "idle_time": 10.0} | bounds)),
             lambda: self.now,
@@ -355,6 +355,46 @@ def test_rooms_that_are_kept_from_now_on_begin_and_those_that_are_not_end_once_e
         assert not first.is_alive
 
     in_a_house(scenario, kept=["lab"])
+
+
+@pytest.mark.parametrize("table", [{"network": IPv4Network("172.20.0.0/16")}, {"internet": False}])
+def test_a_room_whose_table_comes_later_is_made_by_it_once_nobody_is_in_it(table):
+    with_table = SettingsWithRooms(tables=RoomTables(named={"lab": table}))
+
+    def scenario(house):
+        lab, default = house.get("lab"), house.lans.default
+        _, peer = come(lab, 1, mac(1))
+        house.settings = with_table
+        for lan in house.lans:
+            lan.replan(lan_plan(with_table, lan.name))
+        house.lans.keep(["lab"])
+        house.look(0.0)
+        assert house.lans.find("lab") is lab
+        peer.stop(block=False)
+        run_ready()
+        house.look(1.0)
+        anew = house.lans.find("lab")
+        assert anew is not lab
+        assert not lab.is_alive
+        assert anew.settings == lan_plan(with_table, "lab").settings
+        house.look(2.0)
+        assert (house.lans.find("lab"), house.lans.default) == (anew, default)
+
+    in_a_house(scenario)
+
+
+def test_a_room_that_has_followed_its_settings_goes_on():
+    changed = Settings(
+        bit_rate=1000, max_flows_total=500, max_peers=3, deny_cidr=(IPv4Network("192.0.2.0/24"),)
+    )
+
+    def scenario(house):
+        lab = house.get("lab")
+        lab.replan(lan_plan(changed, "lab"))
+        house.look(0.0)
+        assert house.lans.find("lab") is lab
+
+    in_a_house(scenario)
 
 
 def test_a_kept_room_that_cannot_be_had_is_one_line_and_the_others_begin(lines):
