@@ -186,7 +186,7 @@ class VirtualNic:
 
     async def attach(self) -> None:
         """Open a session and register. Raises ConnectError."""
-        token = self._token if isinstance(self._token, str) else self._token()
+        token = self._current_token()
         options = dict(self._session_options)
         if self._places.has_others:
             options["timeout"] = CONNECT_ELSEWHERE
@@ -209,6 +209,14 @@ class VirtualNic:
             self.attached = False
             self._session = None
             raise
+
+    def _current_token(self) -> str:
+        if isinstance(self._token, str):
+            return self._token
+        try:
+            return self._token()
+        except Exception as error:  # whoever hands tokens out may be away for a while, too
+            raise ConnectError(f"no token: {one_line(str(error)) or type(error).__name__}") from error
 
     async def attach_anywhere(self) -> None:
         """Open a session with the first relay that gives one. Raises the ConnectError of the last."""
@@ -454,7 +462,7 @@ async def vm_client(
     ``mac`` (random when None) may be text, ``cert_hash`` is text: one hash, or several with commas between,
     any of which is good; ``encap`` is "framed" (the default) or "raw".
     ``token`` lets it in, where the relay asks for one; a function is asked before each session, since tokens
-    expire.
+    expire. One that raises is a reason why there is no session at that moment.
     ``name`` is the guest's for the LAN's DNS: this machine's when None, none when empty. With ``reconnect`` a
     lost session is replaced; with ``patient`` so is one that the first attempt failed to open, unless further
     ones cannot end better. ``on_change`` is told every change.

@@ -482,6 +482,29 @@ def test_relays_that_would_all_refuse_again_are_not_asked_soon(monkeypatch, perm
     on_scripted_relay(scenario, lambda *_: [ASSIGNED])
 
 
+def test_a_token_that_cannot_be_had_for_a_while_is_asked_for_again():
+    changes, answers = [], iter(["", OSError("the issuer\nis away"), LookupError(), ""])
+
+    def token():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def scenario(url, relay):
+        async with vm_client(
+            url, token=token, insecure=True, reconnect=True, on_change=changes.append
+        ) as nic:
+            relay.sessions[0].close(0, "bye")
+            await until(lambda: len(relay.sessions) == 2 and nic.attached)
+        reasons = [change.reason for change in changes if isinstance(change, Detached)]
+        assert reasons == ["bye", "no token: the issuer is away", "no token: LookupError"]
+        with pytest.raises(ConnectError, match="no token: StopIteration"):
+            await vm_client(url, token=token, insecure=True).__aenter__()
+
+    on_scripted_relay(scenario, lambda *_: [ASSIGNED])
+
+
 def test_a_patient_client_waits_for_its_relay_unless_that_is_useless():
     async def scenario(url, _):
         with pytest.raises(ConnectError, match="not the one to be trusted"):
