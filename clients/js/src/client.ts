@@ -203,7 +203,8 @@ export class NetworkInterface {
 
   /** Sends an Ethernet frame (destination MAC first, no FCS). Never throws; what is dropped is counted. */
   send(frame: Uint8Array): void {
-    if (frame.length < MIN_FRAME || frame.length > MAX_FRAME || this.#over()) {
+    // Also of what has no length, an ArrayBuffer for one.
+    if (!(frame?.length >= MIN_FRAME && frame.length <= MAX_FRAME) || this.#over()) {
       this.statistics.framesDropped++;
       return;
     }

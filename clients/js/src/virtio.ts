@@ -18,6 +18,7 @@ export interface VirtioPort {
   transmit(buffer: Uint8Array): void;
 }
 
+const HEADER_LENGTHS: readonly number[] = [0, 10, 12];
 const NUM_BUFFERS = 10;
 
 /**
@@ -30,6 +31,7 @@ export async function connectVirtio(
   options: VirtioOptions = {},
 ): Promise<VirtioPort> {
   const { headerLength = 12, ...rest } = options;
+  if (!HEADER_LENGTHS.includes(headerLength)) throw new TypeError(`no virtio-net header has ${headerLength} bytes`);
   const nic = new NetworkInterface(url, rest, new CardMac(rest.mac ?? "guest", true));
   nic.onframe = (frame) => {
     const buffer = new Uint8Array(headerLength + frame.length);

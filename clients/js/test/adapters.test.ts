@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test, vi } from "vitest";
 import { attachV86, connect, connectV86, connectVirtio } from "../src/index.js";
-import type { NetworkInterface, Options } from "../src/index.js";
+import type { NetworkInterface, Options, VirtioOptions } from "../src/index.js";
 import { closeAtTheEnd, relay } from "./cards.js";
 import { control } from "./fakes.js";
 
@@ -220,4 +220,9 @@ describe.each([0, 10, 12] as const)("a virtio device with headers of %i bytes", 
     expect([...relay.addresses.keys()]).toEqual([String(lan)]);
     expect([...port.nic.mac]).toEqual(lan);
   });
+});
+
+test.each([-1, 11, 14, NaN])("a virtio device has no headers of %d bytes", async (headerLength) => {
+  const options = { headerLength } as unknown as VirtioOptions;
+  await expect(connectVirtio(URL, () => {}, options)).rejects.toBeInstanceOf(TypeError);
 });

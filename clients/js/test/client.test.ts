@@ -1,5 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
-import type { NetworkInterface, StateChange } from "../src/index.js";
+import type { NetworkInterface, Options, StateChange } from "../src/index.js";
 import { PATIENCE, attach, frame, relay } from "./cards.js";
 import { ASSIGNED, control } from "./fakes.js";
 
@@ -79,6 +79,24 @@ describe("connecting", () => {
     relay.install();
     await attach("https://relay.example/room/lab?token=old&encap=framed", { certificateHash: HASH, token: "a.b.c" });
     expect(relay.links[0]!.url).toBe("https://relay.example/room/lab?token=a.b.c&encap=framed");
+  });
+
+  test("sends no older token of its URL beside that to a WebSocket", async () => {
+    relay.install({ webTransport: false });
+    await attach("https://relay.example/room/lab?token=old&x=1", { token: () => "a.b.c\n".trim() });
+    expect(relay.links[0]).toMatchObject({ url: "wss://relay.example/room/lab?x=1", protocols: ["binary", "token.a.b.c"] });
+  });
+
+  test.each([null, undefined])("goes without a token where a function gives %j", async (nothing) => {
+    relay.install({ webTransport: false });
+    await attach("https://relay.example/", { token: () => nothing as unknown as string });
+    expect(relay.links[0]!.protocols).toEqual([]);
+  });
+
+  test.each(["a b", "a,b", "a.b.c\n", 7])("does not show what %j is, which is no token", async (token) => {
+    relay.install();
+    await expect(attach("https://relay.example/", { token: () => token as string })).rejects.toThrow(/^the token is none/);
+    expect(relay.links).toHaveLength(0);
   });
 
   test("sends its token among the subprotocols of a WebSocket, and asks for a fresh one each time", async () => {
@@ -162,9 +180,26 @@ describe("connecting", () => {
     ["https://relay.example/", { mac: Uint8Array.of(1, 2, 3) }],
     ["https://relay.example/", { mac: Uint8Array.of(1, 0, 0, 0, 0, 0) }],
     ["https://relay.example/", { mac: new Uint8Array(6) }],
-  ])("refuses %s with %j", async (url, options) => {
+    ["https://relay.example/", { transport: "webTransport" }],
+    ["https://relay.example/", { encapsulation: "RAW" }],
+    ["https://relay.example/?encap=raw", { encapsulation: "framed" }],
+    ["https://relay.example/?encap=framed", { encapsulation: "raw" }],
+    ["https://relay.example/", { timeout: 0 }],
+    ["https://relay.example/", { timeout: NaN }],
+    ["https://relay.example/", { timeout: Infinity }],
+    ["https://relay.example/", { timeout: 2 ** 31 }],
+    ["https://relay.example/", { timeout: "5s" }],
+    ["https://relay.example/", { token: "a b" }],
+    ["https://relay.example/", { token: { text: "a.b.c" } }],
+    ["ftp://relay.example/?token=s3cret", {}],
+    ["https://relay.example/raw?token=s3cret", {}],
+    ["https://relay.example/?token=s3cret&encap=raw", { encapsulation: "framed" }],
+  ])("refuses %s with %j, and shows no token", async (url, options) => {
     relay.install();
-    await expect(attach(url, options)).rejects.toBeInstanceOf(TypeError);
+    const problem = await attach(url, options as Options).catch((error: unknown) => error);
+    expect(problem).toBeInstanceOf(TypeError);
+    expect(String(problem)).not.toContain("s3cret");
+    expect(relay.links).toHaveLength(0);
   });
 });
 
@@ -206,13 +241,12 @@ describe("frames", () => {
   test("that are none are dropped and counted", async () => {
     relay.install();
     const nic = await attach("https://relay.example/");
-    nic.send(frame(13));
-    nic.send(frame(2000));
+    for (const none of [frame(13), frame(2000), new ArrayBuffer(60), undefined, null, 60]) nic.send(none as Uint8Array);
     for (const datagram of [Uint8Array.of(9), Uint8Array.of(0, 1), Uint8Array.of(1, 2), new Uint8Array(0)]) {
       relay.links[0]!.deliver(datagram);
     }
     await vi.advanceTimersByTimeAsync(0);
-    expect(nic.statistics).toMatchObject({ framesDropped: 2, malformed: 4, framesReceived: 0 });
+    expect(nic.statistics).toMatchObject({ framesDropped: 6, framesSent: 0, bytesSent: 0, malformed: 4, framesReceived: 0 });
   });
 
   test.each(["onframe", "onstate", "onassigned"] as const)("still come after %s has thrown, which is heard of", async (listener) => {

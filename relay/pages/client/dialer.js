@@ -1,12 +1,20 @@
 /** Opens a carrier to a relay: WebTransport with the certificate's hash, and WebSocket where that fails. */
 import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } from "./carriers.js";
+const TRANSPORTS = ["auto", "webtransport", "websocket"];
+const ENCAPSULATIONS = ["framed", "raw"];
 const DEFAULT_TIMEOUT = 5000;
+/** Milliseconds; timers take longer times for none. */
+const MAX_TIMEOUT = 2 ** 31 - 1;
 const TOKEN_FIELD = "token";
+/** Characters of a token (RFC 6750, section 2.1). */
+const TOKEN = /^[A-Za-z0-9_.+/=~-]*$/;
 /** Subprotocols of a WebSocket: what is spoken, and how one begins that is a token. */
 const SUBPROTOCOL = "binary";
 const TOKEN_PREFIX = "token.";
 /** Before a session's path: where the relay tells pages why it refuses one, which browsers do not. */
 const ADMISSION = "/admission";
+/** Nothing of it is shown: it may be another secret. */
+const NO_TOKEN = "the token is none: it is a text of letters, digits and - . _ ~ + / =";
 /** Characters of a reason that are shown. */
 const MAX_REASON = 300;
 export class Dialer {
@@ -24,20 +32,31 @@ export class Dialer {
     /** Throws TypeError for arguments that are wrong. */
     constructor(url, options) {
         this.#url = new URL(url);
-        if (!/^(https?|wss?):$/.test(this.#url.protocol))
-            throw new TypeError(`not a relay's address: ${url}`);
+        const { protocol, host, pathname } = this.#url;
+        /** Without the query, which may hold a token. */
+        const shown = `${protocol}//${host}${pathname}`;
+        if (!/^(https?|wss?):$/.test(protocol))
+            throw new TypeError(`not a relay's address: ${shown}`);
         const said = this.#url.searchParams.get("encap");
-        this.raw = options.encapsulation === "raw" || said === "raw";
-        if (!this.raw && said === null && /\/raw\/?$/.test(this.#url.pathname)) {
-            throw new TypeError(`${url} is for emulators that know only a URL: it carries bare frames and gives no address. ` +
+        const wanted = wordOf("encapsulation", options.encapsulation, ENCAPSULATIONS) ?? said;
+        if (said !== null && said !== wanted)
+            throw new TypeError(`the URL of ${shown} says the encapsulation ${said}`);
+        this.raw = wanted === "raw";
+        if (!this.raw && said === null && /\/raw\/?$/.test(pathname)) {
+            throw new TypeError(`${shown} is for emulators that know only a URL: it carries bare frames and gives no address. ` +
                 'Leave "raw" out of it, or say { encapsulation: "raw" }.');
         }
         const hash = options.certificateHash;
         this.#hashes = hash === undefined ? undefined : typeof hash === "string" ? [hash] : hash;
         this.#hashes?.forEach(bytesOfHex);
-        this.#transport = this.#url.protocol.startsWith("ws") ? "websocket" : (options.transport ?? "auto");
+        const transport = wordOf("transport", options.transport, TRANSPORTS) ?? "auto";
+        this.#transport = protocol.startsWith("ws") ? "websocket" : transport;
         this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+        if (!(this.#timeout > 0 && this.#timeout <= MAX_TIMEOUT))
+            throw new TypeError(`not a time in milliseconds: ${this.#timeout}`);
         this.#token = options.token;
+        if (typeof this.#token !== "function" && !isToken(this.#token ?? ""))
+            throw new TypeError(NO_TOKEN);
     }
     /** The URL, in one spelling. */
     get address() {
@@ -72,7 +91,9 @@ export class Dialer {
     async open(onDatagram) {
         this.#costNothing = false;
         const problems = [];
-        const token = typeof this.#token === "function" ? await this.#token() : (this.#token ?? "");
+        const token = (typeof this.#token === "function" ? await this.#token() : this.#token) ?? "";
+        if (!isToken(token))
+            throw new CarrierError(NO_TOKEN);
         if (this.#transport !== "websocket") {
             const hashes = this.#hashes ?? (await this.#fetchHashes());
             try {
@@ -87,7 +108,7 @@ export class Dialer {
         if (this.#transport !== "webtransport") {
             try {
                 const protocols = token === "" ? [] : [SUBPROTOCOL, TOKEN_PREFIX + token];
-                const url = this.#address(this.#secure ? "wss:" : "ws:");
+                const url = this.#address(this.#secure ? "wss:" : "ws:", token, { tokenElsewhere: true });
                 return await openWebSocket(url, protocols, onDatagram, this.#timeout);
             }
             catch (error) {
@@ -100,7 +121,8 @@ export class Dialer {
     get #secure() {
         return this.#url.protocol === "https:" || this.#url.protocol === "wss:";
     }
-    #address(protocol, token = "", before = "") {
+    /** A token that is sent `tokenElsewhere` is the only one, too: the relay takes no two. */
+    #address(protocol, token, { before = "", tokenElsewhere = false } = {}) {
         // Setting URL.protocol would keep the default port of the old one out of the text.
         const { hostname, port, pathname } = this.#url;
         const query = new URLSearchParams(this.#url.search);
@@ -108,6 +130,8 @@ export class Dialer {
             query.set("encap", "raw");
         if (token !== "")
             query.set(TOKEN_FIELD, token);
+        if (token !== "" && tokenElsewhere)
+            query.delete(TOKEN_FIELD);
         const search = String(query);
         const host = `${hostname}${port === "" ? "" : `:${port}`}`;
         return `${protocol}//${host}${before}${pathname}${search === "" ? "" : `?${search}`}`;
@@ -115,7 +139,7 @@ export class Dialer {
     /** Why the relay refuses a session; empty when it does not, or cannot be asked. */
     async #askWhy(token) {
         try {
-            const response = await fetch(this.#address(this.#secure ? "https:" : "http:", token, ADMISSION), {
+            const response = await fetch(this.#address(this.#secure ? "https:" : "http:", token, { before: ADMISSION }), {
                 cache: "no-store",
                 referrerPolicy: "no-referrer",
                 signal: AbortSignal.timeout(this.#timeout),
@@ -147,4 +171,13 @@ export class Dialer {
             return [];
         }
     }
+}
+/** One of the words that there are, undefined where none was said; another one would mean what nobody has asked for. */
+function wordOf(option, said, words) {
+    if (said != null && !words.includes(said))
+        throw new TypeError(`${option}: ${String(said)} is none of ${words.join(", ")}`);
+    return said ?? undefined;
+}
+function isToken(said) {
+    return typeof said === "string" && TOKEN.test(said);
 }

@@ -4,6 +4,7 @@
  */
 import { NetworkInterface } from "./client.js";
 import { CardMac } from "./mac.js";
+const HEADER_LENGTHS = [0, 10, 12];
 const NUM_BUFFERS = 10;
 /**
  * Connects a device under its guest's own MAC, or under `mac` whatever the guest uses. `receive` is called
@@ -11,6 +12,8 @@ const NUM_BUFFERS = 10;
  */
 export async function connectVirtio(url, receive, options = {}) {
     const { headerLength = 12, ...rest } = options;
+    if (!HEADER_LENGTHS.includes(headerLength))
+        throw new TypeError(`no virtio-net header has ${headerLength} bytes`);
     const nic = new NetworkInterface(url, rest, new CardMac(rest.mac ?? "guest", true));
     nic.onframe = (frame) => {
         const buffer = new Uint8Array(headerLength + frame.length);
