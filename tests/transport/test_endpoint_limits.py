@@ -25,23 +25,47 @@ from waiting import until
 from guest.client import connect
 from transport.quic import connection as connection_module
 from transport.quic import endpoint as endpoint_module
+from transport.quic.invariants import connection_ids_of
 from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.udp import send_run
 
 CLIENT = ("192.0.2.1", 4000)
 
 
-def test_an_unknown_version_is_told_the_known_ones():
+@pytest.mark.parametrize("first", [0xC0, 0x80, 0xF0], ids=["as version 1", "no fixed bit", "another type"])
+@pytest.mark.parametrize("sizes", [(8, 8), (20, 0), (21, 8), (255, 255)])
+def test_an_unknown_version_is_told_the_known_ones(first, sizes):
+    """Of such a packet nothing is known but its connection IDs, which may have 255 bytes (RFC 8999)."""
+    destination, source = (bytes(range(size)) for size in sizes)
+    packet = bytes((first, 0x1A, 0x2A, 0x3A, 0x4A, sizes[0])) + destination + bytes((sizes[1],)) + source
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            answer = await answer_to(packet.ljust(1200, b"\xff"), relay.address)
+            assert answer[0] & 0x80
+            assert connection_ids_of(answer) == (source, destination)
+            ids = 7 + sum(sizes)
+            assert answer[1:5] == bytes(4)
+            assert answer[ids:] == QuicProtocolVersion.VERSION_1.to_bytes(4, "big")
+            assert relay.endpoint.connection_count == 0
+            assert relay.counters["endpoint.version_negotiation"] == 1
+
+    run(scenario)
+
+
+def test_a_packet_of_another_version_for_a_connection_is_not_answered():
     async def scenario():
         async with running_endpoint() as relay:
             packet = bytearray(first_packet())
+            await answer_to(bytes(packet), relay.address)
             packet[1:5] = b"\x1a\x2a\x3a\x4a"
-            answer = await answer_to(bytes(packet), relay.address)
-            header = pull_quic_header(Buffer(data=answer), host_cid_length=8)
-            assert header.packet_type == QuicPacketType.VERSION_NEGOTIATION
-            assert QuicProtocolVersion.VERSION_1 in header.supported_versions
-            assert relay.endpoint.connection_count == 0
-            assert relay.counters["endpoint.version_negotiation"] == 1
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as raw:
+                raw.setblocking(False)
+                raw.connect(relay.address)
+                raw.send(bytes(packet))
+                await until(lambda: relay.counters["endpoint.drop.unsolicited"] == 1)
+                with pytest.raises(BlockingIOError):
+                    raw.recv(2000)
 
     run(scenario)
 

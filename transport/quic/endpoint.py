@@ -38,6 +38,7 @@ from transport.quic.aioquic_internals import (
 )
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
+from transport.quic.invariants import NEGOTIATION, connection_ids_of, version_of
 from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.session import remote_text
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
@@ -531,6 +532,10 @@ class Endpoint:
             if not self._is_of_sibling(packet, address):
                 self._reset(packet, address, now)
             return None
+        configuration = self._configuration()
+        if version_of(packet) not in {NEGOTIATION, *configuration.supported_versions}:
+            self._negotiate_version(packet, address, configuration.supported_versions)
+            return None
         try:
             header = pull_quic_header(Buffer(data=packet), host_cid_length=CONNECTION_ID_LENGTH)
         except ValueError:
@@ -546,16 +551,6 @@ class Endpoint:
             # Answering small packets would let a forged sender address turn the relay into an amplifier.
             self.counters.add("endpoint.drop.unsolicited")
             return None
-        configuration = self._configuration()
-        if header.version not in configuration.supported_versions:
-            self.counters.add("endpoint.version_negotiation")
-            answer = encode_quic_version_negotiation(
-                source_cid=header.destination_cid,
-                destination_cid=header.source_cid,
-                supported_versions=configuration.supported_versions,
-            )
-            self._socket.send([answer], address)
-            return None
         is_new = header.packet_type == QuicPacketType.INITIAL
         if self._is_of_sibling(packet, address, is_new=is_new):
             return None
@@ -563,6 +558,20 @@ class Endpoint:
             self.counters.add("endpoint.drop.unknown_connection")
             return None
         return self._accept(header, address, now)
+
+    def _negotiate_version(self, packet: bytes, address: Address, supported: list[int]) -> None:
+        """Tell a client that speaks another version which are spoken here (RFC 9000, 6.1)."""
+        ids = connection_ids_of(packet)
+        if ids is None:
+            self.counters.add("endpoint.drop.malformed")
+        elif len(packet) < SMALLEST_MAX_DATAGRAM_SIZE or ids.destination in self._connections:
+            self.counters.add("endpoint.drop.unsolicited")
+        else:
+            self.counters.add("endpoint.version_negotiation")
+            answer = encode_quic_version_negotiation(
+                source_cid=ids.destination, destination_cid=ids.source, supported_versions=supported
+            )
+            self._socket.send([answer], address)
 
     def _reset(self, packet: bytes, address: Address, now: float) -> None:
         """Tell who sent a packet with a short header that its connection is gone."""
