@@ -249,7 +249,8 @@ class Client:
             self.quic.receive_datagram(packet, RELAY_ADDRESS, now)
         while (event := self.quic.next_event()) is not None:
             if isinstance(event, ProtocolNegotiated):
-                self.h3 = H3Connection(self.quic, enable_webtransport=True)
+                takes_datagrams = self.quic.configuration.max_datagram_frame_size is not None
+                self.h3 = H3Connection(self.quic, enable_webtransport=takes_datagrams)
             if isinstance(event, StreamDataReceived) and event.stream_id == CONTROL_STREAM:
                 self.control += event.data
             if isinstance(event, DatagramFrameReceived):
@@ -326,6 +327,10 @@ class TalkativeQuicConnection(ClientQuicConnection):
     def _serialize_transport_parameters(self):
         return super()._serialize_transport_parameters() + self.more_parameters
 
+    def _replenish_connection_ids(self):
+        if self.configuration.connection_id_length:  # else there are none to be given
+            super()._replenish_connection_ids()
+
 
 class Pair:
     """A client and the relay's connection for it, with a network between them."""
@@ -338,13 +343,19 @@ class Pair:
         versions=None,
         parameters=b"",
         congestion=BBR,
+        ack_delay_exponent=3,
+        **configured,
     ):
-        """``parameters``: what the client says in its transport parameters beside aioquic's, encoded."""
-        configuration = client_configuration(cipher_suites=[cipher])
+        """``parameters``: what the client says in its transport parameters beside aioquic's, encoded.
+
+        ``configured``: further fields of the client's configuration.
+        """
+        configuration = client_configuration(cipher_suites=[cipher], **configured)
         if versions is not None:
             configuration.supported_versions = list(versions)
         quic = TalkativeQuicConnection(configuration=configuration)
         quic.more_parameters = parameters
+        quic._local_ack_delay_exponent = ack_delay_exponent
         self.client = Client(quic)
         quic.connect(RELAY_ADDRESS, now=START)
         original = quic.original_destination_connection_id
@@ -439,8 +450,7 @@ def client_configuration(**options):
         alpn_protocols=H3_ALPN,
         is_client=True,
         verify_mode=ssl.CERT_NONE,
-        max_datagram_frame_size=65536,
-        **options,
+        **{"max_datagram_frame_size": 65536, **options},
     )
 
 

@@ -21,7 +21,7 @@ from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketNumberWindow, QuicPa
 from aioquic.quic.retry import QuicRetryTokenHandler
 from aioquic.quic.stream import QuicStreamReceiver
 from aioquic.tls import AlertDescription, Context, Epoch
-from quic_parts import Forge, Pair, datagram_frame
+from quic_parts import Forge, Pair, datagram_frame, relay_configuration
 
 from transport.quic import aioquic_internals
 from transport.quic.aioquic_internals import (
@@ -31,6 +31,7 @@ from transport.quic.aioquic_internals import (
     WORKER,
     new_connection_id,
 )
+from transport.quic.frames import Ack
 from transport.quic.ledger import SentPacket
 from transport.quic.webtransport import WEBTRANSPORT_SETTINGS
 
@@ -77,7 +78,9 @@ USED = {
         "_remote_active_connection_id_limit",
         "_remote_ack_delay_exponent",
         "_remote_max_datagram_frame_size",
+        "_remote_max_idle_timeout",
         "_replenish_connection_ids",
+        "_retire_peer_cid",
         "_serialize_transport_parameters",
         "_spaces",
         "_state",
@@ -166,6 +169,7 @@ USED = {
 ARGUMENTS = {
     (QuicConnection, "_close_begin"): ["self", "is_initiator", "now"],
     (QuicConnection, "_consume_peer_cid"): ["self"],
+    (QuicConnection, "_retire_peer_cid"): ["self", "connection_id"],
     (QuicConnection, "_handle_ack_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_handle_crypto_frame"): ["self", "context", "frame_type", "buf"],
     (QuicConnection, "_initialize"): ["self", "peer_cid"],
@@ -393,6 +397,23 @@ def test_tls_messages_after_the_handshake_are_refused():
     assert (
         pair.relay.quic.ended.error_code == QuicErrorCode.CRYPTO_ERROR + AlertDescription.unexpected_message
     )
+
+
+def test_a_client_that_names_0_as_its_idle_timeout_waits_for_ever():
+    pair = Pair(stock=True, idle_timeout=0.0)
+    pair.client.quic.configuration.idle_timeout = 1000.0
+    pair.settle()
+    assert pair.relay.quic.idle_timeout == relay_configuration().idle_timeout
+    pair.request()
+    pair.settle(30)
+    assert pair.client.status == b"200"
+    assert pair.relay.peer.closed == []
+
+
+@pytest.mark.parametrize("exponent", [0, 3, 8, 20])
+def test_delays_of_acknowledgements_are_in_the_clients_units(exponent):
+    pair = Pair.established(ack_delay_exponent=exponent)
+    assert pair.relay.quic.one_rtt()._delay(Ack([(0, 0)], 5)) == 5 * 2**exponent / 1_000_000
 
 
 def test_padding_is_passed_over_wherever_it_stands():

@@ -346,6 +346,29 @@ def test_a_client_that_takes_back_the_last_connection_id_that_is_free_is_closed(
     assert len(pair.relay.peer.closed) == 1
 
 
+@pytest.mark.parametrize("length", [0, 8], ids=["without IDs of its own", "with some"])
+def test_a_client_may_probe_a_path_and_then_take_it(length):
+    """Chrome has no connection IDs of its own: packets to it have none, wherever they go (RFC 9000, 9.5)."""
+    pair = Pair.established(connection_id_length=length)
+    elsewhere = ("192.0.2.9", 4000)
+    probe = Forge(pair.client).packet(b"\x1a" + b"question" + bytes(1100))
+    pair.client.quic._packet_number += 1
+    answers = [packet for packet, to in pair.relay.receive(probe, address=elsewhere) if to == elsewhere]
+    keys, expected = pair.client.quic._cryptos[Epoch.ONE_RTT], pair.client.space.expected_packet_number
+    answer = b"".join(keys.decrypt_packet(packet, 1 + length, expected)[1] for packet in answers)
+    assert b"\x1bquestion" in answer
+    assert pair.relay.connection.address == CLIENT_ADDRESS
+    pair.address = elsewhere
+    pair.client.send(b"here")
+    pair.settle()
+    pair.relay.session.send([b"there"])
+    pair.settle()
+    assert pair.relay.connection.address == elsewhere
+    assert (pair.relay.peer.datagrams, pair.client.datagrams) == ([b"here"], [b"there"])
+    assert pair.client.quic.ended is None
+    assert pair.relay.quic.ended is None
+
+
 # -- what goes to an address that has not proved to be one -----------------------------------------------
 
 

@@ -107,6 +107,29 @@ def test_other_requests_are_answered_and_open_nothing(method, protocol, status):
     assert pair.client.status == b"200"
 
 
+@pytest.mark.parametrize("limit", [None, 0])
+def test_a_client_that_takes_no_datagrams_gets_no_session(limit):
+    """Datagrams that are sent all the same would be its reason to close the connection (RFC 9221, 3)."""
+    pair = Pair(stock=True, max_datagram_frame_size=limit)
+    pair.settle()
+    pair.request()
+    pair.settle()
+    assert pair.client.status == b"400"
+    assert pair.relay.host.peers == []
+    assert pair.relay.quic.ended is None
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["path", "aioquic"])
+def test_no_datagram_frame_is_larger_than_the_client_takes(stock):
+    pair = Pair.established(stock=stock, max_datagram_frame_size=100)
+    session = pair.relay.session
+    assert session.datagram_limit == 96
+    session.send([bytes(97), bytes(96)])
+    pair.settle()
+    assert pair.client.datagrams == [bytes(96)]
+    assert pair.relay.host.counters["session.drop.too_big"] == 1
+
+
 def test_too_much_before_a_session_closes():
     pair = handshaken()
     for _ in range(20):
@@ -151,6 +174,25 @@ def test_a_client_that_answers_pings_stays(pair):
     pair.client.send(b"still here")
     pair.settle(0.1)
     assert pair.relay.peer.datagrams == [b"still here"]
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["path", "aioquic"])
+@pytest.mark.parametrize("idle_timeout", [1.5, 5.0, 12.0, KEEP_ALIVE])
+def test_a_client_that_gives_up_early_is_asked_before_it_does(idle_timeout, stock):
+    pair = Pair.established(stock=stock, idle_timeout=idle_timeout)
+    pair.settle(10 * KEEP_ALIVE)
+    assert pair.client.quic.get_timer() is not None
+    assert pair.relay.peer.closed == []
+    pair.relay.session.send([b"still here"])
+    pair.settle(0.1)
+    assert pair.client.datagrams == [b"still here"]
+
+
+def test_a_client_that_gives_up_at_once_is_not_asked_all_the_time(pair, monkeypatch):
+    monkeypatch.setattr(type(pair.relay.quic), "idle_timeout", 0.01)
+    fired = pair.relay.timers_fired
+    pair.relay.pass_time(2)
+    assert pair.relay.timers_fired - fired < 50
 
 
 def test_one_way_traffic_of_the_relay_keeps_a_session_alive_while_it_is_acknowledged(pair):

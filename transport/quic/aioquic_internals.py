@@ -57,6 +57,8 @@ give as many as they may at once (aioquic would take 8), and replace each that i
 
 MAX_UDP_PAYLOAD_SIZE = 0x03
 """Transport parameter: the largest packet that an endpoint takes (RFC 9000, 18.2)."""
+ACK_DELAY_EXPONENT = 0x0A
+"""Transport parameter: the power of two by which the delays in its ACK frames are to be multiplied."""
 LARGEST_UDP_PAYLOAD = 65527
 """What holds for one that does not say."""
 RESET_STREAM_AT = 0x24
@@ -129,6 +131,11 @@ class OpenQuicConnection(QuicConnection):
         return self._remote_max_datagram_frame_size or 0
 
     @property
+    def idle_timeout(self) -> float:
+        """Seconds of silence after which a side gives the connection up (RFC 9000, 10.1)."""
+        return self._idle_timeout()
+
+    @property
     def last_received_at(self) -> float:
         """Time of the newest authentic 1-RTT packet; 0 before the first."""
         if Epoch.ONE_RTT not in self._spaces:
@@ -141,7 +148,7 @@ class OpenQuicConnection(QuicConnection):
             return None
         if self._cryptos[Epoch.ONE_RTT].recv.cipher_suite not in AES_SUITES:
             return None
-        return OneRttState(self, self.peer_packet_limit)
+        return OneRttState(self, self.peer_packet_limit, self.peer_datagram_limit)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due; established, it is LONGEST_PROBE_WAIT at most until the next probe."""
@@ -188,6 +195,11 @@ class OpenQuicConnection(QuicConnection):
         largest = values.get(MAX_UDP_PAYLOAD_SIZE)
         if largest is not None:
             self.peer_packet_limit = Buffer(data=largest).pull_uint_var()
+        exponent = values.get(ACK_DELAY_EXPONENT)
+        if exponent is not None:
+            self._remote_ack_delay_exponent = Buffer(data=exponent).pull_uint_var()
+        if not self._remote_max_idle_timeout:
+            self._remote_max_idle_timeout = None  # 0 is as good as none: it waits for ever (RFC 9000, 10.1)
 
 
 class RelayQuicConnection(OpenQuicConnection, BoundedQuicConnection):

@@ -30,7 +30,7 @@ from transport.quic.webtransport import MAX_FIELD_SECTION_SIZE
 if TYPE_CHECKING:
     from aioquic.buffer import Buffer
     from aioquic.h3.connection import Headers
-    from aioquic.quic.connection import NetworkAddress, QuicReceiveContext
+    from aioquic.quic.connection import NetworkAddress, QuicConnectionId, QuicReceiveContext
     from aioquic.quic.events import QuicEvent
     from aioquic.quic.packet import QuicStreamFrame
     from aioquic.quic.stream import QuicStream
@@ -132,6 +132,10 @@ class BoundedQuicConnection(QuicConnection):
             )
         super()._consume_peer_cid()
 
+    def _retire_peer_cid(self, connection_id: QuicConnectionId) -> None:
+        if connection_id.cid:
+            super()._retire_peer_cid(connection_id)
+
     def _payload_received(
         self, context: QuicReceiveContext, plain: bytes, crypto_frame_required: bool = False
     ) -> tuple[bool, bool]:
@@ -188,6 +192,10 @@ class BoundedQuicConnection(QuicConnection):
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
         """Return what is to be sent, where; a close too must keep to what an unproven address may be sent."""
+        if not self._peer_cid.cid:
+            # A client without connection IDs of its own has this one on every path that it probes.
+            for probed in self._network_paths[1:]:
+                probed.peer_cid = self._peer_cid
         path = self._network_paths[0] if self._network_paths else None
         limited = self._close_pending and path is not None and not path.is_validated
         packets = super().datagrams_to_send(now)

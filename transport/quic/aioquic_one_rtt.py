@@ -59,12 +59,17 @@ class OneRttState:
         "_recovery",
         "_space",
         "_unfiltered",
+        "datagram_limit",
         "packet_limit",
     )
 
-    def __init__(self, quic: QuicConnection, packet_limit: int) -> None:
-        """``packet_limit``: bytes of UDP payload that the other side takes at most."""
+    def __init__(self, quic: QuicConnection, packet_limit: int, datagram_limit: int) -> None:
+        """``packet_limit``: bytes of UDP payload that the other side takes at most.
+
+        ``datagram_limit``: bytes of a DATAGRAM frame, with its type and length, that it takes.
+        """
         self.packet_limit = packet_limit
+        self.datagram_limit = datagram_limit
         self._quic = quic
         self._space = quic._spaces[Epoch.ONE_RTT]
         # Any: they are handed SentPacket, which has what they read of aioquic's QuicSentPacket.

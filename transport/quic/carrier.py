@@ -45,6 +45,9 @@ AIOQUIC: Final = "aioquic"
 KEEP_ALIVE: Final = "keep-alive"
 """Names of deadlines: what aioquic has timers for; asking whether the silent other side is there."""
 
+LEAST_KEEP_ALIVE: Final = 0.5
+"""Seconds of silence before the other side is asked, however early it would give up."""
+
 SUSPICION: Final = 1e-6
 """Seconds that are charged to whose packets took long for the first time."""
 
@@ -72,7 +75,10 @@ class Carrier(Generic[Quic, HostOfRole]):
     """Carries at most one WebTransport session. Implements ``session.SessionCarrier`` in part."""
 
     def __init__(self, quic: Quic, host: HostOfRole, address: Address, now: float, keep_alive: float) -> None:
-        """``keep_alive``: seconds of silence after which a PING asks whether the other side is there."""
+        """``keep_alive``: seconds of silence after which a PING asks whether the other side is there.
+
+        Or half of the idle timeout, of which the shorter one holds for both sides, where that is less.
+        """
         self.quic = quic
         self._host = host
         self._keep_alive = keep_alive
@@ -198,8 +204,13 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Send the session's datagrams with aioquic's own means."""
         queue = session.queue
         self._drop_stale(queue, now)
+        most = self.datagram_limit
         for _ in range(min(len(queue), DATAGRAMS_IN_AIOQUIC - self.quic.datagrams_waiting)):
-            self.quic.send_datagram_frame(self._prefix + queue.pop())
+            datagram = queue.pop()
+            if len(datagram) > most:
+                self._host.counters.add("session.drop.too_big")
+            else:
+                self.quic.send_datagram_frame(self._prefix + datagram)
 
     def _drop_stale(self, queue: DatagramQueue, now: float) -> None:
         """Send no more what has waited for too long."""
@@ -237,8 +248,12 @@ class Carrier(Generic[Quic, HostOfRole]):
         timer = self.quic.get_timer()
         timers = {} if timer is None else {AIOQUIC: timer}
         return timers | (
-            self._deadlines or {KEEP_ALIVE: max(self.last_heard, self._asked_at) + self._keep_alive}
+            self._deadlines or {KEEP_ALIVE: max(self.last_heard, self._asked_at) + self._patience()}
         )
+
+    def _patience(self) -> float:
+        """Seconds of silence after which to ask: in time also where the other side gives up early."""
+        return min(self._keep_alive, max(self.quic.idle_timeout / 2, LEAST_KEEP_ALIVE))
 
     def handle_timer(self, now: float) -> None:
         """Do what is due: losses and what the path holds back, then what has a name."""

@@ -317,7 +317,12 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         if self._h3 is None:
             return
         request = webtransport.read_request(event.headers)
-        response = webtransport.answer(request, event.headers, has_session=self._session is not None)
+        response = webtransport.answer(
+            request,
+            event.headers,
+            has_session=self._session is not None,
+            takes_datagrams=self.quic.peer_datagram_limit > 0,
+        )
         grant: Grant | None = None
         refusal: Refusal | None = None
         if response.session:

@@ -438,7 +438,7 @@ class DatagramPath:
         """Take datagrams off the queue into packets, the first of which begins with ``start``."""
         heads = self._frame_heads
         overhead = self.mtu.size - room
-        most = room - MAX_FRAME_HEAD - len(self._prefix)
+        most = min(room, self._state.datagram_limit) - MAX_FRAME_HEAD - len(self._prefix)
         if queue.bytes + len(queue) * (overhead + MAX_FRAME_HEAD) <= window:
             datagrams = queue.take_all()
         else:

@@ -74,8 +74,13 @@ def read_request(headers: Headers) -> Request:
     )
 
 
-def answer(request: Request, headers: Headers, *, has_session: bool) -> Response:
-    """Decide on a request; ``has_session`` is whether the connection already carries a session."""
+def answer(
+    request: Request, headers: Headers, *, has_session: bool, takes_datagrams: bool = True
+) -> Response:
+    """Decide on a request; ``has_session`` is whether the connection already carries a session.
+
+    ``takes_datagrams``: whether the client does (RFC 9221, 3), without which a session would carry nothing.
+    """
     if sum(len(name) + len(value) + 32 for name, value in headers) > MAX_FIELD_SECTION_SIZE:
         return FIELDS_TOO_LARGE
     if request.method != b"CONNECT":
@@ -84,6 +89,8 @@ def answer(request: Request, headers: Headers, *, has_session: bool) -> Response
     if request.protocol not in WEBTRANSPORT_PROTOCOLS:
         # RFC 9220, section 3: an unknown :protocol is answered 501.
         return _refusal(501, b"Only the protocol webtransport is spoken here.\n")
+    if not takes_datagrams:
+        return _refusal(400, b"This client takes no datagrams (max_datagram_frame_size).\n")
     if has_session:
         return _refusal(429, b"This connection already carries a session.\n")
     return Response(
