@@ -173,8 +173,8 @@ class ErrorFromNet(NamedTuple):
     address: tuple[str, int]
     type: int
     code: int
-    mtu: int
-    """What the path takes, where the error says so; else 0."""
+    rest: int
+    """Bytes 4 to 7 of the error: what the path takes, or where in the packet the problem is; else 0."""
     router: str
     """Who sent the error, where guests may know that; else empty."""
     quoted: bytes

@@ -13,8 +13,9 @@ ECHO_REPLY = 0
 DESTINATION_UNREACHABLE = 3
 ECHO_REQUEST = 8
 TIME_EXCEEDED = 11
+PARAMETER_PROBLEM = 12
 
-ERROR_TYPES = frozenset({DESTINATION_UNREACHABLE, 4, 5, TIME_EXCEEDED, 12})
+ERROR_TYPES = frozenset({DESTINATION_UNREACHABLE, 4, 5, TIME_EXCEEDED, PARAMETER_PROBLEM})
 """Messages about another packet; nothing answers them with an error (RFC 1122 section 3.2.2)."""
 
 ICMP_HEADER_LENGTH = 8
@@ -61,7 +62,10 @@ def build_echo(kind: int, identifier: int, sequence: int, data: bytes) -> bytes:
     return _HEADER.pack(kind, 0, finish(total), identifier, sequence) + data
 
 
-def build_error(kind: int, code: int, mtu: int, quote: bytes) -> bytes:
-    """Build an error about the packet that begins with ``quote``; ``mtu`` belongs to 3/4 (RFC 1191)."""
-    total = (kind << 8) + code + mtu + add_up(quote)
-    return _ERROR_HEADER.pack(kind, code, finish(total), mtu) + quote
+def build_error(kind: int, code: int, rest: int, quote: bytes) -> bytes:
+    """Build an error about the packet that begins with ``quote``.
+
+    ``rest`` is the 32 bits behind the checksum: of 3/4 an MTU (RFC 1191), of 12 a pointer in the highest 8.
+    """
+    total = (kind << 8) + code + rest + add_up(quote)
+    return _ERROR_HEADER.pack(kind, code, finish(total), rest) + quote

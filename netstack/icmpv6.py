@@ -28,6 +28,7 @@ PROTOCOL_ICMPV6 = 58
 UNREACHABLE = 1
 PACKET_TOO_BIG = 2
 TIME_EXCEEDED6 = 3
+PARAMETER_PROBLEM6 = 4
 ECHO_REQUEST6 = 128
 ECHO_REPLY6 = 129
 ROUTER_SOLICITATION = 133
@@ -46,7 +47,7 @@ ERRORS = {
     IcmpError.PORT_UNREACHABLE: (UNREACHABLE, 4),
     IcmpError.FRAGMENTATION_NEEDED: (PACKET_TOO_BIG, 0),
     IcmpError.TTL_EXCEEDED: (TIME_EXCEEDED6, 0),
-    IcmpError.PROTOCOL_UNREACHABLE: (4, 1),
+    IcmpError.PROTOCOL_UNREACHABLE: (PARAMETER_PROBLEM6, 1),
 }
 """What the errors of ICMPv4 are in ICMPv6 (RFC 7915 section 4.2)."""
 
@@ -92,9 +93,12 @@ def build_echo6(kind: int, identifier: int, sequence: int, data: bytes) -> bytes
     return _HEADER.pack(kind, 0, 0, identifier, sequence) + data
 
 
-def build_error6(kind: int, code: int, mtu: int, quote: bytes) -> bytes:
-    """Build an error about the packet that begins with ``quote``, with no checksum yet."""
-    return _ERROR_HEADER.pack(kind, code, 0, mtu) + quote
+def build_error6(kind: int, code: int, rest: int, quote: bytes) -> bytes:
+    """Build an error about the packet that begins with ``quote``, with no checksum yet.
+
+    ``rest`` is the 32 bits behind it: an MTU, or where the problem is (RFC 4443, sections 3.2 and 3.4).
+    """
+    return _ERROR_HEADER.pack(kind, code, 0, rest) + quote
 
 
 class Icmpv6Replies:

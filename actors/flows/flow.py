@@ -270,7 +270,7 @@ class FlowActor(EventLoopActor):
             source = family.pack(error.router)
         else:
             source = settings.gateway_ip if family is IPV4 else settings.gateway_ip6
-        message = family.build_error(error.type, error.code, error.mtu, head)
+        message = family.build_error(error.type, error.code, error.rest, head)
         return family.build_icmp(self._macs, source, self._guest.ip, message, DEFAULT_TTL, 0)
 
     def _next_identification(self) -> int:

@@ -21,11 +21,21 @@ def test_echo_messages_are_scapys(identifier, sequence, data):
             assert parse_icmp(expected) == IcmpMessage(kind, 0, identifier, sequence, data)
 
 
-@given(st.sampled_from([(3, 3, 0), (3, 4, 1400), (11, 0, 0)]), st.binary(max_size=68))
+@given(
+    st.sampled_from(
+        [
+            (3, 3, 0, {"unused": 0}),
+            (3, 4, 1400, {"nexthopmtu": 1400}),
+            (11, 0, 0, {"unused": 0}),
+            (12, 0, 20 << 24, {"ptr": 20}),
+        ]
+    ),
+    st.binary(max_size=68),
+)
 def test_errors_are_scapys(error, quote):
-    kind, code, mtu = error
-    expected = ICMP(type=kind, code=code, **({"nexthopmtu": mtu} if mtu else {"unused": 0})) / Raw(quote)
-    assert build_error(kind, code, mtu, quote) == bytes(expected)
+    kind, code, rest, fields = error
+    expected = ICMP(type=kind, code=code, **fields) / Raw(quote)
+    assert build_error(kind, code, rest, quote) == bytes(expected)
 
 
 @given(st.binary(max_size=40))

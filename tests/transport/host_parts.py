@@ -66,6 +66,23 @@ def narrow_link():
     ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev one")
 
 
+def wired(version=4):
+    """Lead 198.18.0.2 and fd18::2 by a link to a socket that hears and says frames of one IP version."""
+    ip("link add one type veth peer name two")
+    ip("addr add 198.18.0.1/24 dev one")
+    ip("link set one up")
+    ip("link set two up")
+    ip("neigh add 198.18.0.2 lladdr 02:00:00:00:00:01 dev one")
+    if version == 6:
+        add_ipv6("fd18::1", "one")
+        ip("neigh add fd18::2 lladdr 02:00:00:00:00:01 dev one")
+    ethertype = {4: 0x800, 6: 0x86DD}[version]
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
+    wire.bind(("two", ethertype))
+    wire.settimeout(5)
+    return wire
+
+
 def sysctl(name, value):
     Path("/proc/sys/net/ipv4", name).write_text(value)
 

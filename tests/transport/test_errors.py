@@ -14,6 +14,8 @@ from transport.host.errors import result_of
         (errno.EMSGSIZE, SendResult.TOO_BIG),
         (errno.ENETUNREACH, SendResult.NO_ROUTE),
         (errno.EHOSTUNREACH, SendResult.UNREACHABLE),
+        (errno.ENOPROTOOPT, SendResult.UNREACHABLE),
+        (errno.EPROTO, SendResult.UNREACHABLE),
         (errno.ECONNREFUSED, SendResult.REFUSED),
         (errno.EACCES, SendResult.DENIED),
         (errno.ENOBUFS, SendResult.DROPPED),

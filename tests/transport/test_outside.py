@@ -21,10 +21,12 @@ from host_parts import (
     listening,
     narrow_link,
     sysctl,
+    wired,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6ParamProblem, IPv6
 from scapy.layers.l2 import Ether
 
 from actors.messages import ConnectionFailed, ErrorFromNet
@@ -352,6 +354,30 @@ def test_whoever_sends_an_error_is_named_where_guests_may_reach_them():
                 wire.send(bytes(error / ICMP(type=11) / probe[IP]))
                 told = ErrorFromNet(("198.19.0.9", 33434), 11, 0, 0, shown, b"probe")
                 assert await flow.complaint() == told
+
+    in_namespace(main)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_problem_with_a_header_is_told_with_where_it_is(version):
+    async def main():
+        flow = Flow()
+        network = Network(EgressPolicy(allow=["198.18.0.0/15", "fd18::/64"]), Counters())
+        with wired(version) as wire:
+            sender = network.open_udp(flow, version)
+            there = ("198.18.0.2" if version == 4 else "fd18::2", 9)
+            assert sender.send_to(b"probe", there, 64, False) is SendResult.SENT
+            while UDP not in (probe := Ether(wire.recv(2000))):
+                pass
+            answer = Ether(src=probe.dst, dst=probe.src)
+            if version == 4:
+                answer /= IP(src=there[0], dst=probe[IP].src) / ICMP(type=12, ptr=9) / probe[IP]
+            else:
+                answer /= IPv6(src=there[0], dst=probe[IPv6].src)
+                answer /= ICMPv6ParamProblem(code=1, ptr=6) / probe[IPv6]
+            wire.send(bytes(answer))
+            kind, code, rest = (12, 0, 9 << 24) if version == 4 else (4, 1, 6)
+            assert await flow.complaint() == ErrorFromNet(there, kind, code, rest, there[0], b"probe")
 
     in_namespace(main)
 

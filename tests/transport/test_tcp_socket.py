@@ -6,7 +6,11 @@ import asyncio
 import socket
 
 import pytest
-from host_parts import in_namespace, ip
+from host_parts import in_namespace, ip, wired
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 from waiting import until
 
 from actors.messages import ConnectionFailed, ConnectionMade, SocketReadable, SocketWritable
@@ -14,6 +18,8 @@ from actors.ports import SendResult
 from actors.runtime import current_scheduler
 from netstack.counters import Counters
 from netstack.egress import EgressPolicy
+from netstack.icmpv6 import seal
+from netstack.ipv6 import pack_ipv6
 from transport.host.outside import HostNetwork
 from transport.host.tcp_socket import KEEP_ALIVE_PROBES, DeniedTcpSocket
 
@@ -213,6 +219,44 @@ def test_a_refused_port():
         assert await flow.next() == ConnectionFailed(SendResult.REFUSED)
 
     run(main)
+
+
+UNREACHABLE4 = [(3, code) for code in range(16) if code != 4] + [(11, 0), (12, 0)]
+UNREACHABLE6 = [(1, code) for code in range(9)] + [(3, 0), (3, 1), (4, 0), (4, 1), (4, 2)]
+"""ICMP types and codes; 3/4, and 2 of ICMPv6, only say that packets have to be smaller."""
+
+
+@pytest.mark.parametrize(("version", "errors"), [(4, UNREACHABLE4), (6, UNREACHABLE6)], ids=["IPv4", "IPv6"])
+def test_whatever_icmp_says_about_a_syn_is_told(version, errors):
+    """The kernel gives up at each of them: where the guest is told nothing it waits, and asks again."""
+
+    async def main():
+        network = HostNetwork(
+            EgressPolicy(allow=["198.18.0.0/15", "fd18::/64"]), Counters(), current_scheduler()
+        )
+        address = "198.18.0.2" if version == 4 else "fd18::2"
+        silent = []
+        with wired(version) as wire:
+            for number, (kind, code) in enumerate(errors):
+                flow = Flow()
+                opened = network.open_tcp(flow, (address, 80), number)
+                while TCP not in (syn := Ether(wire.recv(2000))):
+                    pass
+                error = Ether(src=syn.dst, dst=syn.src)
+                if version == 4:
+                    error /= IP(src=address, dst=syn[IP].src) / ICMP(type=kind, code=code) / syn[IP]
+                else:
+                    message = bytes((kind, code)) + bytes(6) + bytes(syn[IPv6])
+                    sealed = seal(pack_ipv6(address), pack_ipv6(syn[IPv6].src), message)
+                    error /= IPv6(src=address, dst=syn[IPv6].src, nh=58) / Raw(sealed)
+                wire.send(bytes(error))
+                told = await flow.next()
+                opened.close()
+                if told.result is SendResult.DROPPED:
+                    silent.append((kind, code))
+        assert silent == []
+
+    in_namespace(main)
 
 
 def test_a_forbidden_address_opens_no_socket(monkeypatch):

@@ -13,6 +13,11 @@ _RESULTS = {
     errno.EHOSTUNREACH: SendResult.UNREACHABLE,
     errno.EHOSTDOWN: SendResult.UNREACHABLE,
     errno.EADDRNOTAVAIL: SendResult.UNREACHABLE,
+    # ICMP errors that say so in other words: no such protocol, source route or host; a header not understood.
+    errno.ENOPROTOOPT: SendResult.UNREACHABLE,
+    errno.EOPNOTSUPP: SendResult.UNREACHABLE,
+    getattr(errno, "ENONET", errno.EHOSTUNREACH): SendResult.UNREACHABLE,
+    errno.EPROTO: SendResult.UNREACHABLE,
     errno.ECONNREFUSED: SendResult.REFUSED,
     errno.EPERM: SendResult.DENIED,
     errno.EACCES: SendResult.DENIED,

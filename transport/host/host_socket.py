@@ -16,6 +16,8 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from actors.ports import SendResult
+from netstack.icmp import PARAMETER_PROBLEM
+from netstack.icmpv6 import PARAMETER_PROBLEM6
 from transport.host.errors import result_of
 from transport.host.receiving import receive
 from transport.quic.udp import UDP_GRO, UDP_SEGMENT, UNSUPPORTED_OFFLOAD, end_of_run, send_run
@@ -57,6 +59,8 @@ class SocketFamily(NamedTuple):
     """``IP_MTU_DISCOVER`` for datagrams that may be fragmented, and for those that must not."""
     from_icmp: int
     """``ee_origin`` of errors that the network sent."""
+    parameter_problem: int
+    """ICMP type of an error about a packet's header."""
     offender: slice
     """Where, behind the extended error, the address of its sender stands."""
 
@@ -78,6 +82,7 @@ IPV4 = SocketFamily(
     discover=10 if _LINUX else None,
     discover_values=(0, 2),
     from_icmp=2,
+    parameter_problem=PARAMETER_PROBLEM,
     offender=slice(4, 8),
 )
 IPV6 = SocketFamily(
@@ -92,6 +97,7 @@ IPV6 = SocketFamily(
     discover=23 if _LINUX else None,
     discover_values=(1, 2),
     from_icmp=3,
+    parameter_problem=PARAMETER_PROBLEM6,
     offender=slice(8, 24),
 )
 
@@ -109,7 +115,8 @@ class Reported(NamedTuple):
     port: int
     type: int
     code: int
-    mtu: int
+    rest: int
+    """Bytes 4 to 7 of the error, where they say anything: an MTU, or a pointer (RFC 792, RFC 4443)."""
     offender: str
     """Who sent the error; empty when unknown."""
     quoted: bytes
@@ -279,5 +286,7 @@ class HostSocket:
         offender = extended[_EXTENDED_ERROR.size :][place]
         known = len(offender) == place.stop - place.start and any(offender)
         sender = socket.inet_ntop(family, offender) if known else ""
-        mtu = info if number == errno.EMSGSIZE else 0
-        errors.append(Reported(address[0], address[1], icmp_type, code, mtu, sender, quoted))
+        rest = info if number == errno.EMSGSIZE else 0
+        if icmp_type == self.family.parameter_problem:  # of which the system tells the pointer
+            rest = info << 24 if self.family is IPV4 else info
+        errors.append(Reported(address[0], address[1], icmp_type, code, rest, sender, quoted))

@@ -272,9 +272,9 @@ class HostNetwork:
         """Put ICMP errors into the guest's words: of who sent them, only what the guest may reach is told."""
         decide, shown = self.policy.decide, self.policy.shown
         told = []
-        for host, port, kind, code, mtu, offender, quoted in errors:
+        for host, port, kind, code, rest, offender, quoted in errors:
             router = shown(offender) if decide(offender).allowed or shown(offender) != offender else ""
-            told.append(ErrorFromNet((shown(host), port), kind, code, mtu, router, quoted))
+            told.append(ErrorFromNet((shown(host), port), kind, code, rest, router, quoted))
         return ErrorsFromNet(told)
 
     def _read_interfaces(self) -> None:

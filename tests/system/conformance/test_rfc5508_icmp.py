@@ -84,7 +84,7 @@ def test_req_4_errors_about_no_mapping_are_dropped(talk):
     assert refusal(ears, to=server.getsockname())[ICMP].code == 3
 
 
-@pytest.mark.parametrize(("kind", "code"), [(3, 0), (3, 1), (3, 3), (3, 13), (11, 0)])
+@pytest.mark.parametrize(("kind", "code"), [(3, 0), (3, 1), (3, 2), (3, 3), (3, 13), (11, 0), (12, 0)])
 def test_req_4_the_embedded_packet_is_the_guests_own(guest, talk, kind, code):
     inside, server, external, sender, ears = talk
     sender.sendto(bytes(error_about(external, server.getsockname(), kind, code)), (EXTERNAL, 0))
