@@ -65,8 +65,9 @@ CHALLENGES = 10
 CHALLENGE_PERIOD = 5.0
 """Challenge ACKs per period, in seconds (RFC 5961 section 7)."""
 
-MIN_MSS = 64
-"""Bytes; a guest that names less would make one byte of data cost a packet."""
+MIN_MSS = 28
+"""Bytes: what headers leave of the 68 that travel whole everywhere (RFC 791); small systems name 48. One that
+names less would make one byte of data cost a packet."""
 
 NEVER = math.inf
 _HALF = 0x8000_0000

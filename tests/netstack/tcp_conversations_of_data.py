@@ -22,6 +22,19 @@ DATA = {
         >> A 1 ack 2501
         << nothing
     """,
+    "a guest's MSS may be small": """
+        open mss 48
+        host writes 100
+        << A 1:48
+        << A 49:48
+        << PA 97:4
+    """,
+    "below any packet's size it is that of the smallest": """
+        open mss 1
+        host writes 30
+        << A 1:28
+        << PA 29:2
+    """,
     "segments follow the link where it is narrower": """
         open mss 1460
         host writes 2000
