@@ -33,7 +33,8 @@ build() (
     # Another build of the same sources may have been faster.
     [ -d "$folder" ] || mv "$unfinished/packages" "$folder"
     # The one before may be in use by a relay that runs; those before it have no purpose any more.
-    ls -td "$store"/*/ | tail -n +3 | xargs rm -rf
+    # By their names, in which there is no space: xargs would take a path that has some for several.
+    cd "$store" && ls -td */ | tail -n +3 | xargs rm -rf
 )
 
 mkdir -p "$store"

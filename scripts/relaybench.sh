@@ -23,7 +23,8 @@ usable_cargo() {
 # Debian releases that froze an old cargo carry a newer one beside it, cargo-web.
 newest_packaged_cargo() {
     for package in $(apt-cache search --names-only '^cargo(-web)?$' | cut -d' ' -f1); do
-        version=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+        # In English: apt translates the word that is looked for.
+        version=$(LC_ALL=C apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
         if dpkg --compare-versions "$version" ge "$oldest"; then
             echo "$version $package"
         fi

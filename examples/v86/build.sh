@@ -33,7 +33,8 @@ CONFIGURATION
     export APT_CONFIG="$apt/apt.conf"
     # Of several sources one may fail for a while; what matters is whether the packages are found.
     apt-get -qq update || echo "v86 demo: not all package lists could be fetched" >&2
-    kernel=$(apt-cache depends linux-image-686 | sed -n 's/.*Depends: \(linux-image-[0-9.-]*-686\)$/\1/p')
+    # In English: apt translates the word that is looked for.
+    kernel=$(LC_ALL=C apt-cache depends linux-image-686 | sed -n 's/.*Depends: \(linux-image-[0-9.-]*-686\)$/\1/p')
     rm -rf "$root" "$cache/packages"
     mkdir -p "$root" "$cache/packages"
     (cd "$cache/packages" && apt-get -qq download "$kernel" busybox-static seabios)
