@@ -45,7 +45,9 @@ class Discovery:
         self._mac = settings.gateway_mac
         self._link_local = settings.gateway_link_local
         self._own = frozenset({settings.gateway_ip6, settings.gateway_link_local})
-        dns = settings.gateway_ip6 if services.has_dns else None
+        # Where guests are told to ask another one, which is known by IPv4, none is told of by IPv6.
+        is_name_server = services.has_dns and settings.dns in settings.services
+        dns = settings.gateway_ip6 if is_name_server else None
         self._advertisements = RouterAdvertisements(self._mac, self._link_local, settings.gateway_ip6, dns)
         self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
         self._has_uplink = context.outside.has_ipv6_route

@@ -18,7 +18,10 @@ GRE = 47
 class Lan:
     """A gateway with its flows; the test plays the switch and the network outside."""
 
-    def __init__(self, counters, *, has_ipv6=True, memory=None, dns=None, **settings):
+    def __init__(self, counters, *, has_ipv6=True, memory=None, dns=None, told_dns=None, **settings):
+        """``dns`` is the gateway's name server; guests are told of ``told_dns``, where that is another."""
+        if told_dns is not None:
+            settings["dns"] = told_dns
         self.counters = counters
         self.switch = Box()
         self.outside = FakeOutside()

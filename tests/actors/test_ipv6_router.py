@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from functools import partial, reduce
+from ipaddress import IPv4Address
 from itertools import product
 
 import pytest
@@ -102,6 +103,20 @@ def test_guests_are_told_of_the_name_server_that_there_is(loop, counters, dns):
     assert (ICMPv6NDOptRDNSS in told, DHCP6OptDNSServers in informed) == (dns is not None,) * 2
     if dns is not None:
         assert told[ICMPv6NDOptRDNSS].dns == informed[DHCP6OptDNSServers].dnsservers == [GATEWAY]
+
+
+@pytest.mark.parametrize(
+    ("server", "is_gateway"), [("10.0.2.3", True), ("10.0.2.4", False), ("9.9.9.9", False)]
+)
+def test_guests_that_are_to_ask_another_name_server_are_not_told_of_the_gateway(
+    loop, counters, server, is_gateway
+):
+    told_dns = IPv4Address(server).packed
+    lan = Lan(counters, ipv6_prefix=PREFIX, dns=Box(), told_dns=told_dns, host_access=True)
+    (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS())
+    request = multicast(1, "fe80::1", "ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_InfoRequest()
+    (informed,) = lan.sends(1, request)
+    assert (ICMPv6NDOptRDNSS in told, DHCP6OptDNSServers in informed) == (is_gateway, is_gateway)
 
 
 def test_advertisements_come_also_unasked(loop, lan):
