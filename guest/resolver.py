@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
 FOLDERS = Path("/etc/netns")
+NAMES = (Path("/run/netns"), Path("/var/run/netns"))
+"""Where a path is as good as the name that it ends with (ip-netns(8))."""
 RESOLVED = Path("/run/systemd/resolve")
 """There while systemd-resolved runs."""
 MARK = "# Written by vmrelay attach, which removes it when it ends"
@@ -39,7 +41,7 @@ class Resolver:
         self._device = device
         self._namespace = namespace
         self._say = say
-        self._file = FOLDERS / namespace / "resolv.conf" if namespace and "/" not in namespace else None
+        self._file = _file_of(namespace)
         self._content = ""
         self._made_folder = False
         self._asking: threading.Thread | None = None
@@ -101,6 +103,16 @@ class Resolver:
     def _resolvectl(self, verb: str, *values: str) -> None:
         command = ["resolvectl", verb, self._device, *values]
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603 - no shell
+
+
+def _file_of(namespace: str | None) -> Path | None:
+    """Tell which file ``ip netns exec`` shows in a namespace; None for one without a name."""
+    if not namespace:
+        return None
+    path = Path(namespace)
+    if "/" in namespace and path.parent not in NAMES:
+        return None
+    return FOLDERS / path.name / "resolv.conf"
 
 
 def _read(file: Path) -> str:

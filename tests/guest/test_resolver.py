@@ -17,9 +17,10 @@ from guest.resolver import Resolver
 ATTACHED = r"attached to \S+ as"
 
 
-def attach(relay, namespace):
+def attach(relay, namespace, spelled="{}"):
+    where = spelled.format(namespace.name)
     return Program(
-        *(sys.executable, "-m", "relay.main", "attach", "--tap", "t-dns0", "--netns", namespace.name),
+        *(sys.executable, "-m", "relay.main", "attach", "--tap", "t-dns0", "--netns", where),
         *("--configure", "--cert-hash", relay.hash, relay.url),
     )
 
@@ -51,6 +52,17 @@ def test_names_of_the_lan_resolve_until_a_signal_ends_it(live_relay, namespace, 
         assert not file.parent.exists()
     finally:
         program.stop()
+
+
+@pytest.mark.parametrize("folder", ["/run/netns", "/var/run/netns"])
+def test_a_namespace_may_be_named_by_its_path(live_relay, namespace, file, folder):
+    program = attach(live_relay, namespace, f"{folder}/{{}}")
+    try:
+        program.wait_for(ATTACHED)
+        assert "nameserver 10.0.2.2\n" in file.read_text()
+    finally:
+        program.stop()
+    assert not file.exists()
 
 
 def test_what_a_killed_one_left_is_taken_over(live_relay, namespace, file):
