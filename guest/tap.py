@@ -212,7 +212,9 @@ class Tap:
             raise self._error(error, _ATTACH_ERRORS) from None
 
     def _set_interface(self, fd: int, flags: int) -> None:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
+        """Take the device of this name; of a pattern such as ``tap%d`` the kernel makes one that is free."""
+        made = fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", self.name.encode(), flags))
+        self.name = made[:16].partition(b"\0")[0].decode()
 
     def close(self) -> None:
         """Close the device; one that stays is left to whoever takes it next as if nobody had had it."""

@@ -208,3 +208,16 @@ def test_writes_that_fail_count_every_frame_in_them(offloading):
     cable.namespaces[0].run("ip", "link", "set", "t0", "down")
     cable.taps[0].write([*segments, bytes(60)])
     assert cable.counters == {"tap.drop.write_failed": 11}
+
+
+def test_a_pattern_takes_names_that_are_free():
+    namespace = Namespace("pattern")
+    taps = []
+    try:
+        taps += [Tap("t%d", Counters(), namespace.name) for _ in range(2)]
+        assert [device.name for device in taps] == ["t0", "t1"]
+        assert len({device.mac for device in taps}) == 2
+    finally:
+        for device in taps:
+            device.close()
+        namespace.delete()
