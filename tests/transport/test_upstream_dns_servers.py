@@ -68,6 +68,14 @@ async def test_attempts_say_how_often_a_server_is_asked(network, monkeypatch, tm
 
 
 @scenario
+async def test_who_is_to_be_asked_once_is_asked_without_edns_too(network, monkeypatch, tmp_path):
+    server = await network.server(lambda query: [answer(query)] if query.edns < 0 else [])
+    use_file(network, monkeypatch, tmp_path, "attempts:1", server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
+    assert [query.edns for query in server.queries] == [0, -1]
+
+
+@scenario
 async def test_the_timeout_says_when_the_next_is_asked(network, monkeypatch, tmp_path):
     silent = await network.server(lambda query: [])
     other = await network.server(lambda query: [answer(query)])

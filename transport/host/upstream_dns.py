@@ -23,7 +23,7 @@ import secrets
 import socket
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loguru import logger
 
@@ -33,7 +33,7 @@ from netstack.name_servers import NameServer, ResolverOptions, parse_options, pa
 from transport.turns import TaskTurns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from actors.runtime import Mailbox
     from netstack.counters import Counters
@@ -71,6 +71,10 @@ REST = 30.0
 PLAIN_TIME = 900.0
 """Seconds for which a server that refused EDNS is asked without."""
 
+SILENCE_TIME = 300.0
+"""The same of one that was silent with EDNS and answered without it: each question would wait for that
+anew. Not those with DO, for it may have been a datagram that was lost."""
+
 MAX_STRAYS = 16
 """Datagrams on one socket that answer something else; after these it is rather an attack."""
 
@@ -97,6 +101,13 @@ _LOOPBACK = (NameServer("127.0.0.1"),)
 """Who is asked where the file names nobody: resolv.conf(5)."""
 _FINAL = frozenset({0, 3})
 """NOERROR and NXDOMAIN are answers; whatever else a server says, the next may know more."""
+
+
+class _Turn(NamedTuple):
+    """A server that is asked, and whether without EDNS."""
+
+    server: NameServer
+    plain: bool
 
 
 class NoResolvers:
@@ -147,6 +158,8 @@ class HostResolvers:
         """Servers that missed."""
         self._plain_until: dict[NameServer, float] = {}
         """Servers that refused EDNS."""
+        self._silent_until: dict[NameServer, float] = {}
+        """Servers that were silent with EDNS, and not without it."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def follow(self, servers: Sequence[NameServer], policy: EgressPolicy) -> None:
@@ -193,20 +206,17 @@ class HostResolvers:
     async def _ask_all(self, query: bytes, servers: Sequence[NameServer]) -> bytes | None:
         """Ask one server after the other; what a failing one said is better than nothing."""
         plan = self._plan(query, servers)
-        attempts: dict[asyncio.Task[bytes], NameServer] = {}
+        attempts: dict[asyncio.Task[bytes], _Turn] = {}
+        silent: set[_Turn | None] = set()
+        """Turns in which there was no answer in time."""
         cut: set[NameServer] = set()
         """Those with more to say, but not by TCP; to ask them once more does not change that."""
         failure = None
         try:
-            while plan or not cut.issuperset(attempts.values()):
-                latest = None
-                if plan:
-                    latest, plain = plan.pop(0)
-                    if len(attempts) == MAX_OPEN:
-                        oldest = next(iter(attempts))
-                        del attempts[oldest]
-                        oldest.cancel()
-                    attempts[self._loop.create_task(self._ask_one(latest, query, plain=plain))] = latest
+            while plan or not cut.issuperset(turn.server for turn in attempts.values()):
+                latest = plan.pop(0) if plan else None
+                if latest is not None:
+                    self._begin(latest, query, attempts)
                 patience = self._options.timeout or UDP_TIMEOUT
                 done, _ = await asyncio.wait(
                     attempts,
@@ -214,19 +224,20 @@ class HostResolvers:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if not done:
-                    self._missed(latest)
+                    self._missed(None if latest is None else latest.server)
+                    silent.add(latest)
                     if not plan:
                         break
                 for attempt in done:
-                    server = attempts.pop(attempt)
-                    response = self._outcome(attempt, server)
+                    turn = attempts.pop(attempt)
+                    response = self._outcome(attempt, turn, silent)
                     if response is None:
                         continue
                     if _rcode(response) in _FINAL and not response[2] & TRUNCATED:
                         return response
                     if response[2] & TRUNCATED:
-                        cut.add(server)
-                        plan = [turn for turn in plan if turn[0] != server]
+                        cut.add(turn.server)
+                        plan = [other for other in plan if other.server != turn.server]
                     if failure is None or not failure[2] & TRUNCATED:
                         failure = response
         finally:
@@ -234,24 +245,36 @@ class HostResolvers:
                 attempt.cancel()
         return failure
 
-    def _plan(self, query: bytes, servers: Sequence[NameServer]) -> list[tuple[NameServer, bool]]:
-        """List who is asked one after the other, and whether without EDNS: in the last of several rounds.
+    def _begin(self, turn: _Turn, query: bytes, attempts: dict[asyncio.Task[bytes], _Turn]) -> None:
+        """Ask a server, in place of the one that was asked first if there are too many."""
+        if len(attempts) == MAX_OPEN:
+            oldest = next(iter(attempts))
+            del attempts[oldest]
+            oldest.cancel()
+        attempts[self._loop.create_task(self._ask_one(turn, query))] = turn
 
-        With DO that round is one more, since signatures come by EDNS only.
+    def _plan(self, query: bytes, servers: Sequence[NameServer]) -> list[_Turn]:
+        """List who is asked one after the other; without EDNS in the last round.
+
+        With DO that round is one more, since signatures come by EDNS only. Who is asked once only is asked
+        once more without it: the C library, to which ``attempts`` speaks, asks without it at once.
         """
-        rounds = self._options.attempts or ROUNDS
-        if query[_DNSSEC_OK_AT] & _DNSSEC_OK:
-            rounds = max(rounds, ROUNDS) + 1
-        return [(server, turn > 0 and turn == rounds - 1) for turn in range(rounds) for server in servers]
+        rounds = max(self._options.attempts or ROUNDS, ROUNDS) + _wants_signatures(query)
+        return [_Turn(server, number == rounds - 1) for number in range(rounds) for server in servers]
 
-    def _outcome(self, attempt: asyncio.Task[bytes], server: NameServer) -> bytes | None:
-        """Take what a server said, if anything, and remember how it did."""
+    def _outcome(
+        self, attempt: asyncio.Task[bytes], turn: _Turn, silent: Container[_Turn | None]
+    ) -> bytes | None:
+        """Take what a server said, if anything, and remember how it did; ``silent`` are former turns."""
+        server, plain = turn
         try:
             response = attempt.result()
         except (OSError, ValueError):  # TimeoutError is an OSError; ValueError: an address with a bad scope
             self._missed(server)
             return None
         self._rests_until.pop(server, None)
+        if plain and _Turn(server, plain=False) in silent:
+            self._silent_until[server] = self._loop.time() + SILENCE_TIME
         if _rcode(response) not in _FINAL:
             self._counters.add("dns.upstream.failures")
         return response
@@ -261,9 +284,11 @@ class HostResolvers:
         if server is not None:
             self._rests_until[server] = self._loop.time() + REST
 
-    async def _ask_one(self, server: NameServer, query: bytes, *, plain: bool) -> bytes:
-        """Ask one server; with EDNS unless it is known not to take that, or ``plain`` says so."""
-        if plain or self._loop.time() < self._plain_until.get(server, 0.0):
+    async def _ask_one(self, turn: _Turn, query: bytes) -> bytes:
+        """Ask one server; with EDNS unless it is known not to take that."""
+        server, now = turn.server, self._loop.time()
+        plain = turn.plain or now < self._plain_until.get(server, 0.0)
+        if plain or (now < self._silent_until.get(server, 0.0) and not _wants_signatures(query)):
             return await self._exchange(server, _without_edns(query))
         response = await self._exchange(server, query)
         if not _refuses_edns(response):
@@ -341,7 +366,7 @@ class HostResolvers:
                 await asyncio.shield(self._reading)
             servers = self._found or _LOOPBACK
         now = self._loop.time()
-        for marks in (self._rests_until, self._plain_until):
+        for marks in (self._rests_until, self._plain_until, self._silent_until):
             for server in [server for server, until in marks.items() if until <= now]:
                 del marks[server]
         if self._options.rotate:
@@ -423,6 +448,11 @@ def _refuses_edns(response: bytes) -> bool:
         return not WireMessage(response).options()
     except MalformedMessageError:
         return True
+
+
+def _wants_signatures(query: bytes) -> bool:
+    """Whether a query of ours has DO."""
+    return bool(query[_DNSSEC_OK_AT] & _DNSSEC_OK)
 
 
 def _without_edns(query: bytes) -> bytes:
