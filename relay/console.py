@@ -26,7 +26,7 @@ MAX_HISTORY = 10_000
 """Lines that are kept."""
 
 
-def run_program(names: dict[str, Any], program: str | None, source: str = "<string>") -> int:
+def run_program(names: dict[str, Any], program: str | bytes | None, source: str = "<string>") -> int:
     """Run a program, or standard input for None; return the exit status."""
     try:
         text = sys.stdin.read() if program is None else program
@@ -104,14 +104,15 @@ def _line_editing(names: dict[str, Any]) -> Iterator[None]:
         return
     readline.set_completer(rlcompleter.Completer(names).complete)
     readline.parse_and_bind("tab: complete")
-    history = _history()
     readline.set_history_length(MAX_HISTORY)
-    with contextlib.suppress(OSError):
-        readline.read_history_file(history)
+    without_home = RuntimeError  # what Python raises for a user of whom the system knows no folder
+    with contextlib.suppress(OSError, without_home):
+        readline.read_history_file(_history())
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, without_home):
+            history = _history()
             history.parent.mkdir(parents=True, exist_ok=True)
             readline.write_history_file(history)
             history.chmod(0o600)

@@ -87,16 +87,19 @@ def run(args: argparse.Namespace) -> int:
             shell.close()
 
 
-def _program(args: argparse.Namespace) -> tuple[str | None, str]:
-    """Find the program to run, and what it is called in tracebacks. Raises OSError."""
+def _program(args: argparse.Namespace) -> tuple[str | bytes | None, str]:
+    """Find the program to run, and what it is called in tracebacks. Raises OSError.
+
+    A file is left as it is: Python knows by its first lines how it is encoded (PEP 263).
+    """
     if args.code is not None:
         return args.code, "<string>"
     if args.script is not None:
-        return args.script.read_text(), str(args.script)
+        return args.script.read_bytes(), str(args.script)
     return None, "<stdin>"
 
 
-def _run_on_relay(args: argparse.Namespace, program: str | None, source: str) -> int:
+def _run_on_relay(args: argparse.Namespace, program: str | bytes | None, source: str) -> int:
     """Attach to a running relay; return the exit status. Raises AskError."""
     relay = RunningRelay(admin.connect(args))
     said = repr(relay)  # it answers
@@ -180,7 +183,7 @@ class _Shell:
             self._sock.close()
             self._peer.close()
 
-    def run(self, program: str | None, source: str) -> int:
+    def run(self, program: str | bytes | None, source: str) -> int:
         """Run ``program``, else standard input, or ask if that is a terminal; return the exit status."""
         if program is None and sys.stdin.isatty():
             address = self.names["address"]

@@ -202,6 +202,12 @@ def test_standard_input_is_run(live_relay):
     assert (done.stdout, done.stderr) == ("0\n0\n", "")
 
 
+def test_a_file_is_run_whatever_its_encoding(live_relay, tmp_path):
+    file = tmp_path / "käse.py"
+    file.write_bytes("# coding: latin-1\nprint(gateway, 'Käse' == 'K\\xe4se')\n".encode("latin-1"))
+    assert shell("--insecure", live_relay.url, file).stdout == f"{GATEWAY} True\n"
+
+
 def test_an_error_in_code_is_shown_as_python_does(live_relay):
     done = shell("--insecure", "-c", "1/0", live_relay.url, status=1)
     assert done.stderr.startswith("Traceback")
