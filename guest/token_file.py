@@ -47,7 +47,7 @@ class TokenFile:
                 said = file.read(MAX_BYTES)
         except OSError as error:
             raise self._problem(error.strerror or str(error)) from None
-        text = said.decode("ascii", "replace").strip()
+        text = said.decode("utf-8-sig", "replace").strip()  # Windows editors begin files with a mark
         if not text:
             raise self._problem("there is no token in it")
         if not TOKEN.fullmatch(text):

@@ -56,7 +56,7 @@ def read_file(path: Path, options: Mapping[str, Option]) -> tuple[dict[str, Any]
             data = file.read(MAX_CONFIG_BYTES + 1)
         if len(data) > MAX_CONFIG_BYTES:
             raise SettingsError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes")
-        table = tomllib.loads(data.decode())
+        table = tomllib.loads(data.decode("utf-8-sig"))  # Windows editors begin files with a mark
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep

@@ -154,7 +154,8 @@ def _read(path: Path) -> str:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
             raise KeysError(f"{path}: larger than {MAX_FILE} bytes")
-        return data.decode()
+        # With a mark ahead of it, as Windows editors write, the first id would be that of no token.
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -30,7 +30,7 @@ class AdminError(Exception):
 def read_token(path: Path) -> str:
     """Read the token of an API on TCP. Raises AdminError."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8-sig") as file:  # Windows editors begin files with a mark
             token = file.read(MOST_TOKEN + 1).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise AdminError(f"--admin-token: {path}: {getattr(error, 'strerror', None) or error}") from None

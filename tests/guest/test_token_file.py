@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,12 @@ def test_it_is_read_again_for_each_session_and_holds_while_the_file_is_rewritten
         assert read() == found
     file.unlink()
     assert read() == "g.h.i"
+
+
+def test_a_file_may_be_as_windows_editors_write_it(tmp_path):
+    file = tmp_path / "token"
+    file.write_bytes(BOM_UTF8 + b"a.b.c\r\n")
+    assert TokenFile(file, "--token-file")() == "a.b.c"
 
 
 def test_a_pipe_is_read_once(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import signal
 import urllib.request
+from codecs import BOM_UTF8
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,10 @@ from relay.admin.opening import LEAST_TOKEN, AdminError, open_admin, read_token
 from relay.admin_place import Address
 
 
-def test_a_token_is_read_without_its_line_end(tmp_path):
+@pytest.mark.parametrize("mark", [b"", BOM_UTF8])
+def test_a_token_is_read_without_its_line_end_and_a_mark_ahead_of_it(tmp_path, mark):
     path = tmp_path / "token"
-    path.write_text(f"{'x' * LEAST_TOKEN}\n")
+    path.write_bytes(mark + b"x" * LEAST_TOKEN + b"\r\n")
     assert read_token(path) == "x" * LEAST_TOKEN
 
 

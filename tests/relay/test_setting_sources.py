@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+
 import pytest
 
 from relay.setting_sources import MAX_CONFIG_BYTES, checked, read_file
@@ -21,6 +23,11 @@ def test_a_file_gives_values_rooms_and_what_was_written(path):
     assert values["port"] == 5
     assert texts == {"port": "5", "deny_cidr": "192.0.2.0/24,198.51.100.0/24"}
     assert tables.named["lab"] == {"isolated": True}
+
+
+def test_a_file_may_be_as_windows_editors_write_it(path):
+    path.write_bytes(BOM_UTF8 + b"port = 5\r\nisolated = true\r\n")
+    assert read_file(path, OPTIONS)[0] == {"port": 5, "isolated": True}
 
 
 @pytest.mark.parametrize(

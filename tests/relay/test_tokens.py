@@ -159,8 +159,9 @@ def test_what_nobody_signed_is_refused_in_one_sentence_without_it(load, what, to
     assert not token or token not in str(refused.value)
 
 
-def test_a_revoked_token_is_refused(load):
-    keys = load(SECRET, revoked="t0\nt1\n")
+@pytest.mark.parametrize("revoked", ["t0\nt1\n", "\ufefft1\r\nt0\r\n"], ids=["plain", "of a Windows editor"])
+def test_a_revoked_token_is_refused(load, revoked):
+    keys = load(SECRET, revoked=revoked)
     with pytest.raises(TokenError, match="revoked"):
         keys.read(sign(SECRET, CLAIMS), NOW)
     assert keys.read(sign(SECRET, {**CLAIMS, "jti": "t2"}), NOW).id == "t2"
