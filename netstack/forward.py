@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
 from netstack.dns_zone import clean_label
-from netstack.ethernet import MAC_LENGTH
+from netstack.ethernet import MAC_LENGTH, parse_mac
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,6 @@ _FORM = re.compile(
     r":(?P<vm>.+):(?P<vm_port>[0-9]{1,5})"
 )
 _OPEN_BRACKET = re.compile(r"(tcp|udp):\[[^\]]*")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 MAX_PORT = 65_535
 _FIRST_RESERVED = 240
 
@@ -188,15 +187,19 @@ def _parse_host6(text: str) -> str:
 
 
 def _parse_vm(text: str) -> bytes | str:
-    if _MAC.fullmatch(text):
-        return bytes.fromhex(text.replace(":", ""))
-    try:
-        return IPv4Address(text).packed
-    except ValueError:
-        name = clean_label(text)
+    for parse in (parse_mac, _packed):
+        try:
+            return parse(text)
+        except ValueError:
+            pass
+    name = clean_label(text)
     if not name or name.isdigit():
-        raise ValueError(f"{text!r} is not a guest's MAC, IPv4 address or name") from None
+        raise ValueError(f"{text!r} is not a guest's MAC, IPv4 address or name")
     return name
+
+
+def _packed(address: str) -> bytes:
+    return IPv4Address(address).packed
 
 
 def _vm_text(vm: bytes | str) -> str:

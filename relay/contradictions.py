@@ -10,7 +10,7 @@ from actors.settings import LanSettings
 from netstack.address_pool import AddressPool
 from netstack.dns_zone import RESERVED_NAMES
 from netstack.egress import EgressPolicy
-from netstack.ethernet import MAC_LENGTH, is_station
+from netstack.ethernet import MAC_LENGTH, format_mac, is_station
 from netstack.forward import Clients
 from netstack.ipv4 import format_ipv4
 from netstack.lan_network import addresses_of, is_reached_inside
@@ -133,6 +133,12 @@ def _refuse_misplaced_addresses(settings: Settings) -> None:
         )
     except ValueError as error:
         raise SettingsError(f"--static-lease: {error}") from None
+    mac = LanSettings().gateway_mac
+    if any(lease.mac == mac for lease in settings.static_lease):
+        raise SettingsError(
+            f"--static-lease: {format_mac(mac)} is the gateway's MAC, and no guest's: a QEMU machine that "
+            "has it by default gets another from vmrelay attach, which says so and has --mac to choose it"
+        )
     for router in (IPv4Address(route.router) for route in settings.dhcp_route):
         if router not in network or router in ends:
             raise SettingsError(f"--dhcp-route: {router} is no router for guests of {network}")

@@ -68,7 +68,8 @@ def parse_domains(text: str) -> tuple[str, ...]:
     if len(domains) > MAX_DOMAINS:
         raise ValueError(f"must be at most {MAX_DOMAINS} domains")
     for domain in domains:
-        parse_domain(domain)
+        if b"*" in parse_domain(domain).labels:
+            raise ValueError(f"{domain!r} is no domain: leave the * out, for names under a domain are meant")
     return domains
 
 

@@ -23,6 +23,7 @@ MAC = bytes.fromhex("525400a1b2c3")
         ("udp:[::]:53:web:53,transparent", Forward("udp", "::", 53, "web", 53, Clients.TRANSPARENT)),
         ("udp:0.0.0.0:53:web:5353", Forward("udp", "0.0.0.0", 53, "web", 5353)),
         ("TCP:192.0.2.1:65535:52:54:00:A1:B2:C3:1", Forward("tcp", "192.0.2.1", 65_535, MAC, 1)),
+        ("tcp::8080:52-54-00-A1-B2-C3:80", Forward("tcp", "127.0.0.1", 8080, MAC, 80)),
         (" udp::1:web.vm.internal:1 ", Forward("udp", "127.0.0.1", 1, "web", 1)),
         ("tcp:[::1]:8022:web:22", Forward("tcp", "::1", 8022, "web", 22)),
         ("udp:[::]:53:52:54:00:a1:b2:c3:53", Forward("udp", "::", 53, MAC, 53)),

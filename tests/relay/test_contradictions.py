@@ -57,6 +57,10 @@ def settings(**values):
             )
             for address in ("172.20.0.2", "172.20.0.3", "172.20.0.4", "172.20.0.0", "172.20.255.255")
         ),
+        (
+            {"static_lease": "52-54-00-12-34-56=10.0.2.50"},
+            "--static-lease: 52:54:00:12:34:56 is the gateway's MAC, and no guest's: a QEMU machine",
+        ),
         *(
             (
                 LAB | {"forward": f"tcp::8080:{guest}:80"},

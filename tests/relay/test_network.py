@@ -17,6 +17,8 @@ from relay.settings import SettingsError
         ("domain", "local", "resolvers ask name servers about"),
         ("network", "10.0.2.1/24", "must be an IPv4 network of /16 to /29"),
         ("dns-allow-private", "a..b", "is not a domain"),
+        ("dns-allow-private", "*.corp.example", "leave the * out"),
+        ("dhcp-search", "corp.example,*.example", "leave the * out"),
         ("dns", "::1", "an IPv4 address"),
     ],
 )
