@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ipaddress
 import os
+import re
 import shlex
 import socket
 import tempfile
@@ -17,12 +19,16 @@ from transport.certificates import generate
 from transport.host.interfaces import interface_addresses
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Iterator
 
 CERTIFICATE_NAME = "relay-cert.pem"
 KEY_NAME = "relay-key.pem"
 
+
+MAX_HOST_NAME = 253
+"""Characters (RFC 1035 section 2.3.4)."""
+
+_HOST_NAME = re.compile(r"(\*\.)?[\w-]{1,63}(\.[\w-]{1,63})*", re.ASCII)
 
 MAX_ADDRESSES = 32
 """Addresses of this machine that a certificate names: it has to fit a client's first answer."""
@@ -67,8 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST",
+        type=_host,
         help="another host name or address to put into the certificate; may be repeated",
     )
+
+
+def _host(text: str) -> str:
+    """Read a host name, perhaps with a wildcard, or an address. Raises ArgumentTypeError."""
+    host = text.removeprefix("[").removesuffix("]")
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    if not _HOST_NAME.fullmatch(text) or len(text) > MAX_HOST_NAME:
+        raise argparse.ArgumentTypeError(
+            f"{text[:80]!r} is not a host name or an address, as relay.example.org or 192.0.2.1 (what is not "
+            "ASCII is written as xn--...)"
+        )
+    return text
 
 
 def run(args: argparse.Namespace) -> int:

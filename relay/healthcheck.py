@@ -182,6 +182,7 @@ def _settings_of(process: Process | None) -> settings.Settings:
 
 def addresses_of(bind: str) -> list[str]:
     """Return where a relay that listens on an address is reached from its own machine."""
+    bind = bind.removeprefix("[").removesuffix("]")  # as in URLs, and in --bind
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(bind).is_unspecified:
             return ["127.0.0.1", "::1"] if ":" not in bind else ["::1", "127.0.0.1"]

@@ -31,6 +31,21 @@ def test_generate_writes_a_pair_and_prints_its_hash(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize("name", ["https://relay.example", "relay.example:4433", "käse.example", "a..b", ""])
+def test_what_is_no_name_is_refused_and_nothing_written(tmp_path, capsys, name):
+    with pytest.raises(SystemExit) as left:
+        main(["certs", "generate", str(tmp_path / "new"), "--name", name])
+    assert left.value.code == 2
+    assert f"--name: {name!r} is not a host name or an address" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_wildcards_and_addresses_in_brackets_are_names(tmp_path):
+    assert main(["certs", "generate", str(tmp_path), "--name", "*.relay.example", "--name", "[fd00::7]"]) == 0
+    names = load(tmp_path / "relay-cert.pem", tmp_path / "relay-key.pem").names
+    assert {"*.relay.example", "fd00::7"} <= names
+
+
 def test_the_command_that_is_printed_can_be_pasted(tmp_path, capsys):
     directory = tmp_path / "the relay's certificates"
     assert main(["certs", "generate", str(directory)]) == 0

@@ -103,6 +103,11 @@ def test_what_is_named_is_asked_and_nothing_else():
         assert check("--pid", relay.pid, "--port", free_port())[0] == 1
 
 
+def test_an_ipv6_address_may_stand_in_brackets():
+    with Running("--port", 0, "--bind", "[::1]") as relay:
+        assert check("--bind", "[::1]", "--port", relay.port)[0] == 0
+
+
 def test_programs_are_told_as_json():
     with Running("--port", 0, "--bind", "127.0.0.1") as relay:
         asked = [{"host": "127.0.0.1", "port": relay.port}]
