@@ -144,17 +144,27 @@ class MacTable:
         return None if entry is None else entry.port
 
     def register(
-        self, mac: bytes, port: int, now: float, *, explicit: bool, limit: int = MAX_MACS_PER_PORT
+        self,
+        mac: bytes,
+        port: int,
+        now: float,
+        *,
+        explicit: bool,
+        binds: bool = True,
+        limit: int = MAX_MACS_PER_PORT,
     ) -> Registration:
-        """Bind ``mac`` to ``port``. Only an ``explicit`` registration takes it over from another port."""
+        """Bind ``mac`` to ``port``. Only an ``explicit`` registration takes it over from another port.
+
+        One that does not bind is as good as a frame from there.
+        """
         entry = self._entries.get(mac)
         displaced: int | None = None
         if entry is not None:
             if entry.port == port:
-                entry.bound = True
+                entry.bound = entry.bound or binds
                 entry.seen = now
                 return Registration(Verdict.REGISTERED)
-            if not explicit and entry.is_live(now):
+            if not explicit and entry.is_live(now) and (binds or entry.bound):
                 return Registration(Verdict.OWNED_ELSEWHERE)
             displaced = entry.port if entry.bound else None
         refusal = self._refusal(mac, port, now, limit, moves=entry is not None)
@@ -162,7 +172,7 @@ class MacTable:
             return Registration(refusal)
         if mac in self._entries:
             self._remove(mac)
-        self._insert(mac, port, now, bound=True)
+        self._insert(mac, port, now, bound=binds)
         return Registration(Verdict.REGISTERED, displaced)
 
     def forget(self, mac: bytes, port: int) -> None:

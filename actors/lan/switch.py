@@ -515,8 +515,10 @@ class SwitchActor(EventLoopActor):
             if resumed is not None:
                 port, number = self._resume(resumed, number), resumed
             takes_over = self._may_take(message, port, now)
+            # Who only was heard to use the MAC of a virtual router has it until another is.
+            binds = message.explicit or not may_move(message.mac)
             verdict, displaced = self._table.register(
-                message.mac, number, now, explicit=takes_over, limit=port.max_macs
+                message.mac, number, now, explicit=takes_over, binds=binds, limit=port.max_macs
             )
         self._forwarding.tell_aged_out()
         if not verdict.accepted:

@@ -296,6 +296,20 @@ def test_an_implicit_registration_takes_nothing_from_a_live_session(loop, trio):
     assert trio.peers[1].take(ClosePeer) == []
 
 
+@pytest.mark.parametrize("address", ["00005e000107", "00005e000207"])
+def test_the_mac_of_a_virtual_router_moves_though_it_is_all_that_a_raw_session_has_shown(lan, address):
+    virtual = bytes.fromhex(address)
+    for number, other in ((1, 2), (2, 1), (1, 2)):
+        lan.register(number, virtual, explicit=False)
+        assert lan.assigned() == [(number, virtual, lan.peers[number])]
+        lan.sends(number, frame(virtual, BROADCAST))
+        lan.sends(3, frame(mac(3), virtual))
+        assert [len(lan.got(each)) for each in (number, other)] == [1, 1]
+    assert lan.drops() == {}
+    for number in (1, 2):
+        assert [lan.peers[number].take(kind) for kind in (RegistrationRefused, ClosePeer)] == [[], []]
+
+
 def test_an_implicit_registration_replaces_a_session_that_fell_silent(loop, trio):
     loop.advance(45)
     trio.heard[2] = loop.time()

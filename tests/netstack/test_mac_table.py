@@ -61,6 +61,19 @@ def test_the_mac_of_a_virtual_router_that_a_session_registered_stays_there():
     assert table.learn(virtual, 6, 1) is Verdict.OWNED_ELSEWHERE
 
 
+def test_a_registration_that_does_not_bind_is_as_good_as_a_frame():
+    table = MacTable()
+    assert table.register(mac(1), 5, 0, explicit=True, binds=False) == Registration(Verdict.REGISTERED)
+    assert table.entries(1) == [(mac(1), 5, 1)]
+    assert table.register(mac(1), 6, 1, explicit=False, binds=False) == Registration(Verdict.REGISTERED)
+    assert table.lookup(mac(1), 1) == 6
+    # What is bound stays so, and where it is.
+    table.register(mac(1), 6, 2, explicit=True)
+    table.register(mac(1), 6, 3, explicit=False, binds=False)
+    assert table.entries(9) == [(mac(1), 6, None)]
+    assert table.register(mac(1), 5, 3, explicit=False, binds=False).verdict is Verdict.OWNED_ELSEWHERE
+
+
 def test_macs_that_made_room_are_told_once():
     table = MacTable()
     for n in range(MAX_MACS_PER_PORT):
