@@ -96,8 +96,12 @@ class MulticastGroups:
         """Memberships kept: a port in a group is one."""
         return self._memberships
 
-    def hear(self, frame: bytes, port: int, now: float) -> Said | None:
-        """Note what a membership message from ``port`` says; None for all other frames."""
+    def hear(self, frame: bytes, port: int, now: float, *, others_stay: bool = False) -> Said | None:
+        """Note what a membership message from ``port`` says; None for all other frames.
+
+        ``others_stay``: nobody asks who else is behind the port when one leaves, so its groups stay its own
+        for as long as they would without that.
+        """
         if not may_be_membership(frame):
             return None
         try:
@@ -118,7 +122,7 @@ class MulticastGroups:
             if joins:
                 if not self._join(group, port, now):
                     break  # it gets all from now on, whatever else it wants
-            elif self._shorten(group, port, now):
+            elif not others_stay and self._shorten(group, port, now):
                 said = Said.LEAVE
         return said
 

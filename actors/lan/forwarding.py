@@ -380,8 +380,9 @@ class Forwarding:
         if destination[0] & 1:
             ports = None
             if may_be_membership(frame):
-                said = self.groups.hear(frame, batch.sender, now)
-                if said in (Said.REPORT, Said.LEAVE):
+                # Its worker asks only who is behind the port of the guest that leaves.
+                said = self.groups.hear(frame, batch.sender, now, others_stay=True)
+                if said is Said.REPORT:
                     ports = self.groups.routers(now)
             else:
                 ports = self.groups.members(frame, now)

@@ -13,8 +13,9 @@ from test_switch_multicast import data, membership
 from actors.lan.forwarding import FIRST_TRUNK, GATEWAY, Forwarding, Port
 from actors.lan.trunk import Elsewhere
 from actors.messages import FramesToPeer, PortOpened, RegisterMac
-from actors.port_policy import usual_policy
+from actors.port_policy import Role, usual_policy
 from actors.settings import LanSettings
+from netstack.multicast import MEMBERSHIP_TIME
 from netstack.resume import secret_of
 from netstack.room_wire import Binding, Flag
 from netstack.shares import Shares
@@ -99,6 +100,21 @@ def test_of_a_worker_without_ports_nothing_is_left(parts, version):
     assert forwarding.groups.members(data(3, version), 0.0) == [FIRST_TRUNK - 1]
     elsewhere.set_workers({}, 0.0)
     assert (list(forwarding.ports), forwarding.trunks, len(forwarding.groups)) == ([GATEWAY], [], 0)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_two_guests_of_a_worker_one_may_leave_a_group_that_the_other_stays_in(counters, version):
+    """It is asked by nobody, for the other is behind a port of its own there."""
+    forwarding, trunk = Forwarding(counters, LanSettings()), FIRST_TRUNK - 1
+    for number, role in ((2, Role.GUEST), (trunk, Role.TRUNK)):
+        opened = PortOpened(number, Box(), float)
+        forwarding.ports[number] = Port(opened, "", replace(USUAL, role=role), 0.0)
+    forwarding.trunks.append(trunk)
+    forwarding.from_peer(2, [membership(2, version)], 0.0)
+    forwarding.from_trunk(trunk, [membership(n, version) for n in (8, 9)], 0.0)
+    forwarding.from_trunk(trunk, [membership(8, version, leave=True)], 1.0)
+    assert forwarding.groups.members(data(1, version), MEMBERSHIP_TIME - 1) == [2, trunk]
+    assert not forwarding.groups.members(data(1, version), MEMBERSHIP_TIME)
 
 
 GUEST, KEY = mac(1), b"key"

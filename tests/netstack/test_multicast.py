@@ -126,6 +126,14 @@ def test_who_leaves_is_out_soon_unless_another_behind_the_port_stays(groups, gro
     assert groups.hear(leave, 9, 10) is Said.REPORT, "it was in no such group"
 
 
+@pytest.mark.parametrize(("group", "leave"), LEAVES.values(), ids=LEAVES)
+def test_where_nobody_asks_who_stays_others_behind_the_port_keep_the_group(groups, group, leave):
+    join = JOINS["IGMPv2" if group == GROUP4 else "MLDv1"][1]
+    groups.hear(join, 1, 0, others_stay=True)
+    assert groups.hear(leave, 1, 10, others_stay=True) is Said.REPORT
+    assert groups.members(data(group), MEMBERSHIP_TIME - 1) == [1]
+
+
 @pytest.mark.parametrize("record", [1, 6])
 def test_records_that_change_nothing_change_nothing(groups, record):
     groups.hear(igmpv3((record, GROUP4, ())), 1, 0)
