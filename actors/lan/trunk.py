@@ -60,6 +60,8 @@ class Elsewhere:
         self._link = link
         self._forwarding = forwarding
         self._policy = _of_trunks(usual)
+        self._has_opened = False
+        """Whether there is a port that :meth:`set_workers` has not told of."""
         self._present = present
         self._absent = absent
         self._guests: dict[bytes, tuple[int, int]] = {}
@@ -78,23 +80,24 @@ class Elsewhere:
             self._forwarding.ports[number].go_by(self._policy, now)
 
     def set_workers(self, workers: Mapping[int, int], now: float) -> bool:
-        """Have a port for each of these; whether one is new."""
+        """Have a port for each of these; whether one is new, also by what was heard of its guests."""
         forwarding = self._forwarding
         wanted = {FIRST_TRUNK - worker: worker for worker in workers}
         for number in [number for number in forwarding.trunks if number not in wanted]:
             del forwarding.ports[number]
             forwarding.trunks.remove(number)
             forwarding.groups.forget_port(number)
-        new = [worker for number, worker in wanted.items() if number not in forwarding.ports]
-        for worker in new:
+        for worker in [worker for number, worker in wanted.items() if number not in forwarding.ports]:
             self._open(worker, now)
-        return bool(new)
+        is_new, self._has_opened = self._has_opened, False
+        return is_new
 
     def _open(self, worker: int, now: float) -> None:
         number = FIRST_TRUNK - worker
         opened = PortOpened(number, TrunkPort(self._link, worker), lambda: NEVER, policy=self._policy)
         self._forwarding.ports[number] = Port(opened, "", self._policy, now)
         self._forwarding.trunks.append(number)
+        self._has_opened = True
 
     def bind(self, worker: int, binding: Binding, now: float) -> int | None:
         """Note where a MAC is; return the port here whose bound MAC it was."""

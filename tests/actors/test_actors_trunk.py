@@ -88,7 +88,8 @@ def test_a_worker_whose_guests_come_before_its_ports_is_one_port_all_the_same(pa
     trunk = FIRST_TRUNK - 1
     elsewhere.bind(1, Binding(mac(1), port=5), 0.0)
     elsewhere.bind(1, Binding(mac(2), port=5), 0.0)
-    assert not elsewhere.set_workers({1: 1}, 0.0)
+    assert elsewhere.set_workers({1: 1}, 0.0), "our guests have yet to say there what groups they want"
+    assert not elsewhere.set_workers({1: 2}, 0.0)
     assert (list(forwarding.ports), forwarding.trunks) == ([GATEWAY, trunk], [trunk])
 
 
