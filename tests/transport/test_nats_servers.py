@@ -33,6 +33,8 @@ def servers(*urls, authority=None):
         (("nats://a:4222", "nats://b:4222"), (None, None, None)),
         (("nats://me:secret@a:4222", "nats://me:secret@b:4222"), ("me", "secret", None)),
         (("tls://token@a:4222",), (None, None, "token")),
+        (("nats://m%65:%2Fp%40s%2Cs%25@a:4222",), ("me", "/p@s,s%", None)),
+        (("nats://to%2Fken@a:4222",), (None, None, "to/ken")),
         (("nats://me:secret@a:4222", "nats://you:secret@b:4222"), (None, None, None)),
         (("nats://me:secret@a:4222", "nats://b:4222"), (None, None, None)),
     ],
@@ -62,6 +64,8 @@ def test_a_file_without_certificates_is_an_error(tmp_path):
     [
         ("nats://me:secret@nats.example:4222", "nats://nats.example:4222"),
         ("tls://nats.example", "tls://nats.example"),
+        ("nats://me:secret@[2001:db8::1]:4222", "nats://[2001:db8::1]:4222"),
+        ("nats://me:secret@[2001:db8::1]", "nats://[2001:db8::1]"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url, text):

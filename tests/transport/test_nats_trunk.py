@@ -36,10 +36,22 @@ def free_port():
 
 
 class Worker:
-    def __init__(self, port, number, *, near=(), key=b"key", more_ports=(), credentials=None, login=""):
+    def __init__(
+        self,
+        port,
+        number,
+        *,
+        near=(),
+        key=b"key",
+        more_ports=(),
+        credentials=None,
+        login="",
+        scheme="nats",
+        more_urls=(),
+    ):
         self.heard = []
         self.counters = Counters()
-        urls = tuple(f"nats://{login}127.0.0.1:{each}" for each in (port, *more_ports))
+        urls = *(f"{scheme}://{login}127.0.0.1:{each}" for each in (port, *more_ports)), *more_urls
         self.trunk = NatsTrunk(
             NatsServers(urls, "test", key, credentials),
             number,
@@ -369,6 +381,39 @@ def test_a_server_that_another_has_named_is_used_with_the_same_login_and_by_late
             await other.starts()
             await until(lambda: one.trunk.is_connected)
             await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
+@pytest.mark.parametrize("more_urls", [(), ("nats://127.0.0.1:1",)], ids=["of all", "of one"])
+def test_a_login_is_written_as_urls_have_it_and_told_to_nobody_else(more_urls, lines):
+    async def scenario(server):
+        one = Worker(server.port, 1, login="m%65:%2Fp%40s%2Cs@", more_urls=more_urls)
+        await until(lambda: one.counters["trunk.nats_connects"])
+        assert b'"pass": "/p@s,s"' in server.heard
+        assert b'"user": "me"' in server.heard
+        assert lines[-1] == f"INFO joined the cluster at nats://127.0.0.1:{server.port}"
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
+@pytest.mark.parametrize(
+    ("offers", "begins"),
+    [(b"", b""), (b'"tls_available":true,', b"\x16\x03"), (b'"tls_required":true,', b"\x16\x03")],
+    ids=["none", "if wanted", "only"],
+)
+def test_a_server_whose_url_says_tls_hears_nothing_else(monkeypatch, offers, begins):
+    monkeypatch.setattr(nats_trunk, "CONNECT_TIMEOUT", 0.3)
+
+    async def scenario(server):
+        server.greeting = GREETING.replace(b'"nonce"', offers + b'"nonce"')
+        one = Worker(server.port, 1, login="me:secret@", scheme="tls")
+        await until(lambda: one.counters["trunk.nats_errors"])
+        assert server.heard[:2] == begins, "what begins a handshake (RFC 8446 section 5.1)"
+        assert b"secret" not in server.heard
+        assert not one.trunk.is_connected
+        await one.trunk.close()
 
     play(scenario, ScriptedServer)
 

@@ -9,10 +9,11 @@ import hmac
 import ssl
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from urllib.parse import ParseResult
 
 TAG_LENGTH: Final = 16
 """Bytes of a keyed BLAKE2b digest (RFC 7693)."""
@@ -57,7 +58,8 @@ class NatsServers(NamedTuple):
     def login(self) -> Login:
         """Tell what all URLs have of that; nothing where they differ."""
         found = {(parts.username, parts.password) for parts in map(urlsplit, self.urls)}
-        user, password = found.pop() if len(found) == 1 else (None, None)
+        said = found.pop() if len(found) == 1 else (None, None)
+        user, password = (None if each is None else unquote(each) for each in said)
         return Login(user, password) if password is not None else Login(token=user)
 
     def tls_context(self) -> ssl.SSLContext | None:
@@ -86,7 +88,7 @@ class Seal:
         return blake2b(message, digest_size=TAG_LENGTH, key=self._key).digest()
 
 
-def shown(url: str) -> str:
+def shown(url: str | ParseResult) -> str:
     """Write a URL without the user and password that may be in it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    parts = urlsplit(url) if isinstance(url, str) else url
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -19,7 +19,8 @@ import asyncio
 import contextlib
 from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from loguru import logger
 from nats import errors
@@ -31,6 +32,7 @@ from transport.turns import after_sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from urllib.parse import ParseResult
 
     from nats.aio.client import Srv
     from nats.aio.msg import Msg
@@ -142,7 +144,7 @@ class NatsTrunk:
         """Have a client, and another one when that has given up, or is given up."""
         learnt: list[Srv] = []
         for attempt in count():
-            client = Client()
+            client = _StrictClient()
             if attempt % 2:  # not always: they may be gone for good, and each attempt takes time
                 client._server_pool += learnt  # noqa: SLF001 - there is no other way to have all of one there
             try:
@@ -236,7 +238,7 @@ class NatsTrunk:
         self._counters.add("trunk.nats_connects")
         self._next_complaint = 0.0
         url = None if self._client is None else self._client.connected_url
-        logger.info("joined the cluster at {}", "a NATS server" if url is None else shown(url.geturl()))
+        logger.info("joined the cluster at {}", "a NATS server" if url is None else shown(url))
 
     def _complain(self, error: Exception) -> None:
         self._counters.add("trunk.nats_errors")
@@ -299,6 +301,29 @@ class NatsTrunk:
             self._incoming_size -= len(message)
             self._on_message(message)
         self._counters.add("trunk.received", count)
+
+
+class _StrictClient(Client):
+    """One that takes servers' URLs at their word."""
+
+    @staticmethod
+    def _parse_server_uri(connect_url: str) -> ParseResult:
+        """Read user and password, too, as a URL has them (RFC 3986 section 2.1)."""
+        uri = Client._parse_server_uri(connect_url)  # noqa: SLF001 - a hook, as the next one
+        login, at, place = uri.netloc.rpartition("@")
+        return uri._replace(netloc=f"{unquote(login)}{at}{place}")
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Go on with TLS only, where the URL says so: the next thing that is sent is the password.
+
+        The client itself does what the server wants, or whoever is between.
+        """
+        server = self._current_server
+        if initial_connection and server is not None and server.uri.scheme == "tls":
+            if not (info.get("tls_required") or info.get("tls_available")):
+                raise errors.Error("the server has no TLS, which its URL asks for")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
 
 def _connection_of(client: Client) -> asyncio.WriteTransport | None:
