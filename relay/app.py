@@ -214,6 +214,7 @@ class Relay:
         stack.callback(self._lans.stop)
         if self._shared.trunk is not None:
             self._shared.trunk.maker_of = self._lans.maker_of
+            self._shared.trunk.remember = self._leases.learn
         self._lans.block_macs(self._bans.macs)
         await self._forwards.keep()
         make_policy = partial(

@@ -129,6 +129,19 @@ class LeaseStore:
         self._place_last(key, lease)
         self._put(key, lease)
 
+    def learn(self, room: str, mac: bytes, address: bytes, name: str) -> None:
+        """Note what another process keeps of a guest of its own, for when that comes here."""
+        key, before = (room, mac), self._leases.get((room, mac))
+        name = name or (before.name if before else "")
+        if before is not None and before[:2] == (address, name):
+            return
+        if before is None:
+            self._make_room(room)
+        with self._lock:  # what is to be written of it is no longer so
+            self._pending.pop(key, None)
+        # It is not on the disk of this machine, perhaps: who comes here is written, as not seen for long.
+        self._place_last(key, Lease(address, name, int(self._clock()) - FRESH_FOR), is_ours=False)
+
     def close(self) -> None:
         """Write what is left. Waits for the disk."""
         self._ended = True
@@ -138,14 +151,15 @@ class LeaseStore:
             self._write()
             self._database.close()
 
-    def _place_last(self, key: tuple[str, bytes], lease: Lease) -> None:
+    def _place_last(self, key: tuple[str, bytes], lease: Lease, *, is_ours: bool = True) -> None:
         room, mac = key
         self._disown(key)
         if lease.address != NO_ADDRESS:
             former = self._had_last.get((room, lease.address))
             if former is not None:
                 lost = self._leases[room, former] = self._leases[room, former]._replace(address=NO_ADDRESS)
-                self._put((room, former), lost)
+                if is_ours:
+                    self._put((room, former), lost)
             self._had_last[room, lease.address] = mac
         macs = self._rooms.setdefault(room, OrderedDict())
         self._leases[key] = lease

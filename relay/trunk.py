@@ -24,9 +24,11 @@ from actors.trunk_messages import (
     AddressGranted,
     FramesFromTrunk,
 )
+from netstack.ipv4 import IPV4_LENGTH
 from netstack.malformed import MalformedPacket
 from netstack.message_ages import MessageAges
 from netstack.room_events import (
+    Elsewhere,
     Granted,
 )
 from netstack.room_state import DEAD_AFTER, HELLO_EVERY, MEMBER, RoomState
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
     from actors.runtime import Mailbox
     from netstack.counters import Counters
+    from netstack.room_wire import Binding
     from relay.workers.place import Place
     from transport.trunk.nats_servers import NatsServers
     from transport.trunk.nats_trunk import NatsTrunk
@@ -127,6 +130,8 @@ class Trunk:
         self._links: dict[str, RoomLink] = {}
         self.maker_of: Callable[[str], str] = lambda _room: ""
         """Tells the client's network for which a room was made here."""
+        self.remember: Callable[[str, bytes, bytes, str], object] = lambda *_: None
+        """Told room, MAC, IPv4 address and name of others' guests, also of rooms that are not here."""
         self._questions: dict[int, _Question] = {}
         """By token, the oldest first."""
         self._tokens = count(1)
@@ -449,6 +454,15 @@ class Trunk:
                 if question is not None:
                     tell_alive(question.asker, AddressGranted(question.mac, event.address))
                 continue
+            if isinstance(event, Elsewhere):
+                self._remember(event.room, event.binding)
             link = self._links.get(event.room)
             if link is not None:
                 link.hear(event)
+
+    def _remember(self, room: str, binding: Binding) -> None:
+        """Have known what a guest was called, and its address, when it comes here: its worker may be gone."""
+        for address in binding.addresses:
+            if len(address) == IPV4_LENGTH:
+                self.remember(room, binding.mac, address, binding.name)
+                return

@@ -82,6 +82,33 @@ def test_leases_and_names_of_each_room_outlive_the_relay(reopen, clock):
     assert known(store, "other") == []
 
 
+def test_what_another_process_keeps_is_known_and_written_once_the_guest_comes_here(reopen):
+    store = reopen()
+    store.learn("lab", mac(1), ip(1), "web")
+    store.learn("lab", mac(2), ip(2), "")
+    store.learn("lab", mac(1), ip(3), "")
+    expected = [(mac(2), ip(2), ""), (mac(1), ip(3), "web")]
+    assert list(store.recall("lab")) == expected
+    assert known(reopen(), "lab") == []
+    store = reopen()
+    for guest, address, name in expected:
+        store.learn("lab", guest, address, name)
+    store.keep("lab", mac(1), ip(3), "")
+    assert known(reopen(), "lab") == [(mac(1), ip(3), "web")]
+
+
+def test_what_another_process_keeps_it_alone_writes(reopen, monkeypatch):
+    store = reopen()
+    monkeypatch.setattr(store, "_write", lambda: None)  # before its end
+    store.keep("lab", mac(1), ip(1), "web")
+    store.keep("lab", mac(2), ip(2), "")
+    store.learn("lab", mac(2), ip(3), "db")
+    store.learn("lab", mac(3), ip(1), "")
+    assert {known[0]: known[1] for known in store.recall("lab")}[mac(1)] == bytes(4)
+    monkeypatch.undo()
+    assert known(reopen(), "lab") == [(mac(1), ip(1), "web")]
+
+
 def test_what_was_kept_is_on_the_disk_a_moment_later(folder, monkeypatch):
     """A killed relay closes nothing."""
     code = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from trunk_parts import run
 from waiting import until
 
 from actors.close_codes import CloseCode
+from actors.descriptions import Describe
+from actors.runtime import ask_async
 from netstack.room_wire import Flag
 
 
@@ -53,6 +56,25 @@ def test_the_secret_of_one_worker_is_good_at_another(tmp_path):
     before, after = run(scenario, tmp_path)
     assert before.ip == after.ip
     assert before.session.closed[0] == CloseCode.TAKEN_OVER
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_guest_that_says_no_name_has_that_of_before_at_another_worker(tmp_path, has_room):
+    """Most say theirs by DHCP alone, which they do not speak again when their session is a new one."""
+
+    async def scenario(one, two):
+        if has_room:
+            two.lan()
+        before = await one.guest(1).joins(name="web")
+        await until(lambda: [b.name for _, b in two.trunk.state.all_elsewhere("default")] == ["web"])
+        before.leaves()
+        await until(lambda: not two.trunk.state.all_elsewhere("default"))
+        after = await two.guest(1).joins()
+        assert before.ip == after.ip
+        return after.ip, (await ask_async(two.lan().names, Describe())).names
+
+    address, names = run(scenario, tmp_path)
+    assert names == {"web": (address,)}
 
 
 def test_a_silent_sessions_mac_is_anybodys_at_another_worker(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from actors.runtime import current_scheduler, run_ready
 from netstack.counters import Counters
 from relay.lan import Lan
 from relay.lan_plan import lan_plan
+from relay.lease_store import LeaseStore
 from relay.settings import Settings
 from relay.shared import Shared
 from relay.trunk import Trunk
@@ -153,13 +154,16 @@ class Worker:
             trunk=self.trunk,
             urls=settings.url,
         )
+        self.leases = LeaseStore()
+        self.trunk.remember = self.leases.learn
         self.lans = {}
         self.guests = []
         """All, as sessions live as long as somebody has them."""
 
     def lan(self, room="default"):
         if room not in self.lans:
-            self.lans[room] = Lan(room, lan_plan(self.settings, room), self.shared)
+            plan = lan_plan(self.settings, room)
+            self.lans[room] = Lan(room, plan, self.shared, self.leases.of_room(room))
         return self.lans[room]
 
     def guest(self, number, room="default", host=None, path="/", **terms):
