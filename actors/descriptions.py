@@ -172,4 +172,5 @@ class ForwardDescription:
     guest: str | None
     """Where it leads; None while its guest is not there, or before anybody asked."""
     clients: int | None
-    """UDP clients that are remembered; None for TCP, whose connections are flows."""
+    """UDP clients that are remembered; None for TCP, whose connections are flows, and where another worker or
+    machine has the guest."""

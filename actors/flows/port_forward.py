@@ -177,15 +177,14 @@ class PortForwardActor(EventLoopActor):
         self._settings = message.settings
 
     @handles(Describe)
-    def _describe(self, _: Describe) -> ForwardDescription | None:
-        if self._link is not None and (self._port is None or self._left_since != NEVER):
-            return None  # the worker that listens tells of it
-        place = self._place
-        address = None if place is None else place.ip
+    def _describe(self, _: Describe) -> ForwardDescription:
+        # Else the worker that listens says more, if it is one of this machine.
+        listens = self._port is not None and self._left_since == NEVER
+        address = None if self._place is None else self._place.ip
         return ForwardDescription(
             forward=str(self._forward),
             guest=None if address is None else format_ipv4(address),
-            clients=len(self._clients) if self._forward.protocol == "udp" else None,
+            clients=len(self._clients) if listens and self._forward.protocol == "udp" else None,
         )
 
     # -- TCP ----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from forward_parts import CLIENT, FakeListeners, Forwarded
 from gateway_parts import assert_intact, ether, packet
@@ -12,7 +14,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from test_ipv6_router import PREFIX
 
-from actors.descriptions import Describe
+from actors.descriptions import Describe, ForwardDescription
 from actors.flows.port_forward import (
     CLIENT_KEPT,
     KEPT_FOR,
@@ -409,9 +411,12 @@ def test_a_port_is_shared_where_other_workers_of_this_machine_may_have_it(loop, 
 
 def test_a_port_that_its_guest_comes_back_to_is_opened_anew_to_be_the_last_that_was(loop, counters):
     forward = Alone(counters, "udp::5000:web:9", Workers(is_lowest=False))
-    for found, described in ((HERE, True), (ELSEWHERE, False), (HERE, True), (HERE, True)):
+    known = ForwardDescription("udp:127.0.0.1:5000:web:9", "10.0.2.10", 0)
+    unknown = replace(known, guest=None, clients=None)
+    assert forward.describe() == unknown, "it is there, whoever listens"
+    for found, described in ((HERE, known), (ELSEWHERE, unknown), (HERE, known), (HERE, known)):
         forward.tell(found)
-        assert (forward.describe() is not None) == described
+        assert forward.describe() == described
     assert [listener.open for listener in forward.listeners.opened] == [False, True]
 
 

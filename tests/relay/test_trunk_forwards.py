@@ -12,9 +12,8 @@ from scapy.layers.l2 import Ether
 from waiting import PATIENCE, until
 from workers_of_one_loop import workers
 
-from actors.descriptions import Describe
 from actors.flows.port_forward import KEPT_FOR, LOOK_EVERY, PortForwardActor
-from actors.runtime import ask_async
+from actors.runtime import NEVER
 from netstack.forward import parse_forwards
 
 
@@ -40,20 +39,14 @@ def run(protocol, scenario, folder, monkeypatch, vm="web"):
     return asyncio.run(main())
 
 
-async def listening(started):
-    """Tell which workers describe the forward: those that listen."""
-    found = []
-    for worker in started:
-        (forward,) = worker.lan().forwards
-        if await ask_async(forward, Describe()) is not None:
-            found.append(worker.number)
-    return found
+def listening(started):
+    """Tell which workers have the port, and do not leave it to another."""
+    forwards = {worker.number: worker.lan().forwards[0]._actor_weakref() for worker in started}
+    return [number for number, actor in forwards.items() if actor._port and actor._left_since == NEVER]
 
 
 async def until_only(number, *started):
-    async with asyncio.timeout(PATIENCE):
-        while await listening(started) != [number]:  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.01)
+    await until(lambda: listening(started) == [number])
 
 
 def send(port, payload):
@@ -104,7 +97,7 @@ def test_a_client_that_comes_back_elsewhere_is_reached_where_its_port_is(tmp_pat
         await reaches(guest, port, b"first")
         again = await one.guest(1, host="198.51.100.7").joins(name="web", resume=guest.resume)
         await reaches(again, port, b"second")
-        assert await listening((one, two)) == [1]
+        assert listening((one, two)) == [1]
 
     run("udp", scenario, tmp_path, monkeypatch)
 
