@@ -99,8 +99,8 @@ def multicast_mac(group: bytes) -> bytes:
 def parse_ipv6(frame: bytes) -> Ipv6Packet:
     """Take the IPv6 packet out of a frame; Ethernet padding is cut off. Raises MalformedPacket.
 
-    Extension headers are passed over; fragments (other than atomic ones) are refused, and so are routing
-    headers with hops left (RFC 5095).
+    Extension headers are passed over; fragments (other than atomic ones) are refused, those within a packet
+    that is whole as bad ones, and so are routing headers with hops left (RFC 5095).
     """
     end = _check(frame)
     protocol, at = frame[NEXT_HEADER], PAYLOAD_AT
@@ -111,7 +111,9 @@ def parse_ipv6(frame: bytes) -> Ipv6Packet:
                 raise MalformedPacket("truncated")
             following, offset, _ = _FRAGMENT_HEADER.unpack_from(frame, at)
             if offset & 0xFFF9:
-                raise MalformedPacket("fragment")
+                # Behind an atomic one, which says that the packet is whole, nobody has use for it. What is
+                # put together gets such a header, and would be another fragment again and again.
+                raise MalformedPacket("fragment" if whole else "bad_fragment")
             protocol, at, whole = following, at + 8, False
         elif protocol in _OPTIONS:
             protocol, at = _pass_over(frame, protocol, at, end)

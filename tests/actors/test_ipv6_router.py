@@ -366,6 +366,17 @@ def test_flows_read_what_was_checked(chain, ports, data, padding):
     assert IPV6.dont_fragment(plain) is checked.dont_fragment is (FRAGMENT not in chain)
 
 
+def test_a_fragment_within_what_is_whole_is_looked_at_once(lan):
+    within = bytes(IPv6ExtHdrFragment(nh=17, offset=1, id=2) / Raw(bytes(8)))
+    atomic = packet(1) / IPv6ExtHdrFragment(nh=44) / Raw(within)
+    pieces = [
+        packet(1) / IPv6ExtHdrFragment(nh=44, m=1, id=3) / Raw(within[:8]),
+        packet(1) / IPv6ExtHdrFragment(nh=44, offset=1, id=3) / Raw(within[8:]),
+    ]
+    assert lan.sends(1, atomic, *pieces) == []
+    assert lan.drops() == {"bad_fragment": 2}
+
+
 def test_a_port_may_send_so_many_fragments(lan):
     piece = ether(1) / IPv6(src=guest(1), dst=REMOTE) / IPv6ExtHdrFragment(m=1, nh=17) / Raw(bytes(8))
     assert lan.sends(1, *[piece] * 1600) == []

@@ -75,6 +75,7 @@ def test_extension_headers_are_passed_over_and_taken_out(extensions):
         (ether(udp(version=4)), "bad_ip_version"),
         (ether(udp())[:12] + b"\x08\0" + ether(udp())[14:], "wrong_ethertype"),
         (ether(IPv6(nh=44) / Raw(bytes([17, 0, 0, 8, 0, 0, 0, 1]))), "fragment"),
+        (ether(IPv6(nh=44) / Raw(bytes([44, *bytes(7), 17, 0, 0, 8, 0, 0, 0, 1]))), "bad_fragment"),
         (ether(IPv6(nh=44) / Raw(bytes(4))), "truncated"),
         (ether(IPv6(nh=60) / Raw(bytes([17, 9, 0, 0, 0, 0, 0, 0]))), "truncated"),
         (ether(IPv6(nh=43) / Raw(bytes([17, 0, 0, 1, 0, 0, 0, 0]))), "bad_extension_header"),
