@@ -10,11 +10,12 @@ as its name server) ends there, and nobody can have many guesses at one answer a
 An answer is checked (is it to this question?), stripped of addresses that guests may not reach, in slices
 when it is long, kept for as long as its TTLs say, and adapted to each guest (``netstack.dns_answers``).
 
-Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, IN_FLIGHT for all, of which sessions
-get less the more is taken (``netstack.shares``). What is over the first is dropped, since resolvers ask
-again; over the second it is told SERVFAIL; over the others it waits in a queue of its session, and the
-sessions take turns. A question that took more time than ORDINARY_COST, itself or the reading of its answer,
-counts as so many questions as could have been answered in that time.
+Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, WAITING and IN_FLIGHT for all, of which
+sessions get less the more is taken (``netstack.shares``). What is over the first is dropped, since resolvers
+ask again; of more that wait than may it is told SERVFAIL; over the others it waits in a queue of its session,
+in those of all sessions that ask the same, and the sessions take turns. A question that took more time than
+ORDINARY_COST, itself or the reading of its answer, counts as so many questions as could have been answered in
+that time.
 
 Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`` + ``dns.refused`` +
 ``dns.drop.*``; ``dns.forwarded`` = ``dns.answered`` + ``dns.failed`` + ``dns.abandoned`` + those waiting.
@@ -81,6 +82,9 @@ QUERY_BURST = 300.0
 WAITING_PER_PORT = 400
 """Queries of one session that may wait for name servers at a time, most of them in its queue."""
 
+WAITING = 4096
+"""Those of all sessions, of up to 11 KB each."""
+
 SHARE = 100
 """Questions of one session to name servers at a time: silent servers hold each of them for some seconds."""
 
@@ -115,11 +119,10 @@ class ReadOn(NamedTuple):
 class _Port:
     """What is kept for one session."""
 
-    __slots__ = ("queries", "waiting")
+    __slots__ = ("queries",)
 
     def __init__(self, now: float) -> None:
         self.queries = TokenBucket(QUERIES_PER_SECOND, QUERY_BURST, now)
-        self.waiting = 0
 
 
 class DnsActor(EventLoopActor):
@@ -151,8 +154,14 @@ class DnsActor(EventLoopActor):
         self._owner: dict[int, int] = {}
         """Whose share a question in flight counts to: a port, by token."""
         self._in_flight = Shares(self._limit)
+        self._waits = Shares(WAITING)
+        """Queries that wait for answers from outside, by port."""
         self._queues: dict[int, deque[int]] = {}
-        """Tokens that wait for room, by port; the port whose turn it is first."""
+        """Tokens that wait for room, by port; the port whose turn it is first.
+
+        Some may have been asked by now in another's turn: no more than a session may ask for while nothing of
+        its own is answered.
+        """
         self._unread: dict[int, deque[DnsQuestion]] = {}
         """Questions that are yet to be read, by port; the port whose turn it is first.
 
@@ -238,31 +247,37 @@ class DnsActor(EventLoopActor):
         if cached is not None:
             _respond(query, asked, cached)
             return "dns.cached"
-        if port.waiting >= WAITING_PER_PORT or not self._forward(_Waiting(number, query, asked)):
+        if self._waits.held_by(number) >= WAITING_PER_PORT or not self._waits.take(number):
             asked.reply(query.refuse(dns.rcode.SERVFAIL))
             return "dns.refused"
-        port.waiting += 1
+        self._forward(_Waiting(number, query, asked))
         return "dns.forwarded"
 
-    def _forward(self, waiting: _Waiting) -> bool:
-        """Let a query wait for its answer, and ask unless someone did; False if there are too many."""
+    def _forward(self, waiting: _Waiting) -> None:
+        """Let a query wait for its answer, and ask unless someone did."""
         question = waiting.query.question
         token = self._asked.get(question)
-        if token is not None:
-            self._waiting[token][1].append(waiting)
-            return True
-        token = self._asked[question] = next(self._tokens)
-        self._waiting[token] = (question, [waiting])
-        self._queues.setdefault(waiting.port, deque()).append(token)
-        self._ask_next()
-        return True
+        if token is None:
+            token = self._asked[question] = next(self._tokens)
+            self._waiting[token] = (question, [])
+        self._waiting[token][1].append(waiting)
+        if token not in self._owner:
+            # Whoever asked first may have no room left: nobody waits in another session's queue.
+            self._queues.setdefault(waiting.port, deque()).append(token)
+            self._ask_next()
 
     def _ask_next(self) -> None:
         """Ask what waits in the queues while there is room, one of each session in turn."""
         for port in list(self._queues):
             queue = self._queues[port]
-            while queue and self._in_flight.held_by(port) < self._share and self._in_flight.take(port):
-                token = queue.popleft()
+            while queue:
+                token = queue[0]
+                if token in self._owner or token not in self._waiting:
+                    queue.popleft()  # another session that wants to know it had its turn first
+                    continue
+                if self._in_flight.held_by(port) >= self._share or not self._in_flight.take(port):
+                    break
+                queue.popleft()
                 self._owner[token] = port
                 self._counters.add("dns.asked_upstream")
                 self._upstream.ask(self._waiting[token][0].to_wire(), token, self.actor_ref)
@@ -357,11 +372,10 @@ class DnsActor(EventLoopActor):
                 self._counters.add("dns.cache_evictions", evicted)
         fresh = None if answer is None else CachedAnswer(answer.wire, 0)
         for waiting in everyone:
-            port = self._ports.get(waiting.port)
-            if port is None:
+            if waiting.port not in self._ports:
                 self._counters.add("dns.abandoned")
                 continue
-            port.waiting -= 1
+            self._waits.give_back(waiting.port)
             try:
                 self._counters.add(_respond(waiting.query, waiting.asked, fresh))
             except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
@@ -404,13 +418,12 @@ class DnsActor(EventLoopActor):
         unread = self._unread.pop(message.port, ())
         if unread:
             self._counters.add("dns.drop.session_ended", len(unread))
+        self._waits.forget(message.port)
         for token in self._queues.pop(message.port, ()):
-            heirs = (waiting.port for waiting in self._waiting[token][1] if waiting.port in self._ports)
-            heir = next(heirs, None)
-            if heir is None:
-                self._finish(token, None)
-            else:
-                self._queues.setdefault(heir, deque()).append(token)
+            if token in self._owner or token not in self._waiting:
+                continue
+            if not any(waiting.port in self._ports for waiting in self._waiting[token][1]):
+                self._finish(token, None)  # else it stands in the queues of those others, too
         self._ask_next()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from ipaddress import ip_address
 from itertools import count, pairwise
 
@@ -308,8 +309,6 @@ def test_a_session_that_asks_too_often_is_not_heard_and_others_are(service, loop
 def test_three_hundred_questions_at_once_are_all_answered(service):
     answers = [service.asks(f"n{n}.example.") for n in range(300)]
     assert len(service.upstream.asked) == SHARE
-    assert service.asks("n299.example.", port=2) == [], "joins one in the queue"
-    assert service.counters["dns.asked_upstream"] == SHARE
     while service.upstream.asked:
         assert len(service.upstream.asked) <= SHARE
         service.upstream.answer("300 A 192.0.2.1")
@@ -325,6 +324,40 @@ def test_silent_servers_of_some_sessions_leave_room_for_others(service):
     service.tell(PortClosed(1))
     while service.upstream.asked:
         service.upstream.fail()
+
+
+def test_nobody_waits_in_the_queue_of_a_session_with_silent_servers(service):
+    """It may have asked for all that others are likely to ask for."""
+    for n in range(SHARE + 2):
+        service.asks(f"n{n}.example.")
+    first, last = f"n{SHARE}.example.", f"n{SHARE + 1}.example."
+    answers = service.asks(last, port=2)
+    assert len(service.upstream.asked) == SHARE + 1
+    service.upstream.asked.insert(0, service.upstream.asked.pop())
+    service.upstream.answer("300 A 192.0.2.1")
+    assert texts(answers) == [f"{last} 300 IN A 192.0.2.1"]
+    names = [service.upstream.asked[0][0].question[0].name.to_text()]
+    while service.upstream.asked:
+        service.upstream.fail()
+        names += [query.question[0].name.to_text() for query, _, _ in service.upstream.asked[-1:]]
+    assert first in names
+    assert last not in names, "one question was asked once"
+    assert service.counters["dns.asked_upstream"] == SHARE + 2
+
+
+def test_of_the_queries_that_may_wait_sessions_get_less_the_more_do(loop, counters, monkeypatch):
+    monkeypatch.setattr(dns_actor, "WAITING", 8)
+    service = Service(counters)
+    ports = (1, 1, 1, 1, 1, 2, 2, 2, 3, 3)
+    waiting = Counter(
+        port for n, port in enumerate(ports) if not service.asks(f"n{n}.example.", port=port)
+    )
+    assert waiting == {1: 4, 2: 2, 3: 1}
+    service.tell(PortClosed(1))
+    assert service.asks("more.example.", port=3) == []
+    while service.upstream.asked:
+        service.upstream.fail()
+    assert service.books_are_right() == 0
 
 
 def test_however_many_sessions_have_silent_servers_a_newcomer_is_heard(service):
@@ -568,15 +601,28 @@ def test_a_session_that_left_is_not_answered(service):
 
 def test_a_question_outlives_the_session_that_asked_it_first(service):
     """It waits behind that one's others when that one leaves: who asked the same gets its answer still."""
-    for n in range(SHARE + 1):
-        service.asks(f"n{n}.example.")
-    last = f"n{SHARE}.example."
-    others = [service.asks(last, port=port) for port in (2, 3)]
+    for port in (1, 2, 3):
+        for n in range(SHARE):
+            service.asks(f"n{n}.of{port}.example.", port=port)
+    last = "last.example."
+    others = [service.asks(last, port=port) for port in (1, 2, 3)][1:]
     service.tell(PortClosed(1))
     assert others == [[], []]
     while service.upstream.asked:
         service.upstream.answer("300 A 192.0.2.1")
     assert list(map(texts, others)) == [[f"{last} 300 IN A 192.0.2.1"]] * 2
+
+
+def test_a_question_ends_with_the_last_session_that_waits_for_it(service):
+    for port in (1, 2):
+        for n in range(SHARE):
+            service.asks(f"n{n}.of{port}.example.", port=port)
+    for port in (1, 2, 1):
+        service.asks("last.example.", port=port)
+    service.tell(PortClosed(2), PortClosed(1))
+    while service.upstream.asked:
+        service.upstream.fail()
+    assert service.counters["dns.asked_upstream"] == 2 * SHARE
 
 
 def test_over_udp_large_answers_are_cut_and_over_streams_they_are_whole(service):
