@@ -315,15 +315,20 @@ class TcpFlowActor(EventLoopActor):
         self._end()
 
     def _before_connection(self, frames: list[bytes]) -> None:
-        """Keep the SYN, which the guest repeats while the host connects; a RST takes it back."""
-        for index, frame in enumerate(frames):
-            flags = read_tcp(frame).flags
-            if flags & RST:
-                self._counters.add("tcp.given_up")
-                self._syn = b""  # a SYN behind the RST is meant anew, whatever its number
-                self._end(frames[index + 1 :])
-                return
-            if flags & SYN:
+        """Keep the SYN, which the guest repeats while the host connects; a RST takes it back.
+
+        The last one, where there are several: what was begun between them was taken back, too. Each of these
+        would have all that is behind it looked at by the gateway and another flow.
+        """
+        flags = [read_tcp(frame).flags for frame in frames]
+        resets = [index for index, said in enumerate(flags) if said & RST]
+        if resets:
+            self._counters.add("tcp.given_up")
+            self._syn = b""  # a SYN behind the RST is meant anew, whatever its number
+            self._end(frames[resets[-1] + 1 :])
+            return
+        for frame, said in zip(frames, flags, strict=True):
+            if said & SYN:
                 now = self.now()
                 patience = max(SYN_PATIENCE, 2 * (now - self._syn_at) + SYN_MARGIN)
                 self._syn, self._syn_at = frame, now

@@ -67,6 +67,15 @@ def test_the_same_while_the_host_connects(lan, to):
     assert lan.one()[TCP].flags == "SA"
 
 
+def test_attempts_that_are_taken_back_in_the_batch_in_which_they_begin_are_looked_at_once(lan):
+    attempts = [{"flags": flags, "seq": number} for number in range(100) for flags in ("S", "R")]
+    send_at_once(lan, SERVER, *attempts, {"flags": "S", "seq": 90_000})
+    assert lan.counters["gateway.received"] == len(attempts) + 2
+    assert [socket.closed for socket in lan.outside.tcp] == ["abort", None]
+    lan.outside.tcp[-1].tell(ConnectionMade())
+    assert lan.one()[TCP].ack == 90_001
+
+
 def test_aborting_and_connecting_again_works_every_time(lan):
     lan.connect()
     for number in range(100):
