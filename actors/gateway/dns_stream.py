@@ -20,6 +20,7 @@ from netstack.dns_messages import MAX_QUERY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.flows.buffer_budget import BufferBudget
     from actors.runtime import Mailbox
 
 MAX_UNREAD = 64 * 1024
@@ -35,7 +36,8 @@ AT_ONCE = 1
 """Questions of a connection that are asked in one turn of the event loop: others have theirs between."""
 
 MAX_ANSWERS = 4 * MAX_UNREAD
-"""Bytes of answers at which a connection is given up whose guest asks and asks and does not read."""
+"""Bytes of answers at which a connection is given up whose guest asks and asks and does not read; fewer where
+the session's memory for TCP is scarce."""
 
 
 class DnsStream:
@@ -43,9 +45,15 @@ class DnsStream:
 
     local_port = far_end = None
 
-    def __init__(self, dns: Mailbox, port: int, flow: Mailbox) -> None:
-        """Serve the guest behind ``port`` whose connection is ``flow``'s."""
+    def __init__(self, dns: Mailbox, port: int, buffers: BufferBudget, flow: Mailbox) -> None:
+        """Serve the guest behind ``port`` whose connection is ``flow``'s.
+
+        ``buffers`` is the memory that the session's TCP connections have.
+        """
         self._dns = dns
+        self._buffers = buffers
+        self._held = 0
+        """Bytes of it that this has taken."""
         self._port = port
         self._flow = flow
         self._partial = bytearray()
@@ -84,6 +92,7 @@ class DnsStream:
         self._partial += taken
         if not self._asks_soon:
             self._ask()
+        self._note_memory()
         if self._failed:
             raise OSError("a length that no question has")
         return len(taken)
@@ -114,6 +123,7 @@ class DnsStream:
             questions.append(DnsQuestion(bytes(self._partial[2 : 2 + length]), True, self._answer))
             del self._partial[: 2 + length]
             self._unanswered += 1
+        self._note_memory()
         if questions:
             tell_alive(self._dns, DnsQuestions(self._port, questions))
         if self._failed or self._is_over:
@@ -130,10 +140,12 @@ class DnsStream:
         self._unanswered -= 1
         if self._closed:
             return
-        if len(self._answers) + len(response) > MAX_ANSWERS:
+        if response and len(self._answers) + len(response) > self._buffers.limit(MAX_ANSWERS):
             self._failed = True
+            self._answers.clear()
         elif response:
             self._answers += len(response).to_bytes(2, "big") + response
+        self._note_memory()
         if self._partial:
             self._ask_soon()
         self._tell_readable()
@@ -158,6 +170,7 @@ class DnsStream:
             return None
         data = bytes(self._answers[:limit])
         del self._answers[:limit]
+        self._note_memory()
         self._tell_writable()
         return data
 
@@ -179,3 +192,11 @@ class DnsStream:
     def close(self, *, abort: bool = False) -> None:  # noqa: ARG002 - there is nothing to reset
         """Forget the connection; answers that still come go nowhere."""
         self._closed = True
+        self._answers.clear()
+        self._partial.clear()
+        self._note_memory()
+
+    def _note_memory(self) -> None:
+        held = len(self._answers) + len(self._partial)
+        self._buffers.add(held - self._held)
+        self._held = held

@@ -39,7 +39,7 @@ from netstack.udp import UDP_HEADER_LENGTH, UdpFrameTemplate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.flows.batch import Batch
+    from actors.flows.batch import Batch, PortState
     from actors.flows.tcp_flow import Dial
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
@@ -166,11 +166,11 @@ class LanServices:
 
     # -- DNS ----------------------------------------------------------------------------------------
 
-    def dial(self, service: int, port: int) -> Dial | None:
+    def dial(self, service: int, port: PortState) -> Dial | None:
         """Say how a guest behind ``port`` is connected to a TCP port of the gateway; None where nobody is."""
         if self._dns is None or service != DNS_PORT:
             return None
-        return partial(DnsStream, self._dns, port)
+        return partial(DnsStream, self._dns, port.number, port.buffers)
 
     def _ask_dns(self, frame: bytes, datagram: UdpDatagram, batch: Batch) -> str:
         family = family_of(datagram.source)

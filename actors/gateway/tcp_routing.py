@@ -127,7 +127,7 @@ class TcpRouter:
         return lambda flow: self._context.outside.open_tcp(flow, address, owner)
 
     def _dial_service(self, key: FlowKey) -> Dial | None:
-        return self._services.dial(key.remote_port, key.port)
+        return self._services.dial(key.remote_port, self._flows.ports[key.port])
 
 
 def _repeat(entry: TimeWait, reaction: Reaction, batch: Batch) -> str:

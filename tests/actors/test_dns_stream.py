@@ -8,17 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box
 
+from actors.flows.buffer_budget import LEAST, BufferBudget
 from actors.gateway.dns_stream import AT_ONCE, MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
 from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 from actors.scheduler import Scheduler
 from netstack.counters import Counters
+
+MEMORY = 1024 * 1024
+"""Bytes of the session's TCP connections."""
 
 
 class Connection:
     def __init__(self, loop):
         self.loop = loop
         self.dns, self.flow = Box(), Box()
-        self.stream = DnsStream(self.dns, 7, self.flow)
+        self.buffers = BufferBudget(MEMORY)
+        self.stream = DnsStream(self.dns, 7, self.buffers, self.flow)
         assert self.dns.take() == [DnsStreamOpened(self.flow)]
 
     def questions(self):
@@ -144,6 +149,32 @@ def test_too_many_answers_for_a_guest_that_does_not_read_end_the_connection(conn
         question.reply(bytes(MAX_ANSWERS // 4 - 2))
     with pytest.raises(OSError, match="given up"):
         connection.stream.read(1)
+
+
+def test_what_waits_is_of_the_sessions_memory(connection):
+    stream, buffers = connection.stream, connection.buffers
+    stream.write([framed(b"q") * 3 + b"\0\x09half"])
+    questions = connection.questions()
+    assert buffers.used == len(b"\0\x09half")
+    for question in questions:
+        question.reply(bytes(98))
+    assert buffers.used == len(b"\0\x09half") + 3 * 100
+    stream.read(250)
+    assert buffers.used == len(b"\0\x09half") + 50
+    stream.close()
+    assert buffers.used == 0
+
+
+def test_where_that_is_scarce_fewer_answers_wait_for_a_guest_that_does_not_read(connection):
+    connection.buffers.add(MEMORY)
+    connection.stream.write([framed(b"q") * 2])
+    one, other = connection.questions()
+    one.reply(bytes(LEAST - 2))
+    assert connection.stream.read(2) == (LEAST - 2).to_bytes(2, "big")
+    other.reply(bytes(100))
+    with pytest.raises(OSError, match="given up"):
+        connection.stream.read(1)
+    assert connection.buffers.used == MEMORY
 
 
 def test_a_question_that_is_given_up_keeps_neither_the_end_nor_the_next_question_waiting(connection):
