@@ -92,11 +92,10 @@ def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
     So neither the first nor the last of two origins, hosts or tokens is believed.
     """
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for name, value in headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
+        found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 def caller_of(request: Request) -> Caller:

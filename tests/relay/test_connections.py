@@ -142,6 +142,46 @@ def test_of_many_that_send_at_once_some_are_read_in_a_turn(monkeypatch):
     assert max(Counter(read_at).values()) <= 2 * client_sockets.SOCKETS_AT_A_TIME
 
 
+def test_little_is_read_of_one_client_at_a_time(monkeypatch):
+    sizes = []
+    take = connections.Connection.data_received
+
+    def data_received(self, data):
+        sizes.append(len(data))
+        take(self, data)
+
+    monkeypatch.setattr(connections.Connection, "data_received", data_received)
+
+    async def scenario(connect, go_on):
+        client = await connect()
+        client[1].write(b"GET / HTTP/1.1\r\nHost: relay\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000))
+        assert int((await client[0].readuntil(b"\r\n")).split()[1]) == 200
+
+    served(scenario)
+    assert max(sizes) == connections.READ_SIZE
+
+
+def many_fields(count):
+    return b"GET / HTTP/1.1\r\nHost: relay\r\n" + b"a:\r\n" * count + b"\r\n"
+
+
+def test_a_request_of_very_many_fields_is_refused():
+    async def scenario(connect, go_on):
+        client = await connect()
+        for fields in (100, 100, 500):  # on one connection requests are counted singly
+            client[1].write(many_fields(fields))
+            status = int((await client[0].readuntil(b"\r\n")).split()[1])
+            assert status == (200 if fields == 100 else 400)
+            if status == 200:
+                await client[0].readuntil(b"ok\r\n0\r\n\r\n")
+        await has_ended(client)
+        client = await connect()
+        client[1].write(many_fields(50_000))
+        await has_ended(client)
+
+    served(scenario)
+
+
 def test_who_takes_no_answer_goes_only_after_all_that_ask_for_nothing():
     async def scenario(connect, go_on):
         greedy = [await connect() for _ in range(3)]
