@@ -76,6 +76,9 @@ ORDINARY_COST = 0.002
 READING = 0.002
 """Seconds of a turn for reading questions; of one that takes longer this is the only one."""
 
+TELLING = 0.002
+"""Seconds of a turn for telling what was answered: thousands may wait for one answer, each 0.1 ms."""
+
 QUERY_BURST = 300.0
 """Queries of one session at once: all tabs of a browser that starts."""
 
@@ -114,6 +117,10 @@ class GoOn(NamedTuple):
 
 class ReadOn(NamedTuple):
     """DnsActor -> itself: read further questions."""
+
+
+class TellOn(NamedTuple):
+    """DnsActor -> itself: tell others who have waited for an answer."""
 
 
 class _Port:
@@ -170,6 +177,11 @@ class DnsActor(EventLoopActor):
         """
         self._inspections: deque[_Inspection] = deque()
         """Long answers and what came after them, in turn.
+
+        A message to this actor is on its way while there are any.
+        """
+        self._untold: deque[tuple[_Waiting, CachedAnswer | None]] = deque()
+        """Those who are yet to be told what the answer is, which still count as waiting.
 
         A message to this actor is on its way while there are any.
         """
@@ -358,7 +370,7 @@ class DnsActor(EventLoopActor):
         )
 
     def _finish(self, token: int, answer: Answer | None) -> None:
-        """Keep an answer, and tell everyone who waits for it, or that there is none."""
+        """Keep an answer, and have everyone told who waits for it, or that there is none."""
         question, everyone = self._waiting.pop(token)
         del self._asked[question]
         now = self.now()
@@ -371,16 +383,32 @@ class DnsActor(EventLoopActor):
             if evicted:
                 self._counters.add("dns.cache_evictions", evicted)
         fresh = None if answer is None else CachedAnswer(answer.wire, 0)
-        for waiting in everyone:
-            if waiting.port not in self._ports:
-                self._counters.add("dns.abandoned")
-                continue
-            self._waits.give_back(waiting.port)
-            try:
-                self._counters.add(_respond(waiting.query, waiting.asked, fresh))
-            except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
-                self._handler_errors.note(error, now)
-                _give_up(waiting.asked)
+        is_first = not self._untold
+        self._untold += [(waiting, fresh) for waiting in everyone]
+        if is_first:
+            self._tell()
+
+    @handles(TellOn)
+    def _tell(self, _message: TellOn | None = None) -> None:
+        """Tell those who have waited for answers, for TELLING of a turn; the others have later turns."""
+        begun = thread_time()
+        while self._untold:
+            self._tell_one(*self._untold.popleft())
+            if thread_time() - begun >= TELLING:
+                break
+        if self._untold:
+            self.scheduler.after_sockets(partial(tell_alive, self.actor_ref, TellOn()))
+
+    def _tell_one(self, waiting: _Waiting, answer: CachedAnswer | None) -> None:
+        if waiting.port not in self._ports:
+            self._counters.add("dns.abandoned")
+            return
+        self._waits.give_back(waiting.port)
+        try:
+            self._counters.add(_respond(waiting.query, waiting.asked, answer))
+        except Exception as error:  # noqa: BLE001 - a bug costs one answer, never the LAN
+            self._handler_errors.note(error, self.now())
+            _give_up(waiting.asked)
 
     def _may_show(self, address: bytes) -> bool:
         """Whether an answer from outside may hold ``address``; the LAN's are not for others to give."""

@@ -13,7 +13,7 @@ import pytest
 from lan_parts import ip, mac
 
 import actors.gateway.dns as dns_actor
-from actors.gateway.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, READING, SHARE, DnsActor
+from actors.gateway.dns import IN_FLIGHT, ORDINARY_COST, QUERY_BURST, READING, SHARE, TELLING, DnsActor
 from actors.messages import (
     DnsQuestion,
     DnsQuestions,
@@ -422,6 +422,21 @@ def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_
     assert read[-1] == 8
     assert answered[1:] in ([1, 2] * 3 + [2], [2, 1] * 3 + [2])
     assert service.counters["dns.drop.session_ended"] == 1
+
+
+def test_of_many_who_wait_for_one_answer_few_are_told_in_a_turn_of_the_loop(service, loop, monkeypatch):
+    answers = [service.asks(port=port) for port in (1, 2, 1, 3)]
+    monkeypatch.setattr(dns_actor, "thread_time", lambda spent=count(step=TELLING): next(spent))
+    service.upstream.answer("300 A 192.0.2.1")
+    service.tell(PortClosed(3))
+    told = [sum(map(len, answers))]
+    while not loop.idle:
+        loop.turn()
+        told.append(sum(map(len, answers)))
+    assert told[0] == 1
+    assert told[-1] == 3
+    assert all(after - before <= 1 for before, after in pairwise(told))
+    assert service.counters["dns.abandoned"] == 1
 
 
 def test_where_descriptors_are_few_so_are_the_questions_in_flight(loop, counters):
