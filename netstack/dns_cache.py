@@ -1,6 +1,8 @@
 """Answers of name servers, kept for as long as they may be (RFC 1035 section 7.4, RFC 2308).
 
-Bounded in entries and bytes; what was not asked for longest makes room. Times are seconds, monotonic.
+Bounded in entries and bytes; what was not asked for longest makes room. Of the memory that the caches of
+several LANs share, each may hold as much as is left (Choudhury and Hahne, "Dynamic Queue Length Thresholds
+for Shared-Memory Packet Switches", 1998). Times are seconds, monotonic.
 """
 
 from __future__ import annotations
@@ -16,6 +18,12 @@ MAX_ENTRIES = 4096
 
 MAX_BYTES = 4 << 20
 """All answers together: 1 KB for each entry, though one may have 64 KB."""
+
+MAX_TOTAL = 32 << 20
+"""All answers of all LANs: clients of one address may make several, and there may be hundreds."""
+
+LEAST = 64 << 10
+"""Bytes that a cache may hold however little is left."""
 
 MAX_LIFETIME = 86_400
 """Seconds: longer TTLs are cut to a day (RFC 8767 section 4 cuts at a week)."""
@@ -37,12 +45,30 @@ class _Entry(NamedTuple):
     expires: float
 
 
+class CacheMemory:
+    """Bytes that the caches of several LANs hold together."""
+
+    __slots__ = ("_size", "used")
+
+    def __init__(self, size: int = MAX_TOTAL) -> None:
+        self._size = size
+        self.used = 0
+
+    def limit(self, most: int) -> int:
+        """Give the bytes that a cache may hold at present, which never gets more than ``most``."""
+        return min(most, max(self._size - self.used, LEAST))
+
+
 class DnsCache:
     """Answers by question."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, memory: CacheMemory | None = None
+    ) -> None:
+        """Share ``memory`` with other caches; None for a cache alone."""
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._memory = CacheMemory() if memory is None else memory
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self.size = 0
         """Bytes held, with the overhead."""
@@ -66,15 +92,25 @@ class DnsCache:
         if question in self._entries:
             self._remove(question)
         size = len(wire) + ENTRY_OVERHEAD
-        if lifetime <= 0 or size > self._max_bytes:
+        most = self._memory.limit(self._max_bytes)
+        if lifetime <= 0 or size > most:
             return 0
         evicted = 0
-        while len(self._entries) >= self._max_entries or self.size + size > self._max_bytes:
+        while len(self._entries) >= self._max_entries or self.size + size > most:
             self._remove(next(iter(self._entries)))
             evicted += 1
         self._entries[question] = _Entry(wire, now, now + min(lifetime, MAX_LIFETIME))
-        self.size += size
+        self._grow(size)
         return evicted
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._grow(-self.size)
+
     def _remove(self, question: Hashable) -> None:
-        self.size -= len(self._entries.pop(question).wire) + ENTRY_OVERHEAD
+        self._grow(-len(self._entries.pop(question).wire) - ENTRY_OVERHEAD)
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self._memory.used += size

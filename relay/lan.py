@@ -149,7 +149,7 @@ class Lan:
         )
         self.name_servers = plan.name_servers
         """What guests' questions go to; those of resolv.conf where there are none."""
-        self.names = dns = DnsActor.start(self._resolvers, counters, settings)
+        self.names = dns = DnsActor.start(self._resolvers, counters, settings, shared.answers)
         self._started.append(dns)
         self.gateway = GatewayActor.start(
             self.switch,

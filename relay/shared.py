@@ -7,6 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from actors.flows.buffer_budget import TOTAL, BufferBudget
+from netstack.dns_cache import CacheMemory
 from netstack.shares import Shares
 from transport.host.echo_sockets import EchoIdentifiers
 from transport.host.mapped_ports import MappedPorts
@@ -54,6 +55,8 @@ class Shared:
         self.udp_flows = Shares(max_flows)
         """Of these, those that have a UDP port of the host; the gateways keep the limit."""
         self.buffers = BufferBudget(tcp_buffers)
+        self.answers = CacheMemory()
+        """That of the answers which the name servers of all rooms keep."""
         self.questions = asyncio.Semaphore(max_questions)
         """Those to name servers at a time: each has a few sockets."""
         self.identifiers = EchoIdentifiers()

@@ -10,12 +10,12 @@ as its name server) ends there, and nobody can have many guesses at one answer a
 An answer is checked (is it to this question?), stripped of addresses that guests may not reach, in slices
 when it is long, kept for as long as its TTLs say, and adapted to each guest (``netstack.dns_answers``).
 
-Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, WAITING and IN_FLIGHT for all, of which
-sessions get less the more is taken (``netstack.shares``). What is over the first is dropped, since resolvers
-ask again; of more that wait than may it is told SERVFAIL; over the others it waits in a queue of its session,
-in those of all sessions that ask the same, and the sessions take turns. A question that took more time than
-ORDINARY_COST, itself or the reading of its answer, counts as so many questions as could have been answered in
-that time.
+Limits: QUERIES_PER_SECOND, WAITING_PER_PORT and SHARE for each session, WAITING and IN_FLIGHT for all, of
+which sessions get less the more is taken (``netstack.shares``). What is over the first is dropped, since
+resolvers ask again; where too many wait it is told SERVFAIL; over the others it waits in a queue of its
+session, in those of all sessions that ask the same, and the sessions take turns. A question that took more
+time than ORDINARY_COST, itself or the reading of its answer, counts as so many questions as could have been
+answered in that time.
 
 Accounting: ``dns.received`` = ``dns.local`` + ``dns.cached`` + ``dns.forwarded`` + ``dns.refused`` +
 ``dns.drop.*``; ``dns.forwarded`` = ``dns.answered`` + ``dns.failed`` + ``dns.abandoned`` + those waiting.
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from actors.ports import Upstream
     from actors.settings import LanSettings
     from netstack.counters import Counters
+    from netstack.dns_cache import CacheMemory
     from netstack.dns_messages import Question
 
 QUERIES_PER_SECOND = 100.0
@@ -135,8 +136,17 @@ class _Port:
 class DnsActor(EventLoopActor):
     """Answers the questions of one LAN's guests."""
 
-    def __init__(self, upstream: Upstream, counters: Counters, settings: LanSettings) -> None:
-        """Begin with the LAN's own names. Raises ValueError when the settings' domain is no name."""
+    def __init__(
+        self,
+        upstream: Upstream,
+        counters: Counters,
+        settings: LanSettings,
+        memory: CacheMemory | None = None,
+    ) -> None:
+        """Begin with the LAN's own names. Raises ValueError when the settings' domain is no name.
+
+        ``memory`` is that of the caches of all LANs; None for a LAN alone.
+        """
         super().__init__()
         self._upstream = upstream
         self._counters = counters
@@ -149,7 +159,7 @@ class DnsActor(EventLoopActor):
         if self._prefix is not None:
             networks.append(IPv6Network((self._prefix + bytes(8), 64)))
         self._local = LocalNames(settings.domain, told, settings.dns_allow_private, networks)
-        self._cache = DnsCache()
+        self._cache = DnsCache(memory=memory)
         self._limit = min(IN_FLIGHT, settings.max_questions)
         self._share = max(1, min(SHARE, self._limit // 2))
         self._ports: dict[int, _Port] = {}
@@ -188,14 +198,15 @@ class DnsActor(EventLoopActor):
         self._handler_errors = HandlerErrors("dns", counters)
 
     def on_stop(self) -> None:
-        """Give the questions up."""
+        """Give the questions up, and what memory others may have use for."""
         self._upstream.close()
+        self._cache.clear()
 
     # -- questions ----------------------------------------------------------------------------------
 
     @handles(AnswersOutdated)
     def _answers_outdated(self, _: AnswersOutdated) -> None:
-        self._cache = DnsCache()
+        self._cache.clear()
 
     @handles(DnsQuestions)
     def _questions(self, message: DnsQuestions) -> None:
@@ -226,7 +237,7 @@ class DnsActor(EventLoopActor):
             if questions:
                 self._unread[number] = questions
             try:
-                self._counters.add(self._question(number, port, asked, now))
+                self._counters.add(self._question(number, asked, now))
             except Exception as error:  # noqa: BLE001 - a bug costs one question, never the LAN
                 self._handler_errors.note(error, now)
                 _give_up(asked)
@@ -242,8 +253,8 @@ class DnsActor(EventLoopActor):
             port.queries.charge(excess)
         return now
 
-    def _question(self, number: int, port: _Port, asked: DnsQuestion, now: float) -> str:
-        """Deal with one query; return the counter for what became of it."""
+    def _question(self, number: int, asked: DnsQuestion, now: float) -> str:
+        """Deal with one query of a session; return the counter for what became of it."""
         query = parse_query(asked.query)
         if not isinstance(query, Query):
             if query is None:

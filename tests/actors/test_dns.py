@@ -349,9 +349,7 @@ def test_of_the_queries_that_may_wait_sessions_get_less_the_more_do(loop, counte
     monkeypatch.setattr(dns_actor, "WAITING", 8)
     service = Service(counters)
     ports = (1, 1, 1, 1, 1, 2, 2, 2, 3, 3)
-    waiting = Counter(
-        port for n, port in enumerate(ports) if not service.asks(f"n{n}.example.", port=port)
-    )
+    waiting = Counter(port for n, port in enumerate(ports) if not service.asks(f"n{n}.example.", port=port))
     assert waiting == {1: 4, 2: 2, 3: 1}
     service.tell(PortClosed(1))
     assert service.asks("more.example.", port=3) == []
@@ -426,7 +424,8 @@ def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_
 
 def test_of_many_who_wait_for_one_answer_few_are_told_in_a_turn_of_the_loop(service, loop, monkeypatch):
     answers = [service.asks(port=port) for port in (1, 2, 1, 3)]
-    monkeypatch.setattr(dns_actor, "thread_time", lambda spent=count(step=TELLING): next(spent))
+    spent = count(step=TELLING)
+    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
     service.upstream.answer("300 A 192.0.2.1")
     service.tell(PortClosed(3))
     told = [sum(map(len, answers))]
@@ -659,7 +658,7 @@ def test_the_end_gives_the_questions_up(loop, counters):
 
 
 def test_answers_that_give_way_to_others_are_counted(loop, counters, monkeypatch):
-    monkeypatch.setattr(dns_actor, "DnsCache", lambda: DnsCache(max_entries=2))
+    monkeypatch.setattr(dns_actor, "DnsCache", lambda **shared: DnsCache(max_entries=2, **shared))
     service = Service(counters)
     for number in range(5):
         service.asks(f"n{number}.example.")

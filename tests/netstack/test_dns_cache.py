@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.dns_cache import ENTRY_OVERHEAD, MAX_LIFETIME, CachedAnswer, DnsCache
+from netstack.dns_cache import ENTRY_OVERHEAD, LEAST, MAX_LIFETIME, CachedAnswer, CacheMemory, DnsCache
 
 
 def test_an_answer_is_kept_for_its_lifetime():
@@ -57,6 +57,20 @@ def test_bytes_are_bounded():
     assert cache.put("too large", bytes(2 * ENTRY_OVERHEAD + 1), 60, 0.0) == 0
     assert cache.get("too large", 0.0) is None
     assert cache.size == 3 * ENTRY_OVERHEAD
+
+
+def test_caches_share_memory_so_that_each_may_hold_what_is_left():
+    memory = CacheMemory(8 * LEAST)
+    first, second, third = caches = [DnsCache(memory=memory) for _ in range(3)]
+    for cache in caches:
+        for name in range(100):
+            cache.put(name, bytes(LEAST // 4 - ENTRY_OVERHEAD), 60, 0.0)
+    assert [cache.size // LEAST for cache in caches] == [4, 2, 1]
+    assert memory.used == sum(cache.size for cache in caches)
+    assert third.put("large", bytes(LEAST - ENTRY_OVERHEAD), 60, 0.0) == 4
+    assert first.put("too large", bytes(2 * LEAST), 60, 0.0) == 0
+    first.clear()
+    assert (len(first), first.size, memory.used) == (0, 0, second.size + third.size)
 
 
 @given(
