@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import pykka
 from loguru import logger
 
-from actors.scheduler import DATA_MESSAGES, Inbox, Scheduler, active, reply_dead
+from actors.scheduler import DATA_MESSAGES, MESSAGES_PER_END, Inbox, Scheduler, active, reply_dead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -205,6 +205,7 @@ class EventLoopActor(pykka.Actor):
         handled = inbox.serve(self, limit)
         if self.actor_stopped.is_set():
             self._actor_loop_end()
+            handled += MESSAGES_PER_END
         else:
             if self.poll_at < self._actor_armed_at:
                 self._actor_timer_arm()

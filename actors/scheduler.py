@@ -30,6 +30,10 @@ MESSAGES_PER_VISIT: Final = 64
 MESSAGES_PER_RUN: Final = 4096
 """Messages of one run; the rest waits until the loop has looked at its sockets (some 10 ms at worst)."""
 
+MESSAGES_PER_END: Final = 32
+"""Messages for which the end of an actor counts: that of a flow closes a socket, which takes 25 µs or more,
+and a client may have thousands of them end at once."""
+
 _PYKKA_MESSAGES: Final = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 
 DATA_MESSAGES: Final[set[type]] = set()

@@ -220,6 +220,22 @@ def test_an_endless_conversation_leaves_room_for_the_loop(loop):
     assert not ref.is_alive()
 
 
+def test_many_that_end_at_once_leave_room_for_the_loop(loop):
+    """Sockets are closed then; those whose turn has not come yet handle nothing more all the same."""
+    seen = []
+    actors = [Worker.start(seen) for _ in range(300)]
+    run_ready()
+    for actor in actors:
+        actor.stop(block=False)
+        actor.tell("more")
+    run_ready()
+    ended = sum(not actor.is_alive() for actor in actors)
+    assert 0 < ended <= scheduler.MESSAGES_PER_RUN // scheduler.MESSAGES_PER_END
+    loop.run()
+    assert not any(actor.is_alive() for actor in actors)
+    assert seen == []
+
+
 def test_a_full_inbox_drops_the_oldest_frames_and_no_control_message(loop):
     seen = []
     ref = Worker.start(seen)
