@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from netstack.shares import Shares
+
 PROBES = 3
 PROBE_INTERVAL = 0.5
 """Seconds between probes, and after the last: paths of 200 ms answer in time, silence costs 1.5 s."""
@@ -21,7 +23,7 @@ SETTLED_FOR = 10.0
 DEFEND_INTERVAL)."""
 
 MAX_CONTESTS = 256
-"""Running and settled ones of one LAN together."""
+"""Running ones of one LAN, of which ports get less the more there are; and settled ones, the latest."""
 
 MAX_PER_PORT = 8
 """Running ones of one challenger's port: a guest that claims all addresses makes others answer this often."""
@@ -51,6 +53,8 @@ class Contests:
     def __init__(self) -> None:
         self._running: dict[bytes, tuple[Contest, int, float]] = {}
         """Each with its probes left and the time of the next step."""
+        self._shares = Shares(MAX_CONTESTS)
+        """These by the challengers' ports."""
         self._settled: dict[bytes, float] = {}
         """Addresses whose holder has answered, and until when that counts; the oldest first."""
 
@@ -66,10 +70,7 @@ class Contests:
         address = contest.address
         if address in self._running or self._settled.get(address, now) > now:
             return False
-        self._forget_settled(now)
-        if len(self._running) + len(self._settled) >= MAX_CONTESTS:
-            return False
-        if sum(other.port == contest.port for other, _, _ in self._running.values()) >= MAX_PER_PORT:
+        if self._shares.held_by(contest.port) >= MAX_PER_PORT or not self._shares.take(contest.port):
             return False
         self._running[address] = (contest, PROBES, now)
         return True
@@ -79,9 +80,10 @@ class Contests:
         running = self._running.get(address)
         if running is None or running[0].holder != mac:
             return False
-        del self._running[address]
+        self._end(address)
         self._settled.pop(address, None)
         self._settled[address] = now + SETTLED_FOR
+        self._forget_settled(now)
         return True
 
     def due(self, now: float) -> Due:
@@ -95,18 +97,22 @@ class Contests:
                 self._running[address] = (contest, probes - 1, now + PROBE_INTERVAL)
             else:
                 due.lost.append(contest)
-                del self._running[address]
+                self._end(address)
         return due
 
     def forget(self, mac: bytes) -> None:
         """End the contests of a guest that left, as holder or as challenger."""
         for address, (contest, _, _) in list(self._running.items()):
             if mac in (contest.holder, contest.challenger):
-                del self._running[address]
+                self._end(address)
+
+    def _end(self, address: bytes) -> None:
+        contest, _, _ = self._running.pop(address)
+        self._shares.give_back(contest.port)
 
     def _forget_settled(self, now: float) -> None:
         while self._settled:
             oldest = next(iter(self._settled))
-            if self._settled[oldest] > now:
+            if self._settled[oldest] > now and len(self._settled) <= MAX_CONTESTS:
                 return
             del self._settled[oldest]

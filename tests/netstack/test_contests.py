@@ -72,11 +72,24 @@ def test_a_port_has_few_contests_at_a_time():
     assert contests.begin(other(99, 2), 0.0)
 
 
-def test_all_contests_together_are_bounded_the_settled_ones_included():
+def test_all_contests_together_are_bounded_and_a_port_that_has_few_gets_some():
     contests = Contests()
-    for number in range(MAX_CONTESTS):
-        assert contests.begin(other(number, number), 0.0)
-        if number % 2:
-            assert contests.answered(other(number, number).address, HOLDER, 0.0)
-    assert not contests.begin(other(MAX_CONTESTS, MAX_CONTESTS), 1.0)
-    assert contests.begin(other(MAX_CONTESTS, MAX_CONTESTS), SETTLED_FOR)
+    begun = [
+        contests.begin(other(MAX_PER_PORT * port + number, port), 0.0)
+        for port in range(MAX_CONTESTS // MAX_PER_PORT)
+        for number in range(MAX_PER_PORT)
+    ]
+    assert MAX_CONTESTS // 2 < sum(begun) < MAX_CONTESTS
+    assert contests.begin(other(10**6, 10**6), 0.0)
+    while contests.poll_at < NEVER:
+        contests.due(contests.poll_at)
+    assert contests.begin(other(0, 0), 99.0)
+
+
+def test_of_those_that_were_settled_the_latest_are_kept():
+    contests = Contests()
+    for number in range(MAX_CONTESTS + 1):
+        assert contests.begin(other(number, 1), 0.0)
+        assert contests.answered(other(number, 1).address, HOLDER, 0.0)
+    assert contests.begin(other(0, 1), 0.0), "forgotten for the last one"
+    assert not contests.begin(other(1, 1), 0.0)
