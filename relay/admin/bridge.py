@@ -149,7 +149,8 @@ def dashboard(relay: AdminClient, args: argparse.Namespace) -> str:
     except OSError as error:
         raise AskError(f"port {args.http_port}: {error.strerror}") from None
     with bridge:
-        print(f"http://{LOOPBACK}:{bridge.server_port}{DASHBOARD}#token={token}", flush=True)  # noqa: T201
+        link = f"http://{LOOPBACK}:{bridge.server_port}{DASHBOARD}#token={token}"
+        print(json.dumps({"link": link}) if args.json else link, flush=True)  # noqa: T201
         print("Open it in a browser; it works until this command is ended (Ctrl-C).", file=sys.stderr)  # noqa: T201
         bridge.serve_forever()
     return ""

@@ -55,6 +55,15 @@ def test_what_the_relay_answers_comes_through(relay, dashboard):
     relay.wait_for(r"the operator \(\w+\) lifted the ban")
 
 
+def test_programs_get_the_link_as_json(relay):
+    command = Program(sys.executable, "-m", "relay.main", "dashboard", "--json", "--admin", relay.admin)
+    try:
+        told = json.loads(command.wait_for(r"^\{.*\}$")[0])
+    finally:
+        command.stop()
+    assert told["link"].startswith("http://127.0.0.1:")
+
+
 def test_the_page_comes_with_its_policy_to_whoever_has_no_token(dashboard):
     with dashboard.open("/dashboard/", Authorization="") as response:
         assert response.status == 200
