@@ -100,7 +100,7 @@ class Live:
 def _session(peer: dict[str, Any], before: dict[str, Any] | None) -> Session:
     sent, lost = peer["packets_sent"], peer["packets_lost"]
     loss = lost / sent if sent else None
-    if before is None:
+    if before is None or peer["age"] < before["age"]:  # the number is another session's, of the next relay
         return Session(peer, loss=loss)
     # Both ages are by the relay's clock: how long the answers took to come does not matter.
     span = max(peer["age"] - before["age"], 1e-9)

@@ -89,6 +89,15 @@ def test_sessions_come_and_go(live):
     assert look.session(2).drops == 3
 
 
+def test_a_session_of_the_next_relay_with_the_same_number_is_another(live):
+    relay, live = live
+    relay.answers["/v1/peers"] = [peer(age=100.0, bytes_in=1_000_000)]
+    live.look()
+    relay.answers["/v1/peers"] = [peer(age=1.0, bytes_in=10)]
+    (session,) = live.look().sessions
+    assert (session.from_guest, session.to_guest, session.loss) == (None, None, 0.1)
+
+
 def test_counters_of_a_room_that_ended_are_no_negative_rate(live):
     relay, live = live
     live.look()
