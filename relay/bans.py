@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,9 @@ HOLDS = "bans"
 
 MAX_BANS = 1024
 """Each new session is compared with all of them."""
+
+_MAPPED = 96
+"""Bits before the IPv4 address in ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2)."""
 
 Kind = Literal["address", "mac", "token"]
 
@@ -68,11 +72,20 @@ def address_of(remote: str) -> IPv4Address | IPv6Address:
     return ipaddress.ip_address(remote.rpartition(":")[0].strip("[]"))
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Read a network; one of IPv4 in the guise of IPv6 is told as clients of it are. Raises ValueError."""
+    network = ipaddress.ip_network(text)
+    inner = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if inner is None or network.prefixlen < _MAPPED:
+        return network
+    return ipaddress.ip_network(f"{inner}/{network.prefixlen - _MAPPED}")
+
+
 def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
     """Read whom to keep out. Raises BanError."""
     if kind == "address":
         try:
-            return Ban("address", str(ipaddress.ip_network(what)), until, reason)
+            return Ban("address", str(_network(what)), until, reason)
         except ValueError:
             raise BanError(
                 f"must be an address or a network such as 192.0.2.0/24, not {what[:80]!r}"
@@ -87,6 +100,15 @@ def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
             raise BanError("must be the id (jti) of a token, 1 to 200 visible ASCII characters")
         return Ban("token", what, until, reason)
     raise BanError(f"address, mac or token can be banned, not {kind[:80]!r}")
+
+
+def _id_of(said: str) -> str:
+    """Write what somebody calls a ban, with either mark and in any spelling, as its id."""
+    kind, what = (*re.split("[:=]", said, maxsplit=1), "")[:2]
+    try:
+        return parse_ban(kind, what, math.inf).id
+    except BanError:
+        return said
 
 
 class Bans:
@@ -119,8 +141,8 @@ class Bans:
         self._bans[ban.id] = ban
 
     def remove(self, identifier: str) -> bool:
-        """Lift a ban; whether it was there."""
-        return self._bans.pop(identifier, None) is not None
+        """Lift a ban, named by its id or as it was asked for (``mac=MAC``); whether it was there."""
+        return any(self._bans.pop(each, None) is not None for each in (identifier, _id_of(identifier)))
 
     @property
     def macs(self) -> frozenset[bytes]:

@@ -94,7 +94,7 @@ def ban_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--token", metavar="ID", help="the same as token=ID")
     parser.add_argument("--reason", metavar="TEXT", help="told to the clients")
-    parser.add_argument("--lift", metavar="ID", help="let in again what is listed by this id")
+    parser.add_argument("--lift", metavar="ID", help="let in again: the id as it is listed, or KIND=WHOM")
 
 
 def reload(relay: client.AdminClient, args: argparse.Namespace) -> str:

@@ -33,6 +33,9 @@ def clock():
     [
         ("address", "192.0.2.1", "address:192.0.2.1/32"),
         ("address", "2001:db8::/32", "address:2001:db8::/32"),
+        ("address", "::ffff:192.0.2.1", "address:192.0.2.1/32"),
+        ("address", "::ffff:192.0.2.0/120", "address:192.0.2.0/24"),
+        ("address", "::/0", "address:::/0"),
         ("mac", MAC.upper().replace(":", "-"), f"mac:{MAC}"),
         ("token", "abc", "token:abc"),
     ],
@@ -73,6 +76,26 @@ def test_a_session_is_found_by_whatever_it_is_known_by(clock, kind, what, found)
     bans = Bans(clock)
     bans.add(parse_ban(kind, what, math.inf))
     assert (bans.find("192.0.2.7:5000", MAC, "t") is not None) is found
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "lifted"),
+    [
+        ("address", "192.0.2.7", "address:192.0.2.7/32"),
+        ("address", "192.0.2.7", "address=192.0.2.7"),
+        ("address", "2001:db8::7", "address=2001:DB8:0::7"),
+        ("mac", MAC, f"mac={MAC.upper()}"),
+        ("token", "a=b:c/d", "token=a=b:c/d"),
+        ("token", "a=b:c/d", "token:a=b:c/d"),
+    ],
+)
+def test_a_ban_is_lifted_by_its_id_and_by_the_words_it_was_asked_for(clock, kind, what, lifted):
+    bans = Bans(clock)
+    bans.add(parse_ban(kind, what, math.inf))
+    bans.add(parse_ban("token", "a:b:c/d", math.inf))
+    assert bans.remove(lifted)
+    assert [ban.id for ban in bans] == ["token:a:b:c/d"]
+    assert not any(map(bans.remove, (lifted, "token", "", "nobody=x")))
 
 
 def test_an_ipv6_session_is_found_by_its_network(clock):

@@ -141,7 +141,7 @@ async function ban(peer) {
 }
 
 async function lift({ id }) {
-  await act(() => relay.delete(`/v1/bans/${id}`));
+  await act(() => relay.delete(`/v1/bans/${encodeURIComponent(id)}`));
 }
 
 async function removeForward({ room: where, forward }) {
