@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 def forwards(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """List the forwards, add one or remove one."""
-    room = args.room or "default"
     if args.add:
-        added = relay.post("/v1/forwards", {"room": room, "forward": args.add})
+        # Without a room it is the default one, or that of the token.
+        room = {} if args.room is None else {"room": args.room}
+        added = relay.post("/v1/forwards", {**room, "forward": args.add})
         return say(args, added, lambda done: f"added {done['forward']} to room {done['room']}")
     if args.remove:
-        removed = relay.delete("/v1/forwards", {"room": room, "forward": args.remove})
+        removed = relay.delete("/v1/forwards", {"room": args.room, "forward": args.remove})
         return say(args, removed, lambda done: f"removed {done['removed']}")
     return say(
         args,

@@ -174,6 +174,16 @@ def test_and_changes_that_room_only(relay, lab):
     relay.wait_for(rf"token '?lab-boss\b.* disconnected peer {lab.ports['lab']}")
 
 
+def test_and_changes_its_forwards_by_the_commands_without_naming_it(relay, lab, tmp_path):
+    own = tmp_path / "lab"
+    own.write_text(LAB)
+    admin = ("--admin", f"127.0.0.1:{relay.admin}", "--admin-token", own)
+    forward = f"tcp:127.0.0.1:{free_port()}:10.0.2.99:80"
+    added = run(*THIS_TREE, "forwards", "--add", forward, *admin)
+    assert added.stdout == f"added {forward} to room lab\n"
+    assert run(*THIS_TREE, "forwards", "--remove", forward, *admin).stdout == f"removed {forward}\n"
+
+
 def test_and_hears_of_that_room_only(relay, tmp_path):
     own = tmp_path / "lab"
     own.write_text(LAB)
