@@ -31,6 +31,9 @@ _NANOSECONDS = 9
 _DIRECTIONS = {"in": 1, "out": 2}
 """Of epb_flags: inbound and outbound, seen from the relay."""
 
+MAX_SNAP = 1 << 18
+"""Bytes to which packets may be cut, as tcpdump has it."""
+
 MAX_TEXT = 1000
 """Bytes of a name or comment."""
 

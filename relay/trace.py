@@ -11,6 +11,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from loguru import logger
+
 from actors.messages import (
     FlowOpened,
     FramesFromGateway,
@@ -101,6 +103,10 @@ class Trace:
             self._lines.put_nowait({"time": time.time()} | line)
         except asyncio.QueueFull:
             self.missed += 1
+
+    def log_end(self) -> None:
+        """Log what the reader did not take in time."""
+        logger.info("a trace ends: {} lines missed", self.missed)
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
         """Give lines as they come, without end."""

@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from netstack.ethernet import format_mac, parse_mac
 from netstack.forward import MAX_PORT
+from netstack.pcapng import MAX_SNAP
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.entrance import caller_of
 from relay.admin.json_answers import ApiResponse, told_bans
@@ -268,6 +269,8 @@ class Api:
         query = request.query_params
         port = None if "peer" not in query else whole(query["peer"], "peer")
         snap_length = whole(query.get("snaplen", "0"), "snaplen")
+        if snap_length > MAX_SNAP:
+            raise bad_request(f"snaplen must be from 0 to {MAX_SNAP}")
         room = room_of(request)
         self._snapshots.rooms_named(room)  # one that there is not is refused
         try:
@@ -302,6 +305,7 @@ class Api:
             raise HTTPException(HTTPStatus.NOT_FOUND, said)
         trace = Trace(parse_mac(mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, lan.name, request)
+        taken.callback(trace.log_end)
         logger.info("{} traces {} and {}", who_asks(request).text, mac, destination)
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 

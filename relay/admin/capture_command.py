@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from netstack.pcapng import MAX_SNAP
 from relay.admin import client
 from relay.admin.arguments import duration_of, number_of, room_argument, size_of
 from relay.admin.client import port_of
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 MAX_FILES = 100_000
 """Of a ring."""
 
-MAX_SNAP = 2**18
-"""Bytes of a frame, as tcpdump has it."""
+_DIRECTIONS = {1: "in", 2: "out"}
+"""Of epb_flags: from a guest, and to it."""
 
 
 def capture_arguments(parser: argparse.ArgumentParser) -> None:

@@ -118,7 +118,7 @@ ROUTES = (
             **_ROOM,
             "peer": "only what comes from and goes to this session",
             "filter": "in tcpdump's syntax",
-            "snaplen": "bytes of each frame; all of them without it",
+            "snaplen": "bytes of each frame, 262144 at most; all of them without it",
         },
     ),
     Endpoint(

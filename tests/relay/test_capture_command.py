@@ -250,6 +250,7 @@ def test_arp_is_described(relay, guest):
 
 
 def test_a_capture_may_end_anywhere_without_a_complaint(capfd):
+    relay.wait_for("a trace ends: 0 lines missed")
     head = pcapng.section("vmrelay") + pcapng.interface("default/peer1", "web", 0)
     whole = head + pcapng.packet(0, 1.0, bytes(60), "in", comment="", snap_length=0)
     for size in range(len(whole)):
