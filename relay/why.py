@@ -18,12 +18,13 @@ from actors.messages import DnsQuestion, DnsQuestions
 from netstack.dns_lookup import Found, address_query, read_addresses
 from netstack.egress import SMTP_PORT
 from netstack.ethernet import parse_mac
+from relay.called import as_told
 from transport.host.upstream_dns import RESOLV_CONF
 
 if TYPE_CHECKING:
     from typing import Literal
 
-    from actors.descriptions import HolderDescription
+    from actors.descriptions import HolderDescription, LeaseDescription
     from relay.lan import Lan
     from relay.snapshots import Snapshots
 
@@ -69,7 +70,7 @@ class Question:
     protocol: str = "tcp"
     port: int | None = None
     guest: str | None = None
-    """Name, MAC or address of the guest that would send."""
+    """The guest that would send: its session's port, name, address or MAC."""
 
 
 async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]:
@@ -92,10 +93,10 @@ async def explain(lan: Lan, snapshots: Snapshots, asked: Question) -> list[Step]
 
 
 async def _guest(lan: Lan, snapshots: Snapshots, guest: str) -> Step:
-    said = guest.lower()
+    said = _without_domain(lan, as_told(guest))
     question = f"is {guest} a guest of room {lan.name}?"
     leases = (await snapshots.leases(lan.name)).get(lan.name, ())
-    found = next((lease for lease in leases if said in {lease.address, lease.mac, lease.name}), None)
+    found = next((lease for lease in leases if said in _names(lease)), None)
     if found is not None:
         if found.port is None:
             return Step(question, ok=False, answer=f"it has {found.address}, and is not connected")
@@ -107,6 +108,17 @@ async def _guest(lan: Lan, snapshots: Snapshots, guest: str) -> Step:
         if holder is not None and (holder.elsewhere or holder.port is not None):
             return Step(question, ok=True, answer=f"yes: {holder.mac}, {_place_of(holder)}")
     return Step(question, ok=False, answer=_ABSENT)
+
+
+def _names(lease: LeaseDescription) -> set[str | None]:
+    """Tell what a guest goes by: its session's number too."""
+    session = None if lease.port is None else str(lease.port)
+    return {lease.address, lease.mac, lease.name, session}
+
+
+def _without_domain(lan: Lan, name: str) -> str:
+    """Write a name of a LAN as its label alone."""
+    return name.rstrip(".").removesuffix(f".{lan.settings.domain}")
 
 
 def _packed(text: str) -> bytes:
@@ -128,7 +140,7 @@ async def addresses_of(lan: Lan, snapshots: Snapshots, target: str) -> tuple[lis
         return [ipaddress.ip_address(target)], None
     except ValueError:
         pass
-    label = target.lower().rstrip(".").removesuffix(f".{lan.settings.domain}")
+    label = _without_domain(lan, target.lower())
     names = (await snapshots.names(lan.name))[lan.name].names
     if label in names:
         found = [ipaddress.ip_address(address) for address in names[label]]

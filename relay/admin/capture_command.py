@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.pcapng import MAX_SNAP
 from relay.admin import client
 from relay.admin.arguments import duration_of, number_of, room_argument, size_of
-from relay.admin.client import port_of
+from relay.admin.client import port_of, port_there
 from relay.admin.recording import BlockError, Limits, Recorder, blocks
 from relay.printable import printable
 
@@ -63,7 +63,7 @@ def capture(relay: client.AdminClient, args: argparse.Namespace) -> str:
     query = {
         "room": args.room,
         "filter": args.filter,
-        "peer": None if args.peer is None else str(port_of(relay, args.peer)),
+        "peer": None if args.peer is None else str(port_there(relay, args.peer, args.room)),
         "snaplen": None if args.snaplen is None else str(args.snaplen),
     }
     deadline = time.monotonic() + args.time if args.time else None

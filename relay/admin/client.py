@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from relay.admin.opening import AdminError, read_token
 from relay.admin_place import OF_ROOT, Address, find, is_closed_to_us, parse_place
+from relay.called import as_told
 from relay.printable import printable
 
 if TYPE_CHECKING:
@@ -204,18 +205,44 @@ class AdminClient:
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT)
 
 
-def port_of(relay: AdminClient, who: str) -> int:
-    """Find a session by its port, name, address or MAC. Raises AskError."""
+def port_of(relay: AdminClient, who: str, room: str | None = None) -> int:
+    """Find a session, of one room or of all, by its port, name, address or MAC. Raises AskError.
+
+    A port is taken as it is, whether there is such a session or not.
+    """
     if who.isdecimal() and len(who) <= MAX_DIGITS:
         return int(who)
-    found = [
-        peer["port"]
-        for peer in relay.ask("/v1/peers")
-        if who.lower() in {peer["name"], peer["address"], peer["mac"]}
-    ]
+    said = as_told(who)
+    peers = relay.ask("/v1/peers", {"room": room})
+    found = [peer["port"] for peer in peers if said in {peer["name"], peer["address"], peer["mac"]}]
+    if not found and ":" in said:
+        # Of a session the IPv4 address is told only; the name servers know all addresses of a name.
+        names = {
+            (where, name)
+            for where, server in relay.ask("/v1/names", {"room": room}).items()
+            for name, addresses in server["names"].items()
+            if said in addresses
+        }
+        found = [peer["port"] for peer in peers if (peer["room"], peer["name"]) in names]
     if len(found) != 1:
         raise AskError(f"{'several sessions are' if found else 'no session is'} called {who[:80]}")
     return int(found[0])
+
+
+def port_there(relay: AdminClient, who: str, room: str | None = None) -> int:
+    """Find a session as :func:`port_of` does, and see that it is there: one that is not would be silent."""
+    port = port_of(relay, who, room)
+    if all(peer["port"] != port for peer in relay.ask("/v1/peers", {"room": room})):
+        raise AskError(f"there is no session {port}{'' if room is None else f' in room {room}'}")
+    return port
+
+
+def _notice_if_it_vanishes(connection: socket.socket) -> None:
+    """Have the system ask whether the other machine is still there, where nothing comes (RFC 9293, 3.8.4)."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # systems differ
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _reason(status: int, reason: str, body: bytes) -> str:

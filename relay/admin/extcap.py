@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from relay.admin.capture_command import record
-from relay.admin.client import AdminClient, AskError, port_of
+from relay.admin.client import AdminClient, AskError, port_there
 from relay.admin.recording import Limits
 from relay.admin_place import find
 from relay.complaint import complain
@@ -64,7 +64,7 @@ def _extcap(args: argparse.Namespace) -> list[str]:
         raise AskError(f"no relay of this user has the socket {name or '?'}")
     if args.capture and args.fifo:
         relay = AdminClient(paths[0])
-        peer = str(port_of(relay, args.peer)) if args.peer else None
+        peer = str(port_there(relay, args.peer, args.room or None)) if args.peer else None
         query = {"room": args.room or None, "peer": peer, "filter": args.extcap_capture_filter or None}
         with relay.stream("/v1/capture", query, None) as source:
             record(source, Path(args.fifo), Limits())

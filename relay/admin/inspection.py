@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netstack.forward import MAX_PORT
 from relay.admin.arguments import number_of, room_argument
+from relay.admin.client import port_of
 from relay.admin.tables import amount, duration, milliseconds, percent, table
 from relay.printable import printable
 
@@ -98,6 +99,8 @@ def _peer_table(peers: list[dict[str, Any]], before: Mapping[int, dict[str, Any]
     rows = []
     for peer in peers:
         earlier = before.get(peer["port"], peer)
+        if peer["age"] < earlier["age"]:  # another relay's, with the same number
+            earlier = peer
         span = max(peer["age"] - earlier["age"], 1e-9)
         rates = [8 * (peer[way] - earlier[way]) / span for way in ("bytes_in", "bytes_out")]
         drops = sorted(peer["drops"].items(), key=lambda item: -item[1])
@@ -154,7 +157,7 @@ def by_room(found: Mapping[str, Sequence[Any]]) -> list[tuple[str, Any]]:
 
 def flows(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """List NAT mappings and connections."""
-    port = None if args.peer is None else str(args.peer)
+    port = None if args.peer is None else str(port_of(relay, args.peer, args.room))
     heads = ("ROOM", "PORT", "PROTO", "GUEST", "REMOTE", "STATE", "AGE", "ENDS IN", "OUT", "IN")
     return say(
         args,
@@ -252,7 +255,9 @@ def why(relay: client.AdminClient, args: argparse.Namespace) -> Verdict:
 def why_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay why``."""
     parser.add_argument("target", help="address or name that a guest wants to reach")
-    parser.add_argument("--from", dest="guest", metavar="VM", help="name, MAC or address of the guest")
+    parser.add_argument(
+        "--from", dest="guest", metavar="VM", help="the guest: its session's port, name, address or MAC"
+    )
     parser.add_argument("--protocol", choices=("tcp", "udp", "icmp"), default="tcp", help="default: tcp")
     parser.add_argument("--to-port", type=number_of(1, MAX_PORT), metavar="N", help="port of the target")
     room_argument(parser)
@@ -286,4 +291,4 @@ def events_arguments(parser: argparse.ArgumentParser) -> None:
 def flows_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay flows``."""
     room_argument(parser)
-    parser.add_argument("--peer", type=int, metavar="PORT", help="of this session only")
+    parser.add_argument("--peer", metavar="VM", help="of this session only: its port, name, address or MAC")

@@ -85,7 +85,7 @@ ROUTES = (
             "target": "an address or a name",
             "protocol": "tcp (as without it), udp or icmp",
             "port": "of the target",
-            "from": "name, MAC or address of the guest",
+            "from": "port of the session, name, address or MAC of the guest",
             "room": "name of the room, default without it",
         },
     ),

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from relay.admin.capture_command import packets as read_packets
-from relay.admin.client import AskError, port_of
+from relay.admin.client import AskError, port_of, port_there
 from relay.admin.tables import table
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class RunningRelay:
         from scapy.layers.l2 import Ether
         from scapy.plist import PacketList
 
-        port = None if peer is None else str(port_of(self._client, str(peer)))
+        port = None if peer is None else str(port_there(self._client, str(peer), room))
         packets: list[Any] = []
         deadline = None if timeout is None else time.monotonic() + timeout
         try:

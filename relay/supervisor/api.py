@@ -40,6 +40,7 @@ from relay.admin.routes import assemble
 from relay.admin.stream_places import Places
 from relay.admin.streams import Stream
 from relay.announcement import limits_of
+from relay.called import as_told
 from relay.capture import MAX_CAPTURES, TOO_MANY_CAPTURES
 from relay.operations import DRAINS_NO_MORE, NotThereError, OperationError, drains, note_change
 from relay.own_certificate import describe_certificate
@@ -172,7 +173,10 @@ class WholeApi:
         if guest:
             room = request.query_params.get("room", DEFAULT_ROOM)
             peers = await self._merged(f"/v1/peers?{urlencode({'room': room})}", merging.peers)
-            known = [p["worker"] for p in peers if guest.lower() in {p["name"], p["address"], p["mac"]}]
+            said = as_told(guest)
+            known = [
+                p["worker"] for p in peers if said in {p["name"], p["address"], p["mac"], str(p["port"])}
+            ]
             found = await self._ask(asked, only=set(known) or None)
         else:
             found = await self._ask(asked)

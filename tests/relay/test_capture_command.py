@@ -202,6 +202,7 @@ def test_afterwards_nobody_looks_on(relay, guest, tmp_path):
     [
         (("--filter", "no such thing"), "no filter: "),
         (("--peer", "ghost"), "no session is called ghost"),
+        (("--peer", "999999"), "there is no session 999999"),
         (("--room", "nope"), "there is no room nope"),
     ],
 )

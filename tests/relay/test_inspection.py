@@ -55,6 +55,9 @@ def test_a_flow_is_listed_with_its_ends(relay, guest):
     assert flow["bytes_out"] == 5
     assert relay.asked("flows", "--peer", "999999")["default"] == []
     (peer,) = relay.asked("peers")
+    for name in ("web", GUEST_MAC, guest.assigned.ip):
+        of_guest = relay.asked("flows", "--peer", name)["default"]
+        assert flow["guest"] in {found["guest"] for found in of_guest}
     of_peer = relay.asked("flows", "--peer", peer["port"])["default"]
     assert (peer["flows"], flow["guest"] in {found["guest"] for found in of_peer}) == (len(of_peer), True)
 

@@ -14,7 +14,18 @@ from typing import Any, cast
 import pytest
 from processes import Relay, run
 
-from relay.admin.client import AdminClient, AskError, UsageError, _user, add_arguments, connect, port_of
+from relay.admin import client as module
+from relay.admin.client import (
+    AdminClient,
+    AskError,
+    Stream,
+    UsageError,
+    _user,
+    add_arguments,
+    connect,
+    port_of,
+    port_there,
+)
 
 
 @contextlib.contextmanager
@@ -76,21 +87,31 @@ def test_lines_end_where_the_relay_does(tmp_path):
 
 
 PEERS = [
-    {"port": 1, "name": "web", "address": "10.0.2.15", "mac": "52:54:00:00:00:01"},
-    {"port": 2, "name": None, "address": None, "mac": "52:54:00:00:00:0a"},
-    {"port": 3, "name": "db", "address": "10.0.3.15", "mac": "52:54:00:00:00:01"},
+    {"port": 1, "room": "default", "name": "web", "address": "10.0.2.15", "mac": "52:54:00:00:00:01"},
+    {"port": 2, "room": "default", "name": None, "address": None, "mac": "52:54:00:00:00:0a"},
+    {"port": 3, "room": "lab", "name": "db", "address": "10.0.3.15", "mac": "52:54:00:00:00:01"},
 ]
+NAMES = {
+    "default": {"names": {"web": ["10.0.2.15", "fd76::1"], "db": ["10.0.2.99", "fd76::3"]}},
+    "lab": {"names": {"db": ["10.0.3.15", "fd77::3"]}},
+}
 
 
 class Told:
-    def ask(self, path):
+    def ask(self, path, query=None):
+        room = (query or {}).get("room")
+        if path == "/v1/names":
+            return {name: server for name, server in NAMES.items() if room in (None, name)}
         assert path == "/v1/peers"
-        return PEERS
+        return [peer for peer in PEERS if room in (None, peer["room"])]
 
 
 @pytest.mark.parametrize(
     ("who", "port"),
-    [("7", 7), ("web", 1), ("WEB", 1), ("10.0.3.15", 3), ("52:54:00:00:00:0A", 2)],
+    [
+        *(("7", 7), ("web", 1), ("WEB", 1), ("10.0.3.15", 3), ("52:54:00:00:00:0A", 2)),
+        *(("52-54-00-00-00-0a", 2), ("fd76:0::1", 1), ("FD77::3", 3)),
+    ],
 )
 def test_a_session_is_found_by_port_name_address_or_mac(who, port):
     assert port_of(cast("Any", Told()), who) == port
@@ -99,8 +120,20 @@ def test_a_session_is_found_by_port_name_address_or_mac(who, port):
 def test_a_session_that_there_is_not_or_not_once_is_said():
     with pytest.raises(AskError, match="no session is called mail"):
         port_of(cast("Any", Told()), "mail")
+    with pytest.raises(AskError, match="no session is called fd76::3"):
+        port_of(cast("Any", Told()), "fd76::3")
     with pytest.raises(AskError, match="several sessions are called 52:54:00:00:00:01"):
         port_of(cast("Any", Told()), "52:54:00:00:00:01")
+
+
+def test_a_session_is_looked_for_in_one_room_and_has_to_be_there():
+    relay = cast("Any", Told())
+    assert port_of(relay, "52:54:00:00:00:01", "lab") == port_there(relay, "db", "lab") == 3
+    assert port_there(relay, "1") == 1
+    with pytest.raises(AskError, match="there is no session 1 in room lab"):
+        port_there(relay, "1", "lab")
+    with pytest.raises(AskError, match=r"there is no session 7$"):
+        port_there(relay, "7")
 
 
 def arguments(*words):

@@ -66,6 +66,10 @@ def relay(tmp_path_factory):
         (("nowhere.invalid",), False, ""),
         (("127.0.0.1", "--from", "web"), True, "yes, from"),
         (("127.0.0.1", "--from", MAC), True, "yes, from"),
+        (("127.0.0.1", "--from", MAC.upper().replace(":", "-")), True, "yes, from"),
+        (("127.0.0.1", "--from", "web.vm.internal."), True, "yes, from"),
+        (("127.0.0.1", "--from", "1"), True, "yes, from"),
+        (("127.0.0.1", "--from", "9"), False, "none has this name"),
         (("127.0.0.1", "--from", "ghost"), False, "none has this name"),
     ],
 )
