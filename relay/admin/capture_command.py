@@ -60,6 +60,7 @@ def capture_arguments(parser: argparse.ArgumentParser) -> None:
 
 def capture(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """Record until interrupted, or for a time."""
+    limits = _limits(args)
     query = {
         "room": args.room,
         "filter": args.filter,
@@ -69,11 +70,21 @@ def capture(relay: client.AdminClient, args: argparse.Namespace) -> str:
     deadline = time.monotonic() + args.time if args.time else None
     with relay.stream("/v1/capture", query, deadline) as source:
         if args.write is None:
-            _tell_packets(source)
+            _tell_packets(source, as_json=args.json)
         else:
-            limits = Limits(args.file_size, args.files, args.time, args.file_time)
             record(source, None if args.write == "-" else Path(args.write), limits)
+        source.expect_no_end()
     return ""
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    """Tell how much is kept. Raises UsageError, where what was asked for is kept nowhere."""
+    limits = Limits(args.file_size, args.files, args.time, args.file_time)
+    if args.write in {None, "-"} and (limits.file_size or limits.file_seconds or limits.files):
+        raise client.UsageError("--file-size, --file-time and --files need -w FILE")
+    if limits.files and not (limits.file_size or limits.file_seconds):
+        raise client.UsageError("--files keeps the latest of what --file-size or --file-time begins")
+    return limits
 
 
 def record(source: Any, path: Path | None, limits: Limits) -> None:
@@ -82,6 +93,7 @@ def record(source: Any, path: Path | None, limits: Limits) -> None:
     try:
         for kind, block in blocks(source):
             recorder.write(kind, block)
+        recorder.close()
     except BrokenPipeError:
         pass  # whoever read it has enough
     except OSError as error:
@@ -89,19 +101,30 @@ def record(source: Any, path: Path | None, limits: Limits) -> None:
     except BlockError as error:
         raise client.AskError(str(error)) from None
     finally:
-        recorder.close()
+        with contextlib.suppress(OSError):  # once more of what was refused, which is told already
+            recorder.close()
 
 
-def _tell_packets(source: client.Stream) -> None:
+def _tell_packets(source: client.Stream, *, as_json: bool) -> None:
     from scapy.layers import dhcp, dns, inet6  # noqa: F401 - what packets are taken apart into
 
     for data, told in packets(source):
-        clock = time.strftime("%H:%M:%S", time.localtime((told.tshigh << 32 | told.tslow) / told.tsresol))
-        said = b", ".join(told.comments or ()).decode(errors="replace")
-        name = (told.ifname or b"").decode(errors="replace")
-        arrow = {1: ">", 2: "<"}.get(told.direction, " ")
-        comment = f"  # {said}" if said else ""
-        print(printable(f"{clock} {name} {arrow} {_summary(data)}{comment}"), flush=True)  # noqa: T201
+        packet = {
+            "time": round((told.tshigh << 32 | told.tslow) / told.tsresol, 6),
+            "interface": (told.ifname or b"").decode(errors="replace"),
+            "direction": _DIRECTIONS.get(told.direction),
+            "bytes": told.wirelen,
+            "packet": _summary(data),
+            "comment": b", ".join(told.comments or ()).decode(errors="replace") or None,
+        }
+        print(json.dumps(packet) if as_json else printable(_packet_line(packet)), flush=True)  # noqa: T201
+
+
+def _packet_line(packet: Mapping[str, Any]) -> str:
+    clock = time.strftime("%H:%M:%S", time.localtime(packet["time"]))
+    arrow = {"in": ">", "out": "<"}.get(packet["direction"], " ")
+    comment = f"  # {packet['comment']}" if packet["comment"] else ""
+    return f"{clock} {packet['interface']} {arrow} {packet['packet']}{comment}"
 
 
 def packets(source: Readable) -> Iterator[tuple[bytes, Any]]:
@@ -141,6 +164,7 @@ def trace(relay: client.AdminClient, args: argparse.Namespace) -> str:
                 print(line.decode().rstrip(), flush=True)  # noqa: T201
             else:
                 print(printable(_told(json.loads(line))), flush=True)  # noqa: T201
+        source.expect_no_end()
     return ""
 
 

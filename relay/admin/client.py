@@ -37,6 +37,10 @@ MAX_DIGITS = 18
 STREAMS = frozenset({"/v1/capture", "/v1/trace", "/v1/events"})
 """What is answered without an end."""
 
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds without a byte until TCP asks the relay's machine for a sign of life, between such questions, and
+how many of these go without an answer until it counts as gone: after half a minute (tcp(7))."""
+
 
 class AskError(Exception):
     """The relay could not be asked, or said no; the message is one line."""
@@ -49,9 +53,14 @@ class UsageError(AskError):
 class Stream:
     """What comes, until the deadline; then it is as if the relay had ended it."""
 
-    def __init__(self, response: http.client.HTTPResponse, deadline: float | None) -> None:
+    def __init__(
+        self, response: http.client.HTTPResponse, connection: socket.socket, deadline: float | None
+    ) -> None:
         self._response = response
+        self._connection = connection
         self._deadline = deadline
+        self._is_cut = False
+        """Whether it has ended before the deadline."""
 
     def read(self, amount: int, /) -> bytes:
         """Read this much, or less at the end."""
@@ -61,13 +70,27 @@ class Stream:
         """Read a line; nothing at the end."""
         return self._until_deadline(self._response.readline)
 
+    def expect_no_end(self) -> None:
+        """See that nothing but the deadline has ended it. Raises AskError."""
+        if self._is_cut:
+            raise AskError("the relay sends no more: it has ended, or the token holds no longer")
+
     def _until_deadline(self, read: Callable[[], bytes]) -> bytes:
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            return b""
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                return b""
+            self._connection.settimeout(left)  # of the whole time, each read would have all of it
         try:
-            return read()
-        except (TimeoutError, http.client.IncompleteRead, ConnectionError):
+            data = read()
+        except TimeoutError as error:
+            self._deadline = time.monotonic()  # of what has timed out nothing more can be read
+            self._is_cut = error.errno is not None  # the system's own: the relay's machine has vanished
             return b""
+        except (http.client.IncompleteRead, ConnectionError):
+            data = b""
+        self._is_cut = not data
+        return data
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -106,20 +129,26 @@ class AdminClient:
 
     def text(self, path: str) -> str:
         """Get something that is not JSON. Raises AskError."""
-        with self._open("GET", path, None, None) as response:
+        response, _ = self._open("GET", path, None, None)
+        with response:
             return self._read(response).decode()
 
     def lines(self, path: str, query: Mapping[str, str | None] | None = None) -> Iterator[str]:
-        """Get the lines of a stream as they come, without end. Raises AskError."""
+        """Get the lines of a stream as they come, without end. Raises AskError, as where it ends."""
         with self.stream(path, query or {}, None) as stream:
             while line := stream.readline():
                 yield line.decode().rstrip("\n")
+            stream.expect_no_end()
 
     @contextlib.contextmanager
     def stream(self, path: str, query: Mapping[str, str | None], deadline: float | None) -> Iterator[Stream]:
         """Read what comes, up to ``deadline`` (monotonic) if there is one. Raises AskError."""
-        with self._open("GET", path, query, None, deadline) as response:
-            yield Stream(response, deadline)
+        response, connection = self._open("GET", path, query, None)
+        connection.settimeout(None)  # it may be quiet for long; the deadline is the reader's
+        if connection.family != socket.AF_UNIX:
+            _notice_if_it_vanishes(connection)
+        with response:
+            yield Stream(response, connection, deadline)
 
     def _request(
         self,
@@ -128,7 +157,8 @@ class AdminClient:
         query: Mapping[str, str | None] | None = None,
         fields: Mapping[str, Any] | None = None,
     ) -> Any:
-        with self._open(method, path, query, fields) as response:
+        response, _ = self._open(method, path, query, fields)
+        with response:
             said = self._read(response)
             try:
                 return json.loads(said)
@@ -141,8 +171,7 @@ class AdminClient:
         path: str,
         query: Mapping[str, str | None] | None,
         fields: Mapping[str, Any] | None,
-        deadline: float | None = None,
-    ) -> http.client.HTTPResponse:
+    ) -> tuple[http.client.HTTPResponse, socket.socket]:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             target = f"{quote(path)}?{urlencode(given)}" if given else quote(path)
@@ -152,10 +181,7 @@ class AdminClient:
         response, connection = self.hand_on(method, target, body)
         if response.status >= http.client.BAD_REQUEST:
             raise AskError(_reason(response.status, response.reason, self._read(response)))
-        if path in STREAMS:
-            # It may be quiet for long; the deadline is the reader's.
-            connection.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))
-        return response
+        return response, connection
 
     def hand_on(
         self, method: str, target: str, body: bytes | None

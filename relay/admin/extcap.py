@@ -68,6 +68,7 @@ def _extcap(args: argparse.Namespace) -> list[str]:
         query = {"room": args.room or None, "peer": peer, "filter": args.extcap_capture_filter or None}
         with relay.stream("/v1/capture", query, None) as source:
             record(source, Path(args.fifo), Limits())
+            source.expect_no_end()
     elif args.extcap_capture_filter is not None:
         from relay.bpf import Filter, FilterError
 

@@ -169,6 +169,15 @@ def test_without_a_file_packets_are_told_in_lines(relay, guest):
     running.stop()
 
 
+def test_packets_are_told_as_json_too(relay, guest):
+    running = Running(relay, "capture", "--json", "--filter", "icmp", logged="captures")
+    ping(guest, b"hello")
+    [*_, last] = map(json.loads, running.read_until("echo-reply"))
+    running.stop()
+    assert (last["direction"], last["bytes"], last["comment"]) == ("out", 14 + 20 + 8 + 5, None)
+    assert last["packet"].startswith(f"Ether / IP / ICMP {GATEWAY} > {guest.assigned.ip} echo-reply")
+
+
 def test_a_ring_keeps_the_latest_files_and_each_is_whole(relay, guest, tmp_path):
     path = tmp_path / "ring.pcapng"
     options = ("--file-size", "2k", "--files", "2", "--filter", "icmp")
@@ -241,6 +250,7 @@ def test_a_trace_names_what_refuses_a_packet(relay, guest):
     lines = [json.loads(line) for line in running.read_until("gateway, from peer")]
     assert lines[-1]["decided"]["gateway.drop.denied"] == 1
     running.stop()
+    relay.wait_for("a trace ends: 0 lines missed")
 
 
 def test_arp_is_described(relay, guest):
@@ -251,7 +261,6 @@ def test_arp_is_described(relay, guest):
 
 
 def test_a_capture_may_end_anywhere_without_a_complaint(capfd):
-    relay.wait_for("a trace ends: 0 lines missed")
     head = pcapng.section("vmrelay") + pcapng.interface("default/peer1", "web", 0)
     whole = head + pcapng.packet(0, 1.0, bytes(60), "in", comment="", snap_length=0)
     for size in range(len(whole)):
@@ -280,3 +289,8 @@ def test_a_capture_for_a_pipe_that_takes_no_more_says_so(relay):
         )
     said = "vmrelay: error: standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_capture_for_a_disk_that_is_full_names_its_file(relay):
+    said = relay.vmrelay("capture", "-w", "/dev/full", status=1)
+    assert said == "vmrelay: error: /dev/full: No space left on device\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -83,7 +84,80 @@ def test_a_socket_that_a_relay_has_left_is_told_from_one_that_there_is_not(tmp_p
 def test_lines_end_where_the_relay_does(tmp_path):
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     with server(tmp_path / "x.sock", head + b"4\r\none\n\r\n9\r\n") as client:
-        assert list(client.lines("/v1/events")) == ["one"]
+        lines = client.lines("/v1/events")
+        assert next(lines) == "one"
+        with pytest.raises(AskError, match="sends no more"):
+            next(lines)
+
+
+class Source:
+    """An answer, its connection and the clock: each read takes some seconds, and may time out."""
+
+    def __init__(self, *reads):
+        self.now, self.timeouts = 100.0, []
+        self._reads = list(reads)
+
+    def settimeout(self, timeout):
+        self.timeouts.append(timeout)
+
+    def monotonic(self):
+        return self.now
+
+    def read(self, _amount):
+        seconds, data = self._reads.pop(0)
+        self.now += min(seconds, self.timeouts[-1])
+        if seconds >= self.timeouts[-1]:
+            raise TimeoutError
+        return data
+
+
+def test_a_stream_ends_at_its_deadline_however_seldom_something_comes(monkeypatch):
+    source: Any = Source((9.0, b"one"), (20.0, b"two"))
+    monkeypatch.setattr(module, "time", source)
+    stream = Stream(source, source, deadline=110.0)
+    assert [stream.read(8) for _ in range(3)] == [b"one", b"", b""]
+    assert (source.timeouts, source.now) == ([10.0, 1.0], 110.0)
+    stream.expect_no_end()
+
+
+def test_a_stream_of_a_machine_that_has_vanished_ends():
+    """Over TCP the system asks whether it is there, and says ETIMEDOUT where it is not."""
+
+    class Vanished:
+        def read(self, _amount):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\none\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        relay = AdminClient(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with relay.stream("/v1/events", {}, None) as stream:
+            connection = stream._connection
+            assert stream.readline() == b"one\n"
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        thread.join()
+    vanished: Any = Vanished()
+    stream = Stream(vanished, connection, None)
+    assert stream.read(8) == b""
+    with pytest.raises(AskError, match="sends no more"):
+        stream.expect_no_end()
+
+
+def test_a_stream_that_the_relay_ends_before_is_told_from_one_whose_time_is_over(monkeypatch):
+    source: Any = Source((1.0, b"one"), (1.0, b""))
+    monkeypatch.setattr(module, "time", source)
+    stream = Stream(source, source, deadline=110.0)
+    assert [stream.read(8) for _ in range(2)] == [b"one", b""]
+    with pytest.raises(AskError, match="sends no more"):
+        stream.expect_no_end()
 
 
 PEERS = [
