@@ -29,6 +29,11 @@ _SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
 """What the groups begin with in which those are who may have an address (RFC 4291 section 2.7.1)."""
 
 
+def solicited_node_of(address: bytes) -> bytes:
+    """Tell the group in which whoever has an address is (RFC 4291 section 2.7.1)."""
+    return _SOLICITED_NODE + address[len(_SOLICITED_NODE) :]
+
+
 class Solicitation(NamedTuple):
     """Who has ``target``? ``source_mac`` is empty where the option is missing."""
 

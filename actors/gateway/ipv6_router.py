@@ -8,7 +8,7 @@ address. A guest may use any address of the prefix and any link-local one, first
 session ends.
 
 Guests ask for the gateway by multicast, which the switch floods, so multicast frames come here too; of these
-only neighbour and router solicitations, DHCPv6, and pings of all nodes and all routers are of interest.
+only neighbour and router solicitations, DHCPv6, and pings of the gateway's groups are of interest.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from netstack.ipv6 import (
     plain,
 )
 from netstack.malformed import MalformedPacket
-from netstack.neighbour import HOP_LIMIT_ON_LINK
+from netstack.neighbour import HOP_LIMIT_ON_LINK, solicited_node_of
 from netstack.tcp_segment import PROTOCOL_TCP
 from netstack.udp import parse_udp
 
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from netstack.ipv6 import Ipv6Packet
 
 _MULTICAST_MAC = b"\x33\x33"
-_ECHO_GROUPS = frozenset(bytes.fromhex(f"ff02{0:026x}0{group}") for group in (1, 2))
-"""All nodes and all routers of the link (RFC 4291 section 2.7.1): the gateway is in both groups."""
+_GROUPS = frozenset(bytes.fromhex(f"ff02{group:028x}") for group in (1, 2, 0x1_0002))
+"""All nodes, routers and DHCPv6 agents of the link, of which the gateway is one (RFC 4291 section 2.7.1, RFC
+8415 section 7.1)."""
 _ON_LINK_ONLY = frozenset({ROUTER_SOLICITATION, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT})
 
 
@@ -65,6 +66,7 @@ class Ipv6Router(Router):
         self._address = settings.gateway_ip6
         self._link_local = settings.gateway_link_local
         self._own = frozenset({self._address, self._link_local})
+        self._groups = _GROUPS.union(map(solicited_node_of, self._own))
         self._prefix = self._address[:8]
         self._bindings = parts.guests.bindings
         self._has_ipv6 = parts.context.outside.has_ipv6
@@ -126,7 +128,7 @@ class Ipv6Router(Router):
         if packet.protocol == PROTOCOL_UDP and packet.payload[2:4] == SERVER_PORT.to_bytes(2, "big"):
             self._admit(frame[6:12], packet.source, batch)
             return self.discovery.inform(frame[6:12], parse_udp(packet), batch)
-        if packet.protocol == PROTOCOL_ICMPV6 and packet.destination in _ECHO_GROUPS:
+        if packet.protocol == PROTOCOL_ICMPV6 and packet.destination in self._groups:
             # Answered from an address of the sender's scope (RFC 4443 section 4.2).
             self._admit(frame[6:12], packet.source, batch)
             source = self._link_local if is_link_local(packet.source) else self._address
