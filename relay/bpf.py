@@ -28,8 +28,32 @@ class FilterError(Exception):
     """There is no such filter, or no libpcap; the message is one line."""
 
 
+_LOAD_MODE, _LOAD_AT = 0xE7, 0x20
+"""What instructions have in common that load from a place of the frame (BPF_LD | BPF_ABS, of any size)."""
+
+_OF_KERNEL = 0xFFFFF000
+"""Places from here on are the kernel's, which knows more of a packet than is in it (SKF_AD_OFF)."""
+
+
+class _Instruction(ctypes.Structure):
+    _fields_ = [
+        ("code", ctypes.c_uint16),
+        ("true", ctypes.c_uint8),
+        ("false", ctypes.c_uint8),
+        ("operand", ctypes.c_uint32),
+    ]
+
+
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_uint), ("instructions", ctypes.c_void_p)]
+    _fields_ = [("length", ctypes.c_uint), ("instructions", ctypes.POINTER(_Instruction))]
+
+    @property
+    def asks_kernel(self) -> bool:
+        """Whether it asks for what a frame alone does not tell: it would fit none."""
+        return any(
+            (each.code & _LOAD_MODE) == _LOAD_AT and each.operand >= _OF_KERNEL
+            for each in self.instructions[: self.length]
+        )
 
 
 class _Header(ctypes.Structure):
@@ -73,6 +97,10 @@ class Filter:
             if pcap.pcap_compile(handle, ctypes.byref(self._program), text, 1, 0xFFFFFFFF):
                 said = pcap.pcap_geterr(handle).decode(errors="replace")
                 raise FilterError(f"no filter: {' '.join(said.split())}")
+            if self._program.asks_kernel:
+                raise FilterError(
+                    "no filter: only a network interface tells inbound from outbound, and the like"
+                )
         finally:
             pcap.pcap_close(handle)
         self._header = _Header()

@@ -31,7 +31,13 @@ def test_filters_are_those_of_tcpdump(expression, ping, dns):
     assert wanted(PING[:20]) is False
 
 
-@pytest.mark.parametrize("expression", ["no such", "port", "x" * (MAX_EXPRESSION + 1), "icmp\0", "host \xfc"])
+@pytest.mark.parametrize(
+    "expression",
+    [
+        *("no such", "port", "x" * (MAX_EXPRESSION + 1), "icmp\0", "host \xfc"),
+        *("inbound", "icmp and outbound", "ifindex 1"),
+    ],
+)
 def test_what_is_no_filter_is_said_in_one_line(expression):
     with pytest.raises(FilterError) as caught:
         Filter(expression)
