@@ -147,7 +147,7 @@ class GatewayActor(EventLoopActor):
             self._elsewhere = GuestsElsewhere(
                 link, self.actor_ref, self._guests, self._services, self._leases, counters=counters
             )
-        self._forwards = Forwards(self._guests, self._services.names)
+        self._forwards = Forwards(context, self._guests, self._services.names, self._leases, self.now)
         self._tcp_forwards = TcpForwards(context, self._forwards.locate, self._flows)
         self._reassembler = Reassembler(counters)
         parts = Parts(

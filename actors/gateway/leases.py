@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from actors.messages import AddressAssigned, AddressWanted, RegistrationRefused
 from actors.runtime import tell_alive
+from netstack.dns_zone import clean_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,6 +143,16 @@ class Leases:
                 if address != before:
                     self._counters.add("gateway.leases_changed")
                     self._tell(registration, address)
+
+    def former_address(self, vm: bytes | str) -> bytes | None:
+        """Tell the address that a guest had last, by its MAC (6 bytes), its name, or that address (4)."""
+        found = None
+        for mac, address, name in self._memory.recall():
+            # Most names are told apart by their first letter.
+            is_called_so = isinstance(vm, str) and vm.startswith(name[:1].lower()) and clean_label(name) == vm
+            if (is_called_so or vm in (mac, address)) and any(address):
+                found = address
+        return found
 
     def keep(self, mac: bytes) -> None:
         """Keep in mind what a guest has that leaves."""
