@@ -409,6 +409,7 @@ class Relay:
     async def _look_at_files(self) -> None:
         await self._keeper.refresh(asked=False)
         await self._refresh_keys()
+        await asyncio.to_thread(self._state.write_again)
 
     async def _reload(self) -> dict[str, Any]:
         """Read configuration, certificate and keys again; tell what changed, and what needs a restart."""
@@ -423,6 +424,7 @@ class Relay:
             tell_reload(told)
         told["certificate"] = await self._keeper.refresh(asked=True, errors=told["errors"])
         told["keys"] = await self._tokens.refresh(told["errors"])
+        await asyncio.to_thread(self._state.write_again)
         return told
 
     def _take_over(self, settings: Settings) -> None:

@@ -7,7 +7,8 @@ says so in one line, keeps everything in memory and goes on: state is a convenie
 
 The folder has mode 0700 where the relay makes it, its files have 0600. A lock (``flock``, which the kernel
 takes back however the process ends) keeps a second relay out. A file is replaced by renaming a complete one
-over it. Everything here may wait for the disk: it is for the start, and for threads.
+over it; what a full disk does not take is tried again later, if nothing newer is there by then. Everything
+here may wait for the disk: it is for the start, and for threads.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -127,8 +129,14 @@ class State:
         """Give a file by its name."""
         return StateFile(self.folder, name, read_only=self._read_only)
 
+    def write_again(self) -> None:
+        """Write what could not be written so far; to be called now and then."""
+        if self.folder is not None:
+            self.folder.write_again()
+
     def close(self) -> None:
         """Let another relay have the folder."""
+        self.write_again()
         if self.folder is not None:
             self.folder.close()
 
@@ -152,7 +160,7 @@ class StateFile:
             return None
 
     def write(self, content: bytes) -> None:
-        """Keep it with all of this content; where that fails, as it was."""
+        """Keep it with all of this content; where that fails, as it was, and this is tried again later."""
         if self._folder is None or self._read_only:
             return
         try:
@@ -170,6 +178,9 @@ class Folder:
         ``shared`` is for a process of the relay that has it locked.
         """
         self.path = path
+        self._writing = threading.Lock()
+        self._unwritten: dict[str, bytes] = {}
+        """What files should have in them, and have not."""
         self._lock: int | None = None
         if shared:
             return
@@ -207,7 +218,24 @@ class Folder:
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in the place of the one there is. Raises StateError."""
+        """Put a file in the place of the one there is. Raises StateError; then it is tried again later."""
+        with self._writing:
+            self._unwritten[name] = content
+            self._replace(name, content)
+            del self._unwritten[name]
+
+    def write_again(self) -> None:
+        """Write what could not be written, as far as that can be done now."""
+        with self._writing:
+            for name, content in list(self._unwritten.items()):
+                try:
+                    self._replace(name, content)
+                except StateError:
+                    continue
+                del self._unwritten[name]
+                logger.info("kept by now: {}", self.path / name)
+
+    def _replace(self, name: str, content: bytes) -> None:
         new = name + _NEW_SUFFIX
         descriptor = self._open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:

@@ -302,6 +302,7 @@ class Supervisor:
     async def _look_at_files(self) -> None:
         await self._refresh_certificate(asked=False)
         await self.tokens.refresh()
+        await asyncio.to_thread(self._state.write_again)
 
     async def _refresh_certificate(self, *, asked: bool, errors: list[str] | None = None) -> bool:
         changed = await self._keeper.refresh(asked=asked, errors=errors)
@@ -323,6 +324,7 @@ class Supervisor:
         told["certificate"] = await self._refresh_certificate(asked=True, errors=told["errors"])
         await self.crew.reload(handing.pack_settings(self.settings), RELOAD_PATIENCE)
         told["keys"] = await self.tokens.refresh(told["errors"])
+        await asyncio.to_thread(self._state.write_again)
         return told
 
 

@@ -114,6 +114,37 @@ def test_a_file_is_replaced_whole_or_not_at_all(place, monkeypatch, lines):
     assert sorted(path.name for path in place.iterdir()) == ["a", "lock"]
 
 
+def test_what_a_full_disk_has_not_taken_is_written_once_there_is_room(place, monkeypatch, lines):
+    state = State(Folder(place))
+    files = {name: state.file(name) for name in ("one", "two", "three")}
+    with monkeypatch.context() as patched:
+
+        def full(_descriptor):
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(os, "fsync", full)
+        for name, file in files.items():
+            file.write(f"{name} of before".encode())
+            file.write(name.encode())
+        state.write_again()
+        assert [file.read() for file in files.values()] == [None] * 3
+        assert len(lines) == 6, "it is said when it happens, and not each time that it is tried again"
+    files["three"].write(b"newer")
+    state.write_again()
+    state.write_again()
+    assert [file.read() for file in files.values()] == [b"one", b"two", b"newer"]
+    assert lines[6:] == [f"INFO kept by now: {place / name}" for name in ("one", "two")]
+
+
+def test_it_is_tried_for_the_last_time_when_the_relay_ends(place, lines):
+    state = State(Folder(place))
+    (place / "one.new").mkdir()
+    state.file("one").write(b"one")
+    (place / "one.new").rmdir()
+    state.close()
+    assert (place / "one").read_bytes() == b"one"
+
+
 def test_links_pipes_and_other_users_files_are_not_followed(place, tmp_path):
     folder = Folder(place)
     (tmp_path / "target").write_bytes(b"x")
