@@ -681,7 +681,8 @@ class PeerActor(EventLoopActor):
         self._leave_session(code, reason)
 
     def _leave_session(self, code: int, reason: str) -> None:
-        self._traffic.bring_up_to_date(self._session.path_state())
+        if not self._detour.is_taken:  # else its packets are counted where its port is
+            self._traffic.bring_up_to_date(self._session.path_state())
         if self._closed:
             return
         self._closed = True

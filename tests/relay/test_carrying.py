@@ -234,6 +234,8 @@ def test_a_client_that_leaves_leaves_nothing(tmp_path):
             assert not worker.trunk.carrying._passages
             assert not worker.trunk.carrying._sessions
             assert worker.lan().is_empty
+        sent = sum(session.path_state().packets_sent for session in (guest.session, again.session))
+        assert one.total("peer.packets_sent") + two.total("peer.packets_sent") == sent, "of each once"
 
     play(scenario, tmp_path)
 
