@@ -418,6 +418,21 @@ def test_a_server_whose_url_says_tls_hears_nothing_else(monkeypatch, offers, beg
     play(scenario, ScriptedServer)
 
 
+def test_a_server_that_takes_no_messages_of_our_length_is_told_of(lines):
+    async def scenario(server):
+        server.greeting = GREETING.replace(b"1048576", b"1000")
+        one = Worker(server.port, 1)
+        await until(lambda: one.trunk.is_connected)
+        one.trunk.send(2, bytes(1000))
+        one.trunk.send(2, b"short")
+        await until(lambda: b"short" in server.heard)
+        assert one.counters["trunk.drop.too_long"] == 1
+        assert any("maximum payload exceeded" in line for line in lines)
+        await one.trunk.close()
+
+    play(scenario, ScriptedServer)
+
+
 def test_servers_that_are_gone_for_good_keep_nobody_from_the_configured_one(monkeypatch):
     monkeypatch.setattr(nats_trunk, "RETRY_AFTER", 0.05)
     attempts = []

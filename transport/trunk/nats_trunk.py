@@ -272,6 +272,9 @@ class NatsTrunk:
             self._outgoing_size -= len(sealed)
             try:
                 await client.publish(subject, sealed)
+            except errors.MaxPayloadError as error:  # the server's operator has to know
+                self._counters.add("trunk.drop.too_long")
+                self._complain(error)
             except (errors.Error, OSError):
                 self._counters.add("trunk.drop.no_nats_server")
             else:
