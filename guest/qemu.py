@@ -297,7 +297,7 @@ class ConnectingStream(_Stream):
             if self._tried:
                 await asyncio.sleep(RETRY)
             self._tried = True
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            connection = _socket(socket.SOCK_STREAM)
             try:
                 connection.connect(self.path)
             except OSError as error:
@@ -347,7 +347,7 @@ class DatagramSocket:
 
     def _turn_to(self, guest: str | bytes) -> None:
         self._let_go()
-        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sender = _socket(socket.SOCK_DGRAM)
         try:
             sender.connect(guest)
         except ConnectionRefusedError:
@@ -401,12 +401,19 @@ MODES: dict[str, Callable[[str, Counters, Callable[[str], None]], QemuSocket]] =
 }
 
 
+def _socket(kind: socket.SocketKind) -> socket.socket:
+    """Make a socket that never blocks; SOCK_NONBLOCK is Linux's, and vfkit and krunkit run on macOS."""
+    made = socket.socket(socket.AF_UNIX, kind)
+    made.setblocking(False)
+    return made
+
+
 def _bind(path: str, kind: socket.SocketKind) -> socket.socket:
     """Make a socket at ``path``, also where a process that is gone left one. Raises QemuError.
 
     Who may connect is decided by the umask and the directory, as for any file.
     """
-    bound = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+    bound = _socket(kind)
     try:
         if _abandoned(path, kind):
             Path(path).unlink(missing_ok=True)
@@ -424,7 +431,7 @@ def _abandoned(path: str, kind: socket.SocketKind) -> bool:
             return False
     except FileNotFoundError:
         return False
-    with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
+    with _socket(kind) as probe:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
