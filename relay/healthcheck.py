@@ -131,8 +131,12 @@ def speaks_quic(host: str, port: int, timeout: float = TIMEOUT) -> bool:
 
 
 def processes(proc: Path = _PROC) -> Iterator[Process]:
-    """Yield the relays that run, process 1 first; those of which nothing can be read are left out."""
-    for pid in sorted(int(folder.name) for folder in proc.iterdir() if folder.name.isdecimal()):
+    """Yield the relays that run, process 1 first; those of which nothing can be read are left out.
+
+    None where the system tells of processes in another way, as macOS does.
+    """
+    folders = proc.iterdir() if proc.is_dir() else ()
+    for pid in sorted(int(folder.name) for folder in folders if folder.name.isdecimal()):
         if pid == os.getpid() and proc == _PROC:
             continue
         with contextlib.suppress(OSError):

@@ -187,3 +187,7 @@ def test_a_relay_is_told_from_other_processes_by_how_it_was_started(proc, words,
 def test_the_first_process_counts_or_the_one_behind_an_init(proc):
     relay = ["python3", "/opt/vmrelay/bin/vmrelay", "--port", "5"]
     assert next(processes(proc(["docker-init", "--", *relay[1:]], relay, relay))).pid == 2
+
+
+def test_a_system_without_proc_tells_of_no_process(tmp_path):
+    assert list(processes(tmp_path / "proc")) == []
