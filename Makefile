@@ -22,7 +22,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: .venv/run.stamp ## start the relay: make run ARGS="--port 4433 --host-access"
-	@exec scripts/run.sh $(BIN)/vmrelay $(ARGS)
+	@exec scripts/run.sh $(BIN)/python -m vmrelay $(ARGS)
 
 demo: .venv/run.stamp ## a Linux in the browser on a relay of this machine: http://127.0.0.1:8086/
 	@site=$$(examples/v86/build.sh) && exec scripts/run.sh $(BIN)/python examples/v86/serve.py "$$site" $(ARGS)

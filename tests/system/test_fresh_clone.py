@@ -82,6 +82,16 @@ def test_changed_sources_run_at_once_and_are_compiled_for_the_next_start(clone, 
     assert "changed, datagram path" in next_time.output
 
 
+def test_a_clone_that_was_moved_runs_as_before(clone, tmp_path):
+    moved = clone.rename(tmp_path / "vm relay")
+    try:
+        relay = MadeRelay(moved)
+        relay.stop()
+        assert relay.form == "compiled accelerator"
+    finally:
+        moved.rename(clone)
+
+
 def test_readme_opens_with_make_run_and_make_test():
     commands = re.findall(r"^```sh\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert commands[:2] == ["make run\n", "make test\n"]
