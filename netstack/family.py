@@ -67,10 +67,6 @@ if TYPE_CHECKING:
     from netstack.reassembly import Fragment, Whole
 
 
-_REFUSALS = frozenset({0, 1, 2, 3, 9, 10, 13})
-"""Codes of "destination unreachable": network, host, protocol or port; the others are prohibitions."""
-
-
 class Family(NamedTuple):
     """One IP version as flows use it; frames are those that the gateway checked."""
 
@@ -156,7 +152,10 @@ IPV4 = Family(
     echo_reply=ECHO_REPLY,
     build_echo=build_echo,
     errors=frozenset({DESTINATION_UNREACHABLE, TIME_EXCEEDED, PARAMETER_PROBLEM}),
-    refuses=lambda kind, code: kind == DESTINATION_UNREACHABLE and code in _REFUSALS,
+    # Whatever the code, as systems take it that wait for the answer to a SYN; only 3/4 is about its size.
+    refuses=lambda kind, code: (
+        kind == DESTINATION_UNREACHABLE and (kind, code) != IcmpError.FRAGMENTATION_NEEDED.value
+    ),
     path_mtu=_path_mtu4,
     build_error=build_error,
     build_icmp=_build_icmpv4,

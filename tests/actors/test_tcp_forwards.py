@@ -212,7 +212,7 @@ def refusal(syn, code, *, kind=3, port=1, length=28, **changes):
     return ether(port) / error / Raw(bytes(quoted)[:length])
 
 
-@pytest.mark.parametrize("code", [0, 1, 2, 3, 9, 10, 13])
+@pytest.mark.parametrize("code", [code for code in range(16) if code != 4])
 def test_a_guest_whose_firewall_rejects_has_its_client_reset_at_once(loop, counters, code):
     forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", max_half_open_per_peer=1)
     connections, (syn,) = forwarded.crowd(2)
