@@ -379,6 +379,9 @@ def test_requests_for_a_websocket_get_their_status(request_bytes, status, lines)
     async def scenario(web):
         answer = await ask(web, request_bytes)
         assert answer.status == status
+        if status == 426:
+            assert answer.headers["Upgrade"] == "websocket"
+            assert answer.headers["Connection"].lower() == "upgrade"
         if status == 426 and b"Version: 13" not in request_bytes:
             assert answer.headers["Sec-WebSocket-Version"] == "13"
         if status == 101:

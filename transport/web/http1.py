@@ -105,8 +105,10 @@ class Answer(NamedTuple):
         headers = {"Date": formatdate(usegmt=True), **self.headers}
         if self.status is not HTTPStatus.NO_CONTENT:
             headers["Content-Length"] = str(len(self.body))
-        if close:
-            headers["Connection"] = "close"
+        # An Upgrade field is for this connection only, and has to say so (RFC 9110, section 7.8).
+        options = ["Upgrade"] * ("Upgrade" in headers) + ["close"] * close
+        if options:
+            headers["Connection"] = ", ".join(options)
         lines = [f"HTTP/1.1 {self.status.value} {self.status.phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
