@@ -154,7 +154,7 @@ class Capture:
 
     def log_end(self) -> None:
         """Log what it saw."""
-        logger.info("a capture ends: {} frames seen, {} missed", self.seen, self.missed)
+        logger.bind(unthinned=True).info("a capture ends: {} frames seen, {} missed", self.seen, self.missed)
 
 
 def _drops(counted: dict[str, int], part: str) -> str:

@@ -106,7 +106,7 @@ class Trace:
 
     def log_end(self) -> None:
         """Log what the reader did not take in time."""
-        logger.info("a trace ends: {} lines missed", self.missed)
+        logger.bind(unthinned=True).info("a trace ends: {} lines missed", self.missed)
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
         """Give lines as they come, without end."""

@@ -277,11 +277,14 @@ class Api:
             wanted = await self._filters.compile(query["filter"]) if query.get("filter") else None
         except FilterError as error:
             raise bad_request(str(error)) from None
-        names = {peer.port: peer.name for peer in await self._snapshots.peers(room)}
-        capture = Capture(port=port, wanted=wanted, snap_length=snap_length, name_of=names.get)
+        peers = await self._snapshots.peers(room)
+        if mac is not None:
+            port = next((peer.port for peer in peers if peer.mac == format_mac(mac)), None)
+        names = {peer.port: peer.name for peer in peers}
+        capture = Capture(port=port, mac=mac, wanted=wanted, snap_length=snap_length, name_of=names.get)
         taken = self._look_on(capture, room, request)
         taken.callback(capture.log_end)
-        logger.info("{} captures {}", who_asks(request).text, room or "all rooms")
+        _note_look(request, f"captures {room or 'all rooms'}")
         return Stream(capture.stream(), "application/x-pcapng", taken, self._served.ending)
 
     def _look_on(self, observer: Observer, room: str | None, request: Request) -> contextlib.ExitStack:
@@ -306,7 +309,7 @@ class Api:
         trace = Trace(parse_mac(mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, lan.name, request)
         taken.callback(trace.log_end)
-        logger.info("{} traces {} and {}", who_asks(request).text, mac, destination)
+        _note_look(request, f"traces {mac} and {destination}")
         return Stream(_json_lines(trace), "application/jsonl", taken, self._served.ending)
 
     async def _traced(self, request: Request) -> tuple[str, str]:
@@ -340,6 +343,11 @@ class Api:
     async def openapi(self, request: Request) -> Response:
         """Answer with the description of all this."""
         return ApiResponse(request.app.state.described)
+
+
+def _note_look(request: Request, what: str) -> None:
+    """Log each look at what passes, with who asked."""
+    logger.bind(unthinned=True).info("{} {}", who_asks(request).text, what)
 
 
 async def _server_sent(queue: asyncio.Queue[dict[str, Any]], room: str | None) -> AsyncIterator[str]:
