@@ -17,6 +17,7 @@ from loguru import logger
 from actors.lan.forwarding import GATEWAY
 from actors.lan.peer import PeerActor
 from actors.messages import (
+    AssignAddress,
     FlowOpened,
     FramesFromGateway,
     FramesFromPeer,
@@ -53,15 +54,18 @@ class Capture:
         self,
         *,
         port: int | None = None,
+        mac: bytes | None = None,
         wanted: Callable[[bytes], bool] | None = None,
         snap_length: int = 0,
         name_of: Callable[[int], str | None] = lambda _: None,
     ) -> None:
         """Take frames of one session only for ``port``, and those that ``wanted`` wants.
 
-        ``name_of`` tells what a session's guest is called.
+        For ``mac`` they are those of the session that has this MAC: of ``port`` at first, which may be None,
+        and then of each that gets it. ``name_of`` tells what a session's guest is called.
         """
         self._port = port
+        self._mac = mac
         self._wanted = wanted
         self._snap_length = snap_length
         self._name_of = name_of
@@ -89,6 +93,8 @@ class Capture:
                 self._take(lan, GATEWAY, frames, "in", _drops(handled.counted, "gateway"))
             case FramesFromGateway(frames) | FramesToPort(_, frames):
                 self._take(lan, GATEWAY, frames, "out", _drops(handled.counted, "switch"))
+            case AssignAddress(port, mac) if mac == self._mac:
+                self._port = port
             case FlowOpened() as opened:
                 self._new_flows[lan.name, opened.protocol, opened.guest] = translation(opened)
                 if len(self._new_flows) > MAX_NEW_FLOWS:
@@ -99,7 +105,7 @@ class Capture:
     def _take(
         self, lan: Observed, port: int, frames: list[bytes], direction: Literal["in", "out"], comment: str
     ) -> None:
-        if self._port not in (None, port):
+        if self._port != port and (self._port is not None or self._mac is not None):
             return
         now = time.time()
         if comment and len(frames) > 1:

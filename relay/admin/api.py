@@ -34,6 +34,7 @@ from relay.admin.request_fields import (
     bad_request,
     body_of,
     forward_room,
+    mac_of,
     read_fields,
     room_of,
     seconds_of,
@@ -266,12 +267,14 @@ class Api:
 
     async def capture(self, request: Request) -> Response:
         """Send what passes, as pcapng, until the client has enough."""
-        query = request.query_params
+        query, room = request.query_params, room_of(request)
         port = None if "peer" not in query else whole(query["peer"], "peer")
+        mac = None if "mac" not in query else mac_of(query["mac"])
+        if mac is not None and room is None:
+            room = DEFAULT_ROOM
         snap_length = whole(query.get("snaplen", "0"), "snaplen")
         if snap_length > MAX_SNAP:
             raise bad_request(f"snaplen must be from 0 to {MAX_SNAP}")
-        room = room_of(request)
         self._snapshots.rooms_named(room)  # one that there is not is refused
         try:
             wanted = await self._filters.compile(query["filter"]) if query.get("filter") else None

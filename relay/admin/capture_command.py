@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from netstack.pcapng import MAX_SNAP
 from relay.admin import client
 from relay.admin.arguments import duration_of, number_of, room_argument, size_of
-from relay.admin.client import port_of, port_there
+from relay.admin.client import captured, port_of
 from relay.admin.recording import BlockError, Limits, Recorder, blocks
 from relay.printable import printable
 
@@ -37,7 +37,11 @@ def capture_arguments(parser: argparse.ArgumentParser) -> None:
         help="write pcapng there, - for standard output; without it packets are told in lines",
     )
     room_argument(parser)
-    parser.add_argument("--peer", metavar="VM", help="of this session only: its port, name or address")
+    parser.add_argument(
+        "--peer",
+        metavar="VM",
+        help="of a guest only: its name, address or MAC; or the port of one session",
+    )
     parser.add_argument("--filter", metavar="EXPRESSION", help="in tcpdump's syntax, such as 'udp port 53'")
     parser.add_argument(
         "--snaplen", type=number_of(0, MAX_SNAP), metavar="BYTES", help="of each frame; all without it"
@@ -62,9 +66,8 @@ def capture(relay: client.AdminClient, args: argparse.Namespace) -> str:
     """Record until interrupted, or for a time."""
     limits = _limits(args)
     query = {
-        "room": args.room,
+        **captured(relay, args.peer, args.room),
         "filter": args.filter,
-        "peer": None if args.peer is None else str(port_there(relay, args.peer, args.room)),
         "snaplen": None if args.snaplen is None else str(args.snaplen),
     }
     deadline = time.monotonic() + args.time if args.time else None

@@ -255,12 +255,21 @@ def port_of(relay: AdminClient, who: str, room: str | None = None) -> int:
     return int(found[0])
 
 
-def port_there(relay: AdminClient, who: str, room: str | None = None) -> int:
-    """Find a session as :func:`port_of` does, and see that it is there: one that is not would be silent."""
+def captured(relay: AdminClient, who: str | None, room: str | None) -> dict[str, str | None]:
+    """Tell what asks for a capture of a room, or of one that is there. Raises AskError.
+
+    ``who`` is a session by its number, else a guest, in the sessions that it has later too; None for all.
+    """
+    if who is None:
+        return {"room": room}
     port = port_of(relay, who, room)
-    if all(peer["port"] != port for peer in relay.ask("/v1/peers", {"room": room})):
+    peers = relay.ask("/v1/peers", {"room": room})
+    peer = next((peer for peer in peers if peer["port"] == port), None)
+    if peer is None:
         raise AskError(f"there is no session {port}{'' if room is None else f' in room {room}'}")
-    return port
+    if who.isdecimal() or peer["mac"] is None:
+        return {"room": room, "peer": str(port)}
+    return {"room": peer["room"], "mac": peer["mac"]}
 
 
 def _notice_if_it_vanishes(connection: socket.socket) -> None:

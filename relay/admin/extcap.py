@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from relay.admin.capture_command import record
-from relay.admin.client import AdminClient, AskError, port_there
+from relay.admin.client import AdminClient, AskError, captured
 from relay.admin.recording import Limits
 from relay.admin_place import find
 from relay.complaint import complain
@@ -56,7 +56,7 @@ def _extcap(args: argparse.Namespace) -> list[str]:
     if args.extcap_config:
         return [
             "arg {number=0}{call=--room}{display=Room}{type=string}{tooltip=All rooms if empty}",
-            "arg {number=1}{call=--peer}{display=Session}{type=string}{tooltip=Port, name or address}",
+            "arg {number=1}{call=--peer}{display=Guest}{type=string}{tooltip=Name, address, MAC or port}",
         ]
     name = (args.extcap_interface or "").removeprefix("vmrelay-")
     paths = [path for path in find(os.environ) if path.stem == name]
@@ -64,8 +64,8 @@ def _extcap(args: argparse.Namespace) -> list[str]:
         raise AskError(f"no relay of this user has the socket {name or '?'}")
     if args.capture and args.fifo:
         relay = AdminClient(paths[0])
-        peer = str(port_there(relay, args.peer, args.room or None)) if args.peer else None
-        query = {"room": args.room or None, "peer": peer, "filter": args.extcap_capture_filter or None}
+        query = captured(relay, args.peer or None, args.room or None)
+        query["filter"] = args.extcap_capture_filter or None
         with relay.stream("/v1/capture", query, None) as source:
             record(source, Path(args.fifo), Limits())
             source.expect_no_end()

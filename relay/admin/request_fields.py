@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
+from netstack.ethernet import parse_mac
 from netstack.room_names import DEFAULT_ROOM
 from relay.admin.confinement import about_another
 from relay.admin.entrance import caller_of
@@ -75,6 +76,14 @@ def whole(text: str, name: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > MAX_DIGITS:
         raise bad_request(f"{name} must be a whole number")
     return int(text)
+
+
+def mac_of(text: str) -> bytes:
+    """Read the MAC of a guest. Raises HTTPException."""
+    try:
+        return parse_mac(text)
+    except ValueError as error:
+        raise bad_request(str(error)) from None
 
 
 def seconds_of(fields: dict[str, Any]) -> float | None:

@@ -116,7 +116,8 @@ ROUTES = (
         *("GET", "/v1/capture", "What passes, as a stream of pcapng", Api.capture),
         {
             **_ROOM,
-            "peer": "only what comes from and goes to this session",
+            "peer": "only what comes from and goes to this session; or in its place",
+            "mac": "MAC of a guest of the room, the default one without it, in whichever session it comes",
             "filter": "in tcpdump's syntax",
             "snaplen": "bytes of each frame, 262144 at most; all of them without it",
         },

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from relay.admin.capture_command import packets as read_packets
-from relay.admin.client import AskError, port_of, port_there
+from relay.admin.client import AskError, captured, port_of
 from relay.admin.tables import table
 
 if TYPE_CHECKING:
@@ -135,13 +135,11 @@ class RunningRelay:
         from scapy.layers.l2 import Ether
         from scapy.plist import PacketList
 
-        port = None if peer is None else str(port_there(self._client, str(peer), room))
+        query = captured(self._client, None if peer is None else str(peer), room)
         packets: list[Any] = []
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            with self._client.stream(
-                "/v1/capture", {"room": room, "peer": port, "filter": filter}, deadline
-            ) as source:
+            with self._client.stream("/v1/capture", {**query, "filter": filter}, deadline) as source:
                 for data, told in read_packets(source):
                     packet = Ether(data)
                     packet.sniffed_on = (told.ifname or b"").decode(errors="replace")

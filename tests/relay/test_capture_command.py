@@ -148,6 +148,29 @@ def test_a_filter_and_a_session_leave_out_the_rest(relay, guest, tmp_path):
     assert all(ICMP in frame and GUEST_MAC in (frame.src, frame.dst) for _, _, frame, _ in found)
 
 
+@pytest.mark.parametrize("called", ["web", GUEST_MAC])
+def test_a_capture_of_a_guest_goes_on_with_its_next_session(relay, called):
+    def joined():
+        return RelayPeer(relay.url, insecure=True, mac=GUEST_MAC, name="web")
+
+    first = joined()
+    running = Running(relay, "capture", "--json", "--peer", called, "--filter", "icmp", logged="captures")
+    ping(first)
+    before = json.loads(running.read_until("echo-reply")[-1])
+    first.close()
+    other, second = RelayPeer(relay.url, insecure=True), joined()
+    try:
+        ping(other)
+        ping(second)
+        after = [json.loads(line)["interface"] for line in running.read_until("echo-reply")]
+    finally:
+        other.close()
+        second.close()
+    running.stop()
+    assert before["interface"] not in after
+    assert len(set(after)) == 1, "the other guest is left out"
+
+
 def test_it_is_piped_into_other_programs(relay, guest):
     running = Running(relay, "capture", "-w", "-", "--filter", "icmp", logged="captures")
     reader = subprocess.Popen(

@@ -23,9 +23,9 @@ from relay.admin.client import (
     UsageError,
     _user,
     add_arguments,
+    captured,
     connect,
     port_of,
-    port_there,
 )
 
 
@@ -202,12 +202,15 @@ def test_a_session_that_there_is_not_or_not_once_is_said():
 
 def test_a_session_is_looked_for_in_one_room_and_has_to_be_there():
     relay = cast("Any", Told())
-    assert port_of(relay, "52:54:00:00:00:01", "lab") == port_there(relay, "db", "lab") == 3
-    assert port_there(relay, "1") == 1
+    assert port_of(relay, "52:54:00:00:00:01", "lab") == 3
+    assert captured(relay, "db", "lab") == {"room": "lab", "mac": "52:54:00:00:00:01"}
+    assert captured(relay, "web", None) == {"room": "default", "mac": "52:54:00:00:00:01"}
+    assert captured(relay, "1", None) == {"room": None, "peer": "1"}
+    assert captured(relay, None, "lab") == {"room": "lab"}
     with pytest.raises(AskError, match="there is no session 1 in room lab"):
-        port_there(relay, "1", "lab")
+        captured(relay, "1", "lab")
     with pytest.raises(AskError, match=r"there is no session 7$"):
-        port_there(relay, "7")
+        captured(relay, "7", None)
 
 
 def arguments(*words):
