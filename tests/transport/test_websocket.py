@@ -6,7 +6,7 @@ import contextlib
 import pytest
 from raw_clients import RawTcp, RawTls
 from waiting import until
-from web_parts import Peer, raw, run, upgrade
+from web_parts import Peer, ask, raw, run, upgrade
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.close_codes import CloseCode
@@ -14,7 +14,7 @@ from actors.messages import DatagramsFromClient, SessionClosed
 from transport.quic import session as session_module
 from transport.quic.session import QUEUE_BYTES, DatagramQueue
 from transport.web import http_connection, websocket
-from transport.web.websocket import MAX_MESSAGE, MAX_REASON, websocket_code
+from transport.web.websocket import MAX_COMMAS, MAX_MESSAGE, MAX_REASON, websocket_code
 
 
 def test_closing_codes_are_of_the_range_for_private_use():
@@ -60,6 +60,17 @@ def test_large_fields_are_no_matter_where_they_are_not_the_handshakes():
         with pytest.raises(InvalidStatus, match="431"):
             async with web.client("/", additional_headers={"Sec-WebSocket-Protocol": "a" * 20_000}):
                 pass
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("name", ["Connection", "Sec-WebSocket-Protocol"])
+def test_long_lists_are_refused_before_they_are_taken_apart(name):
+    async def scenario(web):
+        for commas, status in ((MAX_COMMAS, 101), (MAX_COMMAS + 1, 431), (3000, 431)):
+            path = "/?" + "," * 100  # no list
+            answer = await ask(web, upgrade(path, **{name: "Upgrade" + ",a" * commas}))
+            assert answer.status == status
 
     run(scenario)
 

@@ -77,6 +77,8 @@ LAST_BATCH = 128
 """The same of a client whose messages cost more than its share."""
 DATAGRAM_LIMIT = 65535
 """TCP cuts as it likes: nothing needs to be sent in chunks."""
+MAX_COMMAS = 64
+"""Commas between members of the lists in a handshake; ``websockets`` takes 1 us for each short member."""
 MAX_UNREAD_PINGS = 16
 """Pings of a client that does not read, after which it is not read either."""
 PING_INTERVAL = 15.0
@@ -175,7 +177,11 @@ def shake_hands(request: Request) -> ServerProtocol | Answer:
         for name, value in request.fields
         if name in _OF_THE_HANDSHAKE or name.startswith(_PREFIX_OF_THE_HANDSHAKE)
     ]
-    protocol.receive_data("\r\n".join([*lines, "", ""]).encode("latin-1"))
+    head = "\r\n".join([*lines, "", ""])
+    if head.count(",", len(lines[0])) > MAX_COMMAS:
+        text = f"The lists of the handshake have more than {MAX_COMMAS} commas.\n"
+        return Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, TEXT, text.encode())
+    protocol.receive_data(head.encode("latin-1"))
     openings = protocol.events_received()
     if not openings:
         text = f"The fields of the handshake are too large ({protocol.handshake_exc}).\n"
