@@ -313,11 +313,6 @@ class Lan:
         """Whether no session is on it."""
         return not self.peers
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether other workers have, or may have, parts of it."""
-        return self._link is not None
-
     def next_port(self) -> int:
         """Return a number for a session, which is its port of the switch; no other session had it."""
         self._shared.last_port = next(self._shared.port_numbers)

@@ -166,8 +166,7 @@ class Lans:
                 self._end(name)
                 if name in self._kept:
                     self._begin_kept(name)
-            elif lan.is_outdated and lan.is_empty and not lan.is_shared:
-                # Its table came when the room was there already; parts at several workers must not differ.
+            elif lan.is_outdated and lan.is_empty:  # its table came when the room was there already
                 logger.info("room {} is made anew, by its table", name)
                 self._end(name)
                 if name in self._kept:
