@@ -36,6 +36,8 @@ if ! new_enough .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/nu
 fi
 
 set -- $(for lock in "$@"; do echo "--requirement $lock"; done)
+# Who installs for this user by default cannot do so here: an environment has no such place.
+export PIP_USER=0
 pip() {
     .venv/bin/python -m pip --disable-pip-version-check --quiet "$@"
 }

@@ -38,6 +38,12 @@ case "$*" in *download*) exit 1 ;; esac
 DPKG = """#!/bin/sh
 [ "$2" ] && [ "$4" ]
 """
+MAKES_ENVIRONMENTS = """#!/bin/sh
+case "$*" in
+"-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+*"pip "*install*) echo "$PIP_USER" >>"$PIP_LOG" ;;
+esac
+"""
 NOTHING = "#!/bin/sh\n"
 GERMAN = {"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8", "LC_MESSAGES": "de_DE.UTF-8"}
 
@@ -135,3 +141,13 @@ def test_the_load_generator_finds_a_cargo_whatever_language_apt_speaks(tmp_path,
         .splitlines()[-1]
         .endswith("install -y --no-install-recommends --no-remove cargo-web libc6-dev")
     )
+
+
+def test_an_environment_is_made_for_those_too_who_install_for_their_user(tmp_path, programs):
+    copied(tmp_path, "scripts/venv.sh", "scripts/apt.sh")
+    programs.put(new_python=MAKES_ENVIRONMENTS)
+    log = tmp_path / "log"
+    python = str(tmp_path / "bin/new-python")
+    done = run(tmp_path / "scripts/venv.sh", "some.lock", PYTHON=python, PIP_USER="1", PIP_LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    assert log.read_text().splitlines() == ["0", "0"]
