@@ -6,7 +6,7 @@
 #   scripts/accelerate.sh --if-possible   with the compiler that is there. The first build of a tree is waited for;
 #                                         after a change it goes on in the background and no folder is printed
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 store=$PWD/.cache/accelerated

@@ -2,7 +2,7 @@
 # Check that all that a release consists of has one version, and that of the tag if one is given:
 #   scripts/check-version.sh [v1.2.3]
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 package=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 client=$(sed -n 's/^  "version": "\(.*\)",$/\1/p' clients/js/package.json)
 if [ "$package" != "$client" ]; then

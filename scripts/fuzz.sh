@@ -2,7 +2,7 @@
 # Fuzzes the parsers: tests/fuzz/fuzz.py with these arguments. atheris, which has wheels for some platforms
 # only, gets an environment of its own on top of .venv; without it the inputs are not guided.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 
 atheris=atheris==3.0.0
 folder=.cache/fuzz-venv

@@ -2,7 +2,7 @@
 # Resolves the dependencies of pyproject.toml into lock files with hashes, for every platform and Python we
 # support. "make lock" to run it; UV_OPTIONS="--upgrade" or "--upgrade-package NAME" for newer versions.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 
 .venv/bin/python -m pip --disable-pip-version-check --quiet install uv
 compile() {

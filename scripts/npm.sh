@@ -3,7 +3,7 @@
 #
 #   scripts/npm.sh FOLDER...
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 packages=$(missing node:nodejs npm:npm)

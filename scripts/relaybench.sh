@@ -4,7 +4,7 @@
 # With --tested it runs the generator's own unit tests first. RELAYBENCH names a binary that is there already. Needs
 # cargo 1.85 or newer; as root on Debian and Ubuntu it is installed when missing.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 oldest=1.85

@@ -3,7 +3,7 @@
 #
 #   scripts/run.sh PROGRAM [ARGUMENT...]
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 
 folder=$(scripts/accelerate.sh --if-possible)
 if [ -n "$folder" ]; then

@@ -3,7 +3,7 @@
 # that forks and mirrors do not send their users elsewhere:
 #   scripts/set-home.sh https://github.com/OWNER/NAME
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 home=${1:?the address of the repository}
 if grep -q '^\[project\.urls\]' pyproject.toml; then
     echo "pyproject.toml has [project.urls] already" >&2

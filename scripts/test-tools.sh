@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the programs that the system tests drive, when they are missing. Run by "make test".
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 # Their sbin is not on everybody's path.

@@ -5,7 +5,7 @@
 #
 # PYTHON chooses the interpreter; without it the first of the usual names that is new enough is taken.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . scripts/apt.sh
 
 new_enough() {

@@ -45,6 +45,11 @@ case "$*" in
 esac
 """
 NOTHING = "#!/bin/sh\n"
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (*ROOT.glob("scripts/*.sh"), ROOT / "examples/v86/build.sh", ROOT / ".ci/run")
+    if path.name != "apt.sh"  # the others read it
+)
 GERMAN = {"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8", "LC_MESSAGES": "de_DE.UTF-8"}
 
 
@@ -151,3 +156,20 @@ def test_an_environment_is_made_for_those_too_who_install_for_their_user(tmp_pat
     done = run(tmp_path / "scripts/venv.sh", "some.lock", PYTHON=python, PIP_USER="1", PIP_LOG=str(log))
     assert done.returncode == 0, done.stderr
     assert log.read_text().splitlines() == ["0", "0"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_folder_of_the_users_that_cd_looks_in_changes_nothing(tmp_path, script):
+    """Exported, CDPATH would lead ``scripts/..`` to another folder, and name it among what is printed."""
+    home, tree = tmp_path / "home", tmp_path / "tree"
+    (home / Path(script).parent).mkdir(parents=True)
+    (tree / script).parent.mkdir(parents=True)
+    beginning, way, _ = (ROOT / script).read_text().partition('cd "$(dirname "$0")/')
+    assert way
+    end = (ROOT / script).read_text()[len(beginning + way) :].partition("\n")[0]
+    (tree / script).write_text(f"{beginning}{way}{end}\npwd -P\n")
+    (tree / script).chmod(0o755)
+    done = subprocess.run(
+        [script], cwd=tree, env=os.environ | {"CDPATH": str(home)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{tree.resolve()}\n"

@@ -2,7 +2,7 @@
 # Puts the demo together in .cache/v86/site: the page, v86 and the relay's client from npm, a kernel and an
 # initial file system from Debian's i386 packages, and a BIOS. What is there already is not built again.
 set -eu
-cd "$(dirname "$0")/../.."
+CDPATH= cd "$(dirname "$0")/../.."
 . scripts/apt.sh
 
 packages=$(missing cpio:cpio xz:xz-utils dpkg-deb:dpkg)

@@ -2,7 +2,7 @@
 # Makes a machine for QEMU in .cache/qemu: a kernel and an initial file system from Debian's packages.
 # What is there already is not made again.
 set -eu
-cd "$(dirname "$0")/../.."
+CDPATH= cd "$(dirname "$0")/../.."
 
 machine=$PWD/.cache/qemu
 if [ -e "$machine/initrd.img" ] && [ ! tests/system/qemu_init -nt "$machine/initrd.img" ] &&
