@@ -173,3 +173,20 @@ def test_a_folder_of_the_users_that_cd_looks_in_changes_nothing(tmp_path, script
         [script], cwd=tree, env=os.environ | {"CDPATH": str(home)}, capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{tree.resolve()}\n"
+
+
+def test_scripts_can_be_run_that_git_for_windows_has_fetched(tmp_path):
+    copied(tmp_path, ".gitattributes", "scripts/run.sh")
+    script = tmp_path / "scripts/run.sh"
+    before = script.read_bytes()
+
+    def git(*words):
+        subprocess.run(
+            ["git", "-c", "core.autocrlf=true", *words], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    git("init")
+    git("add", ".")
+    script.unlink()
+    git("checkout", "--", "scripts/run.sh")
+    assert script.read_bytes() == before
