@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from relay.admin.opening import AdminError, read_token
+from relay.admin.opening import AdminError, read_token, watch_other_end
 from relay.admin_place import OF_ROOT, Address, find, is_closed_to_us, parse_place
 from relay.called import as_told
 from relay.printable import printable
@@ -36,10 +36,6 @@ MAX_DIGITS = 18
 
 STREAMS = frozenset({"/v1/capture", "/v1/trace", "/v1/events"})
 """What is answered without an end."""
-
-KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""Seconds without a byte until TCP asks the relay's machine for a sign of life, between such questions, and
-how many of these go without an answer until it counts as gone: after half a minute (tcp(7))."""
 
 
 class AskError(Exception):
@@ -146,7 +142,7 @@ class AdminClient:
         response, connection = self._open("GET", path, query, None)
         connection.settimeout(None)  # it may be quiet for long; the deadline is the reader's
         if connection.family != socket.AF_UNIX:
-            _notice_if_it_vanishes(connection)
+            watch_other_end(connection)
         with response:
             yield Stream(response, connection, deadline)
 
@@ -270,14 +266,6 @@ def captured(relay: AdminClient, who: str | None, room: str | None) -> dict[str,
     if who.isdecimal() or peer["mac"] is None:
         return {"room": room, "peer": str(port)}
     return {"room": peer["room"], "mac": peer["mac"]}
-
-
-def _notice_if_it_vanishes(connection: socket.socket) -> None:
-    """Have the system ask whether the other machine is still there, where nothing comes (RFC 9293, 3.8.4)."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEP_ALIVE.items():
-        if (option := getattr(socket, name, None)) is not None:  # systems differ
-            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _reason(status: int, reason: str, body: bytes) -> str:

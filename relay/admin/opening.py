@@ -22,6 +22,10 @@ LEAST_TOKEN = 16
 
 MOST_TOKEN = 4096
 
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds without a byte until TCP asks the other machine for a sign of life, between such questions, and how
+many of these go without an answer until it counts as gone: after half a minute (tcp(7))."""
+
 
 class AdminError(Exception):
     """The admin API cannot be had as it was asked for; the message is one line."""
@@ -37,6 +41,17 @@ def read_token(path: Path) -> str:
     if not LEAST_TOKEN <= len(token) <= MOST_TOKEN or not token.isascii() or not token.isprintable():
         raise AdminError(f"--admin-token: {path} must hold {LEAST_TOKEN} or more visible ASCII characters")
     return token
+
+
+def watch_other_end(connection: socket.socket) -> None:
+    """Have the system ask whether the other machine is still there, where nothing comes (RFC 9293, 3.8.4).
+
+    What a listener accepts inherits that.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # systems differ
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def open_admin(
@@ -83,6 +98,7 @@ def _on_tcp(address: Address, token: str | None, served: Offered) -> AdminServic
     except UnicodeError:
         raise AdminError(f"--admin {address}: {address.host} is not a host name") from None
     listener.setblocking(False)
+    watch_other_end(listener)  # captures and traces have a few places, and may be quiet for long
     bound = Address(*listener.getsockname()[:2])
     served.token = token
     served.everywhere = ip_address(bound.host).is_unspecified

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 import urllib.request
 from codecs import BOM_UTF8
 from types import SimpleNamespace
@@ -9,7 +11,8 @@ from typing import Any
 import pytest
 from processes import PATIENCE, Relay, free_port
 
-from relay.admin.opening import LEAST_TOKEN, AdminError, open_admin, read_token
+from relay.admin.opening import KEEP_ALIVE, LEAST_TOKEN, AdminError, open_admin, read_token
+from relay.admin.service import Offered
 from relay.admin_place import Address
 
 
@@ -36,6 +39,23 @@ def test_a_name_that_no_host_can_have_is_said_in_one_line():
     served: Any = SimpleNamespace(read_token=None)
     with pytest.raises(AdminError, match=r"^--admin a\.\.b:9000: a\.\.b is not a host name$"):
         open_admin(Address("a..b", 9000), "x" * LEAST_TOKEN, 4433, served)
+
+
+def test_a_client_whose_machine_vanishes_keeps_no_place():
+    """The system asks for a sign of life where nothing is sent, as in captures of what nobody does."""
+
+    async def scenario():
+        service = open_admin(Address("127.0.0.1", 0), "x" * LEAST_TOKEN, 4433, Offered(facts={}))
+        with socket.create_connection(service._listener.getsockname()):
+            accepted, _ = service._listener.accept()
+            with accepted:
+                options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+                options += [(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEP_ALIVE]
+                found = [accepted.getsockopt(*option) for option in options]
+        await service.close()
+        return found
+
+    assert asyncio.run(scenario()) == [1, *KEEP_ALIVE.values()]
 
 
 def test_a_relay_that_starts_removes_what_a_killed_one_has_left(tmp_path):
