@@ -524,6 +524,7 @@ class AddressPool:
             self._declined[lease] = None
             if len(self._declined) > MAX_DECLINED:
                 del self._declined[next(iter(self._declined))]
+            self.lease_changed(mac, lease)
 
     def _fixed_for_another(self, address: bytes, mac: bytes) -> bool:
         return self._fixed_owners.get(address, mac) != mac

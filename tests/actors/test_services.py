@@ -17,7 +17,9 @@ from actors.gateway.gateway import GatewayActor
 from actors.gateway.guests import MAX_MACS_PER_PORT
 from actors.gateway.services import DHCP_BURST
 from actors.messages import (
+    AddressAssigned,
     AddressUsed,
+    AssignAddress,
     ConnectionMade,
     DnsQuestions,
     DnsStreamOpened,
@@ -71,6 +73,19 @@ def from_guest(port, address, dst="10.0.2.2"):
 
 
 # -- DHCP -------------------------------------------------------------------------------------------
+
+
+def test_who_declines_its_address_is_told_another_by_every_way(lan):
+    peer = Box()
+    lan.tell(AssignAddress(1, mac(1), peer, "web"))
+    (told,) = peer.take(AddressAssigned)
+    lan.dhcp(1, "decline", ("requested_addr", str(ip_address(told.ip))))
+    (new,) = peer.take(AddressAssigned)
+    assert new.ip != told.ip
+    (offer,) = lan.dhcp(1, "discover")
+    assert offer[BOOTP].yiaddr == str(ip_address(new.ip))
+    names = lan.ref._actor_weakref()._services.names
+    assert [names.name_of(address) for address in (told.ip, new.ip)] == [None, "web"]
 
 
 def test_the_address_is_the_one_that_was_assigned(lan):
