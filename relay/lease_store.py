@@ -136,7 +136,7 @@ class LeaseStore:
         if before is not None and before[:2] == (address, name):
             return
         if before is None:
-            self._make_room(room)
+            self._make_room(room, is_ours=False)
         with self._lock:  # what is to be written of it is no longer so
             self._pending.pop(key, None)
         # It is not on the disk of this machine, perhaps: who comes here is written, as not seen for long.
@@ -173,21 +173,22 @@ class LeaseStore:
         if lease is not None and lease.address != NO_ADDRESS:
             del self._had_last[key[0], lease.address]
 
-    def _make_room(self, room: str) -> None:
+    def _make_room(self, room: str, *, is_ours: bool = True) -> None:
         macs = self._rooms.get(room, ())
         if len(macs) >= MAX_PER_ROOM:
-            self._forget((room, next(iter(macs))))
+            self._forget((room, next(iter(macs))), is_ours=is_ours)
         elif len(self._leases) >= MAX_LEASES:
-            self._forget(next(iter(self._leases)))
+            self._forget(next(iter(self._leases)), is_ours=is_ours)
 
-    def _forget(self, key: tuple[str, bytes]) -> None:
+    def _forget(self, key: tuple[str, bytes], *, is_ours: bool = True) -> None:
         room, mac = key
         self._disown(key)
         del self._leases[key]
         del self._rooms[room][mac]
         if not self._rooms[room]:
             del self._rooms[room]
-        self._put(key, None)
+        if is_ours:
+            self._put(key, None)
 
     def _put(self, key: tuple[str, bytes], lease: Lease | None) -> None:
         if self._database is None:

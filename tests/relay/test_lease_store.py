@@ -105,6 +105,10 @@ def test_what_another_process_keeps_it_alone_writes(reopen, monkeypatch):
     store.learn("lab", mac(2), ip(3), "db")
     store.learn("lab", mac(3), ip(1), "")
     assert {known[0]: known[1] for known in store.recall("lab")}[mac(1)] == bytes(4)
+    for limit in ("MAX_PER_ROOM", "MAX_LEASES"):
+        monkeypatch.setattr(lease_store, limit, 3)
+        store.learn("lab", mac(len(limit)), ip(len(limit)), "")
+        assert len(known(store, "lab")) == 3
     monkeypatch.undo()
     assert known(reopen(), "lab") == [(mac(1), ip(1), "web")]
 
