@@ -48,6 +48,9 @@ _TOO_MANY_REQUESTS = 429
 MAX_EXPLANATION = 200
 """Bytes of what a server says with a refusal."""
 
+FALLEN_SILENT = "the server has fallen silent"
+"""How a connection ends over which nothing comes any more."""
+
 
 class ClientHost(CarrierHost, Protocol):
     """What a client's connection needs of whoever has its socket."""
@@ -264,7 +267,7 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             return
         reason = one_line(event.reason_phrase) or f"connection closed with code 0x{event.error_code:x}"
         if reason == "Idle timeout":
-            reason = "the server has fallen silent"
+            reason = FALLEN_SILENT
         if not self._granted:
             failed_tls = event.frame_type is not None and event.error_code in CRYPTO_ERRORS
             message = f"{'TLS: ' * failed_tls}{reason}"

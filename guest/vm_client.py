@@ -21,7 +21,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from guest.client import IDLE_TIMEOUT, KEEP_ALIVE, ConnectError, SessionEndedError, connect
-from guest.client_connection import one_line
+from guest.client_connection import FALLEN_SILENT, one_line
 from guest.nic_changes import (
     Assigned,
     Attached,
@@ -58,7 +58,9 @@ MISSED_BEATS = 2
 ANSWERED_WITHIN = 2.0
 """Seconds that the last of them is waited for: a relay that is lost is given up after 8 s at most."""
 SILENT = "the relay is silent"
-WATCHED_IDLE_TIMEOUT = MISSED_BEATS * WATCHFUL_INTERVAL + ANSWERED_WITHIN
+WATCHED_IDLE_TIMEOUT = WATCHFUL_INTERVAL + ANSWERED_WITHIN
+"""Seconds that QUIC waits where there are no heartbeats, from its first PING that brings nothing on: the same
+8 s in all."""
 CONNECT_ELSEWHERE = 3.0
 """Seconds that a relay has to answer at first where there is another one."""
 EARLY_HEARTBEATS = (1.0, 2.0, 4.0)
@@ -328,6 +330,8 @@ class VirtualNic:
             heartbeats.cancel()
             self.attached = False
             self._session = None
+        if session.end == FALLEN_SILENT and self._places.has_others:
+            self._places.go_on()
         return session.end or "closed"
 
     async def _beat(self, session: WebTransportClient) -> None:

@@ -21,6 +21,7 @@ from actors.runtime import current_scheduler
 from guest import retry_delays
 from guest import vm_client as vm_client_module
 from guest.client import ConnectError, SessionEndedError
+from guest.client_connection import FALLEN_SILENT
 from guest.nic_changes import Attached, Detached, Resized
 from guest.places import Places
 from guest.vm_client import choose_kind, vm_client
@@ -424,6 +425,29 @@ def test_a_relay_is_watched_from_when_another_is_named(monkeypatch):
         assert [fields["type"] for fields in relay.heard].count("Heartbeat") == vm_client_module.MISSED_BEATS
 
     on_scripted_relay(scenario, lambda _, fields: [ASSIGNED] if fields["type"] == "Register" else [])
+
+
+def test_who_hears_nothing_by_quic_alone_goes_elsewhere_at_once(monkeypatch):
+    """A raw client, which has no heartbeats: to ask where nobody answers would take another 3 s."""
+    monkeypatch.setattr(vm_client_module, "WATCHFUL_INTERVAL", 0.1)
+    monkeypatch.setattr(vm_client_module, "WATCHED_IDLE_TIMEOUT", 0.5)
+    other = "https://127.0.0.1:9/?encap=raw"
+
+    async def scenario(url, _):
+        entered, seen = [], []
+
+        def on_change(change):
+            if isinstance(change, Detached):
+                seen.append((change.reason, entered[0].url))
+
+        urls = [f"{url}?encap=raw", other]
+        async with vm_client(urls, insecure=True, reconnect=True, on_change=on_change) as nic:
+            entered.append(nic)
+            monkeypatch.setattr(Endpoint, "send_packets", lambda *_: None)
+            await until(lambda: seen)
+        assert seen[0] == (FALLEN_SILENT, other)
+
+    on_scripted_relay(scenario, lambda *_: [])
 
 
 def test_attempts_are_further_and_further_apart(monkeypatch):
