@@ -75,6 +75,7 @@ USED = {
         "_parse_transport_parameters",
         "_peer_cid",
         "_peer_cid_available",
+        "_peer_cid_sequence_numbers",
         "_remote_active_connection_id_limit",
         "_remote_ack_delay_exponent",
         "_remote_max_datagram_frame_size",
@@ -150,7 +151,14 @@ USED = {
     "CryptoContext": ("aead", "cipher_suite", "hp", "key_phase", "secret"),
     "AEAD": ("_aead", "_iv"),
     "HeaderProtection": ("_encryptor",),
-    "QuicNetworkPath": ("addr", "bytes_received", "bytes_sent", "is_validated", "peer_cid"),
+    "QuicNetworkPath": (
+        "addr",
+        "bytes_received",
+        "bytes_sent",
+        "is_validated",
+        "peer_cid",
+        "remote_challenges",
+    ),
     "QuicConnectionId": ("cid", "stateless_reset_token"),
     "Context": ("_peer_certificate", "handle_message"),
     "H3Connection": (

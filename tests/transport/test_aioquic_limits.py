@@ -369,6 +369,37 @@ def test_a_client_may_probe_a_path_and_then_take_it(length):
     assert pair.relay.quic.ended is None
 
 
+def test_a_client_may_probe_any_number_of_paths_one_after_the_other():
+    pair = Pair.established()
+    written_to = set()
+    carry = pair.relay_sends
+
+    def note(sent):
+        written_to.update(address for _, address in sent)
+        carry(sent)
+
+    pair.relay_sends = note
+    for number in range(3 * PEER_CONNECTION_IDS):
+        elsewhere = ("192.0.2.9", 4000 + number)
+        probe = Forge(pair.client).packet(b"\x1a" + b"%08d" % number + bytes(1100))
+        pair.client.quic._packet_number += 1
+        pair.relay_sends(pair.relay.receive(probe, address=elsewhere))
+        pair.settle()
+        assert elsewhere in written_to
+    assert len(pair.relay.quic._network_paths) <= PEER_CONNECTION_IDS
+    assert pair.relay.quic.ended is pair.client.quic.ended is None
+
+
+def test_a_client_that_gives_no_other_connection_id_is_not_asked_again():
+    pair = Pair.established()
+    forge = Forge(pair.client)
+    for port in range(2 * PEER_CONNECTION_IDS):
+        pair.relay.receive(forge.packet(b"\x1a" + bytes(1100)), address=("192.0.2.9", port), now=pair.now)
+    reserved = [path for path in pair.relay.quic._network_paths if path.peer_cid is not None]
+    assert len(reserved) == PEER_CONNECTION_IDS - 2
+    assert pair.relay.quic.ended is None
+
+
 # -- what goes to an address that has not proved to be one -----------------------------------------------
 
 

@@ -105,6 +105,8 @@ class BoundedQuicConnection(QuicConnection):
 
     frames_left = MAX_FRAMES
     """How many more the packet may have that is being read; counted by whoever looks up their handlers."""
+    freed_after = -1
+    """The number of the peer's latest connection ID when one was last given back to get another."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As aioquic's."""
@@ -168,6 +170,21 @@ class BoundedQuicConnection(QuicConnection):
                 "too many gaps in a stream",
             ) from None
 
+    def _give_up_oldest_probe(self) -> None:
+        """Where a path waits for an answer and no connection ID is left, give back one of another path's.
+
+        That is the one probed longest ago. A client that gets its ID back issues another (RFC 9000, 5.1.1);
+        one that does not is asked only once.
+        """
+        probed = self._network_paths[1:]
+        waits = any(path.peer_cid is None and path.remote_challenges for path in probed)
+        oldest = next((path for path in probed if path.peer_cid is not None), None)
+        latest = max(self._peer_cid_sequence_numbers)
+        if waits and oldest is not None and oldest.peer_cid is not None and latest > self.freed_after:
+            self.freed_after = latest
+            self._network_paths.remove(oldest)
+            self._retire_peer_cid(oldest.peer_cid)
+
     def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         start = buf.tell()
         offset, length = buf.pull_uint_var(), buf.pull_uint_var()
@@ -196,6 +213,8 @@ class BoundedQuicConnection(QuicConnection):
             # A client without connection IDs of its own has this one on every path that it probes.
             for probed in self._network_paths[1:]:
                 probed.peer_cid = self._peer_cid
+        elif not self._peer_cid_available and len(self._network_paths) > 1:
+            self._give_up_oldest_probe()
         path = self._network_paths[0] if self._network_paths else None
         limited = self._close_pending and path is not None and not path.is_validated
         packets = super().datagrams_to_send(now)
