@@ -49,7 +49,7 @@ const outcomes = await Promise.all(
   Array.from({ length: count }, async (_, number) => {
     const machine = new Machine(number);
     try {
-      const nic = await connectV86(machine, url, { transport: "websocket" });
+      const nic = await connectV86(machine, url, { transport: "websocket", timeout: 60_000 });
       const offered = await machine.offered;
       return { offered, assigned: nic.assigned.ip.join("."), own: machine.mac.join() === nic.mac.join() };
     } catch (error) {
