@@ -106,7 +106,7 @@ class VirtualNic:
         counters: Counters,
         on_change: Callable[[Change], None],
         name: str = "",
-        token: str | Callable[[], str] = "",
+        token: str | Callable[[], str | None] | None = None,
         rewriter: MacRewriter | None = None,
         **session_options: float,
     ) -> None:
@@ -213,12 +213,15 @@ class VirtualNic:
             raise
 
     def _current_token(self) -> str:
-        if isinstance(self._token, str):
-            return self._token
-        try:
-            return self._token()
-        except Exception as error:  # whoever hands tokens out may be away for a while, too
-            raise ConnectError(f"no token: {one_line(str(error)) or type(error).__name__}") from error
+        token = self._token
+        if callable(token):
+            try:
+                token = token()
+            except Exception as error:  # whoever hands tokens out may be away for a while, too
+                raise ConnectError(f"no token: {one_line(str(error)) or type(error).__name__}") from error
+        if not isinstance(token, str | None):
+            raise ValueError(f"a token is text, not {type(token).__name__}")  # noqa: TRY004 - as documented
+        return token or ""
 
     async def attach_anywhere(self) -> None:
         """Open a session with the first relay that gives one. Raises the ConnectError of the last."""
@@ -446,7 +449,7 @@ async def vm_client(
     mac: str | bytes | None = None,
     name: str | None = None,
     encap: str | None = None,
-    token: str | Callable[[], str] = "",
+    token: str | Callable[[], str | None] | None = None,
     cert_hash: str | None = None,
     ca: str | Path | None = None,
     insecure: bool = False,

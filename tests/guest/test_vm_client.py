@@ -506,6 +506,15 @@ def test_relays_that_would_all_refuse_again_are_not_asked_soon(monkeypatch, perm
     on_scripted_relay(scenario, lambda *_: [ASSIGNED])
 
 
+@pytest.mark.parametrize("token", [None, "", lambda: None, lambda: ""])
+def test_who_has_no_token_shows_none(token):
+    async def scenario(url, _):
+        async with vm_client(url, token=token, insecure=True) as nic:
+            assert nic._session.target.authorization == {}
+
+    on_scripted_relay(scenario, lambda *_: [ASSIGNED])
+
+
 def test_a_token_that_cannot_be_had_for_a_while_is_asked_for_again():
     changes, answers = [], iter(["", OSError("the issuer\nis away"), LookupError(), ""])
 
@@ -628,6 +637,9 @@ def test_the_encapsulation_is_settled(url, wanted, result):
         {"mac": "01:00:5e:00:00:01"},
         {"mac": b"\0" * 6},
         {"cert_hash": "abc"},
+        {"token": "a b"},
+        {"token": 7},
+        {"token": lambda: 7},
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_sent(arguments):
