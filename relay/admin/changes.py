@@ -36,7 +36,9 @@ def forwards(relay: client.AdminClient, args: argparse.Namespace) -> str:
 
 def forwards_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``vmrelay forwards``."""
-    parser.add_argument("--room", metavar="NAME", help="of this room (to change something: default)")
+    parser.add_argument(
+        "--room", metavar="NAME", help="of this room (to change something: default, or the token's)"
+    )
     change = parser.add_mutually_exclusive_group()
     change.add_argument(
         "--add", metavar="FORWARD", help="tcp:HOSTIP:PORT:VM:PORT or udp:..., as for the relay"
