@@ -52,6 +52,11 @@ _OPERATOR = -2
 _ABSENT = "none has this name, MAC or address (vmrelay events --past tells who left or was refused, and why)"
 
 
+_ISOLATED = "guests of this room are kept from each other (--isolated)"
+
+_BROADCAST = ipaddress.IPv4Address(0xFFFFFFFF)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One question, and its answer."""
@@ -176,7 +181,15 @@ async def _ask_as_a_guest(lan: Lan, name: str, kind: Literal["A", "AAAA"]) -> Fo
         return str(error)
 
 
+def _is_for_all(lan: Lan, address: Address) -> bool:
+    """Whether it is a group's or all guests': such packets stay on the LAN."""
+    everybody = {ipaddress.ip_network(lan.settings.network).broadcast_address, _BROADCAST}
+    return address.is_multicast or address in everybody
+
+
 def _is_of_lan(lan: Lan, address: Address) -> bool:
+    if _is_for_all(lan, address):
+        return True
     if isinstance(address, ipaddress.IPv4Address):
         return address in ipaddress.ip_network(lan.settings.network)
     prefix = lan.settings.ipv6_prefix
@@ -188,11 +201,15 @@ async def _on_lan(lan: Lan, snapshots: Snapshots, address: Address) -> list[Step
     settings = lan.settings
     if address.packed in {*settings.gateway_ips, settings.gateway_ip6, settings.gateway_link_local}:
         return [Step(question, ok=True, answer="it is the gateway's own")]
+    if _is_for_all(lan, address):
+        if settings.isolated:
+            return [Step(question, ok=False, answer=_ISOLATED)]
+        return [Step(question, ok=True, answer="to all of the room that listen to it, and to nobody beyond")]
     holder = await snapshots.holder(lan.name, address.packed)
     if holder is None or (holder.port is None and not holder.elsewhere):
         return [Step(question, ok=False, answer="nobody on the LAN has it at the moment")]
     if settings.isolated:
-        return [Step(question, ok=False, answer="guests of this room are kept from each other (--isolated)")]
+        return [Step(question, ok=False, answer=_ISOLATED)]
     return [Step(question, ok=True, answer=f"{holder.name or holder.mac}, {_place_of(holder)}")]
 
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import dns.message
 import dns.rcode
@@ -57,6 +57,10 @@ def relay(tmp_path_factory):
         (("198.51.100.7",), False, "--deny-cidr"),
         (("10.0.2.2",), True, "the gateway's own"),
         (("10.0.2.99",), False, "nobody on the LAN has it"),
+        (("10.0.2.255",), True, "to all of the room"),
+        (("255.255.255.255",), True, "to all of the room"),
+        (("224.0.0.251", "--protocol", "udp"), True, "to all of the room"),
+        (("ff02::fb",), True, "to all of the room"),
         ((GUEST6,), True, "web, session"),
         ((GATEWAY6,), True, "the gateway's own"),
         ((f"{PREFIX}99",), False, "nobody on the LAN has it"),
@@ -107,6 +111,13 @@ def test_guests_of_other_workers_are_known(sender, target, isolated):
     assert "at another worker" in steps[0].answer
     assert steps[-1].ok is not isolated
     assert ("--isolated" if isolated else "web, at another worker") in steps[-1].answer
+
+
+@pytest.mark.parametrize("target", ["10.0.2.255", "224.0.0.251", "ff02::fb"])
+def test_where_guests_are_kept_from_each_other_none_reaches_all(target):
+    lan: Any = SimpleNamespace(name="default", settings=LanSettings(isolated=True))
+    (step,) = asyncio.run(explain(lan, cast("Any", None), Question(target)))
+    assert (step.ok, "--isolated" in step.answer) == (False, True)
 
 
 @pytest.mark.parametrize(("port", "ok"), [(8080, True), (8081, False), (None, False)])
