@@ -71,7 +71,7 @@ def test_a_namespace_with_a_tap_device_is_a_guest(relay):
     attached = Program(*shlex.split(attach))
     try:
         attached.wait_for("address 10")
-        assert " 3 received" in run(*shlex.split(ping), "-c", 3).stdout
+        assert " 3 received" in run(*shlex.split(ping, comments=True), "-c", 3).stdout
     finally:
         attached.stop()
         run("ip", "netns", "delete", NAMESPACE)
