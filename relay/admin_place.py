@@ -58,10 +58,15 @@ class Address:
 
 
 def parse_place(text: str) -> str | Path | Address:
-    """Read ``auto``, ``none``, a socket's path or HOST:PORT. Raises ValueError."""
+    """Read ``auto``, ``none``, a socket's path, HOST:PORT or, as for commands, its URL. Raises ValueError."""
     if text in {AUTO, NONE}:
         return text
-    if "/" in text:
+    scheme, mark, rest = text.partition("://")
+    if mark:
+        if scheme.lower() == "https":  # in clear, where the operator thought of TLS
+            raise ValueError("there is no TLS: http://ADDRESS:PORT, and from elsewhere through ssh -L")
+        text = rest.removesuffix("/") if scheme.lower() == "http" else ""
+    if "/" in text and not mark:
         return Path(text)
     match = _ADDRESS.fullmatch(text)
     if match and int(match["port"]) < 1 << 16:

@@ -33,6 +33,8 @@ from relay.admin_place import (
         ("127.0.0.1:80", Address("127.0.0.1", 80)),
         ("[::1]:80", Address("::1", 80)),
         ("localhost:9000", Address("localhost", 9000)),
+        ("http://127.0.0.1:9000", Address("127.0.0.1", 9000)),
+        ("http://[::1]:9000/", Address("::1", 9000)),
     ],
 )
 def test_places_are_read(text, place):
@@ -40,11 +42,20 @@ def test_places_are_read(text, place):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "here", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "a b:1", "::1:80"]
+    "text",
+    [
+        *("", "here", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "a b:1", "::1:80"),
+        *("http://127.0.0.1", "http://127.0.0.1:9000/v1", "unix:///run/x.sock", "tcp://127.0.0.1:9000"),
+    ],
 )
 def test_other_texts_are_no_places(text):
     with pytest.raises(ValueError, match="must be auto, none"):
         parse_place(text)
+
+
+def test_tls_is_not_left_out_without_a_word():
+    with pytest.raises(ValueError, match="there is no TLS"):
+        parse_place("https://127.0.0.1:9000")
 
 
 def test_a_service_has_its_socket_in_its_own_folder(tmp_path):
