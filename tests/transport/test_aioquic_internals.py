@@ -160,7 +160,13 @@ USED = {
         "remote_challenges",
     ),
     "QuicConnectionId": ("cid", "stateless_reset_token"),
-    "Context": ("_peer_certificate", "handle_message"),
+    "Context": (
+        "_cipher_suites",
+        "_peer_certificate",
+        "_server_handle_hello",
+        "_supported_groups",
+        "handle_message",
+    ),
     "H3Connection": (
         "_check_request_or_push_frame_type",
         "_decode_headers",
@@ -194,6 +200,7 @@ ARGUMENTS = {
     (QuicConnection, "_get_or_create_stream"): ["self", "frame_type", "stream_id"],
     (QuicStreamReceiver, "handle_reset"): ["self", "final_size", "error_code"],
     (Context, "handle_message"): ["self", "input_data", "output_buf"],
+    (Context, "_server_handle_hello"): ["self", "input_buf", "initial_buf", "handshake_buf"],
     (QuicPacketRecovery, "on_ack_received"): ["self", "ack_rangeset", "ack_delay", "now", "space"],
     (QuicPacketRecovery, "_detect_loss"): ["self", "now", "space"],
     (QuicPacketRecovery, "_in_persistent_congestion"): ["self", "packets"],

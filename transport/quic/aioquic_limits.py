@@ -1,6 +1,7 @@
 """Limits at the edges of the pinned aioquic that it leaves open; what they are is told in docs/aioquic.md.
 
-Beside ``aioquic_internals`` the only module that uses names which aioquic keeps private.
+Beside ``aioquic_internals`` and ``aioquic_hello_retry`` the only module that uses names which aioquic keeps
+private.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import FinalSizeError, QuicStreamReceiver
 from aioquic.tls import AlertDescription, Epoch
 
+from transport.quic.aioquic_hello_retry import AskingContext
 from transport.quic.qpack import field_section_size
 from transport.quic.reassembly import Reassembly, TooFragmentedError
 from transport.quic.webtransport import MAX_FIELD_SECTION_SIZE
@@ -150,6 +152,7 @@ class BoundedQuicConnection(QuicConnection):
             # begin anew with each that it cannot decrypt.
             return
         super()._initialize(peer_cid)
+        AskingContext.take_over(self.tls)
         for stream in self._crypto_streams.values():
             BoundedReceiver.take_over(stream.receiver)
 
