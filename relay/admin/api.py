@@ -308,7 +308,8 @@ class Api:
         addresses, step = await addresses_of(lan, self._snapshots, destination)
         if not addresses:
             said = "destination must be an address or a name" if step is None else step.answer
-            raise HTTPException(HTTPStatus.NOT_FOUND, said)
+            # Not 404, as a worker answers that is without the room: the reason is told by one that has it.
+            raise OperationError(said)
         trace = Trace(parse_mac(mac), frozenset(address.packed for address in addresses))
         taken = self._look_on(trace, lan.name, request)
         taken.callback(trace.log_end)

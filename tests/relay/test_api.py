@@ -97,6 +97,8 @@ def test_its_own_pages_are_served(relay):
         ("GET", "/v1/flows?port=x", None, 400),
         ("GET", "/v1/capture?snaplen=4294967296", None, 400),
         ("GET", "/v1/capture?mac=web", None, 400),
+        ("GET", "/v1/trace?mac=52:54:00:00:00:01&destination=nowhere.invalid", None, 409),
+        ("GET", "/v1/trace?mac=52:54:00:00:00:01&destination=192.0.2.1&room=nope", None, 404),
         ("DELETE", "/v1/peers/x", None, 400),
         ("DELETE", f"/v1/peers/{'9' * 40}", None, 400),
         ("POST", "/v1/bans", "", 400),
