@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.admin.routes import ROUTES
+from relay.reload import LIVE
 from relay.settings import OPTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +18,7 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 README = (ROOT / "README.md").read_text()
 SETTINGS = (ROOT / "docs/settings.md").read_text()
 EGRESS = (ROOT / "docs/egress.md").read_text()
+ADMIN = (ROOT / "docs/admin.md").read_text()
 
 
 def test_every_setting_is_in_the_table_with_its_variable():
@@ -40,6 +43,39 @@ def test_files_and_sections_that_are_linked_exist(document):
         path = document.parent / file if file else document
         assert path.exists(), target
         assert not section or section in anchors(path.read_text()), target
+
+
+def test_tests_that_are_named_exist():
+    tests = list((ROOT / "tests").rglob("test_*.py"))
+    functions = {name for path in tests for name in re.findall(r"def (test_\w+)", path.read_text())}
+    there = functions | {path.name for path in tests} | {path.stem for path in tests}
+    for document in DOCUMENTS:
+        for name, more in re.findall(r"\b(test_\w+(?:\.py)?)(…?)", document.read_text()):
+            found = any(function.startswith(name) for function in functions) if more else name in there
+            assert found, f"{document.name}: {name}"
+
+
+def test_every_route_of_the_admin_api_is_named():
+    named = re.sub(
+        r"(/v1/)\{([a-z,]+)\}",
+        lambda found: " ".join(found[1] + name for name in found[2].split(",")),
+        ADMIN.partition("\n## The API\n")[2].partition("\n## ")[0] + ADMIN.partition("\n## Monitoring\n")[2],
+    )
+    for path in {endpoint.path for endpoint in ROUTES}:
+        text = re.sub(r"\{(\w+)(?::path)?\}", lambda found: found[1].upper(), path)
+        assert re.search(rf"{re.escape(text)}(?![\w/])", named), path
+
+
+def test_what_a_reload_takes_over_is_named():
+    told = ADMIN.partition("\n## What can change while it runs\n")[2]
+    told = told.partition("\n- ")[2].partition("\nAll else needs")[0]
+    assert set(re.findall(r"`([a-z-]+)`", told)) == {name.replace("_", "-") for name in LIVE}
+
+
+def test_every_key_that_a_relay_keeps_is_named():
+    code = "".join(path.read_text() for path in (ROOT / "relay").rglob("*.py"))
+    kept = set(re.findall(r"state\.secret\(\"([a-z-]+)\"\)", code))
+    assert kept == set(re.findall(r"`([a-z-]+)\.key`", (ROOT / "docs/state.md").read_text()))
 
 
 def test_make_targets_that_are_named_exist():
