@@ -113,6 +113,8 @@ class Trunk:
         self._counters = counters
         self._handler_errors = HandlerErrors("trunk", counters)
         self._room_key = place.room_key
+        self._has_waited = place.count == 1
+        """Whether what other workers of this machine have announced was waited for."""
         self.number = place.worker
         self.share = (place.worker % SHARES, SHARES) if place.node else (place.number, place.count)
         """Of a pool, where addresses are given that nobody else decides about."""
@@ -217,6 +219,7 @@ class Trunk:
             async with asyncio.timeout(patience):
                 while not all(map(self.state.knows, wanted)):  # noqa: ASYNC110 - it has no event
                     await asyncio.sleep(LOOK_EVERY)
+        self._has_waited = True
 
     @property
     def has_siblings(self) -> bool:
@@ -230,9 +233,13 @@ class Trunk:
 
     @property
     def is_lowest(self) -> bool:
-        """Whether no worker of this machine with a lower number lives; at first all are taken to."""
+        """Whether no worker of this machine with a lower number lives; at first all are taken to.
+
+        Not before it could know what the others have: it would take for nowhere who is with one of them.
+        """
         live = filter(self._is_here, self.state.live())
-        return self.number == (min(live) if self.is_settled else self._node << NODE_SHIFT)
+        lowest = min(live) if self.is_settled else self._node << NODE_SHIFT
+        return self.number == lowest and (self._has_waited or self.is_settled)
 
     def rooms_elsewhere(self) -> dict[str, str]:
         """Tell the rooms in which other workers of this machine have sessions, and for which clients made."""

@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from waiting import PATIENCE, until
-from workers_of_one_loop import workers
+from workers_of_one_loop import Worker, workers
 
 from actors.flows.port_forward import KEPT_FOR, LOOK_EVERY, PortForwardActor
 from actors.runtime import NEVER
@@ -205,6 +205,35 @@ def test_the_port_of_a_worker_that_died_is_another_ones(tmp_path, monkeypatch):
         await reaches(guest, port, b"hello")
 
     run("udp", scenario, tmp_path, monkeypatch)
+
+
+def test_a_worker_that_is_started_again_leaves_the_port_to_the_one_that_has_the_guest(tmp_path, monkeypatch):
+    """The lowest is to have ports whose guests are nowhere; at first it knows of none."""
+    looks, listens = [], []
+    take_or_leave, listen = PortForwardActor._take_or_leave_port, PortForwardActor._listen
+    monkeypatch.setattr(
+        PortForwardActor,
+        "_take_or_leave_port",
+        lambda actor, link, found: (looks.append(link.number), take_or_leave(actor, link, found)),
+    )
+    monkeypatch.setattr(
+        PortForwardActor, "_listen", lambda actor: (listens.append(actor._link.number), listen(actor))
+    )
+
+    async def main():
+        (forward,) = parse_forwards(f"udp::{free_port(socket.SOCK_DGRAM)}:web:80")
+        async with workers(tmp_path, 2, forward=(forward,)) as (one, two):
+            one.dies()
+            two.trunk.lost(0)
+            await two.guest(1).joins(name="web")
+            again = Worker(0, 2, tmp_path, one.settings)
+            again.lan()
+            await again.trunk.until_known([1], PATIENCE)
+            await until(lambda: looks.count(0) > 2 and listens)
+            again.stop()
+
+    asyncio.run(main())
+    assert set(listens) == {1}
 
 
 @pytest.mark.parametrize("vm", ["web", "10.0.2.77", "52:54:15:ee:00:01"])
