@@ -22,8 +22,11 @@ os.environ.pop("PYTHONUNBUFFERED", None)
 # Relays of tests find nothing of each other's, and leave nothing in the user's home.
 os.environ["VMRELAY_STATE"] = "none"
 
-# Nor what signals it was started with: shells have SIGINT ignored in the background, and children inherit it.
+# Nor what signals it was started with: shells have SIGINT and SIGQUIT ignored in the background, nohup
+# SIGHUP, and children inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 NOTHING_MAY_BE_SKIPPED = os.environ.get("CI", "").lower() in {"1", "true"}
 
