@@ -114,6 +114,8 @@ class TcpConnection:
         self._begins_at = 0
         """Position of the guest's first byte."""
         self._appetite = Appetite(0, now)
+        self._buffer_limit: int | None = None
+        """What the owner has said of that."""
         self._guest_mss = offer.mss
         self._guest_shift = 0
         self._shift: int | None = max(0, offer.most.bit_length() - 16)
@@ -169,6 +171,8 @@ class TcpConnection:
         # Sized for what the guest takes; the buckets and windows begin anew.
         self.sender = Sender(sender.una, sender.mss, self._round_trip, now)
         self.sender.sack = options.sack
+        if self._buffer_limit is not None:
+            self.limit_buffers(self._buffer_limit)
         self._set_window(syn, scaled=False)
 
     def limit_segments(self, mss: int) -> None:
@@ -180,6 +184,7 @@ class TcpConnection:
 
     def limit_buffers(self, size: int) -> None:
         """Hold at most ``size`` bytes for each direction from now on; at least a segment must fit."""
+        self._buffer_limit = size
         if size != self.sender.limit:
             self.sender.limit_buffer(size)
         self.receiver.limit = size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tcp_path import HOST_ROOM, MOST, MSS, Path
+from tcp_talk import Talk
 
 from netstack.tcp_receiver import BASE_WINDOW, Receiver
 from netstack.tcp_segment import parse_syn_options, read_tcp
@@ -56,6 +57,14 @@ def test_a_lowered_limit_holds_as_soon_as_what_is_beyond_it_was_acknowledged():
     path.run(2)
     assert path.taken[1] > before
     assert path.relay.sender.buffered <= 64 * 1024
+
+
+def test_a_limit_from_before_the_connection_is_open_holds():
+    talk = Talk()
+    talk.connection.limit_buffers(1400)
+    talk.play("open mss 1000")
+    assert talk.connection.sender.limit == talk.connection.receiver.limit == 1400
+    assert talk.connection.room <= 1400
 
 
 def test_what_comes_out_of_order_is_held_up_to_the_limit_and_comes_again():

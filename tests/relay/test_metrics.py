@@ -22,6 +22,7 @@ class Room:
     """A LAN of which only the counters matter: it dropped one frame."""
 
     is_alive = True
+    is_outdated = False
 
     def __init__(self, name):
         self.name = name

@@ -299,6 +299,7 @@ def test_a_message_has_a_number_of_fragments_at_most(opcode, data):
     run(scenario)
 
 
+@pytest.mark.no_cover
 def test_much_at_once_is_worked_off_whole_and_in_order():
     async def scenario(web):
         async with web.client("/") as client:
