@@ -236,6 +236,21 @@ def test_packets_that_aioquic_sends_are_counted_until_their_fate_is_known():
     assert congestion.get_log_data()["bbr-phase"] == "startup"
 
 
+def test_losses_before_any_rate_is_known_do_not_stop_the_flow():
+    congestion = bbr()
+    packets = [Packet(number, PACKET, 0.0) for number in range(40)]
+    for packet in packets:
+        congestion.on_packet_sent(packet=packet)
+    for number in range(0, 40, 8):
+        # Acknowledgements that come as soon as their packets have left: they tell of no rate.
+        congestion.on_packets_lost(now=0.0, packets=packets[number : number + 7])
+        congestion.on_packet_acked(now=0.0, packet=packets[number + 7])
+        congestion.on_rtt_measurement(now=0.0, rtt=0.01)
+    assert congestion.get_log_data()["bbr-phase"] != "startup"
+    assert congestion.max_rate == 0.0
+    assert congestion.pacer.rate > PACKET / 0.01
+
+
 def test_persistent_congestion_leaves_the_smallest_window_until_something_arrives():
     clock, link = path(rate=20, rtt=0.05, buffer=0.1)
     sender = Sender(clock, link, bbr())

@@ -8,6 +8,7 @@ from transport.quic.pacing import (
     LARGEST_BURST,
     LATENESS,
     NEVER,
+    SLOWEST,
     SMALLEST_BURST,
     Pacer,
 )
@@ -33,6 +34,13 @@ def test_late_timers_cost_no_throughput(rate, late):
     pacer = Pacer()
     pacer.set_rate(rate)
     assert sum(send_for(pacer, 10, late=late)) == pytest.approx(10 * rate, rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, SLOWEST])
+def test_what_waits_leaves_at_the_slowest_rate_too(rate):
+    pacer = Pacer()
+    pacer.set_rate(rate)
+    assert len(send_for(pacer, 10.5)) >= 10
 
 
 def test_what_a_very_late_timer_missed_is_not_sent_at_once():

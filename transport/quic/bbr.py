@@ -168,7 +168,7 @@ class Bbr(Congestion):
         if in_flight <= 0 and self._rate.app_limited:
             self._idle_restart = True
             self._aggregation.restart(now)
-            if DOWN <= self.phase <= UP:
+            if DOWN <= self.phase <= UP and self.max_rate:
                 self.pacer.set_rate(PACING_MARGIN * self._safe_rate())
             elif self.phase == PROBE_RTT:
                 self._end_probe_rtt_when_due(now)
@@ -416,7 +416,8 @@ class Bbr(Congestion):
                 self._trial = FEEDBACK
             elif self._trial == STOPPING:
                 self._trial = NO_TRIAL
-                if DOWN <= self.phase <= UP and not app_limited:
+                # A trial without a sample has told nothing that could take the place of what is known.
+                if DOWN <= self.phase <= UP and not app_limited and self._rates[1]:
                     self._rates = [self._rates[1], 0.0]
                     self.max_rate = max(self._rates)
         if flight is None:
@@ -578,7 +579,8 @@ class Bbr(Congestion):
                 self.pacer.set_rate(PACING_GAINS[STARTUP] * self._initial / max(self.min_rtt, 0.001))
             return
         rate = PACING_GAINS[self.phase] * PACING_MARGIN * self._safe_rate()
-        if self._full.ever or rate > self.pacer.rate:
+        # What the path takes may be unknown still, or again: all samples were shorter than a round trip.
+        if self.max_rate and (self._full.ever or rate > self.pacer.rate):
             self.pacer.set_rate(rate)
 
     def _set_window(self, acked: int) -> None:

@@ -25,6 +25,8 @@ SHORTEST_WAIT: Final = 0.0001
 NEVER = float("inf")
 UNLIMITED: Final = 1e12
 """A rate, in bytes per second, that holds nothing back."""
+SLOWEST: Final = float(SMALLEST_BURST)
+"""The least, in bytes per second: a burst a second. On a slower path the congestion window holds back."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
@@ -42,8 +44,8 @@ class Pacer:
         self._filled_at = 0.0
 
     def set_rate(self, rate: float) -> None:
-        """Go on at ``rate`` bytes per second."""
-        self.rate = rate
+        """Go on at ``rate`` bytes per second, not slower than SLOWEST."""
+        rate = self.rate = max(rate, SLOWEST)
         self.burst = int(min(max(rate * BURST_SECONDS, SMALLEST_BURST), LARGEST_BURST))
 
     def allowance(self, now: float) -> int:
