@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from loguru import logger
 
 # Programs, namespaces and simulated parts, which tests of several packages use.
@@ -59,9 +59,12 @@ def pytest_make_collect_report():
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item):
-    """Take coverage's tracer away from ``no_cover`` tests; pytest-cov does not in workers of xdist."""
+    """Take coverage's tracer away from ``no_cover`` tests; pytest-cov does not in workers of xdist.
+
+    And from those of many examples, which would take twice as long: what they reach, others reach too.
+    """
     tracer = sys.gettrace()
-    if item.get_closest_marker("no_cover"):
+    if item.get_closest_marker("no_cover") or is_hypothesis_test(item.obj):
         sys.settrace(None)
     try:
         return (yield)
