@@ -51,9 +51,10 @@ fi
 
 # What a build that failed has said; nobody tries again before the sources change.
 failure=$store/failure-$state
+# With what is to run it, such as nice: none where somebody waits for it.
 try_to_build() {
     rm -f "$store"/failure-*
-    nice scripts/accelerate.sh >"$store/log" 2>&1 || mv "$store/log" "$failure"
+    "$@" scripts/accelerate.sh >"$store/log" 2>&1 || mv "$store/log" "$failure"
 }
 
 if [ ! -d "$folder" ] && [ ! -e "$failure" ]; then
@@ -63,7 +64,7 @@ if [ ! -d "$folder" ] && [ ! -e "$failure" ]; then
     elif ls -d "$store"/*/ >/dev/null 2>&1; then
         echo "vmrelay: the sources have changed; compiling them in the background, for the next start" >&2
         # Whoever reads what this script prints does not wait for it: it has let go of the pipe.
-        { exec </dev/null >/dev/null 2>&1 && try_to_build; } &
+        { exec </dev/null >/dev/null 2>&1 && try_to_build nice; } &
         exit 0
     fi
     echo "vmrelay: compiling the accelerator, once" >&2
