@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import pykka
-import pytest
 from fake_loop import FakeLoop
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -374,5 +373,5 @@ class SwitchInAnyOrder(RuleBasedStateMachine):
         assert self.lan.gateway.take(AssignAddress) == []
 
 
-TestSwitch = pytest.mark.no_cover(SwitchInAnyOrder.TestCase)
+TestSwitch = SwitchInAnyOrder.TestCase
 TestSwitch.settings = settings(max_examples=100, stateful_step_count=50)

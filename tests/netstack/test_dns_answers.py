@@ -449,7 +449,6 @@ SECTION = st.lists(
 )
 
 
-@pytest.mark.no_cover
 @given(
     st.tuples(SECTION, SECTION, SECTION),
     st.sampled_from(["www.example.", "WWW.Example."]),
@@ -481,7 +480,6 @@ def test_a_guest_gets_what_the_oracle_makes_of_an_answer(sections, name, with_ed
     assert not seen.flags & dns.flags.TC or missing
 
 
-@pytest.mark.no_cover
 @given(st.data())
 @settings(max_examples=1000, deadline=None)
 def test_no_damage_to_a_response_raises_anything_else(data):

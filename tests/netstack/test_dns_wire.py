@@ -55,7 +55,6 @@ def lines(message):
     return [[rrset.to_text() for rrset in section] for section in message.sections]
 
 
-@pytest.mark.no_cover
 @given(messages())
 @settings(max_examples=1000, deadline=None)
 def test_records_lie_where_the_oracle_finds_them(wire):
@@ -77,7 +76,6 @@ def test_records_lie_where_the_oracle_finds_them(wire):
     assert (message.answers, message.authority) == (len(oracle.answer), len(oracle.authority))
 
 
-@pytest.mark.no_cover
 @given(messages(), st.integers(1, 2**31))
 @settings(max_examples=1000, deadline=None)
 def test_ttls_get_lower_and_nothing_else_changes(wire, seconds):
@@ -91,7 +89,6 @@ def test_ttls_get_lower_and_nothing_else_changes(wire, seconds):
     assert before.ednsflags == after.ednsflags
 
 
-@pytest.mark.no_cover
 @given(messages(), st.sets(st.integers(0, 14)))
 @settings(max_examples=1000, deadline=None)
 def test_what_is_left_out_is_all_that_is_missing(wire, left_out):
@@ -110,7 +107,6 @@ def lower(message):
     return [[line.lower() for line in section] for section in lines(message)]
 
 
-@pytest.mark.no_cover
 @given(messages(), st.integers(0, 600))
 @settings(max_examples=1000, deadline=None)
 def test_a_message_is_cut_between_records_and_says_so(wire, size):
@@ -127,7 +123,6 @@ def test_a_message_is_cut_between_records_and_says_so(wire, size):
         assert part == all_of_it[: len(part)]
 
 
-@pytest.mark.no_cover
 @given(messages(), st.data())
 @settings(max_examples=1000, deadline=None)
 def test_damaged_messages_are_refused_or_read_within_their_bounds(wire, data):

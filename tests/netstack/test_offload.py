@@ -309,7 +309,6 @@ def test_ethernet_padding_and_fragments_are_left_alone():
     ]
 
 
-@pytest.mark.no_cover
 @settings(max_examples=100, deadline=None)
 @given(seed=st.integers(0, 1 << 30))
 def test_every_connections_frames_come_out_as_they_went_in(seed):

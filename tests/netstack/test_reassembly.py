@@ -195,7 +195,6 @@ def test_the_work_for_a_piece_does_not_grow_with_its_packet(reassembler, order):
     assert reassembler.cost > 1300 * FRAGMENT_COST
 
 
-@pytest.mark.no_cover
 @given(st.integers(0, 9000), st.integers(8, 1480), st.booleans())
 def test_scapys_fragments_give_scapys_packet(length, size, df):
     data = random.Random(length).randbytes(length)

@@ -223,7 +223,6 @@ def play(both, steps):
     return packets + late[::-1]
 
 
-@pytest.mark.no_cover
 @settings(derandomize=True, max_examples=120, deadline=None, phases=(Phase.generate, Phase.shrink))
 @given(st.data())
 def test_any_trace_means_the_same(pair128, data):
