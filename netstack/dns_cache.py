@@ -1,14 +1,15 @@
 """Answers of name servers, kept for as long as they may be (RFC 1035 section 7.4, RFC 2308).
 
 Bounded in entries and bytes; what was not asked for longest makes room. Of the memory that the caches of
-several LANs share, each may hold as much as is left (Choudhury and Hahne, "Dynamic Queue Length Thresholds
-for Shared-Memory Packet Switches", 1998). Times are seconds, monotonic.
+several LANs share, each may hold as much as is left (``buffer_budget``). Times are seconds, monotonic.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
+
+from netstack.buffer_budget import BufferBudget
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -21,9 +22,6 @@ MAX_BYTES = 4 << 20
 
 MAX_TOTAL = 32 << 20
 """All answers of all LANs: clients of one address may make several, and there may be hundreds."""
-
-LEAST = 64 << 10
-"""Bytes that a cache may hold however little is left."""
 
 MAX_LIFETIME = 86_400
 """Seconds: longer TTLs are cut to a day (RFC 8767 section 4 cuts at a week)."""
@@ -45,30 +43,16 @@ class _Entry(NamedTuple):
     expires: float
 
 
-class CacheMemory:
-    """Bytes that the caches of several LANs hold together."""
-
-    __slots__ = ("_size", "used")
-
-    def __init__(self, size: int = MAX_TOTAL) -> None:
-        self._size = size
-        self.used = 0
-
-    def limit(self, most: int) -> int:
-        """Give the bytes that a cache may hold at present, which never gets more than ``most``."""
-        return min(most, max(self._size - self.used, LEAST))
-
-
 class DnsCache:
     """Answers by question."""
 
     def __init__(
-        self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, memory: CacheMemory | None = None
+        self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, memory: BufferBudget | None = None
     ) -> None:
         """Share ``memory`` with other caches; None for a cache alone."""
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._memory = CacheMemory() if memory is None else memory
+        self._memory = BufferBudget(MAX_TOTAL) if memory is None else memory
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self.size = 0
         """Bytes held, with the overhead."""
@@ -113,4 +97,4 @@ class DnsCache:
 
     def _grow(self, size: int) -> None:
         self.size += size
-        self._memory.used += size
+        self._memory.add(size)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from actors.flows.buffer_budget import LEAST
+from netstack.buffer_budget import LEAST
 from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
 from netstack.room_wire import MAX_URLS

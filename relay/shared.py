@@ -6,8 +6,8 @@ import asyncio
 from itertools import count
 from typing import TYPE_CHECKING
 
-from actors.flows.buffer_budget import TOTAL, BufferBudget
-from netstack.dns_cache import CacheMemory
+from netstack.buffer_budget import TOTAL, BufferBudget
+from netstack.dns_cache import MAX_TOTAL
 from netstack.shares import Shares
 from transport.host.echo_sockets import EchoIdentifiers
 from transport.host.mapped_ports import MappedPorts
@@ -55,7 +55,7 @@ class Shared:
         self.udp_flows = Shares(max_flows)
         """Of these, those that have a UDP port of the host; the gateways keep the limit."""
         self.buffers = BufferBudget(tcp_buffers)
-        self.answers = CacheMemory()
+        self.answers = BufferBudget(MAX_TOTAL)
         """That of the answers which the name servers of all rooms keep."""
         self.questions = asyncio.Semaphore(max_questions)
         """Those to name servers at a time: each has a few sockets."""

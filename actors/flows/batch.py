@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from actors.flows.buffer_budget import BufferBudget
 from actors.line import Line
 from actors.messages import full_mtu
 from actors.port_policy import usual_policy
 from actors.token_bucket import TokenBucket
+from netstack.buffer_budget import BufferBudget
 from netstack.tcp_time_wait import TimeWaits
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 from actors.flows.batch import TO_FLOWS, Dropped, PortState
-from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.flows.flow import Guest
 from actors.flows.udp_flow import UdpFlowActor
 from actors.handler_errors import LOG_WINDOW
 from actors.port_policy import usual_policy
 from actors.runtime import tell_alive
+from netstack.buffer_budget import TOTAL, BufferBudget
 from netstack.checksum import PROTOCOL_UDP
 from netstack.family import family_of
 from netstack.icmp import IcmpError

@@ -74,12 +74,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from actors.flows.buffer_budget import BufferBudget
     from actors.flows.flow import FlowContext, Guest, Remote
     from actors.line import Line
     from actors.messages import FlowKey
     from actors.ports import TcpSocket
     from actors.runtime import Mailbox
+    from netstack.buffer_budget import BufferBudget
     from netstack.tcp_segment import Segment
 
     Dial = Callable[[Mailbox], TcpSocket]

@@ -64,8 +64,8 @@ if TYPE_CHECKING:
     from actors.messages import DnsQuestion
     from actors.ports import Upstream
     from actors.settings import LanSettings
+    from netstack.buffer_budget import BufferBudget
     from netstack.counters import Counters
-    from netstack.dns_cache import CacheMemory
     from netstack.dns_messages import Question
 
 QUERIES_PER_SECOND = 100.0
@@ -141,7 +141,7 @@ class DnsActor(EventLoopActor):
         upstream: Upstream,
         counters: Counters,
         settings: LanSettings,
-        memory: CacheMemory | None = None,
+        memory: BufferBudget | None = None,
     ) -> None:
         """Begin with the LAN's own names. Raises ValueError when the settings' domain is no name.
 

@@ -20,8 +20,8 @@ from netstack.dns_messages import MAX_QUERY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.flows.buffer_budget import BufferBudget
     from actors.runtime import Mailbox
+    from netstack.buffer_budget import BufferBudget
 
 MAX_UNREAD = 64 * 1024
 """Bytes of answers that wait for a guest before it is heard again: the largest answer."""

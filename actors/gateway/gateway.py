@@ -86,11 +86,11 @@ from netstack.udp import count_alike, udp_head
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actors.flows.buffer_budget import BufferBudget
     from actors.messages import FlowOpened
     from actors.ports import LeaseMemory, Outside, RoomLink
     from actors.runtime import Mailbox
     from actors.settings import LanSettings
+    from netstack.buffer_budget import BufferBudget
     from netstack.counters import Counters
     from netstack.icmp import IcmpError
     from netstack.shares import Shares

@@ -7,9 +7,9 @@ from collections import deque
 from lan_parts import GATEWAY_MAC, ip
 from tcp_parts import GUEST_MAC, SERVER, FakeTcpSocket, Lan
 
-from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.messages import ConnectionMade, FramesFromGateway, FramesToGateway
 from actors.runtime import run_ready
+from netstack.buffer_budget import TOTAL, BufferBudget
 from netstack.ethernet import ETHERTYPE_IPV4
 from netstack.tcp_connection import Offer, TcpConnection
 from netstack.tcp_receiver import MAX_WINDOW

@@ -4,10 +4,10 @@ import pytest
 from lan_parts import mac
 
 from actors.flows.batch import PortState
-from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.gateway.address_shares import ALIASES, AddressShares
 from actors.settings import LanSettings
 from netstack.address_pool import AddressPool, Claim
+from netstack.buffer_budget import TOTAL, BufferBudget
 
 
 class Sessions:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from actors.flows.batch import ERRORS_PER_SECOND, Dropped, PortState
-from actors.flows.buffer_budget import TOTAL, BufferBudget
 from actors.settings import LanSettings
+from netstack.buffer_budget import TOTAL, BufferBudget
 from netstack.icmp import IcmpError
 
 

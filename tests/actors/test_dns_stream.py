@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box
 
-from actors.flows.buffer_budget import LEAST, BufferBudget
 from actors.gateway.dns_stream import AT_ONCE, MAX_ANSWERS, MAX_QUERY, MAX_UNANSWERED, MAX_UNREAD, DnsStream
 from actors.messages import DnsQuestions, DnsStreamOpened, SocketReadable, SocketWritable
 from actors.scheduler import Scheduler
+from netstack.buffer_budget import LEAST, BufferBudget
 from netstack.counters import Counters
 
 MEMORY = 1024 * 1024

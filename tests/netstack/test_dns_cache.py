@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.dns_cache import ENTRY_OVERHEAD, LEAST, MAX_LIFETIME, CachedAnswer, CacheMemory, DnsCache
+from netstack.buffer_budget import LEAST, BufferBudget
+from netstack.dns_cache import ENTRY_OVERHEAD, MAX_LIFETIME, CachedAnswer, DnsCache
 
 
 def test_an_answer_is_kept_for_its_lifetime():
@@ -60,7 +61,7 @@ def test_bytes_are_bounded():
 
 
 def test_caches_share_memory_so_that_each_may_hold_what_is_left():
-    memory = CacheMemory(8 * LEAST)
+    memory = BufferBudget(8 * LEAST)
     first, second, third = caches = [DnsCache(memory=memory) for _ in range(3)]
     for cache in caches:
         for name in range(100):

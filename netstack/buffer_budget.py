@@ -1,4 +1,6 @@
-"""Memory for the buffers of TCP connections: a total, and a share of it for each session.
+"""Memory for what has no fixed size: a total, and perhaps a share of it for each session.
+
+The buffers of TCP connections have it, by session, and the caches of the LANs' name servers.
 
 A connection may hold as much as its session and all sessions together have free: a threshold that moves
 (Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). One busy
@@ -12,10 +14,10 @@ LEAST is everybody's, however little is left, so that each connection moves on.
 from __future__ import annotations
 
 LEAST = 64 * 1024
-"""Bytes that each connection may hold always: the largest window that TCP has without scaling."""
+"""Bytes that each connection, or cache, may hold always: the largest window that TCP has without scaling."""
 
 TOTAL = 256 * 1024 * 1024
-"""Bytes of all sessions, unless the operator says otherwise."""
+"""Bytes of all sessions' connections, unless the operator says otherwise."""
 
 
 class BufferBudget:
@@ -37,7 +39,7 @@ class BufferBudget:
         return max(left, 0)
 
     def limit(self, most: int) -> int:
-        """Give the bytes that a connection may hold at present, which never gets more than ``most``."""
+        """Give the bytes that one who never gets more than ``most`` may hold at present."""
         return min(most, max(self.free, LEAST))
 
     def add(self, size: int) -> None:
