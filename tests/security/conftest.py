@@ -8,7 +8,10 @@ import resource
 from pathlib import Path
 
 import pytest
+from watch import LatenessError
 
+ATTEMPTS = 3
+"""How often an attack is run before it is said to make a neighbour's pings late."""
 URGENT = -15
 AUTOGROUP = Path("/proc/self/autogroup")
 """Where Linux groups processes by session, their priorities hold within the group only (sched(7))."""
@@ -53,3 +56,23 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.alone)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run an attack again that made a neighbour wait, for what the relay does it does each time.
+
+    A machine that others use as well stops now and then for longer than any attack may cost, which nothing in
+    it tells; three times in a row it does not.
+    """
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            pyfuncitem.obj(**arguments)
+        except LatenessError as late:
+            if not left:
+                raise
+            print(f"once more, for {late}")
+        else:
+            break
+    return True

@@ -16,10 +16,15 @@ P99_ALLOWED = 0.02
 """Seconds that an attack may add to 99 of 100 pings, the kernel's doing aside (see ``Neighbour``)."""
 
 
+class LatenessError(AssertionError):
+    """An attack made a neighbour's pings late, or the machine did: an attack does it each time."""
+
+
 def spares_the_neighbour(relay, attack):
     """Run ``attack`` with a neighbour's pings watched: none is lost, and 99 of 100 are hardly later.
 
-    ``attack`` is a function, or one that gives a coroutine; what it returns is returned.
+    ``attack`` is a function, or one that gives a coroutine; what it returns is returned. ``LatenessError``
+    has the test run again, see ``conftest.py``.
     """
     quiet = p99_of_a_quiet_relay(relay)
     with Neighbour(relay) as neighbour:
@@ -32,7 +37,8 @@ def spares_the_neighbour(relay, attack):
     assert neighbour.intact == neighbour.sent > 0
     measured = f"p99 {neighbour.p99 * 1000:.1f} ms ({neighbour.p99_with_waits * 1000:.1f} with waits)"
     told = f"{measured}, {quiet * 1000:.1f} ms without an attack"
-    assert neighbour.p99 < P99_ALLOWED + quiet, told
+    if neighbour.p99 >= P99_ALLOWED + quiet:
+        raise LatenessError(told)
     print(told)
     return result
 
