@@ -70,6 +70,9 @@ What they import, however indirectly, has to be there while they are compiled, h
 requirements in pyproject.toml: mypyc cannot compile names whose modules it has not seen.
 """
 
+QUICKLY = [] if os.name == "nt" else ["-Wno-misleading-indentation"]
+"""Arguments of the C compiler: of generated code gcc takes three times as long to look for that."""
+
 
 def obstacle() -> str | None:
     """Name what is missing for compiling, as far as a look tells; None when nothing is."""
@@ -95,6 +98,8 @@ def accelerator(folder: str) -> list[Extension]:
         group_name="vmrelay",
         target_dir=folder,
     )
+    for extension in extensions:
+        extension.extra_compile_args = [*extension.extra_compile_args, *QUICKLY]
     return extensions
 
 
