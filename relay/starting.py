@@ -22,6 +22,7 @@ from relay.state import open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.version import path_form, version
 from transport.host.descriptors import grow_table
+from transport.work_time import leave_out_garbage_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,8 +120,9 @@ def calm_garbage_collector() -> None:
     """Have cyclic garbage looked for less often, and never in what was loaded at the start.
 
     The relay's objects go by reference counts; with Python's own thresholds every tenth session that opens
-    pays for a walk through all modules.
+    pays for a walk through all modules. What it takes is nobody's work.
     """
+    leave_out_garbage_collector()
     gc.collect()
     gc.freeze()
     # The oldest generation, which may take 30 ms, is looked at after 8 million objects.

@@ -66,7 +66,7 @@ def test_an_actor_is_told_of_no_more_datagrams_at_a_time_than_it_can_work_on():
 def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    for clock in ("perf_counter", "thread_time"):
+    for clock in ("perf_counter", "work_time"):
         monkeypatch.setattr(carrier_module, clock, SlowClock(0.005))
     packets = 0
     while pair.relay.quic.ended is None:
@@ -82,7 +82,7 @@ def test_who_goes_on_costing_too_much_is_closed_with_a_reason(monkeypatch):
 def test_excess_is_forgiven_in_time(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
-    for clock in ("perf_counter", "thread_time"):
+    for clock in ("perf_counter", "work_time"):
         monkeypatch.setattr(carrier_module, clock, SlowClock(0.005))
     for _ in range(200):
         pair.now += 1.0
@@ -95,7 +95,7 @@ def test_what_the_machine_does_meanwhile_is_no_work_of_a_client(monkeypatch):
     pair = Pair.established()
     forge = Forge(pair.client)
     monkeypatch.setattr(carrier_module, "perf_counter", SlowClock(0.05))
-    monkeypatch.setattr(carrier_module, "thread_time", SlowClock(ORDINARY_COST / 2))
+    monkeypatch.setattr(carrier_module, "work_time", SlowClock(ORDINARY_COST / 2))
     for number in range(200):
         pair.relay.receive(forge.datagram(b"%d" % number), now=pair.now)
     assert pair.relay.quic.ended is None

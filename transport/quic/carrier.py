@@ -7,7 +7,7 @@ client's.
 
 from __future__ import annotations
 
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from mypy_extensions import mypyc_attr
@@ -18,6 +18,7 @@ from transport.quic.datagram_path import MOST_ARRIVED, DatagramPath
 from transport.quic.path_mtu import BASE, NEVER
 from transport.quic.session import remote_text
 from transport.work_shares import WorkAccount
+from transport.work_time import work_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +141,7 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Take a run of packets from one address, as far as the share of a turn goes; return how many."""
         # Asking for the processor time costs as much as a small frame: only whose packets took long is asked.
         is_suspect = self.work.excess > 0.0 or self.watched_until > now
-        work_started = thread_time() if is_suspect else 0.0
+        work_started = work_time() if is_suspect else 0.0
         started = perf_counter()
         taken, count = 0, len(packets)
         while True:
@@ -161,7 +162,7 @@ class Carrier(Generic[Quic, HostOfRole]):
             if len(self._arrived) >= MOST_ARRIVED:
                 break
         if is_suspect:
-            self._charge(thread_time() - work_started, ordinary, now)
+            self._charge(work_time() - work_started, ordinary, now)
         elif spent > ordinary:
             # Its packets, or the machine that had something else to do; the next ones show.
             self._charge(ordinary + SUSPICION, ordinary, now)
@@ -181,7 +182,7 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Send what waits: what aioquic has, then the session's datagrams and acknowledgements."""
         session, path = self._session, self._path
         if not self._aioquic_is_idle:
-            started = thread_time()
+            started = work_time()
             if session is not None and path is None:
                 path = self._path = self._open_path()
                 if path is None:
@@ -191,7 +192,7 @@ class Carrier(Generic[Quic, HostOfRole]):
             self._send(now)
             if path is not None:
                 path.refresh()
-            self._charge(thread_time() - started, self.ordinary_cost, now)
+            self._charge(work_time() - started, self.ordinary_cost, now)
         if session is not None and path is not None:
             self._drop_stale(session.queue, now)
             packets = path.flush(session.queue, now)

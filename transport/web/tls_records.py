@@ -12,10 +12,10 @@ and their answers wait without bound for a client that does not read.
 from __future__ import annotations
 
 from asyncio import sslproto
-from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from transport.web.cycles import dissolve_transport
+from transport.work_time import work_time
 
 if TYPE_CHECKING:
     import asyncio
@@ -135,9 +135,9 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
 
     def _do_read__copied(self) -> None:
         connection: TlsReader = self._app_protocol
-        started = thread_time()
+        started = work_time()
         contents = self._read_records()
-        connection.note_reading(thread_time() - started)
+        connection.note_reading(work_time() - started)
         has_ended = contents[-1:] == [b""]
         if has_ended:
             contents.pop()

@@ -33,7 +33,6 @@ import codecs
 import logging
 from functools import partial
 from http import HTTPStatus
-from time import thread_time
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from loguru import logger
@@ -50,6 +49,7 @@ from transport.slices import SLICE
 from transport.web.cycles import dissolve_protocol, dissolve_transport
 from transport.web.http1 import TEXT, Answer
 from transport.work_shares import EXCESSIVE, PACKET_BYTES, WorkAccount
+from transport.work_time import work_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -365,7 +365,7 @@ class WebSocketConnection(asyncio.Protocol):
         now, waiting = self._host.clock(), len(self._backlog) - self._taken
         allowance = self._host.last_turns.allowance(now)
         self._work.begin_turn(allowance)
-        started = thread_time()
+        started = work_time()
         try:
             self._take_slice(LAST_BATCH if self._work.is_heavy(now) else MAX_BATCH)
             self.flush(self._host.clock())
@@ -375,7 +375,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.fail()
         size = waiting - (len(self._backlog) - self._taken)
         ordinary = -(-size // PACKET_BYTES) * (allowance.packet + allowance.frames)
-        self._work.end_turn(thread_time() - started, ordinary + size * allowance.frames_byte, now)
+        self._work.end_turn(work_time() - started, ordinary + size * allowance.frames_byte, now)
         if self._work.is_excessive:
             self._shut_out(EXCESSIVE)
         self._read_or_not()
