@@ -9,7 +9,8 @@ packets or at all, makes the endpoint watch those who were in it, who get turns 
 time of such turns is charged to the client's ``WorkAccount``. It is served right after the others while it
 has taken less than LIGHT_SHARE of a core; else it waits in ``LastTurns``, and those who wait are served by
 turns, whatever carries them: the addresses of clients one after the other, and the connections of one address
-one after the other. So neither a connection nor an address gets more by sending more.
+one after the other. So neither a connection nor an address gets more by sending more. For whom there was no
+time though it has taken little waits apart from the others, for at most one of their turns before its own.
 
 While somebody has waited for SATURATED_AFTER the relay is saturated. What is then taken for ordinary is what
 packets of well-behaved clients really cost, not some times that, and little is forgiven. QUIC packets that
@@ -56,7 +57,7 @@ TOLERATED_EXCESS = 0.005
 MOST_EXCESS = 0.25
 """Seconds of work beyond the ordinary after which a client is closed."""
 MOST_AT_ONCE = 0.010
-"""Seconds that are charged for one slice at most: the garbage collector may have run just then."""
+"""Seconds that are charged for one slice at most: the machine may have halted just then."""
 EXCESSIVE = "packets cost more than their share"
 """What a client is told that is closed for it."""
 
@@ -174,6 +175,9 @@ class WaitingClients(Generic[_Client]):
     def __iter__(self) -> Iterator[_Client]:
         return iter(self._addresses)
 
+    def __contains__(self, client: object) -> bool:
+        return client in self._addresses
+
     def add(self, client: _Client, address: str, now: float) -> None:
         """Have a client wait behind the others of its address; one that waits keeps its place."""
         if client in self._addresses:
@@ -222,34 +226,43 @@ class WaitingClient(Protocol):
 
 
 class LastTurns:
-    """Serves those who need more than their share, each in a turn of its own, while there is time."""
+    """Serves those who need more than their share, each in a turn of its own, while there is time.
+
+    Every second turn is of those who were only behind others when that was used up, as long as there are any.
+    """
 
     def __init__(self) -> None:
-        self._waiting: WaitingClients[WaitingClient] = WaitingClients()
+        self._heavy: WaitingClients[WaitingClient] = WaitingClients()
+        self._light: WaitingClients[WaitingClient] = WaitingClients()
         self._is_scheduled = False
         self.share = BEHIND_SHARE
         """Seconds that they get between two looks at the sockets."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._heavy) + len(self._light)
 
     def allowance(self, now: float) -> Allowance:
         """Return what packets may cost at present."""
-        return self._waiting.allowance(now)
+        allowance = self._heavy.allowance(now)
+        return self._light.allowance(now) if allowance is GENEROUS else allowance
 
-    def add(self, client: WaitingClient, address: str, now: float) -> None:
-        """Have a client served after all others."""
-        self._waiting.add(client, address, now)
+    def add(self, client: WaitingClient, address: str, now: float, *, is_light: bool = False) -> None:
+        """Have a client served after all others; ``is_light``: it has not had its share."""
+        if is_light and client not in self._heavy:
+            self._light.add(client, address, now)
+        elif client not in self._light:
+            self._heavy.add(client, address, now)
         client.keep_waiting(self._room)
         self._schedule()
 
     def discard(self, client: WaitingClient) -> None:
         """Forget a client that has ended."""
-        self._waiting.discard(client)
+        self._heavy.discard(client)
+        self._light.discard(client)
 
     @property
     def _room(self) -> int:
-        return MOST_BEHIND // max(FEWEST_PARTS, len(self._waiting))
+        return MOST_BEHIND // max(FEWEST_PARTS, len(self))
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -259,12 +272,16 @@ class LastTurns:
     def _serve(self) -> None:
         self._is_scheduled = False
         stop = perf_counter() + self.share
-        while self._waiting and perf_counter() < stop:
-            self._waiting.take().serve_last()
-        self._waiting.end_round()
+        is_light_next = True
+        while len(self) and perf_counter() < stop:
+            is_light = len(self._heavy) == 0 or (is_light_next and len(self._light) > 0)
+            (self._light if is_light else self._heavy).take().serve_last()
+            is_light_next = not is_light
         # What came meanwhile is not more than they may have waiting.
         room = self._room
-        for client in self._waiting:
-            client.keep_waiting(room)
-        if self._waiting:
+        for queue in (self._heavy, self._light):
+            queue.end_round()
+            for client in queue:
+                client.keep_waiting(room)
+        if len(self):
             self._schedule()

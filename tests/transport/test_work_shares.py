@@ -214,6 +214,56 @@ def test_all_that_wait_are_served_in_turns_though_nobody_else_comes(turn):
 
 
 @pytest.mark.usefixtures("one_at_a_time")
+def test_who_is_only_behind_others_waits_for_one_of_them_at_most(turn):
+    last = LastTurns()
+    heavy = [Client(last, needs=100) for _ in range(8)]
+    light = [Client(last) for _ in range(3)]
+    for client in heavy:
+        client.wait()
+    for client in light:
+        last.add(client, "192.0.2.1", 0.0, is_light=True)
+    for served in (1, 2, 3):
+        turn()
+        assert sum(client.turns for client in light) == served
+    for _ in range(8):
+        turn()
+    assert {client.turns for client in heavy} == {1}
+
+
+def test_beside_those_who_are_only_behind_others_all_get_on(turn, monkeypatch):
+    ticks = iter(range(100_000))
+    monkeypatch.setattr(work_shares, "perf_counter", lambda: next(ticks) * BEHIND_SHARE / 10)
+    last = LastTurns()
+    heavy = [Client(last, needs=100) for _ in range(2)]
+
+    class AlwaysBehind(Client):
+        def wait(self, now=0.0):
+            self.last.add(self, "192.0.2.2", now, is_light=True)
+
+    light = [AlwaysBehind(last, needs=100) for _ in range(5)]
+    for client in (*heavy, *light):
+        client.wait()
+    for _ in range(8):
+        turn()
+    share = sum(client.turns for client in heavy)
+    assert share >= 0.4 * sum(client.turns for client in light)
+    assert sum(client.turns for client in light) >= share
+
+
+def test_who_waits_in_one_queue_does_not_wait_in_the_other(turn):
+    last = LastTurns()
+    one, other = Client(last), Client(last)
+    one.wait()
+    last.add(one, "192.0.2.1", 0.0, is_light=True)
+    last.add(other, "192.0.2.1", 0.0, is_light=True)
+    other.wait()
+    assert len(last) == 2
+    last.discard(one)
+    last.discard(other)
+    assert len(last) == 0
+
+
+@pytest.mark.usefixtures("one_at_a_time")
 def test_the_sockets_are_looked_at_again_when_their_share_is_over(turn):
     for share, turns in ((BEHIND_SHARE, 1), (BEHIND_SHARE * 6, 10), (BEHIND_SHARE_OF_SMALL, 0)):
         last = LastTurns()

@@ -112,6 +112,11 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._overruns = 0
         self._judged_at = now
 
+    @property
+    def has_session(self) -> bool:
+        """Whether its packets may have a guest's frames."""
+        return self._session is not None
+
     # -- SessionCarrier ---------------------------------------------------------------------------
 
     def want_flush(self) -> None:

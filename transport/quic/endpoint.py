@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from functools import partial
-from time import perf_counter, thread_time
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from aioquic.buffer import Buffer
@@ -46,11 +46,13 @@ from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, ServerUdpSocket
 from transport.work_shares import (
     BEHIND_SHARE_OF_SMALL,
     LONG_TURN,
+    MOST_BEHIND,
     SLOW_TURN,
     USUAL_COST,
     WATCH,
     LastTurns,
 )
+from transport.work_time import work_time
 
 if TYPE_CHECKING:
     import socket
@@ -90,6 +92,8 @@ MOST_READS = 1024
 
 FEW_RUNS: Final = 2
 """Runs of packets up to which a turn is for speed; above, for what a batch saves."""
+FEW_PACKETS: Final = 8
+"""Packets that may wait of a connection that is behind others for their work, and not for its own."""
 LONGEST_BARE_ACK: Final = 64
 """Bytes of a packet that is likely to carry an acknowledgement and nothing else."""
 
@@ -100,8 +104,10 @@ def carries_frames(run: Run) -> bool:
     return len(packets) > 1 or len(packets[0]) > LONGEST_BARE_ACK
 
 
-def _pending_packets(connection: Connection) -> int:
-    return len(connection.pending)
+def _place(connection: Connection) -> int:
+    """Who has few packets is served first, and handshakes, which cost some milliseconds each, come last."""
+    packets = len(connection.pending)
+    return packets if connection.has_session else packets + MOST_BEHIND
 
 
 class Endpoint:
@@ -309,7 +315,7 @@ class Endpoint:
         """
         started, now = perf_counter(), self.clock()
         is_measured = self._measured_until > now
-        work_started = thread_time() if is_measured else 0.0
+        work_started = work_time() if is_measured else 0.0
         self._flushes.begin()
         together: list[Connection] = []
         apart: list[Connection] = []
@@ -323,7 +329,7 @@ class Endpoint:
                     together.append(connection)
                     packets += len(connection.pending)
             if len(together) > FEW_RUNS:
-                together.sort(key=_pending_packets)
+                together.sort(key=_place)
             for connection in together:
                 if served and perf_counter() - started > self.last_turns.share:
                     self._leave_behind(connection, now)
@@ -335,9 +341,9 @@ class Endpoint:
             self._flushes.end(served)
         usual = min(LONG_TURN, max(SLOW_TURN, packets * USUAL_COST))
         if perf_counter() - started > usual:
-            worked = thread_time() - work_started if is_measured else 0.0
+            worked = work_time() - work_started if is_measured else 0.0
             self._watch(together if worked > usual else (), now)
-        apart.sort(key=_pending_packets)
+        apart.sort(key=_place)
         for connection in apart:
             if connection.work.is_heavy(now) or perf_counter() - started > LONG_TURN:
                 self._leave_behind(connection, now)
@@ -362,14 +368,14 @@ class Endpoint:
         now = self.clock()
         allowance = self.last_turns.allowance(now)
         connection.begin_own_turn(allowance)
-        started = thread_time()
+        started = work_time()
         self._flushes.begin()
         try:
             taken = self._receive(connection, now)
             self._turns.turn(partial(self._deliver, [connection]))
         finally:
             self._flushes.end([connection])
-        spent = thread_time() - started
+        spent = work_time() - started
         if connection not in self._live:
             return
         connection.end_own_turn(spent, taken, sum(map(len, pending[:taken])), allowance, now)
@@ -449,7 +455,10 @@ class Endpoint:
 
     def _leave_behind(self, connection: Connection, now: float) -> None:
         """Have what is pending served after all others."""
-        self.last_turns.add(connection, self._clients.get(connection, ""), now)
+        address = self._clients.get(connection, "")
+        is_small = connection.has_session and len(connection.pending) <= FEW_PACKETS
+        is_light = is_small and not connection.work.is_heavy(now)
+        self.last_turns.add(connection, address, now, is_light=is_light)
 
     def drop_pending(self, connection: Connection, room: int) -> None:
         """Keep no more than the first ``room`` pending packets."""
