@@ -4,10 +4,10 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# On all cores, the tests of one file on one of them.
-PARALLEL := --numprocesses logical --dist loadfile
-# Where tests wait more than they work: half again as many files at a time, in the order of tests/system/conftest.py.
-BESIDE := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) --dist loadfile --no-loadscope-reorder
+# The tests of one file one after the other, and half again as many files at a time as there are cores: tests wait, too.
+PARALLEL := --numprocesses $(shell expr \( $$(getconf _NPROCESSORS_ONLN) \* 3 + 1 \) / 2) --dist loadfile
+# In the order of tests/system/conftest.py.
+BESIDE := $(PARALLEL) --no-loadscope-reorder
 # Without the working directory on the path, which has the packages as they are.
 PYTEST_ALONE := $(BIN)/pytest
 # Namespaces, TAP devices and containers need root.
