@@ -9,7 +9,7 @@ import pytest
 from watch import spares_the_neighbour
 from websocket_attacker import BINARY, frame, many, send_on
 
-SECONDS = 1.5
+SECONDS = 1.0
 """How long each attack lasts; who is closed for it stops earlier."""
 
 

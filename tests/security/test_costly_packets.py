@@ -17,7 +17,7 @@ from quic_parts import datagram_frame
 from stream_frames import stream_frame
 from watch import spares_the_neighbour
 
-SECONDS = 1.5
+SECONDS = 1.0
 """How long each attack lasts; who is closed for it stops earlier."""
 ENDED_WITHIN = 30.0
 """Seconds after which who goes on has been closed."""

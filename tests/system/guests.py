@@ -73,7 +73,7 @@ class Neighbour:
     serves is what is measured, and not whom the kernel does. ``neighbour.p99_with_waits`` has that time too.
     """
 
-    INTERVAL = 0.015
+    INTERVAL = 0.01
 
     def __init__(self, relay):
         self._relay = relay
