@@ -64,13 +64,13 @@ def pytest_make_collect_report():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Have the programs count for coverage that one test in four starts.
+    """Have the programs count for coverage that every second test starts.
 
     Most run the same code, and with coverage they take half as long again; which do, goes by the test's name.
     """
     if COVERAGE_OF_PROGRAMS in os.environ:
         item.config.stash[_coverage_of_programs] = os.environ.pop(COVERAGE_OF_PROGRAMS)
-    if crc32(item.nodeid.encode()) % 4 == 0 and _coverage_of_programs in item.config.stash:
+    if crc32(item.nodeid.encode()) % 2 == 0 and _coverage_of_programs in item.config.stash:
         os.environ[COVERAGE_OF_PROGRAMS] = item.config.stash[_coverage_of_programs]
 
 
