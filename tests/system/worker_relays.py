@@ -30,6 +30,7 @@ class OfWorkers(Relay):
 
     def pid_of(self, worker):
         """The process of a worker: the one that was ready last."""
+        self.wait_for(rf"worker {worker} is ready")  # it comes through the log, a moment after the address
         return int(re.findall(rf"worker {worker} is ready \(pid (\d+)\)", self.output)[-1])
 
     @property
