@@ -234,6 +234,7 @@ class LastTurns:
     def __init__(self) -> None:
         self._heavy: WaitingClients[WaitingClient] = WaitingClients()
         self._light: WaitingClients[WaitingClient] = WaitingClients()
+        self._is_light_next = True
         self._is_scheduled = False
         self.share = BEHIND_SHARE
         """Seconds that they get between two looks at the sockets."""
@@ -272,11 +273,11 @@ class LastTurns:
     def _serve(self) -> None:
         self._is_scheduled = False
         stop = perf_counter() + self.share
-        is_light_next = True
         while len(self) and perf_counter() < stop:
-            is_light = len(self._heavy) == 0 or (is_light_next and len(self._light) > 0)
+            is_light = len(self._heavy) == 0 or (self._is_light_next and len(self._light) > 0)
+            # A round goes on where the last one ended, which may have had time for one client only.
+            self._is_light_next = not is_light
             (self._light if is_light else self._heavy).take().serve_last()
-            is_light_next = not is_light
         # What came meanwhile is not more than they may have waiting.
         room = self._room
         for queue in (self._heavy, self._light):
