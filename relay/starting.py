@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loguru import logger
 
+from actors.work_time import leave_out_garbage_collector
 from relay import logs
 from relay.admin.opening import AdminError, open_admin, read_token
 from relay.announcement import reached_at
@@ -22,7 +23,6 @@ from relay.state import open_state
 from relay.token_gate import Clocks, TokenGate
 from relay.version import path_form, version
 from transport.host.descriptors import grow_table
-from transport.work_time import leave_out_garbage_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

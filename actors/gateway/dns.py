@@ -27,7 +27,6 @@ from collections import deque
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from itertools import count
-from time import thread_time
 from typing import TYPE_CHECKING, NamedTuple
 
 import dns.rcode
@@ -48,6 +47,7 @@ from actors.messages import (
 )
 from actors.runtime import EventLoopActor, handles, tell_alive
 from actors.token_bucket import TokenBucket
+from actors.work_time import work_time
 from netstack.dns_answers import Answer, accept, respond
 from netstack.dns_cache import CachedAnswer, DnsCache
 from netstack.dns_local import LocalNames
@@ -229,7 +229,7 @@ class DnsActor(EventLoopActor):
     def _read(self, _message: ReadOn | None = None) -> None:
         """Read questions for READING of a turn, one of each session in turn; the others have later turns."""
         now = self.now()
-        begun = started = thread_time()
+        begun = started = work_time()
         while self._unread and started - begun < READING:
             number = next(iter(self._unread))
             questions, port = self._unread.pop(number), self._ports[number]
@@ -246,8 +246,8 @@ class DnsActor(EventLoopActor):
             self.scheduler.after_sockets(partial(tell_alive, self.actor_ref, ReadOn()))
 
     def _charge(self, port: _Port, started: float) -> float:
-        """Count work begun at ``started`` as questions, beyond what is ordinary; return ``thread_time``."""
-        now = thread_time()
+        """Count work begun at ``started`` as questions, beyond what is ordinary; return ``work_time``."""
+        now = work_time()
         excess = (now - started) / ORDINARY_COST - 1
         if excess > 0:
             port.queries.charge(excess)
@@ -333,7 +333,7 @@ class DnsActor(EventLoopActor):
         """Do a slice of looking at an answer; the others of a long one have later turns of the loop."""
         answer = None
         port = self._ports.get(self._owner[inspection.token])
-        started = thread_time()
+        started = work_time()
         try:
             next(inspection.work)
         except StopIteration as done:
@@ -402,10 +402,10 @@ class DnsActor(EventLoopActor):
     @handles(TellOn)
     def _tell(self, _message: TellOn | None = None) -> None:
         """Tell those who have waited for answers, for TELLING of a turn; the others have later turns."""
-        begun = thread_time()
+        begun = work_time()
         while self._untold:
             self._tell_one(*self._untold.popleft())
-            if thread_time() - begun >= TELLING:
+            if work_time() - begun >= TELLING:
                 break
         if self._untold:
             self.scheduler.after_sockets(partial(tell_alive, self.actor_ref, TellOn()))

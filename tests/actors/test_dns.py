@@ -105,7 +105,7 @@ class Service:
 
 @pytest.fixture(autouse=True)
 def work_takes_no_time(monkeypatch):
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: 0.0)
+    monkeypatch.setattr(dns_actor, "work_time", lambda: 0.0)
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_however_many_sessions_have_silent_servers_a_newcomer_is_heard(service):
 
 def test_what_costs_time_counts_as_many_questions(service, loop, monkeypatch):
     spent = count(step=ORDINARY_COST * 50)
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    monkeypatch.setattr(dns_actor, "work_time", lambda: next(spent))
     fits = int(QUERY_BURST) // 50
     for n in range(fits):
         service.asks(f"n{n}.example.")
@@ -392,9 +392,9 @@ def test_what_costs_time_counts_as_many_questions(service, loop, monkeypatch):
 def test_answers_that_cost_time_count_as_many_questions(service, monkeypatch):
     service.asks("costly.example.")
     spent = count(step=ORDINARY_COST * QUERY_BURST)
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    monkeypatch.setattr(dns_actor, "work_time", lambda: next(spent))
     service.upstream.answer("300 A 192.0.2.1")
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: 0.0)
+    monkeypatch.setattr(dns_actor, "work_time", lambda: 0.0)
     service.asks("more.example.")
     assert service.counters["dns.drop.rate"] == 1
 
@@ -403,7 +403,7 @@ def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_
     service, loop, monkeypatch
 ):
     spent = count(step=READING)
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    monkeypatch.setattr(dns_actor, "work_time", lambda: next(spent))
     query = dns.message.make_query("gateway.", "A").to_wire()
     answered = []
     for port in (1, 2):
@@ -425,7 +425,7 @@ def test_costly_questions_of_all_sessions_are_read_in_turn_and_few_in_a_turn_of_
 def test_of_many_who_wait_for_one_answer_few_are_told_in_a_turn_of_the_loop(service, loop, monkeypatch):
     answers = [service.asks(port=port) for port in (1, 2, 1, 3)]
     spent = count(step=TELLING)
-    monkeypatch.setattr(dns_actor, "thread_time", lambda: next(spent))
+    monkeypatch.setattr(dns_actor, "work_time", lambda: next(spent))
     service.upstream.answer("300 A 192.0.2.1")
     service.tell(PortClosed(3))
     told = [sum(map(len, answers))]

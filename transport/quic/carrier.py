@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 from mypy_extensions import mypyc_attr
 
 from actors.descriptions import PathState
+from actors.work_time import work_time
 from transport.quic.aioquic_internals import OpenQuicConnection
 from transport.quic.datagram_path import MOST_ARRIVED, DatagramPath
 from transport.quic.path_mtu import BASE, NEVER
 from transport.quic.session import remote_text
 from transport.work_shares import WorkAccount
-from transport.work_time import work_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,6 +26,7 @@ from aioquic.quic.packet import (
 from aioquic.tls import CipherSuite
 from loguru import logger
 
+from actors.work_time import work_time
 from netstack.shares import HALF, Shares, client_network
 from transport import tls_alerts
 from transport.admission import NoRoom
@@ -52,7 +53,6 @@ from transport.work_shares import (
     WATCH,
     LastTurns,
 )
-from transport.work_time import work_time
 
 if TYPE_CHECKING:
     import socket

@@ -14,8 +14,8 @@ from __future__ import annotations
 from asyncio import sslproto
 from typing import TYPE_CHECKING, Any, Protocol
 
+from actors.work_time import work_time
 from transport.web.cycles import dissolve_transport
-from transport.work_time import work_time
 
 if TYPE_CHECKING:
     import asyncio

@@ -44,12 +44,12 @@ from websockets.typing import Subprotocol
 from actors.close_codes import CloseCode
 from actors.descriptions import PathState
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
+from actors.work_time import work_time
 from netstack.shares import client_network
 from transport.slices import SLICE
 from transport.web.cycles import dissolve_protocol, dissolve_transport
 from transport.web.http1 import TEXT, Answer
 from transport.work_shares import EXCESSIVE, PACKET_BYTES, WorkAccount
-from transport.work_time import work_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

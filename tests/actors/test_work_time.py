@@ -7,8 +7,8 @@ from time import thread_time
 
 import pytest
 
-from transport import work_time as module
-from transport.work_time import leave_out_garbage_collector, work_time
+from actors import work_time as module
+from actors.work_time import leave_out_garbage_collector, work_time
 
 SECONDS = 0.05
 
