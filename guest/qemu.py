@@ -20,6 +20,7 @@ import errno
 import os
 import socket
 import stat
+from abc import ABC, abstractmethod
 from collections import deque
 from itertools import islice
 from pathlib import Path
@@ -205,7 +206,7 @@ class _StreamOutbox(_Outbox):
             sent -= len(items.popleft())
 
 
-class _Stream:
+class _Stream(ABC):
     """What both ways of having a stream share."""
 
     def __init__(self, path: str, counters: Counters, tell: Callable[[str], None]) -> None:
@@ -216,8 +217,8 @@ class _Stream:
         self._outbox: _Outbox | None = None
         self._decoder = StreamDecoder(counters)
 
-    async def _connected(self) -> socket.socket:
-        raise NotImplementedError
+    @abstractmethod
+    async def _connected(self) -> socket.socket: ...
 
     async def read(self) -> list[bytes]:
         loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import socket
 import sys
+from abc import ABC, abstractmethod
 from functools import lru_cache
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -138,7 +139,7 @@ def can_cut_runs() -> bool:
     return True
 
 
-class HostSocket:
+class HostSocket(ABC):
     """One socket on the running loop; subclasses say what is done with what arrives."""
 
     path_mtu = 0
@@ -181,13 +182,13 @@ class HostSocket:
             self._ready.remove_reader(self._socket)
             self._socket.close()
 
+    @abstractmethod
     def deliver(self, received: list[DatagramFromNet]) -> None:
         """Take what one turn brought (at least one datagram)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def report(self, errors: list[Reported]) -> None:
         """Take the ICMP errors of one turn (at least one)."""
-        raise NotImplementedError
 
     def transmit(self, data: bytes, address: tuple[str, int], ttl: int, dont_fragment: bool) -> SendResult:
         """Send with this TTL. ``dont_fragment`` datagrams stay whole on their way, and may be TOO_BIG."""

@@ -7,6 +7,7 @@ path asks, whichever controller there is: BBR (``bbr``) implements it and what a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from mypy_extensions import mypyc_attr
@@ -25,49 +26,49 @@ PACING: Final = 1.25
 
 
 @mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
-class Congestion:
+class Congestion(ABC):
     """Congestion control of one connection. Sizes are bytes, times are seconds."""
 
     def __init__(self) -> None:
         self.pacer = Pacer()
 
     @property
+    @abstractmethod
     def window(self) -> int:
         """What may be sent; negative while too much is on its way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def flight(self, now: float) -> Flight:
         """Begin to send packets that leave together; ``sent`` tells their size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sent(self, flight: Flight, newest: int, size: int) -> None:
         """Take ``size`` bytes as on their way; ``newest`` is the last packet's number."""
-        raise NotImplementedError
 
+    @abstractmethod
     def acknowledged(self, newest: SentPacket, now: float) -> None:
         """Take packets as arrived, ``newest.sent_bytes`` together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_round_trip(self, seconds: float, now: float) -> None:
         """Take a sample of the round-trip time, delay of acknowledgements included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def packets_lost(self, packets: Sequence[SentPacket], now: float) -> None:
         """Take packets as lost, oldest first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expired(self, packet: SentPacket) -> None:
         """Take a packet off what is on its way, whose loss is no congestion."""
-        raise NotImplementedError
 
+    @abstractmethod
     def persistent_congestion(self) -> None:
         """Take note that nothing came through for long (RFC 9002, 7.6)."""
-        raise NotImplementedError
 
-    def update(self, now: float) -> None:
+    def update(self, now: float) -> None:  # noqa: B027 - most have none to draw
         """Draw the conclusions from all that was acknowledged and lost; before ``window`` is asked."""
 
-    def note_app_limited(self) -> None:
+    def note_app_limited(self) -> None:  # noqa: B027 - most do without
         """Take note that there is nothing more to send although it would be allowed."""
 
 
