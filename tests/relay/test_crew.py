@@ -238,7 +238,7 @@ def test_they_are_replaced_one_by_one(monkeypatch, lines):
     async def scenario(running):
         await running.crew.start()
         before = {number: found.pid for number, found in running.crew.children.items()}
-        await asyncio.sleep(0.1)
+        await until(lambda: all(found.last_port for found in running.crew.children.values()))
         await running.crew.restart_one_by_one(0.1)
         after = {number: found.pid for number, found in running.crew.children.items()}
         assert before.keys() == after.keys()
