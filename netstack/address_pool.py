@@ -342,6 +342,10 @@ class AddressPool:
                 return address
         return next(filter(self._is_fresh, self._declined))
 
+    def is_of_lan(self, address: bytes) -> bool:
+        """Whether an address is of the LAN's network, whoever may have it."""
+        return IPv4Address(address) in self._lan
+
     def _is_of_pool(self, address: bytes) -> bool:
         return int.from_bytes(address) in self._range and address not in self._no_pool
 
@@ -370,7 +374,7 @@ class AddressPool:
         is_first = not self._has_shown(mac)
         if holder is not None and not (is_first and address in self._unshown):
             return Claim.TAKEN
-        if IPv4Address(address) not in self._lan:
+        if not self.is_of_lan(address):
             return Claim.FOREIGN
         if len(self._claims.get(mac, ())) < MAX_CLAIMS_PER_MAC and not self.admits(mac):
             return Claim.OVER_SHARE

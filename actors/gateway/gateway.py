@@ -176,7 +176,14 @@ class GatewayActor(EventLoopActor):
         """Take the gateway's place at the switch."""
         settings, guests = self._settings, self._guests
         guard = (
-            SourceGuard(guests.pool, guests.bindings, settings.ipv6_prefix, self._is_behind, self._prober_of)
+            SourceGuard(
+                guests.pool,
+                guests.bindings,
+                settings.ipv6_prefix,
+                self._is_behind,
+                self._prober_of,
+                routes=settings.dhcp_routes,
+            )
             if settings.source_guard
             else None
         )

@@ -11,6 +11,7 @@ from scapy.layers.l2 import ARP, Ether
 from actors.close_codes import CloseCode
 from actors.messages import ClosePeer
 from actors.runtime import run_ready
+from netstack.dhcp_options import Route
 
 SERVER = ("192.0.2.1", 53)
 
@@ -53,6 +54,19 @@ def test_a_raw_guest_with_a_hand_taken_address_reaches_everything(lan):
     raw.sends(question(raw, "10.0.2.230"))
     lan.outside.udp[0].reply(b"answer", SERVER)
     assert [bytes(f[UDP].payload) for f in raw.frames()] == [b"answer"]
+
+
+def test_a_network_behind_a_guest_is_reached_and_answers(loop, counters):
+    lan = Lan(loop, counters, dhcp_routes=(Route(bytes((192, 168, 7, 0)), 24, bytes((10, 0, 2, 50))),))
+    (guest, address), router, host = lan.join(1), lan.connect(mac(9), "/raw?encap=raw"), "192.168.7.9"
+    router.sends(router.to(b"\xff" * 6) / ARP(hwsrc=router.mac.hex(":"), psrc="10.0.2.50", pdst="10.0.2.50"))
+    guest.frames()
+    guest.sends(guest.to(router.mac) / IP(src=address, dst=host) / UDP() / b"there")
+    router.sends(router.to(guest.mac) / IP(src=host, dst=address) / UDP() / b"back")
+    assert [bytes(f[UDP].payload) for f in router.frames() if UDP in f] == [b"there"]
+    assert [bytes(f[UDP].payload) for f in guest.frames()] == [b"back"]
+    guest.sends(guest.to(router.mac) / IP(src=host, dst="10.0.2.50") / UDP() / b"spoofed")
+    assert not any(UDP in frame for frame in router.frames())
 
 
 def test_flows_of_two_guests_with_the_same_ports_stay_apart(lan):

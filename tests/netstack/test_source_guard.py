@@ -11,6 +11,7 @@ from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 
 from netstack.address_pool import AddressPool, Claim
+from netstack.dhcp_options import Route
 from netstack.ipv6 import pack_ipv6
 from netstack.neighbour import AddressBindings
 from netstack.source_guard import SourceGuard
@@ -89,6 +90,50 @@ def test_addresses_of_the_gateway_and_of_nobody_are_reserved(guard, address):
 @pytest.mark.parametrize("address", ["8.8.8.8", "10.0.3.10", "127.0.0.1", "224.0.0.1"])
 def test_foreign_ipv4_addresses_are_no_guests(guard, address):
     assert verdict(guard, IP(src=address) / UDP()) is Claim.FOREIGN
+
+
+@pytest.fixture
+def router():
+    """A is the router to networks that the operator named: to some beside the LAN, and to all others."""
+    pool = AddressPool()
+    for holder, last in ((A, 10), (B, 11)):
+        assert pool.claim(mac(holder), bytes((10, 0, 2, last))).accepted
+    networks = (bytes((192, 168, 0, 0)), 16), (bytes((10, 0, 0, 0)), 8)
+    routes = [Route(*network, bytes((10, 0, 2, 10))) for network in networks]
+
+    def make(*more):
+        return SourceGuard(pool, AddressBindings(), None, routes=[*routes, *more])
+
+    return make
+
+
+@pytest.mark.parametrize("address", ["192.168.7.1", "192.168.255.255", "10.0.3.10", "10.255.0.1"])
+def test_what_comes_through_a_guest_from_a_network_behind_it_passes(router, address):
+    assert verdict(router(), IP(src=address, dst="10.0.2.11") / UDP()) is None
+    assert verdict(router(), IP(src=address, dst="10.0.2.10") / UDP(), B) is Claim.FOREIGN
+    assert verdict(router(), arp(address)) is Claim.FOREIGN, "such hosts are on no link of ours"
+
+
+def test_the_router_of_all_other_networks_may_send_from_all_that_packets_come_from(router):
+    guard = router(Route(bytes(4), 0, bytes((10, 0, 2, 11))))
+    assert verdict(guard, IP(src="8.8.8.8", dst="10.0.2.10") / UDP(), B) is None
+    assert verdict(guard, IP(src="8.8.8.8", dst="10.0.2.11") / UDP()) is Claim.FOREIGN
+    for address in ("127.0.0.1", "0.1.2.3", "224.0.0.1", "255.255.255.255"):
+        assert verdict(guard, IP(src=address, dst="10.0.2.10") / UDP(), B) is Claim.FOREIGN
+
+
+def test_a_router_has_no_more_of_the_lans_addresses_than_others(router):
+    guard = router(Route(bytes(4), 0, bytes((10, 0, 2, 10))))
+    assert verdict(guard, IP(src="10.0.2.11") / UDP()) is Claim.TAKEN
+    assert verdict(guard, IP(src="10.0.2.2") / UDP()) is Claim.RESERVED
+    assert verdict(guard, IP(src="10.0.2.77") / UDP()) is Claim.GRANTED
+
+
+def test_who_has_the_routers_address_no_more_is_no_router(router):
+    guard, packet = router(), IP(src="192.168.7.1", dst="10.0.2.11") / UDP()
+    guard._pool.move(bytes((10, 0, 2, 10)), mac(B))
+    assert verdict(guard, packet) is Claim.FOREIGN
+    assert verdict(guard, packet, B) is None
 
 
 @pytest.mark.parametrize("address", ["2001:db8::1", "fd00:0:0:2::a", "ff02::1"])
