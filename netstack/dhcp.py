@@ -38,7 +38,7 @@ CHADDR_AT = 28
 """Where a message has its client's MAC."""
 
 _MIN_UDP_FRAME = 14 + 20 + 8
-_CLIENT_PORT_BYTES = CLIENT_PORT.to_bytes(2, "big")
+_CLIENT_PORT_BYTES, _SERVER_PORT_BYTES = CLIENT_PORT.to_bytes(2, "big"), SERVER_PORT.to_bytes(2, "big")
 _ETHERNET = 1
 _BROADCAST_FLAG = 0x8000
 _HEADER = Struct("!BBBxIHH4s4s4s4s6s10x64s128s4s")
@@ -158,11 +158,20 @@ def is_for_client(frame: bytes) -> bool:
     The port from which it comes says nothing: clients do not look at it. Fragments after the first have no
     ports, but without the first nobody puts them together.
     """
+    return _goes_to(frame, _CLIENT_PORT_BYTES)
+
+
+def is_for_server(frame: bytes) -> bool:
+    """Whether an Ethernet frame is for a DHCP server's port, and so a client's or a relay agent's."""
+    return _goes_to(frame, _SERVER_PORT_BYTES)
+
+
+def _goes_to(frame: bytes, port: bytes) -> bool:
     if len(frame) < _MIN_UDP_FRAME or frame[12:14] != ETHERTYPE_IPV4 or frame[23] != PROTOCOL_UDP:
         return False
     ports = HEADER_LENGTH + (frame[HEADER_LENGTH] & 0x0F) * 4
     first = int.from_bytes(frame[20:22], "big") & 0x1FFF == 0
-    return first and frame[ports + 2 : ports + 4] == _CLIENT_PORT_BYTES
+    return first and frame[ports + 2 : ports + 4] == port
 
 
 class Boot(NamedTuple):

@@ -75,7 +75,13 @@ class Ipv4Router(Router):
         packet = parse_ipv4(frame)
         mac, destination = frame[6:12], packet.destination
         if not self._pool.uses(mac, packet.source) or self._port_of.get(mac) != batch.port.number:
-            self._admit(mac, packet.source, batch)
+            try:
+                self._admit(mac, packet.source, batch)
+            except Dropped:
+                # Who renews a lease that it does not have here is to be told so.
+                if destination in self._served and self._settings.dhcp and dhcp.is_for_server(frame):
+                    return self._services.serve(frame, parse_udp(packet), batch)
+                raise
         if destination in self._served:
             return self._to_gateway(frame, packet, batch)
         if destination[0] >= FIRST_MULTICAST or destination[0] == 0 or destination == self._broadcast:

@@ -25,7 +25,7 @@ from actors.runtime import NEVER, Nobody, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack import ra_guard
 from netstack.address_pool import Claim
-from netstack.dhcp import CLIENT_PORT, is_for_client
+from netstack.dhcp import CLIENT_PORT, is_for_client, is_for_server
 from netstack.ethernet import (
     ETHERTYPE_ARP,
     ETHERTYPE_IPV4,
@@ -451,6 +451,10 @@ class Forwarding:
             if claim in _NEWS:
                 self.tell_gateway(AddressUsed(sender, mac, suspicion.address, claim is Claim.TAKEN))
             if not claim.accepted:
+                if is_for_server(frame):
+                    # A client that goes on with a lease of elsewhere, or one that is another's by now: the
+                    # gateway is to tell it so (RFC 2131 section 4.3.2), and nobody else to hear of it.
+                    self.gateway.pass_on(FramesToPeer([frame]), sender)
                 return _CLAIM_DROPS[claim]
         return None
 

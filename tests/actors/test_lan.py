@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from lan_of_guests import Lan
 from lan_parts import GATEWAY_MAC, control, mac, register
+from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.l2 import ARP, Ether
 
@@ -165,6 +166,36 @@ def test_a_spoofing_guest_never_gets_a_neighbours_frames(lan):
     lan.outside.udp[0].reply(b"for the victim", SERVER)
     assert [bytes(f[UDP].payload) for f in victim.frames()] == [b"for the victim"]
     assert thief.frames() == []
+
+
+@pytest.mark.parametrize("source", ["192.168.122.9", "10.0.2.11"])
+@pytest.mark.parametrize("to", [(b"\xff" * 6, "255.255.255.255"), (GATEWAY_MAC, "10.0.2.2")])
+@pytest.mark.parametrize("guarded", [True, False])
+def test_who_renews_a_lease_of_elsewhere_or_of_a_neighbour_is_told_so(loop, counters, source, to, guarded):
+    lan = Lan(loop, counters, source_guard=guarded)
+    (guest, own), (neighbour, theirs) = lan.join(1), lan.join(2)
+    assert theirs == "10.0.2.11"
+    neighbour.sends(neighbour.to(GATEWAY_MAC) / IP(src=theirs, dst="10.0.2.2") / ICMP())
+    neighbour.frames()
+
+    def asks(address):
+        message = BOOTP(chaddr=guest.mac, ciaddr=address) / DHCP(options=[("message-type", "request"), "end"])
+        guest.sends(guest.to(to[0]) / IP(src=address, dst=to[1]) / UDP(sport=68, dport=67) / message)
+        return [(dict(f[DHCP].options[:1])["message-type"], f[IP].dst) for f in guest.frames() if DHCP in f]
+
+    assert asks(source) == [(6, "255.255.255.255")]
+    if guarded:
+        assert not any(UDP in frame for frame in neighbour.frames()), "in whose name it came"
+    assert asks(own) == [(5, own)]
+
+
+def test_nothing_else_from_anothers_address_reaches_the_gateway(lan, counters):
+    (guest, _), (neighbour, theirs) = lan.join(1), lan.join(2)
+    neighbour.sends(neighbour.to(GATEWAY_MAC) / IP(src=theirs, dst="10.0.2.2") / ICMP())
+    before = counters["gateway.received"]
+    for port in (53, 68, 69):
+        guest.sends(guest.to(GATEWAY_MAC) / IP(src=theirs, dst="10.0.2.2") / UDP(dport=port))
+    assert counters["gateway.received"] == before
 
 
 def test_addresses_that_are_taken_in_one_batch_count_one_by_one(lan, counters):

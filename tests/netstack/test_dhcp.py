@@ -11,7 +11,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 
-from netstack.dhcp import MAX_LENGTH, MessageType, build_reply, is_for_client, parse_dhcp
+from netstack.dhcp import MAX_LENGTH, MessageType, build_reply, is_for_client, is_for_server, parse_dhcp
 from netstack.dhcp_options import MAX_FIELDS, Code
 from netstack.malformed import MalformedPacket
 
@@ -173,6 +173,17 @@ def test_what_is_for_a_client_is_known_by_its_destination_port(options):
     assert not is_for_client(bytes(Ether() / IPv6() / UDP(dport=68)))
 
 
+@pytest.mark.parametrize("options", [[], [IPOption(b"\x01" * 40)]])
+def test_what_is_for_a_server_is_known_by_its_destination_port(options):
+    ip = Ether() / IP(dst="255.255.255.255", options=options)
+    assert is_for_server(bytes(ip / UDP(sport=68, dport=67) / BOOTP()))
+    assert is_for_server(bytes(ip / UDP(sport=67, dport=67) / BOOTP())), "a relay agent's"
+    assert not is_for_server(bytes(ip / UDP(sport=67, dport=68) / BOOTP()))
+    assert not is_for_server(bytes(ip / TCP(sport=68, dport=67)))
+    assert not is_for_server(bytes(Ether() / IPv6() / UDP(dport=67)))
+
+
 @given(st.binary(max_size=80))
 def test_no_frame_whatever_is_too_odd_to_judge(frame):
     assert is_for_client(frame) in (True, False)
+    assert is_for_server(frame) in (True, False)
