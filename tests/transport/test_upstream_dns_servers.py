@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from upstream_dns_parts import (
+    Server,
     addresses,
     answer,
     framed,
@@ -47,6 +48,19 @@ async def test_use_vc_asks_by_tcp_only(network, monkeypatch, tmp_path):
     use_file(network, monkeypatch, tmp_path, "use-vc", server)
     assert addresses(await network.ask()) == ["192.0.2.1"]
     assert server.queries == []
+
+
+@scenario
+async def test_who_is_asked_by_tcp_only_is_listened_to_until_the_deadline(network, monkeypatch, tmp_path):
+    class SlowServer(Server):
+        async def serve_stream(self, reader, writer):
+            await asyncio.sleep(0.3)
+            await super().serve_stream(reader, writer)
+
+    monkeypatch.setattr(upstream_dns, "TCP_TIMEOUT", 0.05)
+    server = await network.server(lambda query: [], lambda query: framed(answer(query)), SlowServer)
+    use_file(network, monkeypatch, tmp_path, "use-vc timeout:5", server)
+    assert addresses(await network.ask()) == ["192.0.2.1"]
 
 
 @scenario

@@ -51,7 +51,7 @@ UDP_TIMEOUT = 1.5
 """Seconds after which the next is asked too; guests' resolvers wait 5 s in all."""
 
 TCP_TIMEOUT = 3.0
-"""Seconds for connecting and answering."""
+"""Seconds for connecting and answering, where a cut answer was had by UDP."""
 
 DEADLINE = 9.0
 """Seconds for all attempts together; after two tries of its own the guest has given up."""
@@ -304,8 +304,7 @@ class HostResolvers:
         """Ask by UDP, then by TCP if the answer was cut; the cut one where that fails."""
         query = secrets.token_bytes(2) + query[2:]
         if self._options.use_vc:
-            async with asyncio.timeout(TCP_TIMEOUT):
-                return await self._by_tcp(server, query)
+            return await self._by_tcp(server, query)  # which, as UDP, has until the deadline
         response = await self._by_udp(server, query)
         if not response[2] & TRUNCATED:
             return response
