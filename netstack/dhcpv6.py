@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from netstack.malformed import MalformedPacket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 CLIENT_PORT = 546
 SERVER_PORT = 547
@@ -76,14 +76,17 @@ def identifier_spans(message: bytes) -> Iterator[tuple[int, int]]:
 
 
 class Dhcpv6Server:
-    """Answers of the gateway that has ``mac``; ``dns`` is a name server (16 bytes) or None."""
+    """Answers of the gateway that has ``mac``; ``dns`` is a name server (16 bytes) or None.
 
-    def __init__(self, mac: bytes, dns: bytes | None, domain: str) -> None:
+    ``domains`` are those in which short names are looked for, without the last dot.
+    """
+
+    def __init__(self, mac: bytes, dns: bytes | None, domains: Iterable[str]) -> None:
         self._duid = _DUID_LINK_LAYER_ETHERNET + mac
-        labels = b"".join(bytes((len(label),)) + label.encode() for label in domain.split("."))
+        names = b"".join(map(_name, domains))
         servers = _option(_DNS_SERVERS, dns) if dns is not None else b""
         refresh = _option(_REFRESH_TIME, _REFRESH_AFTER.to_bytes(4, "big"))
-        self._configuration = servers + _option(_DOMAIN_LIST, labels + b"\0") + refresh
+        self._configuration = servers + _option(_DOMAIN_LIST, names) + refresh
 
     def answer(self, request: InformationRequest) -> bytes | None:
         """Build the payload of the reply; None when another server was asked."""
@@ -92,6 +95,11 @@ class Dhcpv6Server:
         client = _option(_CLIENT_ID, request.client_id) if request.client_id else b""
         start = bytes((REPLY,)) + request.transaction
         return start + client + _option(_SERVER_ID, self._duid) + self._configuration
+
+
+def _name(domain: str) -> bytes:
+    """Write a domain as in DNS, without pointers (RFC 8415 section 10)."""
+    return b"".join(bytes((len(label),)) + label.encode() for label in domain.split(".")) + b"\0"
 
 
 def _option(kind: int, value: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Router advertisements (RFC 4861, RFC 8106): prefix for SLAAC, MTU, name server. Built by scapy, rarely.
+"""Router advertisements (RFC 4861, RFC 8106): prefix for SLAAC, MTU, name server, domains. Built by scapy.
 
 The preference is medium (RFC 4191 section 2.2), so that a guest's other routers keep their weight. While the
 host has no way to the IPv6 internet the lifetime is 0: the gateway is no default router then (RFC 7084 G-4).
@@ -24,29 +24,40 @@ VALID_LIFETIME = 86_400
 class RouterAdvertisements:
     """Advertisements of the gateway for one /64 ``prefix`` (first 8 of 16 bytes are used)."""
 
-    def __init__(self, mac: bytes, link_local: bytes, prefix: bytes, dns: bytes | None) -> None:
-        """``dns`` is a name server or None."""
+    def __init__(
+        self, mac: bytes, link_local: bytes, prefix: bytes, dns: bytes | None, domains: tuple[str, ...] = ()
+    ) -> None:
+        """``dns`` is a name server or None; ``domains`` are those in which short names are looked for."""
         self._mac = mac
         self._link_local = link_local
         self._prefix = prefix
         self._dns = dns
+        self._domains = domains
 
     def frame(self, guest_mac: bytes, mtu: int, *, is_default_router: bool) -> bytes:
         """Build the frame for one NIC: all-nodes in IPv6, that NIC's address in Ethernet (RFC 6085)."""
         lifetime = ROUTER_LIFETIME if is_default_router else 0
-        addresses = self._mac, self._link_local, self._prefix, self._dns
-        return guest_mac + _build(*addresses, mtu=min(LAN_MTU, max(MIN_MTU, mtu)), lifetime=lifetime)[6:]
+        told = self._mac, self._link_local, self._prefix, self._dns, self._domains
+        return guest_mac + _build(*told, mtu=min(LAN_MTU, max(MIN_MTU, mtu)), lifetime=lifetime)[6:]
 
 
 @lru_cache(maxsize=256)
 def _build(
-    mac: bytes, link_local: bytes, prefix: bytes, dns: bytes | None, *, mtu: int, lifetime: int
+    mac: bytes,
+    link_local: bytes,
+    prefix: bytes,
+    dns: bytes | None,
+    domains: tuple[str, ...],
+    *,
+    mtu: int,
+    lifetime: int,
 ) -> bytes:
     """Build the frame; LANs whose routers say the same share it."""
     # It warns of missing routes and the like, of no interest to one who only builds packets.
     logging.getLogger("scapy").setLevel(logging.ERROR)
     from scapy.layers.inet6 import (
         ICMPv6ND_RA,
+        ICMPv6NDOptDNSSL,
         ICMPv6NDOptMTU,
         ICMPv6NDOptPrefixInfo,
         ICMPv6NDOptRDNSS,
@@ -72,4 +83,7 @@ def _build(
     )
     if dns is not None:
         packet /= ICMPv6NDOptRDNSS(dns=[format_ipv6(dns)], lifetime=3 * int(INTERVAL))
+    if domains:
+        names = [f"{domain}." for domain in domains]
+        packet /= ICMPv6NDOptDNSSL(searchlist=names, lifetime=3 * int(INTERVAL))
     return bytes(packet)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from actors.flows.batch import Dropped
 from netstack.dhcpv6 import CLIENT_PORT, SERVER_PORT, Dhcpv6Server, parse_information_request
+from netstack.dns_local import parse_domain
 from netstack.icmpv6 import NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, ROUTER_SOLICITATION
 from netstack.ipv6 import UNSPECIFIED
 from netstack.neighbour import (
@@ -28,11 +30,21 @@ if TYPE_CHECKING:
     from netstack.ipv6 import Ipv6Packet
     from netstack.udp import UdpDatagram
 
+MAX_SEARCH_LIST = 800
+"""Bytes of the domains in which guests look for short names: what tells them fits any session's packets."""
+
 UPLINK_INTERVAL = 5.0
 """Seconds between looks at whether the host has a way to the IPv6 internet."""
 
 UPLINK_REPEATS = 3
 """Advertisements that tell each guest of a change: any one may get lost (RFC 4861 section 6.2.4)."""
+
+
+def search_list(*domains: str) -> tuple[str, ...]:
+    """Give the first of some domains that fit, each once, in lower case and without the last dot."""
+    texts = dict.fromkeys(parse_domain(domain).to_text(omit_final_dot=True) for domain in domains)
+    sizes = accumulate(len(text) + 2 for text in texts)
+    return tuple(text for text, size in zip(texts, sizes, strict=True) if size <= MAX_SEARCH_LIST)
 
 
 class Discovery:
@@ -48,8 +60,10 @@ class Discovery:
         # Where guests are told to ask another one, which is known by IPv4, none is told of by IPv6.
         is_name_server = services.has_dns and settings.dns in settings.services
         dns = settings.gateway_ip6 if is_name_server else None
-        self._advertisements = RouterAdvertisements(self._mac, self._link_local, settings.gateway_ip6, dns)
-        self._dhcp = Dhcpv6Server(self._mac, dns, settings.domain)
+        domains = search_list(settings.domain, *settings.dhcp_search)
+        prefix = settings.gateway_ip6
+        self._advertisements = RouterAdvertisements(self._mac, self._link_local, prefix, dns, domains)
+        self._dhcp = Dhcpv6Server(self._mac, dns, domains)
         self._has_uplink = context.outside.has_ipv6_route
         self._changes_to_tell = 0
         self._advertise_at = now + INTERVAL

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 from itertools import product
 
 import pytest
-from gateway_parts import Lan, ether
+from gateway_parts import Lan, assert_intact, ether
 from hypothesis import given
 from hypothesis import strategies as st
 from lan_parts import Box, mac
-from scapy.layers.dhcp6 import DHCP6_InfoRequest, DHCP6_Reply, DHCP6OptDNSServers
+from scapy.layers.dhcp6 import DHCP6_InfoRequest, DHCP6_Reply, DHCP6OptDNSDomains, DHCP6OptDNSServers
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -22,6 +22,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_NS,
     ICMPv6ND_RA,
     ICMPv6ND_RS,
+    ICMPv6NDOptDNSSL,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
     ICMPv6NDOptRDNSS,
@@ -44,6 +45,7 @@ from actors.settings import LanSettings
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.family import IPV6
 from netstack.ipv6 import parse_ipv6
+from netstack.link_mtu import MAX_RAW_MTU
 from netstack.router_advertisement import INTERVAL
 from netstack.udp import parse_udp, read_udp
 
@@ -51,6 +53,7 @@ PREFIX = LanSettings().ipv6_prefix
 GATEWAY = "fd76:6d72:656c:6179::2"
 LINK_LOCAL = "fe80::5054:ff:fe12:3456"
 REMOTE = "2606:4700::1111"
+LONG = tuple(f"{number:0>60}.example" for number in range(32))
 
 
 @pytest.fixture
@@ -164,6 +167,27 @@ def test_information_by_dhcpv6(lan):
     assert (told[IPv6].src, told[UDP].dport) == (LINK_LOCAL, 546)
     assert told[DHCP6_Reply].trid == 7
     assert DHCP6OptDNSServers not in told  # this gateway has no name server
+
+
+@pytest.mark.parametrize(
+    ("search", "domains"),
+    [
+        ((), ["vm.internal."]),
+        (("Corp.Example", "vm.internal", "lab.example."), ["vm.internal.", "corp.example.", "lab.example."]),
+        (LONG, ["vm.internal.", *(f"{domain}." for domain in LONG[:11])]),
+    ],
+)
+def test_guests_are_told_where_to_look_for_short_names_in_a_packet_of_any_session(
+    loop, counters, search, domains
+):
+    lan = Lan(counters, ipv6_prefix=PREFIX, dns=Box(), dhcp_search=search)
+    (told,) = lan.sends(1, multicast(1, "fe80::1", "ff02::2") / ICMPv6ND_RS())
+    request = multicast(1, "fe80::1", "ff02::1:2") / UDP(sport=546, dport=547) / DHCP6_InfoRequest()
+    (informed,) = lan.sends(1, request)
+    assert told[ICMPv6NDOptDNSSL].searchlist == informed[DHCP6OptDNSDomains].dnsdomains == domains
+    for frame in (told, informed):
+        assert len(frame) <= 14 + MAX_RAW_MTU
+        assert_intact(frame)
 
 
 @pytest.mark.parametrize("address", [GATEWAY, LINK_LOCAL])

@@ -305,7 +305,7 @@ def dhcpv6_messages(data: bytes) -> None:
     except MalformedPacket:
         return
     if request is not None:
-        dhcpv6.Dhcpv6Server(GATEWAY, IP6, "vm.internal").answer(request)
+        dhcpv6.Dhcpv6Server(GATEWAY, IP6, ["vm.internal"]).answer(request)
 
 
 # -- names ----------------------------------------------------------------------------------------

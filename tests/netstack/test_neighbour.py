@@ -27,6 +27,7 @@ from scapy.layers.inet6 import (
     ICMPv6ND_RA,
     ICMPv6ND_Redirect,
     ICMPv6ND_RS,
+    ICMPv6NDOptDNSSL,
     ICMPv6NDOptDstLLAddr,
     ICMPv6NDOptMTU,
     ICMPv6NDOptPrefixInfo,
@@ -225,6 +226,7 @@ def test_where_there_is_nothing_nothing_is_promised():
     seen = Ether(quiet.frame(GUEST_MAC, 1500, is_default_router=False))
     assert seen[ICMPv6ND_RA].routerlifetime == 0
     assert ICMPv6NDOptRDNSS not in seen
+    assert ICMPv6NDOptDNSSL not in seen
 
 
 # -- DHCPv6 -----------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ def test_where_there_is_nothing_nothing_is_promised():
 def test_an_information_request_gets_name_server_and_domain():
     request = DHCP6_InfoRequest(trid=0x123456) / DHCP6OptClientId(duid=DUID_LL(lladdr="52:54:00:aa:bb:cc"))
     parsed = dhcpv6.parse_information_request(bytes(request))
-    reply = DHCP6_Reply(dhcpv6.Dhcpv6Server(MAC, ADDRESS, "vm.internal").answer(parsed))
+    reply = DHCP6_Reply(dhcpv6.Dhcpv6Server(MAC, ADDRESS, ["vm.internal"]).answer(parsed))
     assert reply.trid == 0x123456
     assert reply[DHCP6OptClientId].duid.lladdr == "52:54:00:aa:bb:cc"
     assert reply[DHCP6OptServerId].duid.lladdr == "52:54:00:12:34:56"
@@ -251,11 +253,11 @@ def test_so_many_options_of_a_request_are_read_and_no_more():
 def test_an_option_without_a_value_is_one_at_the_end_too():
     """RFC 8415 section 21.14: rapid commit has none."""
     request = dhcpv6.parse_information_request(b"\x0babc" + b"\0\x0e\0\0" * 2)
-    assert dhcpv6.Dhcpv6Server(MAC, ADDRESS, "vm.internal").answer(request)
+    assert dhcpv6.Dhcpv6Server(MAC, ADDRESS, ["vm.internal"]).answer(request)
 
 
 def test_requests_to_other_servers_and_other_messages_are_not_answered():
-    server = dhcpv6.Dhcpv6Server(MAC, None, "vm.internal")
+    server = dhcpv6.Dhcpv6Server(MAC, None, ["vm.internal"])
     other = DHCP6_InfoRequest() / DHCP6OptServerId(duid=DUID_LL(lladdr="52:54:00:00:00:01"))
     assert server.answer(dhcpv6.parse_information_request(bytes(other))) is None
     assert dhcpv6.parse_information_request(b"\1abc") is None
