@@ -18,9 +18,13 @@ PROBES = 3
 PROBE_INTERVAL = 0.5
 """Seconds between probes, and after the last: paths of 200 ms answer in time, silence costs 1.5 s."""
 
+SETTLED_AT_FIRST = 2.0
+"""Seconds for which a holder that answered is not asked again about the same address. The answer may have
+been its last before it gave the address up, as where a service goes back to the machine that had it."""
+
 SETTLED_FOR = 10.0
-"""Seconds for which a holder that answered is not asked again about the same address (RFC 5227's
-DEFEND_INTERVAL)."""
+"""The same of one that answers again and again (RFC 5227's DEFEND_INTERVAL): twice as long each time until
+then. After as long without a contest it begins anew."""
 
 MAX_CONTESTS = 256
 """Running ones of one LAN, of which ports get less the more there are; and settled ones, the latest."""
@@ -55,8 +59,8 @@ class Contests:
         """Each with its probes left and the time of the next step."""
         self._shares = Shares(MAX_CONTESTS)
         """These by the challengers' ports."""
-        self._settled: dict[bytes, float] = {}
-        """Addresses whose holder has answered, and until when that counts; the oldest first."""
+        self._settled: dict[bytes, tuple[float, float]] = {}
+        """Addresses whose holder has answered, until when that counts and since when; the oldest first."""
 
     @property
     def poll_at(self) -> float:
@@ -68,7 +72,7 @@ class Contests:
     def begin(self, contest: Contest, now: float) -> bool:
         """Start to find out; False when that runs, is settled, or when there are too many."""
         address = contest.address
-        if address in self._running or self._settled.get(address, now) > now:
+        if address in self._running or self._settled.get(address, (now, now))[0] > now:
             return False
         if self._shares.held_by(contest.port) >= MAX_PER_PORT or not self._shares.take(contest.port):
             return False
@@ -81,8 +85,10 @@ class Contests:
         if running is None or running[0].holder != mac:
             return False
         self._end(address)
-        self._settled.pop(address, None)
-        self._settled[address] = now + SETTLED_FOR
+        until, since = self._settled.pop(address, (-NEVER, -NEVER))
+        is_anew = now >= until + SETTLED_FOR
+        pause = SETTLED_AT_FIRST if is_anew else min(2 * (until - since), SETTLED_FOR)
+        self._settled[address] = now + pause, now
         self._forget_settled(now)
         return True
 
@@ -113,6 +119,6 @@ class Contests:
     def _forget_settled(self, now: float) -> None:
         while self._settled:
             oldest = next(iter(self._settled))
-            if self._settled[oldest] > now and len(self._settled) <= MAX_CONTESTS:
+            if self._settled[oldest][0] + SETTLED_FOR > now and len(self._settled) <= MAX_CONTESTS:
                 return
             del self._settled[oldest]

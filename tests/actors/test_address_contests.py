@@ -10,7 +10,7 @@ from scapy.layers.l2 import ARP
 
 from actors.messages import PortClosed
 from actors.settings import FixedLease
-from netstack.contests import PROBE_INTERVAL, PROBES, SETTLED_FOR
+from netstack.contests import PROBE_INTERVAL, PROBES, SETTLED_AT_FIRST, SETTLED_FOR
 
 
 @pytest.fixture
@@ -60,6 +60,15 @@ def test_a_holder_that_answers_keeps_its_address(loop, lan):
     loop.advance(SETTLED_FOR)
     assert [who_asks(f) for f in lan.sends(2, announces(2, guest_ip(1)))] == [guest_ip(1)]
     assert lan.counters["gateway.addresses_moved"] == 0
+
+
+def test_an_address_that_its_holder_gives_up_when_it_was_asked_moves_soon(loop, lan):
+    lan.sends(2, announces(2, guest_ip(1)))
+    lan.sends(1, announces(1, guest_ip(1), operation=2))
+    loop.advance(SETTLED_AT_FIRST)
+    lan.sends(2, announces(2, guest_ip(1)))
+    loop.advance(PROBES * PROBE_INTERVAL)
+    assert len(echoes(lan.sends(2, packet(2, "10.0.2.2", src=guest_ip(1)) / ICMP()))) == 1
 
 
 def test_another_guest_cannot_answer_for_the_holder(loop, lan):

@@ -10,6 +10,7 @@ from netstack.contests import (
     NEVER,
     PROBE_INTERVAL,
     PROBES,
+    SETTLED_AT_FIRST,
     SETTLED_FOR,
     Contest,
     Contests,
@@ -43,8 +44,24 @@ def test_a_holder_that_answers_is_left_alone_for_a_while(contests):
     assert not contests.answered(ADDRESS, CHALLENGER, 0.1)
     assert contests.answered(ADDRESS, HOLDER, 0.1)
     assert contests.poll_at == NEVER
-    assert not contests.begin(CONTEST, 0.1 + SETTLED_FOR - 0.01)
-    assert contests.begin(CONTEST, 0.1 + SETTLED_FOR)
+    assert not contests.begin(CONTEST, 0.1 + SETTLED_AT_FIRST - 0.01)
+    assert contests.begin(CONTEST, 0.1 + SETTLED_AT_FIRST)
+
+
+def test_a_holder_that_answers_again_and_again_is_left_alone_for_longer(contests):
+    now, pauses = 0.0, [2.0, 4.0, 8.0, SETTLED_FOR, SETTLED_FOR]
+    for pause in pauses:
+        assert contests.answered(ADDRESS, HOLDER, now)
+        assert not contests.begin(CONTEST, now + pause - 0.01)
+        assert contests.begin(CONTEST, now + pause)
+        now += pause
+    contests.forget(CHALLENGER)
+    now += SETTLED_FOR
+    for pause in pauses[:2]:
+        assert contests.begin(CONTEST, now), "and no more after a while without a contest"
+        assert contests.answered(ADDRESS, HOLDER, now)
+        assert not contests.begin(CONTEST, now + pause - 0.01)
+        now += pause
 
 
 def test_one_contest_an_address_at_a_time(contests):
