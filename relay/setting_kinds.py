@@ -268,18 +268,20 @@ MAX_NODE_NAME = 255
 
 
 def _parse_nats_urls(text: str) -> tuple[str, ...]:
-    urls = tuple(filter(None, (part.strip() for part in text.split(","))))
-    for url in urls:
+    """Read servers' URLs; schemes are written small, for the client takes others for hosts without TLS."""
+    urls = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(item)
             usable = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            usable = False
-        if not usable:
+            parts, usable = urlsplit(""), False
+        if not usable or any(map(str.isspace, item)):
             raise ValueError("must be URLs such as nats://HOST:4222 or tls://USER:PASSWORD@HOST:4222")
+        urls.append(parts.scheme + item[len(parts.scheme) :])
     if len(urls) > MAX_SERVERS:
         raise ValueError(f"must be at most {MAX_SERVERS} servers")
-    return urls
+    return tuple(urls)
 
 
 def _parse_client_urls(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from relay.setting_kinds import choice, seconds, size, whole
         (setting_kinds.RATE, "off", 0),
         (setting_kinds.SWITCH, "Yes", True),
         (setting_kinds.HOST, "[::1]", "::1"),
+        (setting_kinds.NATS_URLS, "TLS://U:P@H, Nats://h:1", ("tls://U:P@H", "nats://h:1")),
         (setting_kinds.LAN_NETWORK, "172.20.0.0/16", IPv4Network("172.20.0.0/16")),
         (setting_kinds.LAN_NETWORK, "192.0.2.8/29", IPv4Network("192.0.2.8/29")),
     ],
@@ -38,6 +39,7 @@ def test_a_text_becomes_its_value(kind, text, value):
         (setting_kinds.SWITCH, "perhaps"),
         (setting_kinds.NETWORKS, "192.0.2.1/24"),
         (setting_kinds.PATH, ""),
+        *((setting_kinds.NATS_URLS, text) for text in ("h:4222", "ws://h", "nats://", "nats://a nats://b")),
         *(
             (setting_kinds.LAN_NETWORK, text)
             for text in ("10.0.0.0/15", "10.0.0.0/30", "10.0.2.1/24", "127.1.0.0/16", "169.254.7.0/24")
