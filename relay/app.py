@@ -437,7 +437,9 @@ class Relay:
         self._shared.flows.limit = max_flows(self._settings)
         for lan in self._lans:
             lan.replan(lan_plan(self._settings, lan.name))
-        self._lans.keep(self._settings.rooms)  # last, as their forwards may have been another room's
+        for lan in self._lans:  # now, as their forwards may have been another room's
+            lan.follow_changes()
+        self._lans.keep(self._settings.rooms)
         self._decisions.follow(self._lans)
 
     async def _refresh_keys(self) -> bool:

@@ -248,7 +248,11 @@ class Lan:
         run_ready()
 
     def replan(self, plan: LanPlan) -> None:
-        """Take over what of a plan can change, for the sessions that stand too."""
+        """Take over what of a plan can change, for the sessions that stand too.
+
+        Forwards that are gone are closed; those that are new are opened by :meth:`follow_changes`, once their
+        ports are no other LAN's any more.
+        """
         changed = {name: getattr(plan.settings, name) for name in CHANGEABLE}
         self.settings = replace(self.settings, **changed)
         is_offline = isinstance(self._resolvers, NoResolvers)
@@ -265,12 +269,9 @@ class Lan:
             tell_alive(actor, SettingsChanged(self.settings))
         run_ready()
         before = self._planned
-        wanted = self._plan_forwards(plan)
+        self._plan_forwards(plan)
         for text in (before - self._planned) & self._forwards.keys():
             self._close_forward(text)
-        for forward in wanted:
-            if str(forward) not in self._forwards:
-                self._open_or_log(forward)
 
     @property
     def forwards(self) -> list[pykka.ActorRef[PortForwardActor]]:

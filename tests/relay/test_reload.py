@@ -125,6 +125,14 @@ def test_a_room_that_is_added_is_there_at_once_with_its_forwards(relay):
     assert not is_open(port)
 
 
+def test_a_forward_that_moves_from_room_to_room_is_open_all_the_same(relay):
+    port = free_port()
+    for table in ("[room.lab]", "", "[room.attic]", ""):
+        reload(relay, f'{table}\nforward = ["tcp::{port}:web:80"]')
+        assert is_open(port), table
+    assert "cannot forward" not in relay.output
+
+
 def test_a_signal_does_the_same_and_fixed_settings_are_named(relay):
     relay.file.write_text('log-level = "debug"\nisolated = true\n')
     relay.signal(signal.SIGHUP)
