@@ -53,8 +53,8 @@ class Places:
         named = [
             url for each in (told if isinstance(told, list) else [])[:MAX_TOLD] if (url := _with(each, path))
         ]
-        if named and self.url not in named:
-            named.append(named.pop(0))  # most likely another name of this one: the last to go to
+        if named and named[0] != self.url:
+            named.append(named.pop(0))  # another name of this one: the last to go to
         self._urls = list(dict.fromkeys([*self._given, self.url, *named]))
 
     def go_on(self) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import hmac
 import time
-from itertools import count
+from itertools import count, zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from loguru import logger
@@ -253,6 +253,7 @@ class Trunk:
         """List the URLs of all machines that live: this one's first, or those with most of a room's ports.
 
         The others follow as a ring, so that clients of one that is lost and of the next do not all meet.
+        Further ones of any come after the first of each: who has lost a machine tries no other name of it.
         """
         own = self.state.own(room, MEMBER) if room is not None else None
         ports = {**self.state.members(room or ""), self.number: 0 if own is None else own.port}
@@ -263,7 +264,8 @@ class Trunk:
             machines[machine] = machines.get(machine, 0) + ports.get(worker, 0)
             urls[machine] = self.state.urls_of(worker) or urls.get(machine, ())
         ring = sorted(machines, key=lambda machine: (-machines[machine], (machine - self._node) % NODES))
-        return list(dict.fromkeys(url for machine in ring for url in urls[machine]))
+        several = zip_longest(*(urls[machine] for machine in ring), fillvalue="")
+        return list(dict.fromkeys(url for each in several for url in each if url))
 
     def join(self, room: str) -> RoomLink:
         """Give a room of this process its link."""

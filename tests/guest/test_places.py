@@ -48,6 +48,12 @@ def test_the_relays_own_name_for_itself_is_the_last_to_go_to():
     assert [url.split("/")[2] for url in round_of(places)] == ["127.0.0.1:1", "b:1", "c:1", "a:1"]
 
 
+def test_no_other_name_of_the_machine_in_use_is_gone_to_before_other_machines():
+    places = Places(["https://a2:1/"])
+    places.learn(["https://a1:1", "https://b1:1", "https://a2:1", "https://b2:1"])
+    assert [url.split("/")[2] for url in round_of(places)] == ["a2:1", "b1:1", "b2:1", "a1:1"]
+
+
 @pytest.mark.parametrize(
     "told", ["https://b", {"a": 1}, [1, None, ["https://b"], "ftp://b", "https://" + "b" * 300]]
 )

@@ -505,6 +505,17 @@ def test_the_machines_urls_begin_with_the_own_or_with_those_that_have_most_of_a_
     ]
 
 
+def test_the_first_urls_of_all_machines_come_before_further_ones_of_any(tmp_path):
+    async def scenario(one, _):
+        for node, urls in ((9, ["https://c1", "https://c2", "https://c3"]), (4, ["https://b1"])):
+            message = pack_head(Kind.ABOUT, node << 8, 1) + pack_about(urls)
+            one.trunk.state.receive(message, asyncio.get_running_loop().time())
+        return [url.removeprefix("https://") for url in one.shared.urls()]
+
+    found = run(scenario, tmp_path, url=["https://a1", "https://a2"])
+    assert found == ["a1", "b1", "c1", "a2", "c2", "c3"]
+
+
 def test_what_fails_in_one_room_keeps_nothing_else_of_its_turn_from_the_other_workers(tmp_path, monkeypatch):
     def describe(hardware):
         if hardware == mac(2):

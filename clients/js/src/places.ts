@@ -47,8 +47,8 @@ export class Places {
       if (address === undefined) return [];
       return [known.get(address) ?? new Dialer(address, { timeout: TIMEOUT_WITH_OTHERS, ...this.#options })];
     });
-    // Most likely the relay's other name for itself: the last to go to.
-    if (named.length > 0 && !named.includes(this.#current)) named.push(named.shift()!);
+    // The relay's other name for itself: the last to go to.
+    if (named.length > 0 && named[0] !== this.#current) named.push(named.shift()!);
     this.#all = [...new Set([...this.#given, this.#current, ...named])];
   }
 

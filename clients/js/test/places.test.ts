@@ -41,6 +41,12 @@ test("the relay's own name for itself is the last to go to", () => {
   expect(roundOf(places)).toEqual(["wss://127.0.0.1:1/", "wss://b:1/", "wss://a:1/"]);
 });
 
+test("no other name of the machine in use is gone to before other machines", () => {
+  const places = new Places("https://a2:1/", {});
+  places.learn(["https://a1:1", "https://b1:1", "https://a2:1", "https://b2:1"]);
+  expect(roundOf(places)).toEqual(["https://a2:1/", "https://b1:1/", "https://b2:1/", "https://a1:1/"]);
+});
+
 test("what is no URL of a relay is left out", () => {
   const places = new Places("https://a:1/", {});
   places.learn(["http://b", "javascript:alert(1)", "b", "https://"]);
