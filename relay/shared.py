@@ -59,7 +59,7 @@ class Shared:
         """That of the answers which the name servers of all rooms keep."""
         self.questions = asyncio.Semaphore(max_questions)
         """Those to name servers at a time: each has a few sockets."""
-        self.identifiers = EchoIdentifiers()
+        self.identifiers = EchoIdentifiers() if place is None else EchoIdentifiers(place.number, place.count)
         self.port_numbers = count(first_port, 1 if place is None else place.count)
         """Numbers of the switches' ports: no two sessions of the relay have the same, in logs too."""
         self.last_port = 0

@@ -183,6 +183,15 @@ def test_networks_that_share_identifiers_never_hear_the_answers_to_each_other():
     in_namespace(main, ping_sockets=False)
 
 
+def test_processes_that_share_a_machine_never_use_one_identifier():
+    taken = []
+    for process in range(3):
+        own = EchoIdentifiers(process, 3)
+        taken += [own.take(1) for _ in range(0x1_0000 // 3)]
+        assert own.take(58) in range(process, 0x1_0000, 3)
+    assert len(set(taken)) == len(taken)
+
+
 def test_without_any_icmp_socket_there_is_no_ping(monkeypatch):
     async def main():
         def refuse(*_):

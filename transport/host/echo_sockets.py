@@ -55,21 +55,23 @@ class EchoNetwork(Protocol):
 class EchoIdentifiers:
     """Identifiers of the pings that leave by raw sockets, each of which gets every answer that comes.
 
-    Networks that share them never take one's answers for another's.
+    Networks that share them never take one's answers for another's, nor do those of several processes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, process: int = 0, processes: int = 1) -> None:
+        """Have those that this process, one of so many, does not share with the others."""
+        self._all = range(process, _IDENTIFIERS, processes)
         self._taken: set[tuple[int, int]] = set()
         # A random start keeps clear of other programs and of pings before a restart.
-        self._next = secrets.randbelow(_IDENTIFIERS)
+        self._next = secrets.randbelow(len(self._all))
 
     def __len__(self) -> int:
         return len(self._taken)
 
     def take(self, protocol: int) -> int:
         """Take a free one of ICMP or ICMPv6 (IP protocol number). Raises OSError when there is none."""
-        for _ in range(_IDENTIFIERS):
-            identifier, self._next = self._next, (self._next + 1) % _IDENTIFIERS
+        for _ in self._all:
+            identifier, self._next = self._all[self._next], (self._next + 1) % len(self._all)
             if (protocol, identifier) not in self._taken:
                 self._taken.add((protocol, identifier))
                 return identifier
