@@ -137,6 +137,7 @@ class Lan:
             ready=shared.ready,
             identifiers=shared.identifiers,
             mapped=None if shared.mapped is None else shared.mapped.of_room(self.name),
+            processes=1 if shared.place is None else shared.place.count,
         )
         link = None if shared.trunk is None else shared.trunk.join(self.name)
         self._link = link

@@ -33,6 +33,7 @@ from netstack.room_wire import (
     pack_frames,
     pack_head,
 )
+from transport.host.outside import port_range
 
 
 def test_guests_of_two_workers_have_addresses_of_their_own_and_ping_each_other(tmp_path):
@@ -387,6 +388,13 @@ async def is_away_elsewhere(worker):
     """Wait until a worker knows of a guest at another one whose client is away."""
     state = worker.trunk.state
     await until(lambda: any(guest.flags & Flag.AWAY for _, guest in state.all_elsewhere("default")))
+
+
+def test_the_hosts_udp_ports_are_divided_among_the_workers(tmp_path):
+    async def scenario(*started):
+        return [worker.lan().network.udp_ports for worker in started]
+
+    assert run(scenario, tmp_path, 3) == [port_range() // 3] * 3
 
 
 @pytest.mark.parametrize("returns_to", [0, 1])

@@ -277,6 +277,7 @@ def test_the_ports_of_the_host_are_counted(monkeypatch):
         sysctl("ip_local_port_range", "40000 40009")
         network = Network(LOOPBACK, Counters())
         assert network.udp_ports == 10
+        assert Network(LOOPBACK, Counters(), processes=3).udp_ports == 3
         monkeypatch.setattr(outside, "PORT_RANGE", Path("/nowhere"))
         assert outside.port_range() == outside.DYNAMIC_PORTS
 

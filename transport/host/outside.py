@@ -77,11 +77,14 @@ class HostNetwork:
         ready: Readiness | None = None,
         identifiers: EchoIdentifiers | None = None,
         mapped: RoomPorts | None = None,
+        processes: int = 1,
     ) -> None:
         """``ready`` and ``identifiers`` are what the networks of all LANs share.
 
         ``mapped`` has the UDP ports of the same room's flows at other workers; None where there are none.
+        The ports of this machine are for so many ``processes``.
         """
+        self._processes = processes
         self._mapped = mapped
         self.policy = policy
         self._counters = counters
@@ -123,8 +126,11 @@ class HostNetwork:
 
     @property
     def udp_ports(self) -> int:
-        """How many ports this host chooses from, as of the last look at its interfaces."""
-        return self._port_range
+        """How many ports this process may have of those that the host chooses from.
+
+        As of the last look at the host's interfaces.
+        """
+        return self._port_range // self._processes
 
     def allows_udp(self, address: tuple[str, int]) -> bool:
         """Whether the egress policy lets a guest write to ``address``; a refusal is counted."""
