@@ -188,6 +188,28 @@ def test_pages_that_may_connect_are_told_where_a_room_is():
     run(scenario, allow_origin=("https://app.example",))
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/room/lab/where", "authorization"), ("/admission/room/lab", "authorization"), ("/", None)],
+)
+def test_pages_that_may_connect_may_show_their_token_in_a_header(path, allowed):
+    async def scenario(web):
+        async def ask_before(origin):
+            more = f"Origin: {origin}\r\nAccess-Control-Request-Method: GET\r\n"
+            more += "Access-Control-Request-Headers: authorization\r\n"
+            return await ask(web, get(path, method="OPTIONS", more=more))
+
+        answered = await ask_before("https://app.example")
+        assert (answered.status, answered.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+        assert answered.headers.get("Access-Control-Allow-Headers") == allowed
+        assert answered.headers.get("Access-Control-Allow-Origin") == (allowed and "https://app.example")
+        other = await ask_before("https://evil.example")
+        assert other.status == (403 if allowed else 204)
+        assert "Access-Control-Allow-Origin" not in other.headers
+
+    run(scenario, allow_origin=("https://app.example",))
+
+
 def test_head_is_get_without_the_body():
     async def scenario(web):
         status, headers, body = await ask(web, get(method="HEAD"), head_only=True)

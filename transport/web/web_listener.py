@@ -32,7 +32,7 @@ from transport.admission import ClientRequest, NoRoom, Refusal
 from transport.binding import bound_sockets
 from transport.end_of_turn import EndOfTurn
 from transport.host.heap import Crowd
-from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE
+from transport.origins import ADMISSION_PAGES, GUARDED_PAGES, WHERE_PAGE, is_guarded
 from transport.quic.session import WebTransportSession, remote_text
 from transport.slices import TURN, Slices
 from transport.turns import TaskTurns
@@ -222,7 +222,8 @@ class WebListener:
         if refusal is not None:
             return _refused(refusal)
         if request.method == "OPTIONS":
-            return Answer(HTTPStatus.NO_CONTENT, {"Allow": ALLOWED})
+            may_send = _preflight(request.field("origin")) if is_guarded(path) else {}
+            return Answer(HTTPStatus.NO_CONTENT, {"Allow": ALLOWED, **may_send})
         if request.method not in {"GET", "HEAD"}:
             known = request.method in OTHER_METHODS
             status = HTTPStatus.METHOD_NOT_ALLOWED if known else HTTPStatus.NOT_IMPLEMENTED
@@ -491,6 +492,11 @@ def _to_https(request: Request) -> Answer:
 def _readable_by(origin: str | None) -> dict[str, str]:
     """Headers that let pages of an admitted origin read the answer, and no cache show it to others."""
     return {"Vary": "Origin", **({} if origin is None else {"Access-Control-Allow-Origin": origin})}
+
+
+def _preflight(origin: str | None) -> dict[str, str]:
+    """Headers that let pages of an admitted origin show a token in one of theirs (Fetch, section 3.2)."""
+    return {**_readable_by(origin), "Access-Control-Allow-Headers": "authorization"}
 
 
 def _refused(refusal: Refusal) -> Answer:
