@@ -22,6 +22,8 @@ export interface DialOptions {
 const TRANSPORTS = ["auto", "webtransport", "websocket"] as const;
 const ENCAPSULATIONS = ["framed", "raw"] as const;
 const DEFAULT_TIMEOUT = 5000;
+/** The same where there is another relay to go to. */
+const TIMEOUT_WITH_OTHERS = 3000;
 /** Milliseconds; timers take longer times for none. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 const TOKEN_FIELD = "token";
@@ -40,10 +42,13 @@ const MAX_REASON = 300;
 export class Dialer {
   /** Whether datagrams are bare frames. */
   readonly raw: boolean;
+  /** Whether there is another relay to go to where this one does not answer. */
+  hasOthers = false;
   readonly #url: URL;
   readonly #transport: (typeof TRANSPORTS)[number];
   readonly #hashes: readonly string[] | undefined;
-  readonly #timeout: number;
+  /** What was asked for, if anything. */
+  readonly #givenTimeout: number | undefined;
   readonly #token: DialOptions["token"];
   /** Whether the relay has told hashes: without them there is no way in, so one that does not answer is not there. */
   #hasTold = false;
@@ -72,7 +77,7 @@ export class Dialer {
     this.#hashes?.forEach(bytesOfHex);
     const transport = wordOf("transport", options.transport, TRANSPORTS) ?? "auto";
     this.#transport = protocol.startsWith("ws") ? "websocket" : transport;
-    this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+    this.#givenTimeout = options.timeout;
     if (!(this.#timeout > 0 && this.#timeout <= MAX_TIMEOUT)) throw new TypeError(`not a time in milliseconds: ${this.#timeout}`);
     this.#token = options.token;
     if (typeof this.#token !== "function" && !isToken(this.#token ?? "")) throw new TypeError(NO_TOKEN);
@@ -135,6 +140,10 @@ export class Dialer {
     }
     const reason = await this.#askWhy(token);
     throw new CarrierError(reason === "" ? problems.join("; ") : reason);
+  }
+
+  get #timeout(): number {
+    return this.#givenTimeout ?? (this.hasOthers ? TIMEOUT_WITH_OTHERS : DEFAULT_TIMEOUT);
   }
 
   get #secure(): boolean {

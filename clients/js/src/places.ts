@@ -6,9 +6,6 @@
 import { Dialer } from "./dialer.js";
 import type { DialOptions } from "./dialer.js";
 
-/** Milliseconds that opening a carrier may take where there is another relay to go to. */
-const TIMEOUT_WITH_OTHERS = 3000;
-
 export class Places {
   /** Names the LAN, whichever relay is in use. */
   readonly place: string;
@@ -20,13 +17,13 @@ export class Places {
   /** Throws TypeError for arguments that are wrong. */
   constructor(urls: string | readonly string[], options: DialOptions) {
     const given = typeof urls === "string" ? [urls] : urls;
-    this.#options = given.length > 1 ? { timeout: TIMEOUT_WITH_OTHERS, ...options } : options;
+    this.#options = options;
     this.#given = given.map((url) => new Dialer(url, this.#options));
     const [first] = this.#given;
     if (first === undefined) throw new TypeError("no relay's address");
     if (this.#given.some(({ raw }) => raw !== first.raw)) throw new TypeError("all addresses must say the same encapsulation");
     this.place = first.place;
-    this.#all = this.#given;
+    this.#all = this.#takeAll(this.#given);
     this.#current = first;
   }
 
@@ -45,11 +42,17 @@ export class Places {
     const named = told.flatMap((url) => {
       const address = this.#current.addressAt(url);
       if (address === undefined) return [];
-      return [known.get(address) ?? new Dialer(address, { timeout: TIMEOUT_WITH_OTHERS, ...this.#options })];
+      return [known.get(address) ?? new Dialer(address, this.#options)];
     });
     // The relay's other name for itself: the last to go to.
     if (named.length > 0 && named[0] !== this.#current) named.push(named.shift()!);
-    this.#all = [...new Set([...this.#given, this.#current, ...named])];
+    this.#all = this.#takeAll([...new Set([...this.#given, this.#current, ...named])]);
+  }
+
+  /** Has each know whether there are others. */
+  #takeAll(all: readonly Dialer[]): readonly Dialer[] {
+    for (const dialer of all) dialer.hasOthers = all.length > 1;
+    return all;
   }
 
   /** Uses the next one. */

@@ -1,5 +1,10 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { Places } from "../src/places.js";
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.unstubAllGlobals();
+});
 
 /** All that are gone to, one after the other, until the first comes again. */
 function roundOf(places: Places): string[] {
@@ -51,4 +56,20 @@ test("what is no URL of a relay is left out", () => {
   const places = new Places("https://a:1/", {});
   places.learn(["http://b", "javascript:alert(1)", "b", "https://"]);
   expect(places.length).toBe(1);
+});
+
+test.each([
+  [undefined, 5000, 3000],
+  [700, 700, 700],
+])("a relay is waited for less long where there is another one: of %s ms", async (timeout, alone, withOthers) => {
+  vi.stubGlobal("fetch", () => Promise.reject(new Error("away")));
+  const waited = vi.spyOn(AbortSignal, "timeout");
+  const places = new Places("https://a:1/", { transport: "webtransport", ...(timeout === undefined ? {} : { timeout }) });
+  const given = places.current;
+  for (const told of [[], ["https://a:1", "https://b:1"], []]) {
+    places.learn(told);
+    await expect(given.open(() => undefined)).rejects.toThrow();
+    expect(new Set(waited.mock.calls.flat())).toEqual(new Set([told.length > 0 ? withOthers : alone]));
+    waited.mockClear();
+  }
 });

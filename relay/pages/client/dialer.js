@@ -3,6 +3,8 @@ import { CarrierError, bytesOfHex, messageOf, openWebSocket, openWebTransport } 
 const TRANSPORTS = ["auto", "webtransport", "websocket"];
 const ENCAPSULATIONS = ["framed", "raw"];
 const DEFAULT_TIMEOUT = 5000;
+/** The same where there is another relay to go to. */
+const TIMEOUT_WITH_OTHERS = 3000;
 /** Milliseconds; timers take longer times for none. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 const TOKEN_FIELD = "token";
@@ -20,10 +22,13 @@ const MAX_REASON = 300;
 export class Dialer {
     /** Whether datagrams are bare frames. */
     raw;
+    /** Whether there is another relay to go to where this one does not answer. */
+    hasOthers = false;
     #url;
     #transport;
     #hashes;
-    #timeout;
+    /** What was asked for, if anything. */
+    #givenTimeout;
     #token;
     /** Whether the relay has told hashes: without them there is no way in, so one that does not answer is not there. */
     #hasTold = false;
@@ -51,7 +56,7 @@ export class Dialer {
         this.#hashes?.forEach(bytesOfHex);
         const transport = wordOf("transport", options.transport, TRANSPORTS) ?? "auto";
         this.#transport = protocol.startsWith("ws") ? "websocket" : transport;
-        this.#timeout = options.timeout ?? DEFAULT_TIMEOUT;
+        this.#givenTimeout = options.timeout;
         if (!(this.#timeout > 0 && this.#timeout <= MAX_TIMEOUT))
             throw new TypeError(`not a time in milliseconds: ${this.#timeout}`);
         this.#token = options.token;
@@ -117,6 +122,9 @@ export class Dialer {
         }
         const reason = await this.#askWhy(token);
         throw new CarrierError(reason === "" ? problems.join("; ") : reason);
+    }
+    get #timeout() {
+        return this.#givenTimeout ?? (this.hasOthers ? TIMEOUT_WITH_OTHERS : DEFAULT_TIMEOUT);
     }
     get #secure() {
         return this.#url.protocol === "https:" || this.#url.protocol === "wss:";

@@ -3,8 +3,6 @@
  * (`https://HOST[:PORT]`, the relay's own first). Path and query, which say the room, are those of the URL in use.
  */
 import { Dialer } from "./dialer.js";
-/** Milliseconds that opening a carrier may take where there is another relay to go to. */
-const TIMEOUT_WITH_OTHERS = 3000;
 export class Places {
     /** Names the LAN, whichever relay is in use. */
     place;
@@ -15,7 +13,7 @@ export class Places {
     /** Throws TypeError for arguments that are wrong. */
     constructor(urls, options) {
         const given = typeof urls === "string" ? [urls] : urls;
-        this.#options = given.length > 1 ? { timeout: TIMEOUT_WITH_OTHERS, ...options } : options;
+        this.#options = options;
         this.#given = given.map((url) => new Dialer(url, this.#options));
         const [first] = this.#given;
         if (first === undefined)
@@ -23,7 +21,7 @@ export class Places {
         if (this.#given.some(({ raw }) => raw !== first.raw))
             throw new TypeError("all addresses must say the same encapsulation");
         this.place = first.place;
-        this.#all = this.#given;
+        this.#all = this.#takeAll(this.#given);
         this.#current = first;
     }
     /** The one in use. */
@@ -40,12 +38,18 @@ export class Places {
             const address = this.#current.addressAt(url);
             if (address === undefined)
                 return [];
-            return [known.get(address) ?? new Dialer(address, { timeout: TIMEOUT_WITH_OTHERS, ...this.#options })];
+            return [known.get(address) ?? new Dialer(address, this.#options)];
         });
         // The relay's other name for itself: the last to go to.
         if (named.length > 0 && named[0] !== this.#current)
             named.push(named.shift());
-        this.#all = [...new Set([...this.#given, this.#current, ...named])];
+        this.#all = this.#takeAll([...new Set([...this.#given, this.#current, ...named])]);
+    }
+    /** Has each know whether there are others. */
+    #takeAll(all) {
+        for (const dialer of all)
+            dialer.hasOthers = all.length > 1;
+        return all;
     }
     /** Uses the next one. */
     goOn() {
