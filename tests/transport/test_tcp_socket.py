@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 
 import pytest
@@ -282,6 +283,35 @@ def test_a_reset_is_an_error_of_reading_and_writing():
         assert await flow.next() == SocketReadable()
         with pytest.raises(ConnectionResetError):
             ours.read(1)
+        with pytest.raises(OSError, match="pipe"):
+            ours.write([b"x"])
+
+    run(main)
+
+
+@pytest.mark.parametrize("answer", [b"", b"421 too many connections"], ids=["nothing", "an answer"])
+@pytest.mark.parametrize("ends", [False, True], ids=["at once", "behind its end"])
+def test_a_host_that_accepts_and_resets_at_once_is_no_silent_one(answer, ends):
+    """All of that may have come before it is looked at the socket that connects."""
+
+    async def main(outside):
+        flow = Flow()
+        ours = outside.open(flow)
+        outside.listener.settimeout(20)
+        theirs, _ = outside.listener.accept()  # and all the rest in the same turn of the loop
+        theirs.send(answer)
+        if ends:
+            theirs.shutdown(socket.SHUT_WR)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        theirs.close()
+        arrived = select.poll()
+        arrived.register(ours._socket, 0)
+        assert arrived.poll(20_000)[0][1] & select.POLLHUP
+        assert await flow.next() == ConnectionMade()
+        if answer:
+            assert ours.read(100) == answer
+        with pytest.raises(OSError, match=r"reset|pipe"):
+            ours.read(100)
         with pytest.raises(OSError, match="pipe"):
             ours.write([b"x"])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import os
 import socket
 import sys
 import termios
@@ -42,6 +43,9 @@ KEEP_ALIVE_INTERVAL = 60
 """Seconds between probes at most."""
 
 _IN_PROGRESS = frozenset({errno.EINPROGRESS, errno.EWOULDBLOCK})
+_RESET_AFTER_CONNECTING = frozenset({errno.ECONNRESET, errno.EPIPE})
+"""The other end had accepted, and has reset the connection since; EPIPE behind its end. A SYN that a RST
+answers is ECONNREFUSED."""
 _ABORT = Struct("ii").pack(1, 0)
 _TCP_CLOSE = 7
 """State of a socket whose connection failed (tcp(7), TCP_INFO)."""
@@ -63,6 +67,8 @@ class TcpFlowSocket:
         self._on_close = on_close
         self._waits_to_read = False
         self._waits_to_write = False
+        self._failure = 0
+        """What the connection failed with before the flow knew of it; 0 for nothing."""
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Urgent bytes are read where they stand in the stream (RFC 6093), and not lost.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
@@ -95,6 +101,9 @@ class TcpFlowSocket:
     def _connected(self) -> None:
         self._ready.remove_writer(self._socket)
         number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number in _RESET_AFTER_CONNECTING:
+            # The system has told of it for the only time, and what came before it can still be read.
+            self._failure, number = number, 0
         if number:
             self._flow.tell(ConnectionFailed(result_of(number)))
         else:
@@ -151,11 +160,14 @@ class TcpFlowSocket:
         if self._waits_to_read:
             return None
         try:
-            return self._socket.recv(min(limit, READ_SIZE))
+            data = self._socket.recv(min(limit, READ_SIZE))
         except BlockingIOError:
             self._waits_to_read = True
             self._ready.add_reader(self._socket, self._readable)
             return None
+        if not data and self._failure:
+            raise OSError(self._failure, os.strerror(self._failure))
+        return data
 
     def _readable(self) -> None:
         self._waits_to_read = False
