@@ -557,6 +557,11 @@ class ConnectionFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionForbidden:
+    """GatewayActor -> TCP flow: the egress policy forbids its destination by now."""
+
+
+@dataclass(frozen=True, slots=True)
 class SocketReadable:
     """Host socket -> TCP flow: there is something to read, after there was nothing."""
 

@@ -20,6 +20,7 @@ from actors.flows.batch import TO_FLOWS, Dropped, PortState
 from actors.flows.flow import Guest
 from actors.flows.udp_flow import UdpFlowActor
 from actors.handler_errors import LOG_WINDOW
+from actors.messages import ConnectionForbidden
 from actors.port_policy import usual_policy
 from actors.runtime import tell_alive
 from netstack.buffer_budget import TOTAL, BufferBudget
@@ -101,14 +102,18 @@ class FlowTable:
                 tell_alive(flow, message)
 
     def follow(self, settings: LanSettings, now: float) -> None:
-        """Go by other settings, and by another egress policy, which ends connections that it forbids."""
+        """Go by other settings, and by another egress policy, which ends connections that it forbids.
+
+        The flows of these say so to both ends, and then that they have ended.
+        """
         self._context.settings = settings
         usual = usual_policy(settings)
         for port in self.ports.values():
             port.change_policy(port.policy.following(usual), now)
-            for key in [key for key in port.flows if self._is_forbidden(key, port)]:
-                self.end(key)
-                self._context.counters.add("tcp.forbidden")
+            for key, flow in port.flows.items():
+                if self._is_forbidden(key, port):
+                    self._context.counters.add("tcp.forbidden")
+                    tell_alive(flow, ConnectionForbidden())
 
     def _is_forbidden(self, key: FlowKey, port: PortState) -> bool:
         """Whether a connection may not be any more; of all other flows the socket asks for each datagram."""

@@ -40,6 +40,7 @@ from actors.flows.flow import ICMP_ERRORS
 from actors.line import LineReplaced, LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
+    ConnectionForbidden,
     ConnectionMade,
     FlowClosed,
     FlowEstablished,
@@ -314,6 +315,14 @@ class TcpFlowActor(EventLoopActor):
             tell_alive(self._context.switch, FramesFromGateway([reply]))
         self._end()
 
+    @handles(ConnectionForbidden)
+    def _forbidden(self, _: ConnectionForbidden) -> None:
+        """End, and say so: a guest that only waits for data would not notice before its keep-alive."""
+        if self._connection is None:
+            self._connection_failed(ConnectionFailed(SendResult.DENIED))
+        elif not self._ended:
+            self._abort(self._connection)
+
     def _before_connection(self, frames: list[bytes]) -> None:
         """Keep the SYN, which the guest repeats while the host connects; a RST takes it back.
 
@@ -454,10 +463,10 @@ class TcpFlowActor(EventLoopActor):
         connection, now = self._connection, self.now()
         if now >= self._idle_at:
             self._counters.add("tcp.idle_timeouts" if connection else "tcp.connect_timeouts")
-            if connection is not None:
-                connection.abort()
-                self._send(connection, now)
-            self._end()
+            if connection is None:
+                self._end()
+            else:
+                self._abort(connection)
         elif connection is None or (self._link.line.is_away and self._drain is None):
             # Time-outs say nothing of a guest whose client is away: LineReplaced tells that it is back.
             self.poll_at = self._idle_at
@@ -674,6 +683,12 @@ class TcpFlowActor(EventLoopActor):
             connection.ending is Ending.FINISHED or connection.state is State.TIME_WAIT
         )
         self._socket.close(abort=not whole or self._discards)
+
+    def _abort(self, connection: TcpConnection) -> None:
+        """Reset the connection on both sides."""
+        connection.abort()
+        self._send(connection, self.now())
+        self._end()
 
     def _end(self, following: Sequence[bytes] = ()) -> None:
         """Tell the gateway, once; it stops this flow then, and sees to the frames that follow."""

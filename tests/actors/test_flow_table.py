@@ -12,7 +12,7 @@ from actors.flows.batch import Batch, Dropped
 from actors.flows.flow_table import FORWARDED, FlowTable
 from actors.flows.udp_flow import UdpFlowActor
 from actors.handler_errors import LOG_WINDOW
-from actors.messages import FlowKey
+from actors.messages import ConnectionForbidden, FlowKey
 from actors.port_policy import usual_policy
 from actors.runtime import Observe
 from actors.settings import LanSettings
@@ -219,8 +219,8 @@ def test_another_policy_ends_the_connections_that_it_forbids_and_no_others(table
     ends["forwarded"] = FlowKey(7, PROTOCOL_TCP, ADDRESS, 80, denied, 9)
     table.start_forwarded(ends["forwarded"], Flow, forward)
     table.follow(settings, 0.0)
-    left = [name for name, key in ends.items() if key in ours.port.flows]
-    assert left == ["stays", "service", "datagrams", "forwarded"]
+    ended = [name for name, key in ends.items() if ConnectionForbidden() in ours.port.flows[key].told]
+    assert ended == ["other port", "other host", "IPv6"]
     assert table._context.counters["tcp.forbidden"] == 3
 
 

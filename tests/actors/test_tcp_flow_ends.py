@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pytest
 from lan_parts import GATEWAY_MAC, mac
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP, TCPerror
+from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 from tcp_parts import GUEST_MAC, SERVER, Lan
 
 from actors.flows.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
-from actors.messages import ConnectionFailed, ConnectionMade, FramesToGateway, SocketReadable, SocketWritable
+from actors.messages import (
+    ConnectionFailed,
+    ConnectionMade,
+    FramesToGateway,
+    SettingsChanged,
+    SocketReadable,
+    SocketWritable,
+)
 from actors.ports import SendResult
 from actors.runtime import run_ready
+from actors.settings import LanSettings
 from netstack.contests import PROBE_INTERVAL, PROBES
 from netstack.tcp_time_wait import MAX_TIME_WAITS, NEW_START, TIME_WAIT
 
@@ -255,6 +263,44 @@ def test_64_silent_destinations_do_not_stop_others_for_long(lan):
     lan.loop.advance(SYN_PATIENCE + 0.1)
     assert {socket.closed for socket in lan.outside.tcp} == {"abort"}
     lan.connect(sport=3000)
+
+
+# -- what is not allowed any more ---------------------------------------------------------------------
+
+
+def forbid(lan, to):
+    """Change the egress policy, as a reload does."""
+    lan.outside.denied.add(to)
+    lan.gateway.tell(SettingsChanged(LanSettings()))
+    run_ready()
+
+
+@DESTINATIONS
+def test_both_ends_of_a_connection_hear_that_it_is_forbidden_now(lan, to):
+    socket = lan.connect(destination=to)
+    socket.to_read.append(bytes(100))
+    socket.tell(SocketReadable())
+    last = lan.one()[TCP]
+    forbid(lan, to)
+    assert socket.closed == "abort"
+    reset = lan.one()[TCP]
+    assert (reset.flags, reset.seq, reset.dport) == ("RA", last.seq + 100, 40000)
+    assert lan.counters["gateway.flows_closed"] == lan.counters["tcp.forbidden"] == 1
+    lan.outside.denied.clear()
+    lan.connect(destination=to)
+
+
+@DESTINATIONS
+def test_so_does_a_guest_whose_connection_is_not_there_yet(lan, to):
+    socket = lan.syn(destination=to)
+    forbid(lan, to)
+    assert socket.closed == "abort"
+    error = lan.one()
+    if IPv6 in error:
+        assert (error[ICMPv6DestUnreach].code, error[TCPerror].sport) == (1, 40000)
+    else:
+        assert (error[ICMP].type, error[ICMP].code, error[TCPerror].sport) == (3, 13, 40000)
+    assert lan.counters["gateway.flows_closed"] == 1
 
 
 # -- resets that come behind data ---------------------------------------------------------------------
