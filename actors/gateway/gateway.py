@@ -376,6 +376,7 @@ class GatewayActor(EventLoopActor):
     def _settings_changed(self, message: SettingsChanged) -> None:
         self._settings = message.settings
         self._flows.follow(message.settings, self.now())
+        self._tcp_forwards.follow()
 
     @handles(PortLimited)
     def _port_limited(self, message: PortLimited) -> None:

@@ -7,7 +7,8 @@ what clients outside do costs the guest nothing of what it may open itself. But 
 all of them: who has its share (``netstack.shares``) is refused, for others wait behind it.
 
 Liveness: a port is either watched, and tells when somebody connects, or its forward is full; then each of
-the forward's flows that gets its answer or ends lets the next clients in. Every flow has a timer.
+the forward's flows that gets its answer or ends lets the next clients in, and so do other settings. Every
+flow has a timer.
 """
 
 from __future__ import annotations
@@ -107,6 +108,12 @@ class TcpForwards:
             self._by_index[wanted.index] = connections
         connections.clients = wanted.clients  # the port may have been given back and taken anew
         self._let_in(connections)
+
+    def follow(self) -> None:
+        """Let clients in that wait for room which other settings have made."""
+        for connections in self._by_index.values():
+            if connections.is_full:
+                self._let_in(connections)
 
     def _let_in(self, connections: ForwardedConnections) -> None:
         settings, clients = self._context.settings, connections.clients

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import random
+from dataclasses import replace
+from typing import Any
 
 import pykka
 import pytest
@@ -18,7 +20,8 @@ from test_ipv6_router import PREFIX
 from actors.flows.forwarded_tcp import ForwardedTcpFlowActor
 from actors.flows.tcp_flow import CONNECT_TIMEOUT
 from actors.gateway.tcp_forwards import TAKEN_AT_ONCE
-from actors.messages import PortClosed
+from actors.messages import PortClosed, SettingsChanged
+from actors.settings import LanSettings
 from netstack.family import pack_ip
 from netstack.forward import FIRST_PORT
 from netstack.proxy_protocol import build_proxy_header
@@ -286,6 +289,16 @@ def test_the_connections_of_a_forward_are_bounded_and_the_next_waits_for_the_end
     loop.advance(7441)  # the three are idle for too long
     assert states(connections) == ["reset"] * 3 + ["in"] * 2
     assert counters["forward.full"] >= 1
+
+
+@pytest.mark.parametrize("limit", ["max_connections_per_forward", "max_half_open_per_peer"])
+def test_clients_that_wait_are_let_in_by_a_reload_that_makes_room(loop, counters, limit):
+    forwarded = Forwarded(counters, "tcp::8080:10.0.2.10:80", **{limit: 2})
+    connections, _ = forwarded.crowd(5)
+    assert states(connections) == ["in"] * 2 + ["waits"] * 3
+    settings: Any = LanSettings(ipv6_prefix=None)
+    forwarded.lan.tell(SettingsChanged(replace(settings, **{limit: 4})))
+    assert states(connections) == ["in"] * 4 + ["waits"]
 
 
 def come_from(forwarded, host, number):
