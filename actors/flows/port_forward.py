@@ -167,8 +167,10 @@ class PortForwardActor(EventLoopActor):
         self._set_timer()
 
     def on_stop(self) -> None:
-        """Give the port back, which leads nowhere now."""
+        """Give the port back, which leads nowhere now; what the guest sends to its clients is not ours."""
         self._give_port_back()
+        for client in self._clients.values():
+            self._hide(client)
         forward = self._forward
         self._listeners.lead_no_more(forward.protocol, forward.host, forward.port)
 

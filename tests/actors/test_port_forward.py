@@ -259,6 +259,23 @@ def test_transparent_clients_are_answered_from_where_they_wrote_to_last(loop, co
     assert loop.pending() == []
 
 
+@TRANSPARENT
+def test_what_a_guest_sends_to_former_clients_of_a_forward_that_is_gone_goes_out(
+    loop, counters, layer, client, guest
+):
+    forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent", ipv6_prefix=PREFIX)
+    if layer is IPv6:
+        forwarded.guest_uses(guest)
+    opened = len(forwarded.lan.outside.udp)
+    forwarded.comes(b"hello", client=(client, 40_000))
+    forwarded.refs[0].stop(block=False)
+    run_ready()
+    datagram = layer(src=guest, dst=client) / UDP(sport=9, dport=40_000) / Raw(b"mine")
+    forwarded.lan.sends(1, ether(1) / datagram)
+    assert [s.sent for s in forwarded.lan.outside.udp[opened:]] == [[(b"mine", (client, 40_000))]]
+    assert forwarded.lan.ref._actor_weakref()._forwards._shown == {}
+
+
 def test_transparent_clients_are_bounded(loop, counters):
     forwarded = Forwarded(counters, "udp::5000:10.0.2.10:9,transparent")
     for number in range(CLIENTS + 50):
