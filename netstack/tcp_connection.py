@@ -59,7 +59,7 @@ QUICK_ACKS = 16
 """Segments at the start that are acknowledged at once: the guest's window is small then and waits for it."""
 
 MAX_SYNS = 6
-"""Times that a SYN or SYN-ACK is sent: some 60 s."""
+"""Times that a SYN or SYN-ACK is sent unasked: some 60 s."""
 
 CHALLENGES = 10
 CHALLENGE_PERIOD = 5.0
@@ -134,6 +134,8 @@ class TcpConnection:
         self._syn_at = NEVER
         self._syns = 0
         self._syn_sent_at = now
+        self._answers_again = self._answered_again = False
+        """Whether a repeated SYN is to be answered, and whether one has been."""
         self._ends_at = NEVER
         self._resets: list[bytes] = []
         self._challenges = 0
@@ -358,8 +360,9 @@ class TcpConnection:
         flags = segment.flags
         if flags & SYN:
             if position + 1 == self.receiver.next:
-                # Our answer was lost; or, when both opened at once, this is the guest's.
-                self._syn_at = min(self._syn_at, now)
+                # Our answer was lost; or, when both opened at once, this is the guest's. How often it repeats
+                # its SYN is its own affair: what we send by our timer is counted.
+                self._answers_again = self._may_answer(now) or self._answers_again
                 if flags & ACK and segment.acknowledgment == self._first + 1 & _WORD:
                     self._move(Event.SYN_ACKNOWLEDGED)
                     self._opened(now)
@@ -382,7 +385,7 @@ class TcpConnection:
             self._process_synchronized(segment, now)
 
     def _opened(self, now: float) -> None:
-        if self._syns == 1:  # else it is unknown which of them was answered (Karn)
+        if self._syns == 1 and not self._answered_again:  # else it is unknown which was answered (Karn)
             self._round_trip.sample(now - self._syn_sent_at)
         self._syn_at = NEVER
 
@@ -549,11 +552,15 @@ class TcpConnection:
             self._resets.append(self._template.build(0, acknowledgment, RST | ACK, 0))
 
     def _challenge(self, now: float) -> None:
+        if self._may_answer(now):
+            self._ack_now = True
+
+    def _may_answer(self, now: float) -> bool:
+        """Whether one more segment may be answered that does not belong here."""
         if now >= self._challenges_until:
             self._challenges_until, self._challenges = now + CHALLENGE_PERIOD, 0
-        if self._challenges < CHALLENGES:
-            self._challenges += 1
-            self._ack_now = True
+        self._challenges += 1
+        return self._challenges <= CHALLENGES
 
     def _move(self, event: Event) -> None:
         self.state = after(self.state, event)
@@ -578,6 +585,9 @@ class TcpConnection:
         if self.state in OPENING:
             if self._syn_at <= now:
                 self._send_syn(frames, now)
+            elif self._answers_again:
+                self._answered_again = True
+                frames.append(self._build_syn())
             elif self._ack_now and self.state is State.SYN_RECEIVED:
                 self._send(frames, 0, now, probe=False)
         elif self.state is not State.CLOSED:
@@ -612,19 +622,21 @@ class TcpConnection:
         if self._syns >= MAX_SYNS:
             self._end(Ending.TIMED_OUT)
             return
-        shift = self._shift
-        options = encode_syn_options(SynOptions(self._offer.mss, shift, self._sack))
-        window = min(self._offer.room, MAX_UNSCALED)
-        if self.state is State.SYN_SENT:
-            frames.append(self._template.build(self._first, 0, SYN, window, options=options))
-        else:
-            acknowledged = self.receiver.acknowledged & _WORD
-            frames.append(self._template.build(self._first, acknowledged, SYN | ACK, window, options=options))
+        frames.append(self._build_syn())
         self._syns += 1
         self._syn_sent_at = now
         self._round_trip.backoff = self._syns - 1
         self._syn_at = now + self._round_trip.timeout
         self._round_trip.backoff = 0
+
+    def _build_syn(self) -> bytes:
+        self._answers_again = False
+        options = encode_syn_options(SynOptions(self._offer.mss, self._shift, self._sack))
+        window = min(self._offer.room, MAX_UNSCALED)
+        if self.state is State.SYN_SENT:
+            return self._template.build(self._first, 0, SYN, window, options=options)
+        acknowledged = self.receiver.acknowledged & _WORD
+        return self._template.build(self._first, acknowledged, SYN | ACK, window, options=options)
 
     def _send(self, frames: list[bytes], budget: int, now: float, *, probe: bool) -> None:
         sender, receiver = self.sender, self.receiver

@@ -2,6 +2,8 @@
 
 from tcp_conversations_of_data import SHUT
 
+NEXT = "\n"
+
 OPENING = {
     "three-way handshake": """
         >> S 0 mss 1000 win 65535
@@ -22,6 +24,15 @@ OPENING = {
         >> S 0
         << SA 0 ack 1
         >> S 0
+        << SA 0 ack 1
+        >> A 1 ack 1
+        state ESTABLISHED
+    """,
+    "however often a SYN is repeated, the attempt is not given up for that": f"""
+        {NEXT.join([">> S 0", "<< SA 0 ack 1"] * 11)}
+        >> S 0 | S 0 | S 0
+        << nothing
+        wait 1.1
         << SA 0 ack 1
         >> A 1 ack 1
         state ESTABLISHED
