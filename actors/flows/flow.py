@@ -17,7 +17,7 @@ from actors.ports import SendResult
 from actors.runtime import NEVER, EventLoopActor, Tick, handles, tell_alive
 from actors.token_bucket import TokenBucket
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
-from netstack.family import IPV4, endpoint_text, family_of
+from netstack.family import IPV4, IPV6, endpoint_text, family_of
 from netstack.icmp import IcmpError
 from netstack.ipv4 import DEFAULT_TTL
 
@@ -270,7 +270,7 @@ class FlowActor(EventLoopActor):
             source = family.pack(error.router)
         else:
             source = settings.gateway_ip if family is IPV4 else settings.gateway_ip6
-        message = family.build_error(error.type, error.code, error.rest, head)
+        message = family.build_error(error.type, error.code, error.rest, _of_packet(head))
         return family.build_icmp(self._macs, source, self._guest.ip, message, DEFAULT_TTL, 0)
 
     def _next_identification(self) -> int:
@@ -284,3 +284,10 @@ class FlowActor(EventLoopActor):
             fragment = self._family.fragment
             frames = [piece for frame in frames for piece in fragment(frame)]
         tell_alive(self._context.switch, FramesFromGateway(frames))
+
+
+def _of_packet(head: bytes) -> bytes:
+    """Give what is the packet's of a frame's beginning from the IP header on: short frames are padded."""
+    if head[0] >> 4 == IPV4.version:
+        return head[: int.from_bytes(head[2:4], "big")]
+    return head[: IPV6.header_length + int.from_bytes(head[4:6], "big")]

@@ -436,6 +436,24 @@ def test_rfc5508_req4_an_error_about_udp_quotes_what_the_guest_sent(lan, router,
     assert lan.outside.udp[0].open  # RFC 4787 REQ-12
 
 
+@pytest.mark.parametrize(
+    ("question", "address", "kind", "headers"),
+    [
+        (udp(1, data=b"x"), SERVER, 3, 20 + 8),
+        (ping(1, data=b""), (SERVER[0], 0), 11, 20 + 8),
+        (udp6(1, data=b"x"), ("2606:4700::1111", 7000), 1, 40 + 8),
+    ],
+    ids=["IPv4", "ping", "IPv6"],
+)
+def test_what_a_card_has_padded_a_short_frame_with_is_not_quoted(both, question, address, kind, headers):
+    frame = bytes(question)
+    both.sends(1, Raw(frame.ljust(90, b"\xa5")))
+    (socket,) = both.outside.udp + both.outside.echo
+    socket.complain(error(kind, router="", address=address, quoted=bytes(ICMP(type=8, id=0x5555, seq=1))))
+    (told,) = both.received()
+    assert bytes(told)[14 + headers :] == frame[14:]
+
+
 def test_rfc5508_req5_an_error_about_a_ping_quotes_that_very_ping(lan):
     probes = [ping(1, identifier=0xBEEF, seq=n, ttl=n + 2) for n in range(1, 5)]
     lan.sends(1, *probes)
