@@ -14,7 +14,7 @@ from relay.setting_kinds import SettingsError
 from relay.spelling import perhaps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 OTHERS, ROOMS = "rooms", "room"
 """Tables of the file."""
@@ -82,9 +82,15 @@ NO_TABLES = RoomTables()
 
 
 def take_tables(
-    table: dict[str, Any], source: str, read: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    table: dict[str, Any],
+    source: str,
+    read: Callable[[Mapping[str, Any], str], dict[str, Any]],
+    switches: Collection[str] = (),
 ) -> RoomTables:
-    """Take the rooms' tables out of a file's. ``read`` reads settings. Raises SettingsError."""
+    """Take the rooms' tables out of a file's. ``read`` reads settings. Raises SettingsError.
+
+    ``switches`` are the keys of settings that are true or false.
+    """
     others, named = table.pop(OTHERS, {}), table.pop(ROOMS, {})
     for found, name in ((others, OTHERS), (named, ROOMS)):
         if not isinstance(found, dict):
@@ -98,8 +104,8 @@ def take_tables(
             raise SettingsError(f"{where}: the settings of this room stand outside of tables")
         if not isinstance(values, dict):
             raise SettingsError(f"{where}: must be a table")
-        rooms[name] = _of_rooms(values, where, read)
-    found = _of_rooms(others, f"{source}: {OTHERS}", read)
+        rooms[name] = _of_rooms(values, where, read, switches)
+    found = _of_rooms(others, f"{source}: {OTHERS}", read, switches)
     if "forward" in found:
         raise SettingsError(f"{source}: {OTHERS}: forward: only one room can have a port; see [{ROOMS}.NAME]")
     written = {name: values for name, values in ((OTHERS, others), (ROOMS, named)) if values}
@@ -107,10 +113,16 @@ def take_tables(
 
 
 def _of_rooms(
-    values: Mapping[str, Any], where: str, read: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    values: Mapping[str, Any],
+    where: str,
+    read: Callable[[Mapping[str, Any], str], dict[str, Any]],
+    switches: Collection[str],
 ) -> dict[str, Any]:
     known = {name.replace("_", "-") for name in OF_ROOMS}
-    for key in values:
+    for key, value in values.items():
         if key not in known:
-            raise SettingsError(f"{where}: {key[:80]!r} is no setting of rooms{perhaps(key, known)}")
+            hint = perhaps(key, known, known.intersection(switches))
+            if isinstance(value, dict):
+                hint = f": those of one room stand in [{ROOMS}.NAME]"
+            raise SettingsError(f"{where}: {key[:80]!r} is no setting of rooms{hint}")
     return read(values, where)

@@ -11,7 +11,7 @@ import tomllib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relay.room_tables import RoomTables, take_tables
+from relay.room_tables import OTHERS, ROOMS, RoomTables, take_tables
 from relay.setting_kinds import SWITCH, SettingsError, flag
 from relay.spelling import MAX_NAMED, misspelt_variables, perhaps
 
@@ -27,15 +27,21 @@ _PASSWORD = re.compile(r"//[^/@,\s]*@")
 MAX_CONFIG_BYTES = 1 << 20
 """Largest configuration file that is read."""
 
+OUTSIDE = f": settings stand outside of tables, but for those of [{OTHERS}] and [{ROOMS}.NAME]"
+"""What is said of a table that there is not."""
+
 
 def refuse_misspelt(
-    environment: Mapping[str, str], variables: Mapping[str, str], others: Sequence[str]
+    environment: Mapping[str, str],
+    variables: Mapping[str, str],
+    others: Sequence[str],
+    options: Mapping[str, Option],
 ) -> None:
     """Refuse variables of our prefix that are none: ``variables`` by settings, and ``others``.
 
     Raises SettingsError.
     """
-    found = misspelt_variables(environment, variables, others)
+    found = misspelt_variables(environment, variables, others, _switches(options))
     if found:
         complaints = [
             f"{name[:80]}{f', perhaps {near}' if near else ''}" for name, near in sorted(found.items())
@@ -44,6 +50,11 @@ def refuse_misspelt(
         raise SettingsError(
             f"unknown environment variable {'; '.join(complaints[:MAX_NAMED])}{more} (see vmrelay --help)"
         )
+
+
+def _switches(options: Mapping[str, Option]) -> frozenset[str]:
+    """Name the settings that are true or false."""
+    return frozenset(name for name, option in options.items() if option.kind is SWITCH)
 
 
 def read_file(path: Path, options: Mapping[str, Option]) -> tuple[dict[str, Any], RoomTables, dict[str, str]]:
@@ -61,7 +72,8 @@ def read_file(path: Path, options: Mapping[str, Option]) -> tuple[dict[str, Any]
         raise SettingsError(f"--config {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; nested too deep
         raise SettingsError(f"{path}: not valid TOML: {' '.join(str(error).split())}") from None
-    tables = take_tables(table, str(path), partial(_from_table, options))
+    switches = frozenset(flag(name)[2:] for name in _switches(options))
+    tables = take_tables(table, str(path), partial(_from_table, options), switches)
     values = _from_table(options, table, str(path))
     texts = {name: _text_of(table[flag(name)[2:]]) for name in values}
     return values, tables, texts
@@ -73,7 +85,9 @@ def _from_table(options: Mapping[str, Option], table: Mapping[str, Any], where: 
     values = {}
     for key, value in table.items():
         if key not in names:
-            raise SettingsError(f"{where}: unknown setting {key[:80]!r}{perhaps(key, names)}")
+            switches = (flag(name)[2:] for name in _switches(options))
+            hint = OUTSIDE if isinstance(value, dict) else perhaps(key, names, switches)
+            raise SettingsError(f"{where}: unknown setting {key[:80]!r}{hint}")
         option, source = options[names[key]], f"{where}: {key}"
         values[names[key]] = checked(option, _toml_text(option.kind, value, source), source)
     return values

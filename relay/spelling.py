@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 LIKENESS = 0.6
 """Ratio of difflib from which a name of the right kind counts as misspelt; it is difflib's own default."""
@@ -39,6 +39,7 @@ MAX_NAMED = 5
 """Variables that one line complains about."""
 
 _OWN = "VMRELAY"
+_NOT = "no-"
 
 _SERVICE_LINK = re.compile(
     r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
@@ -46,13 +47,21 @@ _SERVICE_LINK = re.compile(
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
-def perhaps(word: str, known: Iterable[str]) -> str:
+def perhaps(word: str, known: Iterable[str], switches: Iterable[str] = ()) -> str:
     """Return ``, perhaps 'NAME'`` for the known name that is most like ``word``, or nothing.
 
-    Case, and dashes written as underscores, make no difference.
+    Case, and dashes written as underscores, make no difference. For ``no-NAME``, where NAME is one of
+    ``switches``, what it is set to is a part of what was meant.
     """
-    near = closest(word, known)
+    negated = _negated(word, switches)
+    near = closest(word, known) if negated is None else f"{negated} = false"
     return "" if near is None else f", perhaps {near!r}"
+
+
+def _negated(word: str, switches: Iterable[str]) -> str | None:
+    """Return the switch that ``word`` turns off as a flag would, ``no-NAME``; None if it is none."""
+    folded = _folded(word)
+    return closest(folded.removeprefix(_NOT), switches) if folded.startswith(_NOT) else None
 
 
 def closest(word: str, known: Iterable[str], likeness: float = LIKENESS) -> str | None:
@@ -63,13 +72,17 @@ def closest(word: str, known: Iterable[str], likeness: float = LIKENESS) -> str 
 
 
 def misspelt_variables(
-    environment: Mapping[str, str], settings: Mapping[str, str], others: Iterable[str]
+    environment: Mapping[str, str],
+    settings: Mapping[str, str],
+    others: Iterable[str],
+    switches: Collection[str] = (),
 ) -> dict[str, str | None]:
     """Find variables that look as if they were meant for the relay, with what was probably meant (or None).
 
-    ``settings`` has the variable of each setting by the setting's name, ``others`` are variables that mean
-    something to other parts of the project. Everything that begins with VMRELAY is ours; of other names those
-    that are much like one of ours. Variables that are set to nothing count as not set.
+    ``settings`` has the variable of each setting by the setting's name, of which ``switches`` are true or
+    false; ``others`` are variables that mean something to other parts of the project. Everything that begins
+    with VMRELAY is ours; of other names those that are much like one of ours. Variables that are set to
+    nothing count as not set.
     """
     known = {*settings.values(), *others}
     found = {}
@@ -79,8 +92,10 @@ def misspelt_variables(
         folded = name.upper()
         if folded.startswith(_OWN):
             # The prefix alike says nothing: the rest decides.
-            setting = closest(folded.removeprefix(_OWN).strip("_-"), settings)
-            found[name] = settings[setting] if setting is not None else None
+            rest = folded.removeprefix(_OWN).strip("_-")
+            negated = _negated(rest, switches)
+            setting = closest(rest, settings) if negated is None else negated
+            found[name] = None if setting is None else settings[setting] + ("=false" if negated else "")
             continue
         own = folded.startswith("RELAY_")
         near = closest(name, known, OWN_PREFIX_LIKENESS if own else ELSEWHERE_LIKENESS)

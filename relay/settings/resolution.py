@@ -75,7 +75,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setting
 def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[Settings, dict[str, Origin]]:
     """As :func:`resolve`, and tell where each value comes from, by its field's name."""
     variables = {name: _variable(name, option) for name, option in OPTIONS.items()}
-    refuse_misspelt(environment, variables | {"config": CONFIG_VARIABLE}, OTHER_VARIABLES)
+    refuse_misspelt(environment, variables | {"config": CONFIG_VARIABLE}, OTHER_VARIABLES, OPTIONS)
     path = flags.get("config") or environment.get(CONFIG_VARIABLE)
     values, tables, texts = read_file(Path(path), OPTIONS) if path else ({}, NO_TABLES, {})
     origins = dict.fromkeys(OPTIONS, Origin("default", ""))

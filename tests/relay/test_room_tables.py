@@ -122,6 +122,11 @@ def test_what_a_room_may_set_is_a_setting_and_changes_its_plan(name):
         ("[room]\nlab = 7", "room.lab: must be a table"),
         ("[room.lab]\nport = 1", "room.lab: 'port' is no setting of rooms"),
         ("[room.lab]\nmax-flow = 1", "room.lab: 'max-flow' is no setting of rooms, perhaps 'max-flows'"),
+        (
+            "[room.lab]\nno-internet = true",
+            "'no-internet' is no setting of rooms, perhaps 'internet = false'",
+        ),
+        ("[rooms.lab]\nisolated = true", "rooms: 'lab' is no setting of rooms: those of one room stand in"),
         ("[room.lab]\nmax-flows = 0", "room.lab: max-flows: must be a whole number from 1 to 65535, not '0'"),
         ("[room.lab]\nmax-flows = true", "room.lab: max-flows: must be a whole number"),
         (

@@ -39,6 +39,9 @@ def test_a_file_may_be_as_windows_editors_write_it(path):
         (b"#" * (MAX_CONFIG_BYTES + 1), f"larger than {MAX_CONFIG_BYTES} bytes"),
         (b"prot = 5", "unknown setting 'prot', perhaps 'port'"),
         (b"port = true", "port: must be a whole number"),
+        (b"no-internet = true", "unknown setting 'no-internet', perhaps 'internet = false'"),
+        (b"[relay]\nport = 5", "unknown setting 'relay': settings stand outside of tables, but for those of"),
+        (b"[port]\nnumber = 5", "port: must be a whole number"),
     ],
 )
 def test_a_file_that_cannot_be_taken_is_one_line_that_names_it(path, content, complaint):

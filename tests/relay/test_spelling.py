@@ -26,6 +26,11 @@ def test_the_nearest_name_is_suggested_whatever_its_case():
     assert closest("--bind", []) is None
 
 
+def test_what_turns_a_switch_off_is_suggested_with_its_value():
+    assert perhaps("no_peer_list", ["peer-list", "port"], ["peer-list"]) == ", perhaps 'peer-list = false'"
+    assert perhaps("no-port", ["peer-list", "port"], ["peer-list"]) == ", perhaps 'port'"
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -45,6 +50,11 @@ def test_the_nearest_name_is_suggested_whatever_its_case():
         ("RELAY_CERT", "RELAY_CERT_PEM"),
         ("RELAY_KEY_PME", "RELAY_KEY_PEM"),
         ("CERT_POLL_INTERVALL", "CERT_POLL_INTERVAL"),
+        # Who follows the hint must not get the opposite.
+        ("VMRELAY_NO_INTERNET", "VMRELAY_INTERNET=false"),
+        ("VMRELAY_NO_PEERLIST", "VMRELAY_PEER_LIST=false"),
+        ("vmrelay-no-source-guard", "VMRELAY_SOURCE_GUARD=false"),
+        ("VMRELAY_NO_PORT", "VMRELAY_PORT"),
     ],
 )
 def test_a_misspelt_variable_is_refused_with_what_was_meant(name, meant):
