@@ -23,6 +23,9 @@ HOST_ACCESS_ADDRESS = "10.0.2.4"
 
 LOOPBACK_ADDRESS = "127.0.0.1"
 
+_MAPPED = 96
+"""Bits of a mapped address before that of IPv4 (RFC 4291, 2.5.5.2)."""
+
 OWN_ADDRESS = "own_address"
 """Reason of a refusal: the address is one of the relay host's."""
 
@@ -157,12 +160,26 @@ def _is_inside(inner: Network, outer: Network) -> bool:
     return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
+def parse_network(text: str) -> Network:
+    """Read a network such as ``192.0.2.0/24``, or an address. Raises ValueError.
+
+    A part of IPv4 in the guise of IPv6 (RFC 4291, 2.5.5.2) is that part of IPv4: where guests send IPv4, a
+    network of IPv6 would match nothing. All of it, ``::ffff:0:0/96``, stays what it is: lists of what is in
+    no routing table have it, and do not mean all of IPv4.
+    """
+    network = ip_network(text)
+    inner = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if inner is None or network.prefixlen <= _MAPPED:
+        return network
+    return IPv4Network((inner, network.prefixlen - _MAPPED))
+
+
 def parse_cidrs(texts: Iterable[str]) -> list[Network]:
     """Read networks such as ``192.0.2.0/24``. Raises ValueError that names the first that is none."""
     networks: list[Network] = []
     for text in texts:
         try:
-            networks.append(ip_network(text.strip()))
+            networks.append(parse_network(text.strip()))
         except ValueError as error:
             raise ValueError(f"{text!r} is not a network in CIDR notation: {error}") from None
     return networks

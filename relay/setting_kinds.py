@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from netstack.buffer_budget import LEAST
+from netstack.egress import parse_network
 from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
 from netstack.room_wire import MAX_URLS
@@ -172,7 +172,7 @@ def _parse_networks(text: str) -> tuple[Network, ...]:
     networks = []
     for item in filter(None, (part.strip() for part in text.split(","))):
         try:
-            networks.append(ipaddress.ip_network(item))
+            networks.append(parse_network(item))
         except ValueError as error:
             reason = "has host bits set" if "host bits" in str(error) else "is not an address or a network"
             raise ValueError(f"{item!r} {reason}; write networks as 192.0.2.0/24 or 2001:db8::/32") from None

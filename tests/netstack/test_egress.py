@@ -147,6 +147,24 @@ def test_a_denied_ipv4_address_is_denied_in_every_disguise():
         assert some.decide(text).reason == "denied_by_rule", kind
 
 
+@pytest.mark.parametrize("network", ["8.8.4.0/24", "::ffff:8.8.4.0/120", "::FFFF:808:400/120"])
+def test_a_denied_network_of_ipv4_is_denied_however_it_is_spelt(network):
+    some = EgressPolicy(allow=["::/0"], deny=[network])
+    for address in ("8.8.4.4", "::ffff:8.8.4.4"):
+        assert some.decide(address).reason == "denied_by_rule", address
+    assert some.decide("8.8.5.4").allowed
+
+
+def test_a_network_of_ipv4_is_opened_however_it_is_spelt():
+    some = EgressPolicy(allow=["::ffff:192.168.1.0/120"])
+    assert some.decide("192.168.1.1").allowed
+    assert not some.decide("192.168.2.1").allowed
+
+
+def test_to_deny_all_mapped_addresses_as_lists_of_bogons_do_leaves_ipv4_open():
+    assert EgressPolicy(deny=["::ffff:0:0/96", "::/8"]).decide("8.8.4.4").allowed
+
+
 def test_own_addresses_are_denied_and_the_cache_knows_when_they_change():
     some = EgressPolicy(allow=["192.168.1.0/24", "192.168.2.5/32", "::/0"])
     assert some.decide("192.168.1.5").allowed
