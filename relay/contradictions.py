@@ -52,6 +52,7 @@ def refuse_contradictions(settings: Settings) -> None:
         raise SettingsError("--host-access needs a way out, which --no-internet takes away")
     _refuse_half_a_cluster(settings)
     _refuse_idle_dhcp(settings)
+    _refuse_servers_that_are_none(settings)
     _refuse_misplaced_addresses(settings)
     _refuse_name_servers_out_of_reach(settings)
     _refuse_forwards(settings)
@@ -104,25 +105,38 @@ def _refuse_idle_dhcp(settings: Settings) -> None:
     for name in (field.name for field in fields(settings) if field.name.startswith("dhcp_")):
         if getattr(settings, name) and not settings.dhcp:
             raise SettingsError(f"{flag(name)} needs DHCP, which --no-dhcp takes away")
+
+
+def _refuse_servers_that_are_none(settings: Settings) -> None:
+    """Refuse to tell guests of a server that they cannot have under that address."""
     servers = {
         "dns": [] if settings.dns is None else [settings.dns.packed],
-        "dhcp_boot": [file.server for file in settings.dhcp_boot],
+        "dhcp_boot": [file.server for file in settings.dhcp_boot if any(file.server)],  # URLs have none
         "dhcp_ntp": settings.dhcp_ntp,
     }
-    host = addresses_of(settings.network).host_ip
-    for name, addresses in servers.items():
-        if host in addresses and not settings.host_access:
-            raise SettingsError(
-                f"{flag(name)}: {IPv4Address(host)} is this machine, which needs --host-access"
-            )
+    network = settings.network
+    ends = (network.network_address, network.broadcast_address)
+    host = IPv4Address(addresses_of(network).host_ip)
+    for name, address in ((name, IPv4Address(each)) for name, all_of in servers.items() for each in all_of):
+        if address.is_loopback:
+            wrong = f"is each guest itself; this machine is {host}, with --host-access"
+        elif address in ends:
+            wrong = f"is nobody's address in {network}"
+        elif address not in network and (
+            address.is_unspecified or address.is_multicast or address.is_reserved
+        ):
+            wrong = "is no server's address"
+        elif address == host and not settings.host_access:
+            wrong = "is this machine, which needs --host-access"
+        else:
+            continue
+        raise SettingsError(f"{flag(name)}: {address} {wrong}")
 
 
 def _refuse_misplaced_addresses(settings: Settings) -> None:
     """Refuse what is to be on the LAN and is not, and what is to be outside and is on the LAN."""
     network, addresses = settings.network, addresses_of(settings.network)
     ends = (network.network_address, network.broadcast_address)
-    if settings.dns in ends:
-        raise SettingsError(f"--dns: {settings.dns} is nobody's address in {network}")
     try:
         AddressPool(
             str(network),

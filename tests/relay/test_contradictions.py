@@ -39,6 +39,26 @@ def settings(**values):
             "--dns: 9.9.9.9 is not in 10.0.2.0/24, and guests may not reach it: --deny-cidr",
         ),
         ({"internet": "0", "dns": "9.9.9.9"}, "--dns needs a way out, which --no-internet takes away"),
+        # A guest that is told so asks itself, whatever it may reach.
+        *(
+            (
+                LAB | extra | {name: f"{before}{address}"},
+                f"--{name.replace('_', '-')}: {address} is each guest itself; this machine is 172.20.0.4",
+            )
+            for name, before in (("dns", ""), ("dhcp_ntp", ""), ("dhcp_boot", "file@"))
+            for address, extra in (
+                ("127.0.0.1", {}),
+                ("127.0.0.53", {"allow_cidr": "127.0.0.0/8"}),
+                ("127.0.0.1", {"host_access": "1"}),
+            )
+        ),
+        *(
+            ({name: f"{before}{address}"}, f"--{name.replace('_', '-')}: {address} is no")
+            for name, before in (("dns", ""), ("dhcp_ntp", ""), ("dhcp_boot", "file@"))
+            for address in ("224.0.1.1", "255.255.255.255", "10.0.2.255")
+        ),
+        ({"dns": "0.0.0.0", "allow_cidr": "0.0.0.0"}, "--dns: 0.0.0.0 is no server's address"),
+        ({"dhcp_ntp": "192.0.2.1,0.0.0.0"}, "--dhcp-ntp: 0.0.0.0 is no server's address"),
         (
             LAB | {"dhcp_route": "10.1.0.0/16=10.0.2.15"},
             "--dhcp-route: 10.0.2.15 is no router for guests of 172.20.0.0/16",
@@ -89,6 +109,7 @@ def test_what_cannot_be_had_together_is_one_line(values, complaint):
         {"dns": "192.168.1.1", "allow_cidr": "192.168.1.0/24"},
         {"dns": "192.168.1.1", "dhcp_route": "192.168.0.0/16=10.0.2.15", "internet": "0"},
         {"dns": "10.0.2.53", "internet": "0"},
+        {"dhcp_boot": "http://127.0.0.1/ipxe.efi", "dhcp_ntp": "10.0.2.15,192.0.2.1"},
         # What is wider than the LAN has other hosts too.
         LAB | {"allow_cidr": "172.16.0.0/12,10.0.2.0/24"},
         {"ipv6": "0", "allow_cidr": "fd76:6d72:656c:6179::/64"},
