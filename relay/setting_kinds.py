@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -222,10 +222,18 @@ def _parse_prefix(text: str) -> IPv6Network:
 
 
 def _parse_host(text: str) -> str:
-    host = text.removeprefix("[").removesuffix("]")
-    if not host or any(character.isspace() or character in "/@" for character in host):
-        raise ValueError("must be an address or a host name of this machine")
-    return host
+    """Read an address, in the one spelling that it is known by from then on, or a name."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        address = ip_address(host)
+    except ValueError:
+        if not host or any(character.isspace() or character in "/@:,*[]" for character in host):
+            raise ValueError(
+                "must be one address or host name of this machine, or :: for all; the port is --port's"
+            ) from None
+        return host.lower()
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
 
 
 def _parse_path(text: str) -> Path:

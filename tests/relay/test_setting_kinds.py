@@ -20,6 +20,13 @@ from relay.setting_kinds import choice, seconds, size, whole
         (setting_kinds.SWITCH, "Yes", True),
         (setting_kinds.HOST, "[::1]", "::1"),
         (setting_kinds.NATS_URLS, "TLS://U:P@H, Nats://h:1", ("tls://U:P@H", "nats://h:1")),
+        # By one spelling it is known whether it is all of the machine, or loopback.
+        *((setting_kinds.HOST, text, "::") for text in ("::0", "[0:0:0:0:0:0:0:0]", "0::", "::0.0.0.0")),
+        (setting_kinds.HOST, "0:0:0:0:0:0:0:1", "::1"),
+        (setting_kinds.HOST, "::FFFF:127.0.0.1", "127.0.0.1"),
+        (setting_kinds.HOST, "::ffff:0:0", "0.0.0.0"),
+        (setting_kinds.HOST, "FE80::1%eth0", "fe80::1%eth0"),
+        (setting_kinds.HOST, "LocalHost", "localhost"),
         (setting_kinds.LAN_NETWORK, "172.20.0.0/16", IPv4Network("172.20.0.0/16")),
         (setting_kinds.LAN_NETWORK, "192.0.2.8/29", IPv4Network("192.0.2.8/29")),
     ],
@@ -40,6 +47,8 @@ def test_a_text_becomes_its_value(kind, text, value):
         (setting_kinds.NETWORKS, "192.0.2.1/24"),
         (setting_kinds.PATH, ""),
         *((setting_kinds.NATS_URLS, text) for text in ("h:4222", "ws://h", "nats://", "nats://a nats://b")),
+        *((setting_kinds.HOST, text) for text in ("", "*", "localhost:4433", "127.0.0.1:4433", "[::1]:4433")),
+        *((setting_kinds.HOST, text) for text in ("127.0.0.1,::1", "[::1", "a b", "https://localhost")),
         *(
             (setting_kinds.LAN_NETWORK, text)
             for text in ("10.0.0.0/15", "10.0.0.0/30", "10.0.2.1/24", "127.1.0.0/16", "169.254.7.0/24")
