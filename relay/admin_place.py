@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from netstack.family import endpoint_text
+from relay.home import at_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +68,7 @@ def parse_place(text: str) -> str | Path | Address:
             raise ValueError("there is no TLS: http://ADDRESS:PORT, and from elsewhere through ssh -L")
         text = rest.removesuffix("/") if scheme.lower() == "http" else ""
     if "/" in text and not mark:
-        return Path(text)
+        return at_home(text)
     match = _ADDRESS.fullmatch(text)
     if match and int(match["port"]) < 1 << 16:
         return Address(match["host"].strip("[]"), int(match["port"]))

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay import settings
 from relay.complaint import complain
-from relay.spelling import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -173,10 +172,10 @@ def _settings_of(process: Process | None) -> settings.Settings:
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         settings.add_arguments(parser)
         flags = vars(parser.parse_known_args(list(process.flags))[0])
-        path = flags.get("config") or environment.get(CONFIG_VARIABLE)
-        if path:
-            flags["config"] = folder / "cwd" / str(path)
     try:
+        path = settings.config_path(flags, environment)
+        if process is not None and path is not None:
+            flags["config"] = _PROC / str(process.pid) / "cwd" / path
         return settings.resolve(flags, environment)
     except settings.SettingsError as error:
         # The file has changed since, or cannot be read from here.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,6 +14,7 @@ from netstack.forward import parse_forwards
 from netstack.lan_network import LARGEST, SMALLEST, addresses_of
 from netstack.room_wire import MAX_URLS
 from relay.admin_place import parse_place
+from relay.home import at_home
 from relay.lan_options import (
     parse_addresses,
     parse_boot_files,
@@ -31,6 +31,7 @@ from transport.origins import MAX_ALLOWED, parse_origins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 Network = IPv4Network | IPv6Network
 
@@ -239,7 +240,7 @@ def _parse_host(text: str) -> str:
 def _parse_path(text: str) -> Path:
     if "\0" in text or not text:
         raise ValueError("must be the path of a file")
-    return Path(text)
+    return at_home(text)
 
 
 AUTO_STATE, NO_STATE = "auto", "none"
@@ -249,8 +250,7 @@ AUTO_STATE, NO_STATE = "auto", "none"
 def _parse_state(text: str) -> str:
     if text.lower() in (AUTO_STATE, NO_STATE):
         return text.lower()
-    _parse_path(text)
-    return text
+    return str(_parse_path(text))
 
 
 AUTO_WORKERS = "auto"

@@ -6,7 +6,7 @@ puts them together, and ``resolution`` finds the values.
 """
 
 from relay.setting_kinds import SettingsError
-from relay.settings.resolution import Origin, add_arguments, explain, resolve
+from relay.settings.resolution import Origin, add_arguments, config_path, explain, resolve
 from relay.settings.settings import OPTIONS, Settings, SettingsWithRooms, count_of_workers
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "SettingsError",
     "SettingsWithRooms",
     "add_arguments",
+    "config_path",
     "count_of_workers",
     "explain",
     "resolve",

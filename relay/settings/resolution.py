@@ -7,7 +7,6 @@ each other, they are not joined across sources.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from relay.contradictions import (
@@ -17,6 +16,7 @@ from relay.contradictions import (
     refuse_half_of_auth,
     refuse_ways_out_of_islands,
 )
+from relay.home import at_home
 from relay.room_tables import NO_TABLES
 from relay.setting_kinds import ARGUMENTS, SettingsError, flag
 from relay.setting_sources import checked, read_file, refuse_misspelt
@@ -25,6 +25,7 @@ from relay.spelling import CONFIG_VARIABLE, OTHER_VARIABLES, is_service_link
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from relay.setting_kinds import Option
 
@@ -76,8 +77,8 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
     """As :func:`resolve`, and tell where each value comes from, by its field's name."""
     variables = {name: _variable(name, option) for name, option in OPTIONS.items()}
     refuse_misspelt(environment, variables | {"config": CONFIG_VARIABLE}, OTHER_VARIABLES, OPTIONS)
-    path = flags.get("config") or environment.get(CONFIG_VARIABLE)
-    values, tables, texts = read_file(Path(path), OPTIONS) if path else ({}, NO_TABLES, {})
+    path = config_path(flags, environment)
+    values, tables, texts = ({}, NO_TABLES, {}) if path is None else read_file(path, OPTIONS)
     origins = dict.fromkeys(OPTIONS, Origin("default", ""))
     origins |= {name: Origin("file", str(path), text) for name, text in texts.items()}
     for name, option in OPTIONS.items():
@@ -106,6 +107,18 @@ def explain(flags: Mapping[str, Any], environment: Mapping[str, str]) -> tuple[S
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}") from None
     return with_rooms, origins
+
+
+def config_path(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
+    """Tell which configuration file flags and environment name, if any. Raises SettingsError."""
+    text = str(flags.get("config", environment.get(CONFIG_VARIABLE, "").strip()))
+    source = flag("config") if "config" in flags else CONFIG_VARIABLE
+    if not text.strip() and "config" in flags:  # as a shell's variable that is not set leaves it
+        raise SettingsError(f"{source}: must be the path of a file, not ''")
+    try:
+        return at_home(text) if text else None
+    except ValueError as error:
+        raise SettingsError(f"{source}: {error}") from None
 
 
 def _variable(name: str, option: Option) -> str:

@@ -67,6 +67,7 @@ HOW = {
     "by a file": lambda port, folder: (["--config", folder / "relay.toml"], {}),
     "by a file, from its own folder": lambda port, folder: (["--config", "relay.toml"], {}),
     "by a file that the environment names": lambda port, folder: ([], {"VMRELAY_CONFIG": "relay.toml"}),
+    "by a file in the home": lambda port, folder: (["--config=~/relay.toml"], {"HOME": str(folder)}),
     "by a flag, over the environment": lambda port, folder: (["--port", port], {"VMRELAY_PORT": "9"}),
     "by the kernel": lambda port, folder: (["--port", "0", "--forward", f"udp::{port}:web:80"], {}),
     "by the kernel, and no TCP": lambda port, folder: (["--port", "0", "--web", "off"], {}),
@@ -83,7 +84,7 @@ def test_a_relay_is_found_wherever_it_was_told_to_listen(how, tmp_path):
     (tmp_path / "relay.toml").write_text(f"port = {port}\n")
     words, environment = HOW[how](port, tmp_path)
     with Running(*words, cwd=tmp_path, **environment) as relay:
-        status, said = check("--pid", relay.pid)
+        status, said = check("--pid", relay.pid, HOME=environment.get("HOME", os.environ.get("HOME", "")))
         assert said.rstrip().endswith(f" port {relay.port} speaks QUIC")
         assert status == 0
 

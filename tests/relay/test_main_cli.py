@@ -211,6 +211,11 @@ WRONG = {
     "a bad number": (["serve", "--port", "x"], {}, "--port: must be a whole number from 0 to 65535"),
     "a bad variable": ([], {"VMRELAY_DNS": "x"}, "VMRELAY_DNS: must be an IPv4 address"),
     "a missing file": (["--config", "/none.toml"], {}, "--config /none.toml: No such file or directory"),
+    "a file that a variable was to name": (
+        ["--config", ""],
+        {},
+        "--config: must be the path of a file, not ''",
+    ),
     "half a pair": (["--cert-pem", "x"], {}, "--cert-pem needs --key-pem (or RELAY_KEY_PEM)"),
     "the other half": ([], {"RELAY_KEY_PEM": "x"}, "--key-pem needs --cert-pem (or RELAY_CERT_PEM)"),
     "no such pair": (

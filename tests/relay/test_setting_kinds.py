@@ -6,6 +6,7 @@ import pytest
 
 from relay import setting_kinds
 from relay.setting_kinds import choice, seconds, size, whole
+from relay.settings import OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,12 @@ def test_a_text_becomes_its_value(kind, text, value):
 def test_another_one_is_refused_with_what_is_expected(kind, text):
     with pytest.raises(ValueError, match=r"must be|write networks as"):
         kind.parse(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name, option in OPTIONS.items() if option.metavar in {"FILE", "FOLDER", "WHERE"}],
+)
+def test_a_path_may_begin_with_the_home(name, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(OPTIONS[name].kind.parse("~/relay/x")) == "/home/me/relay/x"
