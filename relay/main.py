@@ -163,6 +163,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit with status 2."""
+        # argparse says "ignored" of the value that it has just refused.
+        message = message.replace("ignored explicit argument", "takes no value, not")
         self.exit(2, f"vmrelay: error: {' '.join(message.split())}\n")
 
 

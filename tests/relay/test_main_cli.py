@@ -216,6 +216,11 @@ WRONG = {
         {},
         "--config: must be the path of a file, not ''",
     ),
+    "a value of a switch": (
+        ["--host-access=true"],
+        {},
+        "argument --host-access/--no-host-access: takes no value, not 'true'",
+    ),
     "half a pair": (["--cert-pem", "x"], {}, "--cert-pem needs --key-pem (or RELAY_KEY_PEM)"),
     "the other half": ([], {"RELAY_KEY_PEM": "x"}, "--key-pem needs --cert-pem (or RELAY_CERT_PEM)"),
     "no such pair": (
