@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from relay import settings
 from relay.complaint import complain
 from relay.room_tables import OTHERS, ROOMS
-from relay.setting_kinds import flag
+from relay.setting_kinds import NO_RATE, RATE, flag
 from relay.spelling import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def _value(name: str, found: Settings, origin: Origin) -> object:
     """Give a value as a file has it: what was written, else the default."""
     kind = settings.OPTIONS[name].kind
     value = getattr(found, name)
+    if kind is RATE and not value:
+        return NO_RATE
     if origin.kind != "default" and not isinstance(value, bool | int | float):
         return [origin.text] if list in kind.toml else origin.text
     if isinstance(value, bool | int | float) or value is None:

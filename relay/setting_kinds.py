@@ -96,9 +96,13 @@ MAX_TCP_BUFFER = 2**30 - 1
 MAX_BUFFERS = 2**40
 
 
+NO_RATE = "off"
+"""How no limit is written; its value is 0."""
+
+
 def _parse_rate(text: str) -> int:
-    """Read a number per second, or ``off``, which is 0."""
-    if text.lower() == "off":
+    """Read a number per second, or ``off``."""
+    if text.lower() == NO_RATE:
         return 0
     match = re.fullmatch(r"([0-9]{1,13})([kMG]?)", text)
     if match and 1 <= (value := int(match[1]) * _UNITS[match[2]]) <= MAX_RATE:

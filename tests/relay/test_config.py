@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from processes import run
 
-from relay.settings import OPTIONS, explain
+from relay.settings import OPTIONS, Settings, explain
 from relay.tokens import make_key, public_half
 
 
@@ -35,14 +35,23 @@ def test_each_value_is_told_with_its_origin(tmp_path):
 
 def test_what_is_printed_is_a_file_that_means_the_same(tmp_path):
     flags = ("--forward", "tcp::80:web:80", "--allow-cidr", "192.0.2.0/24,2001:db8::/32", "--bit-rate", "5M")
-    told = vmrelay("print", *flags, "--static-lease", "52:54:00:00:00:01=10.0.2.50=web", "--no-ipv6")
+    others = ("--packet-rate", "off", "--static-lease", "52:54:00:00:00:01=10.0.2.50=web", "--no-ipv6")
+    told = vmrelay("print", *flags, *others)
     again = tmp_path / "again.toml"
     again.write_text(told)
     assert vmrelay("print", "--config", again).replace(f"file {again}", "X").splitlines() == [
         line.partition("  # flag")[0] + "  # X" if "  # flag" in line else line for line in told.splitlines()
     ]
-    own = {"forward", "allow-cidr", "bit-rate", "static-lease", "ipv6"}
+    own = {"forward", "allow-cidr", "bit-rate", "packet-rate", "static-lease", "ipv6"}
     assert set(tomllib.loads(told)) - {"state"} == own  # tests keep no state
+
+
+def test_each_default_that_is_printed_may_be_uncommented(tmp_path):
+    lines = [line.removeprefix("#") for line in vmrelay("print").splitlines() if not line.endswith("=")]
+    file = tmp_path / "relay.toml"
+    file.write_text("\n".join(lines))
+    assert len(lines) > len(OPTIONS) / 2
+    assert explain({"config": str(file)}, {"VMRELAY_STATE": "auto"})[0] == Settings()
 
 
 ROOMS = """
