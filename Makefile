@@ -48,7 +48,7 @@ unit: tools ## tests of the packages, with what they cover: pytest options in AR
 	$(SUDO) $(PYTEST) $(PARALLEL) $(if $(ARGS),,--cov) --ignore tests/system --ignore tests/security $(ARGS)
 
 accelerated: tools ## tests of the packages on their compiled form
-	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH=$$ACCELERATED \
+	ACCELERATED=$$(scripts/accelerate.sh) && $(SUDO) env VMRELAY_ACCELERATED=1 PYTHONPATH="$$ACCELERATED" \
 		$(PYTEST_ALONE) $(PARALLEL) tests/test_accelerator.py tests/netstack tests/actors tests/transport $(ARGS)
 
 js: ## the npm package in clients/js: types, tests, and what would be published
@@ -73,7 +73,7 @@ tools: .venv/test.stamp ## install the programs that tests drive, when they are 
 
 bench: .venv/run.stamp ## the loads of docs/performance.md against a relay of this tree
 	RELAYBENCH=$$(scripts/relaybench.sh) && export RELAYBENCH && \
-		ACCELERATED=$$(scripts/accelerate.sh) && $(BIN)/python bench/loads.py --packages $$ACCELERATED $(ARGS)
+		ACCELERATED=$$(scripts/accelerate.sh) && $(BIN)/python bench/loads.py --packages "$$ACCELERATED" $(ARGS)
 
 fuzz: .venv/test.stamp ## the parsers, for 10 minutes, guided by coverage: ARGS="--minutes 60 tcp"
 	scripts/fuzz.sh $(ARGS)

@@ -158,6 +158,34 @@ def test_an_environment_is_made_for_those_too_who_install_for_their_user(tmp_pat
     assert log.read_text().splitlines() == ["0", "0"]
 
 
+@pytest.mark.parametrize(
+    ("target", "program", "said"),
+    [
+        ("accelerated", "pytest", "packages at {folder}"),
+        ("bench", "python", "asked for bench/loads.py --packages {folder}"),
+    ],
+)
+def test_make_uses_the_compiled_packages_in_a_tree_whose_path_has_spaces(tmp_path, target, program, said):
+    tree = tmp_path / "vm relay"
+    copied(tree, "Makefile")
+    folder = tree / ".cache/accelerated/00"
+    stand_ins = {
+        "scripts/accelerate.sh": f"#!/bin/sh\necho '{folder}'\n",
+        "scripts/relaybench.sh": NOTHING,
+        f".venv/bin/{program}": '#!/bin/sh\necho "packages at $PYTHONPATH"\necho "asked for $1 $2 $3"\n',
+    }
+    for name, text in stand_ins.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+        (tree / name).chmod(0o755)
+    what_is_there = ("-o", "tools", "-o", ".venv/run.stamp")
+    done = run(
+        "make", "-C", str(tree), *what_is_there, target, "SUDO=", PYTHONPATH="", MAKEFLAGS="", RELAYBENCH=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert said.format(folder=folder) in done.stdout.splitlines()
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_folder_of_the_users_that_cd_looks_in_changes_nothing(tmp_path, script):
     """Exported, CDPATH would lead ``scripts/..`` to another folder, and name it among what is printed."""
