@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from relay.settings import Settings
     from transport.certificates import Certificate
 
+HEARTBEATS = 15.0
+"""Seconds between heartbeats of our clients, and of those in the documents."""
+
 SHOWN_ADDRESSES = 8
 """Addresses for other machines that are named at start."""
 
@@ -50,7 +53,16 @@ def describe(settings: Settings) -> None:
     """Log how the relay works, and who may come."""
     logger.info("datagram path: {}", path_form())
     logger.info("limits of each session: {}", limits(settings))
-    asked = {settings.of_room(room).auth for room in (DEFAULT_ROOM, ALL_OTHERS, *settings.rooms)}
+    rooms = [settings.of_room(room) for room in (DEFAULT_ROOM, ALL_OTHERS, *settings.rooms)]
+    hasty = min(room.peer_timeout for room in rooms)
+    if hasty <= HEARTBEATS:
+        logger.warning(
+            "--peer-timeout {:g}: clients say every {:g} s that they live; those of idle guests will lose "
+            "their connections again and again",
+            hasty,
+            HEARTBEATS,
+        )
+    asked = {room.auth for room in rooms}
     if asked != {REQUIRED} and not is_loopback(settings.bind):
         logger.info("whoever reaches this port can join: --auth required lets in who has a token")
 

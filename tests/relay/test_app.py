@@ -25,7 +25,8 @@ from relay import announcement
 from relay.announcement import is_loopback, javascript
 from relay.app import Relay, serve
 from relay.logs import BURST, Limiter
-from relay.settings import Settings, SettingsError
+from relay.room_tables import RoomTables
+from relay.settings import Settings, SettingsError, SettingsWithRooms
 from relay.starting import StartError
 from transport.certificates import CertificateError, EphemeralCertificateStore, generate
 from transport.host.outside import HostNetwork
@@ -132,6 +133,17 @@ def test_where_this_machine_has_no_ipv6_loopback_the_printed_url_does_without(mo
 
     monkeypatch.setattr(announcement, "interface_addresses", interfaces)
     assert announcement.reached_at("::") == reached
+
+
+@pytest.mark.parametrize(
+    ("whole", "lab", "told"),
+    [(10.0, 150.0, "10"), (150.0, 15.0, "15"), (45.0, 45.0, ""), (150.0, 150.0, "")],
+)
+def test_a_timeout_that_clients_of_idle_guests_cannot_keep_is_a_warning(lines, whole, lab, told):
+    tables = RoomTables(named={"lab": {"peer_timeout": lab}})
+    announcement.describe(SettingsWithRooms(peer_timeout=whole, tables=tables))
+    warned = [line for line in lines if line.startswith("WARNING --peer-timeout ")]
+    assert [line.split()[2] for line in warned] == ([f"{told}:"] if told else [])
 
 
 class Certified:
