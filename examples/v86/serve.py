@@ -18,7 +18,9 @@ import sys
 import threading
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-PORT = int(os.environ.get("DEMO_PORT", "8086"))
+PORT = 8086
+"""Where the page is, unless DEMO_PORT says otherwise."""
+MAX_PORT = 65_535
 PATIENCE = 5.0
 """Seconds for the relay's answer on its TCP port."""
 
@@ -70,12 +72,17 @@ def reached_by(url: str, certificate_hash: str) -> dict[str, str]:
 def main(folder: str, *options: str) -> int:
     """Serve ``folder``; return the relay's exit status."""
     relay_at: dict[str, str] = {}
+    asked = os.environ.get("DEMO_PORT") or str(PORT)
+    port = int(asked[:6]) if asked.isascii() and asked.isdecimal() else 0
+    if not 1 <= port <= MAX_PORT:
+        print(f"DEMO_PORT must be a whole number from 1 to {MAX_PORT}, not {asked[:80]!r}", file=sys.stderr)
+        return 2
     try:
         server = http.server.ThreadingHTTPServer(
-            ("127.0.0.1", PORT), functools.partial(Files, directory=folder, relay=relay_at)
+            ("127.0.0.1", port), functools.partial(Files, directory=folder, relay=relay_at)
         )
     except OSError as error:
-        print(f"cannot serve the demo on port {PORT}: {error.strerror}", file=sys.stderr)
+        print(f"cannot serve the demo on port {port}: {error.strerror}", file=sys.stderr)
         return 1
     # Interrupts go to both processes; this one ends when the relay has.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -90,7 +97,7 @@ def main(folder: str, *options: str) -> int:
             elif not relay_at and (found := re.match(r"Listening on (https://\S+)$", line)):
                 relay_at |= reached_by(found[1], certificate_hash)
                 threading.Thread(target=server.serve_forever, daemon=True).start()
-                print(f"Open http://127.0.0.1:{PORT}/ in a browser, twice if you like.", flush=True)
+                print(f"Open http://127.0.0.1:{port}/ in a browser, twice if you like.", flush=True)
         return relay.wait()
 
 

@@ -10,7 +10,7 @@ import sys
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from processes import ROOT, Program, free_port
+from processes import ROOT, Program, free_port, run
 
 PAGE = b"<!doctype html><title>a page</title>"
 
@@ -80,6 +80,13 @@ def test_the_page_is_told_the_certificate_where_it_cannot_ask_by_http(demo, opti
 def test_the_page_is_told_about_a_relay_on_ipv6(demo):
     one = demo("--port", "0", "--bind", "::1")
     assert one.told() == {"relay": f"http://[::1]:{one.relay_port}/"}
+
+
+@pytest.mark.parametrize("port", ["80x", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_one_line(tmp_path, port):
+    done = run(sys.executable, ROOT / "examples/v86/serve.py", tmp_path, check=False, env={"DEMO_PORT": port})
+    assert done.returncode == 2
+    assert done.stderr == f"DEMO_PORT must be a whole number from 1 to 65535, not '{port}'\n"
 
 
 def test_a_relay_that_the_address_names_is_kept(demo):
