@@ -6,8 +6,9 @@ and much at once; a killed relay loses that moment. SQLite's write-ahead log mak
 
 A lease that nobody had for :data:`KEPT_FOR` is forgotten, and so is the one seen longest ago where a room has
 more than :data:`MAX_PER_ROOM` or all together more than :data:`MAX_LEASES`. A database that cannot be read is
-put aside; one that cannot be written is one line in the log, and the relay goes on with what is in memory.
-Changes that no database takes, as of a text without bytes in UTF-8, are left out of it.
+put aside; one that cannot be written, as on a full disk, is one line in the log, and the relay goes on with
+what is in memory, and tries again with each change. Changes that no database takes, as of a text without
+bytes in UTF-8, are left out of it.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ WRITTEN_AFTER = 0.2
 
 FRESH_FOR = 3600
 """Seconds for which a lease that only was seen again is not written again."""
+
+READ_WITHIN = 1.0
+"""Seconds that another process may have a database locked which cannot be opened as usual."""
 
 _MAC, _ADDRESS = 6, 4
 _VERSION = 1
@@ -93,11 +97,22 @@ class LeaseStore:
         self._wake = threading.Event()
         self._ended = False
         self._failed = False
-        self._database = None if folder is None else _open(folder)
+        self._folder = folder
+        self._database: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-        if self._database is not None:
-            self._read(self._database)
+        if folder is not None:
+            self._begin(folder)
             self._thread.start()
+
+    def _begin(self, folder: Folder) -> None:
+        """Read what there is, from a database that cannot be written, too."""
+        try:
+            self._database = _open(folder)
+            self._read(self._database)
+        except (StateError, OSError, sqlite3.Error) as error:
+            self._tell_failure(f"guests' addresses are not kept: {FILE}: {error}")
+            with contextlib.suppress(StateError, OSError, sqlite3.Error), _as_it_is(folder) as database:
+                self._read(database)
 
     def of_room(self, room: str) -> RoomMemory:
         """Give the part of one room."""
@@ -146,9 +161,10 @@ class LeaseStore:
         """Write what is left. Waits for the disk."""
         self._ended = True
         self._wake.set()
-        if self._database is not None:
+        if self._folder is not None:
             self._thread.join()
             self._write()
+        if self._database is not None:
             self._database.close()
 
     def _place_last(self, key: tuple[str, bytes], lease: Lease, *, is_ours: bool = True) -> None:
@@ -191,7 +207,7 @@ class LeaseStore:
             self._put(key, None)
 
     def _put(self, key: tuple[str, bytes], lease: Lease | None) -> None:
-        if self._database is None:
+        if self._folder is None:
             return
         with self._lock:
             self._pending[key] = lease
@@ -224,16 +240,17 @@ class LeaseStore:
     def _write(self) -> None:
         with self._lock:
             pending, self._pending = self._pending, {}
-        database = self._database
-        if database is None or not pending:
+        if self._folder is None or not pending:
             return
         written = [(*key, *lease) for key, lease in pending.items() if lease is not None]
         deleted = [key for key, lease in pending.items() if lease is None]
         try:
-            with database:
+            if self._database is None:
+                self._database = _open(self._folder)
+            with self._database as database:
                 database.executemany(_DELETE, deleted)
                 database.executemany(_WRITE, written)
-        except sqlite3.Error as error:
+        except (StateError, OSError, sqlite3.Error) as error:
             with self._lock:
                 self._pending = pending | self._pending  # with the next change it is tried again
                 while len(self._pending) > MAX_PENDING:
@@ -271,29 +288,40 @@ class RoomMemory:
         self._store.keep(self._room, mac, address, name)
 
 
-def _open(folder: Folder) -> sqlite3.Connection | None:
-    """Open the database, a new one if it is damaged; None, and a line in the log, if there can be none."""
+def _open(folder: Folder) -> sqlite3.Connection:
+    """Open the database, a new one if it is damaged. Raises StateError, OSError or sqlite3.Error."""
+    path = folder.private_path(FILE)
     try:
-        path = folder.private_path(FILE)
-        try:
-            return _connect(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            aside = path.with_suffix(".damaged")
-            logger.warning("{} is damaged ({}); it is put aside as {}", path, error, aside.name)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(FILE + suffix).unlink(missing_ok=True)
-            path.replace(aside)
-            return _connect(folder.private_path(FILE))
-    except (StateError, OSError, sqlite3.Error) as error:
-        logger.warning("guests' addresses are not kept: {}: {}", FILE, error)
-        return None
+        return _connect(path)
+    except sqlite3.DatabaseError as error:
+        # Others are of the disk, or of who else uses it. This one is of what stands there: another schema.
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        aside = path.with_suffix(".damaged")
+        logger.warning("{} is damaged ({}); it is put aside as {}", path, error, aside.name)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(FILE + suffix).unlink(missing_ok=True)
+    path.replace(aside)
+    return _connect(folder.private_path(FILE))
+
+
+@contextlib.contextmanager
+def _as_it_is(folder: Folder) -> Iterator[sqlite3.Connection]:
+    """Open the database for reading alone, by this process alone: that needs no room on the disk."""
+    path = folder.private_path(FILE)
+    with contextlib.closing(sqlite3.connect(path, timeout=READ_WITHIN)) as database:
+        database.text_factory = _text
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        yield database
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="replace")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, check_same_thread=False)
-    database.text_factory = lambda raw: raw.decode(errors="replace")
+    database.text_factory = _text
     with contextlib.ExitStack() as stack:
         stack.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")
@@ -302,9 +330,10 @@ def _connect(path: Path) -> sqlite3.Connection:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if found != "ok" or version not in (0, _VERSION):
             raise sqlite3.DatabaseError(found if found != "ok" else f"its version is {version}")
-        database.execute(_SCHEMA)
+        if version != _VERSION:  # else there may be no room for what need not be written
+            database.execute(_SCHEMA)
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+            database.commit()
         database.execute(_READ).fetchone()
-        database.execute(f"PRAGMA user_version = {_VERSION}")
-        database.commit()
         stack.pop_all()
     return database

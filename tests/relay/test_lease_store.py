@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import resource
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -247,6 +250,42 @@ def test_a_disk_that_takes_nothing_is_one_line_and_costs_a_bounded_memory(reopen
     assert known(reopen()) == [(mac(n), ip(n), "") for n in (33, 34, 35, 36, 37, 38, 39, 99)]
 
 
+@contextlib.contextmanager
+def full_disk():
+    """Give what is written no room meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("how", ["ended", "killed"])
+def test_what_a_full_disk_has_is_known_and_what_comes_is_written_once_there_is_room(
+    tmp_path, clock, lines, how
+):
+    folder = Folder(tmp_path / "state")
+    store = LeaseStore(folder, clock)
+    store.keep("default", mac(1), ip(11), "web")
+    if how == "killed":
+        wait_until(lambda: not store._pending)
+        folder = Folder(shutil.copytree(folder.path, tmp_path / "killed"))
+    store.close()
+    with full_disk():
+        store = LeaseStore(folder, clock)
+        assert known(store) == [(mac(1), ip(11), "web")]
+        store.keep("default", mac(2), ip(12), "")
+    [line] = lines
+    assert line.startswith("WARNING guests' addresses are not kept: leases.db: ")
+    store.keep("default", mac(3), ip(13), "")
+    store.close()
+    store = LeaseStore(folder, clock)
+    assert known(store) == [(mac(1), ip(11), "web"), (mac(2), ip(12), ""), (mac(3), ip(13), "")]
+    store.close()
+    assert lines == [line]
+
+
 def test_what_no_database_takes_is_left_out_and_what_comes_later_is_written(reopen, lines):
     store = reopen()
     for number in (1, 2):
@@ -315,6 +354,22 @@ def test_rows_and_versions_that_another_relay_wrote_are_not_believed(folder, lin
     assert lines == []
     LeaseStore(folder).close()
     assert "its version is 9" in lines[0]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_table_of_another_form_is_put_aside(folder, lines, version):
+    database = sqlite3.connect(folder.private_path(FILE))
+    database.execute("CREATE TABLE leases (mac BLOB PRIMARY KEY, ip TEXT)")
+    database.execute(f"PRAGMA user_version = {version}")
+    database.close()
+    store = LeaseStore(folder)
+    store.keep("default", mac(1), ip(11), "")
+    store.close()
+    store = LeaseStore(folder)
+    assert known(store) == [(mac(1), ip(11), "")]
+    store.close()
+    [line] = lines
+    assert "is damaged (no such column: room)" in line
 
 
 def test_where_no_file_can_be_it_is_one_line(folder, lines):
