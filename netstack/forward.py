@@ -73,6 +73,13 @@ class Forward(NamedTuple):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.protocol}:{host}:{self.port}"
 
+    def meets(self, other: Forward) -> bool:
+        """Whether both want one port of this machine, at one of its addresses or all of an IP version."""
+        one, two = ip_address(self.host), ip_address(other.host)
+        if (self.protocol, self.port, one.version) != (other.protocol, other.port, two.version):
+            return False
+        return one == two or one.is_unspecified or two.is_unspecified
+
     def __str__(self) -> str:
         """Write it so that :func:`parse_forward` reads it as the same."""
         option = f",{self.clients}" if self.clients else ""

@@ -22,6 +22,7 @@ from relay.setting_kinds import OFF, SettingsError, flag
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
+    from netstack.forward import Forward
     from relay.room_tables import RoomTables
     from relay.settings import Settings, SettingsWithRooms
 
@@ -179,10 +180,21 @@ def _refuse_name_servers_out_of_reach(settings: Settings) -> None:
 
 def _refuse_forwards(settings: Settings) -> None:
     for forward in settings.forward:
-        if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not settings.ipv6:
-            raise SettingsError(f"--forward: {forward} needs IPv6 on the LAN, which --no-ipv6 takes away")
-        if not _can_be_a_guest(forward.vm, settings.network):
-            raise SettingsError(f"--forward: {forward} does not lead to a guest of {settings.network}")
+        why = why_no_forward(forward, settings.network, ipv6=settings.ipv6)
+        if why is not None:
+            raise SettingsError(f"--forward: {why}")
+
+
+def why_no_forward(forward: Forward, network: IPv4Network, *, ipv6: bool) -> str | None:
+    """Say why a forward leads to no guest that a LAN of this network can have, if it does not.
+
+    ``ipv6`` tells whether the LAN has it.
+    """
+    if forward.clients is Clients.TRANSPARENT and ":" in forward.host and not ipv6:
+        return f"{forward} needs IPv6 on the LAN, which --no-ipv6 takes away"
+    if not _can_be_a_guest(forward.vm, network):
+        return f"{forward} does not lead to a guest of {network}"
+    return None
 
 
 def _can_be_a_guest(vm: bytes | str, network: IPv4Network) -> bool:

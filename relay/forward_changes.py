@@ -51,6 +51,11 @@ class ForwardChanges:
         """Give the part of one room."""
         return RoomForwards(self, room)
 
+    @property
+    def rooms(self) -> set[str]:
+        """Those that have any."""
+        return {room for room, _ in self._changes}
+
     def find(self, room: str, change: Change) -> list[str]:
         """Tell the forwards of a room that were changed so."""
         return [text for (place, text), found in self._changes.items() if (place, change) == (room, found)]

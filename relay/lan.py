@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -33,6 +34,7 @@ from actors.settings import CHANGEABLE
 from netstack.counters import Counters
 from netstack.forward import MAX_FORWARDS, parse_forward
 from netstack.ipv4 import format_ipv4
+from relay.contradictions import why_no_forward
 from relay.forward_changes import ForwardChanges, TooManyChangesError
 from relay.observation import Observation
 from transport.host.outside import HostNetwork
@@ -178,7 +180,11 @@ class Lan:
 
     def add_forward(self, forward: Forward) -> None:
         """Open a port of the host that leads to a guest, as an operator wants it. Raises ForwardError."""
-        text = str(forward)
+        text, settings = str(forward), self.settings
+        network, ipv6 = IPv4Network(settings.network), settings.ipv6_prefix is not None
+        why = why_no_forward(forward, network, ipv6=ipv6)
+        if why is not None:
+            raise ForwardError(f"cannot forward {why}")
         self._open_forward(forward)
         try:
             self._changes.open(text, configured=text in self._planned)

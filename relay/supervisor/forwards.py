@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from netstack.forward import MAX_FORWARDS, named
+from netstack.forward import MAX_FORWARDS, named, parse_forward
 from netstack.room_names import DEFAULT_ROOM
+from relay.contradictions import why_no_forward
 from relay.forward_changes import TooManyChangesError
 from relay.operations import NotThereError, OperationError
 from transport.host.listeners import try_to_listen
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from netstack.forward import Forward
     from relay.forward_changes import ForwardChanges
@@ -56,6 +57,12 @@ class WholeForwards:
         if text in present or len(present) >= MAX_FORWARDS:
             why = "it is forwarded" if text in present else f"there are {MAX_FORWARDS}"
             raise OperationError(f"cannot forward {forward}: {why} already")
+        own = self._settings().of_room(room)
+        why_not = why_no_forward(forward, own.network, ipv6=own.ipv6)
+        if why_not is not None:
+            raise OperationError(f"cannot forward {why_not}")
+        if any(map(forward.meets, self._all())):  # nobody listens yet, perhaps
+            raise OperationError(f"cannot forward {forward}: another forward has this port")
         _try(forward).close()
         try:
             self.changes.of_room(room).open(text, configured=text in self._planned(room))
@@ -82,6 +89,11 @@ class WholeForwards:
         return [text for text in self._planned(room) if text not in changes.closed] + [
             *map(str, changes.added)
         ]
+
+    def _all(self) -> Iterator[Forward]:
+        """Yield those of all rooms, also of such as are not there at present."""
+        for room in {DEFAULT_ROOM, *self._settings().rooms, *self.changes.rooms}:
+            yield from map(parse_forward, self.of_room(room))
 
     def _planned(self, room: str) -> list[str]:
         return [str(forward) for forward in self._settings().of_room(room).forward]

@@ -52,6 +52,23 @@ def test_a_forward_is_written_as_it_is_read(forward, text, listener):
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("tcp::80:web:1", "tcp::80:mail:2", True),
+        ("tcp::80:web:1", "tcp:0.0.0.0:80:mail:2", True),
+        ("udp:[::1]:53:web:1", "udp:[::]:53:web:1", True),
+        ("tcp::80:web:1", "tcp::81:web:1", False),
+        ("tcp::80:web:1", "udp::80:web:1", False),
+        ("tcp::80:web:1", "tcp:127.0.0.2:80:web:1", False),
+        ("tcp:0.0.0.0:80:web:1", "tcp:[::]:80:web:1", False),
+    ],
+)
+def test_forwards_that_want_one_port_are_told(one, other, meet):
+    one, other = parse_forward(one), parse_forward(other)
+    assert (one.meets(other), other.meets(one)) == (meet, meet)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         *("", "tcp", "tcp:8080:web:80", "sctp::1:web:1", "tcp:localhost:1:web:1", "tcp:::1:web:80"),

@@ -19,7 +19,7 @@ from actors.messages import DatagramsFromClient, FramesFromPeer
 from actors.runtime import current_scheduler, run_ready
 from actors.settings import FixedLease
 from netstack.counters import Counters
-from netstack.forward import parse_forwards
+from netstack.forward import parse_forward, parse_forwards
 from relay.lan import ForwardError, Lan
 from relay.lan_plan import lan_plan
 from relay.lans import CREATION_BURST, Bounds, Lans, NoRoomError
@@ -256,6 +256,18 @@ def test_a_forward_that_cannot_be_had_is_one_line_and_leaves_nothing_behind():
         assert set(pykka.ActorRegistry.get_all()) == before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("guest", ["192.0.2.1", "10.0.2.2", "10.0.2.255", "52:54:00:12:34:56", "gateway"])
+def test_an_operators_forward_that_leads_to_no_guest_is_refused(guest):
+    forward = parse_forward(f"tcp::1:{guest}:80")
+
+    def scenario(house):
+        with pytest.raises(ForwardError, match=f"{guest}:80 does not lead to a guest of 10.0.2.0/24"):
+            house.lans.default.add_forward(forward)
+        assert house.lans.default.forwards_by_text == []
+
+    in_a_house(scenario)
 
 
 # -- bounds -------------------------------------------------------------------------------------------

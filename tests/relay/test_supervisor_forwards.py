@@ -82,6 +82,23 @@ def test_a_port_that_somebody_has_is_told(taken):
         having(forward(taken)).try_all()
 
 
+def test_a_port_is_one_forwards_whether_somebody_listens_there_or_not(free):
+    """Nobody may, of a room that is at another worker than the one that answers for guests who are away."""
+    forwards = having(forward(18080))
+    forwards.add("lab", forward(free))
+    for room, taken in (("attic", free), ("lab", free), ("lab", 18080)):
+        with pytest.raises(OperationError, match=r"mail:80: another forward has this port"):
+            forwards.add(room, forward(taken, "mail"))
+    forwards.remove("default", str(forward(18080)))
+    forwards.remove("lab", str(forward(free)))
+    forwards.add("attic", forward(free, "mail"))
+
+
+def test_a_forward_that_leads_to_no_guest_is_refused(free):
+    with pytest.raises(OperationError, match=r"does not lead to a guest of 10\.0\.2\.0/24"):
+        having().add("lab", forward(free, "192.0.2.1"))
+
+
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_port_that_two_forwards_want_is_told(protocol, free):
     one, other = (parse_forward(f"{protocol}:{host}:{free}:web:80") for host in ("127.0.0.1", "0.0.0.0"))
