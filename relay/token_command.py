@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import stat
 import sys
 import time
 from datetime import UTC, datetime
@@ -107,7 +108,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "key",
         help="make a key, or add one to those in a file",
         description="Make a key that signs tokens, in a JWK Set that only you can read. A file that is there "
-        "gets one more: tokens are signed with the last, and the relay takes those of all.",
+        "gets one more, and whoever may read it still can: tokens are signed with the last, and the relay "
+        "takes those of all.",
         allow_abbrev=False,
     )
     key.add_argument("file", metavar="FILE", type=Path)
@@ -213,15 +215,30 @@ def _add_key(args: argparse.Namespace) -> int:
     entries = read_entries(args.file) if args.file.exists() else []
     made = make_key(args.algorithm)
     text = json.dumps({"keys": [*entries, made]}, indent=2) + "\n"
-    # Beside it and then in its place: a relay may read it at any moment, nobody else ever.
-    beside = args.file.with_name(f".{args.file.name}.{os.getpid()}")
+    # Beside it and then in its place: a relay may read it at any moment, nobody ever who could not before.
+    path = args.file.resolve()
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    beside.replace(args.file)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            if entries:
+                _give_to_readers_of(path, descriptor)
+        beside.replace(path)
+    except OSError:
+        beside.unlink()
+        raise
     told = {"kid": made["kid"], "alg": args.algorithm}
     print(json.dumps(told, indent=1) if args.json else made["kid"])  # noqa: T201
     return 0
+
+
+def _give_to_readers_of(path: Path, descriptor: int) -> None:
+    """Give an open file the owner, as far as this user may, the group and the mode of another one."""
+    status = path.stat()
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
 
 
 def _print_public(args: argparse.Namespace) -> int:

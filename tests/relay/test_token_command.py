@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -57,6 +58,24 @@ def test_a_second_key_signs_and_the_first_still_holds(token, tmp_path):
     assert loaded.read(old, time.time()).id != loaded.read(new, time.time()).id
     assert json.loads(token("show", new))["kid"] == second
     assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_who_may_read_a_file_of_keys_still_can_when_it_has_another_one(token, tmp_path):
+    """As a relay that checks by a secret, which is another user of the file's group."""
+    keys, link = tmp_path / "keys.json", tmp_path / "link.json"
+    first = token("key", keys, "--algorithm", "HS256")
+    groups = [group for group in os.getgroups() if group != os.getegid()]
+    if groups:
+        os.chown(keys, -1, groups[0])
+    keys.chmod(0o440)
+    before = keys.stat()
+    link.symlink_to("keys.json")
+    second = token("key", link, "--algorithm", "HS256")
+    assert list(load_keys(keys).by_id) == [first, second]
+    after = keys.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert link.is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_a_token_says_is_shown(token, tmp_path, monkeypatch):
