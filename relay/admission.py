@@ -170,7 +170,8 @@ def read_target(path: str, query: str) -> Target | Refusal:
     if not ROOM_NAME.fullmatch(room):
         return Refusal(HTTPStatus.BAD_REQUEST, f"{room[:70]!r} is no room: {NAME_RULE}.")
     # Named twice the encapsulation would be refused, and a URL may well say it again.
-    encapsulation = "encap=raw" if found[2] == "/raw" and "encap=" not in query else ""
+    is_said = any(key == "encap" for key, _ in fields)
+    encapsulation = "encap=raw" if found[2] == "/raw" and not is_said else ""
     kept = (field for field in query.split("&") if unquote_plus(field.partition("=")[0]) != TOKEN_FIELD)
     said = "&".join(filter(None, (encapsulation, *kept)))
     return Target(room, f"/?{said}" if said else "/")

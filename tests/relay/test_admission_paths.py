@@ -102,6 +102,8 @@ both_carriers = pytest.mark.parametrize("carrier", ["webtransport", "websocket"]
         ("/?encap=framed", "default", "/?encap=framed"),
         ("/raw?encap=raw", "default", "/?encap=raw"),
         ("/raw?a=1", "default", "/?encap=raw&a=1"),
+        ("/raw?recap=1", "default", "/?encap=raw&recap=1"),
+        ("/raw?enc%61p=raw", "default", "/?enc%61p=raw"),
         ("/room/lab", "lab", "/"),
         ("/room/lab/raw", "lab", "/?encap=raw"),
         ("/room/lab?encap=raw", "lab", "/?encap=raw"),

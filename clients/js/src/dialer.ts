@@ -66,7 +66,8 @@ export class Dialer {
     const wanted = wordOf("encapsulation", options.encapsulation, ENCAPSULATIONS) ?? said;
     if (said !== null && said !== wanted) throw new TypeError(`the URL of ${shown} says the encapsulation ${said}`);
     this.raw = wanted === "raw";
-    if (!this.raw && said === null && /\/raw\/?$/.test(pathname)) {
+    // A room may be called so: its framed sessions are at /room/raw.
+    if (!this.raw && said === null && /^(\/room\/[^/]*)?\/raw\/?$/.test(pathname)) {
       throw new TypeError(
         `${shown} is for emulators that know only a URL: it carries bare frames and gives no address. ` +
           'Leave "raw" out of it, or say { encapsulation: "raw" }.',

@@ -167,6 +167,7 @@ describe("connecting", () => {
     ["wss://relay.example/raw?encap=raw", undefined],
     ["wss://relay.example/raw?encap=framed", undefined],
     ["wss://relay.example/room/raw-food", undefined],
+    ["https://relay.example/room/raw", undefined],
   ] as const)("takes %s with encapsulation %s", async (url, encapsulation) => {
     relay.install();
     const nic = await attach(url, encapsulation === undefined ? {} : { encapsulation });
