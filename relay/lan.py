@@ -93,7 +93,7 @@ class Lan:
         memory: LeaseMemory | None = None,
         changes: RoomForwards | None = None,
     ) -> None:
-        """Start everything. Raises ForwardError.
+        """Start everything but operators' forwards, for :meth:`follow_changes`. Raises ForwardError.
 
         ``memory`` knows the guests' former addresses, ``changes`` what operators did to the forwards.
         """
@@ -174,8 +174,6 @@ class Lan:
             link.accept_by(self._attach_carried)
         for forward in self._plan_forwards(plan):
             self._open_forward(forward)
-        for forward in self._changes.added:
-            self._open_or_log(forward)
         run_ready()
 
     def add_forward(self, forward: Forward) -> None:

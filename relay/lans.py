@@ -95,6 +95,8 @@ class Lans:
         try:
             for name in sorted(self._kept):
                 self._begin(name)
+            for lan in self:  # the ports that the settings name are taken, in whichever room
+                lan.follow_changes()
         except BaseException:
             self.stop()
             raise
@@ -123,6 +125,7 @@ class Lans:
                 raise refusal
             is_new = name not in self._elsewhere()
             lan = self._begin(name)
+            lan.follow_changes()
             if is_new:
                 self._makers[name] = client
             self.counters.add("rooms.made")
@@ -185,7 +188,7 @@ class Lans:
 
     def _begin_kept(self, name: str) -> None:
         try:
-            self._begin(name)
+            self._begin(name).follow_changes()
         except ForwardError as error:
             logger.error("room {}: {}", name, error)
 

@@ -20,6 +20,7 @@ from actors.runtime import current_scheduler, run_ready
 from actors.settings import FixedLease
 from netstack.counters import Counters
 from netstack.forward import parse_forward, parse_forwards
+from relay.forward_changes import ForwardChanges
 from relay.lan import ForwardError, Lan
 from relay.lan_plan import lan_plan
 from relay.lans import CREATION_BURST, Bounds, Lans, NoRoomError
@@ -33,13 +34,14 @@ ARP_PROBE = bytes.fromhex("0001080006040001")
 class House:
     """A registry with LANs as the relay makes them."""
 
-    def __init__(self, settings=None, kept=(), elsewhere=None, **bounds):
+    def __init__(self, settings=None, kept=(), elsewhere=None, changes=None, **bounds):
         self.counters = Counters()
         self.now = 0.0
         self.shared = Shared(current_scheduler(), max_flows=100, max_questions=100)
         self.settings = settings or Settings()
+        changes = changes or ForwardChanges()
         self.lans = Lans(
-            lambda name: Lan(name, lan_plan(self.settings, name), self.shared),
+            lambda name: Lan(name, lan_plan(self.settings, name), self.shared, changes=changes.of_room(name)),
             self.counters,
             Bounds(**({"total": 256, "per_client": 16, "idle_time": 10.0} | bounds)),
             lambda: self.now,
@@ -256,6 +258,21 @@ def test_a_forward_that_cannot_be_had_is_one_line_and_leaves_nothing_behind():
         assert set(pykka.ActorRegistry.get_all()) == before
 
     asyncio.run(main())
+
+
+def test_forwards_of_the_settings_come_before_those_that_operators_added_to_any_room(lines):
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    added, planned = f"tcp:127.0.0.1:{port}:web:80", f"tcp:127.0.0.1:{port}:mail:80"
+    changes = ForwardChanges()
+    changes.of_room("default").open(added, configured=False)
+    tables = RoomTables(named={"lab": {"forward": parse_forwards(planned)}})
+
+    def scenario(house):
+        assert len(house.lans.find("lab").forwards) == 1
+        assert lines == [f"ERROR room default: cannot forward {added}: Address already in use"]
+
+    in_a_house(scenario, SettingsWithRooms(tables=tables), kept=["lab"], changes=changes)
 
 
 @pytest.mark.parametrize("guest", ["192.0.2.1", "10.0.2.2", "10.0.2.255", "52:54:00:12:34:56", "gateway"])

@@ -29,6 +29,9 @@ class Room:
         self.counters = Counters({"switch.drop.spoofed_source": 1, "switch.flooded": 0})
         self.is_empty = False
 
+    def follow_changes(self):
+        pass
+
     def stop(self):
         pass
 
