@@ -280,6 +280,25 @@ def test_a_closing_session_may_be_closed_again(pair, again):
     assert relay.timers_fired < 40
 
 
+def test_a_connection_whose_session_is_being_closed_gets_no_other(pair):
+    pair.relay.session.close(4, "over")
+    pair.settle(0.1)
+    pair.client.status = None
+    pair.request()
+    pair.settle(0.1)
+    assert pair.client.status == b"429"
+    assert ends(pair) < pair.now + CLOSE_LINGER + 4
+    assert len(pair.relay.host.peers) == 1
+
+
+def test_a_request_right_behind_the_end_of_a_session_opens_none(pair):
+    pair.client.h3.send_data(0, webtransport.encode_close_capsule(0, "bye"), end_stream=True)
+    pair.request()
+    pair.settle(0.1)
+    assert len(pair.relay.host.peers) == 1
+    assert pair.relay.peer.closed == [(0, "bye")]
+
+
 def test_sending_on_a_closing_session_is_harmless(pair):
     pair.relay.session.close(4, "over")
     pair.relay.flush()

@@ -319,13 +319,14 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self._session_closed_by_client(0, "")
 
     def _on_request(self, event: HeadersReceived) -> None:
-        if self._h3 is None:
+        if self._h3 is None or self.quic.ended is not None:
             return
         request = webtransport.read_request(event.headers)
         response = webtransport.answer(
             request,
             event.headers,
-            has_session=self._session is not None,
+            # One that is being closed counts: the connection goes with it.
+            has_session=self._session is not None or self._closing is not None,
             takes_datagrams=self.quic.peer_datagram_limit > 0,
         )
         grant: Grant | None = None
