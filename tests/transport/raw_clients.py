@@ -40,6 +40,10 @@ class RawTcp:
         """Send nothing more."""
         self.socket.shutdown(socket.SHUT_WR)
 
+    def read_to_end(self):
+        """Return all that comes, as it comes."""
+        return b"".join(iter(lambda: self.socket.recv(65536), b""))
+
 
 class RawTls(RawTcp):
     """Shakes hands for TLS 1.3; from then on it makes its records itself (RFC 8446, sections 5.2 and 7)."""

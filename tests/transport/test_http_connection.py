@@ -196,6 +196,25 @@ def test_who_ends_its_side_gets_what_it_asked_for(sent, statuses):
     run(scenario)
 
 
+@pytest.mark.parametrize("ends", ["TLS", "TLS and TCP", "TCP"])
+def test_who_ends_tls_gets_what_it_asked_for_however_busy_the_relay_is(ends, monkeypatch):
+    monkeypatch.setattr(http_connection, "SLICE", 0.0)  # each answer waits for the one before
+    monkeypatch.setitem(PAGES, "/large", ("text/plain", bytes(4000), {}))
+
+    async def scenario(web):
+        async with raw(web) as client:
+            requests = client.record(get("/large") * 3)
+            client.socket.sendall(requests + (client.close_notify() if "TLS" in ends else b""))
+            if "TCP" in ends:
+                client.end()
+            received = await asyncio.to_thread(client.read_to_end)
+            assert len(received) > 3 * 4000
+        await until(lambda: web.listener.connection_count == 0)
+        assert web.counters["web.status_400"] == 0
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize(
     "sent", [b"GET / HTTP/1.1\r\n", POST + b"Content-Length: %d\r\n\r\n" % MAX_BODY, b"\r\nG"]

@@ -94,6 +94,8 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
         """Records without content of late."""
         self._without_content_at = loop.time()
         self._after_end = 0
+        self._has_ended = False
+        """Whether the client has said that it sends nothing more."""
         self.handshake: asyncio.Future[None] = loop.create_future()
         """Done when the handshake is; fails with OSError."""
         super().__init__(
@@ -127,6 +129,14 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
         dissolve_transport(self._transport)
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:
+        """Take the end of TCP; asyncio would drop the answers to what was not worked off yet."""
+        if self._state is not sslproto.SSLProtocolState.WRAPPED:
+            return bool(super().eof_received())
+        self._eof_received = True
+        self._do_read()
+        return True
+
     def _do_read(self) -> None:
         if self._state is not sslproto.SSLProtocolState.WRAPPED:
             super()._do_read()
@@ -134,16 +144,19 @@ class TlsConnection(_SSLProtocol):  # type: ignore[misc] # its class is Any
             self._control_ssl_reading()
 
     def _do_read__copied(self) -> None:
-        connection: TlsReader = self._app_protocol
-        started = work_time()
-        contents = self._read_records()
-        connection.note_reading(work_time() - started)
-        has_ended = contents[-1:] == [b""]
-        if has_ended:
-            contents.pop()
-        if contents:
-            connection.data_received(b"".join(contents))
-        if has_ended:
+        if not self._has_ended:
+            connection: TlsReader = self._app_protocol
+            started = work_time()
+            contents = self._read_records()
+            connection.note_reading(work_time() - started)
+            self._has_ended = self._eof_received and not self._has_more
+            if contents[-1:] == [b""]:
+                self._has_ended = True
+                contents.pop()
+            if contents:
+                connection.data_received(b"".join(contents))
+        # Who has not worked off what came before the end reads on once that is done.
+        if self._has_ended and not self._app_reading_paused:
             self._call_eof_received()
             self._start_shutdown()
 
