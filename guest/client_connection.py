@@ -7,6 +7,7 @@ after each step, and flushes it one last time once that tells why the connection
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from aioquic.buffer import encode_uint_var
@@ -185,7 +186,8 @@ class ClientConnection(Carrier[ClientQuicConnection, ClientHost]):
             b":method": b"CONNECT",
             b":protocol": b"webtransport",
             b":scheme": b"https",
-            b":authority": self._target.authority.encode(),
+            # The interface of a link-local address means nothing to the server (RFC 6874, section 3).
+            b":authority": re.sub(r"%[^]]*", "", self._target.authority).encode(),
             b":path": path.encode(),
             b"sec-webtransport-http3-draft02": b"1",
         }

@@ -99,7 +99,9 @@ class Target:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if not (path.isascii() and path.isprintable()) or " " in path:
             raise ValueError(f"{shown}: what is not printable ASCII must be percent-encoded")
-        return cls(parts.hostname, port, path)
+        # The interface of a link-local address stands behind %25 in a URL (RFC 6874), elsewhere behind %.
+        host = parts.hostname.replace("%25", "%", 1) if ":" in parts.hostname else parts.hostname
+        return cls(host, port, path)
 
     @property
     def has_token(self) -> bool:

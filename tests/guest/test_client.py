@@ -415,6 +415,8 @@ def test_an_http3_server_without_webtransport_is_named_as_such():
         ("https://relay.example:4433/", Target("relay.example", 4433, "/"), "relay.example:4433"),
         ("https://relay.example", Target("relay.example", 443, "/"), "relay.example:443"),
         ("https://[::1]:4433/x?encap=raw", Target("::1", 4433, "/x?encap=raw"), "[::1]:4433"),
+        ("https://[fe80::1%25eth0]/", Target("fe80::1%eth0", 443, "/"), "[fe80::1%eth0]:443"),
+        ("https://[fe80::1%eth0]/", Target("fe80::1%eth0", 443, "/"), "[fe80::1%eth0]:443"),
         ("https://192.0.2.1:1?room=a", Target("192.0.2.1", 1, "/?room=a"), "192.0.2.1:1"),
     ],
 )

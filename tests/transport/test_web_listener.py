@@ -82,7 +82,16 @@ def test_every_request_gets_its_status(request_bytes, status, secure):
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1:4433", "[::1]:4433", "localhost", "vm.localhost:1", "myhost:4433"]
+    "host",
+    [
+        "127.0.0.1:4433",
+        "[::1]:4433",
+        "[fe80::1%eth0]:4433",
+        "[fe80::1%25eth0.1]:4433",
+        "localhost",
+        "vm.localhost:1",
+        "myhost:4433",
+    ],
 )
 @pytest.mark.parametrize("secure", [False, True])
 def test_it_answers_to_addresses_and_to_names_of_this_machine_and_of_its_certificate(host, secure):

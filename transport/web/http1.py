@@ -50,7 +50,10 @@ for some too, and a length or a coding for what it is to nobody else."""
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """What no line may contain; CR is looked for apart, for it may stand at the end."""
 _ABSOLUTE = re.compile(r"(?i:https?)://([^/?]*)(.*)")
-_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::([0-9]{0,5}))?")
+_AUTHORITY = re.compile(
+    r"(\[[0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::([0-9]{0,5}))?"
+)
+"""Clients should leave out the interface behind a link-local address (RFC 6874, section 3); some do not."""
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
 
