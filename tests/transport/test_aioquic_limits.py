@@ -301,6 +301,48 @@ def test_answers_do_not_depend_on_what_a_client_offers_to_remember():
     assert encoder_stream.sender._buffer_stop == 1, "nothing but the stream's type was ever sent"
 
 
+# -- what breaks the protocol --------------------------------------------------------------------------
+
+
+def at_the_end(pair, stream, data=b"", *, fin=False):
+    """More data of a stream that the client has begun."""
+    return stream_frame(stream, pair.client.quic._streams[stream].sender.highest_offset, data, fin=fin)
+
+
+BREACHES = {
+    "an acknowledgement of packets to come": (
+        lambda pair: b"\x02" + encode_uint_var(pair.relay.quic._packet_number) + bytes(3),
+        QuicErrorCode.PROTOCOL_VIOLATION,
+    ),
+    "a connection ID that retires itself": (
+        lambda pair: new_connection_id(5, retire_prior_to=6),
+        QuicErrorCode.FRAME_ENCODING_ERROR,
+    ),
+    "the end of the encoder's stream": (
+        lambda pair: at_the_end(pair, pair.client.h3._local_encoder_stream_id, fin=True),
+        ErrorCode.H3_CLOSED_CRITICAL_STREAM,
+    ),
+    "the end of the decoder's stream": (
+        lambda pair: at_the_end(pair, pair.client.h3._local_decoder_stream_id, fin=True),
+        ErrorCode.H3_CLOSED_CRITICAL_STREAM,
+    ),
+    "a datagram of no stream": (lambda pair: b"\x31\x08" + b"\xff" * 8, ErrorCode.H3_DATAGRAM_ERROR),
+    "a request's stream made another's": (
+        lambda pair: at_the_end(pair, 0, b"\x40\x41\0"),
+        ErrorCode.H3_FRAME_ERROR,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BREACHES)
+def test_what_breaks_the_protocol_closes_the_connection(what):
+    frame, code = BREACHES[what]
+    pair = Pair.established()
+    pair.relay.receive(Forge(pair.client).packet(frame(pair)), now=pair.now)
+    assert pair.relay.quic.ended.error_code == code
+    assert len(pair.relay.peer.closed) == 1
+
+
 # -- how connections are closed ------------------------------------------------------------------------
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pylsqpack
+from aioquic.buffer import UINT_VAR_MAX
 from aioquic.h3.connection import (
+    ClosedCriticalStream,
+    DatagramError,
     ErrorCode,
+    FrameError,
     FrameType,
     H3Connection,
     HeadersState,
     QpackDecompressionFailed,
     Setting,
 )
-from aioquic.h3.events import H3Event
+from aioquic.h3.events import DatagramReceived, H3Event
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
 from aioquic.quic.events import StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
@@ -173,6 +177,28 @@ class BoundedQuicConnection(QuicConnection):
                 "too many gaps in a stream",
             ) from None
 
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        start = buf.tell()
+        if buf.pull_uint_var() >= self._packet_number:
+            # Who acknowledges ahead has the relay send faster than any path delivers (RFC 9000, 21.4).
+            raise QuicConnectionError(
+                QuicErrorCode.PROTOCOL_VIOLATION, frame_type, "acknowledgement of a packet that was not sent"
+            )
+        buf.seek(start)
+        super()._handle_ack_frame(context, frame_type, buf)
+
+    def _handle_new_connection_id_frame(
+        self, context: QuicReceiveContext, frame_type: int, buf: Buffer
+    ) -> None:
+        start = buf.tell()
+        number, retire_prior_to = buf.pull_uint_var(), buf.pull_uint_var()
+        if retire_prior_to > number:
+            raise QuicConnectionError(
+                QuicErrorCode.FRAME_ENCODING_ERROR, frame_type, "Retire Prior To is over the Sequence Number"
+            )
+        buf.seek(start)
+        super()._handle_new_connection_id_frame(context, frame_type, buf)
+
     def _give_up_oldest_probe(self) -> None:
         """Where a path waits for an answer and no connection ID is left, give back one of another path's.
 
@@ -316,10 +342,22 @@ class BoundedH3Connection(H3Connection):
             announced = stream.frame_size or 0
             if len(stream.buffer) > MAX_ENCODED_FIELDS or announced > MAX_ENCODED_FIELDS:
                 raise _TooMuchDataError
+        qpack = {self._peer_encoder_stream_id, self._peer_decoder_stream_id}
+        if event.end_stream and event.stream_id in qpack:
+            raise ClosedCriticalStream("Closing QPACK streams is not allowed")
+        return events
+
+    def _receive_datagram(self, data: bytes) -> list[H3Event]:
+        events = super()._receive_datagram(data)
+        if any(isinstance(each, DatagramReceived) and each.stream_id > UINT_VAR_MAX for each in events):
+            raise DatagramError("There is no such stream")
         return events
 
     def _check_request_or_push_frame_type(self, frame_type: int, stream: Any) -> None:
         super()._check_request_or_push_frame_type(frame_type, stream)
+        if frame_type == FrameType.WEBTRANSPORT_STREAM and stream.headers_recv_state != HeadersState.INITIAL:
+            # It would take all that follows along: the session's end, too.
+            raise FrameError("A request's stream is no WebTransport stream")
         if frame_type == FrameType.HEADERS and stream.frame_size > MAX_ENCODED_FIELDS:
             raise _TooMuchDataError
 
