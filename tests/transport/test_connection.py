@@ -367,9 +367,34 @@ def test_a_stream_that_ends_without_a_capsule_ends_the_session(pair, how, may_co
     else:
         # A frame of a kind that there is not (RFC 9000, 12.4).
         pair.relay.receive(Forge(pair.client).packet(b"\x3f"), now=pair.now)
-    pair.settle(0.1)
+    pair.settle(0.1 + (CLOSE_LINGER if how == "stopped" else 0))
     assert len(pair.relay.peer.closed) == 1
     assert pair.relay.peer.may_come_back == may_come_back
+
+
+@pytest.mark.parametrize("later", [0.0, CLOSE_LINGER / 2])
+def test_a_client_that_stops_reading_may_still_say_why(pair, later):
+    """As quic-go does: STOP_SENDING goes ahead of the capsule, and in the same packet."""
+    forge = Forge(pair.client)
+    stop, offset = b"\x05\x00\x10", pair.client.quic._streams[0].sender.highest_offset
+    capsule = close_capsule_frame(5, "done", offset=offset)
+    if later:
+        pair.relay.receive(forge.packet(stop), now=pair.now)
+        pair.relay.pass_time(later)
+        assert pair.relay.peer.closed == []
+        pair.relay.receive(forge.packet(capsule))
+    else:
+        pair.relay.receive(forge.packet(stop + capsule), now=pair.now)
+    assert pair.relay.peer.closed == [(5, "done")]
+    assert not pair.relay.peer.may_come_back
+
+
+def test_a_session_whose_stream_is_not_read_any_more_may_be_closed(pair):
+    pair.relay.receive(Forge(pair.client).packet(b"\x05\x00\x10"), now=pair.now)
+    pair.relay.session.close(4, "over")
+    pair.settle(0.1)
+    assert pair.client.quic.ended.reason_phrase == "over"
+    assert pair.relay.peer.closed == []
 
 
 OTHER_REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"vm.test"), (b":path", b"/x")]

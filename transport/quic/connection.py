@@ -42,10 +42,13 @@ SESSION_DEADLINE = 10.0
 KEEP_ALIVE = 15.0
 """Seconds of silence after which a PING asks whether the client is still there."""
 CLOSE_LINGER = 1.0
-"""Seconds that a client has to read the closing capsule before the connection is closed under it."""
+"""Seconds that a client has to read the closing capsule before the connection is closed under it; or to say
+why, where it has stopped reading."""
 NO_SESSION: Final = "no session"
 CLOSING: Final = "closing"
-"""Names of deadlines: no session was opened; the client had time to read why its session was closed."""
+STOPPED: Final = "stopped"
+"""Names of deadlines: no session was opened; the client had time to read why its session was closed; or to
+say why it does not read the session's stream any more."""
 MAX_REQUEST_BYTES = 64 * 1024
 """Stream bytes that a client may send before its session stands: settings, QPACK and one request."""
 MAX_STREAM_BYTES = 1024 * 1024
@@ -133,6 +136,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self.close(ErrorCode.H3_NO_ERROR, reason)
             return
         self._end_session(SessionClosed(code, reason) if tell else None)
+        if STOPPED in self._deadlines:
+            self.close(ErrorCode.H3_NO_ERROR, reason)
+            return
         if self._h3 is not None:
             self._h3.send_data(
                 self._stream_id, webtransport.encode_close_capsule(code, reason), end_stream=True
@@ -249,6 +255,9 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self._host.counters.add("connection.no_session")
             logger.info("{} opened no session within {:g} s", self.remote, SESSION_DEADLINE)
             self.close(ErrorCode.H3_NO_ERROR, "no WebTransport session was opened")
+        elif name == STOPPED:
+            if self._session is not None:
+                self._session_closed_by_client(0, "session stream reset", lost=True)
         elif self._closing is not None:
             self.close(ErrorCode.H3_NO_ERROR, self._closing)
 
@@ -269,12 +278,12 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             case quic_events.HandshakeCompleted():
                 self.quic.release_handshake()
                 self._host.handshake_ended(self)
-            case quic_events.StreamReset() | quic_events.StopSendingReceived() if (
-                event.stream_id == self._stream_id
-            ):
-                # Either ends it (draft-ietf-webtrans-http3, section 6): to a stop aioquic answers by a reset.
-                if self._session is not None:
-                    self._session_closed_by_client(0, "session stream reset", lost=True)
+            case quic_events.StreamReset() if self._is_of_session(event.stream_id):
+                self._session_closed_by_client(0, "session stream reset", lost=True)
+            case quic_events.StopSendingReceived() if self._is_of_session(event.stream_id):
+                # That ends it too (draft-ietf-webtrans-http3, section 6): aioquic answers by a reset. But the
+                # closing capsule may come right behind: quic-go has frames of this kind ahead of data.
+                self._deadlines.setdefault(STOPPED, self._host.clock() + CLOSE_LINGER)
             case quic_events.ConnectionTerminated():
                 # A session that still stands has fallen silent.
                 self._end_session(SessionClosed(event.error_code, event.reason_phrase, lost=True))
@@ -283,6 +292,10 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         if self._h3 is not None:
             for h3_event in self._h3.handle_event(event):
                 self._on_h3_event(h3_event)
+
+    def _is_of_session(self, stream_id: int) -> bool:
+        """Whether it is the stream of the session that stands."""
+        return self._session is not None and stream_id == self._stream_id
 
     def _check_stream_bytes(self) -> None:
         limit = MAX_STREAM_BYTES if self._prefix else MAX_REQUEST_BYTES
@@ -308,14 +321,14 @@ class Connection(Carrier[RelayQuicConnection, Host]):
                 self._refuse(event.stream_id, webtransport.FIELDS_TOO_LARGE, "a request of too many fields")
             case TooMuchData():
                 self._too_much_data()
-            case DataReceived() if self._session is not None and event.stream_id == self._stream_id:
+            case DataReceived() if self._is_of_session(event.stream_id):
                 self._on_session_data(event)
 
     def _on_headers_in_vain(self, event: HeadersReceived | FieldsTooLarge) -> None:
         """Take trailers, or a request whose answer the client does not want any more (STOP_SENDING)."""
         self._host.counters.add("request.not_answered")
         ends = isinstance(event, HeadersReceived) and event.stream_ended
-        if ends and self._session is not None and event.stream_id == self._stream_id:
+        if ends and self._is_of_session(event.stream_id):
             self._session_closed_by_client(0, "")
 
     def _on_request(self, event: HeadersReceived) -> None:
