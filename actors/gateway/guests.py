@@ -15,7 +15,7 @@ from actors.gateway.address_shares import AddressShares
 from actors.gateway.ipv6_addresses import Ipv6Addresses
 from netstack.address_pool import AddressPool
 from netstack.ethernet import MAC_LENGTH
-from netstack.ipv4 import format_ipv4
+from netstack.ipv4 import IPV4_LENGTH, format_ipv4
 from netstack.neighbour import AddressBindings
 
 if TYPE_CHECKING:
@@ -133,8 +133,14 @@ class Guests:
         if contested:
             self.contests.begin(address, mac, port.number, now)
         else:
+            if len(address) == IPV4_LENGTH:
+                self.took(mac, port)
             self.ipv6.taken(mac, address)
             self.ipv6.publish()
+
+    def took(self, mac: bytes, port: PortState) -> None:
+        """Take note that a guest uses an IPv4 address from now on."""
+        self._leases.name_again(mac, port)
 
     def left(self, port: PortState) -> None:
         """Forget all guests of a port that is gone."""

@@ -103,6 +103,7 @@ class Ipv4Router(Router):
         if claim.accepted:
             if claim is Claim.GRANTED:
                 logger.debug("{} uses {}", format_mac(mac), format_ipv4(address))
+                self._guests.took(mac, batch.port)
             return
         if claim is Claim.TAKEN:
             self._contests.begin(address, mac, batch.port.number, batch.now)

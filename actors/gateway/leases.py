@@ -104,6 +104,19 @@ class Leases:
         if name:
             self._services.name(registration.mac, address, name, granted=granted)
 
+    def name_again(self, mac: bytes, port: PortState) -> None:
+        """Let a guest without a name be found by the one that it had before.
+
+        One behind a bridge does not register, and asks by DHCP no earlier than half its lease. Which name a
+        token gives is another question, and so is who may have none.
+        """
+        address = self._pool.place_of(mac)
+        if address is None or port.fixed_name != "" or self._services.names.label_of(mac)[0]:
+            return
+        name = self._memory.name_of(mac)
+        if name:
+            self._services.name(mac, address, name, granted=False)
+
     def _tell(self, registration: AssignAddress, address: bytes) -> None:
         mac, settings = registration.mac, self._settings
         assigned = AddressAssigned(

@@ -8,7 +8,14 @@ from lan_parts import Box, ip, mac
 from scapy.layers.inet import ICMP, IP
 from scapy.layers.l2 import ARP
 
-from actors.messages import AddressAssigned, AddressUsed, AssignAddress, GatewayAttached, PortClosed
+from actors.messages import (
+    AddressAssigned,
+    AddressUsed,
+    AssignAddress,
+    GatewayAttached,
+    MacAgedOut,
+    PortClosed,
+)
 
 
 class Memory:
@@ -160,6 +167,32 @@ def test_a_guest_that_was_away_is_called_as_before_though_its_client_says_no_nam
     assert services.names.name_of(ip("10.0.2.10")) is None
     lan.register(1)
     assert services.names.name_of(ip("10.0.2.10")) == "web"
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+@pytest.mark.parametrize(("session", "name"), [({}, "web"), ({"name": "db", "name_is_fixed": True}, None)])
+def test_a_guest_behind_a_bridge_is_called_as_before_when_it_is_back(loop, counters, guarded, session, name):
+    """It does not register. After a restart of the relay, or when the switch had forgotten its MAC."""
+    lan, address = Guests(counters, Memory((mac(5), ip("10.0.2.99"), "web"))), ip("10.0.2.99")
+    names, pool = lan.ref._actor_weakref()._services.names, lan.ref._actor_weakref()._guests.pool
+    lan.register(1, **session)
+    for _ in range(2):
+        assert names.name_of(address) is None
+        if guarded:
+            assert pool.claim(mac(5), address).accepted
+            lan.tell(AddressUsed(1, mac(5), address, contested=False))
+        else:
+            assert echoes(lan.sends(1, ether(5) / IP(src="10.0.2.99", dst="10.0.2.2") / ICMP()))
+        assert names.name_of(address) == name
+        lan.tell(MacAgedOut(1, mac(5)))
+
+
+def test_a_guest_behind_a_bridge_gets_no_name_where_another_has_it(loop, counters):
+    lan = Guests(counters, Memory((mac(5), ip("10.0.2.99"), "web")))
+    names = lan.ref._actor_weakref()._services.names
+    lan.register(1, name="web")
+    assert echoes(lan.sends(1, ether(5) / IP(src="10.0.2.99", dst="10.0.2.2") / ICMP()))
+    assert (names.holder_of("web"), names.name_of(ip("10.0.2.99"))) == (mac(1), None)
 
 
 def test_the_name_that_a_guest_has_by_its_token_is_the_tokens(loop, counters):
