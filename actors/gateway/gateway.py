@@ -399,7 +399,7 @@ class GatewayActor(EventLoopActor):
 
     @handles(LeasesChanged)
     def _leases_changed(self, _: LeasesChanged) -> None:
-        self._leases.tell_changed(self._flows.ports, self._guests.port_of)
+        self._guests.ipv6.publish(*self._leases.tell_changed(self._flows.ports, self._guests.port_of))
 
     def _is_behind(self, mac: bytes, number: int) -> bool:
         """Take note of where a MAC is, asked by the switch's guard; False where there are too many.

@@ -83,8 +83,9 @@ class Leases:
         if address is None:
             self.refuse(registration)
             return
-        self._memory.keep(mac, address)
-        self._name(registration, address)
+        place = self._pool.place_of(mac) or address  # it may use another one than it is given
+        self._memory.keep(mac, place)
+        self._name(registration, place)
         self._tell(registration, address)
 
     def refuse(self, registration: AssignAddress) -> None:
@@ -136,8 +137,9 @@ class Leases:
             self._call_later()
         self._changed.setdefault(mac, before)
 
-    def tell_changed(self, ports: Mapping[int, PortState], port_of: Mapping[bytes, int]) -> None:
-        """Tell guests what addresses they have now."""
+    def tell_changed(self, ports: Mapping[int, PortState], port_of: Mapping[bytes, int]) -> list[bytes]:
+        """Tell guests what addresses they have now; return those whose names lead to none of IPv6 now."""
+        moved = []
         changed, self._changed = self._changed, {}
         for mac, before in changed.items():
             port = ports.get(port_of.get(mac, -1))
@@ -148,14 +150,16 @@ class Leases:
             if port is None or address is None or place is None:
                 continue
             self._memory.keep(mac, place)
-            if before not in (None, place):
-                self._services.address_moved(before)
+            if before not in (None, place) and self._services.names.owner_of(before) == mac:
+                self._services.address_moved(before)  # else it is another guest's by now
+                moved.append(mac)
             registration = port.registration
             if registration is not None and registration.mac == mac:
                 self._name(registration, place)
                 if address != before:
                     self._counters.add("gateway.leases_changed")
                     self._tell(registration, address)
+        return moved
 
     def former_address(self, vm: bytes | str) -> bytes | None:
         """Tell the address that a guest had last, by its MAC (6 bytes), its name, or that address (4)."""

@@ -200,7 +200,7 @@ class LanServices:
 
     def name(self, mac: bytes, address: bytes, name: str, *, granted: bool) -> None:
         """Let the guest be found by what it calls itself, or by what its token calls it (``granted``)."""
-        if address == self._pool.address_of(mac):
+        if address in {self._pool.address_of(mac), self._pool.place_of(mac)}:
             self.on_name(mac, address, name)
         label = clean_label(name)
         before = self.names.holder_of(label)

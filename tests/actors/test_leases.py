@@ -121,6 +121,40 @@ def test_the_name_goes_with_the_guest(lan):
     assert names.name_of(ip(f"10.0.2.{lan.told(1)[-1]}")) == "web"
 
 
+def test_the_name_stays_with_the_address_that_its_guest_uses_when_its_client_is_back(loop, counters):
+    memory = Memory()
+    lan = Guests(counters, memory)
+    names = lan.ref._actor_weakref()._services.names
+    lan.register(1)
+    assert lan.pings(1, "10.0.2.77")
+    memory.kept.clear()
+    lan.register(1, name="web")
+    assert (lan.told(1), names.address_of("web")) == ([10], ip("10.0.2.77"))
+    assert memory.kept == [(mac(1), ip("10.0.2.77"), ""), (mac(1), ip("10.0.2.77"), "web")]
+
+
+def test_who_waits_for_another_address_takes_no_name_from_who_has_its_own_now(lan):
+    waiting = []
+
+    def waits(hardware, then, _wanted):
+        if hardware != mac(1) or waiting:
+            return False
+        waiting.append(then)
+        return True
+
+    lan.register(1, name="web")
+    lan.register(2, name="db")
+    gateway = lan.ref._actor_weakref()
+    gateway._leases.waits = waits
+    assert lan.pings(2, "10.0.2.10")
+    (then,) = waiting
+    then()
+    lan.received()
+    names = gateway._services.names
+    assert names.address_of("db") == ip("10.0.2.10")
+    assert names.address_of("web")[3] == lan.told(1)[-1]
+
+
 def test_a_name_that_a_guest_said_by_dhcp_does_not_lead_to_who_has_its_address_now(lan):
     lan.register(1)
     lan.register(2)
@@ -214,6 +248,7 @@ def test_leases_and_names_are_kept_when_they_change_and_when_a_guest_leaves(loop
         (mac(1), first, ""),
         (mac(1), first, "web"),
         (mac(1), last, ""),
+        (mac(1), last, "web"),
         (mac(1), last, ""),
         (mac(1), last, "web"),
         (mac(1), last, ""),

@@ -463,6 +463,16 @@ def test_an_address_that_moved_leads_to_its_new_holder(loop, lan):
     assert sorted(known6(lan)) == [(mac(1), ()), (mac(2), (address6(0x11),))]
 
 
+def test_the_ipv6_addresses_of_a_guest_stay_its_names_when_it_has_another_ipv4_one(lan):
+    lan.assign(1, name="web")
+    lan.assign(2)
+    uses6(lan, 1, address6(0x11))
+    lan.dns.take()
+    lan.sends(2, from_guest(2, "10.0.2.10") / ICMP())
+    told = [message for message in lan.dns.take() if message.mac == mac(1)]
+    assert (told[0], told[-1]) == (NameForgotten(mac(1)), Ipv6AddressesKnown(mac(1), (address6(0x11),)))
+
+
 @pytest.mark.parametrize("answers", [False, True])
 def test_the_name_of_an_address_that_moved_does_not_lead_to_its_new_holder(loop, lan, answers):
     lan.settle(1, name="web")
