@@ -57,6 +57,7 @@ COMPILED = [
     "transport/quic/pacing.py",
     "transport/quic/packet_keys.py",
     "transport/quic/path_mtu.py",
+    "transport/quic/reordering.py",
     "transport/quic/sent_contents.py",
     "transport/quic/session.py",
     "transport/quic/tls_blocks.py",

@@ -41,11 +41,13 @@ LOSS_FACTOR = 0.7
 class RoundTrip:
     """Smoothed round-trip time and the retransmission timeout from it."""
 
-    __slots__ = ("backoff", "latest", "smoothed", "variation")
+    __slots__ = ("backoff", "latest", "shortest", "smoothed", "variation")
 
     def __init__(self) -> None:
         self.smoothed: float | None = None
         self.latest = 0.0
+        self.shortest = 0.0
+        """Of all; 0 before the first."""
         self.variation = 0.0
         self.backoff = 0
         """Time-outs in a row; each doubles the next (section 5.5)."""
@@ -64,7 +66,9 @@ class RoundTrip:
         self.latest = seconds
         if self.smoothed is None:
             self.smoothed, self.variation = seconds, seconds / 2
+            self.shortest = seconds
             return
+        self.shortest = min(self.shortest, seconds)
         self.variation += (abs(self.smoothed - seconds) - self.variation) / 4
         self.smoothed += (seconds - self.smoothed) / 8
 

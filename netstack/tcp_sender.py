@@ -14,9 +14,10 @@ time of sending, so that the cost of an acknowledgement does not depend on how m
 
 Loss is detected as in RFC 8985 (RACK) and RFC 6675: a segment is lost when three that were sent after it
 have arrived, or when a later sent one has and the time for reordering is over, which finds lost
-retransmissions too. A guest without SACK is served by NewReno (RFC 6582): three duplicate acknowledgements,
-then one segment per partial acknowledgement. When nothing comes back at all, the timer of RFC 6298 takes
-everything as lost.
+retransmissions too. Once segments have been seen to overtake each other, only time counts, and as much more
+of it as the latest took, a round trip at most. A guest without SACK is served by NewReno (RFC 6582): three
+duplicate acknowledgements, then one segment per partial acknowledgement. When nothing comes back at all, the
+timer of RFC 6298 takes everything as lost.
 
 A loss on the path to the client is told by who sees it there (:meth:`Sender.lost_on_path`): the segment is
 sent again at once, and the window stays, since what the path carries is the business of its own congestion
@@ -52,6 +53,9 @@ MAX_TIMEOUTS = 10
 MIN_REORDERING = 0.001
 """Seconds that packets may overtake each other without one being taken as lost."""
 
+RETRIED_ONCE = 2
+"""Times that a segment was sent of which the first can have arrived, if it was not the last."""
+
 NEVER = math.inf
 _start_of = attrgetter("start")
 
@@ -67,12 +71,12 @@ class Piece(NamedTuple):
 class _Sent:
     """One segment that is on its way; ``end`` counts a FIN."""
 
-    __slots__ = ("end", "sacked", "start", "times", "when")
+    __slots__ = ("end", "first", "sacked", "start", "times", "when")
 
     def __init__(self, start: int, end: int, when: float) -> None:
         self.start = start
         self.end = end
-        self.when = when
+        self.first = self.when = when
         self.times = 1
         self.sacked = False
 
@@ -102,8 +106,8 @@ class Sender:
         for the rest, and the owner has to call again when it has more to spend."""
         self._pacer = Pacer(mss, now)
         self._buffer = bytearray()
-        self._end = first
-        """Position after the last byte in the buffer."""
+        # Highest position that has arrived, in order or not; position after the last byte in the buffer.
+        self._foremost = self._end = first
         self._sent: deque[_Sent] = deque()
         """By position."""
         self._flying: dict[int, _Sent] = {}
@@ -119,6 +123,8 @@ class Sender:
         self._clear_from = -NEVER
         """What was sent before measures no round trip: it may have arrived long before that acknowledgement
         of it which was not lost (Karn)."""
+        # Seconds beyond a round trip after which segments came that others had overtaken; None before any.
+        self._lateness: float | None = None
         self._duplicates = self._persist_backoff = 0
         self._recovering = False
         self._recover = first
@@ -204,6 +210,7 @@ class Sender:
         """
         before = self._flight
         newly = position - self.una
+        foremost = self._foremost
         if newly > 0:
             self._advance(position, now)
             # A window that was not used shows nothing about the path (RFC 7661).
@@ -212,7 +219,7 @@ class Sender:
         elif duplicate and self._sent:
             self._duplicates += 1
         if blocks:
-            self._mark(blocks, now, measure=newly <= 0)
+            self._mark(blocks, now, foremost, measure=newly <= 0)
         if not self.sack:
             self._detect_by_duplicates(newly)
         elif self._sacked or self._recovering:
@@ -226,7 +233,7 @@ class Sender:
 
     def _advance(self, position: int, now: float) -> None:
         """Take off what is acknowledged."""
-        sent = self._sent
+        sent, foremost = self._sent, self._foremost
         measured = None
         while sent and sent[0].end <= position:
             record = sent.popleft()
@@ -236,6 +243,10 @@ class Sender:
             self._arrived(record)
             if record.times == 1 and record.when >= self._clear_from:
                 measured = record.when
+                if record.end < foremost:
+                    self._note_late(record, now)
+            elif record.times > 1 and self._is_first_try(record, now):
+                self._note_late(record, now)
             # What follows a retransmission at once may acknowledge the first try (RFC 8985 section 6.2).
             if record.times == 1 or now - record.when >= self.round_trip.latest / 2:
                 self._delivered = max(self._delivered, (record.when, record.end))
@@ -246,6 +257,7 @@ class Sender:
             record.start = position
         del self._buffer[: position - self.una]
         self.una = position
+        self._foremost = max(foremost, position)
         if not self._sacked:
             self._highest_sacked.clear()
             self._blocks.clear()
@@ -259,10 +271,29 @@ class Sender:
             del self._flying[record.end]
             self._flight -= record.end - record.start
 
-    def _mark(self, blocks: list[tuple[int, int]], now: float, *, measure: bool) -> None:
+    def _is_first_try(self, record: _Sent, now: float) -> bool:
+        """Whether what follows a retransmission acknowledges the try before it: no round trip is so short.
+
+        Not where all was sent again: that may have arrived long ago.
+        """
+        return record.first >= self._clear_from and now - record.when < self.round_trip.shortest * 3 / 4
+
+    def _note_late(self, record: _Sent, now: float) -> None:
+        """Take note that a segment has come behind later ones, and was not lost, whatever it was taken for.
+
+        If the window was made smaller for nothing else, that is taken back (RFC 4015).
+        """
+        if record.times <= RETRIED_ONCE:
+            lateness = now - record.first - (self.round_trip.smoothed or GUESSED_ROUND_TRIP)
+            self._lateness = max(self._lateness or 0.0, lateness)
+        if record.start in self._blamed:
+            self._excuse(record.start)
+
+    def _mark(self, blocks: list[tuple[int, int]], now: float, foremost: int, *, measure: bool) -> None:
         """Mark what the guest has received out of order, and ``measure`` how long it took.
 
-        While a gap is open nothing else shows that queues on the way have become longer.
+        While a gap is open nothing else shows that queues on the way have become longer. ``foremost`` is the
+        highest position that had arrived before.
         """
         latest = 0.0
         sent, known, highest = self._sent, self._blocks, self._highest_sacked
@@ -279,8 +310,13 @@ class Sender:
                 self._arrived(record)
                 if record.times == 1 and record.when >= self._clear_from:
                     latest = max(latest, record.when)
+                    if record.end < foremost:
+                        self._note_late(record, now)
+                elif record.times > 1 and self._is_first_try(record, now):
+                    self._note_late(record, now)
                 insort(highest, record.start)
                 del highest[:-DUPLICATES]
+            self._foremost = max(self._foremost, high)
         if measure and latest:
             self.round_trip.sample(now - latest)
         self._blocks = {low: min(high, self._marked_up_to(high)) for low, high in blocks}
@@ -296,7 +332,9 @@ class Sender:
         smoothed = self.round_trip.smoothed
         if smoothed is None:
             smoothed = GUESSED_ROUND_TRIP
-        patience = max(smoothed, self.round_trip.latest) + max(smoothed / 4, MIN_REORDERING)
+        lateness = self._lateness
+        reordering = max(smoothed / 4, MIN_REORDERING, min(lateness or 0.0, smoothed))
+        patience = max(smoothed, self.round_trip.latest) + reordering
         delivered_when, delivered_end = self._delivered
         highest = self._highest_sacked
         third = highest[0] if len(highest) == DUPLICATES else self.una
@@ -305,7 +343,7 @@ class Sender:
             when = record.when
             if when > delivered_when:
                 break  # whatever follows was sent later still
-            if record.times == 1 and record.start < third:
+            if lateness is None and record.times == 1 and record.start < third:
                 lost.append(record)
             elif when < delivered_when or record.end < delivered_end:
                 if when + patience <= now:
@@ -381,7 +419,7 @@ class Sender:
             self._recovering, self._recover = True, self.next
 
     def _excuse(self, position: int) -> None:
-        """Note that it was the path to the client which lost what the window was made smaller for."""
+        """Note that what the window was made smaller for was no sign of congestion behind the client."""
         self._blamed.remove(position)
         if not self._blamed:
             self.congestion.undo()

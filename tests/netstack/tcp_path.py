@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from bisect import insort
 from collections import deque
+from operator import itemgetter
 
 from tcp_talk import FROM_GUEST, TO_GUEST
 
@@ -31,13 +33,15 @@ class Path:
         tells_after=None,
         nic=(0, 0.0),
         sack=True,
+        jitter=0.0,
     ):
         """``tells_after``: seconds after which a loss towards the client is known to have happened there.
 
         ``nic``: buffers of the guest's NIC (0: enough), and the seconds that it takes to empty one.
+        ``jitter``: seconds that frames to the guest take more at most, each its own time.
         """
         self.now = 100.0
-        self.rate, self.delay, self.loss = rate, delay, loss
+        self.rate, self.delay, self.loss, self.jitter = rate, delay, loss, jitter
         self.rng = random.Random(7)
         self.relay = TcpConnection(TO_GUEST, 2**32 - 1000, Offer(MSS, HOST_ROOM, most), self.now)
         self.guest = TcpConnection(FROM_GUEST, 5, Offer(MSS, HOST_ROOM, guest_most), self.now)
@@ -104,7 +108,8 @@ class Path:
                 self.told.append((leaves + self.tells_after, sequence, leaves))
             return
         self.free_at[to] = leaves
-        self.wires[to].append((leaves + self.delay, frame))
+        late = self.rng.random() * self.jitter if self.jitter and to == 1 else 0.0
+        insort(self.wires[to], (leaves + self.delay + late, frame), key=itemgetter(0))
 
     def tell(self):
         """Say what was lost on the way to the client, as its QUIC connection finds out."""

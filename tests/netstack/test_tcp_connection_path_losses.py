@@ -35,6 +35,17 @@ def test_losses_on_the_path_cost_no_window(loss, tells_after):
     assert path.relay.sender.cuts <= path.reported // 100
 
 
+@pytest.mark.parametrize("jitter", [0.002, 0.01, 0.05])
+def test_segments_that_overtake_each_other_cost_little(jitter):
+    path = Path(rate=RATE, delay=0.05, jitter=jitter)
+    path.limits[0] = 1_000_000
+    rate = download(path, 3)
+    sender = path.relay.sender
+    assert rate > 0.75 * RATE
+    assert sender.cuts == 0
+    assert sender.retransmitted < 20
+
+
 def test_the_same_losses_untold_cost_nearly_everything():
     path = Path(rate=RATE, delay=0.05, loss=0.01)
     path.limits[0] = 1_000_000

@@ -1,7 +1,8 @@
 """A path as congestion control sees it: senders, one bottleneck, a clock that is a number.
 
 A packet waits in the bottleneck's buffer, or is dropped where that is full, leaves at the link's rate,
-arrives half a round trip later, is lost by chance on the way, and every second one is acknowledged at once.
+arrives half a round trip later or by chance later still, and so behind others, is lost by chance on the way,
+and every second one is acknowledged at once.
 Everything by chance comes from a seed; no time passes but the simulation's.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 
 from transport.quic.ledger import Ledger
 
@@ -40,14 +41,18 @@ class Clock:
 
 
 class Link:
-    """The bottleneck: ``rate`` and ``buffer`` in bytes (per second), ``delay`` one way in seconds."""
+    """The bottleneck: ``rate`` and ``buffer`` in bytes (per second), ``delay`` one way in seconds.
 
-    def __init__(self, clock, *, rate, delay, buffer=NEVER, loss=0.0, seed=1):
+    Behind it packets take up to ``jitter`` seconds more, each its own time.
+    """
+
+    def __init__(self, clock, *, rate, delay, buffer=NEVER, loss=0.0, jitter=0.0, seed=1):
         self.clock = clock
         self.rate = rate
         self.delay = delay
         self.buffer = buffer
         self.loss = loss
+        self.jitter = jitter
         self.dropped = 0
         self.queueing = []
         """Seconds that each packet waited, with the time."""
@@ -63,7 +68,8 @@ class Link:
         self.queueing.append((now, wait))
         self._free_at = now + wait + size / self.rate
         if self._chance.random() >= self.loss:
-            self.clock.at(self._free_at + self.delay, arrive, number)
+            late = self._chance.random() * self.jitter if self.jitter else 0.0
+            self.clock.at(self._free_at + self.delay + late, arrive, number)
 
     def queueing_percentile(self, share, since=0.0):
         waits = sorted(wait for at, wait in self.queueing if at >= since)
@@ -80,7 +86,7 @@ class Receiver:
         self._delay = delay
         self._tell = tell
         self._ranges = []
-        """(lowest, highest), highest last: packets come in order."""
+        """(lowest, highest), highest last."""
         self._pending = 0
 
     def arrive(self, number):
@@ -88,13 +94,26 @@ class Receiver:
         self._pending += 1
         gap = not self._ranges or self._ranges[-1][1] != number - 1
         if gap:
-            self._ranges = [*self._ranges[-RANGES:], (number, number)]
+            self._enter(number)
         else:
             self._ranges[-1] = self._ranges[-1][0], number
         if self._pending >= ACK_EVERY or gap:
             self._acknowledge()
         else:
             self._clock.at(self._clock.now + ACK_DELAY, self._acknowledge_late, number)
+
+    def _enter(self, number):
+        """Note a packet that does not follow the last one: behind a gap, or late."""
+        ranges = self._ranges
+        index = bisect_right(ranges, (number, NEVER))
+        low = high = number
+        if index < len(ranges) and ranges[index][0] == number + 1:
+            high = ranges.pop(index)[1]
+        if index and ranges[index - 1][1] == number - 1:
+            index -= 1
+            low = ranges.pop(index)[0]
+        ranges.insert(index, (low, high))
+        del ranges[: -RANGES - 1]
 
     def _acknowledge_late(self, number):
         if self._pending and self._ranges[-1][1] == number:

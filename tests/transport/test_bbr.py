@@ -34,10 +34,10 @@ class KernelCubic(WindowCongestion):
         pass
 
 
-def path(*, rate, rtt, buffer, loss=0.0):
+def path(*, rate, rtt, buffer, loss=0.0, jitter=0.0):
     """A clock and a link of ``rate`` Mbit/s and a buffer of so many seconds."""
-    clock = Clock()
-    return clock, Link(clock, rate=rate * MBIT, delay=rtt / 2, buffer=buffer * rate * MBIT, loss=loss, seed=3)
+    clock, size = Clock(), buffer * rate * MBIT
+    return clock, Link(clock, rate=rate * MBIT, delay=rtt / 2, buffer=size, loss=loss, jitter=jitter, seed=3)
 
 
 # -- alone on a path -----------------------------------------------------------------------------------
@@ -98,6 +98,21 @@ def test_a_path_that_becomes_slower_and_faster_again_is_followed():
     link.rate, link.buffer = 40 * MBIT, 0.1 * 40 * MBIT
     clock.run(35)
     assert sender.rate(30, 35) > 0.9 * 40 * MBIT
+
+
+@pytest.mark.parametrize(
+    ("rate", "rtt", "jitter", "loss"),
+    [(10, 0.05, 0.005, 0.0), (20, 0.05, 0.02, 0.0), (20, 0.02, 0.01, 0.01), (5, 0.3, 0.1, 0.0)],
+)
+def test_packets_that_overtake_each_other_do_not_slow_it_down(rate, rtt, jitter, loss):
+    clock, link = path(rate=rate, rtt=rtt, buffer=0.2, jitter=jitter, loss=loss)
+    sender = Sender(clock, link, bbr())
+    clock.run(8)
+    lost = sender.lost
+    clock.run(12)
+    assert sender.rate(8, 12) > (0.65 if loss else 0.85) * rate * MBIT
+    # What is only late is taken for lost while the path is new, and no more.
+    assert sender.lost - lost < (loss + 0.005) * (12 - 8) * rate * MBIT / PACKET
 
 
 def test_it_goes_on_after_an_outage():

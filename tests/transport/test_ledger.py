@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from transport.quic.delivery_rate import Flight
-from transport.quic.ledger import PACKET_THRESHOLD, TIME_THRESHOLD, Ledger, SentPacket
+from transport.quic.ledger import Ledger, SentPacket
+from transport.quic.reordering import MEMORY, PACKET_THRESHOLD, TIME_THRESHOLD
 
 RTT = 0.1
 
@@ -85,11 +86,39 @@ def test_what_nothing_has_overtaken_is_never_lost():
     assert ledger.detect_lost(1e6, RTT) == ([], None)
 
 
-def test_a_late_acknowledgement_of_a_lost_packet_is_nothing():
+def test_a_late_acknowledgement_of_a_lost_packet_acknowledges_nothing():
     ledger = ledger_of(10, 10, 10, 10)
     ledger.acknowledge([(3, 3)])
     ledger.detect_lost(0.0, RTT)
     assert ledger.acknowledge([(0, 0)]) is None
+
+
+@pytest.mark.parametrize("late", [1, 0], ids=["", "taken for lost"])
+def test_what_came_late_tells_how_long_to_wait(late):
+    ledger = ledger_of(*[10] * 4, now=1.0)
+    ledger.acknowledge([(3, 3)])
+    assert [packet.packet_number for packet in ledger.detect_lost(1.1, RTT)[0]] == [0]
+    ledger.acknowledge([(3, 3), (late, late)])
+    ledger.detect_lost(1.115, RTT)
+    distance = 3 - late
+    assert ledger.reordering.packets > distance
+    ledger.add(4, [bytes(10)] * 8, Flight(1.2))
+    ledger.acknowledge([(4 + distance, 4 + distance)])
+    lost, next_loss = ledger.detect_lost(1.3, RTT)
+    assert 4 not in [packet.packet_number for packet in lost]
+    assert next_loss == pytest.approx(1.3 + TIME_THRESHOLD * 0.015)
+
+
+def test_what_came_late_once_is_forgotten():
+    ledger = ledger_of(*[10] * 12)
+    ledger.acknowledge([(11, 11)])
+    ledger.detect_lost(0.0, RTT)
+    ledger.acknowledge([(0, 11)])
+    ledger.detect_lost(0.0, RTT)
+    assert ledger.reordering.packets > 11
+    for now in (MEMORY, 2 * MEMORY):
+        ledger.detect_lost(now, RTT)
+    assert ledger.reordering.packets == PACKET_THRESHOLD
 
 
 def test_the_oldest_can_be_written_off():
@@ -148,14 +177,15 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def lose(self):
+        threshold, delay = self.ledger.reordering.packets, self.ledger.reordering.patience(self.now, RTT)
+        assert PACKET_THRESHOLD <= threshold <= 2 * self.largest_acked + PACKET_THRESHOLD + 2
+        assert TIME_THRESHOLD * RTT <= delay <= 2 * RTT
         lost, next_loss = self.ledger.detect_lost(self.now, RTT)
-        delay = TIME_THRESHOLD * RTT
         overtaken = [number for number in self.outstanding if number <= self.largest_acked]
         expected = [
             number
             for number in overtaken
-            if number <= self.largest_acked - PACKET_THRESHOLD
-            or self.outstanding[number][0] <= self.now - delay
+            if number <= self.largest_acked - threshold or self.outstanding[number][0] <= self.now - delay
         ]
         assert list(map(without_flight, lost)) == [
             SentPacket(number, self.outstanding[number][1], self.outstanding[number][0])

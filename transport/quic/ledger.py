@@ -3,24 +3,22 @@
 Datagrams are never sent again, so a sent packet is only a size and, with all that left at the same time, what
 congestion control noted then. aioquic's recovery keeps the
 packets that it sends itself; round-trip time, congestion window and bytes in flight are its for both.
+
+How far and for how long packets may be overtaken before they count as lost follows what the path shows
+(``reordering``): radio links and bundles of lines deliver late what they do not lose.
 """
 
 from __future__ import annotations
 
 from itertools import count, repeat
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from transport.quic.reordering import Reordering
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transport.quic.delivery_rate import Flight
-
-PACKET_THRESHOLD: Final = 3
-"""Packets by which one may be overtaken before it counts as lost (RFC 9002, 6.1.1)."""
-TIME_THRESHOLD: Final = 9 / 8
-"""Round-trip times after which an overtaken packet counts as lost (RFC 9002, 6.1.2)."""
-GRANULARITY: Final = 0.001
-"""Seconds that timers may be off (RFC 9002, 6.1.2)."""
 
 
 class SentPacket(NamedTuple):
@@ -49,11 +47,12 @@ class Acknowledged(NamedTuple):
 class Ledger:
     """Sent, not yet acknowledged packets, by number, in the order of sending."""
 
-    __slots__ = ("largest_acked", "sent")
+    __slots__ = ("largest_acked", "reordering", "sent")
 
     def __init__(self) -> None:
         self.sent: dict[int, tuple[Flight, int]] = {}
         self.largest_acked = -1
+        self.reordering = Reordering()
 
     def add(self, first: int, packets: Sequence[bytes], flight: Flight) -> int:
         """Enter packets ``first``, ``first + 1``, …, all of one flight; return their bytes."""
@@ -64,15 +63,18 @@ class Ledger:
     def acknowledge(self, ranges: Sequence[tuple[int, int]]) -> Acknowledged | None:
         """Take off what ``ranges`` (lowest, highest; highest first) acknowledge; None when nothing new."""
         sent = self.sent
-        largest = ranges[0][1]
-        self.largest_acked = max(self.largest_acked, largest)
+        largest, before = ranges[0][1], self.largest_acked
+        self.largest_acked = max(before, largest)
+        if self.reordering.written_off:
+            self.reordering.acknowledged(ranges, before)
         if not sent:
             return None
         oldest = next(iter(sent))
         newest = next(reversed(sent))
         packets = total = largest_size = 0
-        newest_acked = -1
-        newest_flight = None
+        newest_acked, oldest_acked = -1, before
+        newest_flight: Flight | None = None
+        oldest_flight: Flight | None = None
         for low, high in ranges:
             if high < oldest:
                 break
@@ -87,8 +89,12 @@ class Ledger:
                         largest_size = size
                     if number > newest_acked:
                         newest_acked, newest_flight = number, entry[0]
+                    if number < oldest_acked:
+                        oldest_acked, oldest_flight = number, entry[0]
         if newest_flight is None:
             return None
+        if oldest_flight is not None:
+            self.reordering.came_late(before - oldest_acked, oldest_flight.sent_at)
         newest_packet = SentPacket(newest_acked, total, newest_flight.sent_at, newest_flight)
         return Acknowledged(packets, newest_packet, largest_size, newest_acked == largest)
 
@@ -101,8 +107,9 @@ class Ledger:
     def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
         """Take off what is lost; return it, and when the next packet would count as lost by time."""
         lost: list[SentPacket] = []
-        loss_delay = max(TIME_THRESHOLD * round_trip, GRANULARITY)
-        overtaken = self.largest_acked - PACKET_THRESHOLD
+        reordering = self.reordering
+        loss_delay = reordering.patience(now, round_trip)
+        overtaken = self.largest_acked - reordering.packets
         sent_before = now - loss_delay
         next_loss = None
         for number, (flight, size) in self.sent.items():
@@ -116,4 +123,5 @@ class Ledger:
                 break
         for packet in lost:
             del self.sent[packet.packet_number]
+            reordering.write_off(packet.packet_number, packet.sent_time)
         return lost, next_loss
