@@ -71,6 +71,7 @@ USED = {
         "_local_max_streams_bidi",
         "_local_max_streams_uni",
         "_loss",
+        "_max_datagram_size",
         "_network_paths",
         "_packet_number",
         "_parse_transport_parameters",

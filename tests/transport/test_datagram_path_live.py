@@ -230,6 +230,42 @@ def test_after_a_change_of_address_all_goes_to_the_new_one(established):
     assert pair.relay.session.remote == "198.51.100.7:1"
 
 
+@pytest.mark.parametrize("congestion", ["bbr", "cubic", "reno"])
+@pytest.mark.parametrize(
+    ("address", "is_new"), [(("198.51.100.7", 4000), True), ((CLIENT_ADDRESS[0], 4001), False)]
+)
+def test_at_another_address_the_path_is_measured_anew(congestion, address, is_new):
+    pair = Pair.established(congestion=congestion)
+    pair.network = Network(delay=0.2)
+    relay, client = pair.relay, pair.client
+    for _ in range(20):
+        relay.session.send([bytes(1000)] * 60)
+        pair.settle(0.4)
+    pair.settle(2)
+    former = relay.quic._loss._cc
+    window = former.congestion_window
+    assert window > 20 * 1200
+    # The client goes while something is under way: nothing of it arrives.
+    under_way = [b"%d" % number + bytes(1000) for number in range(8)]
+    relay.send(*under_way)
+    pair.network = Network(delay=0.02)
+    pair.address = address
+    client.send(b"elsewhere")
+    relay.peer.lost.clear()
+    pair.settle(0.1)
+    assert relay.session.remote == f"{address[0]}:{address[1]}"
+    assert (relay.quic._loss._cc is not former) == is_new
+    if is_new:
+        # Flows know at once, and nothing counts as on its way that nobody will acknowledge.
+        assert [content for content, _ in relay.peer.lost] == under_way
+        assert relay.quic._loss._cc.congestion_window < window
+        for _ in range(10):
+            relay.session.send([bytes(1000)] * 4)
+            pair.settle(0.1)
+        assert relay.connection.path_state().round_trip < 0.06
+    assert_after_settling(pair)
+
+
 def test_a_client_that_comes_back_to_an_address_is_sent_to_there_at_once(established):
     pair = live(established)
     without_probes(pair)

@@ -6,6 +6,7 @@ Of aioquic's private names these are the ones that every packet comes by; the ot
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from aioquic.quic.connection import QuicConnectionState
@@ -326,6 +327,21 @@ class OneRttState:
 
     def _delay(self, ack: Ack) -> float:
         return float(ack.delay << self._quic._remote_ack_delay_exponent) / 1_000_000
+
+    def begin_path(self) -> None:
+        """Forget round trips and congestion of the former path (RFC 9000, 9.4).
+
+        Of the packets that are on their way only aioquic's own are counted still.
+        """
+        recovery = self._recovery
+        recovery._rtt_initialized = False
+        recovery._rtt_min = math.inf
+        recovery._rtt_latest = recovery._rtt_smoothed = recovery._rtt_variance = 0.0
+        recovery._pto_count = 0
+        former = recovery._cc
+        recovery._cc = type(former)(max_datagram_size=self._quic._max_datagram_size)
+        recovery._cc.bytes_in_flight = former.bytes_in_flight
+        self._congestion = congestion_of(recovery._cc)
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -242,6 +242,8 @@ class DatagramPath:
         if not self.usable:
             return
         if state.address != self.address:
+            if self.address and state.address[0] != self.address[0]:
+                self._leave_path()
             self.address = state.address
             self.mtu, self._probe = PathMtu(state.packet_limit), None
         if state.receive_secret != self._receive_keys.secret:
@@ -249,6 +251,19 @@ class DatagramPath:
         if state.send_secret != self._send_keys.secret:
             self._send_keys = state.send_keys()
         self._own_cid, self._peer_cid, self._key_phase = state.own_cid, state.peer_cid, state.key_phase
+
+    def _leave_path(self) -> None:
+        """Begin anew: the other side is at another address, not only at another port (RFC 9000, 9.4).
+
+        What is on its way to the former address nobody waits for there any more.
+        """
+        packets = self._ledger.write_off_all()
+        for packet in packets:
+            self._state.note_expired(packet)
+        self._report(packets)
+        self.loss_at = None
+        self._state.begin_path()
+        self._congestion = self._state.congestion
 
     # -- acknowledgements of ours -----------------------------------------------------------------
 

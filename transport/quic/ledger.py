@@ -104,6 +104,15 @@ class Ledger:
         flight, size = self.sent.pop(number)
         return SentPacket(number, size, flight.sent_at, flight)
 
+    def write_off_all(self) -> list[SentPacket]:
+        """Take off all packets, whatever has become of them, and forget what their path was like."""
+        packets = [
+            SentPacket(number, size, flight.sent_at, flight) for number, (flight, size) in self.sent.items()
+        ]
+        self.sent.clear()
+        self.reordering = Reordering()
+        return packets
+
     def detect_lost(self, now: float, round_trip: float) -> tuple[list[SentPacket], float | None]:
         """Take off what is lost; return it, and when the next packet would count as lost by time."""
         lost: list[SentPacket] = []
