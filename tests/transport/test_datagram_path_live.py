@@ -301,6 +301,23 @@ def test_what_an_outage_has_stopped_goes_on_soon_after_it(established, moves):
     traffic.assert_intact(1)
 
 
+def test_after_an_outage_packets_are_soon_as_large_as_before(established):
+    pair = live(established)
+    traffic = Traffic(pair)
+    traffic.run(100)
+    limit = pair.relay.session.datagram_limit
+    assert pair.relay.connection._path.mtu.size == CEILING
+    pair.network = Network(loss=1.0)
+    for _ in range(700):
+        pair.relay.session.send([bytes(pair.relay.session.datagram_limit)])
+        pair.settle(0.05)
+    assert pair.relay.connection._path.mtu.size == BASE
+    pair.network = Network()
+    traffic.run(100, seconds=0.05)
+    assert pair.relay.connection._path.mtu.size == CEILING
+    assert pair.relay.session.datagram_limit == limit
+
+
 def test_a_copied_packet_from_elsewhere_moves_nobody(established):
     pair = live(established)
     relay = pair.relay
@@ -509,9 +526,13 @@ def test_a_path_that_narrows_is_noticed(established):
     Traffic(pair).run(100, seconds=0.02)
     pair.network.mtu = 1300
     limit = pair.relay.session.datagram_limit
-    for _ in range(100):
-        pair.relay.session.send([bytes(limit)])
+    sent = [b"%03d" % number + bytes(limit - 3) for number in range(100)]
+    for datagram_of_old in sent:
+        pair.relay.session.send([datagram_of_old])
         pair.settle(0.05)
+    # All of them are lost, some before they could leave, and TCP is told of each.
+    assert pair.relay.host.counters["session.drop.too_big"] > 0
+    assert sorted(content for content, _ in pair.relay.peer.lost) == sent
     assert pair.relay.connection._path.mtu.size <= 1300
     assert pair.relay.session.datagram_limit < 1300
     traffic = Traffic(pair)

@@ -73,6 +73,16 @@ def test_the_next_probe_waits_for_the_fate_of_the_last():
     assert mtu.next_at == 2.0 + RETRY_AFTER
 
 
+def test_a_probe_amid_an_outage_says_nothing():
+    mtu = PathMtu()
+    for now in range(1, 50):
+        assert mtu.probe(now) == CEILING
+        mtu.probe_unanswered(now)
+        assert mtu.next_at == now + RETRY_AFTER
+    mtu.probe_acknowledged(CEILING, 60.0)
+    assert mtu.size == CEILING
+
+
 def test_a_finished_search_is_tried_again_later():
     mtu, _ = search(1300)
     again = mtu.next_at
@@ -85,7 +95,37 @@ def test_a_path_that_narrows_is_noticed_and_searched_again():
     losses = [mtu.packet_lost(CEILING, 100.0) for _ in range(BLACK_HOLE_LOSSES)]
     assert losses == [False] * (BLACK_HOLE_LOSSES - 1) + [True]
     assert mtu.size == BASE
+    for _ in range(2):
+        assert mtu.probe(mtu.next_at) == CEILING
+        mtu.probe_lost(CEILING, 101.0)
     assert BASE < mtu.probe(mtu.next_at) < CEILING
+
+
+@pytest.mark.parametrize("takes", [1500, 1300])
+@pytest.mark.parametrize("lost", [BASE + 1, BASE + STEP, 1300])
+def test_after_an_outage_the_size_is_the_same_as_before(takes, lost):
+    mtu, _ = search(takes)
+    before = mtu.size
+    # What is lost last may be a small packet, and says nothing about the larger ones.
+    for size in [before] * (BLACK_HOLE_LOSSES - 1) + [min(lost, before)]:
+        mtu.packet_lost(size, 100.0)
+    assert mtu.size == BASE
+    assert mtu.next_at == 100.0 + RETRY_AFTER
+    size = mtu.probe(mtu.next_at)
+    mtu.probe_acknowledged(size, 100.6)
+    assert mtu.size == size == before
+
+
+@pytest.mark.parametrize("lost", [BASE + 1, 1300])
+def test_a_path_is_searched_anew_whatever_was_lost_last(lost):
+    mtu, _ = search(1500)
+    for size in [CEILING] * (BLACK_HOLE_LOSSES - 1) + [lost]:
+        mtu.packet_lost(size, 100.0)
+    while mtu.next_at < 160.0:
+        now = mtu.next_at
+        size = mtu.probe(now)
+        (mtu.probe_acknowledged if size <= 1400 else mtu.probe_lost)(size, now)
+    assert 1400 - STEP <= mtu.size <= 1400
 
 
 def test_losses_between_arrivals_are_no_black_hole():

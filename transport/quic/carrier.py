@@ -198,6 +198,9 @@ class Carrier(Generic[Quic, HostOfRole]):
             packets = path.flush(session.queue, now)
             if packets:
                 self._host.send_packets(packets, self._address)
+            if path.lost:
+                lost, path.lost = path.lost, []
+                self._on_dropped(lost)
         if session is not None:
             session.sent()
 
@@ -217,7 +220,7 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Send no more what has waited for too long."""
         stale = queue.drop_stale(now)
         if stale:
-            self._on_stale(stale)
+            self._on_dropped(stale)
 
     def _open_path(self) -> DatagramPath | None:
         state = self.quic.one_rtt()
@@ -317,8 +320,11 @@ class Carrier(Generic[Quic, HostOfRole]):
     def _on_end(self, end: ConnectionTerminated) -> None:
         """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
 
-    def _on_stale(self, datagrams: list[tuple[bytes, float]]) -> None:
-        """Take note of the session's datagrams that waited for too long, each with the time since when."""
+    def _on_dropped(self, datagrams: list[tuple[bytes, float]]) -> None:
+        """Take note of datagrams that will not be sent: they waited for too long, or are too large by now.
+
+        Each comes with a time at which it had not been replaced by another try.
+        """
 
     def _on_deadline(self, name: str) -> None:
         """Do what is to be done when a deadline of the role's has passed, which is over then."""

@@ -245,7 +245,7 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         self._h3 = None
         super().dissolve()
 
-    def _on_stale(self, datagrams: list[tuple[bytes, float]]) -> None:
+    def _on_dropped(self, datagrams: list[tuple[bytes, float]]) -> None:
         """Have TCP send it again, and not only at its time-out, which an outage makes as long as it was."""
         if self._mailbox is not None:
             self._mailbox.tell(DatagramsLost(datagrams))

@@ -341,7 +341,7 @@ class DatagramPath:
         """
         packet = self._ledger.write_off_oldest()
         if self._probe is not None and packet.packet_number == self._probe[0]:
-            self.mtu.probe_lost(self._probe[1], now)
+            self.mtu.probe_unanswered(now)
             self._probe = None
         else:
             self._note_narrowed(packet, now)
@@ -395,7 +395,7 @@ class DatagramPath:
         ack = self._write_ack(first, now) if acknowledge else b""
         if budget > 0:
             overhead = 1 + len(self._peer_cid) + number_size + TAG
-            plains = self._fill(queue, ack, self.mtu.size - overhead, budget)
+            plains = self._fill(queue, ack, self.mtu.size - overhead, budget, now)
         else:
             plains = [ack]
         if not plains:
@@ -449,8 +449,11 @@ class DatagramPath:
             self._acks_sent[number] = state.largest_received
         return ack
 
-    def _fill(self, queue: DatagramQueue, start: bytes, room: int, window: int) -> list[bytes]:
-        """Take datagrams off the queue into packets, the first of which begins with ``start``."""
+    def _fill(self, queue: DatagramQueue, start: bytes, room: int, window: int, now: float) -> list[bytes]:
+        """Take datagrams off the queue into packets, the first of which begins with ``start``.
+
+        Those that were made for a larger packet size than the path has by now are lost.
+        """
         heads = self._frame_heads
         overhead = self.mtu.size - room
         most = min(room, self._state.datagram_limit) - MAX_FRAME_HEAD - len(self._prefix)
@@ -464,6 +467,8 @@ class DatagramPath:
             length = len(datagram)
             if length > most:
                 self._counters.add("session.drop.too_big")
+                if self.reports_losses:
+                    self.lost.append((datagram, now))
                 continue
             frame = (heads.get(length) or self._frame_head(length)) + datagram
             if not current:

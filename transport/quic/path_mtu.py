@@ -2,7 +2,8 @@
 
 Starts at 1200 bytes, which QUIC may rely on, and asks upwards with probes: packets of PING and PADDING that
 may get lost without harm. When several larger packets in a row are lost and none arrives, the path has
-become narrower (a black hole), and the size falls back.
+become narrower (a black hole), and the size falls back. Or it was an outage, in which packets of any size are
+lost: so what was possible before is asked for first, and again in case that the outage lasts.
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class PathMtu:
             self._too_large = min(self._too_large, size)
             self._search_on(now)
 
+    def probe_unanswered(self, now: float) -> None:
+        """Try the same size again: nothing at all comes through, which says nothing about sizes."""
+        self.next_at = now + RETRY_AFTER
+
     def _search_on(self, now: float) -> None:
         self._tries = 0
         if self._too_large - self.size > STEP:
@@ -86,6 +91,8 @@ class PathMtu:
         self._losses += 1
         if self._losses < BLACK_HOLE_LOSSES:
             return False
-        self.size, self._too_large, self._losses = BASE, size, 0
-        self._search_on(now)
+        self._candidate, self._too_large = self.size, self.size + 1
+        self.size, self._losses = BASE, 0
+        self._tries = TRIES - 2
+        self.next_at = now + RETRY_AFTER
         return True
