@@ -48,6 +48,20 @@ def test_packets_are_paced_by_window_and_round_trip(controller):
     assert congestion.pacer.rate == pytest.approx(PACING * controller.congestion_window / 0.1)
 
 
+def test_a_window_grows_only_while_it_is_used(controller):
+    clock = Clock()
+    link = Link(clock, rate=20 * MBIT, delay=0.02, buffer=0.1 * 20 * MBIT)
+    sender = Sender(clock, link, congestion_of(controller), greedy=False)
+    for tick in range(1000):
+        clock.at(tick * 0.05, sender.offer, 2)
+    clock.run(50)
+    assert controller.congestion_window == 10 * PACKET
+    sender.greedy = True
+    clock.at(clock.now, sender.offer, 0)
+    clock.run(58)
+    assert sender.rate(53, 58) > 0.9 * 20 * MBIT
+
+
 def test_a_path_is_filled(controller):
     clock = Clock()
     link = Link(clock, rate=20 * MBIT, delay=0.02, buffer=0.1 * 20 * MBIT)

@@ -95,8 +95,13 @@ class WindowCongestion(Congestion):
         self._controller.on_packet_sent(packet=SentPacket(newest, size, flight.sent_at))
 
     def acknowledged(self, newest: SentPacket, now: float) -> None:
-        """Tell the controller."""
-        self._controller.on_packet_acked(packet=newest, now=now)
+        """Tell the controller; a window that is not used shows nothing and does not grow (RFC 9002, 7.8)."""
+        controller = self._controller
+        window: int = controller.congestion_window
+        is_used = 2 * controller.bytes_in_flight > window or self.pacer.waiting
+        controller.on_packet_acked(packet=newest, now=now)
+        if not is_used and controller.congestion_window > window:
+            controller.congestion_window = window
 
     def sample_round_trip(self, seconds: float, now: float) -> None:
         """Tell the controller, and smooth the time as RFC 9002, 5.3 does."""
