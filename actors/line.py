@@ -47,7 +47,7 @@ LINE_BYTES = 128 * 1024
 
 TURN_BYTES = 12 * 1024
 """Bytes of one turn at least, eight full segments: where more flows wait than get such a turn, the others
-are woken later rather than all for a segment each."""
+are woken later rather than all for a segment each. On a slow path it is half of the session's room."""
 
 
 TIMER_SLACK = 0.001
@@ -235,7 +235,8 @@ class Line:
     def _wake(self) -> None:
         """Give turns to those who have been without one for longest, as far as there is room."""
         waiting, last_turn, free = self._waiting, self._last_turn, self._free
-        turns = min(len(waiting), free // TURN_BYTES)
+        least = TURN_BYTES if self._session is None else min(TURN_BYTES, max(self._session.room // 2, 1))
+        turns = min(len(waiting), free // least)
         if turns > 0:
             turn = LineWritable(free // turns)
             for flow in nsmallest(turns, waiting, key=lambda flow: last_turn.get(flow, 0)):

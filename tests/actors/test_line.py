@@ -9,7 +9,7 @@ from lan_parts import FakeSession
 from actors.lan.absence import AbsentSession
 from actors.line import LINE_BYTES, TURN_BYTES, Line, LineReplaced, LineWritable
 from netstack.ethernet import HEADER_LENGTH, LAN_MTU
-from transport.quic.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES
+from transport.quic.session import LEAST_ROOM, MOST_ROOM, QUEUE_BYTES, SLOWEST_ROOM
 
 WRITABLE = MOST_ROOM // 2
 
@@ -191,6 +191,18 @@ def test_downloads_of_a_guest_share_its_link_fairly(loop, counters, count):
     assert sum(received) > 0.9 * 6_000_000 * 1000 * STEP
     assert jain(received) >= 0.9
     assert downloads.link.highest < QUEUE_BYTES
+
+
+@pytest.mark.parametrize("room", [SLOWEST_ROOM, 5_000])
+def test_downloads_over_a_slow_link_have_turns_of_half_of_what_may_be_queued(loop, counters, room):
+    downloads = Downloads(loop, counters, 4, rate=20_000)
+    downloads.link.session.room = room
+    for _ in range(4000):
+        downloads.step()
+    received = downloads.received
+    assert sum(received) > 0.9 * 20_000 * 4000 * STEP
+    assert jain(received) >= 0.9
+    assert downloads.link.highest < 2 * room
 
 
 @pytest.mark.parametrize("rate", [700_000, 1_100_000, 3_333_000, 50_000_000])

@@ -60,9 +60,17 @@ def test_over_the_bound_the_oldest_go_first_and_are_counted():
 def test_producers_fill_what_the_path_delivers_in_ten_milliseconds():
     queue = DatagramQueue(Counters())
     assert queue.room == MOST_ROOM
-    for rate, room in ((5e6, 50_000), (1e4, LEAST_ROOM), (1e12, MOST_ROOM)):
+    for rate, room in ((5e6, 50_000), (1e5, LEAST_ROOM), (1e12, MOST_ROOM)):
         queue.fit_room(rate)
         assert queue.room == room
+
+
+@pytest.mark.parametrize("rate", [3_000, 8_000, 16_000, 30_000, 90_000])
+def test_on_slow_paths_nothing_waits_until_it_is_worth_nothing(rate):
+    queue = DatagramQueue(Counters())
+    queue.fit_room(rate)
+    assert queue.room == max(2 * 1522, rate // 4)
+    assert queue.room / rate <= max(QUEUE_SECONDS / 4, 2 * 1522 / rate)
 
 
 def test_a_session_is_writable_when_half_of_its_room_is_free():

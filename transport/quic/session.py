@@ -23,7 +23,12 @@ QUEUE_SECONDS = 1.0
 MOST_ROOM: Final = QUEUE_BYTES // 2
 """Bytes that producers which can wait (``actors.line``) keep queued at most."""
 LEAST_ROOM: Final = 24 * 1024
-"""And at least, on slow paths: two of the turns that they take."""
+"""And at least: two of the turns that they take."""
+SLOW_ROOM_SECONDS: Final = 0.25
+"""Seconds of the rate that LEAST_ROOM is not to exceed: on slow paths what waits for longer than
+QUEUE_SECONDS would be dropped, and whatever waits behind it."""
+SLOWEST_ROOM: Final = 2 * 1522
+"""Bytes of room on the slowest path: two of the largest frames."""
 ROOM_SECONDS: Final = 0.010
 """Seconds of the path's rate that they keep queued between: what a ping waits behind a download."""
 
@@ -66,7 +71,8 @@ class DatagramQueue:
 
     def fit_room(self, rate: float) -> None:
         """Have producers fill no more than a path of ``rate`` bytes per second delivers in a moment."""
-        self.room = int(min(max(rate * ROOM_SECONDS, LEAST_ROOM), MOST_ROOM))
+        least = min(max(rate * SLOW_ROOM_SECONDS, SLOWEST_ROOM), LEAST_ROOM)
+        self.room = int(min(max(rate * ROOM_SECONDS, least), MOST_ROOM))
 
     def pop(self) -> bytes:
         """Take the oldest datagram. Raises IndexError when there is none."""
