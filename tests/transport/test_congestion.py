@@ -7,7 +7,8 @@ from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.congestion.reno import RenoCongestionControl
 from simulated_path import PACKET, Clock, Link, Sender
 
-from transport.quic.congestion import PACING, SLOW_START_PACING, congestion_of
+from transport.quic.bbr import Bbr
+from transport.quic.congestion import MOST_IN_FLIGHT, PACING, SLOW_START_PACING, congestion_of
 from transport.quic.ledger import SentPacket
 from transport.quic.pacing import UNLIMITED
 
@@ -32,6 +33,18 @@ def test_the_window_is_the_controllers(controller):
     assert congestion.window == controller.congestion_window < 10 * PACKET
     congestion.persistent_congestion()
     assert congestion.window == 2 * PACKET
+
+
+@pytest.mark.parametrize("kind", [RenoCongestionControl, CubicCongestionControl, Bbr])
+def test_what_is_on_its_way_is_bounded_whatever_the_window(kind):
+    controller = kind(max_datagram_size=PACKET)
+    congestion = congestion_of(controller)
+    controller.congestion_window = 1 << 40
+    assert congestion.window == MOST_IN_FLIGHT
+    congestion.sent(congestion.flight(1.0), 0, MOST_IN_FLIGHT)
+    assert congestion.window == 0
+    congestion.acknowledged(SentPacket(0, PACKET, 1.0), 2.0)
+    assert congestion.window == PACKET
 
 
 def test_packets_are_paced_by_window_and_round_trip(controller):

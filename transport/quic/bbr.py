@@ -32,7 +32,7 @@ from aioquic.quic.congestion.base import register_congestion_control
 from mypy_extensions import mypyc_attr
 
 from transport.quic.bbr_signals import AckAggregation, FullPath
-from transport.quic.congestion import Congestion
+from transport.quic.congestion import MOST_IN_FLIGHT, Congestion
 from transport.quic.delivery_rate import DeliveryRate, Flight
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Bbr(Congestion):
     @property
     def window(self) -> int:
         """What may be sent; negative while too much is on its way."""
-        return self.congestion_window - self.bytes_in_flight
+        return min(self.congestion_window, MOST_IN_FLIGHT) - self.bytes_in_flight
 
     def flight(self, now: float) -> Flight:
         """Begin to send packets that leave together."""

@@ -19,6 +19,9 @@ from transport.quic.pacing import Pacer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MOST_IN_FLIGHT: Final = 16 * 1024 * 1024
+"""Bytes on their way to one client, whatever the window: what is in them is kept until it acknowledges them,
+and one that does so late, on purpose, has a window as large as it likes. As much as 1 Gbit/s in 134 ms."""
 SLOW_START_PACING: Final = 2.0
 """Windows per round trip at which packets leave while the window doubles in each."""
 PACING: Final = 1.25
@@ -35,7 +38,7 @@ class Congestion(ABC):
     @property
     @abstractmethod
     def window(self) -> int:
-        """What may be sent; negative while too much is on its way."""
+        """What may be sent; negative while too much is on its way. MOST_IN_FLIGHT at most."""
 
     @abstractmethod
     def flight(self, now: float) -> Flight:
@@ -84,7 +87,8 @@ class WindowCongestion(Congestion):
     @property
     def window(self) -> int:
         """What the window leaves."""
-        return int(self._controller.congestion_window - self._controller.bytes_in_flight)
+        controller = self._controller
+        return int(min(controller.congestion_window, MOST_IN_FLIGHT) - controller.bytes_in_flight)
 
     def flight(self, now: float) -> Flight:
         """Begin to send packets."""

@@ -5,8 +5,8 @@ batches and without an object per packet; every other packet, and every packet t
 read, is handed to aioquic untouched. Both work on one state (``aioquic_one_rtt.OneRttState``), so either
 can take the next packet.
 
-Limits: at most what congestion control allows is in flight; what waits is in the session's bounded queue;
-the ledger holds no more than what is in flight.
+Limits: at most what congestion control allows is in flight, and MOST_IN_FLIGHT; what waits is in the
+session's bounded queue; the ledger holds no more than what is in flight.
 """
 
 from __future__ import annotations
