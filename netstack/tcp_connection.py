@@ -207,6 +207,11 @@ class TcpConnection:
         return self.receiver.dropped
 
     @property
+    def refused(self) -> int:
+        """Segments that came in order and had no place, for the host did not take what came before."""
+        return self.receiver.refused
+
+    @property
     def received(self) -> list[bytes]:
         """What the guest sent and the host has not taken, in order."""
         return self.receiver.ready

@@ -12,6 +12,8 @@ that goes on taking bytes while others are under way. A socket that takes nothin
 
 Out of order segments are kept inside the window, joined where they meet, in at most MAX_PIECES pieces, and
 reported by SACK (RFC 2018). ``limit`` bounds all that is held; what is beyond it is as if it had been lost.
+So is what comes in order and is more than ``limit`` and BASE_WINDOW, while the host does not take what came
+before: windows that were promised while it did stay promised, those of all connections together.
 """
 
 from __future__ import annotations
@@ -101,6 +103,8 @@ class Receiver:
         """Position of the guest's FIN, once it is known."""
         self.dropped = 0
         """Segments that came out of order and had no place."""
+        self.refused = 0
+        """Segments that came in order and had no place, for the host did not take what came before."""
         self._early: list[_Piece] = []
         """What came beyond a gap, by position; none touches another."""
         self._early_bytes = 0
@@ -142,6 +146,9 @@ class Receiver:
             self._keep(position, payload)
             return False
         fresh = payload[self.next - position :] if position < self.next else payload
+        if fresh and self.next - self.taken + len(fresh) > max(self.limit, BASE_WINDOW):
+            self.refused += 1
+            return False
         if fresh:
             self._join(fresh)
             self.next += len(fresh)

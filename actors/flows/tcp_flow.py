@@ -212,8 +212,8 @@ class TcpFlowActor(EventLoopActor):
         """Bytes of the line that are kept for this flow."""
         self._held = 0
         """Bytes of the session's memory that this flow has taken."""
-        self._dropped = 0
-        """Of the segments that were dropped, those that have been counted."""
+        self._dropped = self._refused = 0
+        """Of the segments that were dropped, out of order and in order, those that have been counted."""
         self._is_short = False
         """Whether memory is so scarce that this connection may hold less than it otherwise could."""
         self._ended = False
@@ -501,6 +501,9 @@ class TcpFlowActor(EventLoopActor):
         if connection.dropped > self._dropped:
             self._counters.add("tcp.drop.out_of_order", connection.dropped - self._dropped)
             self._dropped = connection.dropped
+        if connection.refused > self._refused:
+            self._counters.add("tcp.drop.buffers_full", connection.refused - self._refused)
+            self._refused = connection.refused
         if held != self._held:
             self._link.buffers.add(held - self._held)
             self._held = held

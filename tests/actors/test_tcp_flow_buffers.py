@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from downloads import STEP, Downloads
+from downloads import STEP, WINDOW, Downloads, Source
 
-from actors.messages import PortClosed
+from actors.messages import PortClosed, SocketWritable
 from actors.runtime import run_ready
 from netstack.buffer_budget import LEAST
+from netstack.tcp_receiver import BASE_WINDOW
 
 MOST = 8 * 1024 * 1024
 RATE = 4_000_000
@@ -47,6 +48,39 @@ def test_all_sessions_together_keep_to_the_total(loop, counters):
         most = max(most, downloads.budget.used)
     assert most <= 5 * LEAST
     assert min(downloads.received) > 0, "each has a little, whatever the others hold"
+
+
+def test_windows_that_a_host_has_earned_do_not_fill_the_memory_once_it_takes_nothing(
+    loop, counters, monkeypatch
+):
+    size, count = 512 * 1024, 6
+    takes = True
+    monkeypatch.setattr(Source, "write", lambda _, chunks: sum(map(len, chunks)) if takes else 0)
+    uploads = Downloads(loop, counters, count, size=0, delay=DELAY, tcp_buffers_per_peer=size)
+
+    def step():
+        for guest in uploads.guests.values():
+            guest.limit_buffers(WINDOW)
+            guest.write(bytes(min(guest.room, 20_000)))
+        uploads.step()
+
+    for _ in range(1500):
+        step()
+    promised = sum(guest.sender.edge - guest.sender.una for guest in uploads.guests.values())
+    assert promised > 1.5 * count * BASE_WINDOW
+    takes = False
+    for _ in range(1000):
+        step()
+    assert counters["tcp.drop.buffers_full"] > 0
+    assert uploads.budget.used <= count * BASE_WINDOW + size / 2 < promised
+    # What was refused comes again once the host goes on.
+    before = counters["tcp.bytes_to_net"]
+    takes = True
+    for socket in uploads.lan.outside.tcp:
+        socket.tell(SocketWritable())
+    for _ in range(3000):
+        step()
+    assert counters["tcp.bytes_to_net"] - before > promised
 
 
 def test_what_was_held_is_given_back_when_connections_end(loop, counters):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netstack.tcp_receiver import MAX_PIECES, SMALL, Receiver
+from netstack.tcp_receiver import BASE_WINDOW, MAX_PIECES, SMALL, Receiver
 
 STREAM = bytes(i * 7 % 251 for i in range(4000))
 pieces = st.lists(st.tuples(st.integers(0, 3900), st.integers(1, 700)), max_size=60)
@@ -67,6 +67,23 @@ def test_no_more_is_held_than_the_limit_says_but_what_is_in_order_is_always_take
     assert receiver.next == 1000
     receiver.accept(1000, bytes(500), fin=False)
     assert receiver.held == 1500
+
+
+@pytest.mark.parametrize("limit", [64 * 1024, 2 * BASE_WINDOW])
+def test_behind_what_the_host_does_not_take_no_more_is_held_than_limit_and_window(limit):
+    receiver = Receiver(0, BASE_WINDOW, 8 * BASE_WINDOW)
+    receiver.open_window(1, 1000, wanted=8 * BASE_WINDOW)
+    receiver.limit = limit
+    size, most = 1000, max(limit, BASE_WINDOW)
+    for number in range(8 * BASE_WINDOW // size):
+        receiver.accept(number * size, bytes(size), fin=False)
+    # What comes behind the first that was refused is out of order.
+    assert most - size < receiver.next <= most
+    assert receiver.held <= most + limit
+    assert receiver.refused == 1
+    receiver.take(receiver.next)
+    assert receiver.accept(receiver.next, bytes(size), fin=False) or receiver.has_gap
+    assert receiver.refused == 1
 
 
 @given(pieces, st.integers(1, 4000), st.integers(0, 4000), st.booleans())
