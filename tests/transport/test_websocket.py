@@ -444,6 +444,91 @@ def test_a_client_that_does_not_read_costs_a_bounded_queue(monkeypatch):
     run(scenario)
 
 
+class SlowTransport(asyncio.Transport):
+    """Takes what is written, and tells of its buffer as asyncio's own does."""
+
+    def __init__(self):
+        super().__init__({"socket": self})
+        self.protocol = None
+        self.size = self.most_in_kernel = 0
+        self.limits = 16 * 1024, 64 * 1024
+        self.paused = False
+
+    def write(self, data):
+        self.size += len(data)
+        self._look()
+
+    def leave(self, size):
+        self.size = max(self.size - size, 0)
+        if self.paused and self.size <= self.limits[0]:
+            self.paused = False
+            self.protocol.resume_writing()
+
+    def _look(self):
+        if not self.paused and self.size > self.limits[1]:
+            self.paused = True
+            self.protocol.pause_writing()
+
+    def set_write_buffer_limits(self, high=None, low=None):
+        self.limits = high // 4, high
+        self._look()
+
+    def get_write_buffer_limits(self):
+        return self.limits
+
+    def get_write_buffer_size(self):
+        return self.size
+
+    def setsockopt(self, level, option, value):
+        self.most_in_kernel = value
+
+    def is_closing(self):
+        return False
+
+    def resume_reading(self):
+        pass
+
+
+@pytest.mark.parametrize("rate", [10_000, 125_000, 2_000_000])
+def test_no_more_waits_for_a_slow_client_than_it_reads_soon(rate, monkeypatch):
+    """Downloads that always have more beside them, in simulated time."""
+
+    async def scenario(web):
+        async with web.client("/"):
+            (connection,) = web.listener._connections
+            session = (await web.peer()).session
+            transport = SlowTransport()
+            transport.protocol = connection
+            monkeypatch.setattr(connection, "_transport", transport)
+            now = 1000.0
+            monkeypatch.setattr(web.listener, "clock", lambda: now)
+            monkeypatch.setattr(session, "_clock", lambda: now)
+
+            def turn(rate):
+                nonlocal now
+                now += 0.01
+                transport.leave(int(rate * 0.01))
+                while session.queued_bytes + 1000 <= session.room:
+                    session.send([bytes(1000)])
+                connection.flush(now)
+                return (transport.size + session.queued_bytes) / rate
+
+            for _ in range(1500):
+                turn(rate)
+            stale = web.counters["session.drop.stale"]
+            assert max(turn(rate) for _ in range(1500)) < max(0.6, 20_000 / rate)
+            assert web.counters["session.drop.stale"] == stale
+            least = min(max(rate // 10, websocket.LEAST_BUFFER), http_connection.WRITE_BUFFER)
+            assert transport.limits[1] == pytest.approx(least, rel=0.2)
+            assert transport.most_in_kernel in {0, transport.limits[1]}
+            for _ in range(10):
+                turn(50_000_000)
+            assert transport.limits[1] == http_connection.WRITE_BUFFER, "it is fast again"
+            monkeypatch.undo()
+
+    run(scenario)
+
+
 def test_silent_clients_are_pinged_and_given_up(monkeypatch):
     monkeypatch.setattr(websocket, "PING_INTERVAL", 0.02)
     monkeypatch.setattr(websocket, "IDLE_TIMEOUT", 0.2)

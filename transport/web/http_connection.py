@@ -23,7 +23,7 @@ from transport.slices import SLICE
 from transport.web import websocket
 from transport.web.cycles import dissolve_transport
 from transport.web.http1 import TEXT, Answer, BadRequestError, Request, RequestReader
-from transport.web.websocket import Upgrade, WebSocketConnection, WebSocketHost
+from transport.web.websocket import Upgrade, WebSocketConnection, WebSocketHost, limit_unsent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +48,6 @@ WRITE_BUFFER = 64 * 1024
 """Bytes given to asyncio before requests wait, or datagrams of a session, where old ones can be dropped."""
 UNSENT_BYTES = 64 * 1024
 """Bytes the kernel takes beyond what the client's window lets it send (Linux, TCP_NOTSENT_LOWAT)."""
-
-_TCP_NOTSENT_LOWAT = 25
-"""Linux: tcp(7)."""
 
 
 class HttpHost(WebSocketHost, Protocol):
@@ -100,9 +97,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(WRITE_BUFFER)
         tcp = transport.get_extra_info("socket")
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        tcp.setsockopt(
-            socket.IPPROTO_TCP, getattr(socket, "TCP_NOTSENT_LOWAT", _TCP_NOTSENT_LOWAT), UNSENT_BYTES
-        )
+        limit_unsent(transport, UNSENT_BYTES)
         self._call_later(REQUEST_TIMEOUT, self._timed_out)
 
     def data_received(self, data: bytes) -> None:

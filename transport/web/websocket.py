@@ -5,8 +5,9 @@ offers upwards what a WebTransport session offers: datagrams in batches, a bound
 is a datagram (RFC 6455, section 5.6). The request that opens it was read by ``http_connection``.
 
 While the client does not read, asyncio's buffer fills to WRITE_BUFFER, then datagrams wait in the session's
-queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay. Of the
-pongs that it does not read either, only the latest is kept (RFC 6455, section 5.5.3), and after
+queue, whose oldest are dropped: TCP below them must not turn a slow client into seconds of delay. So queue
+and buffer become smaller for a slow one, as it shows each time that the buffer has left, and larger again. Of
+the pongs that it does not read either, only the latest is kept (RFC 6455, section 5.5.3), and after
 MAX_UNREAD_PINGS nothing more is read of it until it reads.
 
 What a client sends is worked off in slices (``transport.slices``), and nothing more is read of it meanwhile.
@@ -30,7 +31,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import logging
+import socket
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
@@ -46,6 +49,7 @@ from actors.descriptions import PathState
 from actors.messages import DatagramsFromClient, DatagramsLost, SessionClosed
 from actors.work_time import work_time
 from netstack.shares import client_network
+from transport.quic.session import MOST_ROOM
 from transport.slices import SLICE
 from transport.web.cycles import dissolve_protocol, dissolve_transport
 from transport.web.http1 import TEXT, Answer
@@ -59,7 +63,7 @@ if TYPE_CHECKING:
     from actors.runtime import Mailbox
     from netstack.counters import Counters
     from transport.admission import Grant
-    from transport.quic.session import WebTransportSession
+    from transport.quic.session import DatagramQueue, WebTransportSession
     from transport.slices import Slices
     from transport.turns import Turns
     from transport.web.http1 import Request
@@ -75,6 +79,12 @@ MAX_BATCH = 256
 """Messages after which a slice ends: what they cost their session's actor is yet to come."""
 LAST_BATCH = 128
 """The same of a client whose messages cost more than its share."""
+BUFFER_SECONDS = 0.1
+"""Seconds of the rate at which the client reads that asyncio's buffer holds, and as many the kernel beyond
+what is on its way; WRITE_BUFFER each at most."""
+LEAST_BUFFER = 4096
+SHORTEST_PAUSE = 0.0001
+"""Seconds: a buffer that has left sooner says nothing but that the client is fast."""
 DATAGRAM_LIMIT = 65535
 """TCP cuts as it likes: nothing needs to be sent in chunks."""
 MAX_COMMAS = 64
@@ -103,6 +113,9 @@ _PREFIX_OF_THE_HANDSHAKE = "sec-websocket-"
 _OF_AN_ANSWER = frozenset({"Date", "Connection", "Content-Length"})
 """Headers that every answer gets."""
 
+_TCP_NOTSENT_LOWAT = 25
+"""Linux: tcp(7)."""
+
 _TEXT_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _QUIET = logging.getLogger(__name__)
@@ -122,6 +135,13 @@ def _shortened(reason: str) -> str:
 def client_of(remote: str) -> str:
     """Tell by which address a client is counted; ``remote`` is ``host:port``."""
     return client_network(remote.rpartition(":")[0])
+
+
+def limit_unsent(transport: asyncio.BaseTransport, size: int) -> None:
+    """Have the kernel take ``size`` bytes beyond what the client's window lets it send."""
+    tcp = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", _TCP_NOTSENT_LOWAT)
+    tcp.setsockopt(socket.IPPROTO_TCP, option, size)
 
 
 class WebSocketHost(Protocol):
@@ -207,6 +227,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._grant, self._protocol = upgrade
         self._transport: asyncio.Transport
         self._paused = False
+        self._paused_at = 0.0
+        self._unsent = self._most_unsent = 0
+        """Bytes in asyncio's buffer when the client fell behind, and how many that may be at most."""
+        self._filled = False
+        """Whether what was sent last was as much as might wait for the client."""
         self._backlog = b""
         self._taken = 0
         """Bytes of the backlog that were worked off."""
@@ -234,6 +259,7 @@ class WebSocketConnection(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport) -> None:
         """Send the answer that opens the WebSocket, and begin the session."""
         self._transport = transport
+        self._most_unsent = transport.get_write_buffer_limits()[1]
         self._write()
         self._call_later(PING_INTERVAL, self._keep_alive)
         self._session, self._mailbox = self._host.open_session(self._grant, self)
@@ -296,13 +322,38 @@ class WebSocketConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Let datagrams wait in the session's queue from now on."""
         self._paused = True
+        self._paused_at, self._unsent = self._host.clock(), self._transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """Send what has waited, unless it is too old to be of use."""
         self._paused = False
         self._unread_pings = 0
+        self._fit_buffers()
         self._read_or_not()
         self._host.want_flush(self)
+
+    def _fit_buffers(self) -> None:
+        """Have no more wait for the client, here and in the session's queue, than it reads in a moment."""
+        if self._session is None:
+            return
+        seconds = max(self._host.clock() - self._paused_at, SHORTEST_PAUSE)
+        rate = (self._unsent - self._transport.get_write_buffer_size()) / seconds
+        self._session.queue.fit_room(rate)
+        self._limit_buffer(rate * BUFFER_SECONDS)
+
+    def _look_at_buffers(self, queue: DatagramQueue) -> None:
+        """Let twice as much wait for a client that was sent all that might wait, and has nothing left."""
+        filled, self._filled = self._filled, queue.bytes >= queue.room // 2
+        if filled and not self._transport.get_write_buffer_size():
+            queue.room = min(2 * queue.room, MOST_ROOM)
+            self._limit_buffer(2 * self._transport.get_write_buffer_limits()[1])
+
+    def _limit_buffer(self, size: float) -> None:
+        most = int(min(max(size, LEAST_BUFFER), self._most_unsent))
+        if most != self._transport.get_write_buffer_limits()[1]:
+            self._transport.set_write_buffer_limits(most)
+            with contextlib.suppress(OSError):  # the connection is over
+                limit_unsent(self._transport, most)
 
     # -- the session's side -------------------------------------------------------------------------
 
@@ -343,6 +394,8 @@ class WebSocketConnection(asyncio.Protocol):
         """Send what the session has queued, and what the protocol has to say."""
         if self._session is not None and self._session.queue and not self._paused:
             queue = self._session.queue
+            if queue.room < MOST_ROOM:
+                self._look_at_buffers(queue)
             stale = queue.drop_stale(now)
             if stale and self._mailbox is not None:
                 self._mailbox.tell(DatagramsLost(stale))
