@@ -174,7 +174,7 @@ class LanSettings:
     @property
     def services(self) -> frozenset[bytes]:
         """Addresses at which the gateway itself serves guests."""
-        return (self.gateway_ips - {self.host_ip}) | {self.gateway_ip6}
+        return (self.gateway_ips - {self.host_ip}) | {self.gateway_ip6, self.gateway_link_local}
 
     @property
     def gateway_names(self) -> dict[str, tuple[bytes, ...]]:

@@ -212,6 +212,7 @@ def test_another_policy_ends_the_connections_that_it_forbids_and_no_others(table
         "other host": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, denied, 80),
         "IPv6": FlowKey(7, PROTOCOL_TCP, ADDRESS6, 1, bytes(15) + b"\2", 80),
         "service": FlowKey(7, PROTOCOL_TCP, ADDRESS, 1, service, 53),
+        "service on the link": FlowKey(7, PROTOCOL_TCP, ADDRESS6, 1, settings.gateway_link_local, 53),
         "datagrams": FlowKey(7, PROTOCOL_UDP, ADDRESS, 1),
     }
     for key in ends.values():
