@@ -367,7 +367,7 @@ class PeerActor(EventLoopActor):
 
     def _register(self, said: control.Register, now: float) -> None:
         asked, assigned = self._registration, self._assigned
-        if said.mac == asked.mac and assigned.datagram is not None and asked.is_explicit:
+        if assigned.datagram is not None and asked.is_repeated_by(said):
             self._session.send([assigned.datagram])
         elif asked.may_change(said.mac, assigned.assignment, now):
             self._ask_for(said, explicit=True)

@@ -46,6 +46,11 @@ class Registration:
         """Whether ``mac`` may be asked for beside the one that an address was assigned to."""
         return assignment is None or mac == assignment.mac or self._mac_changes.take(now)
 
+    def is_repeated_by(self, said: Register) -> bool:
+        """Whether a Register asks for nothing else than the latest did. A name is never taken back."""
+        is_called_so = said.name in ("", self.called) or self._name != ""
+        return self.is_explicit and said.mac == self.mac and is_called_so
+
     def implied(self, frames: list[bytes], gateway_mac: bytes, now: float) -> Register | None:
         """Give the registration that was lost, or that raw clients lack: of the first usable source MAC."""
         if now < self._next_implicit or (self.mac is not None and self.is_explicit):

@@ -106,6 +106,19 @@ def test_a_repeated_register_gets_the_same_answer_without_bothering_the_lan(peer
     assert peer.to_switch() == []
 
 
+def test_a_client_may_say_a_name_later_and_another_one(peer):
+    peer.registered()
+    for name in ("web", "db"):
+        peer.hears(control(type="Register", mac=list(MAC), name=name))
+        assert peer.to_switch() == [RegisterMac(7, MAC, True, name)]
+        peer.assign()
+        assert [told["ip"] for told in peer.session.controls()] == [[10, 0, 2, 10]]
+    for fields in ({"name": "db"}, {}):
+        peer.hears(control(type="Register", mac=list(MAC), **fields))
+        assert peer.to_switch() == []
+        assert len(peer.session.controls()) == 1
+
+
 def test_another_mac_is_another_registration(peer):
     peer.registered()
     peer.hears(register(mac(2)))

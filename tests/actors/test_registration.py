@@ -60,6 +60,13 @@ def test_a_granted_name_is_the_guest_s_whatever_its_client_says(granted, called)
     assert registration.called == called
 
 
+def test_who_has_a_name_by_its_token_repeats_itself_whatever_it_says():
+    registration = Registration("db", 0.0)
+    ask(registration, MAC, name="web")
+    assert registration.is_repeated_by(Register(MAC, "web"))
+    assert not registration.is_repeated_by(Register(OTHER, "web"))
+
+
 def test_a_refusal_is_new_once(registration):
     assert registration.refuse(MAC, "taken")
     assert not registration.refuse(MAC, "taken")
