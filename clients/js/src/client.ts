@@ -59,21 +59,21 @@ export interface Statistics {
 
 export interface Options extends DialOptions {
   /** Six bytes; or "guest", the one that its frames come from. Random in 52:54:00 when left out. */
-  mac?: Uint8Array | "guest";
+  mac?: Uint8Array | "guest" | undefined;
   /** The guest's host name: the LAN finds it as NAME.vm.internal. */
-  name?: string;
+  name?: string | undefined;
   /** Called with each Ethernet frame: destination MAC first, no FCS. The bytes are the receiver's to keep. */
-  onframe?: (frame: Uint8Array) => void;
-  onstate?: (change: StateChange) => void;
+  onframe?: ((frame: Uint8Array) => void) | undefined;
+  onstate?: ((change: StateChange) => void) | undefined;
   /** Called when the relay gives an address, and when it is another one after reconnecting. */
-  onassigned?: (assigned: Assigned) => void;
+  onassigned?: ((assigned: Assigned) => void) | undefined;
   /**
    * Called when the relay takes no new sessions, and ends this one in so many seconds; undefined where it does not say
    * when. Until then it goes on as it is.
    */
-  ondraining?: (seconds: number | undefined) => void;
+  ondraining?: ((seconds: number | undefined) => void) | undefined;
   /** Replace a lost connection; true by default. */
-  reconnect?: boolean;
+  reconnect?: boolean | undefined;
 }
 
 const HEARTBEAT_INTERVAL = 15_000;

@@ -5,18 +5,18 @@ import type { Carrier } from "./carriers.js";
 
 export interface DialOptions {
   /** SHA-256 of the relay's certificate (several: any of them). Fetched from `/cert-hash` when left out. */
-  certificateHash?: string | readonly string[];
+  certificateHash?: string | readonly string[] | undefined;
   /** "auto": WebTransport, and WebSocket where that fails. */
-  transport?: "auto" | "webtransport" | "websocket";
+  transport?: "auto" | "webtransport" | "websocket" | undefined;
   /** "framed" (the default) registers and gets an address; "raw" is one bare frame per datagram. */
-  encapsulation?: "framed" | "raw";
+  encapsulation?: "framed" | "raw" | undefined;
   /**
    * What lets this client in where the relay asks for tokens; a function is asked before each attempt, for tokens
    * expire. It goes into WebTransport's URL, and among the subprotocols of a WebSocket.
    */
-  token?: string | (() => string | Promise<string>);
+  token?: string | (() => string | Promise<string>) | undefined;
   /** Milliseconds that opening a carrier may take before the next kind is tried. */
-  timeout?: number;
+  timeout?: number | undefined;
 }
 
 const TRANSPORTS = ["auto", "webtransport", "websocket"] as const;

@@ -9,7 +9,7 @@ import { CardMac } from "./mac.js";
 
 export interface VirtioOptions extends Omit<Options, "onframe"> {
   /** Bytes of virtio-net header before each frame: 12 (virtio 1.0 and later), 10 (legacy), 0 (none). */
-  headerLength?: 0 | 10 | 12;
+  headerLength?: 0 | 10 | 12 | undefined;
 }
 
 export interface VirtioPort {

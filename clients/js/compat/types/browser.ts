@@ -19,9 +19,12 @@ export async function machine(url: string): Promise<string> {
   return address?.join(".") ?? "";
 }
 
-export async function card(url: string, hashes: readonly string[]): Promise<Statistics> {
+export async function card(url: string, hashes: readonly string[], token?: string): Promise<Statistics> {
   const options: Options = {
     certificateHash: hashes,
+    token,
+    mac: undefined,
+    onassigned: undefined,
     transport: "auto",
     encapsulation: "framed",
     timeout: 1000,

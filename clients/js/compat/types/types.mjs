@@ -45,7 +45,7 @@ for (const version of versions) {
     for (const { file, lib } of programs) {
       test(`${file} compiles with ${version}, resolving as ${name}`, () => {
         const project = join(folder, `${version}-${name}-${file}.json`);
-        const compilerOptions = { ...options, lib, target: "es2022", types: [], strict: true, skipLibCheck: false, noEmit: true };
+        const compilerOptions = { ...options, lib, target: "es2022", types: [], strict: true, skipLibCheck: false, exactOptionalPropertyTypes: true, noEmit: true };
         writeFileSync(project, JSON.stringify({ compilerOptions, files: [file] }));
         const compiler = join(here, "node_modules", version, "bin/tsc");
         const { status, stdout, stderr } = spawnSync(process.execPath, [compiler, "-p", project], { encoding: "utf8" });
