@@ -125,7 +125,8 @@ class Zone:
         label = self._name_of.pop(mac, None)
         if label is not None:
             _, address = self._guests.pop(label)
-            self._names.pop(address, None)
+            if self._names.get(address) == label:  # else it is another guest's by now
+                del self._names[address]
 
     def address_of(self, name: str) -> bytes | None:
         """Look up the IPv4 address of a label in lower case."""

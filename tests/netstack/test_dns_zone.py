@@ -196,3 +196,13 @@ def test_names_and_addresses_stay_in_step(steps):
 )
 def test_what_can_be_the_domain_of_a_lan(text, can_be):
     assert is_lan_domain(text) == can_be
+
+
+def test_an_address_that_is_another_guests_by_now_keeps_its_name_when_the_former_ones_goes(zone):
+    zone.bind(OTHER, TEN, "old")
+    zone.bind(WEB, TEN, "web")
+    zone.bind(OTHER, ELEVEN, "old")
+    assert (zone.name_of(TEN), zone.owner_of(TEN), zone.name_of(ELEVEN)) == ("web", WEB, "old")
+    zone.bind(OTHER, TEN, "old")
+    zone.forget(WEB)
+    assert (zone.name_of(TEN), zone.name_of(ELEVEN)) == ("old", None)
