@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from ipaddress import ip_address
@@ -544,6 +545,38 @@ def test_interfaces_that_cannot_be_read_leave_the_last_reading(monkeypatch):
         monkeypatch.setattr(network, "_read_interfaces_at", 0.0)
         assert network.open_udp(Flow()).send_to(b"", ("192.0.2.1", 9), 64, False) is SendResult.DENIED
         assert counters["outside.interfaces_unread"] == 1
+
+    in_namespace(main)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_want_of_sockets_says_nothing_of_what_the_host_can_do(monkeypatch, number):
+    async def main():
+        ip("addr add 192.0.2.1/32 dev lo")
+        ip("-6 route add default dev lo")
+
+        def fail(*_):
+            raise OSError(number, "no room")
+
+        open_to_all = EgressPolicy(allow=["192.0.2.0/24"])
+        older = Network(open_to_all, Counters())
+        assert older.has_ipv6_route
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", fail)
+            patch.setattr(outside, "interface_addresses", fail)
+            assert older.has_ipv6_route
+            younger = Network(EgressPolicy(allow=["192.0.2.0/24"]), Counters())
+            assert younger.has_ipv6
+            assert younger.can_ping
+            # It may be one of the machine's own, and so may any other.
+            assert not younger.allows_udp(("192.0.2.1", 9))
+            assert not younger.allows_tcp(("1.1.1.1", 9))
+        assert younger.can_ping
+        assert younger.has_ipv6_route
+        younger.open_echo(Flow())
+        assert not younger.allows_udp(("192.0.2.1", 9))
+        assert younger.allows_tcp(("1.1.1.1", 9))
+        assert older._counters["outside.routes_unseen"] == 1
 
     in_namespace(main)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections import Counter
 from pathlib import Path
@@ -55,6 +56,9 @@ PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 DYNAMIC_PORTS = 16_384
 """Ports that other systems choose from: 49152 to 65535 (RFC 6335 section 6)."""
 
+NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""There is no socket at present, which says nothing of what this host can do."""
+
 PORT_TRIES = 16
 """Sockets opened in search of a port that is not held; then a held one has to do."""
 
@@ -92,8 +96,13 @@ class HostNetwork:
         self.ready = Readiness(turns) if ready is None else ready
         """Watches the sockets of all flows."""
         self._read_interfaces_at = 0.0
-        self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
-        self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
+        self._can_use_ping_sockets: bool | None = None
+        self._can_use_raw_sockets: bool | None = None
+        """None until there was room to see it."""
+        self._find_way_to_ping()
+        self._reaches_ipv6 = False
+        self._knows_addresses = False
+        """Whether the machine's own addresses have been read at least once."""
         self.identifiers = EchoIdentifiers() if identifiers is None else identifiers
         self._tcp_ports = SharedPorts()
         self._raw: dict[int, RawIcmpSocket] = {}
@@ -108,12 +117,19 @@ class HostNetwork:
     @property
     def can_ping(self) -> bool:
         """Whether this host lets the process open any kind of ICMP socket."""
-        return self._can_use_ping_sockets or self._can_use_raw_sockets
+        if None in {self._can_use_ping_sockets, self._can_use_raw_sockets}:
+            self._find_way_to_ping()
+        return self._can_use_ping_sockets is not False or self._can_use_raw_sockets is not False
+
+    def _find_way_to_ping(self) -> None:
+        self._can_use_ping_sockets = _can_open(socket.SOCK_DGRAM)
+        if self._can_use_ping_sockets is not None:
+            self._can_use_raw_sockets = not self._can_use_ping_sockets and _can_open(socket.SOCK_RAW)
 
     @property
     def has_ipv6(self) -> bool:
-        """Whether this host has IPv6 at all."""
-        return _can_open(socket.SOCK_DGRAM, IPV6, socket.IPPROTO_UDP)
+        """Whether this host has IPv6 at all, as far as can be seen."""
+        return _can_open(socket.SOCK_DGRAM, IPV6, socket.IPPROTO_UDP) is not False
 
     @property
     def has_ipv6_route(self) -> bool:
@@ -122,7 +138,11 @@ class HostNetwork:
         What the policy closes is no way out, but it is one for answers to the clients of forwards.
         """
         ways = (SOMEWHERE_IPV6, *self.policy.open_ipv6) if self._forwards else self.policy.open_ipv6
-        return any(map(_is_routed, ways))
+        try:
+            self._reaches_ipv6 = any(map(_is_routed, ways))
+        except OSError:  # else guests would lose their router for want of a descriptor here
+            self._counters.add("outside.routes_unseen")
+        return self._reaches_ipv6
 
     @property
     def udp_ports(self) -> int:
@@ -222,8 +242,10 @@ class HostNetwork:
 
     def judge(self, address: str) -> Decision:
         """Ask the policy without counting what it says, knowing the machine's addresses of the moment."""
-        if self._loop.time() >= self._read_interfaces_at:
+        if self._loop.time() >= self._read_interfaces_at or not self._knows_addresses:
             self._read_interfaces()
+        if not self._knows_addresses:
+            return Decision(allowed=False, reason="interfaces_unread")
         return self.policy.decide(address)
 
     def listen_udp(self, owner: Mailbox, host: str, port: int, *, shared: bool = False) -> UdpListener:
@@ -288,6 +310,7 @@ class HostNetwork:
         self._port_range = port_range()
         try:
             self.policy.own_addresses = interface_addresses() | local_routes()
+            self._knows_addresses = True
         except OSError:
             # What was read last still protects more than nothing would.
             self._counters.add("outside.interfaces_unread")
@@ -306,21 +329,24 @@ def _any_of(family: SocketFamily) -> str:
 
 
 def _is_routed(address: str) -> bool:
-    """Whether this host knows a way to an IPv6 address; sends nothing."""
+    """Whether this host knows a way to an IPv6 address; sends nothing. Raises OSError for want of room."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
-    except OSError:
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
         return False
     return True
 
 
-def _can_open(kind: int, family: SocketFamily = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool:
+def _can_open(kind: int, family: SocketFamily = IPV4, protocol: int = socket.IPPROTO_ICMP) -> bool | None:
+    """Whether this host has such sockets for us; None where it has no room to tell."""
     try:
         with socket.socket(family.number, kind, protocol) as probe:
             probe.bind((family.any_address, 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return None if error.errno in NO_ROOM else False
     return True
 
 
