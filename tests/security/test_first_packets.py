@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 from forged_initials import ForgedInitials, crypto_frame
 from quic_attacker import send_from_anywhere
 from watch import spares_the_neighbour
+
+from transport.quic.udp import send_run
 
 ROUNDS = 200
 LARGEST = 1452
@@ -38,3 +43,21 @@ def test_datagrams_of_many_packets_that_cannot_be_decrypted(relay, handshakes, c
     before = relay.cpu_seconds
     spares_the_neighbour(relay, lambda: send_from_anywhere(packets, relay.port, at_a_time=4))
     assert relay.cpu_seconds - before < 4.0
+
+
+def test_bursts_that_are_to_be_answered_one_by_one(relay):
+    # The socket holds so many of them that answering each took 80 ms of one turn.
+    runs = [[ForgedInitials().packet(b"\1") for _ in range(50)] for _ in range(30)]
+
+    def attack():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect(("127.0.0.1", relay.port))
+            for _ in range(6):
+                for run in runs:
+                    send_run(sender, run, None)
+                time.sleep(0.2)
+
+    before = relay.counters()
+    spares_the_neighbour(relay, attack)
+    answered = relay.counters() - before
+    assert answered["endpoint.retry"] > 0

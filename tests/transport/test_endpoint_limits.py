@@ -142,6 +142,52 @@ def test_under_load_clients_show_their_address_first(monkeypatch):
     run(scenario)
 
 
+@pytest.mark.parametrize("kind", ["of this version", "of another version", "short"])
+def test_of_a_crowd_of_strangers_some_are_answered_in_a_turn_and_clients_are_served(kind, monkeypatch):
+    packet = bytearray(first_packet())
+    if kind == "of another version":
+        packet[1:5] = b"\x1a\x2a\x3a\x4a"
+    elif kind == "short":
+        packet[0] = 0x40
+
+    async def scenario():
+        async with running_endpoint() as relay, udp_client(client_configuration(), relay.address) as client:
+            assert await ask(client, headers()) == b"200"
+            for limit, value in (("RETRY_HANDSHAKES", 0), ("STRANGERS_SHARE", 0.0), ("FEW_STRANGERS", 3)):
+                monkeypatch.setattr(endpoint_module, limit, value)
+            (connection,) = relay.endpoint._live
+            forge = Forge(client.client)
+            known = [forge.datagram(b"%d" % number) for number in range(2)]
+            relay.endpoint._turn(
+                [
+                    (known[:1], connection.address),
+                    ([bytes(packet)] * 10, CLIENT),
+                    (known[1:], connection.address),
+                ]
+            )
+            assert relay.counters["endpoint.drop.crowd"] == 7
+            assert relay.peers[0].datagrams == [b"0", b"1"]
+
+    run(scenario)
+
+
+def test_packets_of_a_handshake_are_told_from_a_crowds(monkeypatch):
+    monkeypatch.setattr(endpoint_module, "STRANGERS_SHARE", 0.0)
+    monkeypatch.setattr(endpoint_module, "FEW_STRANGERS", 1)
+
+    async def scenario():
+        async with running_endpoint() as relay:
+            packet = first_packet()
+            relay.endpoint._turn([([packet], CLIENT)])
+            (connection,) = relay.endpoint._live
+            heard = connection.quic._network_paths[0].bytes_received
+            relay.endpoint._turn([([b"\x40" + bytes(99)] * 3 + [packet], CLIENT)])
+            assert connection.quic._network_paths[0].bytes_received == 2 * heard
+            assert relay.counters["endpoint.drop.crowd"] == 2
+
+    run(scenario)
+
+
 def test_a_forged_token_does_not_hurt(monkeypatch):
     async def scenario():
         configuration = client_configuration()

@@ -87,6 +87,12 @@ MAX_DATAGRAM_FRAME = 65535
 MAX_STREAM_WINDOW = 64 * 1024
 """Flow control window of a stream and of all streams: a request fits, a flood does not."""
 
+STRANGERS_SHARE = 0.004
+"""Seconds of a turn for packets of strangers. Those that the socket holds are 85 ms of work (Retry), and what
+is dropped comes again, or was a flood."""
+FEW_STRANGERS = 128
+"""How many of them are looked at however long it takes."""
+
 MOST_READS = 1024
 """Reads of a turn while somebody waits: what the kernel has no room for may be anybody's."""
 
@@ -394,6 +400,7 @@ class Endpoint:
         """Let packets pend at their connections; return the connections that got any."""
         find = self._connections.get
         arrived: list[Connection] = []
+        strangers, strangers_until = 0, perf_counter() + STRANGERS_SHARE
         for packets, address in runs:
             size = len(packets[0])  # the largest of the run
             if not 0 < size <= LARGEST_PACKET:
@@ -404,7 +411,11 @@ class Endpoint:
                 try:
                     connection = find(packet[1:9])
                     if connection is None or packet[0] >= LONG_HEADER:
-                        connection = self._route_other(packet, address, now)
+                        strangers += 1
+                        if strangers <= FEW_STRANGERS or perf_counter() < strangers_until:
+                            connection = self._route_other(packet, address, now)
+                        else:
+                            connection = self._route_known(packet)
                         if connection is None:
                             continue
                     pending = connection.pending
@@ -567,6 +578,14 @@ class Endpoint:
             self.counters.add("endpoint.drop.unknown_connection")
             return None
         return self._accept(header, address, now)
+
+    def _route_known(self, packet: bytes) -> Connection | None:
+        """Find the connection of a packet with a long header; of strangers there were enough in this turn."""
+        ids = connection_ids_of(packet) if packet[0] >= LONG_HEADER else None
+        connection = None if ids is None else self._connections.get(ids.destination)
+        if connection is None:
+            self.counters.add("endpoint.drop.crowd")
+        return connection
 
     def _negotiate_version(self, packet: bytes, address: Address, supported: list[int]) -> None:
         """Tell a client that speaks another version which are spoken here (RFC 9000, 6.1)."""
