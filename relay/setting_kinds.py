@@ -234,7 +234,7 @@ def _parse_host(text: str) -> str:
     except ValueError:
         if not host or any(character.isspace() or character in "/@:,*[]" for character in host):
             raise ValueError(
-                "must be one address or host name of this machine, or :: for all; the port is --port's"
+                "must be one address or a host name of this machine, or :: for all; the port is --port's"
             ) from None
         return host.lower()
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
