@@ -30,7 +30,7 @@ WRITTEN_OFF_ROUNDS: Final = 2.0
 """Round trips after its loss was noticed in which a packet may turn out to have been late only."""
 
 
-@mypyc_attr(serializable=True)
+@mypyc_attr(allow_interpreted_subclasses=True, serializable=True)
 class Reordering:
     """What one path has shown of late."""
 
