@@ -277,6 +277,21 @@ def test_an_end_of_tls_right_behind_more_than_a_slice_is_an_end_like_others():
     run(scenario)
 
 
+def test_a_close_frame_behind_more_than_a_slice_counts_though_tls_and_tcp_have_ended():
+    async def scenario(web):
+        async with raw(web) as client:
+            client.send(upgrade())
+            peer = await web.peer()
+            much = client.record(frame(BINARY, b"x") * 2000 + close(1000, b"bye"))
+            client.socket.sendall(much + client.close_notify())
+            client.end()
+            await until(lambda: web.listener.connection_count == 0)
+            assert len(peer.datagrams) == 2000
+            assert (peer.closed.code, peer.closed.reason, peer.closed.lost) == (1000, "bye", False)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("opcode", [BINARY, TEXT])
 @pytest.mark.parametrize("data", [b"", b"a"])
 def test_a_message_has_a_number_of_fragments_at_most(opcode, data):
