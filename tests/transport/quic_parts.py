@@ -98,6 +98,7 @@ class Host:
         self.handshakes_ended = 0
         self.handshakes_failed = []
         self.ended = False
+        self.drains_until = None
         self.admit = OpenDoor(self.attach).admit
 
     def clock(self):
@@ -121,6 +122,9 @@ class Host:
 
     def handshake_failed(self, connection, end):
         self.handshakes_failed.append(end)
+
+    def connection_drains(self, connection, until):
+        self.drains_until = until
 
     def connection_ended(self, connection):
         self.ended = True

@@ -126,6 +126,11 @@ class OpenQuicConnection(QuicConnection):
         return self._state is QuicConnectionState.DRAINING
 
     @property
+    def over_at(self) -> float:
+        """When a connection that has ended is over: three probe timeouts later (RFC 9000, 10.2)."""
+        return self._close_at or 0.0
+
+    @property
     def peer_datagram_limit(self) -> int:
         """Largest DATAGRAM frame that the other side accepts; 0 where it accepts none."""
         return self._remote_max_datagram_frame_size or 0

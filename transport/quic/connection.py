@@ -77,6 +77,9 @@ class Host(CarrierHost, Protocol):
     def handshake_failed(self, connection: Connection, end: quic_events.ConnectionTerminated) -> None:
         """Take note that client and relay did not come together, by a TLS alert of either."""
 
+    def connection_drains(self, connection: Connection, until: float) -> None:
+        """Forget the connection, but for its IDs until then."""
+
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
 
@@ -208,6 +211,8 @@ class Connection(Carrier[RelayQuicConnection, Host]):
             self._end_session(SessionClosed(end.error_code, end.reason_phrase, lost))
         elif end.frame_type is not None and end.error_code in CRYPTO_ERRORS:
             self._host.handshake_failed(self, end)
+        if self.quic.ended_by_peer:
+            self._host.connection_drains(self, self.quic.over_at)
 
     def _open_path(self) -> DatagramPath | None:
         path = super()._open_path()

@@ -39,6 +39,7 @@ from transport.quic.aioquic_internals import (
 )
 from transport.quic.bbr import BBR
 from transport.quic.connection import Connection
+from transport.quic.draining import Draining
 from transport.quic.invariants import NEGOTIATION, connection_ids_of, version_of
 from transport.quic.path_mtu import LARGEST_PACKET
 from transport.quic.session import remote_text
@@ -156,6 +157,7 @@ class Endpoint:
         self._turns = turns
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
+        self._draining = Draining()
         self._handshakes: set[Connection] = set()
         self._clients: dict[Connection, str] = {}
         """By which address each connection is counted: that of its first packet."""
@@ -195,7 +197,7 @@ class Endpoint:
 
     @property
     def connection_count(self) -> int:
-        """Connections in every state, from the first packet to the end of draining."""
+        """Connections, from the first packet until the client closes or the relay has closed."""
         return len(self._live)
 
     def go_away(self) -> None:
@@ -259,6 +261,12 @@ class Endpoint:
             tls_alerts.log_alert(connection.remote, alert, self._certificates.current)
         else:
             tls_alerts.log_refusal(connection.remote, f"{alert} ({end.reason_phrase})")
+
+    def connection_drains(self, connection: Connection, until: float) -> None:
+        """Forget the connection, but for its IDs until then."""
+        if connection in self._live:
+            self._draining.add(connection.connection_ids, until, self.clock())
+            self.connection_ended(connection)
 
     def connection_ended(self, connection: Connection) -> None:
         """Forget the connection."""
@@ -549,7 +557,9 @@ class Endpoint:
     def _route_other(self, packet: bytes, address: Address, now: float) -> Connection | None:
         """Find or make the connection of a packet that is no short header of a known connection."""
         if packet[0] < LONG_HEADER:
-            if not self._is_of_sibling(packet, address):
+            if self._draining.has(packet[1:9], now):
+                self.counters.add("endpoint.drop.draining")
+            elif not self._is_of_sibling(packet, address):
                 self._reset(packet, address, now)
             return None
         configuration = self._configuration()
@@ -562,8 +572,13 @@ class Endpoint:
             self.counters.add("endpoint.drop.malformed")
             return None
         connection = self._connections.get(header.destination_cid)
-        if connection is not None:
-            return connection
+        return connection or self._begin(header, packet, address, now)
+
+    def _begin(self, header: QuicHeader, packet: bytes, address: Address, now: float) -> Connection | None:
+        """Make the connection that a packet with a long header begins, which is for none that there is."""
+        if self._draining.has(header.destination_cid, now):
+            self.counters.add("endpoint.drop.draining")
+            return None
         if (
             header.packet_type == QuicPacketType.VERSION_NEGOTIATION
             or len(packet) < SMALLEST_MAX_DATAGRAM_SIZE
