@@ -79,7 +79,7 @@ class Link:
 class Receiver:
     """Acknowledges every second packet, and at once where one is missing before it (RFC 9000, 13.2)."""
 
-    def __init__(self, clock, delay, tell):
+    def __init__(self, clock, delay, tell, unevenness):
         self.arrivals = []
         """When each packet came."""
         self._clock = clock
@@ -88,6 +88,10 @@ class Receiver:
         self._ranges = []
         """(lowest, highest), highest last."""
         self._pending = 0
+        self._unevenness = unevenness
+        """Seconds by which acknowledgements are late at most; they stay in order."""
+        self._told_at = 0.0
+        self._chance = random.Random(5)
 
     def arrive(self, number):
         self.arrivals.append(self._clock.now)
@@ -121,15 +125,19 @@ class Receiver:
 
     def _acknowledge(self):
         self._pending = 0
-        self._clock.at(self._clock.now + self._delay, self._tell, self._ranges[::-1])
+        late = self._unevenness * self._chance.random()
+        self._told_at = max(self._told_at, self._clock.now + self._delay + late)
+        self._clock.at(self._told_at, self._tell, self._ranges[::-1])
 
 
 class Sender:
     """A connection that always has something to send, or what ``offer`` gives it."""
 
-    def __init__(self, clock, link, congestion, *, start=0.0, greedy=True, lateness=0.0, seed=1):
+    def __init__(
+        self, clock, link, congestion, *, start=0.0, greedy=True, lateness=0.0, unevenness=0.0, seed=1
+    ):
         self.congestion = congestion
-        self.receiver = Receiver(clock, link.delay, self._on_ack)
+        self.receiver = Receiver(clock, link.delay, self._on_ack, unevenness)
         self.waiting = 0
         """Packets that wait, where it is not greedy."""
         self.rtt = 0.1

@@ -66,6 +66,17 @@ def test_a_large_buffer_is_not_filled(rate, rtt):
     assert link.dropped == 0
 
 
+@pytest.mark.no_cover
+@pytest.mark.parametrize(("rate", "buffer"), [(20, 0.3), (5, 0.3), (100, 0.1)])
+def test_a_rate_that_is_measured_too_high_fills_no_buffer(rate, buffer):
+    clock, link = path(rate=rate, rtt=0.05, buffer=buffer)
+    sender = Sender(clock, link, bbr(), unevenness=0.004)
+    clock.run(20)
+    assert sender.rate(4, 20) > 0.97 * rate * MBIT
+    assert link.queueing_percentile(0.5, since=4) < 0.02
+    assert link.queueing_percentile(0.95, since=4) < 0.05
+
+
 @pytest.mark.parametrize(
     ("rate", "rtt", "loss", "reached"),
     [(40, 0.05, 0.001, 0.85), (40, 0.05, 0.01, 0.7), (40, 0.02, 0.02, 0.7), (100, 0.02, 0.02, 0.6)],
