@@ -495,7 +495,7 @@ class Bbr(Congestion):
     def _start_refill(self) -> None:
         self.phase = REFILL
         self._rtt_before_trial = self._last_round_rtt if self._queue_of_others else self.min_rtt
-        self._least_since_drain = INFINITE
+        self._least_since_drain = float(INFINITE)
         self._forget_short_bounds()
         self._up_rounds = self._up_acked = 0
         self._trial_samples = True
