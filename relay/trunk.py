@@ -459,8 +459,10 @@ class Trunk:
     def _tell_events(self) -> None:
         for event in self.state.take_events():
             if isinstance(event, Granted):
-                question = self._questions.pop(event.token, None)
-                if question is not None:
+                question = self._questions.get(event.token)
+                # Else it answers a former life of this worker, which counted from the same number on.
+                if question is not None and question.mac == event.mac:
+                    del self._questions[event.token]
                     tell_alive(question.asker, AddressGranted(question.mac, event.address))
                 continue
             if isinstance(event, Elsewhere):

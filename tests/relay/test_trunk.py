@@ -6,7 +6,7 @@ import asyncio
 from ipaddress import IPv4Network
 
 import pytest
-from lan_parts import control, mac
+from lan_parts import Box, control, mac
 from scapy.contrib.igmp import IGMP
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.dns import DNS, DNSQR
@@ -21,16 +21,19 @@ from actors.close_codes import CloseCode
 from actors.descriptions import Describe
 from actors.ports import GuestAddresses
 from actors.runtime import ask_async
+from actors.trunk_messages import AddressGranted
 from netstack.room_state import MEMBER
 from netstack.room_wire import (
     Binding,
     Change,
     Flag,
+    Grant,
     Kind,
     pack_about,
     pack_change,
     pack_changes,
     pack_frames,
+    pack_grant,
     pack_head,
 )
 from transport.host.outside import port_range
@@ -395,6 +398,23 @@ def test_the_hosts_udp_ports_are_divided_among_the_workers(tmp_path):
         return [worker.lan().network.udp_ports for worker in started]
 
     assert run(scenario, tmp_path, 3) == [port_range() // 3] * 3
+
+
+def test_what_was_granted_to_a_former_life_of_a_worker_is_nobodys(tmp_path):
+    async def scenario(one, two):
+        state, asker = one.trunk.state, Box()
+        room = next(name for name in map("room{}".format, range(99)) if state.home_of(name) == 1)
+        two.trunk._unix.send = lambda *_: None
+        one.trunk.ask(room, mac(1), (inet("10.0.2.10"),), asker)
+        (token,) = one.trunk._questions
+        told = []
+        for number in (2, 1):
+            head = pack_head(Kind.GRANT, 1, two.trunk.state.incarnation)
+            one.trunk._receive(head + pack_grant(Grant(token, room, mac(number), inet(f"10.0.2.{number}"))))
+            told.append(asker.take())
+        return told
+
+    assert run(scenario, tmp_path) == [[], [AddressGranted(mac(1), inet("10.0.2.1"))]]
 
 
 @pytest.mark.parametrize("returns_to", [0, 1])
