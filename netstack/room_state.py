@@ -168,6 +168,8 @@ class RoomState:
         self._own: dict[Key, _Told] = {}
         self._digest = 0
         self._workers: dict[int, _Worker] = {}
+        self._ended: dict[int, tuple[int, float]] = {}
+        """Incarnations that are known to have ended, and until when they are not listened to."""
         self._claims: dict[Key, dict[int, Binding]] = {}
         """What is announced of a MAC, by worker, our own included."""
         self._holders: dict[tuple[str, bytes], dict[tuple[int, bytes], None]] = {}
@@ -401,16 +403,21 @@ class RoomState:
         except MalformedPacket:
             self._counters.add("trunk.drop.malformed")
 
-    def lost(self, worker: int) -> None:
-        """Forget a worker of which it is known that it has ended."""
-        if worker in self._workers:
+    def lost(self, worker: int, *, has_ended: bool = True) -> None:
+        """Forget a worker of which it is known that it has ended, whatever of its words is on the way yet."""
+        known = self._workers.get(worker)
+        if known is not None:
+            if has_ended:
+                self._ended[worker] = known.incarnation, inf
             self._counters.add("rooms.workers_lost")
             self._forget(worker)
 
     def tick(self, now: float) -> None:
         """Forget who is silent, and say Hello when it is time; to be called every ``HELLO_EVERY``."""
         for number in [n for n, worker in self._workers.items() if now - worker.heard >= DEAD_AFTER]:
-            self.lost(number)
+            self.lost(number, has_ended=False)
+        ended = [(number, incarnation, until) for number, (incarnation, until) in self._ended.items()]
+        self._ended = {n: (i, min(until, now + DEAD_AFTER)) for n, i, until in ended if now < until}
         for key in [key for key, (_, until) in self._grants.items() if now >= until]:
             del self._grants[key]
         if now >= self._hello_at:
@@ -482,7 +489,8 @@ class RoomState:
     def _worker(self, number: int, incarnation: int, now: float) -> _Worker | None:
         """Find who speaks; None for one that is no more, or one too many."""
         worker = self._workers.get(number)
-        if worker is not None and incarnation < worker.incarnation:
+        oldest = self._ended[number][0] + 1 if number in self._ended else 0
+        if incarnation < (oldest if worker is None else worker.incarnation):
             self._counters.add("trunk.drop.former_incarnation")
             return None
         if worker is not None and incarnation > worker.incarnation:

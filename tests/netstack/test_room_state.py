@@ -237,6 +237,26 @@ def test_a_former_incarnation_is_not_listened_to(net):
     assert net.workers[1].view() == []
 
 
+def test_what_a_worker_said_before_its_end_brings_it_not_back(net):
+    one, two = net.workers[0], net.workers[1].state
+    net.settle(1.0)
+    one.join(MACS[0], net.now)
+    messages = [message for _, message in one.state.take_outgoing()]
+    assert 0 in two.live()
+    two.lost(0)
+    for beat in range(5):  # on its way for 2 s, which no message is
+        for message in messages:
+            two.receive(message, net.now + beat * rs.HELLO_EVERY)
+        two.tick(net.now + beat * rs.HELLO_EVERY)
+        assert 0 not in two.live()
+    assert net.workers[1].counters["trunk.drop.former_incarnation"] == 5 * len(messages) > 0
+    # Should it live nevertheless, it is one of them again soon.
+    later = net.now + 2 * rs.DEAD_AFTER
+    two.tick(later)
+    two.receive(messages[0], later)
+    assert 0 in two.live()
+
+
 def test_another_that_goes_by_ones_own_number_is_told_from_oneself():
     one, namesake = Worker(1, 100), Worker(1, 200)
     namesake.state.tick(5.0)
