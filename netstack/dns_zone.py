@@ -145,6 +145,11 @@ class Zone:
             return ()
         return tuple(address for address in self._ipv6.get(mac, ()) if self._holders.get(address) == mac)
 
+    def owner_of(self, address: bytes) -> bytes | None:
+        """Tell which guest's name, by its MAC, leads to an IPv4 address."""
+        label = self._names.get(address)
+        return None if label is None else self._guests[label][0]
+
     def name_of(self, address: bytes) -> str | None:
         """Look an address up."""
         name = self._own_names.get(address) or self._names.get(address)

@@ -113,7 +113,7 @@ class Guests:
 
     def address_lost(self, address: bytes, mac: bytes) -> None:
         """Stop the flows of the guest that had ``address``: answers are the new holder's from now on."""
-        self._services.address_moved(address, mac)
+        self._services.address_moved(address)
         self.ipv6.publish(mac, self.bindings.holder_of(address) or mac)
         number = self.port_of.get(mac)
         if number is not None:

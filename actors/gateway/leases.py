@@ -8,11 +8,10 @@ with the guest's name: from there a gateway that starts knows who had what.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from actors.messages import ADDRESS_ATTEMPTS, AddressAssigned, AddressWanted, RegistrationRefused
+from actors.messages import AddressAssigned, AddressWanted, RegistrationRefused
 from actors.runtime import tell_alive
 from netstack.dns_zone import clean_label
 
@@ -148,14 +147,11 @@ class Leases:
                 continue
             address = None if port is None else self._pool.assign(mac)
             place = self._pool.place_of(mac)
-            if address is None and port is not None and port.registration is not None:
-                if port.registration.mac == mac:  # those who are away go before it
-                    self.refuse(replace(port.registration, attempts_left=ADDRESS_ATTEMPTS))
-                continue
             if port is None or address is None or place is None:
                 continue
             self._memory.keep(mac, place)
-            if before not in (None, place) and self._services.address_moved(before, mac):
+            if before not in (None, place) and self._services.names.owner_of(before) == mac:
+                self._services.address_moved(before)  # else it is another guest's by now
                 moved.append(mac)
             registration = port.registration
             if registration is not None and registration.mac == mac:

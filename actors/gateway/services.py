@@ -237,13 +237,11 @@ class LanServices:
         """Let the guest's name lead to all its IPv6 addresses, and back."""
         self._tell_dns(Ipv6AddressesKnown(mac, addresses))
 
-    def address_moved(self, address: bytes, mac: bytes) -> bool:
-        """Let no name of the guest that had an IPv4 address lead to its new holder; whether one did."""
-        for owner in (mac, mac + address):
-            if self.names.address_of(self.names.label_of(owner)[0]) == address:
-                self._forget_name(owner)
-                return True
-        return False
+    def address_moved(self, address: bytes) -> None:
+        """Let the name of the guest that had an IPv4 address not lead to its new holder."""
+        owner = self.names.owner_of(address)
+        if owner is not None:
+            self._forget_name(owner)
 
     def forget(self, port: int, macs: set[bytes]) -> None:
         """Forget a session and its guests."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from gateway_parts import Lan, echoes, ether, packet
 from lan_parts import Box, ip, mac
@@ -13,12 +11,10 @@ from scapy.layers.l2 import ARP
 from actors.messages import (
     AddressAssigned,
     AddressUsed,
-    AddressWanted,
     AssignAddress,
     GatewayAttached,
     MacAgedOut,
     PortClosed,
-    RegistrationRefused,
 )
 
 
@@ -157,27 +153,6 @@ def test_who_waits_for_another_address_takes_no_name_from_who_has_its_own_now(la
     names = gateway._services.names
     assert names.address_of("db") == ip("10.0.2.10")
     assert names.address_of("web")[3] == lan.told(1)[-1]
-
-
-def test_who_lost_its_address_where_there_is_no_other_asks_for_those_of_who_is_away(loop, counters):
-    lan = Guests(counters, pool_first=ip("10.0.2.10"), pool_last=ip("10.0.2.11"))
-    lan.register(1)
-    lan.register(2)
-    assert lan.pings(2, "10.0.2.10")
-    assert lan.told(1) == [10]
-    (wanted,) = lan.switch.take(AddressWanted)
-    assert (wanted.registration.mac, wanted.registration.attempts_left > 0) == (mac(1), True)
-    lan.tell(replace(wanted.registration, attempts_left=0))
-    assert [refused.mac for refused in lan.peers[1].take(RegistrationRefused)] == [mac(1)]
-
-
-def test_a_name_goes_with_an_address_that_its_guest_has_no_more_and_no_other_does(lan):
-    services = lan.ref._actor_weakref()._services
-    services.name(mac(1), ip("10.0.2.10"), "web", granted=False)
-    services.name(mac(2), ip("10.0.2.10"), "db", granted=False)
-    assert services.address_moved(ip("10.0.2.10"), mac(1))
-    assert not services.address_moved(ip("10.0.2.11"), mac(2))
-    assert (services.names.address_of("web"), services.names.address_of("db")) == (None, ip("10.0.2.10"))
 
 
 def test_a_name_that_a_guest_said_by_dhcp_does_not_lead_to_who_has_its_address_now(lan):

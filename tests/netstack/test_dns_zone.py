@@ -48,7 +48,7 @@ def test_a_guest_is_found_by_name_and_address(zone):
     assert zone.bind(WEB, TEN, "Web.lan") == "web"
     assert zone.address_of("web") == TEN
     assert zone.name_of(TEN) == "web"
-    assert (zone.name_of(TEN), zone.name_of(ELEVEN)) == ("web", None)
+    assert (zone.owner_of(TEN), zone.owner_of(GATEWAY), zone.owner_of(ELEVEN)) == (WEB, None, None)
     assert zone.address_of("other") is zone.name_of(ELEVEN) is None
 
 
@@ -202,7 +202,7 @@ def test_an_address_that_is_another_guests_by_now_keeps_its_name_when_the_former
     zone.bind(OTHER, TEN, "old")
     zone.bind(WEB, TEN, "web")
     zone.bind(OTHER, ELEVEN, "old")
-    assert (zone.name_of(TEN), zone.name_of(ELEVEN)) == ("web", "old")
+    assert (zone.name_of(TEN), zone.owner_of(TEN), zone.name_of(ELEVEN)) == ("web", WEB, "old")
     zone.bind(OTHER, TEN, "old")
     zone.forget(WEB)
     assert (zone.name_of(TEN), zone.name_of(ELEVEN)) == ("old", None)
