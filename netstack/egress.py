@@ -160,18 +160,23 @@ def _is_inside(inner: Network, outer: Network) -> bool:
     return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
+def of_ipv4(network: Network) -> Network:
+    """Give the network of IPv4 that one of IPv6 is in its guise (RFC 4291, 2.5.5.2); any other as it is."""
+    inner = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if inner is None or network.prefixlen < _MAPPED:
+        return network
+    return IPv4Network((inner, network.prefixlen - _MAPPED))
+
+
 def parse_network(text: str) -> Network:
     """Read a network such as ``192.0.2.0/24``, or an address. Raises ValueError.
 
-    A part of IPv4 in the guise of IPv6 (RFC 4291, 2.5.5.2) is that part of IPv4: where guests send IPv4, a
-    network of IPv6 would match nothing. All of it, ``::ffff:0:0/96``, stays what it is: lists of what is in
-    no routing table have it, and do not mean all of IPv4.
+    A part of IPv4 in the guise of IPv6 is that part of IPv4: where guests send IPv4, a network of IPv6 would
+    match nothing. All of it, ``::ffff:0:0/96``, stays what it is: lists of what is in no routing table have
+    it, and do not mean all of IPv4.
     """
     network = ip_network(text)
-    inner = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
-    if inner is None or network.prefixlen <= _MAPPED:
-        return network
-    return IPv4Network((inner, network.prefixlen - _MAPPED))
+    return network if network.prefixlen == _MAPPED else of_ipv4(network)
 
 
 def parse_cidrs(texts: Iterable[str]) -> list[Network]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from netstack.egress import of_ipv4
 from netstack.ethernet import format_mac, parse_mac
 from relay.revocations import TOKEN_ID
 
@@ -23,9 +24,6 @@ HOLDS = "bans"
 
 MAX_BANS = 1024
 """Each new session is compared with all of them."""
-
-_MAPPED = 96
-"""Bits before the IPv4 address in ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2)."""
 
 Kind = Literal["address", "mac", "token"]
 
@@ -72,20 +70,11 @@ def address_of(remote: str) -> IPv4Address | IPv6Address:
     return ipaddress.ip_address(remote.rpartition(":")[0].strip("[]"))
 
 
-def _network(text: str) -> IPv4Network | IPv6Network:
-    """Read a network; one of IPv4 in the guise of IPv6 is told as clients of it are. Raises ValueError."""
-    network = ipaddress.ip_network(text)
-    inner = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
-    if inner is None or network.prefixlen < _MAPPED:
-        return network
-    return ipaddress.ip_network(f"{inner}/{network.prefixlen - _MAPPED}")
-
-
 def parse_ban(kind: str, what: str, until: float, reason: str = "") -> Ban:
     """Read whom to keep out. Raises BanError."""
     if kind == "address":
         try:
-            return Ban("address", str(_network(what)), until, reason)
+            return Ban("address", str(of_ipv4(ipaddress.ip_network(what))), until, reason)
         except ValueError:
             raise BanError(
                 f"must be an address or a network such as 192.0.2.0/24, not {what[:80]!r}"
