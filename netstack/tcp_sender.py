@@ -243,10 +243,8 @@ class Sender:
             self._arrived(record)
             if record.times == 1 and record.when >= self._clear_from:
                 measured = record.when
-                if record.end < foremost:
-                    self._note_late(record, now)
-            elif record.times > 1 and self._is_first_try(record, now):
-                self._note_late(record, now)
+            if record.times > 1 or record.end < foremost:
+                self._look_whether_late(record, now)
             # What follows a retransmission at once may acknowledge the first try (RFC 8985 section 6.2).
             if record.times == 1 or now - record.when >= self.round_trip.latest / 2:
                 self._delivered = max(self._delivered, (record.when, record.end))
@@ -271,18 +269,17 @@ class Sender:
             del self._flying[record.end]
             self._flight -= record.end - record.start
 
-    def _is_first_try(self, record: _Sent, now: float) -> bool:
-        """Whether what follows a retransmission acknowledges the try before it: no round trip is so short.
+    def _look_whether_late(self, record: _Sent, now: float) -> None:
+        """Take note of a segment that came behind later ones and was not lost, whatever it was taken for.
 
-        Not where all was sent again: that may have arrived long ago.
+        Of one that was sent again, the try before it has come where no round trip is as short as since the
+        last; but not where all was sent again: that may have arrived long ago. If the window was made smaller
+        for nothing else, that is taken back (RFC 4015).
         """
-        return record.first >= self._clear_from and now - record.when < self.round_trip.shortest * 3 / 4
-
-    def _note_late(self, record: _Sent, now: float) -> None:
-        """Take note that a segment has come behind later ones, and was not lost, whatever it was taken for.
-
-        If the window was made smaller for nothing else, that is taken back (RFC 4015).
-        """
+        if record.first < self._clear_from:
+            return
+        if record.times > 1 and now - record.when >= self.round_trip.shortest * 3 / 4:
+            return
         if record.times <= RETRIED_ONCE:
             lateness = now - record.first - (self.round_trip.smoothed or GUESSED_ROUND_TRIP)
             self._lateness = max(self._lateness or 0.0, lateness)
@@ -310,10 +307,8 @@ class Sender:
                 self._arrived(record)
                 if record.times == 1 and record.when >= self._clear_from:
                     latest = max(latest, record.when)
-                    if record.end < foremost:
-                        self._note_late(record, now)
-                elif record.times > 1 and self._is_first_try(record, now):
-                    self._note_late(record, now)
+                if record.times > 1 or record.end < foremost:
+                    self._look_whether_late(record, now)
                 insort(highest, record.start)
                 del highest[:-DUPLICATES]
             self._foremost = max(self._foremost, high)
