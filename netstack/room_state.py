@@ -416,8 +416,8 @@ class RoomState:
         """Forget who is silent, and say Hello when it is time; to be called every ``HELLO_EVERY``."""
         for number in [n for n, worker in self._workers.items() if now - worker.heard >= DEAD_AFTER]:
             self.lost(number, has_ended=False)
-        ended = [(number, incarnation, until) for number, (incarnation, until) in self._ended.items()]
-        self._ended = {n: (i, min(until, now + DEAD_AFTER)) for n, i, until in ended if now < until}
+        ended = self._ended.items()
+        self._ended = {n: (life, min(until, now + DEAD_AFTER)) for n, (life, until) in ended if now < until}
         for key in [key for key, (_, until) in self._grants.items() if now >= until]:
             del self._grants[key]
         if now >= self._hello_at:
