@@ -198,9 +198,7 @@ class Carrier(Generic[Quic, HostOfRole]):
             packets = path.flush(session.queue, now)
             if packets:
                 self._host.send_packets(packets, self._address)
-            if path.lost:
-                lost, path.lost = path.lost, []
-                self._on_dropped(lost)
+            self._tell_lost(path)
         if session is not None:
             session.sent()
 
@@ -221,6 +219,11 @@ class Carrier(Generic[Quic, HostOfRole]):
         stale = queue.drop_stale(now)
         if stale:
             self._on_dropped(stale)
+
+    def _tell_lost(self, path: DatagramPath) -> None:
+        if path.lost:
+            lost, path.lost = path.lost, []
+            self._on_dropped(lost)
 
     def _open_path(self) -> DatagramPath | None:
         state = self.quic.one_rtt()
@@ -321,7 +324,7 @@ class Carrier(Generic[Quic, HostOfRole]):
         """Take note of the connection's end as soon as a packet has shown it; aioquic's event comes later."""
 
     def _on_dropped(self, datagrams: list[tuple[bytes, float]]) -> None:
-        """Take note of datagrams that will not be sent: they waited for too long, or are too large by now.
+        """Take note of datagrams that are lost, or waited for too long, or are too large by now.
 
         Each comes with a time at which it had not been replaced by another try.
         """

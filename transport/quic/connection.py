@@ -226,10 +226,8 @@ class Connection(Carrier[RelayQuicConnection, Host]):
         In this order: the guest's acknowledgements may show the same gaps.
         """
         path = self._path
-        if path is not None and path.lost:
-            lost, path.lost = path.lost, []
-            if self._mailbox is not None:
-                self._mailbox.tell(DatagramsLost(lost))
+        if path is not None:
+            self._tell_lost(path)
         if self._arrived and self._mailbox is not None:
             arrived, self._arrived = self._arrived, []
             self._mailbox.tell(DatagramsFromClient(arrived))
