@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from actors.descriptions import Describe, FlowDescription
 from actors.flows.flow import ICMP_ERRORS
+from actors.flows.host_drain import HostDrain
 from actors.line import LineReplaced, LineWritable, SegmentsLost
 from actors.messages import (
     ConnectionFailed,
@@ -100,15 +101,6 @@ CHALLENGED_FOR = 3.0
 """Seconds for which a SYN is kept that was challenged: a guest that began anew answers at once with a RST,
 and need not wait until it repeats the SYN."""
 
-DRAIN_TIMEOUT = 30.0
-"""Seconds that the host's system may take to deliver what a guest sent before its RST."""
-
-DRAIN_PATIENCE = 2.0
-"""Seconds of these without any progress: the far end does not read, and is reset."""
-
-FIRST_LOOK, LAST_LOOK = 0.005, 0.5
-"""Seconds between looks at how much is left; each look doubles them."""
-
 DISCARDING_ROOM = 64 * 1024
 """Bytes of window for a guest whose data nobody takes any more, until it is reset."""
 
@@ -133,30 +125,6 @@ class Link(NamedTuple):
     line: Line
     mtu: Callable[[], int]
     buffers: BufferBudget
-
-
-class _Drain:
-    """How what a guest sent before its RST gets out of the host."""
-
-    __slots__ = ("_end", "_give_up_at", "_left", "_pause")
-
-    def __init__(self, now: float) -> None:
-        self._end = now + DRAIN_TIMEOUT
-        self._give_up_at = now + DRAIN_PATIENCE
-        self._left = 0
-        self._pause = FIRST_LOOK
-
-    def look(self, left: int, now: float) -> float:
-        """Take note that ``left`` bytes are left; return when to look again, NEVER to end this."""
-        if left < self._left:
-            self._give_up_at = now + DRAIN_PATIENCE
-        self._left = left
-        until = min(self._give_up_at, self._end)
-        if not left or now >= until:
-            return NEVER
-        again = min(now + self._pause, until)
-        self._pause = min(2 * self._pause, LAST_LOOK)
-        return again
 
 
 class TcpFlowActor(EventLoopActor):
@@ -202,7 +170,7 @@ class TcpFlowActor(EventLoopActor):
         """Whether the host was told that the guest has ended."""
         self._discards = False
         """Whether the host takes nothing any more, and what the guest sends goes nowhere."""
-        self._drain: _Drain | None = None
+        self._drain: HostDrain | None = None
         """Set when the guest has reset the connection, and the host has not delivered everything."""
         self._challenged: tuple[bytes, float] | None = None
         """The SYN that was challenged last, and when."""
@@ -660,7 +628,7 @@ class TcpFlowActor(EventLoopActor):
             if not left:
                 return False
             self._counters.add("tcp.drains")
-            self._drain = _Drain(now)
+            self._drain = HostDrain(now)
         self.poll_at = self._drain.look(left, now)
         return self.poll_at < NEVER
 

@@ -9,7 +9,8 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Ether
 from tcp_parts import GUEST_MAC, SERVER, Lan
 
-from actors.flows.tcp_flow import CONNECT_TIMEOUT, DRAIN_PATIENCE, DRAIN_TIMEOUT, SYN_PATIENCE
+from actors.flows.host_drain import DRAIN_PATIENCE, DRAIN_TIMEOUT
+from actors.flows.tcp_flow import CONNECT_TIMEOUT, SYN_PATIENCE
 from actors.messages import (
     ConnectionFailed,
     ConnectionMade,
