@@ -9,12 +9,13 @@ from endpoint_parts import ask, headers, running_endpoint, udp_client
 from quic_parts import client_configuration
 from waiting import until
 
+from netstack.counters import Counters
 from transport.quic import draining
 from transport.quic.draining import Draining
 
 
 def test_ids_are_known_until_their_time_and_forgotten_then():
-    gone = Draining()
+    gone = Draining(Counters())
     gone.add([b"a", b"b"], 3.0, now=0.0)
     gone.add([b"c"], 2.0, now=0.0)
     assert all(gone.has(name, 1.9) for name in (b"a", b"b", b"c"))
@@ -26,12 +27,14 @@ def test_ids_are_known_until_their_time_and_forgotten_then():
 
 def test_of_too_many_the_oldest_are_forgotten(monkeypatch):
     monkeypatch.setattr(draining, "MOST_DRAINING", 3)
-    gone = Draining()
+    counters = Counters()
+    gone = Draining(counters)
     for number in range(5):
         gone.add([b"%d" % number, b"%d too" % number], 9.0, now=0.0)
     assert [gone.has(b"%d too" % number, 1.0) for number in range(5)] == [False, False, True, True, True]
     assert len(gone) == 3
     assert len(gone._until) == 6
+    assert counters["endpoint.draining_cut_short"] == 2
 
 
 async def drains(relay):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from netstack.counters import Counters
+
 MOST_DRAINING = 8192
 """Connections; with more the oldest are forgotten, and their late packets treated as anybody's."""
 
@@ -20,7 +22,8 @@ MOST_DRAINING = 8192
 class Draining:
     """The connection IDs of connections that drain."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._until: dict[bytes, float] = {}
         self._waiting: deque[tuple[float, tuple[bytes, ...]]] = deque()
 
@@ -31,6 +34,7 @@ class Draining:
         """Keep the IDs of a connection, until a time in seconds."""
         self._forget(now)
         if len(self._waiting) >= MOST_DRAINING:
+            self._counters.add("endpoint.draining_cut_short")
             self._forget_oldest()
         ids = tuple(connection_ids)
         self._waiting.append((until, ids))

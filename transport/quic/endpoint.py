@@ -157,7 +157,7 @@ class Endpoint:
         self._turns = turns
         self._connections: dict[bytes, Connection] = {}
         self._live: set[Connection] = set()
-        self._draining = Draining()
+        self._draining = Draining(counters)
         self._handshakes: set[Connection] = set()
         self._clients: dict[Connection, str] = {}
         """By which address each connection is counted: that of its first packet."""
