@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from aioquic.buffer import Buffer
 from aioquic.h3.connection import ErrorCode
-from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
+from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE
 from aioquic.quic.packet import (
     QuicPacketType,
-    QuicProtocolVersion,
     encode_quic_retry,
     encode_quic_version_negotiation,
     pull_quic_header,
 )
-from aioquic.tls import CipherSuite
 from loguru import logger
 
 from actors.work_time import work_time
@@ -42,6 +40,7 @@ from transport.quic.connection import Connection
 from transport.quic.draining import Draining
 from transport.quic.invariants import NEGOTIATION, connection_ids_of, version_of
 from transport.quic.path_mtu import LARGEST_PACKET
+from transport.quic.server_configuration import server_configuration
 from transport.quic.session import remote_text
 from transport.quic.stateless_reset import RESET_KEY_LENGTH, StatelessResets
 from transport.quic.udp import ENOUGH_BUFFER, READS_PER_TURN, ServerUdpSocket
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable, Sequence
 
+    from aioquic.quic.configuration import QuicConfiguration
     from aioquic.quic.events import ConnectionTerminated
     from aioquic.quic.packet import QuicHeader
 
@@ -73,8 +73,6 @@ LONG_HEADER: Final = 0x80
 """Bit of the first byte; in short-header packets our connection ID follows (RFC 9000, 17.2, 17.3.1)."""
 SHORTEST_FIRST_ID: Final = 8
 """Bytes of the connection ID that a client makes up for its first packet, at least (RFC 9000, 7.2)."""
-IDLE_TIMEOUT = 180.0
-"""Seconds without a packet after which QUIC gives a connection up."""
 MAX_CONNECTIONS = 4096
 """Connections in every state; one costs 50 to 100 KB. Clients of one address get ``client_share`` of them."""
 RETRY_HANDSHAKES = 64
@@ -83,10 +81,6 @@ MAX_HANDSHAKES = 512
 """Handshakes in progress at most, half of them from one address; each costs about 3 ms of CPU and 100 KB."""
 CLOSE_PAUSE = 0.25
 """Seconds between the last word to the clients and the end of their connections."""
-MAX_DATAGRAM_FRAME = 65535
-"""Announced in the transport parameters; a packet bounds what really arrives."""
-MAX_STREAM_WINDOW = 64 * 1024
-"""Flow control window of a stream and of all streams: a request fits, a flood does not."""
 
 STRANGERS_SHARE = 0.004
 """Seconds of a turn for packets of strangers. Those that the socket holds are 85 ms of work (Retry), and what
@@ -697,25 +691,5 @@ class Endpoint:
         """Aioquic's configuration with the certificate of the moment."""
         certificate = self._certificates.current
         if self._configured is None or self._configured[0] is not certificate:
-            configuration = QuicConfiguration(
-                is_client=False,
-                alpn_protocols=["h3"],
-                supported_versions=[QuicProtocolVersion.VERSION_1],
-                # Cheapest first where the client accepts it: AES-128 costs a third less than AES-256.
-                cipher_suites=[
-                    CipherSuite.AES_128_GCM_SHA256,
-                    CipherSuite.AES_256_GCM_SHA384,
-                    CipherSuite.CHACHA20_POLY1305_SHA256,
-                ],
-                connection_id_length=CONNECTION_ID_LENGTH,
-                idle_timeout=IDLE_TIMEOUT,
-                max_data=MAX_STREAM_WINDOW,
-                max_stream_data=MAX_STREAM_WINDOW,
-                max_datagram_frame_size=MAX_DATAGRAM_FRAME,
-                congestion_control_algorithm=self._congestion,
-            )
-            configuration.certificate = certificate.chain[0]
-            configuration.certificate_chain = list(certificate.chain[1:])
-            configuration.private_key = certificate.private_key
-            self._configured = (certificate, configuration)
+            self._configured = certificate, server_configuration(certificate, self._congestion)
         return self._configured[1]
